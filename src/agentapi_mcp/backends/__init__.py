@@ -1,0 +1,1 @@
+"""How agents are reached: one file per backend in `kinds`, what they share in `wire`."""

@@ -1,0 +1,241 @@
+"""The one HTTP client of the process, with deadlines of our own and foreign exceptions made ours.
+
+It retries nothing, follows no redirect, keeps no cookie, and bounds what it reads.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx2
+
+from agentapi_mcp.core.errors import BackendError, BackendFault
+
+LARGEST_REPLY = 32 * 1024 * 1024  # bytes of one reply, streamed or not
+LARGEST_ERROR = 64 * 1024  # bytes read of a reply that is an error
+_DRAIN = 0.2  # seconds given to the end of a stream that has said all, so that its connection can be used again
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """How long to wait: for the connection, for the next byte, and for the whole exchange."""
+
+    connect: timedelta
+    idle: timedelta
+    total: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """What to send; with `waits_for_all` the first byte is awaited for the total deadline, not the idle one."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    deadlines: Deadlines
+    content: bytes | None = None
+    waits_for_all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    fault: BackendFault
+    message: str
+
+
+# The first entry that fits counts, so the special stand before the general.
+_BEFORE_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
+    (
+        httpx2.ConnectTimeout,
+        _Meaning(BackendFault.TIMEOUT_CONNECT, "The provider did not accept a connection in time."),
+    ),
+    (httpx2.PoolTimeout, _Meaning(BackendFault.TIMEOUT_CONNECT, "No connection to the provider was free in time.")),
+    (httpx2.TimeoutException, _Meaning(BackendFault.TIMEOUT_IDLE, "The provider went silent.")),
+    (httpx2.ConnectError, _Meaning(BackendFault.CONNECTION, "The provider refused the connection.")),
+    (httpx2.ProxyError, _Meaning(BackendFault.CONNECTION, "The proxy refused to connect to the provider.")),
+    (
+        httpx2.LocalProtocolError,
+        _Meaning(BackendFault.BAD_REQUEST, "The request is not valid HTTP; check its headers."),
+    ),
+    (httpx2.UnsupportedProtocol, _Meaning(BackendFault.BAD_REQUEST, "The base URL is not one of HTTP.")),
+    (httpx2.InvalidURL, _Meaning(BackendFault.BAD_REQUEST, "The base URL is not a valid URL.")),
+    (httpx2.HTTPError, _Meaning(BackendFault.CONNECTION, "The provider closed the connection without an answer.")),
+)
+_WITHIN_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
+    (httpx2.TimeoutException, _Meaning(BackendFault.TIMEOUT_IDLE, "The provider went silent in mid-answer.")),
+    (httpx2.DecodingError, _Meaning(BackendFault.BAD_REPLY, "The provider's reply could not be decompressed.")),
+    (httpx2.HTTPError, _Meaning(BackendFault.STREAM_CUT, "The connection broke in mid-answer.")),
+)
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "The provider's host name cannot be resolved."),
+    (ssl.SSLCertVerificationError, "The provider's certificate is not trusted."),
+    (ssl.SSLError, "The provider does not speak TLS as expected."),
+)
+
+
+class HttpClient:
+    """Sends requests over shared connections; opened by its first request, closed by its owner."""
+
+    def __init__(self) -> None:
+        self._client: httpx2.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    @asynccontextmanager
+    async def exchange(self, request: HttpRequest) -> AsyncGenerator["Reply"]:
+        """Send the request and give its reply, whatever its status; leaving closes the connection unless all was read.
+
+        Raises:
+            BackendError: there was no reply, or a deadline passed.
+        """
+        timer = _Timer(request.deadlines)
+        response = await timer.step(self._send(request), idle=not request.waits_for_all)
+        try:
+            yield Reply(response, timer)
+        finally:
+            await response.aclose()
+
+    async def _send(self, request: HttpRequest) -> httpx2.Response:
+        client = self._opened()
+        connect = request.deadlines.connect.total_seconds()
+        with _mapped(_BEFORE_THE_REPLY):
+            outgoing = client.build_request(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                content=request.content,
+                timeout=httpx2.Timeout(None, connect=connect, pool=connect),
+            )
+            return await client.send(outgoing, stream=True, follow_redirects=False)
+
+    def _opened(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            for library in ("httpx2", "httpcore2"):  # their lines hold URLs and headers
+                logging.getLogger(library).setLevel(logging.WARNING)
+            self._client = httpx2.AsyncClient(
+                headers={"user-agent": "agentapi-mcp"},
+                # Agents share this client: a cookie set for one must not be sent for another.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30),
+            )
+        return self._client
+
+
+class Reply:
+    """A reply whose status and headers are known and whose body is still to be read, once."""
+
+    def __init__(self, response: httpx2.Response, timer: "_Timer") -> None:
+        self._response = response
+        self._timer = timer
+        self._body = response.aiter_bytes()
+        self._read = 0
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; names are looked up in any case."""
+        return self._response.headers
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body says to be server-sent events."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Read the body as it comes; each piece has the idle deadline, all of them the total one.
+
+        Raises:
+            BackendError: STREAM_CUT, a timeout, or BAD_REPLY when the body is too large.
+        """
+        async with aclosing(self._body):
+            while (chunk := await self._timer.step(self._next(), idle=True)) is not None:
+                self._read += len(chunk)
+                if self._read > LARGEST_REPLY:
+                    raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
+                yield chunk
+
+    async def body(self) -> bytes:
+        """Read all of the body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def start_of_body(self) -> bytes:
+        """Read as much of the body as an error needs; what cannot be read is left out."""
+        taken = b""
+        with suppress(BackendError):
+            async with aclosing(self.chunks()) as chunks:
+                async for chunk in chunks:
+                    taken += chunk
+                    if len(taken) >= LARGEST_ERROR:
+                        break
+        return taken[:LARGEST_ERROR]
+
+    async def drain(self) -> None:
+        """Let a stream that has said all come to its end, for a moment, so that its connection is kept."""
+        with suppress(TimeoutError, httpx2.HTTPError, StopAsyncIteration):
+            async with asyncio.timeout(_DRAIN):
+                while self._read < LARGEST_REPLY:
+                    self._read += len(await anext(self._body))
+
+    async def _next(self) -> bytes | None:
+        with _mapped(_WITHIN_THE_REPLY):
+            return await anext(self._body, None)
+
+
+class _Timer:
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._idle = deadlines.idle.total_seconds()
+        self._end = asyncio.get_running_loop().time() + deadlines.total.total_seconds()
+
+    async def step(self, awaitable: Awaitable[T], *, idle: bool) -> T:
+        # One step at a time: a timeout that spans a `yield` would strike whoever iterates.
+        silent_at = asyncio.get_running_loop().time() + self._idle if idle else self._end
+        try:
+            async with asyncio.timeout_at(min(silent_at, self._end)):
+                return await awaitable
+        except TimeoutError as error:
+            if silent_at < self._end:
+                raise BackendError(
+                    BackendFault.TIMEOUT_IDLE, f"The agent said nothing for {self._idle:g} s."
+                ) from error
+            raise BackendError(BackendFault.TIMEOUT_TOTAL, "The agent did not finish in time.") from error
+
+
+@contextmanager
+def _mapped(table: tuple[tuple[type[Exception], _Meaning], ...]) -> Generator[None]:
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        meaning = next(meaning for kind, meaning in table if isinstance(error, kind))
+        raise BackendError(meaning.fault, _cause(error) or meaning.message) from error
+
+
+def _cause(error: BaseException) -> str | None:
+    seen: BaseException | None = error
+    while seen is not None:
+        for kind, message in _CAUSES:
+            if isinstance(seen, kind):
+                return message
+        seen = seen.__cause__ or seen.__context__
+    return None

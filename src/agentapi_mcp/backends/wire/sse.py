@@ -1,0 +1,82 @@
+"""Server-sent events, read so that comments are seen: they are a provider's sign of life.
+
+`httpx2.EventSource` drops comments, and offers no way to look at the bytes that it reads.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentapi_mcp.core.errors import BackendError, BackendFault
+
+LARGEST_EVENT = 8 * 1024 * 1024  # bytes; a model's longest answer in one event is far below
+
+_NEWLINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a carriage return at the end may be half of a pair
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One event of a stream."""
+
+    data: str
+    name: str = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamComment:
+    """A comment: nothing is said, but somebody is there."""
+
+
+class EventParser:
+    """Turns the bytes of one stream into events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._name = ""
+        self._data: list[str] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent | StreamComment]:
+        """Take the next bytes and return what they complete.
+
+        Raises:
+            BackendError: BAD_REPLY, when one event is larger than any answer.
+        """
+        *lines, self._rest = _NEWLINE.split(self._rest + chunk)
+        for line in lines:
+            yield from self._line(line)
+        self._bound(len(self._rest))
+
+    def flush(self) -> Iterator[StreamEvent | StreamComment]:
+        """Return the event that the end of the stream completes; half a line is dropped."""
+        if self._rest.endswith(b"\r"):
+            yield from self._line(self._rest[:-1])
+        yield from self._dispatch()
+
+    def _line(self, line: bytes) -> Iterator[StreamEvent | StreamComment]:
+        if not line:
+            yield from self._dispatch()
+        elif line.startswith(b":"):
+            yield StreamComment()
+        else:
+            self._size += len(line)
+            self._bound(0)
+            self._field(line.decode("utf-8", errors="replace"))
+
+    def _field(self, line: str) -> None:
+        field, _, value = line.removeprefix("\ufeff").partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            self._data.append(value)
+        elif field == "event":
+            self._name = value
+
+    def _dispatch(self) -> Iterator[StreamEvent]:
+        data, name = self._data, self._name
+        self._data, self._name, self._size = [], "", 0
+        if data:
+            yield StreamEvent("\n".join(data), name or "message")
+
+    def _bound(self, pending: int) -> None:
+        if self._size + pending > LARGEST_EVENT:
+            raise BackendError(BackendFault.BAD_REPLY, "The provider sent an event that is too large.")

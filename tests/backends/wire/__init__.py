@@ -1,0 +1,1 @@
+"""Tests of what backends share of the wire."""
