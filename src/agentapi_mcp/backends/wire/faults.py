@@ -1,0 +1,174 @@
+"""Which fault it is when a provider says no: by its own words first, by the status last."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+
+from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
+from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault
+
+_LONGEST_WAIT = Decimal(7 * 24 * 3600)
+
+_BY_WORD: dict[str, BackendFault] = {
+    # OpenRouter's error_type
+    "rate_limit_exceeded": BackendFault.RATE_LIMIT,
+    "provider_overloaded": BackendFault.OVERLOADED,
+    "provider_unavailable": BackendFault.UPSTREAM,
+    "payment_required": BackendFault.PAYMENT,
+    "context_length_exceeded": BackendFault.CONTEXT_LENGTH,
+    "content_policy_violation": BackendFault.CONTENT_POLICY,
+    "server": BackendFault.UPSTREAM,
+    "timeout": BackendFault.UPSTREAM,
+    # OpenAI's code and type
+    "invalid_api_key": BackendFault.AUTH,
+    "authentication_error": BackendFault.AUTH,
+    "insufficient_quota": BackendFault.PAYMENT,
+    "billing_hard_limit_reached": BackendFault.PAYMENT,
+    "model_not_found": BackendFault.NOT_FOUND,
+    "string_above_max_length": BackendFault.CONTEXT_LENGTH,
+    "content_filter": BackendFault.CONTENT_POLICY,
+    "permission_error": BackendFault.PERMISSION,
+    "rate_limit_error": BackendFault.RATE_LIMIT,
+    "overloaded_error": BackendFault.OVERLOADED,
+    "server_error": BackendFault.UPSTREAM,
+    # Google's status
+    "unauthenticated": BackendFault.AUTH,
+    "permission_denied": BackendFault.PERMISSION,
+    "resource_exhausted": BackendFault.RATE_LIMIT,
+    "not_found": BackendFault.NOT_FOUND,
+    "unavailable": BackendFault.OVERLOADED,
+    "deadline_exceeded": BackendFault.UPSTREAM,
+}
+_BY_STATUS: dict[int, BackendFault] = {
+    401: BackendFault.AUTH,
+    402: BackendFault.PAYMENT,
+    403: BackendFault.PERMISSION,
+    404: BackendFault.NOT_FOUND,
+    408: BackendFault.UPSTREAM,
+    413: BackendFault.CONTEXT_LENGTH,
+    429: BackendFault.RATE_LIMIT,
+    503: BackendFault.OVERLOADED,
+    529: BackendFault.OVERLOADED,
+}
+_FIRST_SERVER_ERROR, _FIRST_CLIENT_ERROR = 500, 400
+_TOO_LONG = re.compile(
+    r"context (?:length|window|size)|maximum context|prompt is too long|too many tokens|token count .*exceeds"
+    r"|exceeds? the (?:maximum|available) .*(?:tokens|context)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderError:
+    """What a provider said about its failure; None is unsaid."""
+
+    message: str = ""
+    words: tuple[str, ...] = ()
+    status: int | None = None
+    moderated: bool = False
+    retryable: bool | None = None
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultReader:
+    """Makes a provider's failures ours; `provider` is the name that the caller reads."""
+
+    provider: str
+    redactor: Redactor
+
+    def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
+        """Tell what a reply with an error status means."""
+        said = read_error(body)
+        return self._error(said, said.status if status < _FIRST_CLIENT_ERROR else status, headers)
+
+    def of_error(self, body: object) -> BackendError:
+        """Tell what an error means that came inside a reply whose status was good."""
+        said = read_error(body)
+        return self._error(said, said.status, {})
+
+    def _error(self, said: ProviderError, status: int | None, headers: Mapping[str, str]) -> BackendError:
+        fault = _fault(said, status)
+        retryable = FAULT_ADVICE[fault].retryable if said.retryable is None else said.retryable
+        line = self.redactor.line(said.message)
+        how = f"answered with HTTP {status}" if status else "failed"
+        return BackendError(
+            fault,
+            f"{self.provider} says: {line}" if line else f"{self.provider} {how}.",
+            retryable=retryable,
+            retry_after=(said.retry_after or _header_wait(headers)) if retryable else None,
+        )
+
+
+def read_error(body: object) -> ProviderError:
+    """Read any provider's error body: OpenAI's, OpenRouter's, Google's (also in an array), vLLM's, FastAPI's."""
+    outer = mapping(next(iter(sequence(body)), body))
+    inner = outer.get("error", outer)
+    if isinstance(inner, str):
+        return ProviderError(message=inner)
+    error, metadata = mapping(inner), mapping(mapping(inner).get("metadata"))
+    availability = mapping(error.get("availability"))
+    retryable = availability.get("retryable")
+    words = (metadata.get("error_type"), error.get("error_type"), *map(error.get, ("status", "code", "type")))
+    return ProviderError(
+        message=text(error.get("message")) or text(error.get("detail")) or "",
+        words=tuple(word.lower() for word in words if isinstance(word, str)),
+        status=count(error.get("code")) or _digits(error.get("code")),
+        moderated="flagged_input" in metadata or "reasons" in metadata,
+        retryable=retryable if isinstance(retryable, bool) else None,
+        retry_after=_seconds(availability.get("retry_after")) or _retry_info(error),
+    )
+
+
+def _fault(said: ProviderError, status: int | None) -> BackendFault:
+    if said.moderated:
+        return BackendFault.CONTENT_POLICY
+    # OpenAI calls a key that is wrong an "invalid_request_error": words that are not in the table say nothing.
+    by_word = next((_BY_WORD[word] for word in said.words if word in _BY_WORD), None)
+    if by_word is not None:
+        return by_word
+    by_status = _by_status(status)
+    if by_status in {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM} and _TOO_LONG.search(said.message):
+        return BackendFault.CONTEXT_LENGTH
+    return by_status
+
+
+def _by_status(status: int | None) -> BackendFault:
+    if status is None or status >= _FIRST_SERVER_ERROR:
+        return _BY_STATUS.get(status or 0, BackendFault.UPSTREAM)
+    if status < _FIRST_CLIENT_ERROR:
+        return BackendFault.BAD_REPLY
+    return _BY_STATUS.get(status, BackendFault.BAD_REQUEST)
+
+
+def _digits(value: object) -> int | None:
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) else None
+
+
+def _seconds(value: object) -> timedelta | None:
+    seconds = amount(value)
+    return None if seconds is None else timedelta(seconds=float(min(seconds, _LONGEST_WAIT)))
+
+
+def _retry_info(error: Mapping[str, object]) -> timedelta | None:
+    details = (mapping(detail) for detail in sequence(error.get("details")))
+    delays = (text(detail.get("retryDelay")) for detail in details if "RetryInfo" in str(detail.get("@type")))
+    return next((_seconds(delay.removesuffix("s")) for delay in delays if delay), None)
+
+
+def _header_wait(headers: Mapping[str, str]) -> timedelta | None:
+    said = headers.get("retry-after", "").strip()
+    if not said:
+        return None
+    wait = _seconds(said)
+    if wait is not None:
+        return wait
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return max(until.astimezone(UTC) - datetime.now(UTC), timedelta(0))

@@ -1,0 +1,40 @@
+"""Makes what a provider said fit to be shown: one line, short, without secrets, paths and control characters."""
+
+import re
+from collections.abc import Iterable
+
+LONGEST_LINE = 300
+_SHORTEST_SECRET = 4
+_HIDDEN = "[hidden]"
+_KEY_LIKE = re.compile(
+    r"""(?ix)
+    \b (?: sk | pk | rk | key | gsk | xai | hf | ghp | r8 ) [-_] [\w*.-]{6,}   # vendors' API keys, also half masked
+    | \b AIza [\w-]{10,}
+    | \b ya29\. [\w.-]{4,}
+    | \b eyJ [\w-]{10,} (?: \. [\w-]* )*                                       # JSON web tokens
+    | \b (?: bearer | basic ) \s+ [\w.~+/=*-]{4,}
+    | (?<= [?&] ) (?: key | api_key | token | access_token ) = [^\s&]+
+    """
+)
+_PATH = re.compile(r"(?<![\w/:.])(?:[A-Za-z]:)?[/\\](?:[\w.@~+-]+[/\\])+[\w.@~+-]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+class Redactor:
+    """Cleans a provider's messages; knows the secrets of one backend."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        self._secrets = sorted(known, key=len, reverse=True)
+
+    def line(self, message: str) -> str:
+        """Return the first line that says something, cleaned; empty where there is none."""
+        lines = (self._clean(line) for line in message[: 20 * LONGEST_LINE].splitlines())
+        return next((line for line in lines if line), "")
+
+    def _clean(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, _HIDDEN)
+        line = _PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, _UNPRINTABLE.sub(" ", line)))
+        line = " ".join(line.split())
+        return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
