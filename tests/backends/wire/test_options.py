@@ -1,0 +1,51 @@
+"""Options: what is refused, and that a refusal repeats no value."""
+
+import pytest
+
+from agentapi_mcp.backends.wire.options import HttpOptions, read_options, secrets_of
+from agentapi_mcp.core.errors import ConfigurationError
+
+BASE = {"base_url": "https://example.test/v1/"}
+
+
+def test_good_options_are_taken_and_hide_their_secrets() -> None:
+    options = read_options(HttpOptions, BASE | {"api_key": " s3cret-value ", "headers": {"x-team": "t3am-value"}})
+    assert options.base_url == "https://example.test/v1"
+    assert secrets_of(options) == ("s3cret-value", "t3am-value")
+    assert "value" not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"base_url": "ftp://example.test"}, "base_url"),
+        ({"base_url": "https://s3cret:s3cret@example.test"}, "base_url"),
+        ({"base_url": "https:///v1"}, "base_url"),
+        ({"base_url": "https://example.test:s3cret/"}, "base_url"),
+        ({"base_url": "https://example.test/?key=s3cret"}, "base_url"),
+        ({"base_url": 7}, "base_url"),
+        ({"api_key": "s3cret\nx"}, "api_key"),
+        ({"api_key": ""}, "api_key"),
+        ({"api_key": ["s3cret"]}, "api_key"),
+        ({"headers": {"x-key": "s3crét"}}, "headers.x-key"),
+        ({"headers": {"x key": "s3cret"}}, "headers.x key"),
+        ({"idle_timeout_seconds": 0}, "idle_timeout_seconds"),
+        ({"total_timeout_seconds": float("inf")}, "total_timeout_seconds"),
+        ({"connect_timeout_seconds": "s3cret"}, "connect_timeout_seconds"),
+        ({"api_kee": "s3cret"}, "api_kee is not an option; there are: api_key, base_url"),
+    ],
+)
+def test_a_wrong_option_is_named_without_its_value(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_options(HttpOptions, BASE | wrong)
+    said = str(caught.value)
+    assert named in said
+    assert "s3cr" not in said
+    assert "pydantic" not in said
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="base_url is missing"):
+        read_options(HttpOptions, {})
