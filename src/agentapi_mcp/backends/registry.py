@@ -1,0 +1,50 @@
+"""Finds a backend by its name: a module of `kinds`, else an installed entry point."""
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from agentapi_mcp.backends import kinds
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.ports import Backend, BackendHost
+
+ENTRY_POINT_GROUP = "agentapi_mcp.backends"
+
+Create = Callable[[Mapping[str, object], BackendHost], Backend]
+
+
+def builtin_names() -> tuple[str, ...]:
+    """List the backends that come with the program, without importing any."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(kinds.__path__)))
+
+
+def names() -> tuple[str, ...]:
+    """List every backend that `create` would make, built in or installed beside."""
+    return tuple(sorted({*builtin_names(), *_installed()}))
+
+
+def create(name: str, options: Mapping[str, object], host: BackendHost) -> Backend:
+    """Make the backend of this name; nothing is imported but a name that is listed.
+
+    Raises:
+        ConfigurationError: no backend has the name, it cannot be loaded, or its options are wrong.
+    """
+    return _find(name)(options, host)
+
+
+def _find(name: str) -> Create:
+    if name in builtin_names():
+        return cast(Create, import_module(f"{kinds.__name__}.{name}").create)
+    installed = _installed().get(name)
+    if installed is None:
+        raise ConfigurationError(f"There is no backend {name[:60]!r}; there are: {', '.join(names())}.")
+    try:
+        return cast(Create, installed.load())
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"The installed backend {name!r} cannot be loaded; reinstall its package.") from error
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}

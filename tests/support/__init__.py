@@ -1,0 +1,1 @@
+"""What tests share: builders, hosts, and peers that talk like a backend."""
