@@ -1,0 +1,274 @@
+"""Chat Completions: OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM, LM Studio and others."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import timedelta
+from decimal import Decimal
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from agentapi_mcp.backends.wire.chat_completions import (
+    END_OF_STREAM,
+    OURS,
+    ChatReply,
+    RequestShape,
+    build_request,
+)
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import amount, count, mapping, parse_json, sequence, text
+from agentapi_mcp.backends.wire.google import GoogleTokens
+from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
+from agentapi_mcp.backends.wire.options import HeaderText, HttpOptions, deadlines_of, read_options, secrets_of
+from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import BackendEvent, SignOfLife
+from agentapi_mcp.core.ports import BackendHost, Capability
+from agentapi_mcp.core.records.agents import Prices
+from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+
+_CHECK_PATIENCE = timedelta(seconds=15)
+_MILLION = Decimal(1_000_000)
+_PROVIDERS = {
+    "openrouter.ai": "openrouter",
+    "googleapis.com": "google",
+    "openai.com": "openai",
+}
+
+
+class OpenAIOptions(HttpOptions):
+    """The options of an agent whose backend is `openai`; docs/backends/openai.md explains each."""
+
+    auth: Literal["api_key", "google"] = "api_key"
+    provider: str | None = Field(default=None, min_length=1, max_length=100)
+    stream: bool = True
+    include_usage: bool = True
+    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    fallback_models: tuple[str, ...] = ()
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    stops_billing: bool = False
+    app_url: HeaderText | None = None
+    app_title: HeaderText | None = None
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_ours_alone(cls, extra_body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := OURS & extra_body.keys():
+            raise ValueError(f"may not set {', '.join(sorted(taken))}")
+        return extra_body
+
+    @model_validator(mode="after")
+    def _has_one_credential(self) -> "OpenAIOptions":
+        if self.auth == "google" and self.api_key is not None:
+            raise ValueError("api_key is not used with auth = 'google'; leave one of them out")
+        return self
+
+
+def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
+    """Make the backend from the operator's options.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+    """
+    return OpenAIBackend(read_options(OpenAIOptions, options), host)
+
+
+class OpenAIBackend:
+    """One agent behind Chat Completions."""
+
+    def __init__(self, options: OpenAIOptions, host: BackendHost) -> None:
+        self._options = options
+        self._clock = host.clock
+        self._http = host.shared(HttpClient)
+        self._google = GoogleTokens(host.clock) if options.auth == "google" else None
+        self._provider = options.provider or _provider_at(options.base_url)
+        self._is_openrouter = self._provider == "openrouter"
+        self._faults = FaultReader(
+            provider=self._provider or "The provider",
+            redactor=Redactor(secrets_of(options)),
+        )
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Declare a free check and a model list; that closing stops the bill only where the operator knows it."""
+        known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
+
+    async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
+        """Ask the model; closing the iterator closes the connection."""
+        if not turn.model_id:
+            raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
+        options = self._options
+        shape = RequestShape(
+            stream=options.stream,
+            include_usage=options.include_usage,
+            max_tokens_parameter=options.max_tokens_parameter,
+            fallback_models=options.fallback_models,
+            extra_body=options.extra_body,
+        )
+        request = HttpRequest(
+            method="POST",
+            url=f"{options.base_url}/chat/completions",
+            headers=await self._headers({"content-type": "application/json"}),
+            content=json.dumps(build_request(turn, turn.model_id, shape), ensure_ascii=False).encode(errors="replace"),
+            deadlines=deadlines_of(options),
+            waits_for_all=not options.stream,
+        )
+        async with self._http.exchange(request) as reply, aclosing(self._events(reply)) as events:
+            async for event in events:
+                yield event
+
+    async def check(self) -> HealthCheck:
+        """Ask OpenRouter for the key's budget, others for their models."""
+        started = self._clock.monotonic()
+        try:
+            body = await self._get("/key" if self._is_openrouter else "/models", _CHECK_PATIENCE)
+        except BackendError as error:
+            return HealthCheck(status=_status_of(error), error=str(error))
+        latency = timedelta(seconds=self._clock.monotonic() - started)
+        if self._is_openrouter and _is_spent(body):
+            spent = "The key has no credit left; raise its limit or add credit."
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error=spent, latency=latency)
+        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+
+    async def models(self) -> tuple[OfferedModel, ...]:
+        """List what `/models` names, with OpenRouter's prices; empty where there is no such list."""
+        try:
+            body = await self._get("/models", timedelta(seconds=self._options.total_timeout_seconds))
+        except BackendError as error:
+            if error.fault is BackendFault.NOT_FOUND:
+                return ()
+            raise
+        rows = (mapping(row) for row in sequence(mapping(body).get("data")))
+        return tuple(self._offered(name, row) for row in rows if (name := text(row.get("id"))))
+
+    async def aclose(self) -> None:
+        """Nothing is held here: the connections are the process's."""
+
+    async def _events(self, reply: Reply) -> AsyncGenerator[BackendEvent]:
+        await self._refuse_errors(reply)
+        answer = ChatReply(self._faults, provider=self._provider, has_cost=self._is_openrouter)
+        said_done = not reply.is_event_stream
+        if said_done:
+            for event in answer.take(parse_json(await reply.body(), what="The provider's reply")):
+                yield event
+        else:
+            async with aclosing(_pieces(reply, answer)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, StreamComment):
+                        yield SignOfLife()
+                    elif piece.data.strip() == END_OF_STREAM:
+                        said_done = True
+                        await reply.drain()
+                        break
+                    else:
+                        for event in answer.take(parse_json(piece.data, what="A part of the provider's answer")):
+                            yield event
+        yield answer.end(
+            said_done=said_done,
+            request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
+        )
+
+    async def _refuse_errors(self, reply: Reply) -> None:
+        if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
+            return
+        if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
+            message = "The base URL answers with a redirect, which is not followed; set the address it leads to."
+            raise BackendError(BackendFault.BAD_REPLY, message)
+        raw = await reply.start_of_body()
+        try:
+            body = parse_json(raw, what="The error")
+        except BackendError:
+            body = None
+        error = self._faults.of_reply(reply.status, reply.headers, body)
+        if self._google is not None and error.fault is BackendFault.AUTH:
+            self._google.refuse()
+        raise error
+
+    async def _get(self, path: str, patience: timedelta) -> object:
+        deadlines = deadlines_of(self._options)
+        total = min(patience, deadlines.total)
+        request = HttpRequest(
+            method="GET",
+            url=f"{self._options.base_url}{path}",
+            headers=await self._headers({}),
+            deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
+        )
+        async with self._http.exchange(request) as reply:
+            await self._refuse_errors(reply)
+            body = parse_json(await reply.body(), what="The provider's reply")
+        if mapping(body).get("error"):
+            raise self._faults.of_error(body)
+        if not isinstance(mapping(body).get("data"), list | dict):
+            raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
+        return body
+
+    async def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        options = self._options
+        if self._google is not None:
+            headers["authorization"] = f"Bearer {await self._google.token()}"
+        elif options.api_key is not None:
+            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        if self._is_openrouter:
+            headers |= {"http-referer": options.app_url} if options.app_url else {}
+            headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}
+        return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}
+
+    def _offered(self, name: str, row: Mapping[str, object]) -> OfferedModel:
+        pricing = mapping(row.get("pricing"))
+        prices = Prices(
+            input=_per_million(pricing.get("prompt")),
+            output=_per_million(pricing.get("completion")),
+            cached_input=_per_million(pricing.get("input_cache_read")),
+            source=f"{self._options.base_url}/models",
+            on=self._clock.now().date(),
+        )
+        return OfferedModel(
+            model_id=name.removeprefix("models/"),  # Gemini lists `models/gemini-…` and is asked for `gemini-…`
+            name=text(row.get("name")) or text(row.get("display_name")),
+            context_window=count(row.get("context_length")) or count(row.get("max_model_len")),
+            prices=Prices() if prices.input is None and prices.output is None else prices,
+        )
+
+
+async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent | StreamComment]:
+    parser = EventParser()
+    async with aclosing(reply.chunks()) as chunks:
+        try:
+            async for chunk in chunks:
+                for piece in parser.feed(chunk):
+                    yield piece
+        except BackendError:
+            if not answer.is_whole:
+                raise
+            return  # the answer is all there; only the bill is missing
+    for piece in parser.flush():
+        yield piece
+
+
+def _provider_at(base_url: str) -> str | None:
+    host = urlsplit(base_url).hostname or ""
+    return next((name for domain, name in _PROVIDERS.items() if host == domain or host.endswith(f".{domain}")), None)
+
+
+def _per_million(price: object) -> Decimal | None:
+    per_token = amount(price)
+    return None if per_token is None else (per_token * _MILLION).normalize()
+
+
+def _is_spent(body: object) -> bool:
+    remaining = mapping(mapping(body).get("data")).get("limit_remaining")
+    return isinstance(remaining, int | Decimal) and not isinstance(remaining, bool) and remaining <= 0
+
+
+def _status_of(error: BackendError) -> HealthStatus:
+    special = {
+        BackendFault.NOT_FOUND: HealthStatus.UNKNOWN,
+        BackendFault.BACKEND_MISSING: HealthStatus.NOT_CONFIGURED,
+        BackendFault.RATE_LIMIT: HealthStatus.DEGRADED,
+    }
+    return special.get(error.fault, HealthStatus.UNHEALTHY)

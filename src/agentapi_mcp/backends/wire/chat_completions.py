@@ -1,0 +1,193 @@
+"""The Chat Completions format: requests, and replies streamed or whole."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import (
+    BackendEvent,
+    Finished,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+
+OURS = frozenset({"model", "messages", "stream"})  # what `extra_body` may not set
+END_OF_STREAM = "[DONE]"
+
+_STOP_REASONS: dict[str, StopReason] = {
+    "stop": StopReason.END,
+    "end_turn": StopReason.END,
+    "eos": StopReason.END,
+    "length": StopReason.LENGTH,
+    "max_tokens": StopReason.LENGTH,
+    "tool_calls": StopReason.TOOL_CALLS,
+    "function_call": StopReason.TOOL_CALLS,
+    "content_filter": StopReason.CONTENT_FILTER,
+    "safety": StopReason.CONTENT_FILTER,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestShape:
+    """How one provider wants to be asked."""
+
+    stream: bool = True
+    include_usage: bool = True
+    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    fallback_models: tuple[str, ...] = ()
+    extra_body: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[str, object]:
+    """Make the body that asks for this turn; what the turn sets beats `extra_body`."""
+    body: dict[str, object] = {**shape.extra_body, "model": model, "messages": _messages(turn), "stream": shape.stream}
+    if shape.stream and shape.include_usage:
+        body.setdefault("stream_options", {"include_usage": True})
+    if shape.fallback_models:
+        body["models"] = [model, *(name for name in shape.fallback_models if name != model)]
+    if turn.temperature is not None:
+        body["temperature"] = turn.temperature
+    if turn.max_tokens is not None:
+        body[shape.max_tokens_parameter] = turn.max_tokens
+    return body
+
+
+def _messages(turn: BackendTurn) -> list[dict[str, str]]:
+    system = [turn.system or "", *(said.text for said in turn.history if said.role is MessageRole.SYSTEM)]
+    spoken = [said for said in turn.history if said.role is not MessageRole.SYSTEM and said.text.strip()]
+    merged: list[dict[str, str]] = []
+    for said in (*spoken, HistoryMessage(MessageRole.USER, turn.message)):
+        # A tool's output without the call it answers is refused by providers; it is part of what the agent said.
+        role = "user" if said.role is MessageRole.USER else "assistant"
+        if merged and merged[-1]["role"] == role:
+            merged[-1]["content"] += f"\n\n{said.text}"
+        else:
+            merged.append({"role": role, "content": said.text})
+    instructions = "\n\n".join(part for part in system if part.strip())
+    return [{"role": "system", "content": instructions}, *merged] if instructions else merged
+
+
+class ChatReply:
+    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+
+    def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
+        self._faults = faults
+        self._provider = provider
+        self._has_cost = has_cost
+        self._model: str | None = None
+        self._id: str | None = None
+        self._finish: str | None = None
+        self._usage = Usage()
+        self._choices_seen = False
+        self._text_seen = False
+        self._tools: set[object] = set()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model has said why it stopped: what follows is only the bill."""
+        return self._finish is not None
+
+    def take(self, piece: object) -> Iterator[BackendEvent]:
+        """Take a chunk of a stream, or a whole reply.
+
+        Raises:
+            BackendError: the piece tells of a failure, or is no piece of a reply.
+        """
+        body = mapping(piece)
+        if not body and piece != {}:
+            # Google's compatible endpoint wraps an error in an array.
+            if any(mapping(item).get("error") for item in sequence(piece)):
+                raise self._faults.of_error(piece)
+            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
+        if body.get("error"):
+            raise self._faults.of_error(body)
+        self._model = text(body.get("model")) or self._model
+        self._id = text(body.get("id")) or self._id
+        self._provider = text(body.get("provider")) or self._provider
+        for choice in sequence(body.get("choices"))[:1]:
+            yield from self._choice(mapping(choice))
+        yield from self._bill(mapping(body.get("usage")))
+
+    def end(self, *, said_done: bool, request_id: str | None = None) -> Finished:
+        """Tell the end, once nothing more comes.
+
+        Raises:
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+        """
+        reason = self._stop_reason()
+        if reason is StopReason.CONTENT_FILTER and not self._text_seen:
+            raise BackendError(BackendFault.CONTENT_POLICY, "The provider's content filter withheld the answer.")
+        if not self._choices_seen:
+            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
+        if not self.is_whole and not said_done:
+            raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
+        return Finished(
+            stop_reason=reason,
+            model=self._model,
+            provider=self._provider,
+            provider_request_id=request_id or self._id,
+            warning="The model asked for a tool that is not there." if reason is StopReason.TOOL_CALLS else None,
+        )
+
+    def _stop_reason(self) -> StopReason:
+        return StopReason.END if self._finish is None else _STOP_REASONS.get(self._finish.lower(), StopReason.OTHER)
+
+    def _choice(self, choice: Mapping[str, object]) -> Iterator[BackendEvent]:
+        finish = text(choice.get("finish_reason"))
+        if choice.get("error") or finish == "error":
+            raise self._faults.of_error({"error": choice.get("error")})
+        self._choices_seen = True
+        said = mapping(choice.get("delta")) or mapping(choice.get("message"))
+        thought = text(said.get("reasoning_content")) or text(said.get("reasoning"))
+        if thought:
+            yield ThoughtDelta(thought)
+        spoken = _spoken(said.get("content")) or text(said.get("refusal"))
+        if spoken:
+            self._text_seen = True
+            yield TextDelta(spoken)
+        yield from self._tool_calls(sequence(said.get("tool_calls")))
+        self._finish = finish or self._finish
+
+    def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:
+        for place, call in enumerate(map(mapping, calls)):
+            name = text(mapping(call.get("function")).get("name"))
+            which = (call.get("index", place), text(call.get("id")))
+            if name and which not in self._tools:
+                self._tools.add(which)
+                yield ToolActivity(name, ToolState.STARTED)
+
+    def _bill(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
+        usage = read_usage(body, has_cost=self._has_cost)
+        if usage not in {Usage(), self._usage}:
+            self._usage = usage
+            yield UsageReported(usage)
+
+
+def read_usage(body: Mapping[str, object], *, has_cost: bool) -> Usage:
+    """Read a bill; a server that does not count says zero input, which is unknown."""
+    cost = amount(body.get("cost")) if has_cost else None
+    tokens = count(body.get("prompt_tokens"))
+    if not tokens:
+        return Usage(cost_usd=cost)
+    return Usage(
+        input_tokens=tokens,
+        output_tokens=count(body.get("completion_tokens")),
+        cached_tokens=count(mapping(body.get("prompt_tokens_details")).get("cached_tokens")),
+        reasoning_tokens=count(mapping(body.get("completion_tokens_details")).get("reasoning_tokens")),
+        cost_usd=cost,
+    )
+
+
+def _spoken(content: object) -> str | None:
+    parts = (mapping(part) for part in sequence(content))
+    return text(content) or "".join(text(part.get("text")) or "" for part in parts) or None
