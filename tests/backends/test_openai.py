@@ -1,0 +1,339 @@
+"""What is particular to Chat Completions and to OpenRouter; the contract is tested for all kinds together."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from agentapi_mcp.backends import registry
+from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.events import (
+    BackendEvent,
+    Finished,
+    SignOfLife,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
+from agentapi_mcp.core.ports import Backend, Capability
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from tests.support.hosts import FakeHost
+from tests.support.peers.cases import backend_turn
+from tests.support.peers.http import Pace, Ticks
+from tests.support.peers.openai import KEY, OpenAIPeer
+
+FULL_USAGE = Usage(input_tokens=11, output_tokens=5, cached_tokens=4, reasoning_tokens=2)
+BOTH = pytest.mark.parametrize("stream", [True, False])
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A peer and a backend beside it."""
+
+    peer: OpenAIPeer
+    backend: Backend
+
+    async def ask(self, model: str, turn: BackendTurn | None = None) -> list[BackendEvent]:
+        """Run a turn to its end."""
+        turn = replace(turn or backend_turn(), model_id=model)
+        return [event async for event in self.backend.run(turn)]
+
+    async def fail(self, model: str) -> BackendError:
+        """Run a turn that fails."""
+        with pytest.raises(BackendError) as caught:
+            await self.ask(model)
+        return caught.value
+
+
+@asynccontextmanager
+async def stand(*, pace: Pace | None = None, path: str = "/api/v1", **options: object) -> AsyncGenerator[Stand]:
+    async with FakeHost() as host, OpenAIPeer(pace=pace) as peer:
+        provider = {"provider": "openrouter"} if path == "/api/v1" else {}
+        given = {"base_url": peer.origin + path, "api_key": KEY} | provider | options
+        yield Stand(peer, registry.create("openai", given, host))
+
+
+def text_of(events: list[BackendEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def of_kind(events: list[BackendEvent], kind: type[BackendEvent]) -> list[BackendEvent]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+@BOTH
+async def test_openrouters_answer_has_its_bill_and_its_route(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as it:
+        events = await it.ask("stub")
+    assert text_of(events) == "w0 w1 w2 w3 w4 "
+    assert of_kind(events, UsageReported) == [UsageReported(replace(FULL_USAGE, cost_usd=Decimal("0.00014")))]
+    end = Finished(StopReason.END, "stub-001", "Stub Cloud", "gen-1")
+    assert events[-1] == end
+
+
+async def test_other_providers_name_no_cost_and_the_provider_is_the_operators() -> None:
+    async with stand(path="/v1", provider="local") as it:
+        events = await it.ask("stub")
+    assert of_kind(events, UsageReported) == [UsageReported(FULL_USAGE)]
+    assert events[-1] == Finished(StopReason.END, "stub-001", "local", "chatcmpl-1")
+
+
+@BOTH
+async def test_a_bill_that_does_not_come_is_unknown(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as it:
+        events = await it.ask("nousage")
+    assert not of_kind(events, UsageReported)
+
+
+async def test_comments_are_signs_of_life() -> None:
+    async with stand() as it:
+        events = await it.ask("orcomment")
+    assert events[:3] == [SignOfLife()] * 3
+    assert text_of(events) == "w0 w1 w2 w3 w4 "
+
+
+async def test_comments_keep_a_silent_stream_alive() -> None:
+    async with stand(pace=Ticks(0.05), idle_timeout_seconds=0.4) as it:
+        events = await it.ask("comments12")
+    assert len(of_kind(events, SignOfLife)) == 12
+    assert isinstance(events[-1], Finished)
+
+
+async def test_pieces_are_passed_on_as_they_come() -> None:
+    async with stand() as it, aclosing(it.backend.run(backend_turn(model_id="slow-chunks2"))) as events:
+        it.peer.steps.release()
+        assert await anext(events) == TextDelta("w0 ")
+        it.peer.steps.release()
+        assert await anext(events) == TextDelta("w1 ")
+
+
+@BOTH
+async def test_reasoning_is_thought_and_not_text(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as it:
+        events = await it.ask("reason-chunks1")
+    thoughts = "".join(event.text for event in events if isinstance(event, ThoughtDelta))
+    assert thoughts == "think think"
+    assert text_of(events) == "w0 "
+
+
+@BOTH
+async def test_a_tool_call_is_told_once_and_warned_of(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as it:
+        events = await it.ask("tool")
+    assert of_kind(events, ToolActivity) == [ToolActivity("weather", ToolState.STARTED)]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert end.stop_reason is StopReason.TOOL_CALLS
+    assert end.warning
+
+
+@BOTH
+async def test_an_answer_withheld_by_a_filter_is_a_failure(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as it:
+        error = await it.fail("filtered")
+    assert error.fault is BackendFault.CONTENT_POLICY
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ("nofinish", BackendFault.STREAM_CUT),
+        ("badchunk", BackendFault.BAD_REPLY),
+        ("errchunk", BackendFault.UPSTREAM),
+        ("err200", BackendFault.UPSTREAM),
+        ("redirect", BackendFault.BAD_REPLY),
+        ("typed", BackendFault.RATE_LIMIT),
+        ("quota", BackendFault.PAYMENT),
+    ],
+)
+async def test_openrouters_failures_are_told_apart(model: str, fault: BackendFault) -> None:
+    async with stand() as it:
+        assert (await it.fail(model)).fault is fault
+
+
+async def test_openrouter_says_whether_and_when_to_come_back() -> None:
+    async with stand() as it:
+        assert not (await it.fail("final")).may_retry
+        later = await it.fail("later")
+    assert (later.may_retry, later.retry_after) == (True, timedelta(seconds=7))
+
+
+async def test_google_says_when_to_come_back() -> None:
+    async with stand(path="/v1beta/openai") as it:
+        error = await it.fail("e429")
+    assert (error.fault, error.retry_after) == (BackendFault.RATE_LIMIT, timedelta(seconds=12))
+
+
+async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_it_stops() -> None:
+    async with stand() as it:
+        events = await it.ask("nodone")
+    assert isinstance(events[-1], Finished)
+
+
+async def test_nothing_is_tried_twice() -> None:
+    async with stand() as it:
+        await it.fail("e500")
+        await it.fail("drop")
+        assert len(it.peer.exchanges) == 2
+
+
+async def test_the_connection_is_used_again() -> None:
+    async with stand() as it:
+        await it.ask("stub")
+        await it.ask("stub")
+        first, second = it.peer.exchanges
+    assert first.gone is second.gone  # one event per connection
+
+
+async def test_deadlines_are_told_apart() -> None:
+    async with stand(idle_timeout_seconds=0.1) as it:
+        assert (await it.fail("hang")).fault is BackendFault.TIMEOUT_IDLE
+        assert (await it.fail("waits")).fault is BackendFault.TIMEOUT_IDLE
+    async with stand(stream=False, idle_timeout_seconds=0.1, total_timeout_seconds=0.3) as it:
+        assert (await it.fail("hang")).fault is BackendFault.TIMEOUT_TOTAL
+
+
+async def test_a_host_that_does_not_exist_is_a_failed_connection() -> None:
+    async with FakeHost() as host:
+        backend = registry.create("openai", {"base_url": "http://no..such.host/v1"}, host)
+        with pytest.raises(BackendError) as caught:
+            await anext(backend.run(backend_turn()))
+    assert caught.value.fault is BackendFault.CONNECTION
+
+
+async def test_a_host_that_does_not_accept_is_a_connect_timeout() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, backlog=1)
+    port: int = server.sockets[0].getsockname()[1]
+    async with FakeHost() as host, server:
+        # TLS is never answered: the connection is not made, though TCP is.
+        options = {"base_url": f"https://127.0.0.1:{port}/v1", "connect_timeout_seconds": 0.1}
+        check = await registry.create("openai", options, host).check()
+        with pytest.raises(BackendError) as caught:
+            await anext(registry.create("openai", options, host).run(backend_turn()))
+    assert caught.value.fault is BackendFault.TIMEOUT_CONNECT
+    assert check.status is HealthStatus.UNHEALTHY
+
+
+async def test_the_request_is_what_the_operator_and_the_turn_say() -> None:
+    history = (
+        HistoryMessage(MessageRole.SYSTEM, "Be exact."),
+        HistoryMessage(MessageRole.USER, "one"),
+        HistoryMessage(MessageRole.USER, "two"),
+        HistoryMessage(MessageRole.ASSISTANT, "three"),
+        HistoryMessage(MessageRole.TOOL, "four"),
+        HistoryMessage(MessageRole.ASSISTANT, " "),
+        HistoryMessage(MessageRole.USER, "five"),
+    )
+    turn = replace(backend_turn("six"), system="Be kind.", history=history, temperature=0.5, max_tokens=9)
+    async with stand(
+        extra_body={"temperature": 0.1, "seed": 7},
+        fallback_models=["stub/b", "stub/a"],
+        max_tokens_parameter="max_completion_tokens",
+        headers={"X-Team": "blue"},
+        app_url="https://example.test",
+        app_title="Example",
+    ) as it:
+        await it.ask("stub/a", turn)
+        request = it.peer.exchanges[0]
+    assert request.json == {
+        "model": "stub/a",
+        "models": ["stub/a", "stub/b"],
+        "messages": [
+            {"role": "system", "content": "Be kind.\n\nBe exact."},
+            {"role": "user", "content": "one\n\ntwo"},
+            {"role": "assistant", "content": "three\n\nfour"},
+            {"role": "user", "content": "five\n\nsix"},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.5,
+        "max_completion_tokens": 9,
+        "seed": 7,
+    }
+    expected = {
+        "authorization": f"Bearer {KEY}",
+        "x-team": "blue",
+        "http-referer": "https://example.test",
+        "x-openrouter-title": "Example",
+        "content-type": "application/json",
+    }
+    assert expected.items() <= request.headers.items()
+
+
+async def test_a_request_without_options_says_no_more_than_needed() -> None:
+    async with stand(path="/v1", stream=False, include_usage=False, api_key=None) as it:
+        await it.ask("stub")
+        request = it.peer.exchanges[0]
+    assert request.json == {"model": "stub", "messages": [{"role": "user", "content": "hello"}], "stream": False}
+    assert not {"authorization", "cookie", "http-referer"} & request.headers.keys()
+
+
+async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> None:
+    async with stand() as it:
+        with pytest.raises(BackendError) as caught:
+            await anext(it.backend.run(backend_turn(model_id=None)))
+        assert not it.peer.exchanges
+    assert caught.value.fault is BackendFault.NOT_FOUND
+
+
+@pytest.mark.parametrize("remaining", [0, -0.5])
+async def test_a_key_without_credit_is_unhealthy(remaining: float) -> None:
+    async with stand() as it:
+        it.peer.limit_remaining = remaining
+        check = await it.backend.check()
+    assert check.status is HealthStatus.UNHEALTHY
+    assert "credit" in str(check.error)
+
+
+async def test_a_key_without_limit_is_healthy() -> None:
+    async with stand() as it:
+        it.peer.limit_remaining = None
+        assert (await it.backend.check()).status is HealthStatus.HEALTHY
+
+
+async def test_a_server_without_a_model_list_cannot_be_checked_and_offers_nothing() -> None:
+    async with stand(path="/v1") as it:
+        it.peer.has_models = False
+        assert (await it.backend.check()).status is HealthStatus.UNKNOWN
+        assert await it.backend.models() == ()
+
+
+async def test_openrouters_models_have_prices_per_million() -> None:
+    async with stand() as it:
+        priced, auto = await it.backend.models()
+    assert (priced.model_id, priced.name, priced.context_window) == ("stub/m1", "Stub: M1", 131072)
+    found = (priced.prices.input, priced.prices.output, priced.prices.cached_input)
+    assert found == (Decimal("0.7"), Decimal("1.4"), Decimal("0.07"))
+    assert priced.prices.source == f"{it.peer.openrouter_url}/models"
+    assert auto.prices.input is None
+
+
+async def test_billing_stops_only_where_the_operator_knows_it() -> None:
+    async with stand() as unknown, stand(stops_billing=True) as known:
+        assert unknown.backend.capabilities == {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        assert Capability.STOPS_BILLING in known.backend.capabilities
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"extra_body": {"messages": []}},
+        {"auth": "google", "api_key": "s3cret"},
+        {"auth": "magic"},
+        {"max_tokens_parameter": "tokens"},
+    ],
+)
+def test_options_that_contradict_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        registry.create("openai", {"base_url": "http://127.0.0.1/v1"} | wrong, FakeHost())

@@ -1,0 +1,411 @@
+"""A peer that speaks Chat Completions, as OpenRouter (`/api/v1`), Google (`/v1beta/openai`) and others (`/v1`) do.
+
+What it does is chosen by words in the model's name, or by `[[word]]` in the last message of the user:
+
+    eNNN             that HTTP status              hang          says nothing
+    slow             a step for each of 100 pieces drip          comments without end, one per step
+    waits            one piece, then nothing       chunksN       N pieces
+    cut, nofinish    breaks off after 3 pieces     drop          closes without an answer
+    errchunk         an error after 3 pieces       err200        an error in a reply whose status is 200
+    badjson badchunk nonsense                      empty         no choices
+    nousage          no bill                       nodone        no [DONE]
+    orcomment        three comments first          commentsN     N comments first, one per step
+    tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
+    filtered         withheld by a filter          contextlen moderation quota typed leak redirect echo
+
+Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from agentapi_mcp.backends import registry
+from agentapi_mcp.core.ports import Backend, BackendHost
+from agentapi_mcp.core.records.backends import BackendTurn
+from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig, backend_turn
+from tests.support.peers.http import Answer, Exchange, HttpPeer, Pace, Ticks
+
+KEY = "sk-or-v1-test-0123456789abcdef"
+Json = dict[str, object]
+
+
+class Flavour(StrEnum):
+    """Whose dialect is spoken, by the path."""
+
+    OPENROUTER = "/api/v1/"
+    GOOGLE = "/v1beta/openai/"
+    PLAIN = "/v1/"
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one request asks the peer to do."""
+
+    words: frozenset[str]
+    flavour: Flavour
+    model: str
+    stream: bool
+    question: str
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> "Script":
+        """Read the script from a request."""
+        body = exchange.json
+        model, question = str(body.get("model", "")), _last_text(body)
+        words = re.findall(r"[a-z0-9]+", model.lower())
+        words += re.findall(r"\[\[(\w+)\]\]", question)
+        flavour = next(flavour for flavour in Flavour if flavour.value in exchange.path)
+        return cls(frozenset(words), flavour, model, body.get("stream") is True, question)
+
+    def number(self, prefix: str) -> int | None:
+        """Find the number behind a word, as in `chunks7`."""
+        found = (re.fullmatch(rf"{prefix}(\d+)", word) for word in self.words)
+        return next((int(match[1]) for match in found if match), None)
+
+    @property
+    def pieces(self) -> list[str]:
+        """The answer, piece by piece."""
+        if "echo" in self.words:
+            return [f"{word} " for word in self.question.split()]
+        usual = 100 if "slow" in self.words else 5
+        count = self.number("chunks")
+        return [f"w{place} " for place in range(usual if count is None else count)]
+
+    @property
+    def finish(self) -> str:
+        """Why the model stops."""
+        return "tool_calls" if "tool" in self.words else "content_filter" if "filtered" in self.words else "stop"
+
+    @property
+    def usage(self) -> Json:
+        """The bill."""
+        bill: Json = {
+            "prompt_tokens": 11,
+            "completion_tokens": 5,
+            "total_tokens": 16,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": 2},
+        }
+        return bill | ({"cost": 0.00014} if self.flavour is Flavour.OPENROUTER else {})
+
+    def body(self, **fields: object) -> Json:
+        """Make what every part of a reply has."""
+        upstream = {"provider": "Stub Cloud"} if self.flavour is Flavour.OPENROUTER else {}
+        return {"id": "chatcmpl-1", "created": 1_760_000_000, "model": f"{self.model}-001", **upstream, **fields}
+
+
+class OpenAIPeer(HttpPeer):
+    """The server; `limit_remaining` is what its OpenRouter key has left."""
+
+    def __init__(self, *, port: int = 0, pace: Pace | None = None) -> None:
+        super().__init__(port=port, pace=pace)
+        self.limit_remaining: float | None = 7.5
+        self.has_models = True
+
+    @property
+    def openrouter_url(self) -> str:
+        """The base URL under which it speaks as OpenRouter."""
+        return f"{self.origin}/api/v1"
+
+    async def answer(self, exchange: Exchange, answer: Answer) -> None:
+        """Answer one request."""
+        if exchange.path.endswith("/chat/completions"):
+            await self._complete(exchange, answer)
+        elif exchange.path == "/api/v1/key":
+            await answer.json(200, {"data": {"label": "stub", "limit": 10, "limit_remaining": self.limit_remaining}})
+        elif exchange.path.endswith("/models") and self.has_models:
+            await answer.json(200, {"object": "list", "data": _MODELS[Flavour.OPENROUTER in exchange.path]})
+        else:
+            await answer.json(404, {"error": {"message": "There is no such thing here.", "type": "not_found"}})
+
+    async def _complete(self, exchange: Exchange, answer: Answer) -> None:
+        script = Script.of(exchange)
+        if await _fail(script, exchange, answer):
+            return
+        if script.stream:
+            await _stream(script, answer)
+        else:
+            await _whole(script, answer)
+
+
+async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
+    status = script.number("e")
+    special = next((word for word in _SPECIAL_ERRORS if word in script.words), None)
+    if status is not None:
+        headers = {"retry-after": "2"} if status in {429, 503, 529} else {}
+        await answer.json(status, _error(script.flavour, status), headers)
+    elif special is not None:
+        await answer.json(*_SPECIAL_ERRORS[special])
+    elif "leak" in script.words:
+        said = f"The key {exchange.headers.get('authorization', '')} is wrong, says /srv/app/keys.py\nTraceback"
+        await answer.json(401, {"error": {"message": said, "code": "invalid_api_key"}})
+    elif "hang" in script.words:
+        await answer.hang()
+    elif "drop" in script.words:
+        answer.cut()
+    elif "badjson" in script.words:
+        await answer.text(200, "<html>not JSON</html>")
+    elif "redirect" in script.words:
+        await answer.text(307, "", headers={"location": "http://127.0.0.1:9/"})
+    else:
+        return False
+    return True
+
+
+async def _whole(script: Script, answer: Answer) -> None:
+    if "waits" in script.words or "drip" in script.words:
+        await answer.hang()
+    for _ in script.pieces if "slow" in script.words else ():
+        await answer.step()
+    if "cut" in script.words:
+        await answer.half()
+        return
+    choice = {"index": 0, "message": _message(script), "finish_reason": script.finish}
+    body = script.body(choices=[] if "empty" in script.words else [choice])
+    if "errchunk" in script.words:
+        body["error"] = {"code": 502, "message": "Provider disconnected unexpectedly"}
+    if "nousage" not in script.words:
+        body["usage"] = script.usage
+    await answer.json(200, body, {"x-generation-id": "gen-1"})
+
+
+def _message(script: Script) -> Json:
+    message: Json = {"role": "assistant", "content": "".join(script.pieces)}
+    if "filtered" in script.words:
+        message["content"] = None
+    if "reason" in script.words:
+        message["reasoning_content"] = "think think"
+    if "tool" in script.words:
+        message |= {"content": None, "tool_calls": [_tool_call('{"city":"Paris"}')]}
+    return message
+
+
+async def _stream(script: Script, answer: Answer) -> None:
+    await answer.open_stream({"x-generation-id": "gen-1"} if script.flavour is Flavour.OPENROUTER else {})
+    if "orcomment" in script.words:
+        await answer.say(": OPENROUTER PROCESSING\n\n" * 3)
+    comments = script.number("comments") or 0
+    while "drip" in script.words or comments > 0:
+        await answer.step()
+        await answer.say(": OPENROUTER PROCESSING\n\n")
+        comments -= 1
+    if not await _pieces(script, answer):
+        return
+    if "nofinish" not in script.words:
+        if "empty" not in script.words:
+            await answer.say(_event(script, {}, script.finish))
+        if "nousage" not in script.words:
+            await answer.say(f"data: {json.dumps(script.body(choices=[], usage=script.usage))}\n\n")
+        if "nodone" not in script.words:
+            await answer.say("data: [DONE]\n\n")
+    await answer.close_stream()
+
+
+async def _pieces(script: Script, answer: Answer) -> bool:
+    if "reason" in script.words:
+        await answer.say(_event(script, {"reasoning_content": "think "}))
+        await answer.say(_event(script, {"reasoning": "think"}))
+    if "tool" in script.words:
+        for part in ("", '{"city"', ':"Paris"}'):
+            await answer.say(_event(script, {"tool_calls": [_tool_call(part, first=not part)]}))
+    silent = script.words & {"tool", "filtered", "empty"}
+    for place, piece in enumerate([] if silent else script.pieces):
+        if "slow" in script.words:
+            await answer.step()
+        if place == 3 and not await _third_piece(script, answer):
+            return False
+        await answer.say(_event(script, {"content": piece}))
+        if "waits" in script.words:
+            await answer.hang()
+    return True
+
+
+async def _third_piece(script: Script, answer: Answer) -> bool:
+    if "cut" in script.words:
+        answer.cut()
+    elif "nofinish" in script.words:
+        await answer.close_stream()
+    elif "badchunk" in script.words:
+        await answer.say("data: {nonsense\n\n")
+        await answer.close_stream()
+    elif "errchunk" in script.words:
+        error = {"code": 502, "message": "Provider disconnected", "metadata": {"error_type": "provider_unavailable"}}
+        choices = [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]
+        await answer.say(f"data: {json.dumps(script.body(error=error, choices=choices))}\n\n")
+        await answer.close_stream()
+    else:
+        return True
+    return False
+
+
+def _event(script: Script, delta: Json, finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return f"data: {json.dumps(script.body(object='chat.completion.chunk', choices=[choice]))}\n\n"
+
+
+def _tool_call(arguments: str, *, first: bool = True) -> Json:
+    if not first:
+        return {"index": 0, "function": {"arguments": arguments}}
+    return {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+
+
+def _error(flavour: Flavour, status: int) -> object:
+    message = f"Stub failure {status}"
+    if flavour is Flavour.OPENROUTER:
+        return {"error": {"code": status, "message": message, "metadata": {"provider_name": "Stub Cloud"}}}
+    if flavour is Flavour.GOOGLE:
+        error: Json = {"code": status, "message": message, "status": _GOOGLE_STATUS.get(status, "INTERNAL")}
+        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "12s"}
+        return [{"error": error | ({"details": [retry]} if status == 429 else {})}]
+    kinds = {401: "invalid_request_error", 429: "requests", 500: "server_error"}
+    return {"error": {"message": message, "type": kinds.get(status, "api_error"), "param": None, "code": None}}
+
+
+def _last_text(body: Mapping[str, object]) -> str:
+    messages = body.get("messages")
+    last = cast(list[Json], messages)[-1] if isinstance(messages, list) and messages else {}
+    return str(last.get("content", ""))
+
+
+_GOOGLE_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+_TOO_LONG = "This model's maximum context length is 8192 tokens, but you asked for 9000."
+_SPECIAL_ERRORS: dict[str, tuple[int, Json]] = {
+    "contextlen": (400, {"error": {"message": _TOO_LONG, "type": "invalid_request_error"}}),
+    "moderation": (403, {"error": {"code": 403, "message": "Flagged", "metadata": {"reasons": ["violence"]}}}),
+    "quota": (429, {"error": {"message": "You have no quota left.", "code": "insufficient_quota"}}),
+    "err200": (200, {"error": {"code": 502, "message": "Upstream is away"}}),
+    "typed": (500, {"error": {"code": 500, "message": "Slow", "metadata": {"error_type": "rate_limit_exceeded"}}}),
+    "final": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": False}}}),
+    "later": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": True, "retry_after": 7}}}),
+}
+_MODELS: dict[bool, list[Json]] = {
+    True: [
+        {
+            "id": "stub/m1",
+            "name": "Stub: M1",
+            "context_length": 131072,
+            "pricing": {"prompt": "0.0000007", "completion": "0.0000014", "input_cache_read": "0.00000007"},
+        },
+        {"id": "stub/auto", "name": "Stub: Auto", "pricing": {"prompt": "-1", "completion": "-1"}},
+    ],
+    False: [{"id": "stub-1", "object": "model", "owned_by": "stub"}],
+}
+
+_PROVOKES: dict[Behaviour, str] = {
+    Behaviour.ANSWERS: "chunks3",
+    Behaviour.WAITS: "waits",
+    Behaviour.HANGS: "hang",
+    Behaviour.DRIPS: "drip",
+    Behaviour.CUT: "cut",
+    Behaviour.DROPPED: "drop",
+    Behaviour.NONSENSE: "badjson",
+    Behaviour.EMPTY: "empty",
+    Behaviour.BAD_REQUEST: "e400",
+    Behaviour.UNAUTHORIZED: "e401",
+    Behaviour.NO_CREDIT: "e402",
+    Behaviour.FORBIDDEN: "e403",
+    Behaviour.UNKNOWN_MODEL: "e404",
+    Behaviour.BUSY: "e429",
+    Behaviour.BROKEN: "e500",
+    Behaviour.BAD_GATEWAY: "e502",
+    Behaviour.UNAVAILABLE: "e503",
+    Behaviour.OVERLOADED: "e529",
+    Behaviour.TOO_LONG: "contextlen",
+    Behaviour.MODERATED: "moderation",
+    Behaviour.FAILS_LATE: "errchunk",
+    Behaviour.LEAKS: "leak",
+}
+
+
+@dataclass(frozen=True)
+class OpenAIRig:
+    """The backend beside the peer."""
+
+    backend: Backend
+    peer: OpenAIPeer
+
+    def turn(self, behaviour: Behaviour) -> BackendTurn:
+        """Name the behaviour in the model's name."""
+        return backend_turn(model_id=f"stub/{_PROVOKES[behaviour]}")
+
+    async def asked(self) -> None:
+        """Wait for the request."""
+        await self.peer.received()
+
+    async def freed(self) -> None:
+        """Wait for the client to go."""
+        await self.peer.client_gone()
+
+    async def stop(self) -> None:
+        """End the server."""
+        await self.peer.stop()
+
+
+class OpenAICase:
+    """Runs the contract suite streamed and whole, and as three providers."""
+
+    variants = ("openrouter-streamed", "openrouter-whole", "plain-streamed", "google-whole")
+    not_applicable: Mapping[Behaviour, str] = {}
+    unreachable: str | None = None
+    secrets = (KEY,)
+
+    def in_pieces(self, variant: str) -> bool:
+        """Tell by the variant's name."""
+        return variant.endswith("-streamed")
+
+    @asynccontextmanager
+    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
+        """Start the peer and build the backend."""
+        provider, _, mode = variant.partition("-")
+        async with OpenAIPeer(pace=Ticks(0.02)) as peer:
+            options: dict[str, object] = {
+                "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
+                "api_key": KEY,
+                "provider": provider,
+                "stream": mode == "streamed",
+                "connect_timeout_seconds": patience.connect.total_seconds(),
+                "idle_timeout_seconds": patience.idle.total_seconds(),
+                "total_timeout_seconds": patience.total.total_seconds(),
+            }
+            yield OpenAIRig(registry.create("openai", options, host), peer)
+
+
+CASE: BackendCase = OpenAICase()
+
+
+async def _serve(port: int, seconds: float) -> None:
+    async with OpenAIPeer(port=port, pace=Ticks(seconds)) as peer:
+        sys.stdout.write(f"{peer.port}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve until interrupted, printing the port first."""
+    parser = argparse.ArgumentParser(description="A provider that speaks Chat Completions, for tests and trials.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--step", type=float, default=0.2, help="seconds between the steps of a slow answer")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(_serve(cast(int, arguments.port), cast(float, arguments.step)))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
