@@ -1,0 +1,219 @@
+"""The error tree; an edge translates it by one table, a message is written for the caller.
+
+AgentApiError
+├── CallerError               the caller can fix it
+│   ├── InvalidRequestError
+│   ├── NotAuthenticatedError
+│   ├── PermissionDeniedError
+│   ├── NotFoundError         also when the caller may not know that it exists
+│   ├── ConflictError         a turn is already running, or a key was used for something else
+│   └── LimitExceededError    carries retry_after
+├── BackendError              the agent failed; carries a BackendFault
+├── ConfigurationError        the operator's file or setting is wrong
+└── StoreError                we failed
+    ├── StoreUnavailableError
+    └── StoreMismatchError    the database is of another shape or version
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import ClassVar
+
+
+class AgentApiError(Exception):
+    """The root: `str(error)` is written for the caller and never holds a secret, SQL or a foreign message."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+
+class CallerError(AgentApiError):
+    """What the caller can fix."""
+
+    code = "caller"
+
+
+class InvalidRequestError(CallerError):
+    """An argument that cannot be meant."""
+
+    code = "invalid_request"
+
+
+class NotAuthenticatedError(CallerError):
+    """Nobody is known to be asking."""
+
+    code = "not_authenticated"
+
+
+class PermissionDeniedError(CallerError):
+    """The principal may not do this."""
+
+    code = "permission_denied"
+
+
+class NotFoundError(CallerError):
+    """There is no such thing, or none that the caller may know of."""
+
+    code = "not_found"
+
+
+class ConflictError(CallerError):
+    """Something is in the way; `turn_id` names the turn to wait for, where it is one."""
+
+    code = "conflict"
+
+    def __init__(self, message: str, *, turn_id: str | None = None) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+
+
+class LimitExceededError(CallerError):
+    """A limit is reached; try again after `retry_after`."""
+
+    code = "limit_exceeded"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ConfigurationError(AgentApiError):
+    """The operator's file or a setting is wrong; the message names the place and the remedy."""
+
+    code = "configuration"
+
+
+class StoreError(AgentApiError):
+    """We failed to keep or to find something."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached now; the message says what to do."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StoreMismatchError(StoreError):
+    """The store is of another shape or version than this program needs; nothing was changed."""
+
+    code = "store_mismatch"
+
+
+class BackendFault(StrEnum):
+    """The classes of failure that every backend speaks of (design: backends)."""
+
+    AUTH = "auth"
+    PERMISSION = "permission"
+    PAYMENT = "payment"
+    RATE_LIMIT = "rate_limit"
+    BAD_REQUEST = "bad_request"
+    CONTEXT_LENGTH = "context_length"
+    NOT_FOUND = "not_found"
+    CONTENT_POLICY = "content_policy"
+    OVERLOADED = "overloaded"
+    UPSTREAM = "upstream"
+    TIMEOUT_CONNECT = "timeout_connect"
+    TIMEOUT_IDLE = "timeout_idle"
+    TIMEOUT_TOTAL = "timeout_total"
+    CONNECTION = "connection"
+    BAD_REPLY = "bad_reply"
+    STREAM_CUT = "stream_cut"
+    CANCELLED = "cancelled"
+    NEEDS_INPUT = "needs_input"
+    BACKEND_MISSING = "backend_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultAdvice:
+    """Whether a fault may be retried, and the next step in words."""
+
+    retryable: bool
+    next_step: str
+
+
+FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
+    BackendFault.AUTH: FaultAdvice(retryable=False, next_step="Check the agent's API key; the operator sets it."),
+    BackendFault.PERMISSION: FaultAdvice(
+        retryable=False, next_step="The provider's account may not do this; try another model, or ask the operator."
+    ),
+    BackendFault.PAYMENT: FaultAdvice(
+        retryable=False, next_step="The provider's account has no credit left; add credit, or use another agent."
+    ),
+    BackendFault.RATE_LIMIT: FaultAdvice(retryable=True, next_step="Wait and send the message again."),
+    BackendFault.BAD_REQUEST: FaultAdvice(
+        retryable=False, next_step="The provider refused the request; change the parameters or the model."
+    ),
+    BackendFault.CONTEXT_LENGTH: FaultAdvice(
+        retryable=False,
+        next_step="The conversation is too long for this model; start a new session or take a larger model.",
+    ),
+    BackendFault.NOT_FOUND: FaultAdvice(
+        retryable=False, next_step="The provider does not know this model; call list_models and choose another."
+    ),
+    BackendFault.CONTENT_POLICY: FaultAdvice(
+        retryable=False, next_step="The provider's content policy refused it; reword the message."
+    ),
+    BackendFault.OVERLOADED: FaultAdvice(
+        retryable=True, next_step="The provider is overloaded; try again in a moment, or use another agent."
+    ),
+    BackendFault.UPSTREAM: FaultAdvice(
+        retryable=True, next_step="The provider failed; try again, or use another agent."
+    ),
+    BackendFault.TIMEOUT_CONNECT: FaultAdvice(
+        retryable=True, next_step="The provider could not be reached in time; check the network and its base URL."
+    ),
+    BackendFault.TIMEOUT_IDLE: FaultAdvice(
+        retryable=True, next_step="The agent went silent; try again, or raise the agent's idle_timeout_seconds."
+    ),
+    BackendFault.TIMEOUT_TOTAL: FaultAdvice(
+        retryable=True, next_step="The agent took too long; ask for less, or raise the agent's total_timeout_seconds."
+    ),
+    BackendFault.CONNECTION: FaultAdvice(
+        retryable=True, next_step="The connection failed; check that the agent's base URL is right and reachable."
+    ),
+    BackendFault.BAD_REPLY: FaultAdvice(
+        retryable=True,
+        next_step="The agent's reply could not be read; check that its base URL is the API that its backend speaks.",
+    ),
+    BackendFault.STREAM_CUT: FaultAdvice(
+        retryable=True, next_step="The answer was cut off; send the message again to get a whole one."
+    ),
+    BackendFault.CANCELLED: FaultAdvice(
+        retryable=False, next_step="The turn was cancelled; send the message again if it is still wanted."
+    ),
+    BackendFault.NEEDS_INPUT: FaultAdvice(
+        retryable=False, next_step="The agent waits for something that this server cannot give it yet."
+    ),
+    BackendFault.BACKEND_MISSING: FaultAdvice(
+        retryable=False, next_step="The agent is not set up on this server; list_agents says what is missing."
+    ),
+}
+
+
+class BackendError(AgentApiError):
+    """The agent failed. `message` is ours or the provider's first line, cleaned."""
+
+    code = "backend"
+
+    def __init__(
+        self,
+        fault: BackendFault,
+        message: str,
+        *,
+        retry_after: timedelta | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.retry_after = retry_after
+        self.may_retry = FAULT_ADVICE[fault].retryable if retryable is None else retryable
+
+    @property
+    def next_step(self) -> str:
+        """What to do about it, in words."""
+        return FAULT_ADVICE[self.fault].next_step

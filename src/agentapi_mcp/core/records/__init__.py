@@ -1,0 +1,1 @@
+"""The nouns that are kept: agents, models, sessions, messages, turns, bills, health."""

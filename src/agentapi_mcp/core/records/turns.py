@@ -1,0 +1,213 @@
+"""Turns: what is asked, how it ended, and what it cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.core.events import StopReason, Usage
+from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.records.ids import AgentId, MessageId, ModelRowId, SessionId, TurnId
+
+
+class TurnStatus(StrEnum):
+    """Where a turn stands; all but the first two are final."""
+
+    RUNNING = "running"
+    INPUT_REQUIRED = "input_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self not in {TurnStatus.RUNNING, TurnStatus.INPUT_REQUIRED}
+
+
+class EndReason(StrEnum):
+    """Why a turn ended as it did."""
+
+    ANSWERED = "answered"
+    FAULT = "fault"
+    CANCEL_TURN = "cancel_turn"
+    ABANDONED = "abandoned"
+    SHUTDOWN = "shutdown"
+    LEASE_EXPIRED = "lease_expired"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try to get the answer: who was asked, how it ended (`completed` or a fault), and how long it took."""
+
+    agent: str
+    backend: str
+    model: str | None
+    outcome: str
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What a turn cost; None is unknown, never zero. `cost_source` is `provider`, or the price list with its date."""
+
+    usage: Usage = field(default_factory=Usage)
+    cost_source: str | None = None
+    latency: timedelta | None = None
+    time_to_first_token: timedelta | None = None
+    model_used: str | None = None
+    provider: str | None = None
+    route: tuple[Attempt, ...] = ()
+    billing_may_go_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFault:
+    """How a turn failed, safe to show: class, message, next step."""
+
+    fault: BackendFault | None
+    message: str
+    next_step: str
+    retryable: bool = False
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One user message and everything done to answer it; `reply` is the text so far while it runs."""
+
+    id: TurnId
+    session_id: SessionId
+    user_id: UserId
+    org_id: OrgId
+    status: TurnStatus
+    agent: str
+    backend: str
+    model: str | None
+    message: str
+    reply: str
+    created_at: datetime
+    ended_at: datetime | None = None
+    stop_reason: StopReason | None = None
+    end_reason: EndReason | None = None
+    error: TurnFault | None = None
+    bill: Bill = field(default_factory=Bill)
+    history_dropped: int = 0
+    cancel_requested_at: datetime | None = None
+    saved: bool = True
+    warning: str | None = None
+    last_message_id: MessageId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a caller may set for one turn; None takes the default."""
+
+    system_prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    """A turn to be accepted: who answers it is decided, nothing is written yet."""
+
+    id: TurnId
+    session_id: SessionId | None
+    agent_id: AgentId
+    agent: str
+    backend: str
+    model_row_id: ModelRowId | None
+    model: str | None
+    message: str
+    title: str
+    parameters: Parameters
+    fingerprint: bytes
+    idempotency_key: str | None
+    lease_owner: UUID
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A new turn, durable, with the newest message before it and the backend's stored handle."""
+
+    turn: Turn
+    previous_message_id: MessageId | None
+    state: Mapping[str, str]
+    session_created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The same request was made before: this is its turn."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another message is being answered in this session."""
+
+    turn_id: TurnId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnOutcome:
+    """The end of a turn, to be written once."""
+
+    turn_id: TurnId
+    lease_owner: UUID
+    status: TurnStatus
+    end_reason: EndReason
+    reply: str
+    bill: Bill
+    stop_reason: StopReason | None = None
+    error: TurnFault | None = None
+    history_dropped: int = 0
+    delivered: bool = False
+    caller_gone: bool = False
+    state: Mapping[str, str] = field(default_factory=dict[str, str])
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A renewed lease, and what others asked of the turn meanwhile."""
+
+    turn_id: TurnId
+    cancel_requested: bool
+    followed_at: datetime | None
+
+
+class TurnMark(StrEnum):
+    """What becomes known about a turn's callers."""
+
+    FOLLOWED = "followed"
+    DELIVERED = "delivered"
+    ANSWERED_RUNNING = "answered_running"
+    CALLER_GONE = "caller_gone"
+
+
+class SignalKind(StrEnum):
+    """What the processes that share a database tell each other."""
+
+    CANCEL = "cancel"
+    ENDED = "ended"
+    SESSION_CHANGED = "session_changed"
+    SESSIONS_CHANGED = "sessions_changed"
+    CATALOGUE_CHANGED = "catalogue_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something happened, here or in another process; the ids say whom it concerns."""
+
+    kind: SignalKind
+    turn_id: TurnId | None = None
+    session_id: SessionId | None = None
+    user_id: UserId | None = None
