@@ -1,0 +1,1 @@
+"""Where things are kept: Postgres is the truth, the rest is fast and forgettable."""

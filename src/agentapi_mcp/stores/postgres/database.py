@@ -1,0 +1,202 @@
+"""The two doors to Postgres: as a principal, under row-level security, and as the program itself."""
+
+import json
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, LiteralString, Protocol
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from asyncpg.transaction import Transaction
+
+from agentapi_mcp.core.errors import AgentApiError, StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.core.identity import Principal
+
+_LOST: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+_UNAVAILABLE: tuple[type[Exception], ...] = (
+    *_LOST,
+    TimeoutError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+)
+_MISFIT: tuple[type[Exception], ...] = (
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.InvalidSchemaNameError,
+)
+
+Row = asyncpg.Record
+
+
+class Server(Protocol):
+    """Where the database is, and how to bring it back."""
+
+    async def url(self) -> str:
+        """Return the address of a server that should be up, with the application's login."""
+        ...
+
+    async def recover(self) -> str:
+        """Do what can be done after a refused connection, and return the address again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteServer:
+    """A server that somebody else runs; nothing here can bring it back."""
+
+    address: str
+
+    async def url(self) -> str:
+        """Return the address."""
+        return self.address
+
+    async def recover(self) -> str:
+        """Return the address."""
+        return self.address
+
+
+@contextmanager
+def map_errors() -> Generator[None]:
+    """Turn the driver's exceptions into ours; the driver's text goes no further than the cause."""
+    try:
+        yield
+    except AgentApiError:
+        raise
+    except _UNAVAILABLE as exc:
+        raise StoreUnavailableError(
+            "The database does not answer; nothing was changed. Try again in a moment; `agentapi-mcp migrate --status` "
+            "tells more."
+        ) from exc
+    except _MISFIT as exc:
+        raise StoreMismatchError(
+            "The database is not of the shape this program needs; run `agentapi-mcp migrate`."
+        ) from exc
+    except asyncpg.PostgresError as exc:
+        raise StoreError("The database refused this; nothing was changed. The log has the details.") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One open transaction; SQL must be a literal."""
+
+    _raw: "PoolConnectionProxy[Row]"
+
+    async def fetch(self, sql: LiteralString, *args: object) -> list[Row]:
+        """Return all rows."""
+        return await self._raw.fetch(sql, *args)
+
+    async def fetchrow(self, sql: LiteralString, *args: object) -> Row | None:
+        """Return the first row, if there is one."""
+        return await self._raw.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: LiteralString, *args: object) -> Any:  # noqa: ANN401  # a column of any type
+        """Return the first column of the first row."""
+        return await self._raw.fetchval(sql, *args)
+
+    async def execute(self, sql: LiteralString, *args: object) -> str:
+        """Run a statement and return its command tag."""
+        return await self._raw.execute(sql, *args)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """How the pool behaves; behind a transaction pooler there is no statement cache and no LISTEN."""
+
+    max_size: int = 5
+    acquire_timeout: timedelta = timedelta(seconds=10)
+    command_timeout: timedelta = timedelta(seconds=30)
+    statement_cache: bool = True
+
+
+async def _keep(_connection: object) -> None:
+    """Reset nothing when a connection comes back: every setting is transaction-local, and the reset is a round trip."""
+
+
+class Database:
+    """A pool whose every statement runs in a transaction of a known role; opened with `open_database`."""
+
+    def __init__(self, pool: "asyncpg.Pool[Row]", options: PoolOptions) -> None:
+        self._pool = pool
+        self._options = options
+
+    def as_principal(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction as `authenticated` with the principal's claims, under row-level security."""
+        claims = {"sub": str(principal.user_id), "org_id": str(principal.org_id), "role": "authenticated"}
+        return self._transaction("authenticated", json.dumps(claims, separators=(",", ":")))
+
+    def as_system(self, reason: LiteralString) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction as the program itself; `reason` says why it may see every tenant's rows."""
+        return self._transaction("agentapi_system", json.dumps({"reason": reason}))
+
+    @asynccontextmanager
+    async def _transaction(self, role: LiteralString, claims: str) -> AsyncGenerator[Connection]:
+        with map_errors():
+            raw, transaction = await self._begin(role, claims)
+            failed = True
+            try:
+                yield Connection(raw)
+                failed = False
+            finally:
+                try:
+                    if failed:
+                        await transaction.rollback()
+                    else:
+                        await transaction.commit()
+                finally:
+                    await self._pool.release(raw)
+
+    async def _begin(self, role: LiteralString, claims: str) -> "tuple[PoolConnectionProxy[Row], Transaction]":
+        # A pooled connection may have died with its server; nothing is done yet, so a second try is safe.
+        for last in (False, True):
+            raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            try:
+                transaction = raw.transaction()
+                await transaction.start()
+                await raw.execute(
+                    "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)", role, claims
+                )
+            except BaseException as exc:
+                await self._pool.release(raw)
+                if last or not isinstance(exc, _LOST):
+                    raise
+            else:
+                return raw, transaction
+        raise AssertionError
+
+
+@asynccontextmanager
+async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[Database]:
+    """Open a pool on the server; it is closed, in-flight work included, when the context ends."""
+
+    async def connect(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
+        try:
+            return await asyncpg.connect(await server.url(), **kwargs)
+        except _LOST:
+            return await asyncpg.connect(await server.recover(), **kwargs)
+
+    with map_errors():
+        pool = await asyncpg.create_pool(
+            init_size=1,
+            min_size=0,
+            max_size=options.max_size,
+            connect=connect,
+            reset=_keep,
+            command_timeout=options.command_timeout.total_seconds(),
+            timeout=options.acquire_timeout.total_seconds(),
+            statement_cache_size=100 if options.statement_cache else 0,
+        )
+    try:
+        yield Database(pool, options)
+    finally:
+        pool.terminate()
