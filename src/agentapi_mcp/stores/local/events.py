@@ -1,0 +1,41 @@
+"""The live events of running turns, within one process."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from agentapi_mcp.core.events import TurnEnded, TurnEvent
+from agentapi_mcp.core.records.ids import TurnId
+
+
+class LocalTurnEvents:
+    """A queue for each follower; a follower that never reads costs memory only until its turn ends."""
+
+    def __init__(self) -> None:
+        self._followers: dict[TurnId, set[asyncio.Queue[TurnEvent]]] = {}
+
+    def publish(self, turn_id: TurnId, event: TurnEvent) -> None:
+        """Tell whoever follows; never waits."""
+        for queue in self._followers.get(turn_id, ()):
+            queue.put_nowait(event)
+
+    @asynccontextmanager
+    async def follow(self, turn_id: TurnId) -> AsyncGenerator[AsyncIterator[TurnEvent]]:
+        """Follow from now on; the iterator ends with TurnEnded."""
+        queue: asyncio.Queue[TurnEvent] = asyncio.Queue()
+        followers = self._followers.setdefault(turn_id, set())
+        followers.add(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            followers.discard(queue)
+            if not followers:
+                self._followers.pop(turn_id, None)
+
+
+async def _drain(queue: asyncio.Queue[TurnEvent]) -> AsyncGenerator[TurnEvent]:
+    while True:
+        event = await queue.get()
+        yield event
+        if isinstance(event, TurnEnded):
+            return

@@ -1,0 +1,102 @@
+"""Users, organisations and MCP clients in Postgres."""
+
+import json
+from collections.abc import Mapping
+from typing import cast
+
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.stores.postgres.database import Connection, Database
+
+
+class PostgresProfiles:
+    """Profiles that exist, and in a database of ours the one local profile."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def local_principal(self) -> Principal:
+        """Find the machine's user and personal organisation, made on first use in a database that is ours.
+
+        Raises:
+            ConfigurationError: the database's profiles are somebody else's; nothing is invented there.
+        """
+        async with self._database.as_system("the machine's user on a private database") as connection:
+            if await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'profiles'") != "ours":
+                raise ConfigurationError(
+                    "This database has profiles of its own: set AGENTAPI_USER_ID and AGENTAPI_ORG_ID, "
+                    "to say who you are."
+                )
+            row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
+            if row is None:
+                await self._make(connection)
+                row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
+        if row is None:  # pragma: no cover  # it was made in the same transaction
+            raise ConfigurationError("The local profile could not be made.")
+        return Principal(UserId(row["user_id"]), OrgId(row["org_id"]))
+
+    async def _make(self, connection: Connection) -> None:
+        await connection.execute("LOCK TABLE agentapi.local_identity IN SHARE ROW EXCLUSIVE MODE")
+        if await connection.fetchval("SELECT EXISTS (SELECT FROM agentapi.local_identity)"):
+            return
+        user_id, org_id = new_id(), new_id()
+        await connection.execute(
+            "INSERT INTO public.organizations (id, name, metadata) VALUES ($1, 'Personal', '{\"personal\": true}')",
+            org_id,
+        )
+        await connection.execute(
+            "INSERT INTO public.profiles (id, full_name, current_organization_id) VALUES ($1, 'Local user', $2)",
+            user_id,
+            org_id,
+        )
+        await connection.execute(
+            "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'owner')",
+            org_id,
+            user_id,
+        )
+        await connection.execute(
+            "INSERT INTO agentapi.local_identity (user_id, org_id) VALUES ($1, $2)", user_id, org_id
+        )
+
+    async def find_principal(self, user_id: UserId, org_id: OrgId) -> Principal | None:
+        """Find a user in an organisation of an existing database."""
+        async with self._database.as_system("who the configured user is") as connection:
+            row = await connection.fetchrow(
+                "SELECT m.role FROM public.organization_members m JOIN public.profiles p ON p.id = m.user_id "
+                "WHERE m.user_id = $1 AND m.organization_id = $2",
+                user_id,
+                org_id,
+            )
+        if row is None:
+            return None
+        known = row["role"] in set(Role)
+        return Principal(user_id, org_id, Role(row["role"]) if known else Role.MEMBER)
+
+    async def defaults(self, principal: Principal) -> Mapping[str, object]:
+        """Read the organisation's settings (`default_agent`, `default_model`, `temperature`, …)."""
+        async with self._database.as_system("an organisation's defaults") as connection:
+            text = await connection.fetchval(
+                "SELECT settings FROM public.organizations WHERE id = $1", principal.org_id
+            )
+        settings: object = json.loads(text or "{}")
+        return cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
+
+    async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
+        """Keep which MCP client is here (`mcp_sessions`)."""
+        async with self._database.as_principal(principal) as connection:
+            updated = await connection.execute(
+                "UPDATE public.mcp_sessions SET mcp_state = $3::jsonb, updated_at = now() "
+                "WHERE user_id = $1 AND session_id = $2",
+                principal.user_id,
+                session_id,
+                json.dumps(dict(state)),
+            )
+            if updated == "UPDATE 0":
+                await connection.execute(
+                    "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state) VALUES ($1, $2, $3::jsonb) "
+                    "ON CONFLICT DO NOTHING",
+                    principal.user_id,
+                    session_id,
+                    json.dumps(dict(state)),
+                )

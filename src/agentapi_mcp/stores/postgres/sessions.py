@@ -1,0 +1,239 @@
+"""Sessions and their messages in Postgres, by keyset pages."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import LiteralString
+from uuid import UUID
+
+from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
+from agentapi_mcp.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.ids import SessionId, TurnId
+from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.core.records.sessions import History, HistoryMessage, Message, MessageRole, Session
+from agentapi_mcp.core.records.turns import SignalKind, Turn
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.settling import lock_session, settle_expired
+from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+from agentapi_mcp.stores.postgres.turn_rows import TURN, to_turn
+
+_SESSION: LiteralString = """
+SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
+       (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
+  FROM public.chat_sessions s
+  LEFT JOIN public.agents a ON a.id = s.agent_id
+  LEFT JOIN public.models m ON m.id = s.model_id
+ WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
+"""
+# Served by agentapi_sessions_order, backwards.
+_LIST: LiteralString = """
+SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
+       coalesce(s.last_message_at, s.created_at) AS at,
+       (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
+  FROM public.chat_sessions s
+  LEFT JOIN public.agents a ON a.id = s.agent_id
+  LEFT JOIN public.models m ON m.id = s.model_id
+ WHERE s.user_id = $1 AND s.org_id = $2
+   AND (coalesce(s.last_message_at, s.created_at), s.id) < ($3, $4)
+   AND ($5::text IS NULL OR a.name = $5)
+   AND ($6::text IS NULL OR strpos(lower(coalesce(s.title, '')), lower($6)) > 0 OR strpos(lower((
+        SELECT f.content FROM public.chat_messages f WHERE f.session_id = s.id ORDER BY f.created_at, f.id LIMIT 1
+   )), lower($6)) > 0)
+ ORDER BY coalesce(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $7
+"""
+# The running total stops the page before it grows over its bytes; the newest message is always there.
+_MESSAGES: LiteralString = """
+SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata
+  FROM (SELECT *, sum(octet_length(content)) OVER newest AS bytes, row_number() OVER newest AS place
+          FROM (SELECT * FROM public.chat_messages
+                 WHERE session_id = $1 AND (created_at, id) < ($2, $3)
+                 ORDER BY created_at DESC, id DESC LIMIT $4) page
+        WINDOW newest AS (ORDER BY created_at DESC, id DESC)) counted
+ WHERE bytes <= $5 OR place = 1
+ ORDER BY created_at DESC, id DESC
+"""
+_HISTORY: LiteralString = """
+WITH bound AS (
+    SELECT u.created_at, u.id FROM agentapi.turns t JOIN public.chat_messages u ON u.id = t.user_message_id
+     WHERE t.id = $2
+), fitting AS (
+    SELECT id, role, content, created_at,
+           sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
+      FROM (SELECT c.id, c.role, c.content, c.created_at FROM public.chat_messages c, bound
+             WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+             ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
+)
+SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bound
+        WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)) AS total
+  FROM fitting f WHERE f.bytes <= $3 ORDER BY f.created_at, f.id
+"""
+_LAST: tuple[str, str] = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+
+class PostgresSessions:
+    """The sessions of one principal at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, principal: Principal, session_id: SessionId) -> Session:
+        """Read a session, or raise NotFoundError."""
+        async with self._database.as_principal(principal) as connection:
+            return await _read(connection, principal, session_id)
+
+    async def list_(
+        self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
+    ) -> Page[Session]:
+        """Page through sessions, newest first; `query` searches titles and first messages."""
+        scope = json.dumps(["sessions", agent, query])
+        at, id_ = _position(cursor, scope, principal)
+        async with self._database.as_principal(principal) as connection:
+            rows = await connection.fetch(
+                _LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
+            )
+        items = tuple(_to_session(row) for row in rows[:limit])
+        more = None
+        if len(rows) > limit:
+            last = rows[limit - 1]
+            more = encode_cursor(scope, principal, (last["at"].isoformat(), str(last["id"])))
+        return Page(items, more)
+
+    async def messages(
+        self, principal: Principal, session_id: SessionId, *, cursor: str | None, limit: int, max_bytes: int
+    ) -> Page[Message]:
+        """Page through messages with their turns, newest page first; within a page the oldest comes first."""
+        scope = f"messages {session_id}"
+        at, id_ = _position(cursor, scope, principal)
+        async with self._database.as_principal(principal) as connection:
+            await _read(connection, principal, session_id)
+            await _settle(connection, session_id)
+            rows = await connection.fetch(_MESSAGES, session_id, at, id_, limit, max_bytes)
+            turns = await _turns(connection, session_id, rows)
+            older = bool(rows) and await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM public.chat_messages "
+                "WHERE session_id = $1 AND (created_at, id) < ($2, $3))",
+                session_id,
+                rows[-1]["created_at"],
+                rows[-1]["id"],
+            )
+        more = None
+        if older:
+            more = encode_cursor(scope, principal, (rows[-1]["created_at"].isoformat(), str(rows[-1]["id"])))
+        return Page(tuple(_to_message(row, turns.get(row["id"])) for row in reversed(rows)), more)
+
+    async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
+        """Read the newest messages before a turn that fit."""
+        async with self._database.as_principal(principal) as connection:
+            rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
+            total = (
+                rows[0]["total"]
+                if rows
+                else await connection.fetchval(
+                    "SELECT count(*) - 1 FROM public.chat_messages WHERE session_id = $1", session_id
+                )
+            )
+        messages = tuple(HistoryMessage(MessageRole(row["role"]), row["content"]) for row in rows)
+        return History(messages, dropped=total - len(rows), last_message_id=rows[-1]["id"] if rows else None)
+
+    async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
+        """Give a session another title."""
+        async with self._database.as_principal(principal) as connection:
+            await _read(connection, principal, session_id)
+            await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
+            await _tell(connection, principal, session_id)
+
+    async def delete(self, principal: Principal, session_id: SessionId) -> None:
+        """Delete a session with its messages and turns; refused while a turn runs."""
+        async with self._database.as_principal(principal) as connection:
+            await _read(connection, principal, session_id)
+            await _settle(connection, session_id)
+            running = await connection.fetchval(
+                "SELECT id FROM agentapi.turns WHERE session_id = $1 AND status = 'running'", session_id
+            )
+            if running is not None:
+                raise ConflictError(
+                    f"The turn {running} is running in this session; cancel it or wait for it first.",
+                    turn_id=str(running),
+                )
+            await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
+            await _tell(connection, principal, session_id)
+
+
+async def _read(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
+    row = await connection.fetchrow(
+        _SESSION,
+        session_id,
+        principal.user_id,
+        principal.org_id,
+    )
+    if row is None:
+        raise NotFoundError("There is no such session; call list_sessions, or leave session_id out to start one.")
+    return _to_session(row)
+
+
+async def _settle(connection: Connection, session_id: SessionId) -> None:
+    if await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
+        "AND lease_until < clock_timestamp())",
+        session_id,
+    ):
+        await lock_session(connection, session_id)
+        await settle_expired(connection, session_id=session_id)
+
+
+async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[Row]) -> dict[UUID, Turn]:
+    ids = [row["id"] for row in rows]
+    found = await connection.fetch(
+        TURN + " WHERE t.session_id = $1 AND (t.user_message_id = ANY($2::uuid[]) "
+        "OR t.assistant_message_id = ANY($2::uuid[]))",
+        session_id,
+        ids,
+    )
+    turns: dict[UUID, Turn] = {}
+    for row in found:
+        turn = to_turn(row)
+        turns[row["user_message_id"]] = turn
+        if row["assistant_message_id"] is not None:
+            turns[row["assistant_message_id"]] = turn
+    return turns
+
+
+async def _tell(connection: Connection, principal: Principal, session_id: SessionId) -> None:
+    said = signal_json(SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id)
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
+
+
+def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
+    at, id_ = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
+    try:
+        return datetime.fromisoformat(at), UUID(id_)
+    except ValueError as exc:
+        raise InvalidRequestError("The cursor is not one that this list gave; start again without one.") from exc
+
+
+def _to_session(row: Row) -> Session:
+    return Session(
+        id=row["id"],
+        title=row["title"],
+        agent=row["agent"],
+        model=row["model"],
+        metadata=json.loads(row["metadata"] or "{}"),
+        created_at=row["created_at"],
+        last_message_at=row["last_message_at"],
+        message_count=row["message_count"],
+    )
+
+
+def _to_message(row: Row, turn: Turn | None) -> Message:
+    return Message(
+        id=row["id"],
+        session_id=row["session_id"],
+        role=MessageRole(row["role"]),
+        content=row["content"],
+        created_at=row["created_at"],
+        tokens_in=row["tokens_in"],
+        tokens_out=row["tokens_out"],
+        metadata=json.loads(row["metadata"] or "{}"),
+        turn=turn,
+    )

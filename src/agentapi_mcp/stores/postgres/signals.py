@@ -1,0 +1,83 @@
+"""What processes on one database tell each other, by LISTEN and NOTIFY."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.ids import SessionId, TurnId
+from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.stores.postgres.database import Server
+
+CHANNEL = "agentapi"
+_RETRY = timedelta(seconds=2)
+_log = structlog.stdlib.get_logger(__name__)
+
+
+def signal_json(
+    kind: SignalKind, *, turn_id: UUID | None = None, session_id: UUID | None = None, user_id: UUID | None = None
+) -> str:
+    """Write a signal as NOTIFY carries it."""
+    ids = {"turn_id": turn_id, "session_id": session_id, "user_id": user_id}
+    return json.dumps({"kind": kind, **{name: str(id_) for name, id_ in ids.items() if id_ is not None}})
+
+
+class PostgresSignals:
+    """One listening connection that comes back by itself; what was said while it was away is lost."""
+
+    def __init__(self, server: Server, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+        self._listeners: dict[object, Callable[[Signal], None]] = {}
+
+    def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
+        """Call the listener for every signal until the returned function is called."""
+        token = object()
+        self._listeners[token] = listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(token, None)
+
+        return unsubscribe
+
+    async def run(self, listening: Callable[[], None]) -> None:
+        """Listen for ever; `listening` is called each time the connection stands."""
+        while True:
+            try:
+                async with self._connected() as gone:
+                    listening()
+                    await gone.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+                _log.info("signals_lost", error=type(exc).__name__)
+            await self._clock.sleep(_RETRY)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[asyncio.Event]:
+        gone = asyncio.Event()
+        connection = await asyncpg.connect(await self._server.url(), timeout=10, statement_cache_size=0)
+        try:
+            connection.add_termination_listener(lambda _: gone.set())
+            await connection.add_listener(CHANNEL, self._hear)
+            yield gone
+        finally:
+            connection.terminate()
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            said = json.loads(str(payload))
+            signal = Signal(
+                kind=SignalKind(said["kind"]),
+                turn_id=TurnId(UUID(said["turn_id"])) if "turn_id" in said else None,
+                session_id=SessionId(UUID(said["session_id"])) if "session_id" in said else None,
+                user_id=UserId(UUID(said["user_id"])) if "user_id" in said else None,
+            )
+            for listener in tuple(self._listeners.values()):
+                listener(signal)
