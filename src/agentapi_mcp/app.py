@@ -1,0 +1,291 @@
+"""The one place that names concrete classes: opens everything, ties it together, closes it in reverse."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar, cast
+
+from agentapi_mcp.backends.registry import create, names
+from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.core.health import Health, Part
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.ports import Backend, Clock, ProfileStore
+from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView
+from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.core.runs import RunOptions, Runs
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.turns import TurnPorts, Turns
+from agentapi_mcp.settings import VERSION, Settings
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
+from agentapi_mcp.stores.embedded.connected import EmbeddedServer
+from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
+from agentapi_mcp.stores.local.events import LocalTurnEvents
+from agentapi_mcp.stores.local.histories import LocalHistories
+from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
+from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.signals import PostgresSignals
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_LISTEN_WITHIN = timedelta(seconds=5)
+APP_LOGIN = "agentapi_app"
+
+
+class AppHost:
+    """What the backends of this process live from."""
+
+    def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
+        self.clock = clock
+        self._environ = environ
+        self._shared: dict[object, AbstractAsyncContextManager[object]] = {}
+        self.view = View()
+
+    def secret(self, name: str) -> str | None:
+        """Look up an environment variable that the operator's file may name."""
+        return self._environ.get(name)
+
+    def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """Return the one object of the process that `make` builds, which closes itself as its own context."""
+        if make not in self._shared:
+            self._shared[make] = make()
+        return cast("T", self._shared[make])
+
+    async def aclose(self) -> None:
+        """Close what the backends shared."""
+        while self._shared:
+            _, thing = self._shared.popitem()
+            await thing.__aexit__(None, None, None)
+
+
+class View:
+    """The read-only view of the server, once there is one to see."""
+
+    def __init__(self) -> None:
+        self._services: Services | None = None
+
+    def show(self, services: Services) -> None:
+        """Begin to show the server."""
+        self._services = services
+
+    async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
+        """List the agents as they are now."""
+        if self._services is None:
+            return ()
+        return (await self._services.agents.list_(principal, limit=200)).items
+
+    async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
+        """List the principal's newest turns that have ended, newest first."""
+        if self._services is None:
+            return ()
+        turns = await self._services.turns.recent(principal, limit + 20)
+        return tuple(turn for turn in turns if turn.status.is_final)[:limit]
+
+
+class AppGate:
+    """Brings the services up in the background, tells who waits why they do not come, and tries again when asked."""
+
+    def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
+        self._open_services = open_services
+        self._timeout = timeout
+        self._attempt: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    async def services(self) -> Services:
+        """Wait for the services within bounds."""
+        if self._attempt.done() and self._attempt.exception() is not None:
+            self._attempt = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await asyncio.shield(self._attempt)
+        except TimeoutError:
+            raise StoreUnavailableError(
+                "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
+            ) from None
+
+    async def run(self) -> None:
+        """Keep the services open until `close`."""
+        while not self._closing:
+            self._wake.clear()
+            try:
+                async with self._open_services() as services:
+                    self._attempt.set_result(services)
+                    await self._wake.wait()
+            except AgentApiError as exc:
+                self._fail(exc)
+            except Exception as exc:  # noqa: BLE001  # the outermost point: whoever waits must hear of it
+                _log.error("start_failed", exc_info=exc)
+                self._fail(StoreUnavailableError("The server could not start; its log on stderr says why."))
+            if not self._closing:
+                await self._wake.wait()
+
+    def close(self) -> None:
+        """End `run`."""
+        self._closing = True
+        self._wake.set()
+
+    def _fail(self, error: AgentApiError) -> None:
+        if self._attempt.done():
+            self._attempt = asyncio.get_running_loop().create_future()
+        self._attempt.set_exception(error)
+        self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running program, seen from an edge."""
+
+    settings: Settings
+    gate: AppGate
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None
+) -> AsyncGenerator[App]:
+    """Open the program and return at once: the stores come up in the background, and close when the context ends."""
+    time = clock or SystemClock()
+    gate = AppGate(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gate.run())
+        try:
+            yield App(settings, gate)
+        finally:
+            gate.close()
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
+    """Open stores, backends and use cases; close them in reverse, running turns first."""
+    async with AsyncExitStack() as stack:
+        file = load_catalogue(catalogue_paths(settings.config, home_of(settings, environ)), environ, names)
+        database, server = await _open_store(stack, settings, environ)
+        signals = await _open_signals(stack, server, settings, clock)
+        profiles = PostgresProfiles(database)
+        principal = await _principal(settings, profiles)
+        host = AppHost(clock, environ)
+        stack.push_async_callback(host.aclose)
+
+        def build(declaration: AgentDeclaration) -> Backend:
+            return create(declaration.backend, declaration.options, host)
+
+        catalogue = Catalogue(store=PostgresCatalogue(database), file=file, build=build, clock=clock)
+        stack.push_async_callback(catalogue.aclose)
+        await catalogue.publish()
+        health = Health(
+            catalogue=catalogue, store=PostgresHealth(database), clock=clock, parts=_parts(database, settings)
+        )
+        agents = Agents(catalogue, health)
+        ports = TurnPorts(
+            turns=PostgresTurns(database),
+            sessions=PostgresSessions(database),
+            profiles=profiles,
+            histories=LocalHistories(clock),
+            events=LocalTurnEvents(),
+            signals=signals,
+            clock=clock,
+        )
+        runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
+        services = Services(
+            principal=principal,
+            turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
+            sessions=Sessions(ports.sessions),
+            agents=agents,
+            health=health,
+            profiles=profiles,
+            signals=signals,
+        )
+        host.view.show(services)
+        yield services
+
+
+async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
+    options = PoolOptions(max_size=settings.pool_size, statement_cache=settings.statement_cache)
+    if settings.database_url is not None:
+        remote = RemoteServer(settings.database_url.get_secret_value())
+        database = await stack.enter_async_context(open_database(remote, options))
+        if not await is_current(database, program=VERSION):
+            raise StoreMismatchError("The database is not ready for this program; run `agentapi-mcp migrate` once.")
+        return database, remote
+    embedded = EmbeddedServer(embedded_postgres(settings, environ))
+    stack.push_async_callback(embedded.aclose)
+    database = await stack.enter_async_context(open_database(embedded, options))
+    if not await is_current(database, program=VERSION):
+        urls = await embedded.urls()
+        await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
+    return database, embedded
+
+
+async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:
+    signals = PostgresSignals(server, clock)
+    if not settings.statement_cache:
+        _log.warning(
+            "no_listen", extra={"reason": "AGENTAPI_STATEMENT_CACHE is off: updates of other processes are polled"}
+        )
+        return signals
+    listening = asyncio.Event()
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    stack.callback(group.create_task(signals.run(listening.set)).cancel)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LISTEN_WITHIN.total_seconds()):
+            await listening.wait()
+    return signals
+
+
+async def _principal(settings: Settings, profiles: ProfileStore) -> Principal:
+    if settings.user_id is None and settings.org_id is None:
+        return await profiles.local_principal()
+    if settings.user_id is None or settings.org_id is None:
+        raise ConfigurationError("Set AGENTAPI_USER_ID and AGENTAPI_ORG_ID together, or neither.")
+    principal = await profiles.find_principal(UserId(settings.user_id), OrgId(settings.org_id))
+    if principal is None:
+        raise ConfigurationError(
+            "AGENTAPI_USER_ID is no member of the organisation AGENTAPI_ORG_ID in this database; check both."
+        )
+    return principal
+
+
+def _parts(database: Database, settings: Settings) -> tuple[Part, ...]:
+    async def probe() -> None:
+        async with database.as_system("health") as connection:
+            await connection.fetchval("SELECT 1")
+
+    where = "embedded" if settings.database_url is None else "by URL"
+    return (Part("postgres", where, probe), Part("cache", "in this process"))
+
+
+def _run_options(settings: Settings) -> RunOptions:
+    return RunOptions(
+        abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
+        shutdown_grace=timedelta(seconds=settings.shutdown_grace_seconds),
+        max_running=settings.max_running_turns,
+    )
+
+
+def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Return where this user's data and configuration live."""
+    return default_home(environ) if settings.home is None else settings.home.expanduser()
+
+
+def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> EmbeddedPostgres:
+    """Return the launcher of the embedded server as the settings want it; nothing is started."""
+    return EmbeddedPostgres(
+        home=home_of(settings, environ),
+        linger=timedelta(seconds=settings.postgres_linger_seconds),
+        bindir=settings.postgres_bindir,
+    )

@@ -1,0 +1,173 @@
+"""One answer as it grows, and what it comes to: reply, bill, outcome."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from uuid import UUID
+
+from agentapi_mcp.core.bills import cost_of
+from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.core.events import (
+    BackendEvent,
+    Finished,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.agents import Prices
+from agentapi_mcp.core.records.turns import Attempt, Bill, EndReason, Turn, TurnFault, TurnOutcome, TurnStatus
+
+_STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
+    EndReason.CANCEL_TURN: TurnStatus.CANCELLED,
+    EndReason.ABANDONED: TurnStatus.CANCELLED,
+    EndReason.SHUTDOWN: TurnStatus.INTERRUPTED,
+    EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
+}
+_INTERNAL = TurnFault(
+    None,
+    "The server failed while it ran this turn; its log has the details.",
+    "Send the message again.",
+    retryable=True,
+)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the agent has said so far, with the times that the bill needs."""
+
+    clock: Clock
+    prices: Prices
+    may_go_on_billing: bool
+    started: float = 0.0
+    first_token: float | None = None
+    ended: float | None = None
+    parts: list[str] = field(default_factory=list[str])
+    characters: int = 0
+    activity: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    finished: Finished | None = None
+    status: TurnStatus = TurnStatus.RUNNING
+    end_reason: EndReason | None = None
+    fault: TurnFault | None = None
+    history_dropped: int = 0
+
+    def begin(self) -> None:
+        """Note when the agent was asked."""
+        self.started = self.clock.monotonic()
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if len(self.parts) > 1:
+            self.parts[:] = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+    def tail(self, characters: int) -> str:
+        """Return the last characters of the text so far."""
+        return self.text[-characters:]
+
+    def take(self, event: BackendEvent) -> None:
+        """Add what the agent said."""
+        match event:
+            case TextDelta(text):
+                if text and self.first_token is None:
+                    self.first_token = self.clock.monotonic()
+                self.parts.append(text)
+                self.characters += len(text)
+                self.activity = None
+            case ThoughtDelta():
+                self.activity = "thinking"
+            case ToolActivity(name, state):
+                self.activity = f"using {name}" if state is ToolState.STARTED else None
+            case UsageReported(usage):
+                self.usage = usage
+            case Finished():
+                self.finished = event
+            case _:
+                pass
+
+    def end(self, reason: EndReason | None, error: BaseException | None) -> None:
+        """Settle how it ended: by a stop that somebody asked for, by a fault, or by its own end."""
+        self.ended = self.clock.monotonic()
+        if self.finished is not None and error is None:
+            self.status, self.end_reason = TurnStatus.COMPLETED, EndReason.ANSWERED
+        elif reason is not None:
+            self.status, self.end_reason = _STATUS_OF_STOP[reason], reason
+        elif isinstance(error, BackendError):
+            self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
+            self.fault = TurnFault(error.fault, str(error), error.next_step, error.may_retry, error.retry_after)
+        elif error is None:
+            self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
+            advice = FAULT_ADVICE[BackendFault.STREAM_CUT]
+            self.fault = TurnFault(
+                BackendFault.STREAM_CUT, "The agent stopped without an end.", advice.next_step, advice.retryable
+            )
+        else:
+            self.status, self.end_reason, self.fault = TurnStatus.FAILED, EndReason.INTERNAL, _INTERNAL
+
+    def bill(self, turn: Turn) -> Bill:
+        """Return what it cost so far; what the provider did not say stays unknown unless the turn completed."""
+        whole = self.status is TurnStatus.COMPLETED
+        cost, source = cost_of(self.usage, self.prices if whole else Prices())
+        now = self.clock.monotonic() if self.ended is None else self.ended
+        latency = timedelta(seconds=now - self.started)
+        outcome = self.fault.fault or "internal" if self.fault else str(self.status)
+        model_used = self.finished.model if self.finished else None
+        return Bill(
+            usage=replace(self.usage, cost_usd=cost),
+            cost_source=source,
+            latency=latency,
+            time_to_first_token=None
+            if self.first_token is None
+            else timedelta(seconds=max(0.0, self.first_token - self.started)),
+            model_used=model_used,
+            provider=self.finished.provider if self.finished else None,
+            route=(
+                Attempt(
+                    agent=turn.agent,
+                    backend=turn.backend,
+                    model=model_used or turn.model,
+                    outcome=str(outcome),
+                    milliseconds=round(latency.total_seconds() * 1000),
+                ),
+            ),
+            billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},
+        )
+
+    def snapshot(self, turn: Turn) -> Turn:
+        """Return the turn as it is now, not yet saved when it has ended."""
+        ended = self.status is not TurnStatus.RUNNING
+        return replace(
+            turn,
+            status=self.status,
+            reply=self.text,
+            end_reason=self.end_reason,
+            stop_reason=self.finished.stop_reason if self.finished else None,
+            error=self.fault,
+            bill=self.bill(turn),
+            history_dropped=self.history_dropped,
+            ended_at=self.clock.now() if ended else None,
+            warning=self.finished.warning if self.finished else None,
+            saved=not ended,
+        )
+
+    def outcome(self, turn: Turn, owner: UUID, *, delivered: bool, caller_gone: bool) -> TurnOutcome:
+        """Return the end as it is to be written."""
+        return TurnOutcome(
+            turn_id=turn.id,
+            lease_owner=owner,
+            status=self.status,
+            end_reason=self.end_reason or EndReason.INTERNAL,
+            reply=self.text.replace("\0", ""),
+            bill=self.bill(turn),
+            stop_reason=self.finished.stop_reason if self.finished else None,
+            error=self.fault,
+            history_dropped=self.history_dropped,
+            delivered=delivered,
+            caller_gone=caller_gone,
+            state=self.finished.state if self.finished else {},
+            warning=self.finished.warning if self.finished else None,
+        )

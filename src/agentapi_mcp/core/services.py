@@ -1,0 +1,38 @@
+"""What an edge is given: the use cases, once the stores are there."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.health import Health
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.ports import ProfileStore, Signals
+from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.turns import Turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The use cases; `principal` is the local user, for edges that have nobody else."""
+
+    principal: Principal
+    turns: Turns
+    sessions: Sessions
+    agents: Agents
+    health: Health
+    profiles: ProfileStore
+    signals: Signals
+
+
+class Gate(Protocol):
+    """The way to the services, which may not be up yet."""
+
+    async def services(self) -> Services:
+        """Wait for the services within bounds.
+
+        Raises:
+            StoreUnavailableError: they do not come up; the message says why and what to do.
+            StoreMismatchError: the database is of another shape.
+            ConfigurationError: the configuration is wrong.
+        """
+        ...

@@ -1,0 +1,73 @@
+"""Conversations as their user sees them: listed, read, renamed, deleted."""
+
+from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.ids import parse_id
+from agentapi_mcp.core.ports import SessionStore
+from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.core.records.sessions import Session
+from agentapi_mcp.core.requests import check_text
+from agentapi_mcp.core.transcripts import Transcript
+
+_MAX_PAGE = 200
+_MAX_QUERY = 500
+_MAX_TITLE = 255
+
+
+class Sessions:
+    """The sessions of whoever asks; another's and none are told alike."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self._store = store
+
+    async def list_(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None = None,
+        query: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Session]:
+        """Page through sessions, newest first; `query` searches titles and first messages."""
+        require(principal, Action.READ)
+        if query is not None:
+            check_text(query, "query", _MAX_QUERY)
+        if not 1 <= limit <= _MAX_PAGE:
+            raise InvalidRequestError(f"limit must be between 1 and {_MAX_PAGE}.")
+        return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
+
+    async def get(self, principal: Principal, session_id: str) -> Session:
+        """Read a session without its messages."""
+        require(principal, Action.READ)
+        return await self._store.get(principal, SessionId(parse_id(session_id, "session_id")))
+
+    async def transcript(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        cursor: str | None = None,
+        max_bytes: int = 1_000_000,
+        limit: int = 500,
+    ) -> Transcript:
+        """Read the newest part of a session, or the part before a cursor; messages are never cut."""
+        require(principal, Action.READ)
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        session = await self._store.get(principal, parsed)
+        page = await self._store.messages(principal, parsed, cursor=cursor, limit=limit, max_bytes=max_bytes)
+        return Transcript(session, page.items, page.next_cursor)
+
+    async def rename(self, principal: Principal, session_id: str, title: str) -> None:
+        """Give a session another title, of one line."""
+        require(principal, Action.EDIT)
+        check_text(title, "title", _MAX_TITLE)
+        if len(title.splitlines()) > 1:
+            raise InvalidRequestError("title must be one line.")
+        await self._store.rename(principal, SessionId(parse_id(session_id, "session_id")), title.strip())
+
+    async def delete(self, principal: Principal, session_id: str) -> None:
+        """Delete a session with its messages and turns; refused while a turn runs."""
+        require(principal, Action.EDIT)
+        await self._store.delete(principal, SessionId(parse_id(session_id, "session_id")))

@@ -1,0 +1,380 @@
+"""The use case: a message to an agent, from acceptance to answer, waited for or not."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from agentapi_mcp.core.agents import Agents, Choice
+from agentapi_mcp.core.errors import ConflictError, StoreError
+from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
+from agentapi_mcp.core.health import Health
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.ids import new_id, parse_id
+from agentapi_mcp.core.ports import Capability, Clock, HistoryCache, ProfileStore, SessionStore, Signals, TurnEvents
+from agentapi_mcp.core.ports import TurnStore as Store
+from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthCheck
+from agentapi_mcp.core.records.ids import TurnId
+from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, Session
+from agentapi_mcp.core.records.turns import (
+    Accepted,
+    Busy,
+    EndReason,
+    Joined,
+    NewTurn,
+    Parameters,
+    Signal,
+    SignalKind,
+    Turn,
+    TurnMark,
+)
+from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
+from agentapi_mcp.core.runs import Assignment, Run, Runs
+
+_LOOK_EVERY = timedelta(seconds=1)
+_REPORT_EVERY = timedelta(seconds=0.5)
+_REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
+_WAIT_FOR_WRITE = timedelta(seconds=3)
+_WAIT_FOR_CANCEL = timedelta(seconds=20)
+_TAIL = 200
+
+Report = Callable[["Progress"], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running answer is: its characters, the last 200 of them, and what the agent does."""
+
+    characters: int
+    tail: str
+    elapsed: timedelta
+    activity: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPorts:
+    """What the turns are kept in and told by."""
+
+    turns: Store
+    sessions: SessionStore
+    profiles: ProfileStore
+    histories: HistoryCache
+    events: TurnEvents
+    signals: Signals
+    clock: Clock
+
+
+class Turns:
+    """Messages to agents: each is accepted once, run once, and found again by its id."""
+
+    def __init__(self, ports: TurnPorts, runs: Runs, agents: Agents, health: Health) -> None:
+        self._ports = ports
+        self._runs = runs
+        self._agents = agents
+        self._health = health
+        self._ratios = TokenRatios()
+
+    async def chat(
+        self, principal: Principal, request: ChatRequest, *, wait: timedelta, report: Report | None = None
+    ) -> Turn:
+        """Send a message and wait for the answer; when the wait is over first, the turn is returned as it runs on.
+
+        Raises:
+            InvalidRequestError: an argument cannot be meant.
+            NotFoundError: there is no such agent, model or session.
+            ConflictError: the session answers another message, or the idempotency key was used for another request.
+            BackendError: the agent lacks something that it needs.
+        """
+        check_wait(wait)
+        taken = await self._take(principal, request)
+        if isinstance(taken, Run):
+            return await self._wait_here(taken, wait, report)
+        return await self._wait(principal, taken, wait, report)
+
+    async def start(self, principal: Principal, request: ChatRequest) -> Turn:
+        """Send a message and do not wait; whoever started it answers for following it."""
+        taken = await self._take(principal, request)
+        if isinstance(taken, Turn):
+            return taken
+        await self._answer_running(taken)
+        return taken.snapshot()
+
+    async def get(
+        self, principal: Principal, turn_id: str, *, wait: timedelta = timedelta(0), report: Report | None = None
+    ) -> Turn:
+        """Read a turn, and wait for its end if there is time; from any process."""
+        require(principal, Action.READ)
+        check_wait(wait)
+        turn = await self._ports.turns.get(principal, TurnId(parse_id(turn_id, "turn_id")))
+        return await self._wait(principal, turn, wait, report)
+
+    async def cancel(self, principal: Principal, turn_id: str) -> Turn:
+        """End a turn now, from any process; one that has ended stays as it is."""
+        require(principal, Action.CHAT)
+        turn = await self._ports.turns.request_cancel(principal, TurnId(parse_id(turn_id, "turn_id")))
+        run = self._runs.find(turn.id)
+        if run is not None:
+            self._runs.stop(run, EndReason.CANCEL_TURN)
+        return turn if turn.status.is_final else await self._wait(principal, turn, _WAIT_FOR_CANCEL, None)
+
+    async def follow(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
+        """Tell what a turn says: the text so far, then each event; from another process only what has been saved."""
+        run = self._runs.find(turn.id)
+        if run is None:
+            async for event in self._follow_elsewhere(principal, turn):
+                yield event
+            return
+        async with self._runs.following(run), self._ports.events.follow(turn.id) as events:
+            if run.answer.characters:
+                yield TextDelta(run.answer.text)
+            if run.written.is_set():
+                yield TurnEnded(self._ports.clock.now())
+                return
+            async for event in events:
+                yield event
+
+    async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
+        """List the principal's newest turns, newest first."""
+        require(principal, Action.READ)
+        return await self._ports.turns.recent(principal, limit)
+
+    # --- accepting
+
+    async def _take(self, principal: Principal, request: ChatRequest) -> Run | Turn:
+        require(principal, Action.CHAT)
+        checked = check_request(request)
+        return await self._runs.detach(lambda: self._accept(principal, checked))
+
+    async def _accept(self, principal: Principal, checked: CheckedRequest) -> Assignment | Turn:
+        request, session = checked.request, None
+        if checked.session_id is not None:
+            session = await self._ports.sessions.get(principal, checked.session_id)
+        settings = await self._ports.profiles.defaults(principal)
+        choice = await self._choose(request, session, settings)
+        parameters = _defaults(request.parameters, session, settings)
+        new = NewTurn(
+            id=TurnId(new_id()),
+            session_id=checked.session_id,
+            agent_id=choice.agent_id,
+            agent=choice.agent,
+            backend=choice.declaration.backend,
+            model_row_id=choice.model_row_id,
+            model=choice.model.name if choice.model else None,
+            message=request.message,
+            title=checked.title,
+            parameters=parameters,
+            fingerprint=checked.fingerprint(principal),
+            idempotency_key=request.idempotency_key,
+            lease_owner=self._runs.owner,
+            lease=self._runs.options.lease,
+        )
+        match await self._ports.turns.accept(principal, new):
+            case Joined(turn):
+                return turn
+            case Busy(turn_id):
+                raise ConflictError(
+                    f"This session is answering another message (turn {turn_id}): wait for it with get_turn, "
+                    "or end it with cancel_turn, then send this again.",
+                    turn_id=str(turn_id),
+                )
+            case accepted:
+                system = join_instructions(settings, choice.instructions, parameters.system_prompt)
+                return self._assign(principal, accepted, choice, replace(parameters, system_prompt=system))
+
+    async def _choose(self, request: ChatRequest, session: Session | None, settings: Mapping[str, object]) -> Choice:
+        agent = request.agent or (session.agent if session else None)
+        default_model = _text(settings, "default_model")
+        if session is not None and agent == session.agent:
+            default_model = session.model or default_model
+        return await self._agents.resolve(
+            agent=agent,
+            model=request.model,
+            default_agent=_text(settings, "default_agent"),
+            default_model=default_model,
+        )
+
+    def _assign(self, principal: Principal, accepted: Accepted, choice: Choice, parameters: Parameters) -> Assignment:
+        async def prepare() -> tuple[BackendTurn, History]:
+            return await self._prepare(principal, accepted, choice, parameters)
+
+        async def observe(check: HealthCheck) -> None:
+            await self._health.observe(choice.agent_id, check)
+
+        async def settled(turn: Turn, history: History | None, prompt_bytes: int) -> None:
+            used = turn.bill.usage.input_tokens
+            if used is not None:
+                self._ratios.learn(turn.bill.model_used or choice.agent, prompt_bytes, used)
+            if history is not None and turn.last_message_id is not None:
+                said = (HistoryMessage(MessageRole.USER, turn.message),)
+                if turn.reply:
+                    said = (*said, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
+                grown = History((*history.messages, *said), history.dropped, turn.last_message_id)
+                await self._ports.histories.keep(turn.session_id, grown)
+
+        return Assignment(
+            accepted=accepted,
+            principal=principal,
+            backend=choice.backend,
+            prices=choice.prices,
+            prepare=prepare,
+            observe=observe,
+            settled=settled,
+        )
+
+    async def _prepare(
+        self, principal: Principal, accepted: Accepted, choice: Choice, parameters: Parameters
+    ) -> tuple[BackendTurn, History]:
+        turn, system = accepted.turn, parameters.system_prompt
+        history = History(())
+        if not accepted.session_created and Capability.RESUME not in choice.backend.capabilities:
+            fixed = len(turn.message.encode()) + len((system or "").encode())
+            ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
+            budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
+            kept = await self._ports.histories.find(turn.session_id)
+            if kept is None or kept.last_message_id != accepted.previous_message_id:
+                kept = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)
+            history = fit_history(kept, budget)
+        return (
+            BackendTurn(
+                turn_id=turn.id,
+                session_id=turn.session_id,
+                principal=principal,
+                message=turn.message,
+                model_id=choice.model.model_id if choice.model else None,
+                system=system,
+                history=history.messages,
+                temperature=parameters.temperature,
+                max_tokens=parameters.max_tokens,
+                state=accepted.state,
+            ),
+            history,
+        )
+
+    # --- waiting
+
+    async def _wait(self, principal: Principal, turn: Turn, wait: timedelta, report: Report | None) -> Turn:
+        run = self._runs.find(turn.id)
+        if run is not None:
+            return await self._wait_here(run, wait, report)
+        if not turn.status.is_final:
+            turn = await self._wait_elsewhere(principal, turn, wait, report)
+        if turn.status.is_final:
+            await self._mark(principal, turn, TurnMark.DELIVERED)
+        return turn
+
+    async def _wait_here(self, run: Run, wait: timedelta, report: Report | None) -> Turn:
+        started = self._ports.clock.monotonic()
+        async with self._runs.following(run):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait.total_seconds()):
+                    if report is None:
+                        await run.answered.wait()
+                    else:
+                        await self._report_until_answered(run, report, started)
+            if run.answered.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_WAIT_FOR_WRITE.total_seconds()):
+                        await run.written.wait()
+            else:
+                await self._answer_running(run)
+            return run.snapshot()
+
+    async def _report_until_answered(self, run: Run, report: Report, started: float) -> None:
+        told, told_at = -1, started
+        while not run.answered.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REPORT_EVERY.total_seconds()):
+                    await run.answered.wait()
+            now = self._ports.clock.monotonic()
+            due = now - told_at >= _REPORT_AT_LEAST_EVERY.total_seconds()
+            if run.answered.is_set() or (run.answer.characters == told and not due):
+                continue
+            told, told_at = run.answer.characters, now
+            await report(Progress(told, run.answer.tail(_TAIL), timedelta(seconds=now - started), run.answer.activity))
+
+    async def _answer_running(self, run: Run) -> None:
+        if not run.answered_running:
+            run.answered_running = True
+            await self._mark(run.assignment.principal, run.snapshot(), TurnMark.ANSWERED_RUNNING)
+
+    async def _wait_elsewhere(self, principal: Principal, turn: Turn, wait: timedelta, report: Report | None) -> Turn:
+        started = self._ports.clock.monotonic()
+        told = 0
+        async for seen in self._watch(principal, turn, wait):
+            turn = seen
+            if report is not None and not turn.status.is_final and len(turn.reply) != told:
+                told = len(turn.reply)
+                elapsed = timedelta(seconds=self._ports.clock.monotonic() - started)
+                await report(Progress(told, turn.reply[-_TAIL:], elapsed, None))
+        return turn
+
+    async def _follow_elsewhere(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
+        told = 0
+        async for seen in self._watch(principal, turn, timedelta.max):
+            if len(seen.reply) > told:
+                yield TextDelta(seen.reply[told:])
+                told = len(seen.reply)
+        yield TurnEnded(self._ports.clock.now())
+
+    async def _watch(self, principal: Principal, turn: Turn, wait: timedelta) -> AsyncGenerator[Turn]:
+        """Look at a turn of another process, when told that it ended and else every second, until it is final."""
+        until = self._ports.clock.monotonic() + wait.total_seconds()
+        ended = asyncio.Event()
+
+        def hear(signal: Signal) -> None:
+            if signal.kind is SignalKind.ENDED and signal.turn_id == turn.id:
+                ended.set()
+
+        unsubscribe = self._ports.signals.subscribe(hear)
+        try:
+            while True:
+                turn = await self._ports.turns.get(principal, turn.id)
+                yield turn
+                left = until - self._ports.clock.monotonic()
+                if turn.status.is_final or left <= 0:
+                    return
+                await self._mark(principal, turn, TurnMark.FOLLOWED)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_EVERY.total_seconds())):
+                        await ended.wait()
+        finally:
+            unsubscribe()
+
+    async def _mark(self, principal: Principal, turn: Turn, mark: TurnMark) -> None:
+        with suppress(StoreError):  # a mark that is lost costs a repeated answer, never a turn
+            await self._ports.turns.mark(principal, turn.id, mark)
+
+
+def _text(settings: Mapping[str, object], name: str) -> str | None:
+    value = settings.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _number(settings: Mapping[str, object], name: str) -> float | None:
+    value = settings.get(name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _defaults(given: Parameters, session: Session | None, settings: Mapping[str, object]) -> Parameters:
+    """Take the call's arguments, else the session's, else the organisation's; the agent's own stand in its options."""
+    own: Mapping[str, object] = session.metadata if session else {}
+    temperature = next(
+        (
+            t
+            for t in (given.temperature, _number(own, "temperature"), _number(settings, "temperature"))
+            if t is not None
+        ),
+        None,
+    )
+    max_tokens = next(
+        (n for n in (given.max_tokens, _number(own, "max_tokens"), _number(settings, "max_tokens")) if n is not None),
+        None,
+    )
+    return Parameters(
+        system_prompt=given.system_prompt or _text(own, "system_prompt"),
+        temperature=temperature,
+        max_tokens=None if max_tokens is None else int(max_tokens),
+    )

@@ -1,0 +1,103 @@
+"""Every setting, read once; the environment is looked at nowhere else."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agentapi_mcp.core.errors import ConfigurationError
+
+VERSION = "0.1.0"
+
+
+class Settings(BaseSettings):
+    """The program's settings; each is an environment variable with the prefix AGENTAPI_."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AGENTAPI_", frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True
+    )
+
+    home: Annotated[Path | None, Field(description="Where this user's data and configuration live.")] = None
+    config: Annotated[
+        Path | None, Field(description="The configuration file; by default agentapi.toml in the home.")
+    ] = None
+    database_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="A Postgres 15 or newer to use instead of the embedded one; DATABASE_URL is read as well.",
+            validation_alias=AliasChoices("AGENTAPI_DATABASE_URL", "DATABASE_URL", "database_url"),
+        ),
+    ] = None
+    migrate_database_url: Annotated[
+        SecretStr | None, Field(description="The login that owns the tables, for migrations; by default the same.")
+    ] = None
+    redis_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="A Redis or Valkey; not used yet by this version. REDIS_URL is read as well.",
+            validation_alias=AliasChoices("AGENTAPI_REDIS_URL", "REDIS_URL", "redis_url"),
+        ),
+    ] = None
+    user_id: Annotated[UUID | None, Field(description="Who you are in an existing database (profiles.id).")] = None
+    org_id: Annotated[UUID | None, Field(description="Your organisation in an existing database.")] = None
+    wait_seconds: Annotated[
+        int | None, Field(ge=0, le=240, description="How long `chat` waits by default; else it depends on the client.")
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="What goes to the log on stderr.")
+    ] = "warning"
+    statement_cache: Annotated[
+        bool, Field(description="Off behind a transaction pooler: no statement cache, no LISTEN.")
+    ] = True
+    pool_size: Annotated[int, Field(ge=2, le=200, description="The most database connections of this process.")] = 5
+    max_running_turns: Annotated[
+        int, Field(ge=1, le=100_000, description="The most turns that run at once in this process.")
+    ] = 1000
+    start_timeout_seconds: Annotated[
+        float, Field(gt=0, le=600, description="How long a request waits for the database to come up.")
+    ] = 60
+    shutdown_grace_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="How long running turns may go on when the program ends.")
+    ] = 1.5
+    abandon_grace_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="How long a turn goes on after its only caller went away.")
+    ] = 15
+    postgres_linger_seconds: Annotated[
+        float, Field(ge=0, le=86_400, description="How long the embedded Postgres outlives its last user.")
+    ] = 60
+    postgres_bindir: Annotated[
+        Path | None, Field(description="Postgres binaries to use for the embedded server instead of the wheel's.")
+    ] = None
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        ConfigurationError: names each variable that is wrong, and why; never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        faults = "; ".join(f"{_variable(error['loc'])}: {error['msg']}" for error in exc.errors(include_url=False))
+        raise ConfigurationError(f"A setting is wrong: {faults}.") from None
+
+
+def environment() -> Mapping[str, str]:
+    """Return the environment for what the operator's file names (`${VAR}`) and for the embedded server."""
+    return dict(os.environ)  # noqa: TID251  # the one place that reads it
+
+
+def platform() -> str:
+    """Name the operating system as Python does."""
+    return sys.platform
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    name = str(place[0]) if place else "?"
+    return name if name.isupper() else f"AGENTAPI_{name.upper()}"
