@@ -1,0 +1,57 @@
+"""Opaque cursors: where a page of a list ended, bound to the list and to who reads it."""
+
+import binascii
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import cast
+
+from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.identity import Principal
+
+_SEAL_BYTES = 12
+_LONGEST = 4096
+
+
+def encode_cursor(scope: str, principal: Principal, position: Sequence[str]) -> str:
+    """Make the cursor after `position`; `scope` names the list with its filters.
+
+    The seal is a plain hash, since processes share no key: it catches mistakes, damage and mixed-up lists. Whoever
+    computes it can move within a list of their own, so authorisation never depends on a cursor.
+    """
+    body = json.dumps(list(position), ensure_ascii=True, separators=(",", ":")).encode()
+    return urlsafe_b64encode(_seal(scope, principal, body) + body).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, scope: str, principal: Principal) -> tuple[str, ...]:
+    """Read back the position.
+
+    Raises:
+        InvalidRequestError: the cursor is damaged, forged, or of another list, filter or principal.
+    """
+    seal, body = _unpack(cursor)
+    if seal != _seal(scope, principal, body):
+        raise _refusal()
+    return tuple(cast("list[str]", json.loads(body)))
+
+
+def _unpack(cursor: str) -> tuple[bytes, bytes]:
+    if len(cursor) > _LONGEST:
+        raise _refusal()
+    try:
+        raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+    except (binascii.Error, ValueError) as exc:
+        raise _refusal() from exc
+    return raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
+
+
+def _seal(scope: str, principal: Principal, body: bytes) -> bytes:
+    bound = json.dumps([scope, str(principal.user_id), str(principal.org_id)]).encode()
+    return hashlib.sha256(hashlib.sha256(bound).digest() + body).digest()[:_SEAL_BYTES]
+
+
+def _refusal() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The cursor is not one of this list; leave it out to start at the first page, with the same filters throughout."
+    )
