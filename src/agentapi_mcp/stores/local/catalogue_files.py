@@ -1,0 +1,216 @@
+"""The operator's catalogue files: read, checked line by line, and turned into declarations."""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
+from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, keys_at
+from agentapi_mcp.stores.local.toml_lines import TomlLines
+
+DEFAULTS = Path(__file__).parents[2] / "defaults.toml"
+FILE_NAME = "agentapi.toml"
+
+# Backends that a file may name already, and what an agent of theirs lacks until they come.
+TO_COME = {"ccrouter": "the claude-code-router backend is not part of this version yet"}
+
+_LARGEST = 4 * 1024 * 1024
+_FORMAT = 1  # raise it when the same file shall be written to the database anew
+_VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One file with its lines, to say where something is wrong."""
+
+    path: Path
+    lines: TomlLines
+
+    def refuse(self, where: Sequence[str | int], reason: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.path}, line {self.lines.line_of(where)}: {reason}")
+
+
+def catalogue_paths(named: Path | None, home: Path) -> tuple[Path, ...]:
+    """List the files to load: the packaged one, then the named one, or else the one in `home` if there is one."""
+    own = named if named is not None else home / FILE_NAME
+    return (DEFAULTS, own) if named is not None or own.exists() else (DEFAULTS,)
+
+
+def load_catalogue(
+    paths: Sequence[Path], environ: Mapping[str, str], known_backends: Callable[[], Collection[str]]
+) -> CatalogueFile:
+    """Read the files in order; an agent of a later file replaces that of an earlier one whole.
+
+    The hash leaves the options out, where secrets stand: no value of theirs goes to the database, nor does a trace.
+
+    Raises:
+        ConfigurationError: a file is absent, unreadable or wrong; the message names file, line and reason.
+    """
+    agents: dict[str, AgentDeclaration] = {}
+    known = known_backends()
+    for path in paths:
+        source, shape = _read(path)
+        if not shape.use_defaults:
+            agents.clear()
+        for name, agent in shape.agents.items():
+            _check(source, name, agent, known)
+            agents[name] = _declaration(source, name, agent, environ, known)
+    declared = tuple(agents.values())
+    return CatalogueFile(declared, _sha256(declared))
+
+
+def _read(path: Path) -> tuple[_Source, FileShape]:
+    text = _text(path)
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, ArithmeticError) as exc:
+        raise _syntax_error(path, text, str(exc)) from exc
+    except RecursionError as exc:
+        raise ConfigurationError(f"{path}, line 1: it is nested too deeply") from exc
+    source = _Source(path, TomlLines(text))
+    try:
+        return source, FileShape.model_validate(document)
+    except ValidationError as exc:
+        raise _first_fault(source, exc) from exc
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise ConfigurationError(f"{path}: there is no such file; create it, or unset AGENTAPI_CONFIG.") from exc
+    except OSError as exc:
+        raise ConfigurationError(f"{path}: it cannot be read ({exc.strerror}).") from exc
+    if len(raw) > _LARGEST:
+        raise ConfigurationError(f"{path}: it is larger than {_LARGEST // 2**20} MiB.")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = raw.count(b"\n", 0, exc.start) + 1
+        raise ConfigurationError(f"{path}, line {line}: it is not UTF-8") from exc
+
+
+def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
+    found = _AT_LINE.search(reason)
+    line = found[1] if found and found[1] else text.rstrip("\n").count("\n") + 1
+    return ConfigurationError(f"{path}, line {line}: {_AT_LINE.sub('', reason)}")
+
+
+def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationError:
+    faults = invalid.errors(include_url=False, include_context=False, include_input=False)
+    fault = min(faults, key=lambda one: source.lines.line_of(one["loc"]))
+    where = fault["loc"]
+    key = str(where[-2] if where[-1] == "[key]" else where[-1])
+    match fault["type"]:
+        case "extra_forbidden":
+            return source.refuse(where, f"unknown key {key!r}; there are: {', '.join(keys_at(where))}")
+        case "missing":
+            return source.refuse(where, f"{key!r} is missing")
+        case "model_type" | "dict_type":
+            return source.refuse(where, f"{key!r} must be a table")
+        case "string_pattern_mismatch":
+            return source.refuse(
+                where, f"{key!r} is no name: letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
+            )
+        case _:
+            reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            return source.refuse(where, f"{key!r} {reason}")
+
+
+def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]) -> None:
+    if agent.backend not in known and agent.backend not in TO_COME:
+        raise source.refuse(
+            ("agents", name, "backend"),
+            f"there is no backend {agent.backend!r}; there are: {', '.join(sorted({*known, *TO_COME}))}",
+        )
+    names: set[str] = set()
+    for index, model in enumerate(agent.models):
+        if model.name in names:
+            raise source.refuse(("agents", name, "models", index, "name"), f"a second model {model.name!r}")
+        names.add(model.name)
+    if agent.default_model is not None and names and agent.default_model not in names:
+        raise source.refuse(
+            ("agents", name, "default_model"), f"{agent.default_model!r} is none of the models of agent {name!r}"
+        )
+
+
+def _declaration(
+    source: _Source, name: str, agent: AgentShape, environ: Mapping[str, str], known: Collection[str]
+) -> AgentDeclaration:
+    variables = _Variables(environ)
+    options: dict[str, object] = {}
+    for key, value in agent.options.items():
+        try:
+            options[key] = variables.fill(value)
+        except _LooseVariableError as exc:
+            raise source.refuse(("agents", name, "options", key), str(exc)) from exc
+    to_come = () if agent.backend in known else (TO_COME[agent.backend],)
+    return AgentDeclaration(
+        name=name,
+        backend=agent.backend,
+        description=agent.description,
+        instructions=agent.instructions,
+        enabled=agent.enabled,
+        default_model=agent.default_model,
+        options=options,
+        missing=(*to_come, *variables.missing),
+        models=tuple(model.declaration() for model in agent.models),
+    )
+
+
+class _LooseVariableError(ValueError):
+    """A `${` that names no variable."""
+
+
+class _Variables:
+    """Fills in `${VAR}` and `${VAR:-default}`, and keeps which were not set; `$$` is a dollar sign."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._unset: dict[str, None] = {}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return tuple(f"{name} is not set" for name in self._unset)
+
+    def fill(self, value: object) -> object:
+        match value:
+            case str():
+                return _VARIABLE.sub(self._value, value)
+            case Decimal():
+                return float(value)
+            case list():
+                return [self.fill(item) for item in cast("list[object]", value)]
+            case dict():
+                return {key: self.fill(item) for key, item in cast("dict[str, object]", value).items()}
+            case _:
+                return value
+
+    def _value(self, found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        name = found[1]
+        if name is None:
+            raise _LooseVariableError(
+                "'${' must be followed by a variable's name and '}'; write '$$' for a dollar sign"
+            )
+        value = self._environ.get(name, "")
+        if value or found[2] is not None:
+            return value or found[2]
+        self._unset[name] = None
+        return ""
+
+
+def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
+    said = [asdict(replace(agent, options={}, missing=())) for agent in agents]
+    return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()

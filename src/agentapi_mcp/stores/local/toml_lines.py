@@ -1,0 +1,67 @@
+"""Which line of a TOML file says what, since the parser does not tell."""
+
+import re
+from collections.abc import Sequence
+
+Path = tuple[str | int, ...]
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"^\s*(\[\[?)\s*({_DOTTED})\s*\]\]?")
+_KEY = re.compile(rf"^\s*({_DOTTED})\s*=\s*(.*)$")
+_DELIMITERS = ('"""', "'''")
+
+
+class TomlLines:
+    """The lines of the tables and keys of a text that parsed; what stands within one value has the value's line."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[Path, int] = {}
+        self._lists: dict[Path, int] = {}
+        table: Path = ()
+        open_string: str | None = None
+        for number, line in enumerate(text.split("\n"), start=1):
+            if open_string is not None:
+                open_string = None if open_string in line else open_string
+            elif header := _HEADER.match(line):
+                table = self._enter(header[1], _parts(header[2]))
+                self._note(table, number)
+            elif key := _KEY.match(line):
+                path = table + _parts(key[1])
+                self._note(path, number)
+                open_string = _opened(key[2])
+
+    def line_of(self, path: Sequence[str | int]) -> int:
+        """Tell the line of what stands at `path`, or of the nearest thing around it."""
+        for length in range(len(path), 0, -1):
+            line = self._lines.get(tuple(path[:length]))
+            if line is not None:
+                return line
+        return 1
+
+    def _note(self, path: Path, number: int) -> None:
+        self._lines[path] = number
+        for length in range(1, len(path)):  # a table may be named by what is in it alone
+            self._lines.setdefault(path[:length], number)
+
+    def _enter(self, bracket: str, names: Path) -> Path:
+        path: Path = ()
+        for depth, name in enumerate(names, start=1):
+            path = (*path, name)
+            if path in self._lists and depth < len(names):
+                path = (*path, self._lists[path])
+        if bracket == "[[":
+            self._lists[path] = self._lists.get(path, -1) + 1
+            path = (*path, self._lists[path])
+        return path
+
+
+def _parts(dotted: str) -> Path:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, dotted))
+
+
+def _opened(value: str) -> str | None:
+    for delimiter in _DELIMITERS:
+        if value.startswith(delimiter):
+            return None if delimiter in value[len(delimiter) :] else delimiter
+    return None

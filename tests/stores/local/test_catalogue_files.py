@@ -1,0 +1,275 @@
+"""A catalogue file says what it says, or is refused with file, line and reason."""
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile, ModelDeclaration, Prices
+from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, catalogue_paths, load_catalogue
+
+SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
+
+AGENT = '[agents.a]\nbackend = "openai"\n'
+MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"\n'
+
+
+def known() -> tuple[str, ...]:
+    return ("guide", "openai")
+
+
+def load(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> CatalogueFile:
+    path = folder / FILE_NAME
+    path.write_text(text, encoding="utf-8")
+    return load_catalogue([path], environ or {}, known)
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    file = load(
+        tmp_path,
+        """
+        [agents.house]
+        backend = "openai"
+        description = "Ours."
+        instructions = "Be brief."
+        enabled = false
+        default_model = "small"
+        [agents.house.options]
+        base_url = "http://127.0.0.1:11434/v1"
+        idle_timeout_seconds = 2.5
+        [[agents.house.models]]
+        name = "small"
+        model_id = "vendor/small-1"
+        provider = "vendor"
+        display_name = "Small"
+        description = "The small one."
+        enabled = false
+        context_window = 8_192
+        max_output_tokens = 1_024
+        prices = { input = 0.1, output = 3, cached_input = 0.025, source = "vendor.example", on = 2026-07-02 }
+        """,
+    )
+    assert file.agents == (
+        AgentDeclaration(
+            name="house",
+            backend="openai",
+            description="Ours.",
+            instructions="Be brief.",
+            enabled=False,
+            default_model="small",
+            options={"base_url": "http://127.0.0.1:11434/v1", "idle_timeout_seconds": 2.5},
+            models=(
+                ModelDeclaration(
+                    name="small",
+                    model_id="vendor/small-1",
+                    provider="vendor",
+                    display_name="Small",
+                    description="The small one.",
+                    enabled=False,
+                    context_window=8192,
+                    max_output_tokens=1024,
+                    prices=Prices(
+                        input=Decimal("0.1"),
+                        output=Decimal(3),
+                        cached_input=Decimal("0.025"),
+                        source="vendor.example",
+                        on=date(2026, 7, 2),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (AGENT + "this is no toml\n", 3, "Expected '='"),
+        ('[agents.a]\nbackend = "openai', 2, "string"),
+        (AGENT + '\n[agents.a]\nbackend = "guide"\n', 4, "twice"),
+        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, agents"),
+        ('# one\n[agents.a]\nbackend = "openai"\nbakend = "x"\n', 4, "unknown key 'bakend'"),
+        (MODEL + "price = 3\n", 7, "unknown key 'price'"),
+        (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
+        (MODEL + "[agents.a.models.prices]\ninput = -1\n", 8, "'input' must be greater than or equal to 0"),
+        (
+            AGENT + '[agents.b]\nbackend = "nonesuch"\n',
+            4,
+            "there is no backend 'nonesuch'; there are: ccrouter, guide, openai",
+        ),
+        ("[agents.a]\nenabled = true\n", 1, "'backend' is missing"),
+        ("# one\n[agents.a.options]\nx = 1\n", 2, "'backend' is missing"),
+        ("[agents.a.options]\nx = 1\n[agents.a]\nenabled = true\n", 3, "'backend' is missing"),
+        ("\nagents.a.enabled = true\n", 2, "'backend' is missing"),
+        ("[agents.a]\nbackend = 3\n", 2, "'backend' must be a valid string"),
+        (AGENT + 'enabled = "yes"\n', 3, "'enabled' must be a valid boolean"),
+        (AGENT + "options = 3\n", 3, "'options' must be a table"),
+        ("agents = 3\n", 1, "'agents' must be a table"),
+        ("[agents]\na = 3\n", 2, "'a' must be a table"),
+        ('[agents."no name"]\nbackend = "openai"\n', 1, "'no name' is no name"),
+        (AGENT + 'description = "a\\u0000b"\n', 3, "NUL"),
+        (
+            AGENT + 'default_model = "big"\n[[agents.a.models]]\nname="m"\nmodel_id="m"\nprovider="p"\n',
+            3,
+            "'big' is none of the models",
+        ),
+        (MODEL + '[[agents.a.models]]\nname = "m"\nmodel_id="n"\nprovider="p"\n', 8, "a second model 'm'"),
+        (MODEL + "context_window = true\n", 7, "'context_window' must be a valid integer"),
+        (MODEL + "prices = { input = nan }\n", 7, "'input' must be a finite number"),
+        (MODEL + 'prices = { on = "2026-07-02" }\n', 7, "'on' must be a valid date"),
+        (
+            AGENT + 'description = """\nenabled = 3\n[agents.z]\n"""\nenabled = 3\n',
+            7,
+            "'enabled' must be a valid boolean",
+        ),
+        (AGENT + '[agents.a.options]\nbase_url = "x"\napi_key = "${1}"\n', 5, "variable's name"),
+        (AGENT + 'options.api_key = "${KEY"\n', 3, "variable's name"),
+    ],
+)
+def test_a_bad_file_is_refused_with_file_line_and_reason(tmp_path: Path, text: str, line: int, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, text)
+    assert str(refused.value).startswith(f"{tmp_path / FILE_NAME}, line {line}: ")
+    assert reason in str(refused.value)
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    path.write_bytes(b'[agents.a]\nbackend = "\xff"\n')
+    with pytest.raises(ConfigurationError, match=r"line 2: it is not UTF-8"):
+        load_catalogue([path], {}, known)
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"line \d+: "):
+        load(tmp_path, "x = " + "[" * 100_000)
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="larger than 4 MiB"):
+        load(tmp_path, "#" * (4 * 1024 * 1024 + 1))
+
+
+def test_a_named_file_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    paths = catalogue_paths(tmp_path / "nowhere.toml", tmp_path)
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        load_catalogue(paths, {}, known)
+
+
+def test_a_folder_in_place_of_a_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load_catalogue([tmp_path], {}, known)
+
+
+def test_the_file_of_the_home_is_loaded_when_it_exists(tmp_path: Path) -> None:
+    assert catalogue_paths(None, tmp_path) == (DEFAULTS,)
+    own = tmp_path / FILE_NAME
+    own.touch()
+    assert catalogue_paths(None, tmp_path) == (DEFAULTS, own)
+    named = tmp_path / "named.toml"
+    assert catalogue_paths(named, tmp_path) == (DEFAULTS, named)
+
+
+def test_an_unset_or_empty_variable_is_what_the_agent_lacks(tmp_path: Path) -> None:
+    text = """
+        [agents.a]
+        backend = "openai"
+        [agents.a.options]
+        api_key = "${KEY}"
+        headers = { one = "${KEY}", two = ["${OTHER}"] }
+        base_url = "${URL:-http://127.0.0.1/v1}"
+        price = "$$5 and $6"
+        attempts = 3
+        stream = true
+        """
+    (agent,) = load(tmp_path, text, {"OTHER": ""}).agents
+    assert agent.missing == ("KEY is not set", "OTHER is not set")
+    (agent,) = load(tmp_path, text, {"KEY": SECRET, "OTHER": "o", "URL": "http://127.0.0.1:1/v1"}).agents
+    assert agent.missing == ()
+    assert agent.options == {
+        "api_key": SECRET,
+        "headers": {"one": SECRET, "two": ["o"]},
+        "base_url": "http://127.0.0.1:1/v1",
+        "price": "$5 and $6",
+        "attempts": 3,
+        "stream": True,
+    }
+    assert SECRET not in repr(agent)
+    (agent,) = load(tmp_path, text, {"KEY": "k", "OTHER": "o", "URL": ""}).agents
+    assert agent.options["base_url"] == "http://127.0.0.1/v1"
+
+
+def test_a_value_that_looks_like_a_variable_is_not_filled_in_again(tmp_path: Path) -> None:
+    text = '[agents.a]\nbackend = "openai"\noptions = { api_key = "${KEY}" }\n'
+    (agent,) = load(tmp_path, text, {"KEY": "${OTHER}", "OTHER": SECRET}).agents
+    assert agent.options == {"api_key": "${OTHER}"}
+
+
+def test_variables_stand_in_options_only(tmp_path: Path) -> None:
+    text = '[agents.a]\nbackend = "openai"\ndescription = "${KEY}"\ninstructions = "${KEY}"\n'
+    (agent,) = load(tmp_path, text, {"KEY": SECRET}).agents
+    assert (agent.description, agent.instructions, agent.missing) == ("${KEY}", "${KEY}", ())
+
+
+def test_the_hash_follows_what_is_written_to_the_database_and_no_secret(tmp_path: Path) -> None:
+    text = '[agents.a]\nbackend = "openai"\noptions = {{ api_key = "{0}" }}\ndescription = "{1}"\n'
+    first = load(tmp_path, text.format("${KEY}", "one"), {"KEY": SECRET})
+    assert load(tmp_path, text.format("${KEY}", "one"), {}).sha256 == first.sha256
+    assert load(tmp_path, text.format(SECRET, "one")).sha256 == first.sha256
+    assert load(tmp_path, text.format("${KEY}", "two")).sha256 != first.sha256
+
+
+def test_a_later_agent_of_the_same_name_replaces_the_earlier_one_whole(tmp_path: Path) -> None:
+    own = tmp_path / FILE_NAME
+    own.write_text('[agents.droid]\nbackend = "guide"\n', encoding="utf-8")
+    agents = {agent.name: agent for agent in load_catalogue([DEFAULTS, own], {}, known).agents}
+    assert list(agents) == ["ccrouter", "droid", "guide"]
+    assert agents["droid"] == AgentDeclaration(name="droid", backend="guide")
+
+
+def test_the_packaged_agents_can_be_left_out(tmp_path: Path) -> None:
+    own = tmp_path / FILE_NAME
+    own.write_text('use_defaults = false\n[agents.mine]\nbackend = "guide"\n', encoding="utf-8")
+    assert [agent.name for agent in load_catalogue([DEFAULTS, own], {}, known).agents] == ["mine"]
+
+
+def test_out_of_the_box_there_are_the_deployed_models_and_a_guide_that_needs_nothing() -> None:
+    agents = {agent.name: agent for agent in load_catalogue([DEFAULTS], {}, known).agents}
+    assert [model.name for model in agents["ccrouter"].models] == [
+        "gemini-1.5-pro",
+        "gemini-1.5-flash",
+        "gemini-2.0-pro",
+    ]
+    assert {model.name: model.model_id for model in agents["droid"].models[:4]} == {
+        "claude-3-opus": "anthropic/claude-3-opus",
+        "claude-3-5-sonnet": "anthropic/claude-3.5-sonnet",
+        "gpt-4-turbo": "openai/gpt-4-turbo",
+        "gpt-4o": "openai/gpt-4o",
+    }
+    assert agents["droid"].missing == ("OPENROUTER_API_KEY is not set",)
+    assert agents["ccrouter"].missing == ("the claude-code-router backend is not part of this version yet",)
+    assert agents["guide"].missing == ()
+    assert agents["droid"].default_model in {model.name for model in agents["droid"].models}
+
+
+def test_ccrouter_lacks_nothing_once_its_backend_is_there() -> None:
+    agents = load_catalogue([DEFAULTS], {}, lambda: ("guide", "openai", "ccrouter")).agents
+    assert [agent.missing for agent in agents if agent.name == "ccrouter"] == [()]
+
+
+def test_every_packaged_price_names_its_source_and_day() -> None:
+    for agent in load_catalogue([DEFAULTS], {}, known).agents:
+        for model in agent.models:
+            prices = model.prices
+            if (prices.input, prices.output, prices.cached_input) != (None, None, None):
+                assert prices.source is not None
+                assert prices.on is not None
+
+
+def test_the_annotated_example_is_a_good_file() -> None:
+    example = Path(__file__).parents[3] / "config" / FILE_NAME
+    agents = load_catalogue([DEFAULTS, example], {}, known).agents
+    assert {"droid", "ccrouter", "guide", "local"} <= {agent.name for agent in agents}
