@@ -1,0 +1,222 @@
+"""Agents and models in their deployed tables; what other programs wrote there stays."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from typing import LiteralString, cast
+
+from agentapi_mcp.core.records.agents import (
+    AgentDeclaration,
+    AgentRow,
+    CatalogueFile,
+    ModelDeclaration,
+    ModelRow,
+    Prices,
+)
+from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+
+_SOURCE = "files"
+
+_LOAD: LiteralString = """
+SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
+       m.id AS model_row_id, m.name AS model_name, m.model_id, m.provider, m.display_name,
+       m.description AS model_description, m.enabled AS model_enabled, m.config::text AS model_config
+  FROM public.agents a
+  LEFT JOIN public.models m ON m.agent_id = a.id
+ ORDER BY a.name COLLATE "C", m.name COLLATE "C"
+"""
+
+# Our own keys are replaced, all others survive; a config that is no object is kept beside them.
+_UPSERT_AGENT: LiteralString = """
+INSERT INTO public.agents AS a (name, type, description, enabled, config)
+VALUES ($1, $2, $3, $4, $5::text::jsonb)
+ON CONFLICT (name) DO UPDATE
+   SET type = excluded.type, description = excluded.description, enabled = excluded.enabled,
+       config = CASE coalesce(jsonb_typeof(a.config), 'null')
+                    WHEN 'object' THEN a.config - ARRAY['instructions', 'default_model', 'declared']
+                    WHEN 'null' THEN '{}'::jsonb
+                    ELSE jsonb_build_object('previous', a.config)
+                END || excluded.config
+RETURNING a.id
+"""
+
+_UPSERT_MODEL: LiteralString = """
+INSERT INTO public.models AS m (agent_id, name, model_id, provider, display_name, description, enabled, config)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb)
+ON CONFLICT (agent_id, name) DO UPDATE
+   SET model_id = excluded.model_id, provider = excluded.provider, display_name = excluded.display_name,
+       description = excluded.description, enabled = excluded.enabled,
+       config = CASE coalesce(jsonb_typeof(m.config), 'null')
+                    WHEN 'object' THEN m.config - ARRAY['context_window', 'max_output_tokens', 'prices', 'declared']
+                    WHEN 'null' THEN '{}'::jsonb
+                    ELSE jsonb_build_object('previous', m.config)
+                END || excluded.config
+"""
+
+
+class PostgresCatalogue:
+    """Rows of `agents` and `models`; of an agent's config only the keys that are named here are ever looked at."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> tuple[AgentRow, ...]:
+        """Read all agents with their models, whatever their config holds."""
+        async with self._database.as_system("read the catalogue") as connection:
+            rows = await connection.fetch(_LOAD)
+        by_agent: dict[AgentId, list[Row]] = {}
+        for row in rows:
+            by_agent.setdefault(AgentId(row["id"]), []).append(row)
+        return tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items())
+
+    async def write(self, file: CatalogueFile) -> bool:
+        """Upsert what is declared, unless this hash is written and no declared agent has vanished since.
+
+        A model that we wrote and the file no longer names is disabled; no row is deleted.
+        """
+        async with self._database.as_system("write the catalogue") as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('agentapi.catalogue', 0))")
+            if await _is_written(connection, file):
+                return False
+            for agent in file.agents:
+                await _write_agent(connection, agent)
+            await connection.execute(
+                "INSERT INTO agentapi.catalogue_files (source, sha256) VALUES ($1, $2) "
+                "ON CONFLICT (source) DO UPDATE SET sha256 = excluded.sha256, loaded_at = clock_timestamp()",
+                _SOURCE,
+                file.sha256,
+            )
+            await connection.execute("SELECT pg_notify('agentapi', '{\"kind\":\"catalogue_changed\"}')")
+        return True
+
+
+async def _is_written(connection: Connection, file: CatalogueFile) -> bool:
+    known = await connection.fetchval("SELECT sha256 FROM agentapi.catalogue_files WHERE source = $1", _SOURCE)
+    if known != file.sha256:
+        return False
+    names = [agent.name for agent in file.agents]
+    found = await connection.fetchval("SELECT count(*) FROM public.agents WHERE name = ANY($1::text[])", names)
+    return bool(found == len(names))
+
+
+async def _write_agent(connection: Connection, agent: AgentDeclaration) -> None:
+    agent_id = await connection.fetchval(
+        _UPSERT_AGENT, agent.name, agent.backend, agent.description, agent.enabled, _agent_config(agent)
+    )
+    for model in agent.models:
+        await connection.execute(
+            _UPSERT_MODEL,
+            agent_id,
+            model.name,
+            model.model_id,
+            model.provider,
+            model.display_name,
+            model.description,
+            model.enabled,
+            _model_config(model),
+        )
+    await connection.execute(
+        "UPDATE public.models SET enabled = false WHERE agent_id = $1 AND enabled AND name <> ALL($2::text[]) "
+        "AND jsonb_typeof(config) = 'object' AND config -> 'declared' = 'true'::jsonb",
+        agent_id,
+        [model.name for model in agent.models],
+    )
+
+
+def _agent_config(agent: AgentDeclaration) -> str:
+    return _json({"instructions": agent.instructions, "default_model": agent.default_model, "declared": True})
+
+
+def _model_config(model: ModelDeclaration) -> str:
+    prices = model.prices
+    figures = {"input": prices.input, "output": prices.output, "cached_input": prices.cached_input}
+    said = {
+        "context_window": model.context_window,
+        "max_output_tokens": model.max_output_tokens,
+        "prices": {
+            **{name: str(figure) for name, figure in figures.items() if figure is not None},
+            **({"source": prices.source} if prices.source else {}),
+            **({"on": prices.on.isoformat()} if prices.on else {}),
+        },
+        "declared": True,
+    }
+    return _json(said)
+
+
+def _json(said: Mapping[str, object]) -> str:
+    return json.dumps({key: value for key, value in said.items() if value is not None and value != {}})
+
+
+def _agent_row(agent_id: AgentId, rows: Sequence[Row]) -> AgentRow:
+    row = rows[0]
+    config = _object(row["config"])
+    return AgentRow(
+        id=agent_id,
+        name=row["name"],
+        backend=row["type"],
+        description=row["description"] or "",
+        enabled=row["enabled"] is not False,
+        means=_text(config.get("agent")),
+        instructions=_text(config.get("instructions")),
+        default_model=_text(config.get("default_model")),
+        models=tuple(_model_row(each) for each in rows if each["model_row_id"] is not None),
+    )
+
+
+def _model_row(row: Row) -> ModelRow:
+    config = _object(row["model_config"])
+    return ModelRow(
+        id=ModelRowId(row["model_row_id"]),
+        name=row["model_name"],
+        model_id=row["model_id"],
+        provider=row["provider"],
+        display_name=row["display_name"],
+        description=row["model_description"],
+        enabled=row["model_enabled"] is not False,
+        context_window=_count(config.get("context_window")),
+        max_output_tokens=_count(config.get("max_output_tokens")),
+        prices=_prices(config.get("prices")),
+    )
+
+
+def _prices(value: object) -> Prices:
+    said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    return Prices(
+        input=_figure(said.get("input")),
+        output=_figure(said.get("output")),
+        cached_input=_figure(said.get("cached_input")),
+        source=_text(said.get("source")),
+        on=_day(said.get("on")),
+    )
+
+
+def _object(text: str | None) -> dict[str, object]:
+    value: object = json.loads(text, parse_float=Decimal) if text is not None else None
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _figure(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        return None
+    try:
+        figure = Decimal(value)
+    except InvalidOperation:
+        return None
+    return figure if figure.is_finite() and figure >= 0 else None
+
+
+def _day(value: object) -> date | None:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,142 @@
+"""Builders of catalogues, and their ports in memory, for tests of what the core makes of them."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from agentapi_mcp.core.events import BackendEvent, Finished
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.ports import Capability
+from agentapi_mcp.core.records.agents import (
+    AgentDeclaration,
+    AgentRow,
+    CatalogueFile,
+    ModelDeclaration,
+    ModelRow,
+    Prices,
+)
+from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
+from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from tests.support.hosts import ManualClock
+
+ALICE = Principal(UserId(UUID(int=1)), OrgId(UUID(int=2)))
+BOB = Principal(UserId(UUID(int=3)), OrgId(UUID(int=2)))
+
+
+@dataclass
+class CheckedBackend:
+    """A backend that answers checks as told, and counts them."""
+
+    outcome: HealthCheck = field(default_factory=lambda: HealthCheck(status=HealthStatus.HEALTHY))
+    capabilities: frozenset[Capability] = frozenset({Capability.FREE_CHECK})
+    checks: int = 0
+    closed: bool = False
+
+    async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent, None]:
+        """Say nothing."""
+        del turn
+        yield Finished()
+
+    async def check(self) -> HealthCheck:
+        """Count, and answer as told."""
+        self.checks += 1
+        return self.outcome
+
+    async def models(self) -> tuple[OfferedModel, ...]:
+        """Offer none."""
+        return ()
+
+    async def aclose(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+@dataclass
+class MemoryCatalogue:
+    """The rows of a catalogue in memory."""
+
+    rows: tuple[AgentRow, ...] = ()
+    loads: int = 0
+    written: list[CatalogueFile] = field(default_factory=list[CatalogueFile])
+
+    async def load(self) -> tuple[AgentRow, ...]:
+        """Count, and return the rows."""
+        self.loads += 1
+        return self.rows
+
+    async def write(self, file: CatalogueFile) -> bool:
+        """Remember it."""
+        self.written.append(file)
+        return True
+
+
+class MemoryHealth:
+    """The health of agents in memory, by the same rules as in Postgres."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.known: dict[AgentId, AgentHealth] = {}
+        self.turns: dict[str, AgentTraffic] = {}
+
+    async def all_(self) -> Mapping[AgentId, AgentHealth]:
+        """Tell what is known."""
+        return dict(self.known)
+
+    async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
+        """Count failures in a row."""
+        before = self.known.get(agent_id, AgentHealth())
+        failures = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1}.get(
+            check.status, before.consecutive_failures + 1
+        )
+        status = HealthStatus.HEALTHY if failures == 0 else HealthStatus.DEGRADED
+        self.known[agent_id] = AgentHealth(
+            status=HealthStatus.UNHEALTHY if failures >= 3 else status,
+            checked_at=self.clock.now(),
+            last_error=check.error,
+            consecutive_failures=failures,
+        )
+        return self.known[agent_id]
+
+    async def traffic(self) -> Mapping[str, AgentTraffic]:
+        """Tell what was put in."""
+        return dict(self.turns)
+
+
+def declared(name: str, *models: str, backend: str = "openai") -> AgentDeclaration:
+    """Declare an agent whose models have the provider's id `vendor/NAME`."""
+    declarations = tuple(
+        ModelDeclaration(name=model, model_id=f"vendor/{model}", provider="vendor") for model in models
+    )
+    return AgentDeclaration(name=name, backend=backend, models=declarations)
+
+
+def agent_row(name: str, *models: ModelRow) -> AgentRow:
+    """Make a row of `agents`."""
+    return AgentRow(
+        id=AgentId(uuid4()),
+        name=name,
+        backend="custom",
+        description=f"The agent {name}.",
+        enabled=True,
+        means=None,
+        instructions=None,
+        default_model=None,
+        models=models,
+    )
+
+
+def model_row(name: str, *, enabled: bool = True, context_window: int | None = None) -> ModelRow:
+    """Make a row of `models`."""
+    return ModelRow(
+        id=ModelRowId(uuid4()),
+        name=name,
+        model_id=f"vendor/{name}",
+        provider="vendor",
+        display_name=None,
+        description=None,
+        enabled=enabled,
+        context_window=context_window,
+        max_output_tokens=None,
+        prices=Prices(),
+    )
