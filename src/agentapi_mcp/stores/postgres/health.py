@@ -1,0 +1,111 @@
+"""What was measured of the agents, in `agent_health` and in the turns themselves."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import LiteralString
+
+from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
+from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.stores.postgres.database import Database, Row
+
+_LONGEST_ERROR = 500
+
+# One statement, so that processes that measure at the same time lose no failure; an agent gone by now gives no row.
+_RECORD: LiteralString = """
+INSERT INTO public.agent_health AS h (agent_id, status, last_check, last_error, consecutive_failures)
+SELECT a.id, CASE WHEN $2::text = 'healthy' THEN 'healthy' ELSE 'degraded' END, clock_timestamp(), $3::text,
+       CASE WHEN $2::text = 'healthy' THEN 0 ELSE 1 END
+  FROM public.agents a
+ WHERE a.id = $1
+ON CONFLICT (agent_id) DO UPDATE
+   SET consecutive_failures = CASE $2::text
+           WHEN 'healthy' THEN 0 WHEN 'degraded' THEN 1 ELSE coalesce(h.consecutive_failures, 0) + 1 END,
+       status = CASE WHEN $2::text = 'unhealthy' AND coalesce(h.consecutive_failures, 0) + 1 >= 3 THEN 'unhealthy'
+                     ELSE excluded.status END,
+       last_check = excluded.last_check,
+       last_error = excluded.last_error
+RETURNING h.agent_id, h.status, h.last_check, h.last_error, h.consecutive_failures
+"""
+
+# The index (agent_name, created_at) serves both laterals, however many turns there are.
+_TRAFFIC: LiteralString = """
+SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, answered.latency_p95, answered.cost_p50
+  FROM public.agents a
+  CROSS JOIN LATERAL (
+       SELECT count(*) AS turns,
+              percentile_disc(0.5) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p50,
+              percentile_disc(0.95) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p95,
+              percentile_disc(0.5) WITHIN GROUP (ORDER BY t.cost_usd) AS cost_p50
+         FROM (SELECT latency_ms, cost_usd
+                 FROM agentapi.turns
+                WHERE agent_name = a.name AND status = 'completed' AND created_at > now() - interval '7 days'
+                ORDER BY created_at DESC
+                LIMIT 200) t
+  ) answered
+  CROSS JOIN LATERAL (
+       SELECT count(*) AS turns
+         FROM (SELECT 1
+                 FROM agentapi.turns
+                WHERE agent_name = a.name AND status = 'failed' AND created_at > now() - interval '7 days'
+                ORDER BY created_at DESC
+                LIMIT 200) t
+  ) failed
+"""
+
+
+class PostgresHealth:
+    """Health that all processes on one database share."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all_(self) -> Mapping[AgentId, AgentHealth]:
+        """Read what is known; a row that nobody has checked is unknown, whatever it was seeded with."""
+        async with self._database.as_system("read the agents' health") as connection:
+            rows = await connection.fetch(
+                "SELECT agent_id, status, last_check, last_error, consecutive_failures FROM public.agent_health"
+            )
+        return {AgentId(row["agent_id"]): _health(row) for row in rows}
+
+    async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
+        """Count failures in a row: one degrades, three make unhealthy, one success heals."""
+        error = None if check.status is HealthStatus.HEALTHY else _storable(check.error)
+        async with self._database.as_system("record an agent's health") as connection:
+            row = await connection.fetchrow(_RECORD, agent_id, check.status.value, error)
+        return _health(row) if row is not None else AgentHealth()
+
+    async def traffic(self) -> Mapping[str, AgentTraffic]:
+        """Summarise each agent's last 200 completed turns of the last seven days, and count the failed ones."""
+        async with self._database.as_system("summarise the agents' traffic") as connection:
+            rows = await connection.fetch(_TRAFFIC)
+        return {row["name"]: _traffic(row) for row in rows if row["turns"] or row["failures"]}
+
+
+def _health(row: Row) -> AgentHealth:
+    if row["last_check"] is None:
+        return AgentHealth()
+    known = row["status"] in {HealthStatus.HEALTHY, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY}
+    return AgentHealth(
+        status=HealthStatus(row["status"]) if known else HealthStatus.UNKNOWN,
+        checked_at=row["last_check"],
+        last_error=row["last_error"],
+        consecutive_failures=row["consecutive_failures"] or 0,
+    )
+
+
+def _traffic(row: Row) -> AgentTraffic:
+    return AgentTraffic(
+        turns=row["turns"],
+        failures=row["failures"],
+        latency_p50=_milliseconds(row["latency_p50"]),
+        latency_p95=_milliseconds(row["latency_p95"]),
+        cost_p50_usd=row["cost_p50"],
+    )
+
+
+def _milliseconds(count: int | None) -> timedelta | None:
+    return None if count is None else timedelta(milliseconds=count)
+
+
+def _storable(error: str | None) -> str | None:
+    return None if error is None else error.replace("\x00", "")[:_LONGEST_ERROR]
