@@ -1,0 +1,242 @@
+"""Which agents and models there are, and which of them answers a turn."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
+from agentapi_mcp.core.errors import BackendError, BackendFault, InvalidRequestError, NotFoundError
+from agentapi_mcp.core.health import Health
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.ports import Backend
+from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView, ModelRow, ModelView, Prices
+from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.core.views import agent_view, model_views
+
+LARGEST_PAGE = 500
+
+_LONGEST_QUERY = 500
+_LONGEST_SHOWN = 60
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Who answers a turn: the agent by its row's name, the backend that reaches it, and the model, if it has any."""
+
+    agent_id: AgentId
+    agent: str
+    declaration: AgentDeclaration
+    backend: Backend
+    instructions: str | None
+    model: ModelRow | None
+
+    @property
+    def model_row_id(self) -> ModelRowId | None:
+        """The row of the model."""
+        return self.model.id if self.model else None
+
+    @property
+    def context_window(self) -> int | None:
+        """How many tokens the model can see, None when unknown."""
+        return self.model.context_window if self.model else None
+
+    @property
+    def prices(self) -> Prices:
+        """What the model costs, as far as it is known."""
+        return self.model.prices if self.model else Prices()
+
+
+class Agents:
+    """The use cases of the catalogue."""
+
+    def __init__(self, catalogue: Catalogue, health: Health) -> None:
+        self._catalogue = catalogue
+        self._health = health
+
+    async def refresh(self) -> None:
+        """Look up agents and models now."""
+        await self._catalogue.refresh()
+
+    async def list_(
+        self, principal: Principal, *, query: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page[AgentView]:
+        """Page through all agents by name, with what they lack and how they are; `query` searches models too."""
+        require(principal, Action.READ)
+        wanted = _needle(query)
+        entries = [entry for entry in await self._catalogue.entries() if _matches_agent(entry, wanted)]
+        scope = json.dumps(["agents", wanted])
+        after = decode_cursor(cursor, scope, principal) if cursor is not None else None
+        rest = [entry for entry in entries if after is None or (entry.name,) > after]
+        page = rest[: _page_size(limit)]
+        measured = await self._health.measure(page)
+        items = tuple(agent_view(entry, measured) for entry in page)
+        more = len(rest) > len(page)
+        return Page(items, encode_cursor(scope, principal, [page[-1].name]) if more else None)
+
+    async def get(self, principal: Principal, name: str) -> AgentView:
+        """Show one agent.
+
+        Raises:
+            NotFoundError: there is none of this name; the message names those that exist.
+        """
+        require(principal, Action.READ)
+        entry = _find_agent(await self._catalogue.entries(), name)
+        return agent_view(entry, await self._health.measure([entry]))
+
+    async def models(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None = None,
+        query: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> Page[ModelView]:
+        """Page through the models of all agents, or of one, by agent and name."""
+        require(principal, Action.READ)
+        wanted = _needle(query)
+        entries = await self._catalogue.entries()
+        chosen = entries if agent is None else [_find_agent(entries, agent)]
+        models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
+        scope = json.dumps(["models", agent, wanted])
+        after = decode_cursor(cursor, scope, principal) if cursor is not None else None
+        rest = [model for model in models if after is None or (model.agent, model.name) > after]
+        page = rest[: _page_size(limit)]
+        more = len(rest) > len(page)
+        return Page(tuple(page), encode_cursor(scope, principal, [page[-1].agent, page[-1].name]) if more else None)
+
+    async def resolve(
+        self,
+        *,
+        agent: str | None = None,
+        model: str | None = None,
+        default_agent: str | None = None,
+        default_model: str | None = None,
+    ) -> Choice:
+        """Decide who answers; the defaults are taken where the caller names nothing, a model of another agent is not.
+
+        Raises:
+            NotFoundError: there is no such agent or model.
+            InvalidRequestError: it is disabled, or the model is another agent's.
+            BackendError: the agent lacks something; the message says what.
+        """
+        entries = await self._catalogue.entries()
+        entry = _find_agent(entries, agent) if agent is not None else self._default(entries, model, default_agent)
+        backend, declaration = _usable(entries, entry)
+        return Choice(
+            agent_id=entry.row.id,
+            agent=entry.name,
+            declaration=declaration,
+            backend=backend,
+            instructions=entry.row.instructions,
+            model=_choose_model(entries, entry, model, default_model),
+        )
+
+    def _default(
+        self, entries: Sequence[CatalogueEntry], model: str | None, default_agent: str | None
+    ) -> CatalogueEntry:
+        """Take the given default, else the first usable agent; a caller who names but a model gets an agent of it."""
+        ranked = sorted(entries, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
+        if default_agent is not None:
+            ranked = [_find_agent(entries, default_agent), *ranked]
+        if not ranked:
+            raise NotFoundError("There is no agent yet; declare one in agentapi.toml.")
+        if model is None:
+            return ranked[0]
+        return next((entry for entry in ranked if entry.find_model(model) is not None), ranked[0])
+
+
+def _usable(entries: Sequence[CatalogueEntry], entry: CatalogueEntry) -> tuple[Backend, AgentDeclaration]:
+    others = [one.name for one in entries if one.usable]
+    instead = f"Agents that can be used now: {_listed(others)}."
+    if not entry.row.enabled:
+        raise InvalidRequestError(f"The agent {entry.name} is disabled; the operator can enable it. {instead}")
+    if entry.backend is None or entry.declaration is None:
+        raise BackendError(
+            BackendFault.BACKEND_MISSING,
+            f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used. {instead}",
+        )
+    return entry.backend, entry.declaration
+
+
+def _choose_model(
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model: str | None, default_model: str | None
+) -> ModelRow | None:
+    if model is not None:
+        return _enabled(entry, _named_model(entries, entry, model))
+    given = entry.find_model(default_model) if default_model is not None else None
+    chosen = given or entry.default_model()
+    if chosen is None and entry.default_model_name is not None:
+        raise NotFoundError(
+            f"The default model of the agent {entry.name} is not in its list; name one of: {_model_names(entry)}."
+        )
+    return _enabled(entry, chosen) if chosen else None
+
+
+def _enabled(entry: CatalogueEntry, model: ModelRow) -> ModelRow:
+    if model.enabled:
+        return model
+    raise InvalidRequestError(
+        f"The model {model.name} of the agent {entry.name} is disabled; take one of: {_model_names(entry)}."
+    )
+
+
+def _named_model(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model: str) -> ModelRow:
+    found = entry.find_model(model)
+    if found is not None:
+        return found
+    owners = [other.name for other in entries if other.find_model(model) is not None]
+    if owners:
+        raise InvalidRequestError(
+            f"The model {_shown(model)} belongs to the agent {_listed(owners)}, not to {entry.name}; "
+            f"name that agent, or a model of {entry.name}: {_model_names(entry)}."
+        )
+    known = {name: None for one in entry.row.models if one.enabled for name in (one.name, one.model_id)}
+    near = get_close_matches(model[:_LONGEST_SHOWN], known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {_model_names(entry)}."
+    raise NotFoundError(f"The agent {entry.name} has no model {_shown(model)}; {hint}")
+
+
+def _find_agent(entries: Sequence[CatalogueEntry], name: str) -> CatalogueEntry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    raise NotFoundError(f"There is no agent {_shown(name)}; there are: {_listed([one.name for one in entries])}.")
+
+
+def _model_names(entry: CatalogueEntry) -> str:
+    return _listed(sorted(model.name for model in entry.row.models if model.enabled))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more or "none"
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
+
+
+def _needle(query: str | None) -> str:
+    if query is not None and len(query) > _LONGEST_QUERY:
+        raise InvalidRequestError(f"The query is too long; use at most {_LONGEST_QUERY} characters.")
+    return (query or "").strip().casefold()
+
+
+def _page_size(limit: int) -> int:
+    if not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidRequestError(f"The limit must be between 1 and {LARGEST_PAGE}.")
+    return limit
+
+
+def _matches_agent(entry: CatalogueEntry, wanted: str) -> bool:
+    texts = [entry.name, entry.row.description, *(f"{one.name}\n{one.model_id}" for one in entry.row.models)]
+    return any(wanted in text.casefold() for text in texts)
+
+
+def _matches_model(model: ModelView, wanted: str) -> bool:
+    return any(wanted in text.casefold() for text in (model.name, model.model_id, model.description or ""))

@@ -1,0 +1,172 @@
+"""The catalogue of one process: what the rows say, what the operator's file allows, and the backends made of it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.ports import Backend, CatalogueStore, Clock
+from agentapi_mcp.core.records.agents import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
+
+Build = Callable[[AgentDeclaration], Backend]
+
+_SHORTEST_SECRET = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueEntry:
+    """A row with the declaration that it stands for; `backend` is None exactly when something is `missing`.
+
+    Rows are data and the operator's file is trust: how an agent is reached comes from the declaration alone.
+    """
+
+    row: AgentRow
+    declaration: AgentDeclaration | None
+    backend: Backend | None
+    missing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The name that callers use."""
+        return self.row.name
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that is meant, whether it can be had or not."""
+        return self.declaration.backend if self.declaration else self.row.backend
+
+    @property
+    def usable(self) -> bool:
+        """Whether a turn may be given to it."""
+        return self.row.enabled and self.backend is not None
+
+    @property
+    def default_model_name(self) -> str | None:
+        """The row's default, or the declared one."""
+        return self.row.default_model or (self.declaration.default_model if self.declaration else None)
+
+    def default_model(self) -> ModelRow | None:
+        """Find the model of a caller who names none: the default, or else the first enabled one in the file's order."""
+        name = self.default_model_name
+        if name is not None:
+            return self.find_model(name)
+        declared = [model.name for model in self.declaration.models] if self.declaration else []
+        enabled = [model for model in self.row.models if model.enabled]
+        order = {name: index for index, name in enumerate(declared)}
+        return min(enabled, key=lambda model: (order.get(model.name, len(order)), model.name), default=None)
+
+    def find_model(self, name: str) -> ModelRow | None:
+        """Find a model by its name, or by the provider's own id."""
+        by_name = [model for model in self.row.models if model.name == name]
+        by_id = [model for model in self.row.models if model.model_id == name]
+        return next(iter([*by_name, *by_id]), None)
+
+
+class Catalogue:
+    """Agents and models as they are now; looked up again when 30 s have passed or when told to."""
+
+    def __init__(
+        self,
+        *,
+        store: CatalogueStore,
+        file: CatalogueFile,
+        build: Build,
+        clock: Clock,
+        lifetime: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._store = store
+        self._file = file
+        self._declared = {agent.name: agent for agent in file.agents}
+        self._build = build
+        self._clock = clock
+        self._lifetime = lifetime
+        self._loading = asyncio.Lock()
+        self._rows: tuple[AgentRow, ...] | None = None
+        self._loaded_at = 0.0
+        self._built: dict[str, Backend | str] = {}
+
+    async def publish(self) -> bool:
+        """Write what the operator's file declares, when it says something new, and look again."""
+        written = await self._store.write(self._file)
+        await self.refresh()
+        return written
+
+    async def refresh(self) -> None:
+        """Read the rows now."""
+        async with self._loading:
+            await self._load()
+
+    async def entries(self) -> tuple[CatalogueEntry, ...]:
+        """List every agent, usable or not, by name."""
+        async with self._loading:
+            if self._rows is None or self._clock.monotonic() - self._loaded_at >= self._lifetime.total_seconds():
+                rows = await self._load()
+            else:
+                rows = self._rows
+        return tuple(sorted((self._entry(row) for row in rows), key=lambda entry: entry.name))
+
+    def order(self, entry: CatalogueEntry) -> tuple[bool, int, str]:
+        """Rank for the choice of a default: as the file declares them, `guide` last of all."""
+        names = list(self._declared)
+        place = names.index(entry.name) if entry.name in self._declared else len(names)
+        return entry.backend_name == "guide", place, entry.name
+
+    async def aclose(self) -> None:
+        """Close the backends that were made."""
+        built, self._built = self._built, {}
+        async with AsyncExitStack() as closing:  # so that one that fails keeps no other open
+            for backend in built.values():
+                if not isinstance(backend, str):
+                    closing.push_async_callback(backend.aclose)
+
+    async def _load(self) -> tuple[AgentRow, ...]:
+        self._rows = await self._store.load()
+        self._loaded_at = self._clock.monotonic()
+        return self._rows
+
+    def _entry(self, row: AgentRow) -> CatalogueEntry:
+        declaration = self._declared.get(row.name) or self._declared.get(row.means or "")
+        if declaration is None:
+            return CatalogueEntry(
+                row=row,
+                declaration=None,
+                backend=None,
+                missing=(f"{row.name} is not declared in the configuration file",),
+            )
+        if declaration.missing:
+            return CatalogueEntry(row=row, declaration=declaration, backend=None, missing=declaration.missing)
+        built = self._backend(declaration)
+        if isinstance(built, str):
+            return CatalogueEntry(row=row, declaration=declaration, backend=None, missing=(built,))
+        return CatalogueEntry(row=row, declaration=declaration, backend=built, missing=())
+
+    def _backend(self, declaration: AgentDeclaration) -> Backend | str:
+        """Make the backend once; what the operator got wrong is remembered in words, and fails no listing."""
+        if declaration.name not in self._built:
+            try:
+                self._built[declaration.name] = self._build(declaration)
+            except AgentApiError as exc:
+                self._built[declaration.name] = _without_values(str(exc), dict(declaration.options))
+        return self._built[declaration.name]
+
+
+def _without_values(message: str, options: object) -> str:
+    for value in sorted(_strings(options), key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET:
+            message = message.replace(value, "…")
+    return message.rstrip(".")
+
+
+def _strings(value: object) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for item in cast("dict[str, object]", value).values() for text in _strings(item)]
+        case list():
+            return [text for item in cast("list[object]", value) for text in _strings(item)]
+        case _:
+            return []

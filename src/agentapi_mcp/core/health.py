@@ -1,0 +1,183 @@
+"""Whether the server and its agents are well: real traffic counts, and a free check on demand."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.errors import AgentApiError, BackendFault, NotFoundError, StoreError
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.ports import Backend, Capability, Clock, HealthStore
+from agentapi_mcp.core.records.agents import AgentView
+from agentapi_mcp.core.records.health import AgentHealth, HealthCheck, HealthStatus
+from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.core.views import Measured, agent_view
+
+_log = logging.getLogger(__name__)
+
+CHECK_INTERVAL = timedelta(seconds=60)
+
+# What says nothing of the agent: the request was wrong, or somebody ended it.
+_NOT_THE_AGENTS_FAULT = frozenset(
+    {
+        BackendFault.BAD_REQUEST,
+        BackendFault.CONTEXT_LENGTH,
+        BackendFault.CONTENT_POLICY,
+        BackendFault.NOT_FOUND,
+        BackendFault.CANCELLED,
+        BackendFault.NEEDS_INPUT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the server; `probe` asks it something real, None where there is nothing to ask."""
+
+    name: str
+    detail: str
+    probe: Callable[[], Awaitable[object]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHealth:
+    """How a part of the server is, and how long it took to answer."""
+
+    name: str
+    status: HealthStatus
+    detail: str
+    latency: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The server's parts and its agents."""
+
+    parts: tuple[PartHealth, ...]
+    agents: tuple[AgentView, ...]
+
+
+def check_of_turn(fault: BackendFault | None, *, message: str = "", latency: timedelta | None = None) -> HealthCheck:
+    """Say what a turn's end tells of its agent; `fault` None is an answer, UNKNOWN tells nothing."""
+    if fault is None:
+        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+    if fault in _NOT_THE_AGENTS_FAULT:
+        return HealthCheck(status=HealthStatus.UNKNOWN)
+    return HealthCheck(status=HealthStatus.UNHEALTHY, error=message or str(fault), latency=latency)
+
+
+class Health:
+    """Measures agents at most every minute each, whichever process on this database asks."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        store: HealthStore,
+        clock: Clock,
+        parts: Sequence[Part] = (),
+        deadline: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._clock = clock
+        self._parts = tuple(parts)
+        self._deadline = deadline
+        self._measuring = asyncio.Lock()
+        self._tried: dict[AgentId, datetime] = {}
+
+    async def report(self, principal: Principal, agent: str | None = None) -> HealthReport:
+        """Measure the parts and the agents, or one agent; a database that is down is in the report.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        require(principal, Action.READ)
+        parts = await self._probe_all()
+        try:
+            entries = await self._catalogue.entries()
+            wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
+            if agent is not None and not wanted:
+                raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")
+            measured = await self.measure(wanted)
+        except StoreError:
+            return HealthReport(parts, ())
+        return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
+
+    async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
+        """Count real traffic; never fails the turn that it is told of."""
+        if outcome.status in {HealthStatus.UNKNOWN, HealthStatus.NOT_CONFIGURED}:
+            return
+        try:
+            await self._store.record(agent_id, outcome)
+        except StoreError:
+            _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
+
+    async def measure(self, entries: Sequence[CatalogueEntry]) -> Measured:
+        """Check those of the agents whose check is free and due, then tell what is known of all."""
+        health = await self._store.all_()
+        if self._due(entries, health):
+            async with self._measuring:  # who waited here finds the other's measurements
+                await self._check_all(self._due(entries, await self._store.all_()))
+                health = await self._store.all_()
+        return Measured(health, await self._store.traffic())
+
+    def _due(
+        self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth]
+    ) -> list[tuple[CatalogueEntry, Backend]]:
+        return [
+            (entry, entry.backend)
+            for entry in entries
+            if entry.row.enabled
+            and entry.backend is not None
+            and Capability.FREE_CHECK in entry.backend.capabilities
+            and self._is_old(health.get(entry.row.id, AgentHealth()).checked_at)
+            and self._is_old(self._tried.get(entry.row.id))
+        ]
+
+    def _is_old(self, moment: datetime | None) -> bool:
+        return moment is None or abs(self._clock.now() - moment) >= CHECK_INTERVAL
+
+    async def _check_all(self, due: Sequence[tuple[CatalogueEntry, Backend]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            checks = [group.create_task(self._check(entry, backend)) for entry, backend in due]
+        for (entry, _), check in zip(due, checks, strict=True):
+            self._tried[entry.row.id] = self._clock.now()
+            await self.observe(entry.row.id, check.result())
+
+    async def _check(self, entry: CatalogueEntry, backend: Backend) -> HealthCheck:
+        try:
+            async with asyncio.timeout(self._deadline.total_seconds()):
+                return await backend.check()
+        except TimeoutError:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check got no answer in time.")
+        except AgentApiError as exc:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(exc))
+        except Exception as exc:  # noqa: BLE001  # a backend's bug fails no report
+            _log.warning("agent_check_failed", extra={"agent": entry.name, "kind": type(exc).__name__})
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check failed; the server's log names it.")
+
+    async def _probe_all(self) -> tuple[PartHealth, ...]:
+        async with asyncio.TaskGroup() as group:
+            probes = [group.create_task(self._probe(part)) for part in self._parts]
+        return tuple(probe.result() for probe in probes)
+
+    async def _probe(self, part: Part) -> PartHealth:
+        if part.probe is None:
+            return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail)
+        begun = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline.total_seconds()):
+                await part.probe()
+        except TimeoutError:
+            return _unwell(part, "it got no answer in time")
+        except AgentApiError as exc:
+            return _unwell(part, str(exc))
+        latency = timedelta(seconds=self._clock.monotonic() - begun)
+        return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail, latency=latency)
+
+
+def _unwell(part: Part, reason: str) -> PartHealth:
+    return PartHealth(name=part.name, status=HealthStatus.UNHEALTHY, detail=f"{part.detail}: {reason}")
