@@ -1,9 +1,11 @@
 """Health in Postgres: failures in a row, and what the turns themselves tell."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
 from agentapi_mcp.core.records.ids import AgentId
 from agentapi_mcp.stores.postgres.database import Connection, Database
-from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.health import TRAFFIC, PostgresHealth
 
 WELL = HealthCheck(status=HealthStatus.HEALTHY)
 DOWN = HealthCheck(status=HealthStatus.UNHEALTHY, error="no answer")
@@ -133,6 +135,7 @@ async def test_traffic_is_the_last_200_answers_of_seven_days(database: Database)
     async with database.as_system("add turns") as connection:
         await add_turns(connection, "droid", "completed", 300)
         await add_turns(connection, "droid", "failed", 3)
+        await add_turns(connection, "droid", "failed", 5, age=timedelta(minutes=5))
         await add_turns(connection, "droid", "cancelled", 9)
         await add_turns(connection, "quiet", "completed", 5, age=timedelta(days=8))
         await add_turns(connection, "broken", "failed", 2)
@@ -146,6 +149,23 @@ async def test_traffic_is_the_last_200_answers_of_seven_days(database: Database)
         ),
         "broken": AgentTraffic(turns=0, failures=2),
     }
+
+
+def _rows_read(node: dict[str, Any]) -> Iterator[float]:
+    yield node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    for child in node.get("Plans", []):
+        yield from _rows_read(child)
+
+
+async def test_summing_up_many_turns_reads_few_of_them(database: Database) -> None:
+    await add_agent(database, "droid")
+    async with database.as_system("add turns") as connection:
+        await add_turns(connection, "droid", "completed", 20_000)
+        await connection.execute("SET LOCAL role NONE")
+        await connection.execute("ANALYZE agentapi.turns")
+        await connection.execute("SET LOCAL role agentapi_system")
+        plan = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) " + TRAFFIC)
+    assert max(_rows_read(json.loads(plan)[0]["Plan"])) <= 300
 
 
 async def test_a_cost_that_nobody_told_is_unknown(database: Database) -> None:

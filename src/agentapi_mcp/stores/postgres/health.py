@@ -27,16 +27,17 @@ ON CONFLICT (agent_id) DO UPDATE
 RETURNING h.agent_id, h.status, h.last_check, h.last_error, h.consecutive_failures
 """
 
-# The index (agent_name, created_at) serves both laterals, however many turns there are.
-_TRAFFIC: LiteralString = """
+# The index (agent_name, created_at) serves both laterals; failures count as far back as the answers reach, so that
+# an agent which seldom fails costs no scan of its whole week.
+TRAFFIC: LiteralString = """
 SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, answered.latency_p95, answered.cost_p50
   FROM public.agents a
   CROSS JOIN LATERAL (
-       SELECT count(*) AS turns,
+       SELECT count(*) AS turns, min(t.created_at) AS since,
               percentile_disc(0.5) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p50,
               percentile_disc(0.95) WITHIN GROUP (ORDER BY t.latency_ms) AS latency_p95,
               percentile_disc(0.5) WITHIN GROUP (ORDER BY t.cost_usd) AS cost_p50
-         FROM (SELECT latency_ms, cost_usd
+         FROM (SELECT latency_ms, cost_usd, created_at
                  FROM agentapi.turns
                 WHERE agent_name = a.name AND status = 'completed' AND created_at > now() - interval '7 days'
                 ORDER BY created_at DESC
@@ -46,8 +47,8 @@ SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, a
        SELECT count(*) AS turns
          FROM (SELECT 1
                  FROM agentapi.turns
-                WHERE agent_name = a.name AND status = 'failed' AND created_at > now() - interval '7 days'
-                ORDER BY created_at DESC
+                WHERE agent_name = a.name AND status = 'failed'
+                  AND created_at > coalesce(answered.since, now() - interval '7 days')
                 LIMIT 200) t
   ) failed
 """
@@ -75,9 +76,9 @@ class PostgresHealth:
         return _health(row) if row is not None else AgentHealth()
 
     async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise each agent's last 200 completed turns of the last seven days, and count the failed ones."""
+        """Summarise each agent's last 200 answers of seven days, and count the failures among them."""
         async with self._database.as_system("summarise the agents' traffic") as connection:
-            rows = await connection.fetch(_TRAFFIC)
+            rows = await connection.fetch(TRAFFIC)
         return {row["name"]: _traffic(row) for row in rows if row["turns"] or row["failures"]}
 
 
