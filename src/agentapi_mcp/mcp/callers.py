@@ -1,0 +1,74 @@
+"""Who is asking: the services, the principal, and the MCP client that is recorded once."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.services import Gate, Services
+from agentapi_mcp.mcp.texts import clean
+
+Context = ServerRequestContext[Any, Any]
+
+_log = logging.getLogger(__name__)
+_MAX_NAME = 100
+_MAX_REMEMBERED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request, and what they may use."""
+
+    services: Services
+    principal: Principal
+
+
+def client_name(context: Context) -> str | None:
+    """Return the name that the client gave itself."""
+    params = context.session.client_params
+    return None if params is None else params.client_info.name
+
+
+class Callers:
+    """Finds out who sends a request; over stdio it is the local user."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._recorded: set[tuple[Principal, str, str, str]] = set()
+
+    async def identify(self, context: Context) -> Caller:
+        """Wait for the stores, and tell who asks.
+
+        Raises:
+            StoreUnavailableError: the stores do not come up; the message says why.
+        """
+        services = await self._gate.services()
+        caller = Caller(services, services.principal)
+        await self._record(context, caller)
+        return caller
+
+    async def _record(self, context: Context, caller: Caller) -> None:
+        """Keep which client is here, once; a failure is logged and breaks nothing."""
+        params = context.session.client_params
+        name = _brief(params.client_info.name) if params else "unknown"
+        version = _brief(params.client_info.version) if params else ""
+        client = (caller.principal, name, version, context.protocol_version)
+        if client in self._recorded:
+            return
+        if len(self._recorded) >= _MAX_REMEMBERED:
+            self._recorded.clear()
+        self._recorded.add(client)
+        state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
+        try:
+            await caller.services.profiles.record_client(caller.principal, f"{caller.principal.user_id}/{name}", state)
+        except AgentApiError as exc:
+            _log.warning("mcp_client_not_recorded", extra={"client": name, "code": exc.code})
+        except Exception:  # noqa: BLE001  # a client that is not recorded is no reason to refuse its call
+            _log.exception("mcp_client_not_recorded", extra={"client": name})
+
+
+def _brief(text: str) -> str:
+    return "".join(character for character in clean(text) if character.isprintable())[:_MAX_NAME] or "unknown"

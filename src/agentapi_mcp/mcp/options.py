@@ -1,0 +1,34 @@
+"""What the edge may be told from outside."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McpOptions:
+    """How the edge behaves; `default_wait` None lets it depend on the client (docs/clients.md).
+
+    `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
+    """
+
+    version: str = "0.1.0"
+    default_wait: timedelta | None = None
+    update_every: timedelta = timedelta(seconds=0.5)
+    max_listeners: int = 100
+    max_watched: int = 200
+
+
+# Clients that are known to give up on a tool call after 30 seconds, by a word in the name that they send.
+_GIVES_UP_AT_30 = ("opencode",)
+_USUAL = timedelta(seconds=45)
+_SHORT = timedelta(seconds=25)
+
+LONGEST_WAIT = timedelta(seconds=240)
+
+
+def default_wait(options: McpOptions, client_name: str | None) -> timedelta:
+    """Return how long to wait for an answer when the call does not say."""
+    if options.default_wait is not None:
+        return options.default_wait
+    name = (client_name or "").lower()
+    return _SHORT if any(word in name for word in _GIVES_UP_AT_30) else _USUAL

@@ -1,0 +1,33 @@
+"""Progress of a running answer, for those who gave a token."""
+
+from collections.abc import Awaitable, Callable
+
+from agentapi_mcp.core.turns import Progress
+from agentapi_mcp.mcp.callers import Context
+from agentapi_mcp.mcp.texts import clean
+
+_LEAST_STEP = 0.001
+
+
+def reporter(context: Context) -> Callable[[Progress], Awaitable[None]] | None:
+    """Return what tells the client of progress, None when it did not ask.
+
+    The protocol wants a value that grows each time, also while the agent is silent: it is the seconds since the start.
+    """
+    if context.meta is None or context.meta.get("progress_token") is None:
+        return None
+    told = 0.0
+
+    async def report(progress: Progress) -> None:
+        nonlocal told
+        told = max(progress.elapsed.total_seconds(), told + _LEAST_STEP)
+        await context.session.report_progress(round(told, 3), message=describe(progress))
+
+    return report
+
+
+def describe(progress: Progress) -> str:
+    """Say how far the answer is: what the agent does, how much there is, and its end."""
+    doing = f"{progress.activity}, " if progress.activity else ""
+    tail = f": …{clean(progress.tail)}" if progress.tail else ""
+    return f"{doing}{progress.characters:,} characters so far{tail}"

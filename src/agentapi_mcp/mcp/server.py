@@ -1,0 +1,98 @@
+"""The MCP server, assembled from its parts on the SDK's own low-level server."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp.server.caching import CacheableMethod, CacheHint
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp_types import NotificationParams
+
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.background import Background
+from agentapi_mcp.mcp.boundary import Boundary
+from agentapi_mcp.mcp.callers import Callers
+from agentapi_mcp.mcp.cancellations import Cancellations
+from agentapi_mcp.mcp.completions import Completions
+from agentapi_mcp.mcp.list_tools import ListTools
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.prompts import get_prompt, list_prompts
+from agentapi_mcp.mcp.resources import Resources
+from agentapi_mcp.mcp.subscriptions import Subscriptions
+from agentapi_mcp.mcp.tools import Tools
+from agentapi_mcp.mcp.turn_tools import TurnTools
+
+INSTRUCTIONS = (
+    "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
+    "Every conversation is a session: pass the session_id of an answer to go on with it, today or later. "
+    "When chat answers status running, call get_turn with the turn_id instead of sending the message again. "
+    "When something fails, the answer names the next step; get_health tells what works."
+)
+
+_MINUTES_5 = CacheHint(300_000, "public")
+_CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
+    "server/discover": CacheHint(3_600_000, "public"),
+    "tools/list": _MINUTES_5,
+    "prompts/list": _MINUTES_5,
+    "resources/templates/list": _MINUTES_5,
+    "resources/list": CacheHint(0, "private"),
+    "resources/read": CacheHint(0, "private"),
+}
+
+
+class EdgeServer(Server[Background]):
+    """The SDK's server, which tells 2025-era clients that the list of resources may change."""
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        """Return what `initialize` answers."""
+        notifications = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(notifications, experimental_capabilities, extensions)
+
+
+def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
+    """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
+    callers, cancellations = Callers(gate), Cancellations()
+    tools = Tools(TurnTools(callers, cancellations, options), ListTools(callers))
+    resources = Resources(callers)
+    subscriptions = Subscriptions(callers, resources, options)
+    server = EdgeServer(
+        "agentapi-mcp",
+        title="AgentAPI",
+        version=options.version,
+        instructions=INSTRUCTIONS,
+        cache_hints=_CACHE_HINTS,
+        lifespan=_background,
+        get_tool_input_schema=tools.schema,
+        on_list_tools=tools.list_,
+        on_call_tool=tools.call,
+        on_list_resources=resources.list_,
+        on_list_resource_templates=resources.templates,
+        on_read_resource=resources.read,
+        on_subscribe_resource=subscriptions.subscribe,
+        on_unsubscribe_resource=subscriptions.unsubscribe,
+        on_subscriptions_listen=subscriptions.listen,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+        on_completion=Completions(callers).complete,
+    )
+    server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
+    server.middleware.append(Boundary(cancellations))
+    return server
+
+
+@asynccontextmanager
+async def _background(_server: Server[Background]) -> AsyncGenerator[Background]:
+    """Hold what runs beside the requests of one serving; it ends with it."""
+    async with asyncio.TaskGroup() as group:
+        background = Background(group)
+        try:
+            yield background
+        finally:
+            background.stop()

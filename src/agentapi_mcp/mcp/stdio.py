@@ -1,0 +1,85 @@
+"""Serving over stdin and stdout, where nothing but the protocol may appear."""
+
+import json
+from typing import cast
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+from mcp.server.stdio import stdio_server
+from mcp.shared._stream_protocols import WriteStream
+from mcp.shared.message import SessionMessage
+from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from agentapi_mcp.mcp.server import EdgeServer
+from agentapi_mcp.mcp.texts import clean
+
+Incoming = SessionMessage | Exception
+
+
+async def serve_stdio(server: EdgeServer) -> None:
+    """Serve one client until stdin ends."""
+    async with stdio_server() as (read_stream, write_stream):
+        messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
+        replies = write_stream.clone()
+
+        async def read() -> None:
+            """Pass messages on; a line that is none is answered, since its sender may wait for that."""
+            async with messages_in, replies:
+                async for item in read_stream:
+                    await _pass_on(item, messages_in, replies)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await server.run(messages, write_stream, server.create_initialization_options())
+            group.cancel_scope.cancel()
+
+
+async def _pass_on(
+    item: Incoming, messages: MemoryObjectSendStream[Incoming], replies: WriteStream[SessionMessage]
+) -> None:
+    read = reread(item) if isinstance(item, ValidationError) else item
+    if isinstance(read, JSONRPCError):
+        await replies.send(SessionMessage(read))
+    else:
+        await messages.send(read)
+
+
+def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
+    """Read a line again that the SDK could not read, or say what is wrong with it.
+
+    Halves of surrogate pairs are let through in a tool's arguments, so that the tool itself refuses them in words.
+    """
+    line = fault.errors(include_url=False)[0]["input"]
+    try:
+        content = cast("object", json.loads(line)) if isinstance(line, str) else line
+    except (ValueError, RecursionError):
+        return _fault(None, PARSE_ERROR, "This line is not JSON.")
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_python(_whole(content), by_name=False))
+    except ValidationError:
+        return _fault(_id_of(content), INVALID_REQUEST, "This is no JSON-RPC 2.0 message of the protocol.")
+
+
+def _whole(content: object, path: tuple[str, ...] = ()) -> object:
+    if path == ("params", "arguments"):
+        return content
+    if isinstance(content, str):
+        return clean(content)
+    if isinstance(content, list):
+        return [_whole(each, (*path, "")) for each in cast("list[object]", content)]
+    if isinstance(content, dict):
+        parts = cast("dict[str, object]", content)
+        return {clean(name): _whole(part, (*path, name)) for name, part in parts.items()}
+    return content
+
+
+def _id_of(content: object) -> str | int | None:
+    found = cast("dict[str, object]", content).get("id") if isinstance(content, dict) else None
+    if isinstance(found, str):
+        return clean(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _fault(request_id: str | int | None, code: int, message: str) -> JSONRPCError:
+    return JSONRPCError(jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message))
