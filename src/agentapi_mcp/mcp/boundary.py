@@ -7,8 +7,8 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 from pydantic import ValidationError
-from structlog.contextvars import bound_contextvars, get_contextvars
 
+from agentapi_mcp.core.contexts import request_id as current_request
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.mcp.callers import Context
 from agentapi_mcp.mcp.cancellations import Cancellations
@@ -27,20 +27,22 @@ class Boundary:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             self._cancellations.tell(ctx.params.get("requestId"), ctx.params.get("reason"))
-        with bound_contextvars(request_id=uuid4().hex[:12]):
-            try:
-                return await call_next(ctx)
-            except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
-                raise
-            except AgentApiError as exc:
-                raise rpc_error(exc) from exc
-            except Exception as exc:  # noqa: BLE001  # the outermost point of the edge
-                request_id = log_unexpected("request_failed", exc, what=ctx.method)
-                raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
+        token = current_request.set(uuid4().hex[:12])
+        try:
+            return await call_next(ctx)
+        except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
+            raise
+        except AgentApiError as exc:
+            raise rpc_error(exc) from exc
+        except Exception as exc:  # noqa: BLE001  # the outermost point of the edge
+            request_id = log_unexpected("request_failed", exc, what=ctx.method)
+            raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
+        finally:
+            current_request.reset(token)
 
 
 def log_unexpected(event: str, error: Exception, *, what: str) -> str:
     """Log what nobody expected, once and with its traceback; return the id under which the log has it."""
-    request_id = str(get_contextvars().get("request_id"))
+    request_id = str(current_request.get())
     _log.error(event, exc_info=error, extra={"what": what, "request_id": request_id})
     return request_id

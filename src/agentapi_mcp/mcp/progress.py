@@ -1,4 +1,4 @@
-"""Progress of a running answer, for those who gave a token."""
+"""Progress of a running answer, for clients that ask for it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,13 +9,11 @@ from agentapi_mcp.mcp.texts import clean
 _LEAST_STEP = 0.001
 
 
-def reporter(context: Context) -> Callable[[Progress], Awaitable[None]] | None:
-    """Return what tells the client of progress, None when it did not ask.
+def reporter(context: Context) -> Callable[[Progress], Awaitable[None]]:
+    """Return what tells the client of progress; the SDK drops it when the client gave no token.
 
     The protocol wants a value that grows each time, also while the agent is silent: it is the seconds since the start.
     """
-    if context.meta is None or context.meta.get("progress_token") is None:
-        return None
     told = 0.0
 
     async def report(progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """Serving over stdin and stdout, where nothing but the protocol may appear."""
 
 import json
+import sys
 from typing import cast
 
 import anyio
@@ -29,10 +30,13 @@ async def serve_stdio(server: EdgeServer) -> None:
                 async for item in read_stream:
                     await _pass_on(item, messages_in, replies)
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(read)
-            await server.run(messages, write_stream, server.create_initialization_options())
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(read)
+                await server.run(messages, write_stream, server.create_initialization_options())
+                group.cancel_scope.cancel()
+        finally:
+            sys.stdout.flush()  # a stray print goes to stderr while we serve; later it would go to the client
 
 
 async def _pass_on(
@@ -50,15 +54,22 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
 
     Halves of surrogate pairs are let through in a tool's arguments, so that the tool itself refuses them in words.
     """
-    line = fault.errors(include_url=False)[0]["input"]
     try:
-        content = cast("object", json.loads(line)) if isinstance(line, str) else line
+        content = _content_of(fault)
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_whole(content), by_name=False))
     except ValidationError:
         return _fault(_id_of(content), INVALID_REQUEST, "This is no JSON-RPC 2.0 message of the protocol.")
+
+
+def _content_of(fault: ValidationError) -> object:
+    """Return what the line says: the SDK keeps the line itself when it is not JSON, else the parts that do not fit."""
+    errors = fault.errors(include_url=False)
+    if errors[0]["type"] == "json_invalid":
+        return json.loads(str(errors[0]["input"]))
+    return next((cast("object", error["input"]) for error in errors if isinstance(error["input"], dict)), None)
 
 
 def _whole(content: object, path: tuple[str, ...] = ()) -> object:

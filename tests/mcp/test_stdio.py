@@ -1,0 +1,102 @@
+"""Serving over stdin and stdout: nothing but the protocol, every request answered, an end when stdin ends."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import agentapi_mcp
+
+PROGRAM = """
+import asyncio
+from agentapi_mcp.core.errors import StoreUnavailableError
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.mcp.stdio import serve_stdio
+
+class ClosedGate:
+    async def services(self):
+        print("a stray line")
+        raise StoreUnavailableError("The database is not up yet.")
+
+asyncio.run(serve_stdio(create_server(ClosedGate(), McpOptions())))
+"""
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    },
+}
+
+
+@dataclass
+class Served:
+    """A server in a process of its own."""
+
+    process: asyncio.subprocess.Process
+
+    async def ask(self, line: object) -> Any:  # noqa: ANN401  # whatever the server wrote
+        """Write a line, and read the next."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        text = line if isinstance(line, str) else json.dumps(line)
+        self.process.stdin.write(text.encode() + b"\n")
+        return json.loads(await self.process.stdout.readline())
+
+    async def end(self) -> tuple[bytes, bytes, int]:
+        """End its input, and return what else it wrote on stdout and stderr, and its code."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.close()
+        return await process.stdout.read(), await process.stderr.read(), await process.wait()
+
+
+@asynccontextmanager
+async def served() -> AsyncGenerator[Served]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(agentapi_mcp.__file__).parents[1])},
+    )  # fmt: skip
+    try:
+        yield Served(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_stdout_carries_the_protocol_alone_and_the_server_ends_with_stdin() -> None:
+    async with served() as server:
+        assert (await server.ask(INITIALIZE))["result"]["serverInfo"]["name"] == "agentapi-mcp"
+        answer = await server.ask(
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "list_agents", "arguments": {}}}
+        )
+        assert answer["result"]["isError"] is True
+        assert await server.end() == (b"", b"a stray line\n", 0)
+
+
+async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served() -> None:
+    async with served() as server:
+        await server.ask(INITIALIZE)
+        assert (await server.ask("this is not JSON"))["error"]["code"] == -32700
+        refused = await server.ask('{"jsonrpc": "2.0", "id": 4, "method": 5}')
+        assert (refused["id"], refused["error"]["code"]) == (4, -32600)
+        half = await server.ask(
+            '{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"chat","arguments":{"\\ud800":"\\ud800"}}}'
+        )
+        assert half["id"] == 5
+        assert "has no argument" in half["result"]["content"][0]["text"]
+        named = await server.ask('{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"\\ud800"}}')
+        assert named["error"]["code"] == -32602
+        assert (await server.ask({"jsonrpc": "2.0", "id": 7, "method": "ping"}))["id"] == 7

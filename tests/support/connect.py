@@ -1,0 +1,95 @@
+"""MCP clients of a whole program: real stores, real backends, a peer instead of a provider. Open them in the test."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+from uuid import uuid4
+
+from mcp.client.session import MessageHandlerFnT
+from mcp_types import (
+    CallToolResult,
+    EmptyResult,
+    Implementation,
+    SubscribeRequest,
+    SubscribeRequestParams,
+    TextContent,
+    UnsubscribeRequest,
+    UnsubscribeRequestParams,
+)
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import EdgeServer, create_server
+from agentapi_mcp.settings import Settings
+from mcp import Client
+from tests.support.peers.openai import OpenAIPeer
+
+Era = Literal["2025", "2026"]
+ERAS: tuple[Era, ...] = ("2025", "2026")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A server with what stands behind it; `tag` is in every message of this test and in no other."""
+
+    server: EdgeServer
+    services: Services
+    peer: OpenAIPeer
+    tag: str = field(default_factory=lambda: f"t{uuid4().hex[:10]}")
+
+
+@asynccontextmanager
+async def open_edge(home: Path, peer: OpenAIPeer, options: McpOptions | None = None) -> AsyncGenerator[Edge]:
+    """Open the program on this home, its agent `droid` speaking to the peer."""
+    settings = Settings(home=home, postgres_linger_seconds=20, abandon_grace_seconds=0, shutdown_grace_seconds=0)
+    async with peer:
+        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+        async with open_app(settings, environ) as app:
+            services = await app.gate.services()
+            yield Edge(create_server(app.gate, options or McpOptions()), services, peer)
+
+
+def connect(
+    server: EdgeServer, era: Era, *, name: str = "tests", message_handler: MessageHandlerFnT | None = None
+) -> Client:
+    """Make a client of this era; open it with `async with`."""
+    return Client(
+        server,
+        mode="legacy" if era == "2025" else "auto",
+        client_info=Implementation(name=name, version="1.0"),
+        message_handler=message_handler,
+        cache=None,
+    )
+
+
+def text_of(result: CallToolResult) -> str:
+    """Return the text part of an answer."""
+    first = result.content[0]
+    assert isinstance(first, TextContent)
+    return first.text
+
+
+def fields_of(result: CallToolResult) -> dict[str, object]:
+    """Return the structured part of an answer."""
+    assert isinstance(result.structured_content, dict), text_of(result)
+    return cast("dict[str, object]", result.structured_content)
+
+
+async def call(client: Client, tool: str, /, **arguments: object) -> CallToolResult:
+    """Call a tool."""
+    return await client.call_tool(tool, arguments)
+
+
+async def subscribe_resource(client: Client, uri: str) -> None:
+    """Subscribe as a 2025-era client does."""
+    request = SubscribeRequest(params=SubscribeRequestParams(uri=uri))
+    await client.session.send_request(request, EmptyResult)
+
+
+async def unsubscribe_resource(client: Client, uri: str) -> None:
+    """Unsubscribe as a 2025-era client does."""
+    request = UnsubscribeRequest(params=UnsubscribeRequestParams(uri=uri))
+    await client.session.send_request(request, EmptyResult)
