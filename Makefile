@@ -1,0 +1,30 @@
+# Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
+# What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
+.PHONY: help run test check lock bench clean
+PYTHON_RUN = .venv/bin/python
+TESTS ?= tests
+
+help:
+	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
+	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
+	@echo 'make check   format, lint, types, import contracts, file sizes'
+	@echo 'make lock    pin the dependencies anew (needs uv)'
+	@echo 'make clean   remove the environment'
+
+run:
+	@sh scripts/setup run
+	@exec $(PYTHON_RUN) -m agentapi_mcp chat --via-mcp $(ARGS)
+
+test:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m pytest -n 2 --dist loadgroup $(TESTS)
+
+check:
+	@sh scripts/setup dev
+	@sh scripts/check
+
+lock:
+	@sh scripts/lock
+
+clean:
+	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache
