@@ -25,15 +25,15 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.histories import LocalHistories
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
@@ -289,3 +289,29 @@ def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> Embedde
         linger=timedelta(seconds=settings.postgres_linger_seconds),
         bindir=settings.postgres_bindir,
     )
+
+
+@asynccontextmanager
+async def _owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[tuple[str, str | None]]:
+    """Give the address of the login that owns the tables, and the login that is to be granted their use."""
+    given = settings.migrate_database_url or settings.database_url
+    if given is not None:
+        yield given.get_secret_value(), None
+        return
+    embedded = EmbeddedServer(embedded_postgres(settings, environ))
+    try:
+        yield (await embedded.urls()).owner_url, APP_LOGIN
+    finally:
+        await embedded.aclose()
+
+
+async def migrate_database(settings: Settings, environ: Mapping[str, str], *, dry_run: bool) -> tuple[str, ...]:
+    """Apply what is missing and return its ids; with `dry_run` nothing is changed."""
+    async with _owner_url(settings, environ) as (url, login):
+        return await migrate(url, program=VERSION, grant_to=login, dry_run=dry_run)
+
+
+async def migration_states(settings: Settings, environ: Mapping[str, str]) -> tuple[MigrationState, ...]:
+    """List the migrations with the time each was applied."""
+    async with _owner_url(settings, environ) as (url, _):
+        return await status(url)

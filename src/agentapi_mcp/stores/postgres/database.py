@@ -160,13 +160,15 @@ class Database:
         # A pooled connection may have died with its server; nothing is done yet, so a second try is safe.
         for last in (False, True):
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            transaction = raw.transaction()
             try:
-                transaction = raw.transaction()
                 await transaction.start()
                 await raw.execute(
                     "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)", role, claims
                 )
             except BaseException as exc:
+                if raw.is_in_transaction():
+                    await transaction.rollback()
                 await self._pool.release(raw)
                 if last or not isinstance(exc, _LOST):
                     raise

@@ -1,0 +1,1 @@
+"""The command line: each command parses, opens the program, calls one use case, prints."""

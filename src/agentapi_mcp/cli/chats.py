@@ -1,0 +1,215 @@
+"""Talking to an agent from the terminal, in this process or through the real MCP server."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import click
+
+from agentapi_mcp.cli.outputs import FAILED, note, print_json, say
+from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
+from agentapi_mcp.core.events import TextDelta
+from agentapi_mcp.core.records.turns import Parameters, Turn, TurnStatus
+from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.transcripts import describe_bill, fault_json, turn_json
+
+_HELP = "Commands: /agents, /agent NAME, /model NAME, /new (another session), /help, /quit. Ctrl-C cancels an answer."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatOptions:
+    """What was asked for on the command line."""
+
+    agent: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    newest: bool = False
+    as_json: bool = False
+    idempotency_key: str | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+
+    def request(self, message: str) -> ChatRequest:
+        """Make the request for one message."""
+        return ChatRequest(
+            message=message,
+            agent=self.agent,
+            model=self.model,
+            session_id=self.session_id,
+            idempotency_key=self.idempotency_key,
+            parameters=self.parameters,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came of a message: `text` has not been printed yet when `streamed` is false."""
+
+    session_id: str
+    completed: bool
+    text: str
+    streamed: bool
+    bill: str
+    error: str | None
+    data: dict[str, object]
+
+
+class Talk(Protocol):
+    """A way to send messages."""
+
+    async def newest_session(self) -> str | None:
+        """Find the session that was used last."""
+        ...
+
+    async def agents(self) -> list[str]:
+        """List the agents, each with what it lacks."""
+        ...
+
+    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
+        """Send a message; the text goes to `on_text` as it comes, if it comes in pieces."""
+        ...
+
+
+class DirectTalk:
+    """Messages to the use cases in this process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def newest_session(self) -> str | None:
+        """Find the session that was used last."""
+        page = await self._services.sessions.list_(self._services.principal, limit=1)
+        return str(page.items[0].id) if page.items else None
+
+    async def agents(self) -> list[str]:
+        """List the agents, each with what it lacks."""
+        page = await self._services.agents.list_(self._services.principal)
+        return [f"{a.name}: {'; '.join(a.missing) or a.description}" for a in page.items]
+
+    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
+        """Send a message and follow it to its end; Ctrl-C cancels the turn."""
+        principal, turns = self._services.principal, self._services.turns
+        turn = await turns.start(principal, options.request(message))
+        loop = asyncio.get_running_loop()
+        interrupted = asyncio.Event()
+        loop.add_signal_handler(signal.SIGINT, interrupted.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                cancelling = group.create_task(self._cancel_when(interrupted, turn))
+                async for event in turns.follow(principal, turn):
+                    if isinstance(event, TextDelta):
+                        on_text(event.text)
+                cancelling.cancel()
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+        return reply_of(await turns.get(principal, str(turn.id)))
+
+    async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
+        await interrupted.wait()
+        await self._services.turns.cancel(self._services.principal, str(turn.id))
+
+
+def reply_of(turn: Turn) -> Reply:
+    """Say what came of a turn."""
+    error = None
+    if turn.status is not TurnStatus.COMPLETED:
+        error = f"{turn.error.message} {turn.error.next_step}" if turn.error else f"The turn was {turn.status}."
+    return Reply(
+        session_id=str(turn.session_id),
+        completed=turn.status is TurnStatus.COMPLETED,
+        text=turn.reply,
+        streamed=True,
+        bill=describe_bill(turn),
+        error=error,
+        data={
+            "session_id": str(turn.session_id),
+            "turn_id": str(turn.id),
+            "reply": turn.reply,
+            **turn_json(turn),
+            "error": fault_json(turn.error) if turn.error else None,
+        },
+    )
+
+
+async def chat(talk: Talk, options: ChatOptions, message: str | None) -> None:
+    """Send one message, or talk until the end of input."""
+    if options.newest:
+        options = replace(options, session_id=await talk.newest_session())
+    if message is None and not sys.stdin.isatty():
+        message = await asyncio.to_thread(sys.stdin.read)
+        if not message.strip():
+            raise InvalidRequestError("There is nothing on stdin: pipe a message in, or pass it as an argument.")
+    if message is None:
+        await _converse(talk, options)
+        return
+    reply = await _exchange(talk, options, message.rstrip("\n") if message.strip() else message)
+    if not reply.completed:
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _exchange(talk: Talk, options: ChatOptions, message: str) -> Reply:
+    streamed = False
+
+    def show(text: str) -> None:
+        nonlocal streamed
+        streamed = True
+        say(text, end="")
+
+    reply = await talk.send(options, message, (lambda _: None) if options.as_json else show)
+    if options.as_json:
+        print_json(reply.data)
+    elif streamed:
+        say("")
+    elif reply.text:
+        say(reply.text)
+    if reply.error is not None:
+        note(f"agentapi-mcp: {reply.error}")
+    if not options.as_json:
+        note(f"[{reply.bill}]")
+    return reply
+
+
+async def _converse(talk: Talk, options: ChatOptions) -> None:
+    note(f"Say something; Ctrl-D leaves. {_HELP}")
+    for line in await talk.agents():
+        note(f"  {line}")
+    while (line := await asyncio.to_thread(_ask)) is not None:
+        if line.startswith("/"):
+            changed = await _obey(talk, options, line)
+            if changed is None:
+                return
+            options = changed
+        elif line.strip():
+            try:
+                reply = await _exchange(talk, options, line)
+                options = replace(options, session_id=reply.session_id)
+            except AgentApiError as exc:
+                note(f"agentapi-mcp: {exc}")
+
+
+def _ask() -> str | None:
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        return input("> ")
+    return None
+
+
+async def _obey(talk: Talk, options: ChatOptions, line: str) -> ChatOptions | None:
+    word, _, rest = line.partition(" ")
+    match word:
+        case "/quit":
+            return None
+        case "/new":
+            return replace(options, session_id=None)
+        case "/agent":
+            return replace(options, agent=rest.strip() or None, model=None)
+        case "/model":
+            return replace(options, model=rest.strip() or None)
+        case "/agents":
+            note("\n".join(await talk.agents()))
+        case _:
+            note(_HELP)
+    return options

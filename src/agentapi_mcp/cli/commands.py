@@ -1,0 +1,181 @@
+"""The commands, as they are typed."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from agentapi_mcp.app import migrate_database, migration_states
+from agentapi_mcp.cli import listings
+from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
+from agentapi_mcp.cli.outputs import guarded, note, run, say, table
+from agentapi_mcp.cli.via_mcp import open_mcp_talk
+from agentapi_mcp.core.records.turns import Parameters
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="agentapi-mcp")
+def main() -> None:
+    """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
+
+
+@main.command("chat")
+@click.argument("message", nargs=-1)
+@click.option("--agent", help="Which agent to ask; without it the first usable one.")
+@click.option("--model", help="Which of the agent's models.")
+@click.option("--session", "session_id", help="Go on with this session.")
+@click.option("--continue", "newest", is_flag=True, help="Go on with the newest session.")
+@click.option("--system", "system_prompt", help="Instructions for this turn.")
+@click.option("--temperature", type=float)
+@click.option("--max-tokens", type=int)
+@click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
+@click.option("--via-mcp", is_flag=True, help="Start the real MCP server over stdio and talk through it.")
+@_JSON
+def chat_command(message: tuple[str, ...], *, via_mcp: bool, **given: object) -> None:
+    """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
+    parameters = Parameters(**{name: given.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
+    options = ChatOptions(parameters=parameters, **given)  # type: ignore[arg-type]  # click checked them
+    text = " ".join(message) if message else None
+
+    async def here(services: Services, _settings: Settings) -> None:
+        await chat(DirectTalk(services), options, text)
+
+    async def through() -> None:
+        configure_logs(load_settings().log_level)
+        async with open_mcp_talk() as talk:
+            await chat(talk, options, text)
+
+    if via_mcp:
+        guarded(through)
+    else:
+        run(here)
+
+
+@main.group()
+def agents() -> None:
+    """See which agents there are."""
+
+
+@agents.command("list")
+@_JSON
+def agents_list(*, as_json: bool) -> None:
+    """List every agent, whether it works, and what it lacks."""
+    run(lambda services, _: listings.list_agents(services, as_json=as_json))
+
+
+@agents.command("show")
+@click.argument("name")
+@_JSON
+def agents_show(name: str, *, as_json: bool) -> None:
+    """Show one agent with its models."""
+    run(lambda services, _: listings.show_agent(services, name, as_json=as_json))
+
+
+@main.group()
+def models() -> None:
+    """See which models there are."""
+
+
+@models.command("list")
+@click.option("--agent", help="Of this agent only.")
+@_JSON
+def models_list(agent: str | None, *, as_json: bool) -> None:
+    """List the models of every agent, with context window and prices."""
+    run(lambda services, _: listings.list_models(services, agent, as_json=as_json))
+
+
+@main.group()
+def sessions() -> None:
+    """Find, read, export, rename and delete conversations."""
+
+
+@sessions.command("list")
+@click.option("--agent", help="Of this agent only.")
+@click.option("--query", help="Search titles and first messages.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@_JSON
+def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: bool) -> None:
+    """List sessions, newest first."""
+    run(lambda services, _: listings.list_sessions(services, agent, query, limit, as_json=as_json))
+
+
+@sessions.command("show")
+@click.argument("session_id")
+def sessions_show(session_id: str) -> None:
+    """Print a session's transcript with the bill of each answer."""
+    run(lambda services, _: listings.export_session(services, session_id, "markdown", None))
+
+
+@sessions.command("export")
+@click.argument("session_id")
+@click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; stdout without it.")
+def sessions_export(session_id: str, form: str, output: Path | None) -> None:
+    """Write a session's transcript."""
+    run(lambda services, _: listings.export_session(services, session_id, form, output))
+
+
+@sessions.command("rename")
+@click.argument("session_id")
+@click.argument("title")
+def sessions_rename(session_id: str, title: str) -> None:
+    """Give a session another title."""
+
+    async def rename(services: Services, _settings: Settings) -> None:
+        found = await listings.find_session(services, session_id)
+        await services.sessions.rename(services.principal, found, title)
+        note(f"Renamed {found}.")
+
+    run(rename)
+
+
+@sessions.command("delete")
+@click.argument("session_id")
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+def sessions_delete(session_id: str, *, sure: bool) -> None:
+    """Delete a session with its messages."""
+    run(lambda services, _: listings.delete_session(services, session_id, sure=sure))
+
+
+@main.group()
+def turns() -> None:
+    """Look at a turn, or end one, from any terminal."""
+
+
+@turns.command("show")
+@click.argument("turn_id")
+def turns_show(turn_id: str) -> None:
+    """Print a turn as JSON."""
+    run(lambda services, _: listings.show_turn(services.turns.get(services.principal, turn_id)))
+
+
+@turns.command("cancel")
+@click.argument("turn_id")
+def turns_cancel(turn_id: str) -> None:
+    """End a running turn now; what it said so far is kept."""
+    run(lambda services, _: listings.show_turn(services.turns.cancel(services.principal, turn_id)))
+
+
+@main.command()
+@click.option("--status", "only_status", is_flag=True, help="Show what was applied and what is to come.")
+@click.option("--dry-run", is_flag=True, help="Try it, and change nothing.")
+def migrate(*, only_status: bool, dry_run: bool) -> None:
+    """Bring the database to this version."""
+    guarded(partial(_migrate, only_status=only_status, dry_run=dry_run))
+
+
+async def _migrate(*, only_status: bool, dry_run: bool) -> None:
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    if only_status:
+        states = await migration_states(settings, environment())
+        table(("MIGRATION", "APPLIED"), [(s.id, s.applied_at or "not yet") for s in states])
+        return
+    ran = await migrate_database(settings, environment(), dry_run=dry_run)
+    verb = "Would apply" if dry_run else "Applied"
+    say(f"{verb}: {', '.join(ran)}" if ran else "The database is up to date.")

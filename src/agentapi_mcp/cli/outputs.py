@@ -1,0 +1,112 @@
+"""How the command line prints: plain text that pipes well, errors on stderr, exit statuses from one table."""
+
+import asyncio
+import json
+import logging
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, cast
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    BackendError,
+    CallerError,
+    ConfigurationError,
+    StoreError,
+)
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings, environment, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+_log = logging.getLogger(__name__)
+FAILED = 1
+INTERRUPTED = 130
+# The first class that fits decides.
+EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
+    (CallerError, 2),
+    (BackendError, FAILED),
+    (ConfigurationError, 3),
+    (StoreError, 3),
+    (AgentApiError, 70),
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def run(work: Callable[[Services, Settings], Awaitable[None]]) -> None:
+    """Open the program, do the work, and leave with the right status."""
+
+    async def opened() -> None:
+        settings = load_settings()
+        configure_logs(settings.log_level)
+        async with open_app(settings, environment()) as app:
+            await work(await app.gate.services(), settings)
+
+    guarded(opened)
+
+
+def guarded(work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work; an error becomes one line on stderr and an exit status."""
+    try:
+        asyncio.run(_only_ours(work))
+    except AgentApiError as exc:
+        fail(exc)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+async def _only_ours(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except BaseExceptionGroup as group:  # a task group's way to say what one of ours said
+        raise _innermost(group) from group
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
+
+
+def fail(error: AgentApiError) -> NoReturn:
+    """Say what is wrong and what to do, and leave."""
+    text = f"{error} {error.next_step}" if isinstance(error, BackendError) else str(error)
+    sys.stderr.write(f"agentapi-mcp: {clean(text)}\n")
+    sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
+
+
+def clean(text: str) -> str:
+    """Take out what a terminal would obey."""
+    return _CONTROL.sub("", text)
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print on stdout, at once."""
+    sys.stdout.write((clean(text) if sys.stdout.isatty() else text) + end)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Print on stderr."""
+    sys.stderr.write(clean(text) + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows: aligned in a terminal, tab-separated in a pipe."""
+    texts = [[clean(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in texts:
+            say("\t".join(row))
+        return
+    widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
+    for row in [list(columns), *texts]:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_json(value: object) -> None:
+    """Print JSON, indented."""
+    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,110 @@
+"""Messages through the real MCP server, started over stdio as an MCP client starts it."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from mcp_types import CallToolResult, Implementation, TextContent
+
+from agentapi_mcp.cli.chats import ChatOptions, Reply
+from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
+from agentapi_mcp.settings import VERSION, environment
+from mcp import Client, StdioServerParameters
+
+_WAIT = 45
+_FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
+
+
+class ServerError(AgentApiError):
+    """The MCP server could not be reached, or answered with what no client can read."""
+
+    code = "mcp_server"
+
+
+class McpTalk:
+    """Messages as tool calls of one connected client."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def newest_session(self) -> str | None:
+        """Find the session that was used last."""
+        sessions = cast("list[dict[str, Any]]", (await self._call("list_sessions", {}))["sessions"])
+        return sessions[0]["session_id"] if sessions else None
+
+    async def agents(self) -> list[str]:
+        """List the agents, each with what it lacks."""
+        agents = cast("list[dict[str, Any]]", (await self._call("list_agents", {}))["agents"])
+        return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
+
+    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
+        """Send a message and wait on with `get_turn` until its turn is final; progress goes to a terminal's stderr."""
+        del on_text  # a tool's answer comes whole
+        turn = await self._call("chat", _arguments(options, message))
+        while turn["status"] not in _FINAL:
+            turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT})
+        error = turn["error"]
+        completed = turn["status"] == "completed"
+        return Reply(
+            session_id=turn["session_id"],
+            completed=completed,
+            text=turn["reply"],
+            streamed=False,
+            bill=_bill(turn),
+            error=None if completed else _why(turn["status"], error),
+            data=turn,
+        )
+
+    async def _call(self, tool: str, arguments: dict[str, object]) -> dict[str, Any]:
+        result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress)
+        if result.structured_content is None:
+            raise InvalidRequestError(_text(result))
+        return cast("dict[str, Any]", result.structured_content)
+
+
+@asynccontextmanager
+async def open_mcp_talk() -> AsyncGenerator[McpTalk]:
+    """Start the server the way a client does, and shake hands."""
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "agentapi_mcp"], env=dict(environment()), encoding_error_handler="replace"
+    )
+    info = Implementation(name="agentapi-mcp-chat", version=VERSION)
+    async with Client(server, client_info=info) as client:
+        yield McpTalk(client)
+
+
+async def _show_progress(progress: float, total: float | None, message: str | None) -> None:
+    del total  # an answer has no known length
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
+    given: dict[str, object | None] = {
+        "message": message,
+        "agent": options.agent,
+        "model": options.model,
+        "session_id": options.session_id,
+        "idempotency_key": options.idempotency_key,
+        "system_prompt": options.parameters.system_prompt,
+        "temperature": options.parameters.temperature,
+        "max_tokens": options.parameters.max_tokens,
+        "wait_seconds": _WAIT,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _bill(turn: dict[str, Any]) -> str:
+    cost = "cost unknown" if turn["cost_usd"] is None else f"${turn['cost_usd']:g}" if turn["cost_usd"] else "free"
+    took = "" if turn["latency_ms"] is None else f" · {turn['latency_ms'] / 1000:.1f} s"
+    return f"{turn['agent']} · {cost}{took} · session {turn['session_id']}"
+
+
+def _why(status: str, error: dict[str, Any] | None) -> str:
+    return f"The turn was {status}." if error is None else f"{error['message']} {error['next_step']}"
+
+
+def _text(result: CallToolResult) -> str:
+    return " ".join(part.text for part in result.content if isinstance(part, TextContent))
