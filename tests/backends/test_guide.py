@@ -5,16 +5,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.backends.guides.pages import find_documentation, split_page, trimmed
+from agentapi_mcp.backends.guides.pages import find_documentation, read_sections, split_page, trimmed
+from agentapi_mcp.backends.kinds.guide import GuideBackend
 from agentapi_mcp.core.errors import (
     FAULT_ADVICE,
     AgentApiError,
+    BackendError,
     BackendFault,
     ConfigurationError,
     StoreUnavailableError,
@@ -328,6 +331,24 @@ def test_a_long_section_is_cut_between_blocks_and_says_where_the_rest_is() -> No
     assert trimmed(section, 10) == "first\n\n(The rest is in docs/page.md.)"
     assert trimmed(section, 20) == "first\n\n```\na\n\nb\n```\n\n(The rest is in docs/page.md.)"
     assert trimmed(section, 90) == section.body
+
+
+async def test_a_guide_without_documentation_is_unhealthy_and_says_so(tmp_path: Path) -> None:
+    guide = GuideBackend(FakeHost(), partial(find_documentation, tmp_path / "lib" / "agentapi_mcp"))
+    check = await guide.check()
+    assert check.status is HealthStatus.UNHEALTHY
+    assert check.error is not None
+    assert "reinstall" in check.error
+    with pytest.raises(BackendError) as caught:
+        await anext(guide.run(backend_turn("hello")))
+    assert caught.value.fault is BackendFault.BACKEND_MISSING
+
+
+def test_documentation_is_found_inside_an_installed_package(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "agentapi_mcp"
+    (package / "docs").mkdir(parents=True)
+    (package / "docs" / "index.md").write_text("# Start\n\nHere.\n")
+    assert [section.source for section in read_sections(find_documentation(package))] == ["docs/index.md"]
 
 
 def test_documentation_is_found_in_a_clone() -> None:

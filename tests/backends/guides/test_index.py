@@ -12,6 +12,19 @@ from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 
 ANSWERED_BY = {
+    "docs/agents.md#what-the-status-says": ["what does degraded mean"],
+    "docs/agents.md#which-agent-answers": ["what is the default agent"],
+    "docs/backends/openai.md#gemini-api": ["can I use Gemini?"],
+    "docs/backends/openai.md#vertex-ai": ["how to use vertex ai"],
+    "docs/configuration.md#an-agent": ["how do i add my own agent", "how do I deactivate an agent"],
+    "docs/configuration.md#environment": ["set environment variable"],
+    "docs/configuration.md#where-the-file-is": ["where is the config file"],
+    "docs/how-to/use-your-own-postgres.md#point-it-to-a-database": ["supabase", "can I use my own Postgres database?"],
+    "docs/index.md#what-it-needs-and-what-not": ["does it need docker"],
+    "docs/security.md#what-an-agent-can-do-on-your-machine": ["can it read my files", "can the agent call tools"],
+    "docs/troubleshooting.md#answers-are-slow": ["how do I make it faster", "why so slow"],
+    "docs/troubleshooting.md#the-program-is-too-old-for-the-database": ["can I upgrade from an old version"],
+    "docs/turns.md#streaming-and-progress": ["does it support streaming"],
     "docs/commands.md#chat": [
         "how do I use it in a shell script",
     ],
@@ -129,7 +142,6 @@ ANSWERED_BY = {
     ],
     "docs/troubleshooting.md#postgres-does-not-start": [
         "postgres won't start",
-        "can I use my own Postgres database?",
     ],
     "docs/troubleshooting.md#rate_limit-too-many-requests": [
         "rate limit exceeded",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agentapi_mcp.core.errors import ConfigurationError
 
+_PACKAGE = files("agentapi_mcp")
 _HEADING = re.compile(r"(#{1,3}) +(.+?) *#*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ASKS = re.compile(r"<!-- *asks:(.*?)-->", re.DOTALL)
@@ -39,13 +40,12 @@ def anchor(heading: str) -> str:
     return _NOT_ANCHOR.sub("", heading.lower()).replace(" ", "-")
 
 
-def find_documentation() -> Traversable:
+def find_documentation(package: Traversable = _PACKAGE) -> Traversable:
     """Find the documentation: inside the installed package, else beside the sources.
 
     Raises:
         ConfigurationError: it is in neither place.
     """
-    package = files("agentapi_mcp")
     # A wheel holds docs/ inside the package; an editable install has it at the root of the repository, beside src/.
     places: list[Traversable] = [package / "docs"]
     if isinstance(package, Path):

@@ -21,12 +21,12 @@ STOP_WORDS = _set_of(
     explain for from get gets getting give given go goes going got had happen happened happens has have having
     hello here hey hi how how's however i i'd i'll i'm if in into is isn isn't it it's its itself just kind let
     like ll lot m make makes many may maybe me mean means might mine more most much must my need needed needs
-    no not now of off ok okay on one only or other our out over own please put re really right s say see server
+    no not now of ok okay on one only or other our out over own please put re really right s say see server
     set shall should show so some somehow something still such sure t take tell thank thanks that the their them
     then there these they thing things this those through to too try trying under up us use used using ve very
     want was way we well were what what's whats when where whether which while who whom whose why will with within
     without won would yet you your yours
-    won't wouldn't couldn't haven't hasn't aren't that's there's i've
+    made new where's who's when's why's won't wouldn't couldn't haven't hasn't aren't that's there's i've
     """
 )
 
@@ -39,12 +39,14 @@ _SYNONYM_GROUPS = (
     "openrouter droid",
     "ollama lmstudio vllm llama local offline llama.cpp",
     "add connect register configure configuration config setup install enable declare",
-    "delete remove erase forget wipe drop",
+    "disable off deactivate hide",
+    "mac macos osx apple",
+    "delete rid remove erase forget wipe drop",
     "export save download dump backup",
     "rename title name",
     "session conversation chat thread history",
     "transcript history log conversation",
-    "timeout time-out timed slow hang hung stuck long wait waiting patience freeze",
+    "timeout time-out timed slow hang hung stuck long wait waiting patience freeze faster fast speed",
     "fail failure error broken wrong crash problem trouble fault unhealthy fix",
     "retry again twice duplicate idempotency idempotent repeat resend double",
     "vscode vs-code copilot code",

@@ -1,8 +1,9 @@
 """The guide: answers questions about this server from its documentation and live state; it is no model."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from decimal import Decimal
+from importlib.resources.abc import Traversable
 
 from agentapi_mcp.backends.guides.answers import Answers
 from agentapi_mcp.backends.guides.index import Index
@@ -22,8 +23,9 @@ class GuideBackend:
 
     capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING})
 
-    def __init__(self, host: BackendHost) -> None:
+    def __init__(self, host: BackendHost, find: Callable[[], Traversable] = find_documentation) -> None:
         self._host = host
+        self._find = find
         self._answers: Answers | None = None
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
@@ -37,7 +39,7 @@ class GuideBackend:
     async def check(self) -> HealthCheck:
         """See whether the documentation is there."""
         try:
-            find_documentation()
+            self._find()
         except ConfigurationError as error:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
         return HealthCheck(status=HealthStatus.HEALTHY)
@@ -52,7 +54,7 @@ class GuideBackend:
     def _ready(self) -> Answers:
         if self._answers is None:
             try:
-                sections = read_sections(find_documentation())
+                sections = read_sections(self._find())
             except ConfigurationError as error:
                 raise BackendError(BackendFault.BACKEND_MISSING, str(error)) from error
             self._answers = Answers(Index(sections), self._host)
