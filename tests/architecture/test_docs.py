@@ -1,0 +1,124 @@
+"""What the documentation says that a machine can check: links, snippets, length, and what it must not name."""
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import cast
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from agentapi_mcp.backends.guides.pages import anchor
+from agentapi_mcp.cli.commands import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+CLIENTS = ("Claude Desktop", "Claude Code", "VS Code", "Cursor", "Codex")
+
+
+class Entry(BaseModel):
+    """A server's entry in a client's configuration."""
+
+    command: str
+    args: tuple[str, ...] = ()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    return {anchor(heading) for heading in HEADING.findall(prose(page))}
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    return [text for found, text in FENCE.findall(page.read_text()) if found == language]
+
+
+@each_page
+def test_every_internal_link_leads_somewhere(page: Path) -> None:
+    broken: list[str] = []
+    for target in LINK.findall(prose(page)):
+        path, _, fragment = target.partition("#")
+        if "://" in target:
+            continue
+        place = (page.parent / path).resolve() if path else page
+        if not place.exists() or (fragment and fragment not in anchors(place)):
+            broken.append(target)
+    assert not broken
+
+
+@each_page
+def test_every_snippet_parses(page: Path) -> None:
+    for snippet in snippets(page, "json"):
+        json.loads(snippet)
+    for snippet in snippets(page, "toml"):
+        tomllib.loads(snippet)
+
+
+@each_page
+def test_a_heading_stands_once_in_its_page(page: Path) -> None:
+    headings = HEADING.findall(prose(page))
+    assert len(headings) == len(set(headings))
+
+
+def test_the_readme_is_short_and_has_what_a_newcomer_needs() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    for needed in ("make run", "make test", *CLIENTS):
+        assert needed in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/connect-a-client.md"])
+def test_every_client_is_told_the_same_command(page: str) -> None:
+    read = [json.loads(snippet) for snippet in snippets(ROOT / page, "json")]
+    read += [tomllib.loads(snippet) for snippet in snippets(ROOT / page, "toml")]
+    entries = [
+        Entry.model_validate(next(iter(cast(dict[str, dict[str, object]], servers).values()))["agentapi"])
+        for servers in read
+    ]
+    commands = {(entry.command, *entry.args) for entry in entries}
+    assert len(entries) >= 3
+    assert commands <= {("uvx", "agentapi-mcp"), ("/path/to/clone/.venv/bin/agentapi-mcp",)}
+
+
+def documented_commands() -> list[str]:
+    lines = [line for page in PAGES for snippet in snippets(page, "console") for line in snippet.splitlines()]
+    found = [line.partition("agentapi-mcp ")[2] for line in lines if re.match(r"\$ (?:.*\| )?agentapi-mcp ", line)]
+    return sorted({re.split(r" (?:#|>|\|) ", command + " # ")[0].strip() for command in found})
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_every_documented_command_is_understood(command: str) -> None:
+    here: click.Command = main
+    words = shlex.split(command)
+    while isinstance(here, click.Group):
+        word = words.pop(0)
+        assert word in here.commands, f"there is no {word}"
+        here = here.commands[word]
+    # Parses the arguments as the command line does, and runs nothing.
+    with here.make_context(command, words):
+        pass
+
+
+def test_every_command_is_documented() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    for name, command in main.commands.items():
+        names = [f"{name} {sub}" for sub in command.commands] if isinstance(command, click.Group) else [name]
+        assert [each for each in names if f"agentapi-mcp {each}" not in page] == []
+
+
+def test_every_option_of_chat_is_documented() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    options = [option for each in main.commands["chat"].params for option in each.opts if option.startswith("--")]
+    assert len(options) > 5
+    assert [option for option in options if f"`{option}" not in page] == []
