@@ -144,6 +144,11 @@ async def test_an_agent_that_nobody_measured_is_not_called_working() -> None:
     assert "switched off" in said
 
 
+async def test_a_check_by_a_clock_that_is_ahead_was_moments_ago() -> None:
+    ahead = replace(GUIDE, health=AgentHealth(status=HealthStatus.HEALTHY, checked_at=NOW + timedelta(seconds=2)))
+    assert "works, checked moments ago" in await Conversation(FakeView((ahead,))).ask("which agents work right now?")
+
+
 async def test_models_are_told_with_window_price_and_date() -> None:
     said = await Conversation().ask("which models can I use?")
     assert "`gpt-4o`, the default: 128,000 tokens of context, $2.5 in and $10 out per million tokens" in said

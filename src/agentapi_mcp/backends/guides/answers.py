@@ -88,13 +88,13 @@ class Answers:
         return "\n\n".join(parts)
 
     async def _state(self, turn: BackendTurn) -> LiveState:
-        view, now = self._host.view, self._host.clock.now()
+        view, clock = self._host.view, self._host.clock
         try:
             agents = await view.agents(turn.principal)
             turns = await view.recent_turns(turn.principal, _RECENT_TURNS)
         except AgentApiError as error:
-            return LiveState((), (), now, trouble=f"I could not read the server's live state just now. {error}")
-        return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), now)
+            return LiveState((), (), clock.now(), trouble=f"I could not read the server's live state just now. {error}")
+        return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
 
     def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
         context = _said_before(history, MessageRole.USER) if is_follow_up(text) else ""

@@ -241,7 +241,7 @@ def seconds(duration: timedelta) -> str:
 
 def ago(duration: timedelta) -> str:
     """Say how long ago something was, in the largest unit that fits."""
-    passed = duration.total_seconds()
+    passed = max(0.0, duration.total_seconds())  # another machine's clock may be ahead of ours
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(passed // size)
         if count:
