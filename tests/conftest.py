@@ -1,0 +1,84 @@
+"""Real servers for the tests: an embedded Postgres each worker starts for itself, or yours by TEST_DATABASE_URL."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.app import APP_LOGIN
+from agentapi_mcp.settings import VERSION
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.support.embedded import SharedHome
+
+
+@pytest.fixture(scope="session")
+def edge_home() -> Iterator[Path]:
+    """Return a home for whole programs, in a short directory that everybody may enter; its Postgres is started once."""
+    with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        shared = SharedHome(Path(path) / "home")
+        yield shared.path
+        shared.remove()
+
+
+@pytest.fixture(scope="session")
+def given_url() -> str | None:
+    """Return the address of a server of yours, whose login may create databases."""
+    return os.environ.get("TEST_DATABASE_URL")  # noqa: TID251  # it is a setting of the tests, not of the program
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """The addresses of one database: for the owner of its tables, and for the program."""
+
+    owner: str
+    app: str
+
+
+@pytest.fixture(scope="session")
+async def database_urls(given_url: str | None) -> AsyncGenerator[DatabaseUrls]:
+    """Return a migrated database of this worker's own."""
+    if given_url is not None:
+        async with _database_on(given_url) as url:
+            await migrate(url, program=VERSION)
+            yield DatabaseUrls(url, url)
+        return
+    with tempfile.TemporaryDirectory(prefix="db-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        await asyncio.to_thread(os.chmod, path, 0o711)
+        shared = SharedHome(Path(path) / "home")
+        postgres = EmbeddedPostgres(shared.path)
+        urls = await asyncio.to_thread(postgres.ensure)
+        await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
+        yield DatabaseUrls(urls.owner_url, urls.app_url)
+        await asyncio.to_thread(postgres.release)
+        await asyncio.to_thread(shared.remove)
+
+
+@pytest.fixture(scope="session")
+async def database(database_urls: DatabaseUrls) -> AsyncGenerator[Database]:
+    """Return the two doors to it."""
+    async with open_database(RemoteServer(database_urls.app), PoolOptions()) as database:
+        yield database
+
+
+@asynccontextmanager
+async def _database_on(url: str) -> AsyncGenerator[str]:
+    """Create a database on a server for a while."""
+    name = f"agentapi_test_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(url)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        base, _, query = url.partition("?")
+        yield f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
