@@ -6,8 +6,16 @@ from importlib import import_module
 
 def main() -> None:
     """Run what the arguments ask for; the stdio path imports no command-line library."""
-    module = "agentapi_mcp.cli.commands" if len(sys.argv) > 1 else "agentapi_mcp.cli.stdio"
-    import_module(module).main()
+    if len(sys.argv) > 1:
+        import_module("agentapi_mcp.cli.commands").main()
+    else:
+        prepare_stdio()
+        import_module("agentapi_mcp.cli.stdio").main()
+
+
+def prepare_stdio() -> None:
+    """Keep rich out: structlog loads it where it is installed, for colours that no MCP client sees."""
+    sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is turned off (the import system, 5.3.1)
 
 
 if __name__ == "__main__":

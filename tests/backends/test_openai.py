@@ -1,6 +1,7 @@
 """What is particular to Chat Completions and to OpenRouter; the contract is tested for all kinds together."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -174,10 +175,26 @@ async def test_google_says_when_to_come_back() -> None:
     assert (error.fault, error.retry_after) == (BackendFault.RATE_LIMIT, timedelta(seconds=12))
 
 
-async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_it_stops() -> None:
+@pytest.mark.parametrize("model", ["nodone", "cutlate"])
+async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_it_stops(model: str) -> None:
     async with stand() as it:
-        events = await it.ask("nodone")
+        events = await it.ask(model)
+    assert text_of(events) == "w0 w1 w2 w3 w4 "
     assert isinstance(events[-1], Finished)
+
+
+async def test_a_reply_that_is_not_read_frees_its_connection() -> None:
+    async with stand() as it:
+        await it.fail("redirect")
+        await it.peer.client_gone()
+
+
+async def test_no_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with stand() as it:
+        await it.ask("stub")
+        origin = it.peer.origin
+    assert not [record for record in caplog.records if origin in record.getMessage() or "/v1" in record.getMessage()]
 
 
 async def test_nothing_is_tried_twice() -> None:
@@ -193,6 +210,20 @@ async def test_the_connection_is_used_again() -> None:
         await it.ask("stub")
         first, second = it.peer.exchanges
     assert first.gone is second.gone  # one event per connection
+
+
+async def test_no_cookie_is_kept() -> None:
+    async with stand(stream=False) as it:
+        await it.ask("stub")
+        await it.ask("stub")
+        assert "cookie" not in it.peer.exchanges[1].headers
+
+
+async def test_a_reply_without_measure_is_not_read_to_its_end() -> None:
+    async with stand() as it:
+        error = await it.fail("huge")
+        await it.peer.client_gone()
+    assert error.fault is BackendFault.BAD_REPLY
 
 
 async def test_deadlines_are_told_apart() -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from datetime import timedelta
-from typing import NoReturn
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.errors import ConfigurationError
@@ -16,39 +15,33 @@ from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 
-def main() -> NoReturn:
-    """Serve, then leave at once: the SDK's reader thread would hold the process until its stdin ends."""
+def main() -> None:
+    """Serve one client over stdin and stdout."""
     try:
         settings = load_settings()
     except ConfigurationError as exc:
         sys.stderr.write(f"agentapi-mcp: {exc}\n")
         sys.exit(3)
     configure_logs(settings.log_level)
-    asyncio.run(_leave_after(settings))
-    sys.exit(0)
+    asyncio.run(_serve_and_leave(settings))
 
 
-async def _leave_after(settings: Settings) -> None:
-    await serve(settings)
-    sys.stderr.flush()
-    os._exit(0)
-
-
-async def serve(settings: Settings) -> None:
-    """Serve until stdin ends or SIGTERM or SIGINT comes; running turns get their grace."""
+async def _serve_and_leave(settings: Settings) -> None:
+    """Serve until stdin ends or SIGTERM or SIGINT comes; running turns get their grace, then the process ends."""
     wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
-    async with open_app(settings, environment()) as app:
-        server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
-        async with asyncio.TaskGroup() as group:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with asyncio.TaskGroup() as group:
+        async with open_app(settings, environment()) as app:
+            server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
             serving = group.create_task(serve_stdio(server))
             stopping = group.create_task(_flag(stopped))
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            serving.cancel()
-            stopping.cancel()
+        sys.stderr.flush()
+        # Not an ordinary exit: the SDK's thread that reads stdin cannot be interrupted, and nothing is left to do.
+        os._exit(0)
 
 
 async def _flag(event: asyncio.Event) -> None:

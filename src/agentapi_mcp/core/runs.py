@@ -101,6 +101,7 @@ class Runs:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self._marking: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -154,6 +155,8 @@ class Runs:
         return taken
 
     async def _take_on(self, accept: Callable[[], Awaitable[Assignment | Turn]]) -> Run | Turn | Exception:
+        if self._marking:  # who asks again at once must find that the first caller went away
+            await asyncio.wait(self._marking)
         try:
             taken = await accept()
         except Exception as exc:  # noqa: BLE001  # it is raised again where it was asked for
@@ -241,7 +244,7 @@ class Runs:
     async def _finish(self, run: Run) -> None:
         tries = 0
         while not run.lost:
-            delivered = run.followers > 0
+            delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
             outcome = run.answer.outcome(
                 run.assignment.accepted.turn, self.owner, delivered=delivered, caller_gone=run.caller_gone
             )
@@ -281,15 +284,19 @@ class Runs:
         run.caller_gone = True
         stopped = any("user" in str(word).lower() for word in gone.args)
         grace = self.options.stopped_grace if stopped else self.options.abandon_grace
+        marking = self._spawn(self._mark_gone(run))
+        self._marking.add(marking)
+        marking.add_done_callback(self._marking.discard)
         self._spawn(self._cancel_unless_followed(run, grace))
+
+    async def _mark_gone(self, run: Run) -> None:
+        with suppress(StoreError):
+            await self._turns.mark(run.assignment.principal, run.id, TurnMark.CALLER_GONE)
 
     async def _cancel_unless_followed(self, run: Run, grace: timedelta) -> None:
         asked = run.asked
         before = await self._followed_at(run)
-        with suppress(StoreError):
-            await self._turns.mark(run.assignment.principal, run.id, TurnMark.CALLER_GONE)
-        with suppress(TimeoutError):
-            await first_of(run.answered.wait(), self._clock.sleep(grace))
+        await first_of(run.answered.wait(), self._clock.sleep(grace))
         if run.asked == asked and not run.answered.is_set() and await self._followed_at(run) == before:
             self.stop(run, EndReason.ABANDONED)
 

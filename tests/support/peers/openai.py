@@ -8,10 +8,10 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     cut, nofinish    breaks off after 3 pieces     drop          closes without an answer
     errchunk         an error after 3 pieces       err200        an error in a reply whose status is 200
     badjson badchunk nonsense                      empty         no choices
-    nousage          no bill                       nodone        no [DONE]
+    nousage          no bill                       nodone cutlate  no [DONE]; breaks off before the bill
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
-    filtered         withheld by a filter          contextlen moderation quota typed leak redirect echo
+    filtered         withheld by a filter          contextlen moderation quota typed leak redirect huge echo
 
 Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
 """
@@ -144,6 +144,9 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
         await answer.json(status, _error(script.flavour, status), headers)
     elif special is not None:
         await answer.json(*_SPECIAL_ERRORS[special])
+    elif plain := next((word for word in _PLAIN_REPLIES if word in script.words), None):
+        status, body, headers = _PLAIN_REPLIES[plain]
+        await answer.text(status, body, headers=headers)
     elif "leak" in script.words:
         said = f"The key {exchange.headers.get('authorization', '')} is wrong, says /srv/app/keys.py\nTraceback"
         await answer.json(401, {"error": {"message": said, "code": "invalid_api_key"}})
@@ -151,10 +154,6 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
         await answer.hang()
     elif "drop" in script.words:
         answer.cut()
-    elif "badjson" in script.words:
-        await answer.text(200, "<html>not JSON</html>")
-    elif "redirect" in script.words:
-        await answer.text(307, "", headers={"location": "http://127.0.0.1:9/"})
     else:
         return False
     return True
@@ -174,7 +173,7 @@ async def _whole(script: Script, answer: Answer) -> None:
         body["error"] = {"code": 502, "message": "Provider disconnected unexpectedly"}
     if "nousage" not in script.words:
         body["usage"] = script.usage
-    await answer.json(200, body, {"x-generation-id": "gen-1"})
+    await answer.json(200, body, {"x-generation-id": "gen-1", "set-cookie": "who=me; Path=/"})
 
 
 def _message(script: Script) -> Json:
@@ -202,6 +201,9 @@ async def _stream(script: Script, answer: Answer) -> None:
     if "nofinish" not in script.words:
         if "empty" not in script.words:
             await answer.say(_event(script, {}, script.finish))
+        if "cutlate" in script.words:
+            answer.cut()
+            return
         if "nousage" not in script.words:
             await answer.say(f"data: {json.dumps(script.body(choices=[], usage=script.usage))}\n\n")
         if "nodone" not in script.words:
@@ -292,6 +294,11 @@ _SPECIAL_ERRORS: dict[str, tuple[int, Json]] = {
     "typed": (500, {"error": {"code": 500, "message": "Slow", "metadata": {"error_type": "rate_limit_exceeded"}}}),
     "final": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": False}}}),
     "later": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": True, "retry_after": 7}}}),
+}
+_PLAIN_REPLIES: dict[str, tuple[int, str, dict[str, str]]] = {
+    "badjson": (200, "<html>not JSON</html>", {}),
+    "redirect": (307, "", {"location": "http://127.0.0.1:9/"}),
+    "huge": (200, "x" * 40_000_000, {}),
 }
 _MODELS: dict[bool, list[Json]] = {
     True: [

@@ -1,0 +1,210 @@
+"""The program as its users run it: real processes, killed and shared."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.records.turns import TurnStatus
+from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.settings import Settings
+from mcp import Client, StdioServerParameters
+from tests.support.connect import call, fields_of
+from tests.support.peers.http import Steps
+from tests.support.peers.openai import OpenAIPeer
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+MESSAGE = "[[slow]] [[chunks9]] kept"
+COMMAND = [sys.executable, "-m", "agentapi_mcp"]
+
+
+def environ(home: Path, peer: OpenAIPeer | None = None) -> dict[str, str]:
+    """Make the environment of a process on this home."""
+    given = {"AGENTAPI_HOME": str(home), "AGENTAPI_POSTGRES_LINGER_SECONDS": "10", "PATH": os.defpath}
+    if peer is not None:
+        given |= {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+    return given
+
+
+async def run(env: Mapping[str, str], *words: str, stdin: str | None = None) -> tuple[int, str, str]:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(env),
+    )
+    out, err = await process.communicate((stdin or "").encode())
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def client(env: Mapping[str, str]) -> AsyncGenerator[Client]:
+    """Start a server as an MCP client does, and connect to it."""
+    server = StdioServerParameters(command=sys.executable, args=["-m", "agentapi_mcp"], env=dict(env))
+    async with Client(server) as connected:
+        yield connected
+
+
+async def test_a_piped_question_is_answered_alone_on_stdout(edge_home: Path) -> None:
+    for words in (("chat",), ("chat", "--via-mcp")):
+        status, out, err = await run(environ(edge_home), *words, stdin="how do I add OpenRouter?\n")
+        assert status == 0, err
+        assert "OPENROUTER_API_KEY" in out
+        assert "session" not in out.splitlines()[-1]
+        assert "free" in err
+
+
+async def test_a_chat_with_a_provider_has_its_bill_in_the_transcript(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        env = environ(edge_home, peer)
+        status, out, err = await run(env, "chat", "--agent", "droid", "--json", "hello", "there")
+        assert status == 0, err
+        turn = json.loads(out)
+        assert turn["cost_source"] == "provider"
+        status, out, err = await run(env, "sessions", "show", turn["session_id"])
+        assert status == 0, err
+        assert "hello there" in out
+        assert "tokens in" in out
+        status, _, _ = await run(env, "chat", "--continue", "--agent", "droid", "more")
+        assert status == 0
+        status, out, _ = await run(env, "sessions", "export", turn["session_id"], "--format", "json")
+        assert [m["role"] for m in json.loads(out)["messages"]] == ["user", "assistant", "user", "assistant"]
+        assert (await run(env, "sessions", "rename", turn["session_id"], "A better title"))[0] == 0
+        assert "A better title" in (await run(env, "sessions", "list"))[1]
+        assert (await run(env, "sessions", "delete", turn["session_id"], "--yes"))[0] == 0
+        status, _, err = await run(env, "sessions", "show", turn["session_id"])
+        assert status == 2
+        assert "no such session" in err
+
+
+async def test_a_failing_agent_and_an_unknown_one_have_their_exit_status(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        env = environ(edge_home, peer)
+        status, _, err = await run(env, "chat", "--agent", "droid", "[[e402]]")
+        assert status == 1
+        assert "credit" in err
+        status, _, err = await run(env, "chat", "--agent", "nobody", "hello")
+        assert status == 2
+        assert "guide" in err
+        status, _, err = await run(env, "chat", stdin=" \n")
+        assert status == 2
+        assert "stdin" in err
+
+
+async def test_a_killed_server_leaves_the_message_and_the_text_so_far_and_asks_nothing_twice(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        env = environ(edge_home, peer)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "chat", "--agent", "droid", "--idempotency-key", "killed-1", MESSAGE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env,
+        )  # fmt: skip
+        steps.release(3)
+        assert process.stdout is not None
+        seen = (await process.stdout.read(4)).decode()
+        async with open_app(Settings(home=edge_home, postgres_linger_seconds=10), env) as app:
+            server = await app.gate.services()
+            async with asyncio.timeout(20):
+                while not (turn := (await server.turns.recent(server.principal, 1))[0]).reply.startswith(seen):
+                    continue
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            request = ChatRequest(message=MESSAGE, agent="droid", idempotency_key="killed-1")
+            again = await server.turns.chat(server.principal, request, wait=timedelta(seconds=40))
+            assert again.id == turn.id
+            assert again.status is TurnStatus.INTERRUPTED
+            assert again.reply.startswith(seen)
+            assert again.message == MESSAGE
+            transcript = await server.sessions.transcript(server.principal, str(again.session_id))
+            assert [message.content for message in transcript.messages] == [MESSAGE, again.reply]
+        assert len(peer.exchanges) == 1
+
+
+async def test_three_servers_at_once_on_one_fresh_home_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    del tmp_path_factory
+    home = Path(f"/tmp/agentapi-three-{os.getpid()}")  # noqa: S108  # the account lent by root must reach it
+    env = environ(home)
+
+    async def ask(question: str) -> object:
+        async with client(env) as connected:
+            return fields_of(await call(connected, "chat", agent="guide", message=question))["status"]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(f"question {number}: how do I add OpenRouter?")) for number in range(3)]
+    assert [task.result() for task in tasks] == ["completed"] * 3
+    status, out, _ = await run(env, "migrate", "--status")
+    assert status == 0
+    assert "not yet" not in out
+    assert len((await run(env, "sessions", "list"))[1].splitlines()) == 3
+
+
+@pytest.mark.parametrize("how", ["eof", "sigterm"])
+async def test_the_server_ends_well(edge_home: Path, how: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ(edge_home),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+    }
+    process.stdin.write(json.dumps(hello).encode() + b"\n")
+    answer = json.loads(await process.stdout.readline())
+    assert answer["result"]["serverInfo"]["name"] == "agentapi-mcp"
+    if how == "eof":
+        process.stdin.close()
+    else:
+        process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        rest = await process.stdout.read()
+        assert await process.wait() == 0
+    assert rest == b""
+
+
+async def test_the_stdio_path_loads_no_command_line_and_no_redis(edge_home: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['agentapi-mcp']; import agentapi_mcp.__main__ as m; m.prepare_stdio(); "
+        "import agentapi_mcp.cli.stdio; print(sorted({'redis', 'rich', 'agentapi_mcp.cli.commands'} & "
+        "{n for n, loaded in sys.modules.items() if loaded}))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=subprocess.PIPE, env=environ(edge_home)
+    )
+    out, _ = await process.communicate()
+    assert out.decode().strip() == "[]"
+
+
+async def test_a_bad_configuration_is_refused_with_file_line_and_reason(edge_home: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "agentapi.toml"
+    bad.write_text('[agents.mine]\nbackend = "nothing"\n', encoding="utf-8")
+    status, _, err = await run(environ(edge_home) | {"AGENTAPI_CONFIG": str(bad)}, "agents", "list")
+    assert status == 3
+    assert "agentapi.toml, line 2" in err
+    assert "Traceback" not in err
+
+
+async def test_a_database_that_is_down_is_said_clearly() -> None:
+    env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "PATH": os.defpath}
+    status, _, err = await run(env, "agents", "list")
+    assert status == 3
+    assert "database" in err
+    assert "Traceback" not in err
