@@ -8,6 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, cast
 
+import click
+
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.errors import (
     AgentApiError,
@@ -23,13 +25,14 @@ from agentapi_mcp.telemetry import configure_logs
 _log = logging.getLogger(__name__)
 FAILED = 1
 INTERRUPTED = 130
+INTERNAL = 70
 # The first class that fits decides.
 EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (CallerError, 2),
     (BackendError, FAILED),
     (ConfigurationError, 3),
     (StoreError, 3),
-    (AgentApiError, 70),
+    (AgentApiError, INTERNAL),
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -57,6 +60,12 @@ def guarded(work: Callable[[], Awaitable[None]]) -> None:
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except (click.exceptions.Exit, click.Abort, click.ClickException):
+        raise
+    except Exception as exc:  # noqa: BLE001  # the outermost point
+        _log.error("command_failed", exc_info=exc)
+        sys.stderr.write("agentapi-mcp: internal error; the log above has the details.\n")
+        sys.exit(INTERNAL)
 
 
 async def _only_ours(work: Callable[[], Awaitable[None]]) -> None:

@@ -8,18 +8,12 @@ from typing import Any, cast
 from mcp_types import CallToolResult, Implementation, TextContent
 
 from agentapi_mcp.cli.chats import ChatOptions, Reply
-from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
+from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.settings import VERSION, environment
 from mcp import Client, StdioServerParameters
 
 _WAIT = 45
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
-
-
-class ServerError(AgentApiError):
-    """The MCP server could not be reached, or answered with what no client can read."""
-
-    code = "mcp_server"
 
 
 class McpTalk:

@@ -189,13 +189,7 @@ def _message(script: Script) -> Json:
 
 async def _stream(script: Script, answer: Answer) -> None:
     await answer.open_stream({"x-generation-id": "gen-1"} if script.flavour is Flavour.OPENROUTER else {})
-    if "orcomment" in script.words:
-        await answer.say(": OPENROUTER PROCESSING\n\n" * 3)
-    comments = script.number("comments") or 0
-    while "drip" in script.words or comments > 0:
-        await answer.step()
-        await answer.say(": OPENROUTER PROCESSING\n\n")
-        comments -= 1
+    await _comments(script, answer)
     if not await _pieces(script, answer):
         return
     if "nofinish" not in script.words:
@@ -209,6 +203,16 @@ async def _stream(script: Script, answer: Answer) -> None:
         if "nodone" not in script.words:
             await answer.say("data: [DONE]\n\n")
     await answer.close_stream()
+
+
+async def _comments(script: Script, answer: Answer) -> None:
+    if "orcomment" in script.words:
+        await answer.say(": OPENROUTER PROCESSING\n\n" * 3)
+    comments = script.number("comments") or 0
+    while "drip" in script.words or comments > 0:
+        await answer.step()
+        await answer.say(": OPENROUTER PROCESSING\n\n")
+        comments -= 1
 
 
 async def _pieces(script: Script, answer: Answer) -> bool:

@@ -1,0 +1,83 @@
+"""Migrations: applied once, refused where they do not fit, on the embedded Postgres 18 and on one of yours."""
+
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.core.errors import StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate, migrations, status
+from tests.conftest import DatabaseUrls
+
+
+async def test_what_is_applied_is_not_applied_again(database_urls: DatabaseUrls) -> None:
+    assert await migrate(database_urls.owner, program="0.1.0") == ()
+    assert await migrate(database_urls.owner, program="0.1.0", dry_run=True) == ()
+    states = await status(database_urls.owner)
+    assert [state.id for state in states] == [migration.id for migration in migrations()]
+    assert all(state.applied_at is not None for state in states)
+
+
+async def test_the_program_sees_that_the_schema_is_its_own(database: Database) -> None:
+    assert await is_current(database, program="0.1.0")
+
+
+async def test_an_edited_migration_and_a_newer_program_are_refused(database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0003_turns'")
+        with pytest.raises(StoreMismatchError, match="0003_turns"):
+            await migrate(database_urls.owner, program="0.1.0")
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0003_turns'")
+        await owner.execute("INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_future', 'x', '9.0.0')")
+        with pytest.raises(StoreMismatchError, match="Upgrade"):
+            await migrate(database_urls.owner, program="0.1.0")
+    finally:
+        await owner.execute("DELETE FROM agentapi.migrations WHERE id = '9999_future'")
+        await owner.close()
+
+
+async def test_a_login_without_rights_is_told_which(database_urls: DatabaseUrls) -> None:
+    if database_urls.app == database_urls.owner:
+        pytest.skip("TEST_DATABASE_URL gives one login only")
+    with pytest.raises(StoreMismatchError):
+        await migrate(database_urls.app, program="0.1.0")
+
+
+async def test_rows_of_another_user_are_not_seen_nor_written(database: Database, database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    users = [uuid4(), uuid4()]
+    async with database.as_system("two users for a test") as connection:
+        for user in users:
+            await connection.execute("INSERT INTO public.profiles (id) VALUES ($1)", user)
+            await connection.execute("INSERT INTO public.chat_sessions (user_id) VALUES ($1)", user)
+    try:
+        async with owner.transaction():
+            await owner.execute("SET LOCAL role authenticated")
+            await owner.execute(
+                "SELECT set_config('request.jwt.claims', json_build_object('sub', $1::text)::text, true)", str(users[0])
+            )
+            assert await owner.fetchval("SELECT count(*) FROM public.chat_sessions") == 1
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute("INSERT INTO public.chat_sessions (user_id) VALUES ($1)", users[1])
+    finally:
+        async with database.as_system("clean up after a test") as connection:
+            await connection.execute("DELETE FROM public.profiles WHERE id = ANY($1::uuid[])", users)
+        await owner.close()
+
+
+async def test_a_database_that_is_not_there_is_said() -> None:
+    with pytest.raises(StoreUnavailableError):
+        await migrate("postgresql://nobody@127.0.0.1:9/none", program="0.1.0")
+
+
+async def test_the_server_is_15_or_newer(database_urls: DatabaseUrls, given_url: str | None) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        version = owner.get_server_version().major
+    finally:
+        await owner.close()
+    assert version >= 15
+    if given_url is None:
+        pytest.skip("PG 15 NOT TRIED: set TEST_DATABASE_URL to a Postgres 15 to run the stores' tests there as well")
