@@ -1,0 +1,76 @@
+"""What the repository promises of itself."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+HOSTS = ("files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")
+SUPPRESSION = re.compile(r"#\s*(noqa(:\s*[A-Z0-9, ]+)?|type:\s*ignore(\[[\w, -]+\])?|pragma: no cover)(?P<rest>.*)")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """List the files that git keeps; empty outside a checkout."""
+    listed = subprocess.run(  # noqa: S603  # git, on our own checkout
+        ["git", "ls-files", *patterns],  # noqa: S607  # wherever git is
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+def project() -> dict[str, Any]:
+    """Read pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_no_file_names_a_package_index() -> None:
+    found = [
+        file.name
+        for file in tracked()
+        if any(host in file.read_text(encoding="utf-8", errors="replace") for host in HOSTS)
+    ]
+    assert found == []
+
+
+def test_locks_pin_and_hash_everything_and_name_no_address() -> None:
+    locks = tracked("requirements*.lock")
+    assert len(locks) == 3
+    for lock in locks:
+        text = lock.read_text(encoding="utf-8")
+        entries = re.split(r"\n(?=\S)", text.strip())
+        assert [entry.splitlines()[0] for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
+        assert "://" not in text
+
+
+def test_the_lock_has_every_dependency() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    names = [re.split(r"[<>=;\[ ]", line)[0] for line in project()["dependencies"]]
+    assert [name for name in names if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)] == []
+
+
+def test_every_dependency_is_explained_and_its_major_capped() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    optional = [line for extra in project()["optional-dependencies"].values() for line in extra]
+    for line in [*project()["dependencies"], *optional]:
+        name = re.split(r"[<>=;\[ ]", line)[0]
+        assert name in page
+        assert "<" in line or "==" in line
+
+
+def test_every_suppression_has_its_reason() -> None:
+    found: list[str] = []
+    for file in tracked("src/*.py", "tests/*.py"):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            match = SUPPRESSION.search(line)
+            if match and "re.compile" not in line and "#" not in match["rest"]:
+                found.append(f"{file.relative_to(ROOT)}:{number}")
+    assert found == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
