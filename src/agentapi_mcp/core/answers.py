@@ -34,6 +34,16 @@ _INTERNAL = TurnFault(
 )
 
 
+def storable(text: str) -> str:
+    """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
+    text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 @dataclass(slots=True)
 class Answer:
     """What the agent has said so far, with the times that the bill needs."""
@@ -60,10 +70,10 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The text so far."""
+        """The text so far, as it can be kept and sent."""
         if len(self.parts) > 1:
             self.parts[:] = ["".join(self.parts)]
-        return self.parts[0] if self.parts else ""
+        return storable(self.parts[0]) if self.parts else ""
 
     def tail(self, characters: int) -> str:
         """Return the last characters of the text so far."""
@@ -161,7 +171,7 @@ class Answer:
             lease_owner=owner,
             status=self.status,
             end_reason=self.end_reason or EndReason.INTERNAL,
-            reply=self.text.replace("\0", ""),
+            reply=self.text,
             bill=self.bill(turn),
             stop_reason=self.finished.stop_reason if self.finished else None,
             error=self.fault,

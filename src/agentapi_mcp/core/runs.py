@@ -12,7 +12,7 @@ from uuid import UUID
 
 from agentapi_mcp.core import contexts
 from agentapi_mcp.core.answers import Answer
-from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededError, StoreError
+from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededError, StoreError, StoreUnavailableError
 from agentapi_mcp.core.events import TurnEnded
 from agentapi_mcp.core.health import check_of_turn
 from agentapi_mcp.core.identity import Principal
@@ -26,7 +26,7 @@ from agentapi_mcp.core.records.turns import Accepted, EndReason, Signal, SignalK
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_TRIES_WHEN_CLOSING = 2
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,11 @@ class Runs:
             _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
         run.answer.end(run.end_reason, error)
         run.answered.set()
-        await self._finish(run)
+        try:
+            await self._finish(run)
+        except Exception as exc:  # noqa: BLE001  # its lease runs out, and whoever reads it settles it
+            _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
+        self._let_go(run)
         await self._report(run, history, prompt_bytes)
 
     async def _consume(self, run: Run, turn: BackendTurn) -> Exception | None:
@@ -254,9 +258,12 @@ class Runs:
             except StoreError as exc:
                 tries += 1
                 _log.warning("finish_delayed", extra={"turn_id": str(run.id), "tries": tries, "error": str(exc)})
-                if self._closing and tries > _TRIES_WHEN_CLOSING:
+                for_good = self._closing or not isinstance(exc, StoreUnavailableError)
+                if for_good and tries > _TRIES:
                     break
                 await self._clock.sleep(timedelta(seconds=min(5.0, 0.2 * 2**tries)))
+
+    def _let_go(self, run: Run) -> None:
         self._runs.pop(run.id, None)
         run.written.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()))
@@ -337,8 +344,7 @@ class Runs:
                     continue
                 characters = run.answer.characters
                 with suppress(StoreError):
-                    text = run.answer.text.replace("\0", "")
-                    await self._turns.save_partial(run.assignment.principal, self.owner, run.id, text)
+                    await self._turns.save_partial(run.assignment.principal, self.owner, run.id, run.answer.text)
                     run.saved_characters = characters
 
     def _hear(self, signal: Signal) -> None:
