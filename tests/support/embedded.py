@@ -36,9 +36,11 @@ class User:
         self.process.stdin.flush()
 
     def hear(self) -> Any:  # noqa: ANN401  # whatever the program wrote
-        """Read the next answer."""
+        """Read the next answer; a program that died is reported with what it said last."""
         assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate(timeout=8)[1].decode()
+        return json.loads(line)
 
     def ask(self, *words: str) -> Any:  # noqa: ANN401  # whatever the program wrote
         """Ask for something and wait for the answer."""
@@ -111,6 +113,18 @@ class SharedHome:
                 found.append(int(entry.name))
         return found
 
+    def residents(self) -> list[int]:
+        """List the processes that work in this home: a killed server's children have other names and end after it."""
+        found: list[int] = []
+        for entry in Path("/proc").iterdir():
+            try:
+                place = (entry / "cwd").readlink() if entry.name.isdecimal() else Path("/")
+            except OSError:
+                continue
+            if place.is_relative_to(self.path):
+                found.append(int(entry.name))
+        return found
+
     def listing(self) -> dict[str, tuple[int, int]]:
         """Say what is there, with modes and sizes, without locks and the log."""
         return {
@@ -120,8 +134,8 @@ class SharedHome:
         }
 
     def wait_until_gone(self) -> None:
-        """Wait until neither server nor keeper is left."""
-        wait_until(lambda: not self.pids())
+        """Wait until neither server nor keeper is left, nor a child of theirs."""
+        wait_until(lambda: not self.pids() and not self.residents())
 
     def kill_everything(self) -> None:
         """End all that was started on this home."""

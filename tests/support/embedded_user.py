@@ -21,17 +21,26 @@ async def query(url: str, sql: str) -> object:
         await connection.close()
 
 
+def ask(database: EmbeddedPostgres, login: str, sql: str) -> object:
+    """Run one statement on a server that is made sure of."""
+    urls = database.ensure()
+    return asyncio.run(query(urls.owner_url if login == "owner" else urls.app_url, sql))
+
+
 def obey(database: EmbeddedPostgres, words: list[str]) -> object:
-    """Do what one line says."""
+    """Do what one line says; after a refused connection once more, as the pool does."""
     try:
-        urls = database.ensure()
+        if words[0] == "release":
+            return database.release()
+        if words[0] == "ensure":
+            urls = database.ensure()
+            return {"owner_url": urls.owner_url, "app_url": urls.app_url}
+        try:
+            return ask(database, *words)
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError):
+            return ask(database, *words)
     except StoreError as exc:
         return {"error": type(exc).__name__, "message": str(exc)}
-    if words[0] == "ensure":
-        return {"owner_url": urls.owner_url, "app_url": urls.app_url}
-    if words[0] == "release":
-        return database.release()
-    return asyncio.run(query(urls.owner_url if words[0] == "owner" else urls.app_url, words[1]))
 
 
 def main(home: str, linger: str, bindir: str) -> None:
