@@ -17,12 +17,13 @@ from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMis
 from agentapi_mcp.core.health import Health, Part
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.ports import Backend, Clock, ProfileStore
+from agentapi_mcp.core.ports import Backend, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView
 from agentapi_mcp.core.records.turns import Turn
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.store_ports import ProfileStore
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer

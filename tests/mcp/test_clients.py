@@ -8,8 +8,8 @@ import pytest
 
 from agentapi_mcp.core.errors import StoreUnavailableError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.ports import ProfileStore
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.store_ports import ProfileStore
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from tests.support.connect import ERAS, Era, call, connect, open_edge

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import cast
 
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.ports import Backend, CatalogueStore, Clock
+from agentapi_mcp.core.ports import Backend, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
+from agentapi_mcp.core.store_ports import CatalogueStore
 
 Build = Callable[[AgentDeclaration], Backend]
 

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.errors import AgentApiError, BackendFault, NotFoundError, StoreError
 from agentapi_mcp.core.identity import Action, Principal, require
-from agentapi_mcp.core.ports import Backend, Capability, Clock, HealthStore
+from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import AgentView
 from agentapi_mcp.core.records.health import AgentHealth, HealthCheck, HealthStatus
 from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.core.store_ports import HealthStore
 from agentapi_mcp.core.views import Measured, agent_view
 
 _log = logging.getLogger(__name__)

@@ -1,21 +1,17 @@
-"""What the core needs from outside, as Protocols; each method of a store is one transaction."""
+"""What the core needs from outside beside the stores, as Protocols: time, and the backends with their host."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar
-from uuid import UUID
 
-from agentapi_mcp.core.events import BackendEvent, TurnEvent
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.records.agents import AgentRow, AgentView, CatalogueFile
+from agentapi_mcp.core.events import BackendEvent
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.agents import AgentView
 from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
-from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
-from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import History, Message, Session
-from agentapi_mcp.core.records.turns import Accepted, Busy, Joined, Lease, NewTurn, Signal, Turn, TurnMark, TurnOutcome
+from agentapi_mcp.core.records.health import HealthCheck
+from agentapi_mcp.core.records.turns import Turn
 
 T = TypeVar("T")
 
@@ -101,152 +97,4 @@ class BackendHost(Protocol):
 
     def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         """Return the one object of the process that `make` (a class or function) builds; the host closes it last."""
-        ...
-
-
-class TurnStore(Protocol):
-    """Turns, their leases, and what makes them happen once. Reading a turn whose lease is over settles it."""
-
-    async def accept(self, principal: Principal, new: NewTurn) -> Accepted | Joined | Busy:
-        """Write session, user message and turn; or find the turn that this request already has."""
-        ...
-
-    async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Read a turn, or raise NotFoundError."""
-        ...
-
-    async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first."""
-        ...
-
-    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Note what became of the turn's callers."""
-        ...
-
-    async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Ask the turn's owner to end it; a turn that is final stays as it is."""
-        ...
-
-    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[Lease, ...]:
-        """Renew leases; a turn that is not in the answer is lost to its owner."""
-        ...
-
-    async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
-        """Keep the text so far; False when the lease is lost."""
-        ...
-
-    async def finish(self, principal: Principal, outcome: TurnOutcome) -> Turn | None:
-        """Write the end; None when the lease is lost."""
-        ...
-
-
-class SessionStore(Protocol):
-    """Sessions and their messages, of one principal."""
-
-    async def get(self, principal: Principal, session_id: SessionId) -> Session:
-        """Read a session, or raise NotFoundError."""
-        ...
-
-    async def list_(
-        self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
-    ) -> Page[Session]:
-        """Page through sessions, newest first; `query` searches titles and first messages."""
-        ...
-
-    async def messages(
-        self, principal: Principal, session_id: SessionId, *, cursor: str | None, limit: int, max_bytes: int
-    ) -> Page[Message]:
-        """Page through messages with their turns, newest page first; within a page the oldest comes first."""
-        ...
-
-    async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
-        """Read the newest messages before a turn that fit."""
-        ...
-
-    async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
-        """Give a session another title."""
-        ...
-
-    async def delete(self, principal: Principal, session_id: SessionId) -> None:
-        """Delete a session with its messages and turns; refused while a turn runs."""
-        ...
-
-
-class CatalogueStore(Protocol):
-    """Agents and models as rows."""
-
-    async def load(self) -> tuple[AgentRow, ...]:
-        """Read all agents with their models, by name."""
-        ...
-
-    async def write(self, file: CatalogueFile) -> bool:
-        """Upsert what the operator's files declare, by name; False when this hash is already written."""
-        ...
-
-
-class HealthStore(Protocol):
-    """What was measured of the agents, shared by all processes."""
-
-    async def all_(self) -> Mapping[AgentId, AgentHealth]:
-        """Read what is known of every agent."""
-        ...
-
-    async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
-        """Keep a measurement, and count failures in a row."""
-        ...
-
-    async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise the recent turns of every agent, by name."""
-        ...
-
-
-class ProfileStore(Protocol):
-    """Users, organisations, and the MCP clients they use."""
-
-    async def local_principal(self) -> Principal:
-        """Find the machine's user and personal organisation, made on first use in a database that is ours."""
-        ...
-
-    async def find_principal(self, user_id: UserId, org_id: OrgId) -> Principal | None:
-        """Find a user in an organisation of an existing database."""
-        ...
-
-    async def defaults(self, principal: Principal) -> Mapping[str, object]:
-        """Read the organisation's settings (`default_agent`, `default_model`, `temperature`, …)."""
-        ...
-
-    async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
-        """Keep which MCP client is here (`mcp_sessions`)."""
-        ...
-
-
-class HistoryCache(Protocol):
-    """Recent history, forgettable; used only if it ends with the message that accept names."""
-
-    async def find(self, session_id: SessionId) -> History | None:
-        """Find what is kept."""
-        ...
-
-    async def keep(self, session_id: SessionId, history: History) -> None:
-        """Keep it for an hour."""
-        ...
-
-
-class TurnEvents(Protocol):
-    """The live events of running turns."""
-
-    def publish(self, turn_id: TurnId, event: TurnEvent) -> None:
-        """Tell whoever follows; never waits."""
-        ...
-
-    def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
-        """Follow from now on."""
-        ...
-
-
-class Signals(Protocol):
-    """What processes on one database tell each other; at most once, so readers also look for themselves."""
-
-    def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
-        """Call the listener for every signal until the returned function is called."""
         ...

@@ -16,13 +16,14 @@ from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededE
 from agentapi_mcp.core.events import TurnEnded
 from agentapi_mcp.core.health import check_of_turn
 from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import Backend, Capability, Clock, Signals, TurnEvents, TurnStore
+from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import Prices
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.ids import TurnId
 from agentapi_mcp.core.records.sessions import History
 from agentapi_mcp.core.records.turns import Accepted, EndReason, Signal, SignalKind, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.store_ports import Signals, TurnEvents, TurnStore
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

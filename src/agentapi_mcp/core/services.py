@@ -6,8 +6,8 @@ from typing import Protocol
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import ProfileStore, Signals
 from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.store_ports import ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
 
 

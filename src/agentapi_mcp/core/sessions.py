@@ -3,11 +3,11 @@
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import parse_id
-from agentapi_mcp.core.ports import SessionStore
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.requests import check_text
+from agentapi_mcp.core.store_ports import SessionStore
 from agentapi_mcp.core.transcripts import Transcript
 
 _MAX_PAGE = 200

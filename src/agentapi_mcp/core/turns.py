@@ -12,8 +12,7 @@ from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id, parse_id
-from agentapi_mcp.core.ports import Capability, Clock, HistoryCache, ProfileStore, SessionStore, Signals, TurnEvents
-from agentapi_mcp.core.ports import TurnStore as Store
+from agentapi_mcp.core.ports import Capability, Clock
 from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
@@ -33,6 +32,8 @@ from agentapi_mcp.core.records.turns import (
 )
 from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
 from agentapi_mcp.core.runs import Assignment, Run, Runs
+from agentapi_mcp.core.store_ports import HistoryCache, ProfileStore, SessionStore, Signals, TurnEvents
+from agentapi_mcp.core.store_ports import TurnStore as Store
 
 _LOOK_EVERY = timedelta(seconds=1)
 _REPORT_EVERY = timedelta(seconds=0.5)
