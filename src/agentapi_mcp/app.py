@@ -34,6 +34,7 @@ from agentapi_mcp.stores.local.histories import LocalHistories
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
@@ -43,6 +44,8 @@ from agentapi_mcp.stores.postgres.turns import PostgresTurns
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _LISTEN_WITHIN = timedelta(seconds=5)
+_POOL_SIZE = 5
+_SHUTDOWN_GRACE = timedelta(seconds=1.5)
 APP_LOGIN = "agentapi_app"
 
 
@@ -118,6 +121,11 @@ class AppGate:
             raise StoreUnavailableError(
                 "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
             ) from None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the services are there now."""
+        return self._attempt.done() and self._attempt.exception() is None
 
     async def run(self) -> None:
         """Keep the services open until `close`."""
@@ -209,6 +217,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             agents=agents,
             health=health,
             profiles=profiles,
+            mcp_sessions=PostgresMcpSessions(database),
             signals=signals,
         )
         host.view.show(services)
@@ -216,7 +225,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
-    options = PoolOptions(max_size=settings.pool_size, statement_cache=settings.statement_cache)
+    options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
     if settings.database_url is not None:
         remote = RemoteServer(settings.database_url.get_secret_value())
         database = await stack.enter_async_context(open_database(remote, options))
@@ -267,13 +276,14 @@ def _parts(database: Database, settings: Settings) -> tuple[Part, ...]:
             await connection.fetchval("SELECT 1")
 
     where = "embedded" if settings.database_url is None else "by URL"
-    return (Part("postgres", where, probe), Part("cache", "in this process"))
+    return (Part("postgres", where, probe, needed=True), Part("cache", "in this process"))
 
 
 def _run_options(settings: Settings) -> RunOptions:
+    grace = settings.shutdown_grace_seconds
     return RunOptions(
         abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
-        shutdown_grace=timedelta(seconds=settings.shutdown_grace_seconds),
+        shutdown_grace=_SHUTDOWN_GRACE if grace is None else timedelta(seconds=grace),
         max_running=settings.max_running_turns,
     )
 

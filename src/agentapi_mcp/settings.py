@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi_mcp.core.errors import ConfigurationError
 
 VERSION = "0.1.0"
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -49,12 +58,32 @@ class Settings(BaseSettings):
         int | None, Field(ge=0, le=240, description="How long `chat` waits by default; else it depends on the client.")
     ] = None
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="What goes to the log on stderr.")
-    ] = "warning"
+        Literal["debug", "info", "warning", "error"] | None,
+        Field(description="What goes to the log on stderr; by default warning, and info for `serve`."),
+    ] = None
+    bearer_token: Annotated[
+        SecretStr | None,
+        Field(min_length=16, description="What every client of `serve` must send as Authorization: Bearer."),
+    ] = None
+    allowed_hosts: Annotated[
+        Names, Field(description="Host names that `serve` answers to beside localhost, with commas between them.")
+    ] = ()
+    allowed_origins: Annotated[
+        Names, Field(description="Web origins that may call `serve` from a browser, with commas between them.")
+    ] = ()
+    max_body_bytes: Annotated[
+        int, Field(ge=1024, le=1_073_741_824, description="The largest request body that `serve` reads.")
+    ] = 4_194_304
+    max_open_requests: Annotated[
+        int, Field(ge=1, le=1_000_000, description="The most requests and streams that `serve` holds open at once.")
+    ] = 1000
     statement_cache: Annotated[
         bool, Field(description="Off behind a transaction pooler: no statement cache, no LISTEN.")
     ] = True
-    pool_size: Annotated[int, Field(ge=2, le=200, description="The most database connections of this process.")] = 5
+    pool_size: Annotated[
+        int | None,
+        Field(ge=2, le=200, description="The most database connections of this process; by default 5, `serve` 20."),
+    ] = None
     max_running_turns: Annotated[
         int, Field(ge=1, le=100_000, description="The most turns that run at once in this process.")
     ] = 1000
@@ -62,8 +91,13 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=600, description="How long a request waits for the database to come up.")
     ] = 60
     shutdown_grace_seconds: Annotated[
-        float, Field(ge=0, le=3600, description="How long running turns may go on when the program ends.")
-    ] = 1.5
+        float | None,
+        Field(
+            ge=0,
+            le=3600,
+            description="How long running turns may go on when the program ends; by default 1.5, `serve` 20.",
+        ),
+    ] = None
     abandon_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="How long a turn goes on after its only caller went away.")
     ] = 15
@@ -73,6 +107,14 @@ class Settings(BaseSettings):
     postgres_bindir: Annotated[
         Path | None, Field(description="Postgres binaries to use for the embedded server instead of the wheel's.")
     ] = None
+
+
+def for_serving(settings: Settings) -> Settings:
+    """Fill in what is chosen otherwise for a server of many than for one person's program."""
+    chosen = {"log_level": "info", "pool_size": 20, "shutdown_grace_seconds": 20.0}
+    return settings.model_copy(
+        update={name: value for name, value in chosen.items() if getattr(settings, name) is None}
+    )
 
 
 def load_settings() -> Settings:

@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 import structlog
 
-from agentapi_mcp.core.contexts import request_id, turn_id
+from agentapi_mcp.core.contexts import request_id, trace_id, turn_id
 
 
-def configure_logs(level: str, stream: TextIO | None = None) -> None:
+def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     """Send all logs of this process to `stream`, stderr by default; stdout is never touched."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -31,7 +31,7 @@ def configure_logs(level: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    root.setLevel((level or "warning").upper())
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -41,7 +41,7 @@ def configure_logs(level: str, stream: TextIO | None = None) -> None:
 
 
 def _add_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, variable in (("request_id", request_id), ("turn_id", turn_id)):
+    for name, variable in (("request_id", request_id), ("turn_id", turn_id), ("trace_id", trace_id)):
         value = variable.get()
         if value is not None:
             event.setdefault(name, value)

@@ -19,7 +19,7 @@ def example() -> str:
     lines = ["# Every setting of agentapi-mcp with its default; take away the # before a line to use it."]
     for name, field in Settings.model_fields.items():
         default = field.default
-        shown = "" if default is None or isinstance(default, SecretStr) else str(default)
+        shown = "" if default in (None, ()) or isinstance(default, SecretStr) else str(default)
         lines += ["", f"# {field.description}", f"# {variable(name)}={shown}"]
     return "\n".join(lines) + "\n"
 

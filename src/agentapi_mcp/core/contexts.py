@@ -4,3 +4,4 @@ from contextvars import ContextVar
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 turn_id: ContextVar[str | None] = ContextVar("turn_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)

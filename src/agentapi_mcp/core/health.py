@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -35,11 +35,15 @@ _NOT_THE_AGENTS_FAULT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the server; `probe` asks it something real, None where there is nothing to ask."""
+    """A part of the server; `probe` asks it something real, None where there is nothing to ask.
+
+    Without a `needed` part the server cannot serve; without the others it works on.
+    """
 
     name: str
     detail: str
     probe: Callable[[], Awaitable[object]] | None = None
+    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,7 @@ class Health:
             NotFoundError: there is no such agent.
         """
         require(principal, Action.READ)
-        parts = await self._probe_all()
+        parts = await self._probe_all(self._parts)
         try:
             entries = await self._catalogue.entries()
             wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
@@ -106,6 +110,11 @@ class Health:
         except StoreError:
             return HealthReport(parts, ())
         return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
+
+    async def is_ready(self) -> bool:
+        """Tell whether the parts answer without which nothing can be served."""
+        probed = await self._probe_all(part for part in self._parts if part.needed)
+        return all(part.status is HealthStatus.HEALTHY for part in probed)
 
     async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
         """Count real traffic; never fails the turn that it is told of."""
@@ -160,9 +169,9 @@ class Health:
             _log.warning("agent_check_failed", extra={"agent": entry.name, "kind": type(exc).__name__})
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check failed; the server's log names it.")
 
-    async def _probe_all(self) -> tuple[PartHealth, ...]:
+    async def _probe_all(self, parts: Iterable[Part]) -> tuple[PartHealth, ...]:
         async with asyncio.TaskGroup() as group:
-            probes = [group.create_task(self._probe(part)) for part in self._parts]
+            probes = [group.create_task(self._probe(part)) for part in parts]
         return tuple(probe.result() for probe in probes)
 
     async def _probe(self, part: Part) -> PartHealth:

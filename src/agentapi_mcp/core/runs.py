@@ -115,8 +115,7 @@ class Runs:
             try:
                 yield self
             finally:
-                self._closing = True
-                await self._close()
+                await self.drain()
                 unsubscribe()
                 for keeper in keepers:
                     keeper.cancel()
@@ -127,6 +126,16 @@ class Runs:
     def find(self, turn_id: TurnId) -> Run | None:
         """Find a turn that runs here."""
         return self._runs.get(turn_id)
+
+    async def drain(self) -> None:
+        """Take no new turns, give the running ones their grace, and settle what is left; their callers get answers."""
+        self._closing = True
+        if not self._runs:
+            return
+        await first_of(self._idle.wait(), self._clock.sleep(self.options.shutdown_grace))
+        for run in tuple(self._runs.values()):
+            self.stop(run, EndReason.SHUTDOWN)
+        await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
 
     def check_room(self) -> None:
         """Refuse a new turn while closing or full.
@@ -353,14 +362,6 @@ class Runs:
             run = self._runs.get(signal.turn_id)
             if run is not None:
                 self.stop(run, EndReason.CANCEL_TURN)
-
-    async def _close(self) -> None:
-        if not self._runs:
-            return
-        await first_of(self._idle.wait(), self._clock.sleep(self.options.shutdown_grace))
-        for run in tuple(self._runs.values()):
-            self.stop(run, EndReason.SHUTDOWN)
-        await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
 
 
 async def first_of(*works: Coroutine[None, None, object]) -> None:

@@ -7,7 +7,7 @@ from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import ProfileStore, Signals
+from agentapi_mcp.core.store_ports import McpSessionStore, ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
 
 
@@ -21,6 +21,7 @@ class Services:
     agents: Agents
     health: Health
     profiles: ProfileStore
+    mcp_sessions: McpSessionStore
     signals: Signals
 
 

@@ -11,6 +11,7 @@ from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
 from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
+from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import History, Message, Session
 from agentapi_mcp.core.records.turns import Accepted, Busy, Joined, Lease, NewTurn, Signal, Turn, TurnMark, TurnOutcome
@@ -131,6 +132,34 @@ class ProfileStore(Protocol):
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here (`mcp_sessions`)."""
+        ...
+
+
+class McpSessionStore(Protocol):
+    """The transport sessions of 2025-era clients; another user's is as if it were not there."""
+
+    async def open_(self, principal: Principal, session: McpSession) -> None:
+        """Keep a new one; it lives for a day after its last use."""
+        ...
+
+    async def find(self, principal: Principal, session_id: str) -> McpSession | None:
+        """Find one that has not ended."""
+        ...
+
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
+        """Note that its client watches a resource; False when it watches `most` others already."""
+        ...
+
+    async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
+        """Note that it no longer does."""
+        ...
+
+    async def close(self, principal: Principal, session_id: str) -> bool:
+        """End it; False when there is none."""
+        ...
+
+    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+        """Tell every process that the client takes a request back."""
         ...
 
 

@@ -142,6 +142,10 @@ class Turns:
         require(principal, Action.READ)
         return await self._ports.turns.recent(principal, limit)
 
+    async def drain(self) -> None:
+        """Take no new messages, and let the running turns end or be settled; for a process that is about to stop."""
+        await self._runs.drain()
+
     # --- accepting
 
     async def _take(self, principal: Principal, request: ChatRequest) -> Run | Turn:

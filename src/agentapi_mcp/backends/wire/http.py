@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx2
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from agentapi_mcp.core.errors import BackendError, BackendFault
 
@@ -83,6 +84,9 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+_TRACES = TraceContextTextMapPropagator()
+
+
 class HttpClient:
     """Sends requests over shared connections; opened by its first request, closed by its owner."""
 
@@ -120,7 +124,7 @@ class HttpClient:
             outgoing = client.build_request(
                 request.method,
                 request.url,
-                headers=dict(request.headers),
+                headers=_with_trace(request.headers),
                 content=request.content,
                 timeout=httpx2.Timeout(None, connect=connect, pool=connect),
             )
@@ -201,6 +205,13 @@ class Reply:
     async def _next(self) -> bytes | None:
         with _mapped(_WITHIN_THE_REPLY):
             return await anext(self._body, None)
+
+
+def _with_trace(headers: Mapping[str, str]) -> dict[str, str]:
+    """Add the W3C trace context of whoever asked, without their baggage."""
+    carrier = dict(headers)
+    _TRACES.inject(carrier)
+    return carrier
 
 
 class _Timer:

@@ -201,13 +201,21 @@ class SignalKind(StrEnum):
     SESSION_CHANGED = "session_changed"
     SESSIONS_CHANGED = "sessions_changed"
     CATALOGUE_CHANGED = "catalogue_changed"
+    MCP_SESSION_CHANGED = "mcp_session_changed"
+    REQUEST_CANCELLED = "request_cancelled"
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something happened, here or in another process; the ids say whom it concerns."""
+    """Something happened, here or in another process; the ids say whom it concerns.
+
+    `mcp_session` names a client's transport session, `request_id` and `reason` the request that it takes back.
+    """
 
     kind: SignalKind
     turn_id: TurnId | None = None
     session_id: SessionId | None = None
     user_id: UserId | None = None
+    mcp_session: str | None = None
+    request_id: str | None = None
+    reason: str | None = None

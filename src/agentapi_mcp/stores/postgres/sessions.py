@@ -12,7 +12,7 @@ from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import History, HistoryMessage, Message, MessageRole, Session
-from agentapi_mcp.core.records.turns import SignalKind, Turn
+from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.settling import lock_session, settle_expired
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
@@ -200,7 +200,7 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
 
 
 async def _tell(connection: Connection, principal: Principal, session_id: SessionId) -> None:
-    said = signal_json(SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id)
+    said = signal_json(Signal(SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id))
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
 
 

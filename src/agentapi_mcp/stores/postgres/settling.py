@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.records.turns import SignalKind
+from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
@@ -51,5 +52,5 @@ async def settle_expired(connection: Connection, *, session_id: UUID) -> None:
         return
     at = await lock_session(connection, session_id)
     for row in await connection.fetch(_SETTLE, session_id, at):
-        said = signal_json(SignalKind.ENDED, turn_id=row["id"], session_id=session_id, user_id=row["user_id"])
-        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
+        signal = Signal(SignalKind.ENDED, turn_id=row["id"], session_id=SessionId(session_id), user_id=row["user_id"])
+        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))

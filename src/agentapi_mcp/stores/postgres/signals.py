@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,12 +23,10 @@ _RETRY = timedelta(seconds=2)
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def signal_json(
-    kind: SignalKind, *, turn_id: UUID | None = None, session_id: UUID | None = None, user_id: UUID | None = None
-) -> str:
-    """Write a signal as NOTIFY carries it."""
-    ids = {"turn_id": turn_id, "session_id": session_id, "user_id": user_id}
-    return json.dumps({"kind": kind, **{name: str(id_) for name, id_ in ids.items() if id_ is not None}})
+def signal_json(signal: Signal) -> str:
+    """Write a signal as NOTIFY carries it, which takes at most 8,000 bytes."""
+    said = {name: str(value) for name, value in asdict(signal).items() if value is not None}
+    return json.dumps(said | {"kind": signal.kind})
 
 
 class PostgresSignals:
@@ -78,6 +77,9 @@ class PostgresSignals:
                 turn_id=TurnId(UUID(said["turn_id"])) if "turn_id" in said else None,
                 session_id=SessionId(UUID(said["session_id"])) if "session_id" in said else None,
                 user_id=UserId(UUID(said["user_id"])) if "user_id" in said else None,
+                mcp_session=said.get("mcp_session"),
+                request_id=said.get("request_id"),
+                reason=said.get("reason"),
             )
             for listener in tuple(self._listeners.values()):
                 listener(signal)

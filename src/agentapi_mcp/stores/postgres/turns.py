@@ -16,6 +16,7 @@ from agentapi_mcp.core.records.turns import (
     Joined,
     Lease,
     NewTurn,
+    Signal,
     SignalKind,
     Turn,
     TurnMark,
@@ -288,7 +289,7 @@ class PostgresTurns:
     async def finish(self, principal: Principal, outcome: TurnOutcome) -> Turn | None:
         """Write the end with the assistant's message; None when the lease is lost."""
         async with self._database.as_principal(principal) as connection:
-            session_id: UUID | None = await connection.fetchval(
+            session_id: SessionId | None = await connection.fetchval(
                 "SELECT session_id FROM agentapi.turns WHERE id = $1", outcome.turn_id
             )
             if session_id is None:
@@ -324,9 +325,9 @@ class PostgresTurns:
             return await self._read(connection, outcome.turn_id)
 
     async def _tell(
-        self, connection: Connection, kind: SignalKind, principal: Principal, turn_id: UUID, session_id: UUID
+        self, connection: Connection, kind: SignalKind, principal: Principal, turn_id: TurnId, session_id: SessionId
     ) -> None:
-        said = signal_json(kind, turn_id=turn_id, session_id=session_id, user_id=principal.user_id)
+        said = signal_json(Signal(kind, turn_id=turn_id, session_id=session_id, user_id=principal.user_id))
         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
 
 

@@ -1,0 +1,152 @@
+"""The transport sessions of 2025-era clients in `mcp_sessions`, so that no replica needs to remember them."""
+
+import json
+from typing import LiteralString, cast
+
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.mcp_sessions import McpSession
+from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+
+# Its life is prolonged at most once an hour, since most uses need not write.
+_FIND: LiteralString = """
+SELECT mcp_state::text AS state, expires_at < now() + interval '23 hours' AS ages
+  FROM public.mcp_sessions
+ WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
+"""
+
+_LOCK: LiteralString = """
+SELECT mcp_state::text
+  FROM public.mcp_sessions
+ WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
+   FOR UPDATE
+"""
+
+
+class PostgresMcpSessions:
+    """Rows of `mcp_sessions` that belong to Streamable HTTP; ended ones are swept out when a new one begins."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open_(self, principal: Principal, session: McpSession) -> None:
+        """Keep a new one; it lives for a day after its last use."""
+        async with self._database.as_system("sweep out ended MCP sessions") as connection:
+            await connection.execute(
+                "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
+            )
+        async with self._database.as_principal(principal) as connection:
+            await connection.execute(
+                "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, expires_at) "
+                "VALUES ($1, $2, $3::text::jsonb, now() + interval '24 hours')",
+                principal.user_id,
+                session.id,
+                _state(session),
+            )
+
+    async def find(self, principal: Principal, session_id: str) -> McpSession | None:
+        """Find one that has not ended."""
+        async with self._database.as_principal(principal) as connection:
+            row = await connection.fetchrow(_FIND, session_id, principal.user_id)
+            if row is None:
+                return None
+            if row["ages"]:
+                await connection.execute(
+                    "UPDATE public.mcp_sessions SET expires_at = now() + interval '24 hours' "
+                    "WHERE session_id = $1 AND user_id = $2",
+                    session_id,
+                    principal.user_id,
+                )
+        return _session(session_id, row["state"])
+
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
+        """Note that its client watches a resource; False when it watches `most` others already."""
+        async with self._database.as_principal(principal) as connection:
+            session = await _lock(connection, principal, session_id)
+            if session is None or uri in session.watched:
+                return True
+            if len(session.watched) >= most:
+                return False
+            await _write_watched(connection, principal, session_id, session.watched | {uri})
+        return True
+
+    async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
+        """Note that it no longer does."""
+        async with self._database.as_principal(principal) as connection:
+            session = await _lock(connection, principal, session_id)
+            if session is not None and uri in session.watched:
+                await _write_watched(connection, principal, session_id, session.watched - {uri})
+
+    async def close(self, principal: Principal, session_id: str) -> bool:
+        """End it; False when there is none."""
+        async with self._database.as_principal(principal) as connection:
+            if await _lock(connection, principal, session_id) is None:
+                return False
+            await connection.execute(
+                "UPDATE public.mcp_sessions SET expires_at = now() WHERE session_id = $1 AND user_id = $2",
+                session_id,
+                principal.user_id,
+            )
+            await _tell_changed(connection, principal, session_id)
+        return True
+
+    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+        """Tell every process that the client takes a request back."""
+        signal = Signal(
+            SignalKind.REQUEST_CANCELLED,
+            user_id=principal.user_id,
+            mcp_session=session_id,
+            request_id=request_id,
+            reason=reason,
+        )
+        async with self._database.as_principal(principal) as connection:
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+
+
+async def _lock(connection: Connection, principal: Principal, session_id: str) -> McpSession | None:
+    state = await connection.fetchval(_LOCK, session_id, principal.user_id)
+    return None if state is None else _session(session_id, state)
+
+
+async def _write_watched(
+    connection: Connection, principal: Principal, session_id: str, watched: frozenset[str]
+) -> None:
+    await connection.execute(
+        "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object('watched', $3::text[]) "
+        "WHERE session_id = $1 AND user_id = $2",
+        session_id,
+        principal.user_id,
+        sorted(watched),
+    )
+    await _tell_changed(connection, principal, session_id)
+
+
+async def _tell_changed(connection: Connection, principal: Principal, session_id: str) -> None:
+    signal = Signal(SignalKind.MCP_SESSION_CHANGED, user_id=principal.user_id, mcp_session=session_id)
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+
+
+def _state(session: McpSession) -> str:
+    return json.dumps(
+        {
+            "transport": "http",
+            "client": session.client.get("name"),
+            "version": session.client.get("version"),
+            "protocol": session.protocol,
+            "client_info": dict(session.client),
+            "capabilities": dict(session.capabilities),
+            "watched": sorted(session.watched),
+        }
+    )
+
+
+def _session(session_id: str, text: str) -> McpSession:
+    state = cast("dict[str, object]", json.loads(text))
+    return McpSession(
+        id=session_id,
+        protocol=str(state["protocol"]),
+        client=cast("dict[str, object]", state["client_info"]),
+        capabilities=cast("dict[str, object]", state["capabilities"]),
+        watched=frozenset(cast("list[str]", state["watched"])),
+    )
