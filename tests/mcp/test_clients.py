@@ -12,7 +12,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.store_ports import ProfileStore
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
-from tests.support.connect import ERAS, Era, call, connect, open_edge
+from tests.support.connect import LINKS, Link, call, connect, open_edge
 from tests.support.peers.openai import OpenAIPeer
 
 
@@ -55,17 +55,17 @@ class OpenGate:
         return self.there
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(era: Era, edge_home: Path) -> None:
+@pytest.mark.parametrize("link", [link for link in LINKS if link != "http-2025"])
+async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         profiles = Profiles(edge.services.profiles)
         server = create_server(OpenGate(replace(edge.services, profiles=profiles)), McpOptions())
-        async with connect(server, era, name="Some IDE\x00\n") as client:
+        async with connect(server, link, name="Some IDE\x00\n") as client:
             await call(client, "list_sessions")
             await call(client, "list_sessions")
         [(session_id, state)] = profiles.recorded
         assert session_id == f"{edge.services.principal.user_id}/Some IDE"
-        protocol = "2025-11-25" if era == "2025" else "2026-07-28"
+        protocol = "2025-11-25" if link.endswith("2025") else "2026-07-28"
         assert state == {"client": "Some IDE", "version": "1.0", "protocol": protocol}
 
 
@@ -74,5 +74,5 @@ async def test_a_client_that_cannot_be_recorded_is_served(error: Exception, edge
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         profiles = Profiles(edge.services.profiles, error)
         server = create_server(OpenGate(replace(edge.services, profiles=profiles)), McpOptions())
-        async with connect(server, "2026") as client:
+        async with connect(server, "stdio-2026") as client:
             assert not (await call(client, "list_sessions")).is_error

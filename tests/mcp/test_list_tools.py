@@ -6,15 +6,15 @@ from typing import cast
 
 import pytest
 
-from tests.support.connect import ERAS, Era, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 Rows = list[dict[str, object]]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_agents_are_listed_with_what_they_lack(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_agents_are_listed_with_what_they_lack(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         result = await call(client, "list_agents")
         agents = {agent["name"]: agent for agent in cast("Rows", fields_of(result)["agents"])}
         assert agents["guide"]["status"] == "healthy"
@@ -24,9 +24,9 @@ async def test_agents_are_listed_with_what_they_lack(era: Era, edge_home: Path) 
         assert "- ccrouter (not configured)" in text_of(result)
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_models_tell_prices_and_context_windows_or_that_they_are_unknown(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_models_tell_prices_and_context_windows_or_that_they_are_unknown(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         models = cast("Rows", fields_of(await call(client, "list_models", agent="droid"))["models"])
         by_name = {model["name"]: model for model in models}
         assert by_name["claude-3-opus"]["input_price"] is None
@@ -34,9 +34,9 @@ async def test_models_tell_prices_and_context_windows_or_that_they_are_unknown(e
         assert [model["name"] for model in models if model["is_default"]] == ["gemini-3.5-flash"]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_sessions_are_found_by_their_text_newest_first(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_sessions_are_found_by_their_text_newest_first(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         ids = [
             fields_of(await call(client, "chat", agent="droid", message=f"{edge.tag} number {number}"))["session_id"]
             for number in range(3)
@@ -47,9 +47,9 @@ async def test_sessions_are_found_by_their_text_newest_first(era: Era, edge_home
         assert sessions[0]["agent"] == "droid"
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_transcript_is_read_in_both_formats(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_transcript_is_read_in_both_formats(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id = fields_of(await call(client, "chat", agent="droid", message=edge.tag))["session_id"]
         markdown = fields_of(await call(client, "get_transcript", session_id=session_id))
         assert edge.tag in str(markdown["markdown"])
@@ -60,9 +60,9 @@ async def test_a_transcript_is_read_in_both_formats(era: Era, edge_home: Path) -
         assert json.loads(text_of(result)) == document
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_long_transcript_comes_in_parts_that_together_are_whole(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_long_transcript_comes_in_parts_that_together_are_whole(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id: object = None
         for number in range(3):
             arguments = {"session_id": session_id} if session_id else {"agent": "droid"}
@@ -80,9 +80,9 @@ async def test_a_long_transcript_comes_in_parts_that_together_are_whole(era: Era
         assert len(found) == 6
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_health_tells_of_parts_and_agents(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_health_tells_of_parts_and_agents(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         health = fields_of(await call(client, "get_health", agent="guide"))
         assert health["status"] == "healthy"
         assert "postgres" in {part["name"] for part in cast("Rows", health["parts"])}

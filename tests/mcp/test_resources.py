@@ -11,7 +11,7 @@ from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from mcp import Client
 from tests.mcp.test_tool_schemas import ClosedGate
-from tests.support.connect import ERAS, Edge, Era, call, connect, fields_of, open_edge
+from tests.support.connect import LINKS, Edge, Link, call, connect, fields_of, open_edge
 from tests.support.peers.openai import OpenAIPeer
 
 TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
@@ -28,9 +28,9 @@ async def begin(client: Client, edge: Edge, more: str = "") -> str:
     return str(fields_of(await call(client, "chat", agent="droid", message=f"{edge.tag}{more}"))["session_id"])
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_transcript_is_read_as_markdown_and_as_json(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_transcript_is_read_as_markdown_and_as_json(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id = await begin(client, edge)
         markdown = await read(client, TEMPLATE.format(session_id=session_id))
         assert markdown.mime_type == "text/markdown"
@@ -40,9 +40,9 @@ async def test_a_transcript_is_read_as_markdown_and_as_json(era: Era, edge_home:
         assert json.loads(document.text)["messages"][0]["content"] == edge.tag
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         ids = [
             str(fields_of(await call(client, "chat", agent="guide", message=f"{edge.tag} {number}"))["session_id"])
             for number in range(52)
@@ -62,9 +62,9 @@ async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(
         ]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_long_transcript_links_to_its_earlier_part(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_long_transcript_links_to_its_earlier_part(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id = await begin(client, edge, " first " + "x" * 700_000)
         await call(client, "chat", session_id=session_id, message=f"{edge.tag} second " + "y" * 700_000)
         newest = await read(client, TEMPLATE.format(session_id=session_id))
@@ -77,14 +77,14 @@ async def test_a_long_transcript_links_to_its_earlier_part(era: Era, edge_home: 
         assert "x" * 700_000 in (await read(client, document["older"])).text
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_the_catalogue_is_a_resource(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_catalogue_is_a_resource(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         agents = json.loads((await read(client, "agentapi://catalog/agents")).text)["agents"]
         assert {"guide", "droid", "ccrouter"} <= {agent["name"] for agent in agents}
 
 
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize(
     "uri",
     [
@@ -95,17 +95,17 @@ async def test_the_catalogue_is_a_resource(era: Era, edge_home: Path) -> None:
         NOBODYS + ".xml",
     ],
 )
-async def test_what_is_not_there_is_an_invalid_parameter_with_its_uri(era: Era, uri: str, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+async def test_what_is_not_there_is_an_invalid_parameter_with_its_uri(link: Link, uri: str, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         with pytest.raises(MCPError) as caught:
             await client.read_resource(uri)
         assert caught.value.error.code == INVALID_PARAMS
         assert caught.value.error.data == {"uri": uri}
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_forged_cursor_is_an_invalid_parameter(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_forged_cursor_is_an_invalid_parameter(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id = await begin(client, edge)
         for fails in (
             client.list_resources(cursor="forged"),
@@ -119,9 +119,9 @@ async def test_a_forged_cursor_is_an_invalid_parameter(era: Era, edge_home: Path
             assert caught.value.error.code == INVALID_PARAMS
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         session_id = await begin(client, edge)
         template, prompt = ResourceTemplateReference(uri=TEMPLATE), PromptReference(name="ask_agent")
         by_title = await client.complete(template, {"name": "session_id", "value": edge.tag})
@@ -134,18 +134,18 @@ async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(era:
         assert nothing.completion.values == []
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_completions_of_what_does_not_exist_are_refused(era: Era) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_completions_of_what_does_not_exist_are_refused(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
         for unknown in (PromptReference(name="nothing"), ResourceTemplateReference(uri="x://{y}")):
             with pytest.raises(MCPError) as caught:
                 await client.complete(unknown, {"name": "session_id", "value": ""})
             assert caught.value.error.code == INVALID_PARAMS
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_templates_and_prompts_are_listed_and_written_before_the_stores_are_up(era: Era) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_templates_and_prompts_are_listed_and_written_before_the_stores_are_up(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
         assert "session_id" in (client.instructions or "")
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates][:2] == [TEMPLATE, TEMPLATE + ".json"]
@@ -159,7 +159,7 @@ async def test_templates_and_prompts_are_listed_and_written_before_the_stores_ar
         assert "agent guide" in content.text
 
 
-@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
@@ -169,9 +169,9 @@ async def test_templates_and_prompts_are_listed_and_written_before_the_stores_ar
     ],
 )
 async def test_a_prompt_that_cannot_be_written_is_an_invalid_parameter(
-    era: Era, name: str, arguments: dict[str, str], said: str
+    link: Link, name: str, arguments: dict[str, str], said: str
 ) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), era) as client:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
         with pytest.raises(MCPError) as caught:
             await client.get_prompt(name, arguments)
         assert caught.value.error.code == INVALID_PARAMS
@@ -179,7 +179,7 @@ async def test_a_prompt_that_cannot_be_written_is_an_invalid_parameter(
 
 
 async def test_lists_say_how_long_they_may_be_kept(edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
         tools, resources = await client.list_tools(), await client.list_resources()
         assert (tools.ttl_ms, tools.cache_scope) == (300_000, "public")
         assert (resources.ttl_ms, resources.cache_scope) == (0, "private")

@@ -4,8 +4,7 @@ from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
 from mcp_types import EmptyResult, SubscribeRequestParams
 
-from agentapi_mcp.mcp.callers import Context
-from agentapi_mcp.mcp.subscriptions import connection_of
+from agentapi_mcp.mcp.callers import Context, connection_of
 from mcp import Client
 from tests.support.connect import subscribe_resource
 

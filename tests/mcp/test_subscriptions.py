@@ -64,7 +64,7 @@ async def hear_of(event: object, events: AsyncIterator[object]) -> None:
 
 async def test_a_listener_hears_of_its_transcript_and_of_new_sessions(edge_home: Path) -> None:
     steps = Steps()
-    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, "stdio-2026") as client:
         turn = await run_on(client, edge)
         uri = str(turn["transcript_uri"])
         async with client.listen(resource_subscriptions=[uri], resources_list_changed=True) as events:
@@ -78,7 +78,7 @@ async def test_a_2025_client_hears_of_its_transcript_and_of_new_sessions(edge_ho
     steps, heard = Steps(), Heard()
     async with (
         open_edge(edge_home, OpenAIPeer(pace=steps)) as edge,
-        connect(edge.server, "2025", message_handler=heard) as client,
+        connect(edge.server, "stdio-2025", message_handler=heard) as client,
     ):
         turn = await run_on(client, edge)
         assert await heard.next() == "list"
@@ -93,14 +93,14 @@ async def test_a_2025_client_hears_of_its_transcript_and_of_new_sessions(edge_ho
 
 
 async def test_who_may_not_read_may_not_listen(edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
         catalogue = "agentapi://catalog/agents"
         async with client.listen(resource_subscriptions=[NOBODYS, "file:///etc/passwd", catalogue]) as events:
             assert events.honored.resource_subscriptions == [catalogue]
 
 
 async def test_who_may_not_read_may_not_subscribe(edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "2025") as client:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2025") as client:
         with pytest.raises(MCPError) as caught:
             await subscribe_resource(client, NOBODYS)
         assert caught.value.error.code == INVALID_PARAMS
@@ -110,13 +110,13 @@ async def test_who_may_not_read_may_not_subscribe(edge_home: Path) -> None:
 async def test_the_number_of_watched_resources_is_limited(edge_home: Path) -> None:
     options = McpOptions(max_watched=1)
     async with open_edge(edge_home, OpenAIPeer(), options) as edge:
-        async with connect(edge.server, "2026") as client:
+        async with connect(edge.server, "stdio-2026") as client:
             with pytest.raises(MCPError) as caught:
                 async with client.listen(resource_subscriptions=["a://1", "a://2"]):
                     pass
             assert caught.value.error.code == INVALID_PARAMS
             session_uri = str(fields_of(await call(client, "chat", message="hi", agent="guide"))["transcript_uri"])
-        async with connect(edge.server, "2025") as client:
+        async with connect(edge.server, "stdio-2025") as client:
             await subscribe_resource(client, session_uri)
             await subscribe_resource(client, session_uri)
             with pytest.raises(MCPError):
@@ -125,7 +125,7 @@ async def test_the_number_of_watched_resources_is_limited(edge_home: Path) -> No
 
 async def test_the_number_of_open_streams_is_limited_and_a_closed_one_makes_room(edge_home: Path) -> None:
     options = McpOptions(max_listeners=1)
-    async with open_edge(edge_home, OpenAIPeer(), options) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer(), options) as edge, connect(edge.server, "stdio-2026") as client:
         async with client.listen(resources_list_changed=True):
             with pytest.raises(MCPError) as caught:
                 async with client.listen(resources_list_changed=True):

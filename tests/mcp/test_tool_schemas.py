@@ -11,7 +11,7 @@ from agentapi_mcp.core.errors import StoreUnavailableError
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
-from tests.support.connect import ERAS, Era, connect
+from tests.support.connect import LINKS, Link, connect
 
 NAMES = [
     "chat",
@@ -33,8 +33,8 @@ class ClosedGate:
         raise StoreUnavailableError("The database is not up yet.")
 
 
-async def tools(era: Era) -> list[Tool]:
-    async with connect(create_server(ClosedGate(), McpOptions()), era) as client:
+async def tools(link: Link) -> list[Tool]:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
         return (await client.list_tools()).tools
 
 
@@ -52,22 +52,22 @@ def parts(value: object) -> Iterator[tuple[str, object]]:
             yield from parts(part)
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_the_eight_tools_are_listed_in_one_order_before_the_stores_are_up(era: Era) -> None:
-    assert [tool.name for tool in await tools(era)] == NAMES
-    assert await tools(era) == await tools(era)
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_eight_tools_are_listed_in_one_order_before_the_stores_are_up(link: Link) -> None:
+    assert [tool.name for tool in await tools(link)] == NAMES
+    assert await tools(link) == await tools(link)
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_the_list_of_tools_keeps_its_budget(era: Era) -> None:
-    listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in await tools(era)]
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_list_of_tools_keeps_its_budget(link: Link) -> None:
+    listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in await tools(link)]
     without_outputs = [{name: part for name, part in tool.items() if name != "outputSchema"} for tool in listed]
     assert compact(without_outputs) <= 5_000
     assert compact({"tools": listed}) <= 13_000
 
 
 async def test_every_tool_has_title_description_annotations_and_both_schemas() -> None:
-    for tool in await tools("2026"):
+    for tool in await tools("stdio-2026"):
         assert tool.title
         assert tool.description
         hints = tool.annotations
@@ -84,12 +84,12 @@ async def test_every_tool_has_title_description_annotations_and_both_schemas() -
 
 
 async def test_only_chat_and_cancel_turn_change_anything() -> None:
-    changing = {t.name for t in await tools("2026") if t.annotations and not t.annotations.read_only_hint}
+    changing = {t.name for t in await tools("stdio-2026") if t.annotations and not t.annotations.read_only_hint}
     assert changing == {"chat", "cancel_turn"}
 
 
 async def test_schemas_hold_no_references_and_arguments_are_flat() -> None:
-    for tool in await tools("2026"):
+    for tool in await tools("stdio-2026"):
         names = {name for name, _ in parts([tool.input_schema, tool.output_schema])}
         assert not names & {"$ref", "$defs", "allOf"}
         for argument in tool.input_schema["properties"].values():

@@ -12,7 +12,7 @@ from mcp_types import INVALID_PARAMS, ResourceLink
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.options import McpOptions, default_wait
 from agentapi_mcp.mcp.server import create_server
-from tests.support.connect import ERAS, Era, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
@@ -23,9 +23,9 @@ TURN_FIELDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_chat_answers_the_reply_first_then_the_bill_and_the_ids(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_chat_answers_the_reply_first_then_the_bill_and_the_ids(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         result = await call(client, "chat", agent="droid", message=f"{edge.tag} [[echo]]")
         turn, text = fields_of(result), text_of(result)
         assert not result.is_error
@@ -37,14 +37,14 @@ async def test_chat_answers_the_reply_first_then_the_bill_and_the_ids(era: Era, 
         assert f"turn_id {turn['turn_id']}" in bill
         assert isinstance(turn["cost_usd"], float)
         assert turn["cost_source"] == "provider"
-        link = result.content[1]
-        assert isinstance(link, ResourceLink)
-        assert link.uri == turn["transcript_uri"]
+        transcript = result.content[1]
+        assert isinstance(transcript, ResourceLink)
+        assert transcript.uri == turn["transcript_uri"]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_session_goes_on_with_its_id(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_session_goes_on_with_its_id(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         first = fields_of(await call(client, "chat", agent="droid", message=edge.tag))
         second = fields_of(await call(client, "chat", session_id=first["session_id"], message="and now"))
         assert second["session_id"] == first["session_id"]
@@ -53,10 +53,10 @@ async def test_a_session_goes_on_with_its_id(era: Era, edge_home: Path) -> None:
         assert [message["content"] for message in sent if message["role"] == "user"] == [edge.tag, "and now"]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_when_the_wait_is_over_the_turn_runs_on_and_get_turn_finds_its_end(era: Era, edge_home: Path) -> None:
+@pytest.mark.parametrize("link", LINKS)
+async def test_when_the_wait_is_over_the_turn_runs_on_and_get_turn_finds_its_end(link: Link, edge_home: Path) -> None:
     steps = Steps()
-    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, era) as client:
+    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, link) as client:
         result = await call(client, "chat", agent="droid", message=f"{edge.tag} [[slow]] [[chunks3]]", wait_seconds=0)
         turn = fields_of(result)
         assert not result.is_error
@@ -67,9 +67,9 @@ async def test_when_the_wait_is_over_the_turn_runs_on_and_get_turn_finds_its_end
         assert (ended["status"], ended["reply"]) == ("completed", "w0 w1 w2 ")
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_cancel_turn_stops_the_agent_and_keeps_what_it_said(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_cancel_turn_stops_the_agent_and_keeps_what_it_said(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         running = fields_of(await call(client, "chat", agent="droid", message=f"{edge.tag} [[waits]]", wait_seconds=0))
         await edge.peer.received()
         result = await call(client, "cancel_turn", turn_id=running["turn_id"])
@@ -78,9 +78,9 @@ async def test_cancel_turn_stops_the_agent_and_keeps_what_it_said(era: Era, edge
         await edge.peer.client_gone()
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_failed_turn_is_an_error_with_its_next_step_and_all_its_fields(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_failed_turn_is_an_error_with_its_next_step_and_all_its_fields(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         result = await call(client, "chat", agent="droid", message=f"{edge.tag} [[e402]]")
         turn = fields_of(result)
         assert result.is_error
@@ -93,9 +93,9 @@ async def test_a_failed_turn_is_an_error_with_its_next_step_and_all_its_fields(e
         assert fields_of(again)["error"] == error
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_long_reply_is_cut_for_the_client_and_whole_in_the_transcript(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_long_reply_is_cut_for_the_client_and_whole_in_the_transcript(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         message = f"[[echo]] {edge.tag} " + "ööööööööö " * 8_000
         result = await call(client, "chat", agent="droid", message=message)
         turn, text = fields_of(result), text_of(result)
@@ -108,8 +108,8 @@ async def test_a_long_reply_is_cut_for_the_client_and_whole_in_the_transcript(er
         assert ("ööööööööö " * 8_000).strip() in str(transcript["markdown"])
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_progress_tells_the_count_and_the_tail_and_grows(era: Era, edge_home: Path) -> None:
+@pytest.mark.parametrize("link", LINKS)
+async def test_progress_tells_the_count_and_the_tail_and_grows(link: Link, edge_home: Path) -> None:
     steps, heard = Steps(), list[tuple[float, str]]()
     told = asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_progress_tells_the_count_and_the_tail_and_grows(era: Era, edge_ho
         if "6 characters so far: …w0 w1 " in (message or ""):
             told.set()
 
-    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, era) as client:
+    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, link) as client:
         async with asyncio.TaskGroup() as group:
             message = f"{edge.tag} [[slow]] [[chunks3]]"
             asked = group.create_task(
@@ -133,8 +133,8 @@ async def test_progress_tells_the_count_and_the_tail_and_grows(era: Era, edge_ho
     assert values == sorted(set(values))
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_without_a_token_there_is_no_progress(era: Era, edge_home: Path) -> None:
+@pytest.mark.parametrize("link", LINKS)
+async def test_without_a_token_there_is_no_progress(link: Link, edge_home: Path) -> None:
     heard = list[object]()
 
     async def hear(message: object) -> None:  # the client awaits it
@@ -142,15 +142,15 @@ async def test_without_a_token_there_is_no_progress(era: Era, edge_home: Path) -
 
     async with (
         open_edge(edge_home, OpenAIPeer()) as edge,
-        connect(edge.server, era, message_handler=hear) as client,
+        connect(edge.server, link, message_handler=hear) as client,
     ):
         await call(client, "chat", agent="droid", message=edge.tag)
     assert not [message for message in heard if type(message).__name__ == "ProgressNotification"]
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_request_that_is_taken_back_frees_the_agent(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_request_that_is_taken_back_frees_the_agent(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         async with asyncio.TaskGroup() as group:
             asked = group.create_task(call(client, "chat", agent="droid", message=f"{edge.tag} [[waits]]"))
             await edge.peer.received()
@@ -187,7 +187,7 @@ async def test_a_request_that_is_taken_back_frees_the_agent(era: Era, edge_home:
 async def test_what_the_model_can_mend_is_an_error_in_words(
     tool: str, arguments: dict[str, object], said: str, edge_home: Path
 ) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
         result = await client.call_tool(tool, arguments)
         assert result.is_error
         assert said in text_of(result)
@@ -195,7 +195,7 @@ async def test_what_the_model_can_mend_is_an_error_in_words(
 
 
 async def test_a_busy_session_names_the_turn_to_wait_for(edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "2026") as client:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
         message = f"{edge.tag} [[waits]]"
         running = fields_of(await call(client, "chat", agent="droid", message=message, wait_seconds=0))
         refused = await call(client, "chat", session_id=running["session_id"], message="another")
@@ -203,9 +203,9 @@ async def test_a_busy_session_names_the_turn_to_wait_for(edge_home: Path) -> Non
         assert str(running["turn_id"]) in text_of(refused)
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_an_unknown_tool_is_a_protocol_error_that_names_the_tools(era: Era, edge_home: Path) -> None:
-    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_an_unknown_tool_is_a_protocol_error_that_names_the_tools(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         with pytest.raises(MCPError) as caught:
             await call(client, "chta")
         assert caught.value.error.code == INVALID_PARAMS
@@ -220,9 +220,11 @@ class BrokenGate:
         raise RuntimeError("secret-path /srv/hidden")
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_what_nobody_expects_is_logged_once_and_tells_nothing(era: Era, caplog: pytest.LogCaptureFixture) -> None:
-    async with connect(create_server(BrokenGate(), McpOptions()), era) as client:
+@pytest.mark.parametrize("link", LINKS)
+async def test_what_nobody_expects_is_logged_once_and_tells_nothing(
+    link: Link, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(create_server(BrokenGate(), McpOptions()), link) as client:
         result = await call(client, "chat", message="x")
         with pytest.raises(MCPError) as caught:
             await client.list_resources()

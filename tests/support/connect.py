@@ -1,13 +1,15 @@
 """MCP clients of a whole program: real stores, real backends, a peer instead of a provider. Open them in the test."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 from uuid import uuid4
 
+from mcp.client import Transport
 from mcp.client.session import MessageHandlerFnT
+from mcp.client.sse import sse_client
 from mcp_types import (
     CallToolResult,
     EmptyResult,
@@ -21,14 +23,16 @@ from mcp_types import (
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
+from tests.support.edges import piped, serve_app
 from tests.support.peers.openai import OpenAIPeer
 
-Era = Literal["2025", "2026"]
-ERAS: tuple[Era, ...] = ("2025", "2026")
+Link = Literal["stdio-2025", "stdio-2026", "http-2025", "http-2026", "sse-2025", "sse-2026"]
+LINKS: tuple[Link, ...] = ("stdio-2025", "stdio-2026", "http-2025", "http-2026", "sse-2025", "sse-2026")
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,27 @@ async def open_edge(home: Path, peer: OpenAIPeer, options: McpOptions | None = N
             yield Edge(create_server(app.gate, options or McpOptions()), services, peer)
 
 
-def connect(
-    server: EdgeServer, era: Era, *, name: str = "tests", message_handler: MessageHandlerFnT | None = None
-) -> Client:
-    """Make a client of this era; open it with `async with`."""
-    return Client(
-        server,
-        mode="legacy" if era == "2025" else "auto",
-        client_info=Implementation(name=name, version="1.0"),
-        message_handler=message_handler,
-        cache=None,
-    )
+@asynccontextmanager
+async def connect(
+    server: EdgeServer, link: Link, *, name: str = "tests", message_handler: MessageHandlerFnT | None = None
+) -> AsyncGenerator[Client]:
+    """Open a client of this transport and era; what serves it lasts as long."""
+    transport, era = link.split("-")
+    async with AsyncExitStack() as stack:
+        if transport == "stdio":
+            target: str | Transport = piped(server)
+        else:
+            served = await stack.enter_async_context(serve_app(create_http(server, HttpOptions())))
+            target = served.mcp if transport == "http" else sse_client(served.sse)
+        yield await stack.enter_async_context(
+            Client(
+                target,
+                mode="legacy" if era == "2025" else "auto",
+                client_info=Implementation(name=name, version="1.0"),
+                message_handler=message_handler,
+                cache=None,
+            )
+        )
 
 
 def text_of(result: CallToolResult) -> str:

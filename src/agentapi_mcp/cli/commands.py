@@ -9,6 +9,7 @@ from agentapi_mcp.app import migrate_database, migration_states
 from agentapi_mcp.cli import listings
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
+from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
 from agentapi_mcp.core.records.turns import Parameters
 from agentapi_mcp.core.services import Services
@@ -159,6 +160,18 @@ def turns_show(turn_id: str) -> None:
 def turns_cancel(turn_id: str) -> None:
     """End a running turn now; what it said so far is kept."""
     run(lambda services, _: listings.show_turn(services.turns.cancel(services.principal, turn_id)))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--insecure", is_flag=True, help="Let others in without a token.")
+@click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
+@click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")
+def serve(host: str, port: int, hosts: tuple[str, ...], origins: tuple[str, ...], *, insecure: bool) -> None:
+    """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
+    options = ServeOptions(host=host, port=port, insecure=insecure, hosts=hosts, origins=origins)
+    guarded(partial(serve_http, options), loop_factory=fast_loops())
 
 
 @main.command()

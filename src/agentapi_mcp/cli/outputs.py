@@ -49,10 +49,13 @@ def run(work: Callable[[Services, Settings], Awaitable[None]]) -> None:
     guarded(opened)
 
 
-def guarded(work: Callable[[], Awaitable[None]]) -> None:
+def guarded(
+    work: Callable[[], Awaitable[None]], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
     """Do the work; an error becomes one line on stderr and an exit status."""
     try:
-        asyncio.run(_only_ours(work))
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_only_ours(work))
     except AgentApiError as exc:
         fail(exc)
     except BrokenPipeError:

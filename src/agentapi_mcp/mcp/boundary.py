@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from agentapi_mcp.core.contexts import request_id as current_request
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.mcp.callers import Context
+from agentapi_mcp.mcp.callers import Context, request_key
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.errors import internal_message, rpc_error
+from agentapi_mcp.mcp.traces import traced
 
 _log = logging.getLogger(__name__)
 
@@ -26,10 +27,11 @@ class Boundary:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
-            self._cancellations.tell(ctx.params.get("requestId"), ctx.params.get("reason"))
-        token = current_request.set(uuid4().hex[:12])
+            self._cancellations.tell(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
+        token = current_request.set(current_request.get() or uuid4().hex[:12])
         try:
-            return await call_next(ctx)
+            with traced():
+                return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
             raise
         except AgentApiError as exc:

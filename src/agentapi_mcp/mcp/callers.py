@@ -2,8 +2,9 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
 from agentapi_mcp.core.errors import AgentApiError
@@ -32,8 +33,19 @@ def client_name(context: Context) -> str | None:
     return None if params is None else params.client_info.name
 
 
+def connection_of(context: Context) -> Connection:
+    """Return the client's connection: the SDK's one private seam that we use (tests/mcp/test_seams.py)."""
+    return cast("Any", context.session)._connection  # noqa: SLF001  # its state, end and identity are nowhere else
+
+
+def request_key(context: Context, request_id: object) -> tuple[object, str]:
+    """Name a request so that no other client's has the same name, over whatever transport it came."""
+    connection = connection_of(context)
+    return connection.session_id or id(connection.outbound), str(request_id)
+
+
 class Callers:
-    """Finds out who sends a request; over stdio it is the local user."""
+    """Finds out who sends a request; so far it is the local user, over HTTP too."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -45,10 +57,19 @@ class Callers:
         Raises:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
-        services = await self._gate.services()
-        caller = Caller(services, services.principal)
-        await self._record(context, caller)
+        caller = await self.of_http()
+        if connection_of(context).session_id is None:  # else `initialize` recorded it
+            await self._record(context, caller)
         return caller
+
+    async def of_http(self) -> Caller:
+        """Tell who sends an HTTP request, which the bearer token has let through.
+
+        Raises:
+            StoreUnavailableError: the stores do not come up; the message says why.
+        """
+        services = await self._gate.services()
+        return Caller(services, services.principal)
 
     async def _record(self, context: Context, caller: Caller) -> None:
         """Keep which client is here, once; a failure is logged and breaks nothing."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
-from mcp_types import RequestId
 
 T = TypeVar("T")
 
 _LOOK_FOR_REASON = 0.05
-_MAX_REASON = 200
+MAX_REASON = 200
+
+Key = tuple[object, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,23 +27,46 @@ class _Slot:
 
 
 class Cancellations:
-    """The reasons of those requests that are being handled, by request id."""
+    """The reasons of those requests that are being handled; a key is a client's place and its request id."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[Key, _Slot] = {}
+        self._cancels: dict[Key, Callable[[], object]] = {}
 
-    def tell(self, request_id: object, reason: object) -> None:
+    def tell(self, key: Key, reason: object) -> None:
         """Note why a client takes a request back; what is not being handled is forgotten."""
-        slot = self._slots.get(str(request_id))
+        slot = self._slots.get(key)
         if slot is None:
             return
         if isinstance(reason, str) and reason:
-            slot.reason = reason[:_MAX_REASON]
+            slot.reason = reason[:MAX_REASON]
         slot.told.set()
 
-    async def carry(self, request_id: RequestId | None, work: Callable[[], Awaitable[T]]) -> T:
+    def cancel(self, key: Key, reason: str) -> bool:
+        """End the handling of a request, with its client's reason; False when it is not being handled here."""
+        cancel = self._cancels.get(key)
+        if cancel is None:
+            return False
+        self.tell(key, reason)
+        cancel()
+        return True
+
+    @contextmanager
+    def cancelling(self, key: Key | None, cancel: Callable[[], object]) -> Generator[None]:
+        """Let `cancel` end the handling of a request; without a key nobody can."""
+        if key is None:
+            yield
+            return
+        self._cancels[key] = cancel
+        try:
+            yield
+        finally:
+            if self._cancels.get(key) is cancel:
+                del self._cancels[key]
+
+    async def carry(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work; when the request is taken back, cancel it with the reason as the message."""
-        with self._slot(request_id) as slot:
+        with self._slot(key) as slot:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(_outcome(work))
                 try:
@@ -60,8 +84,8 @@ class Cancellations:
         return outcome
 
     @contextmanager
-    def _slot(self, request_id: RequestId | None) -> Generator[_Slot]:
-        slot, key = _Slot(), str(request_id)
+    def _slot(self, key: Key) -> Generator[_Slot]:
+        slot = _Slot()
         self._slots[key] = slot
         try:
             yield slot

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -42,8 +43,20 @@ _CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a transport of ours shares with the server's handlers."""
+
+    gate: Gate
+    callers: Callers
+    cancellations: Cancellations
+    subscriptions: Subscriptions
+
+
 class EdgeServer(Server[Background]):
     """The SDK's server, which tells 2025-era clients that the list of resources may change."""
+
+    parts: Parts
 
     def create_initialization_options(
         self,
@@ -84,6 +97,7 @@ def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
     server.middleware.append(Boundary(cancellations))
+    server.parts = Parts(gate, callers, cancellations, subscriptions)
     return server
 
 

@@ -5,6 +5,7 @@ import sys
 from typing import cast
 
 import anyio
+from anyio import AsyncFile
 from anyio.streams.memory import MemoryObjectSendStream
 from mcp.server.stdio import stdio_server
 from mcp.shared._stream_protocols import WriteStream
@@ -18,15 +19,17 @@ from agentapi_mcp.mcp.texts import clean
 Incoming = SessionMessage | Exception
 
 
-async def serve_stdio(server: EdgeServer) -> None:
-    """Serve one client until stdin ends."""
-    async with stdio_server() as (read_stream, write_stream):
+async def serve_stdio(
+    server: EdgeServer, stdin: AsyncFile[str] | None = None, stdout: AsyncFile[str] | None = None
+) -> None:
+    """Serve one client until stdin ends, which is the process's own unless another is given."""
+    async with stdio_server(stdin, stdout) as (read_stream, write_stream):
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
         replies = write_stream.clone()
 
         async def read() -> None:
             """Pass messages on; a line that is none is answered, since its sender may wait for that."""
-            async with messages_in, replies:
+            async with messages_in, replies, read_stream:
                 async for item in read_stream:
                     await _pass_on(item, messages_in, replies)
 

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, cast
+from typing import cast
 
+import anyio
 from mcp.server.connection import Connection
 from mcp.server.subscriptions import ListenHandler, ResourcesListChanged, ResourceUpdated, ServerEvent
 from mcp.shared.exceptions import MCPError
@@ -14,6 +16,7 @@ from mcp_types import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     EmptyResult,
+    JSONRPCNotification,
     NotificationParams,
     SubscribeRequestParams,
     SubscriptionsListenRequestParams,
@@ -23,11 +26,13 @@ from mcp_types import (
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
 from agentapi_mcp.mcp.background import Background
-from agentapi_mcp.mcp.callers import Caller, Callers, Context
+from agentapi_mcp.mcp.callers import Caller, Callers, Context, connection_of
 from agentapi_mcp.mcp.errors import resource_not_found
+from agentapi_mcp.mcp.exchanges import EVENT_STREAM, PING, PING_SECONDS, Wire, event_of
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.resources import CATALOGUE_URI, Resources
 
@@ -119,49 +124,104 @@ class Subscriptions:
         self._resources = resources
         self._options = options
         self._open: Counter[UserId] = Counter()
+        self._ends: dict[object, Callable[[], object]] = {}
+
+    def close(self) -> None:
+        """End every stream politely, since the server stops; their clients come back elsewhere."""
+        for end in tuple(self._ends.values()):
+            end()
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """Serve one `subscriptions/listen` stream; what the caller may not read is left out of the acknowledgement."""
         caller = await self._callers.identify(context)
         wanted = dict.fromkeys(params.notifications.resource_subscriptions or ())
-        self._check_count(len(wanted))
-        if self._open[caller.principal.user_id] >= self._options.max_listeners:
-            raise MCPError(INVALID_REQUEST, f"You have {self._options.max_listeners} streams open; close one first.")
-        self._open[caller.principal.user_id] += 1
-        try:
+        if len(wanted) > self._options.max_watched:
+            raise self._too_many()
+        handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
+        with self._counted(caller, handler.close):
             honoured = [uri for uri in wanted if await self._resources.is_there(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
-            handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
             return await handler(context, params.model_copy(update={"notifications": filters}))
-        finally:
-            self._open[caller.principal.user_id] -= 1
 
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Begin to tell a 2025-era client of a resource's updates."""
-        caller = await self._callers.identify(context)
+        caller, connection = await self._callers.identify(context), connection_of(context)
         if not await self._resources.is_there(caller, params.uri):
             raise resource_not_found(params.uri)
-        watched = self._watched(context)
-        self._check_count(len(watched | {params.uri}))
+        most = self._options.max_watched
+        if connection.session_id is not None:
+            store = caller.services.mcp_sessions
+            if not await store.watch(caller.principal, connection.session_id, params.uri, most=most):
+                raise self._too_many()
+            return EmptyResult()
+        if not connection.has_standalone_channel:
+            raise MCPError(INVALID_REQUEST, "Send initialize first, and this with the Mcp-Session-Id that it gives.")
+        watched = _watched(connection)
+        if len(watched | {params.uri}) > most:
+            raise self._too_many()
         watched.add(params.uri)
         self._start_telling(context)
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """Stop telling it."""
-        self._watched(context).discard(params.uri)
+        connection = connection_of(context)
+        if connection.session_id is not None:
+            caller = await self._callers.identify(context)
+            await caller.services.mcp_sessions.unwatch(caller.principal, connection.session_id, params.uri)
+        else:
+            _watched(connection).discard(params.uri)
         return EmptyResult()
 
     async def greet(self, context: Context, _params: NotificationParams) -> None:
         """Begin to tell a 2025-era client, which has just initialised, of changes of the list."""
         self._start_telling(context)
 
-    def _check_count(self, count: int) -> None:
-        if count > self._options.max_watched:
-            raise MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
+    async def stream(self, caller: Caller, session: McpSession, wire: Wire) -> None:
+        """Tell a 2025-era client over HTTP, for as long as it reads and its session lives."""
+        scope = anyio.CancelScope()
+        with self._counted(caller, scope.cancel):
+            await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+            await wire.write(b": ok\r\n\r\n")
+            with scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_end_when_gone, wire, scope)
+                    await self._tell_over(caller, session, wire)
+                    scope.cancel()
+            await wire.write(b"", more=False)
 
-    def _watched(self, context: Context) -> set[str]:
-        return cast("set[str]", connection_of(context).state.setdefault("agentapi.watched", set[str]()))
+    async def _tell_over(self, caller: Caller, session: McpSession, wire: Wire) -> None:
+        watched, sessions = session.watched, caller.services.mcp_sessions
+        async with hearing(caller, self._options.update_every, mcp_session=session.id) as heard:
+            while True:
+                said: ServerEvent | Signal | None = None
+                with anyio.move_on_after(PING_SECONDS):
+                    said = await heard.get()
+                if isinstance(said, Signal):
+                    again = await sessions.find(caller.principal, session.id)
+                    if again is None:
+                        break
+                    watched = again.watched
+                elif said is None:
+                    await wire.write(PING)
+                elif not isinstance(said, ResourceUpdated) or said.uri in watched:
+                    await wire.write(event_of(_notification(said)))
+
+    @contextmanager
+    def _counted(self, caller: Caller, end: Callable[[], object]) -> Generator[None]:
+        user_id, token = caller.principal.user_id, object()
+        if self._open[user_id] >= self._options.max_listeners:
+            raise MCPError(INVALID_REQUEST, f"You have {self._options.max_listeners} streams open; close one first.")
+        self._open[user_id] += 1
+        self._ends[token] = end
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            del self._ends[token]
+
+    def _too_many(self) -> MCPError:
+        return MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
 
     def _start_telling(self, context: Context) -> None:
         connection = connection_of(context)
@@ -178,29 +238,48 @@ class Subscriptions:
             _log.info("updates_not_told", extra={"code": exc.code})
             del connection.state["agentapi.telling"]  # a later subscription tries again
             return
-        events: asyncio.Queue[ServerEvent] = asyncio.Queue(_BUFFERED)
-        watched = self._watched(context)
-
-        def hear(event: ServerEvent) -> None:
-            of_interest = not isinstance(event, ResourceUpdated) or event.uri in watched
-            if of_interest and not events.full():
-                events.put_nowait(event)
-
-        unsubscribe = UserBus(caller, self._options.update_every).subscribe(hear)
-        try:
+        watched = _watched(connection)
+        async with hearing(caller, self._options.update_every) as heard:
             while True:
-                await _send(connection, await events.get())
-        finally:
-            unsubscribe()
+                event = await heard.get()
+                if isinstance(event, ResourceUpdated) and event.uri in watched:
+                    await connection.send_resource_updated(event.uri)
+                elif isinstance(event, ResourcesListChanged):
+                    await connection.send_resource_list_changed()
 
 
-async def _send(connection: Connection, event: ServerEvent) -> None:
+@asynccontextmanager
+async def hearing(
+    caller: Caller, every: timedelta, mcp_session: str | None = None
+) -> AsyncGenerator[asyncio.Queue[ServerEvent | Signal]]:
+    """Give what the caller may hear as it comes, with the changes of their MCP session; a full queue drops events."""
+    heard: asyncio.Queue[ServerEvent | Signal] = asyncio.Queue(_BUFFERED)
+
+    def hear(event: ServerEvent | Signal) -> None:
+        if not heard.full():
+            heard.put_nowait(event)
+
+    def hear_signal(signal: Signal) -> None:
+        if signal.kind is SignalKind.MCP_SESSION_CHANGED and signal.mcp_session == mcp_session:
+            hear(signal)
+
+    with ExitStack() as stack:
+        stack.callback(UserBus(caller, every).subscribe(hear))
+        if mcp_session is not None:
+            stack.callback(caller.services.signals.subscribe(hear_signal))
+        yield heard
+
+
+async def _end_when_gone(wire: Wire, scope: anyio.CancelScope) -> None:
+    await wire.gone()
+    scope.cancel()
+
+
+def _watched(connection: Connection) -> set[str]:
+    return cast("set[str]", connection.state.setdefault("agentapi.watched", set[str]()))
+
+
+def _notification(event: ServerEvent) -> JSONRPCNotification:
     if isinstance(event, ResourceUpdated):
-        await connection.send_resource_updated(event.uri)
-    else:
-        await connection.send_resource_list_changed()
-
-
-def connection_of(context: Context) -> Connection:
-    """Return the client's connection: the SDK's one private seam that we use (tests/mcp/test_seams.py)."""
-    return cast("Any", context.session)._connection  # noqa: SLF001  # 2025-era updates need its state and its end
+        return JSONRPCNotification(jsonrpc="2.0", method="notifications/resources/updated", params={"uri": event.uri})
+    return JSONRPCNotification(jsonrpc="2.0", method="notifications/resources/list_changed")

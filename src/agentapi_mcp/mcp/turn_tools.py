@@ -9,7 +9,7 @@ from mcp_types import CallToolResult
 from agentapi_mcp.core.records.turns import Parameters, Turn
 from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.mcp.arguments import Given
-from agentapi_mcp.mcp.callers import Callers, Context, client_name
+from agentapi_mcp.mcp.callers import Callers, Context, client_name, request_key
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.options import McpOptions, default_wait
 from agentapi_mcp.mcp.progress import reporter
@@ -46,7 +46,7 @@ class TurnTools:
                 caller.principal, request, wait=patience.left(), report=reporter(context)
             )
 
-        return turn_result(await self.cancellations.carry(context.request_id, work))
+        return turn_result(await self.cancellations.carry(request_key(context, context.request_id), work))
 
     async def get_turn(self, context: Context, given: Given) -> CallToolResult:
         """Read a turn, and wait for its end as long as asked."""
@@ -58,7 +58,7 @@ class TurnTools:
                 caller.principal, given.text("turn_id"), wait=patience.left(), report=reporter(context)
             )
 
-        return turn_result(await self.cancellations.carry(context.request_id, work))
+        return turn_result(await self.cancellations.carry(request_key(context, context.request_id), work))
 
     async def cancel_turn(self, context: Context, given: Given) -> CallToolResult:
         """End a turn."""

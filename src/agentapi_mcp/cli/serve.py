@@ -1,0 +1,190 @@
+"""The MCP server over HTTP, until it is told to stop."""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
+
+import uvicorn
+
+from agentapi_mcp.app import App, open_app
+from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
+from agentapi_mcp.mcp.http_guards import HttpLimits
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+_log = logging.getLogger(__name__)
+_ANSWERS_WITHIN = 5  # seconds for answers to leave once the turns have ended
+_UNREAD_MILLISECONDS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """Where to listen, and under which names."""
+
+    host: str
+    port: int
+    insecure: bool
+    hosts: tuple[str, ...]
+    origins: tuple[str, ...]
+
+
+def fast_loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes event loops of uvloop, where it is installed."""
+    return import_module("uvloop").new_event_loop if find_spec("uvloop") else None
+
+
+async def serve_http(options: ServeOptions) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or one cannot listen there.
+    """
+    settings = for_serving(load_settings())
+    configure_logs(settings.log_level)
+    check_exposure(options, settings)
+    with listen(options.host, options.port) as listener:
+        await _serve(settings, options, listener)
+
+
+def check_exposure(options: ServeOptions, settings: Settings) -> None:
+    """Refuse to be open to everybody by mistake.
+
+    Raises:
+        ConfigurationError: others could reach the server, and nothing would ask who they are.
+    """
+    if settings.bearer_token is None and not options.insecure and not is_loopback(options.host):
+        raise ConfigurationError(
+            f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
+            "(`openssl rand -hex 32` makes a good one), or say --insecure if something else guards the server."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port.
+
+    Raises:
+        ConfigurationError: it is in use, not allowed, or the host is not one of this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except socket.gaierror:
+        raise ConfigurationError(f"{host} is no address of this machine; choose another with --host.") from None
+    except OSError as exc:
+        raise ConfigurationError(_why_not(exc, host, port)) from exc
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that never reads is dropped with what waits for it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
+    return listener
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Port {port} of {host} is in use: stop what uses it, or choose another with --port."
+        case errno.EACCES:
+            return f"This user may not listen on port {port}; choose one above 1023 with --port."
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is no address of this machine; choose another with --host."
+        case _:
+            return f"It is not possible to listen on port {port} of {host} ({error.strerror})."
+
+
+class _Uvicorn(uvicorn.Server):
+    """The HTTP server, which leaves the signals to us: first the turns end, then their answers leave, then it stops."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+
+async def _serve(settings: Settings, options: ServeOptions, listener: socket.socket) -> None:
+    wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
+    async with open_app(settings, environment()) as app:
+        server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
+        edge = create_http(server, _http_options(settings, options))
+        http = _Uvicorn(
+            uvicorn.Config(
+                edge.app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                timeout_keep_alive=75,  # longer than a load balancer keeps an idle connection
+                timeout_graceful_shutdown=_ANSWERS_WITHIN,
+            )
+        )
+        for library in ("uvicorn.error", "mcp.server"):  # they tell of each step of a start and a stop
+            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(_stop_on_signal(app, edge, http))
+            group.create_task(_open_now(app))
+            _say_where(options, listener)
+            await http.serve([listener])
+            stopping.cancel()
+
+
+async def _open_now(app: App) -> None:
+    """Open the stores at once, so that a wrong configuration ends the program instead of each request."""
+    try:
+        await app.gate.services()
+    except StoreUnavailableError as exc:
+        _log.warning("database_unavailable", extra={"reason": str(exc)})  # the next request tries again
+
+
+async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
+    told = asyncio.Event()
+
+    def tell() -> None:
+        if told.is_set():
+            http.should_exit = http.force_exit = True
+        told.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell)
+    await told.wait()
+    _log.info("stopping")
+    edge.stop()
+    if app.gate.is_open:
+        await (await app.gate.services()).turns.drain()
+    http.should_exit = True
+
+
+def _http_options(settings: Settings, options: ServeOptions) -> HttpOptions:
+    own = () if options.host in {"0.0.0.0", "::", ""} else (options.host,)  # noqa: S104  # any address: no name
+    return HttpOptions(
+        hosts=(*own, *settings.allowed_hosts, *options.hosts),
+        origins=(*settings.allowed_origins, *options.origins),
+        token=None if settings.bearer_token is None else settings.bearer_token.get_secret_value(),
+        limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
+    )
+
+
+def _say_where(options: ServeOptions, listener: socket.socket) -> None:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    base = f"http://{host}:{listener.getsockname()[1]}"
+    sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
+    sys.stderr.flush()

@@ -1,0 +1,177 @@
+"""The server over HTTP: Streamable HTTP in both eras and SSE for old clients, as one application with one lifespan."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+from mcp.server.sse import SseServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import INVALID_REQUEST
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.exchanges import Wire
+from agentapi_mcp.mcp.handshake_http import HandshakeHttp
+from agentapi_mcp.mcp.http_guards import Bearer, Hosts, HttpLimits, Limits, RequestIds, security_settings
+from agentapi_mcp.mcp.server import EdgeServer
+
+_READY_WITHIN = 3.0
+_EXPOSED = ["Mcp-Session-Id", "X-Request-Id", "WWW-Authenticate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Who may reach the server: names it goes by, web origins that may call it, and the token that all must bring."""
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    limits: HttpLimits = field(default_factory=HttpLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEdge:
+    """The application, and the switch that ends its streams and its readiness before the process stops."""
+
+    app: Starlette
+    stop: Callable[[], None]
+
+
+def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
+    """Build the application; it may be served once."""
+    security = security_settings(options.hosts, options.origins)
+    endpoints = _Endpoints(server, security, options.limits)
+
+    async def alive(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_request: Request) -> Response:
+        fault = "stopping" if endpoints.stopping else await _fault(server.parts.gate)
+        return JSONResponse({"status": fault or "ok"}, 503 if fault else 200)
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", alive),
+            Route("/readyz", ready),
+            Route("/mcp", endpoint=endpoints.streamable),
+            Route("/sse", endpoint=endpoints.sse),
+            Mount("/messages", app=endpoints.messages),
+        ],
+        middleware=[
+            Middleware(RequestIds),
+            Middleware(Hosts, security=security),
+            Middleware(
+                CORSMiddleware,
+                allow_origin_regex="|".join(map(_origin_pattern, security.allowed_origins)),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=_EXPOSED,
+            ),
+            Middleware(Bearer, token=options.token),
+            Middleware(Limits, limits=options.limits),
+        ],
+        exception_handlers={404: _nothing_here},
+        lifespan=endpoints.lifespan,
+    )
+    return HttpEdge(app, endpoints.stop)
+
+
+class _Asgi:
+    """An ASGI application that Starlette does not take for a function of a request."""
+
+    def __init__(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._serve(scope, receive, send)
+
+
+class _Endpoints:
+    def __init__(self, server: EdgeServer, security: TransportSecuritySettings, limits: HttpLimits) -> None:
+        self._server = server
+        self._open = set[anyio.CancelScope]()
+        self.stopping = False
+        self._modern = StreamableHTTPSessionManager(
+            server, stateless=True, security_settings=security, max_request_body_size=limits.body_bytes
+        )
+        self._sse = SseServerTransport("/messages/", security, limits.body_bytes)
+        self._handshake: HandshakeHttp | None = None
+        self.streamable = _Asgi(self._serve_streamable)
+        self.sse = _Asgi(self._serve_sse)
+        self.messages = _Asgi(self._sse.handle_post_message)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncGenerator[None]:
+        """Hold what both eras of Streamable HTTP run beside their requests."""
+        parts = self._server.parts
+        async with self._modern.run(), self._server.lifespan(self._server) as background:
+            self._handshake = HandshakeHttp(
+                server=self._server,
+                callers=parts.callers,
+                cancellations=parts.cancellations,
+                subscriptions=parts.subscriptions,
+                background=background,
+            )
+            yield
+
+    def stop(self) -> None:
+        """End the streams politely, and be ready no more."""
+        self.stopping = True
+        self._server.parts.subscriptions.close()
+        for scope in tuple(self._open):
+            scope.cancel()
+
+    async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version = Headers(scope=scope).get("mcp-protocol-version")
+        if self._handshake is None:
+            raise RuntimeError("the application is served without its lifespan")
+        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            await self._modern.handle_request(scope, receive, send)
+        else:
+            await self._handshake(scope, receive, send)
+
+    async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = Wire(scope, receive, send)
+        if scope["method"] != "GET":
+            message = "Open the stream with GET; /mcp is the newer transport."
+            await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"GET")])
+            return
+        serving = anyio.CancelScope()
+        self._open.add(serving)
+        try:
+            async with self._sse.connect_sse(wire.scope, receive, send) as (incoming, outgoing):
+                with serving:  # not round the SDK's own tasks, which close what they opened once this has ended
+                    await self._server.run(incoming, outgoing, self._server.create_initialization_options())
+        finally:
+            self._open.discard(serving)
+
+
+async def _fault(gate: Gate) -> str | None:
+    try:
+        async with asyncio.timeout(_READY_WITHIN):
+            services = await gate.services()
+            return None if await services.health.is_ready() else "not ready"
+    except (AgentApiError, TimeoutError):
+        return "not ready"
+
+
+def _origin_pattern(allowed: str) -> str:
+    return re.escape(allowed[:-2]) + r":\d+" if allowed.endswith(":*") else re.escape(allowed)
+
+
+async def _nothing_here(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": "There is nothing here; the MCP endpoint is /mcp."}, 404)

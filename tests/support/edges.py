@@ -1,0 +1,99 @@
+"""The server as its transports show it: over a pair of pipes, and over HTTP on a loopback port."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from io import TextIOWrapper
+
+import anyio
+import uvicorn
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+from agentapi_mcp.mcp.http import HttpEdge
+from agentapi_mcp.mcp.server import EdgeServer
+from agentapi_mcp.mcp.stdio import serve_stdio
+
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where an application is served."""
+
+    base: str
+    edge: HttpEdge
+
+    @property
+    def mcp(self) -> str:
+        """The address of Streamable HTTP."""
+        return f"{self.base}/mcp"
+
+    @property
+    def sse(self) -> str:
+        """The address of SSE."""
+        return f"{self.base}/sse"
+
+
+@asynccontextmanager
+async def serve_app(edge: HttpEdge) -> AsyncGenerator[Served]:
+    """Serve an application by the real HTTP server, without the loop that waits for signals."""
+    config = uvicorn.Config(edge.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await server.startup([listener])
+        try:
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", edge)
+        finally:
+            edge.stop()
+            await server.shutdown([listener])
+
+
+@asynccontextmanager
+async def piped(server: EdgeServer) -> AsyncGenerator[Streams]:
+    """Serve over two pipes as over stdin and stdout, and give the client's ends."""
+    to_server, to_client = os.pipe(), os.pipe()
+    stdin, stdout = _reader(to_server[0]), _writer(to_client[1])
+    replies, requests = _reader(to_client[0]), _writer(to_server[1])
+    incoming, heard = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    said, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
+
+    async def serve() -> None:
+        await serve_stdio(server, anyio.wrap_file(stdin), anyio.wrap_file(stdout))
+        stdout.close()
+
+    async def read() -> None:
+        async with incoming:
+            while line := await asyncio.to_thread(replies.readline):
+                with suppress(anyio.BrokenResourceError):  # the client has left, and the server's last words remain
+                    await incoming.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+
+    async def write() -> None:
+        async with outgoing:
+            async for message in outgoing:
+                line = json.dumps(message.message.model_dump(mode="python", by_alias=True, exclude_unset=True)) + "\n"
+                await asyncio.to_thread(requests.write, line)
+                await asyncio.to_thread(requests.flush)
+        requests.close()
+
+    with stdin, stdout, replies, requests:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for work in (serve, read, write)]
+            async with heard, said:
+                yield heard, said
+            await asyncio.wait(tasks)
+
+
+def _reader(descriptor: int) -> TextIOWrapper:
+    return TextIOWrapper(os.fdopen(descriptor, "rb"), encoding="utf-8")
+
+
+def _writer(descriptor: int) -> TextIOWrapper:
+    return TextIOWrapper(os.fdopen(descriptor, "wb"), encoding="utf-8")
