@@ -67,6 +67,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
             Route("/healthz", alive),
             Route("/readyz", ready),
             Route("/mcp", endpoint=endpoints.streamable),
+            Route("/mcp/", endpoint=endpoints.streamable),  # a redirect would lose the body in some clients
             Route("/sse", endpoint=endpoints.sse),
             Mount("/messages", app=endpoints.messages),
         ],

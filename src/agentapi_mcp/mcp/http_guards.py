@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
@@ -71,18 +71,23 @@ class RequestIds:
         token = request_id.set(ours)
         with traced(headers):
             try:
-                await self._app(scope, receive, stamped)
-            except _StuckError:
-                _log.info("client_does_not_read")
-            except Exception as exc:  # noqa: BLE001  # the outermost point of a request
-                unexpected = log_unexpected("http_failed", exc, what=scope["path"])
-                if not status:
-                    await Wire(scope, receive, stamped).refuse(500, INTERNAL_ERROR, internal_message(unexpected))
+                await self._guarded(scope, receive, stamped, lambda: status != 0)
             finally:
                 took = round((time.monotonic() - begun) * 1000)
                 said = {"method": scope["method"], "path": scope["path"], "status": status, "milliseconds": took}
-                _log.info("http_request", extra=said)
+                _log.log(logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO, "http_request", extra=said)
                 request_id.reset(token)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, begun: Callable[[], bool]) -> None:
+        try:
+            try:
+                await self._app(scope, receive, send)
+            except* _StuckError:
+                _log.info("client_does_not_read")
+        except Exception as exc:  # noqa: BLE001  # the outermost point of a request
+            unexpected = log_unexpected("http_failed", exc, what=scope["path"])
+            if not begun():
+                await Wire(scope, receive, send).refuse(500, INTERNAL_ERROR, internal_message(unexpected))
 
 
 class Hosts:
