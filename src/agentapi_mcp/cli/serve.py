@@ -17,7 +17,7 @@ from importlib.util import find_spec
 import uvicorn
 
 from agentapi_mcp.app import App, open_app
-from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
 from agentapi_mcp.mcp.http_guards import HttpLimits
 from agentapi_mcp.mcp.options import McpOptions
@@ -140,18 +140,25 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
             logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, edge, http))
-            group.create_task(_open_now(app))
-            _say_where(options, listener)
+            opening = group.create_task(_open_now(app, http))
+            opening.add_done_callback(lambda _: _say_where(options, listener, http))
             await http.serve([listener])
             stopping.cancel()
+        refused = opening.result()
+        if refused is not None:
+            raise refused
 
 
-async def _open_now(app: App) -> None:
+async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
     """Open the stores at once, so that a wrong configuration ends the program instead of each request."""
     try:
         await app.gate.services()
     except StoreUnavailableError as exc:
         _log.warning("database_unavailable", extra={"reason": str(exc)})  # the next request tries again
+    except AgentApiError as exc:
+        http.should_exit = True
+        return exc
+    return None
 
 
 async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
@@ -183,7 +190,9 @@ def _http_options(settings: Settings, options: ServeOptions) -> HttpOptions:
     )
 
 
-def _say_where(options: ServeOptions, listener: socket.socket) -> None:
+def _say_where(options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
+    if http.should_exit:
+        return
     host = f"[{options.host}]" if ":" in options.host else options.host
     base = f"http://{host}:{listener.getsockname()[1]}"
     sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")

@@ -1,0 +1,217 @@
+"""`serve` as an operator runs it: real processes on loopback ports, stopped, doubled, misused."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp.client.sse import sse_client
+
+from mcp import Client
+from tests.acceptance.test_processes import COMMAND, environ, run
+from tests.support.connect import call, fields_of
+from tests.support.peers.http import Steps
+from tests.support.peers.openai import OpenAIPeer
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+
+
+@dataclass
+class Serving:
+    """A process that serves, and what it said on stderr so far."""
+
+    process: asyncio.subprocess.Process
+    base: str
+    said: list[str]
+
+    async def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to stop, and wait until it has."""
+        self.process.send_signal(sign)
+        assert self.process.stderr is not None
+        self.said.append((await self.process.stderr.read()).decode())
+        return await self.process.wait()
+
+
+async def until_it_says_where(process: asyncio.subprocess.Process) -> list[str]:
+    """Read what it says until it names its address."""
+    assert process.stderr is not None
+    said = [(await process.stderr.readline()).decode()]
+    while " serves MCP at http://" not in said[-1]:
+        assert said[-1], "".join(said)
+        said.append((await process.stderr.readline()).decode())
+    return said
+
+
+@asynccontextmanager
+async def serving(env: Mapping[str, str], *words: str) -> AsyncGenerator[Serving]:
+    """Start `serve` on a free port, and wait until it is ready."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "serve", "--port", "0", *words, env=dict(env), stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        said = await until_it_says_where(process)
+        base = said[-1].partition("at ")[2].partition("/mcp")[0]
+        async with httpx2.AsyncClient(timeout=20) as http:
+            while (await http.get(f"{base}/readyz")).status_code != 200:
+                pass
+        yield Serving(process, base, said)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_a_turn_is_followed_from_another_process_and_cancelled_from_the_command_line(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        env = environ(edge_home, peer)
+        async with (
+            serving(env) as one,
+            serving(env) as two,
+            Client(f"{one.base}/mcp") as first,
+            Client(f"{two.base}/mcp", mode="legacy") as second,
+        ):
+            asked = f"[[slow]] [[chunks9]] {os.urandom(4).hex()}"
+            turn = fields_of(await call(first, "chat", agent="droid", message=asked, wait_seconds=0))
+            assert turn["status"] == "running"
+            heard = asyncio.Event()
+
+            async def hear(progress: float, total: float | None, message: str | None) -> None:
+                del progress, total
+                if message and "w1" in message:
+                    heard.set()
+
+            async with asyncio.TaskGroup() as group:
+                waiting = group.create_task(
+                    second.call_tool("get_turn", {"turn_id": turn["turn_id"]}, progress_callback=hear)
+                )
+                steps.release(3)
+                await heard.wait()
+                status, out, err = await run(env, "turns", "cancel", str(turn["turn_id"]))
+                assert (status, json.loads(out)["status"]) == (0, "cancelled"), err
+            ended = fields_of(waiting.result())
+            assert (ended["status"], ended["end_reason"]) == ("cancelled", "cancel_turn")
+            assert "w1" in str(ended["reply"])
+
+
+async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer)) as server:
+        async with (
+            Client(f"{server.base}/mcp") as client,
+            Client(sse_client(f"{server.base}/sse")) as old,
+            client.listen(resources_list_changed=True) as listening,
+            asyncio.TaskGroup() as group,
+        ):
+            assert not (await call(old, "list_sessions")).is_error
+            asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
+            chat = group.create_task(call(client, "chat", agent="droid", message=asked))
+            await peer.received()
+            server.process.send_signal(signal.SIGTERM)
+            async with httpx2.AsyncClient() as http:
+                while (await http.get(f"{server.base}/readyz")).status_code == 200:
+                    pass
+            refused = await call(client, "chat", agent="droid", message="too late")
+            assert refused.is_error
+            async for _ in listening:
+                pass
+            steps.release(10)
+            assert fields_of(await chat)["status"] == "completed"
+        assert await server.process.wait() == 0
+
+
+async def test_a_turn_that_outlasts_the_grace_is_settled_and_its_caller_told(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        env = environ(edge_home, peer) | {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "0.2"}
+        async with serving(env) as server, Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
+            chat = group.create_task(call(client, "chat", agent="droid", message=f"[[waits]] {os.urandom(4).hex()}"))
+            await peer.received()
+            server.process.send_signal(signal.SIGTERM)
+            ended = fields_of(await chat)
+            assert (ended["status"], ended["end_reason"]) == ("interrupted", "shutdown")
+            assert await server.process.wait() == 0
+        assert json.loads((await run(env, "turns", "show", str(ended["turn_id"])))[1])["status"] == "interrupted"
+
+
+async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:
+    token = os.urandom(16).hex()
+    env = environ(edge_home) | {"AGENTAPI_BEARER_TOKEN": token, "AGENTAPI_LOG_LEVEL": "debug"}
+    async with serving(env, "--host", "0.0.0.0", "--allowed-host", "agents.example") as server:  # noqa: S104  # with a token
+        base = server.base.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # the same
+        async with httpx2.AsyncClient() as http:
+            ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+            for headers, status in (
+                ({}, 401),
+                ({"authorization": "Bearer no"}, 401),
+                ({"authorization": f"Bearer {token}"}, 200),
+                ({"authorization": f"Bearer {token}", "host": "agents.example"}, 200),
+                ({"authorization": f"Bearer {token}", "host": "evil.example"}, 421),
+            ):
+                answer = await http.post(f"{base}/mcp", json=ping, headers=headers)
+                assert answer.status_code == status, answer.text
+            assert (await http.get(f"{base}/mcp?access_token={token}")).status_code == 401
+        assert await server.stop() == 0
+        assert token not in "".join(server.said)
+        assert "http_request" in "".join(server.said)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "says"),
+    [
+        (("--host", "0.0.0.0"), {}, "AGENTAPI_BEARER_TOKEN"),  # noqa: S104  # it is refused
+        (("--host", "::"), {}, "AGENTAPI_BEARER_TOKEN"),
+        (("--host", "no.such.host.invalid", "--insecure"), {}, "--host"),
+        (("--host", "192.0.2.1", "--insecure"), {}, "--host"),
+        ((), {"AGENTAPI_BEARER_TOKEN": "short"}, "AGENTAPI_BEARER_TOKEN"),
+        ((), {"AGENTAPI_MAX_BODY_BYTES": "many"}, "AGENTAPI_MAX_BODY_BYTES"),
+        ((), {"AGENTAPI_CONFIG": "/nowhere/agentapi.toml"}, "/nowhere/agentapi.toml"),
+    ],
+)
+async def test_what_cannot_be_meant_ends_the_program_with_the_reason(
+    words: tuple[str, ...], given: dict[str, str], says: str, edge_home: Path
+) -> None:
+    status, _, err = await run(environ(edge_home) | given, "serve", "--port", "0", *words)
+    assert status == 3, err
+    assert says in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+async def test_a_port_in_use_is_told(edge_home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, err = await run(environ(edge_home), "serve", "--port", str(port))
+    assert status == 3
+    assert f"Port {port}" in err
+    assert "--port" in err
+
+
+async def test_a_database_that_is_away_leaves_the_server_alive_and_not_ready(edge_home: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"postgresql://nobody@127.0.0.1:{closed.getsockname()[1]}/none"
+        env = environ(edge_home) | {"DATABASE_URL": url}
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, "serve", "--port", "0", env=env, stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        said = await until_it_says_where(process)
+        base = said[-1].partition("at ")[2].partition("/mcp")[0]
+        async with httpx2.AsyncClient(timeout=20) as http:
+            assert (await http.get(f"{base}/readyz")).status_code == 503
+            assert (await http.get(f"{base}/healthz")).status_code == 200
+        async with Client(f"{base}/mcp", mode="legacy") as client:
+            answer = await call(client, "list_agents")
+            assert answer.is_error
+        process.terminate()
+        said.append((await process.stderr.read()).decode())
+        assert await process.wait() == 0
+        assert "database_unavailable" in "".join(said)
+        assert "Traceback" not in "".join(said)
