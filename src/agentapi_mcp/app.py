@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -23,7 +24,7 @@ from agentapi_mcp.core.records.turns import Turn
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import ProfileStore
+from agentapi_mcp.core.store_ports import HealthStore, HistoryCache, ProfileStore, SessionStates, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
@@ -31,6 +32,7 @@ from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.histories import LocalHistories
+from agentapi_mcp.stores.local.session_states import LocalSessionStates
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
@@ -196,16 +198,17 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         catalogue = Catalogue(store=PostgresCatalogue(database), file=file, build=build, clock=clock)
         stack.push_async_callback(catalogue.aclose)
         await catalogue.publish()
-        health = Health(
-            catalogue=catalogue, store=PostgresHealth(database), clock=clock, parts=_parts(database, settings)
-        )
+        shared = await _open_shared(stack, settings, PostgresHealth(database), clock)
+        parts = (*_parts(database, settings), shared.part)
+        health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts)
         agents = Agents(catalogue, health)
         ports = TurnPorts(
             turns=PostgresTurns(database),
             sessions=PostgresSessions(database),
             profiles=profiles,
-            histories=LocalHistories(clock),
-            events=LocalTurnEvents(),
+            histories=shared.histories,
+            states=shared.states,
+            events=shared.events,
             signals=signals,
             clock=clock,
         )
@@ -213,7 +216,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         services = Services(
             principal=principal,
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
-            sessions=Sessions(ports.sessions),
+            sessions=Sessions(ports.sessions, ports.histories, ports.states),
             agents=agents,
             health=health,
             profiles=profiles,
@@ -239,6 +242,39 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mappin
         urls = await embedded.urls()
         await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
     return database, embedded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What replicas share besides the database, or what stands for it in one process."""
+
+    histories: HistoryCache
+    states: SessionStates
+    events: TurnEvents
+    health: HealthStore
+    part: Part
+
+
+async def _open_shared(stack: AsyncExitStack, settings: Settings, health: HealthStore, clock: Clock) -> Shared:
+    here = LocalTurnEvents()
+    if settings.redis_url is None:
+        return Shared(
+            histories=LocalHistories(clock),
+            states=LocalSessionStates(),
+            events=here,
+            health=health,
+            part=Part("cache", "in this process"),
+        )
+    # By name, so that a laptop without Redis does not pay for the import.
+    redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
+    client = await stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, clock))
+    return Shared(
+        histories=redis.RedisHistories(client),
+        states=redis.RedisSessionStates(client),
+        events=await stack.enter_async_context(redis.open_turn_events(here, client, url, clock)),
+        health=redis.RedisHealth(health, client),
+        part=Part("redis", "by URL", client.probe),
+    )
 
 
 async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:
@@ -276,7 +312,7 @@ def _parts(database: Database, settings: Settings) -> tuple[Part, ...]:
             await connection.fetchval("SELECT 1")
 
     where = "embedded" if settings.database_url is None else "by URL"
-    return (Part("postgres", where, probe, needed=True), Part("cache", "in this process"))
+    return (Part("postgres", where, probe, needed=True),)
 
 
 def _run_options(settings: Settings) -> RunOptions:

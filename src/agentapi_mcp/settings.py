@@ -48,10 +48,11 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         SecretStr | None,
         Field(
-            description="A Redis or Valkey; not used yet by this version. REDIS_URL is read as well.",
+            description="A Redis or Valkey that replicas share; REDIS_URL is read as well.",
             validation_alias=AliasChoices("AGENTAPI_REDIS_URL", "REDIS_URL", "redis_url"),
         ),
     ] = None
+    redis_prefix: Annotated[str, Field(max_length=100, description="What every key in Redis begins with.")] = ""
     user_id: Annotated[UUID | None, Field(description="Who you are in an existing database (profiles.id).")] = None
     org_id: Annotated[UUID | None, Field(description="Your organisation in an existing database.")] = None
     wait_seconds: Annotated[

@@ -249,8 +249,9 @@ class Runs:
         try:
             async with aclosing(run.assignment.backend.run(turn)) as events:
                 async for event in events:
+                    offset = run.answer.characters
                     run.answer.take(event)
-                    self._events.publish(run.id, event)
+                    self._events.publish(run.id, event, offset)
         except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
             return exc
         return None
@@ -276,7 +277,7 @@ class Runs:
     def _let_go(self, run: Run) -> None:
         self._runs.pop(run.id, None)
         run.written.set()
-        self._events.publish(run.id, TurnEnded(self._clock.now()))
+        self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
         if not self._runs:
             self._busy.clear()
             self._idle.set()

@@ -7,7 +7,7 @@ from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.requests import check_text
-from agentapi_mcp.core.store_ports import SessionStore
+from agentapi_mcp.core.store_ports import HistoryCache, SessionStates, SessionStore
 from agentapi_mcp.core.transcripts import Transcript
 
 _MAX_PAGE = 200
@@ -18,8 +18,10 @@ _MAX_TITLE = 255
 class Sessions:
     """The sessions of whoever asks; another's and none are told alike."""
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, histories: HistoryCache, states: SessionStates) -> None:
         self._store = store
+        self._histories = histories
+        self._states = states
 
     async def list_(
         self,
@@ -70,4 +72,7 @@ class Sessions:
     async def delete(self, principal: Principal, session_id: str) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
         require(principal, Action.EDIT)
-        await self._store.delete(principal, SessionId(parse_id(session_id, "session_id")))
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        await self._store.delete(principal, parsed)
+        await self._histories.forget(parsed)
+        await self._states.forget(parsed)

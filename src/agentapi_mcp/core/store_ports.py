@@ -13,7 +13,7 @@ from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCh
 from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import History, Message, Session
+from agentapi_mcp.core.records.sessions import History, Message, Session, SessionState
 from agentapi_mcp.core.records.turns import Accepted, Busy, Joined, Lease, NewTurn, Signal, Turn, TurnMark, TurnOutcome
 
 T = TypeVar("T")
@@ -174,16 +174,39 @@ class HistoryCache(Protocol):
         """Keep it for an hour."""
         ...
 
+    async def forget(self, session_id: SessionId) -> None:
+        """Keep it no longer."""
+        ...
+
+
+class SessionStates(Protocol):
+    """What each session is about now, told to whoever reads the cache from outside; the truth is the session's row."""
+
+    async def tell(self, session_id: SessionId, state: SessionState) -> None:
+        """Tell it for a day."""
+        ...
+
+    async def forget(self, session_id: SessionId) -> None:
+        """Tell it no longer."""
+        ...
+
 
 class TurnEvents(Protocol):
-    """The live events of running turns."""
+    """The live events of running turns; at most once, so followers also look at what is written."""
 
-    def publish(self, turn_id: TurnId, event: TurnEvent) -> None:
-        """Tell whoever follows; never waits."""
+    def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
+        """Tell whoever follows; never waits. `offset` is how long the answer was before the event, in characters."""
         ...
 
     def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
-        """Follow from now on."""
+        """Follow a turn that runs in this process, from now on."""
+        ...
+
+    def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
+        """Call the listener with every offset and event of a turn of another process, from the first that is kept.
+
+        Only texts, thoughts, tool activity and the end travel; they never do where processes share no such store.
+        """
         ...
 
 

@@ -1,12 +1,13 @@
 """The use case: a message to an agent, from acceptance to answer, waited for or not."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
+from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
 from agentapi_mcp.core.errors import ConflictError, StoreError
 from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
@@ -17,7 +18,7 @@ from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, 
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.ids import TurnId
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, Session
+from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, Session, SessionState
 from agentapi_mcp.core.records.turns import (
     Accepted,
     Busy,
@@ -25,34 +26,16 @@ from agentapi_mcp.core.records.turns import (
     Joined,
     NewTurn,
     Parameters,
-    Signal,
-    SignalKind,
     Turn,
     TurnMark,
 )
 from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
 from agentapi_mcp.core.runs import Assignment, Run, Runs
-from agentapi_mcp.core.store_ports import HistoryCache, ProfileStore, SessionStore, Signals, TurnEvents
+from agentapi_mcp.core.store_ports import HistoryCache, ProfileStore, SessionStates, SessionStore, Signals, TurnEvents
 from agentapi_mcp.core.store_ports import TurnStore as Store
 
-_LOOK_EVERY = timedelta(seconds=1)
-_REPORT_EVERY = timedelta(seconds=0.5)
-_REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
 _WAIT_FOR_WRITE = timedelta(seconds=3)
 _WAIT_FOR_CANCEL = timedelta(seconds=20)
-_TAIL = 200
-
-Report = Callable[["Progress"], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a running answer is: its characters, the last 200 of them, and what the agent does."""
-
-    characters: int
-    tail: str
-    elapsed: timedelta
-    activity: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +46,7 @@ class TurnPorts:
     sessions: SessionStore
     profiles: ProfileStore
     histories: HistoryCache
+    states: SessionStates
     events: TurnEvents
     signals: Signals
     clock: Clock
@@ -77,6 +61,7 @@ class Turns:
         self._agents = agents
         self._health = health
         self._ratios = TokenRatios()
+        self._elsewhere = Elsewhere(ports.turns, ports.events, ports.signals, ports.clock)
 
     async def chat(
         self, principal: Principal, request: ChatRequest, *, wait: timedelta, report: Report | None = None
@@ -125,7 +110,7 @@ class Turns:
         """Tell what a turn says: the text so far, then each event; from another process only what has been saved."""
         run = self._runs.find(turn.id)
         if run is None:
-            async for event in self._follow_elsewhere(principal, turn):
+            async for event in self._elsewhere.follow(principal, turn):
                 yield event
             return
         async with self._runs.following(run), self._ports.events.follow(turn.id) as events:
@@ -187,7 +172,8 @@ class Turns:
                 )
             case accepted:
                 system = join_instructions(settings, choice.instructions, parameters.system_prompt)
-                return self._assign(principal, accepted, choice, replace(parameters, system_prompt=system))
+                told = replace(parameters, system_prompt=system)
+                return self._assign(principal, accepted, choice, told, session)
 
     async def _choose(self, request: ChatRequest, session: Session | None, settings: Mapping[str, object]) -> Choice:
         agent = request.agent or (session.agent if session else None)
@@ -201,7 +187,14 @@ class Turns:
             default_model=default_model,
         )
 
-    def _assign(self, principal: Principal, accepted: Accepted, choice: Choice, parameters: Parameters) -> Assignment:
+    def _assign(
+        self,
+        principal: Principal,
+        accepted: Accepted,
+        choice: Choice,
+        parameters: Parameters,
+        session: Session | None,
+    ) -> Assignment:
         async def prepare() -> tuple[BackendTurn, History]:
             return await self._prepare(principal, accepted, choice, parameters)
 
@@ -218,6 +211,7 @@ class Turns:
                     said = (*said, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
                 grown = History((*history.messages, *said), history.dropped, turn.last_message_id)
                 await self._ports.histories.keep(turn.session_id, grown)
+            await self._ports.states.tell(turn.session_id, _state(turn, session))
 
         return Assignment(
             accepted=accepted,
@@ -265,7 +259,7 @@ class Turns:
         if run is not None:
             return await self._wait_here(run, wait, report)
         if not turn.status.is_final:
-            turn = await self._wait_elsewhere(principal, turn, wait, report)
+            turn = await self._elsewhere.wait(principal, turn, wait, report)
         if turn.status.is_final:
             await self._mark(principal, turn, TurnMark.DELIVERED)
         return turn
@@ -291,66 +285,33 @@ class Turns:
         told, told_at = -1, started
         while not run.answered.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_REPORT_EVERY.total_seconds()):
+                async with asyncio.timeout(REPORT_EVERY.total_seconds()):
                     await run.answered.wait()
             now = self._ports.clock.monotonic()
-            due = now - told_at >= _REPORT_AT_LEAST_EVERY.total_seconds()
+            due = now - told_at >= REPORT_AT_LEAST_EVERY.total_seconds()
             if run.answered.is_set() or (run.answer.characters == told and not due):
                 continue
             told, told_at = run.answer.characters, now
-            await report(Progress(told, run.answer.tail(_TAIL), timedelta(seconds=now - started), run.answer.activity))
+            await report(Progress(told, run.answer.tail(TAIL), timedelta(seconds=now - started), run.answer.activity))
 
     async def _answer_running(self, run: Run) -> None:
         if not run.answered_running:
             run.answered_running = True
             await self._mark(run.assignment.principal, run.snapshot(), TurnMark.ANSWERED_RUNNING)
 
-    async def _wait_elsewhere(self, principal: Principal, turn: Turn, wait: timedelta, report: Report | None) -> Turn:
-        started = self._ports.clock.monotonic()
-        told = 0
-        async for seen in self._watch(principal, turn, wait):
-            turn = seen
-            if report is not None and not turn.status.is_final and len(turn.reply) != told:
-                told = len(turn.reply)
-                elapsed = timedelta(seconds=self._ports.clock.monotonic() - started)
-                await report(Progress(told, turn.reply[-_TAIL:], elapsed, None))
-        return turn
-
-    async def _follow_elsewhere(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
-        told = 0
-        async for seen in self._watch(principal, turn, timedelta.max):
-            if len(seen.reply) > told:
-                yield TextDelta(seen.reply[told:])
-                told = len(seen.reply)
-        yield TurnEnded(self._ports.clock.now())
-
-    async def _watch(self, principal: Principal, turn: Turn, wait: timedelta) -> AsyncGenerator[Turn]:
-        """Look at a turn of another process, when told that it ended and else every second, until it is final."""
-        until = self._ports.clock.monotonic() + wait.total_seconds()
-        ended = asyncio.Event()
-
-        def hear(signal: Signal) -> None:
-            if signal.kind is SignalKind.ENDED and signal.turn_id == turn.id:
-                ended.set()
-
-        unsubscribe = self._ports.signals.subscribe(hear)
-        try:
-            while True:
-                turn = await self._ports.turns.get(principal, turn.id)
-                yield turn
-                left = until - self._ports.clock.monotonic()
-                if turn.status.is_final or left <= 0:
-                    return
-                await self._mark(principal, turn, TurnMark.FOLLOWED)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_EVERY.total_seconds())):
-                        await ended.wait()
-        finally:
-            unsubscribe()
-
     async def _mark(self, principal: Principal, turn: Turn, mark: TurnMark) -> None:
         with suppress(StoreError):  # a mark that is lost costs a repeated answer, never a turn
             await self._ports.turns.mark(principal, turn.id, mark)
+
+
+def _state(turn: Turn, session: Session | None) -> SessionState:
+    return SessionState(
+        user_id=turn.user_id,
+        org_id=turn.org_id,
+        agent=turn.agent,
+        model=turn.model,
+        metadata=session.metadata if session else {},
+    )
 
 
 def _text(settings: Mapping[str, object], name: str) -> str | None:

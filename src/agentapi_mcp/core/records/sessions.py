@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from agentapi_mcp.core.identity import OrgId, UserId
 from agentapi_mcp.core.records.ids import MessageId, SessionId
 from agentapi_mcp.core.records.turns import Turn
 
@@ -21,6 +22,17 @@ class Session:
     created_at: datetime
     last_message_at: datetime | None
     message_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionState:
+    """What a session is about now."""
+
+    user_id: UserId
+    org_id: OrgId
+    agent: str
+    model: str | None
+    metadata: Mapping[str, object]
 
 
 class MessageRole(StrEnum):

@@ -1,7 +1,7 @@
 """The live events of running turns, within one process."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agentapi_mcp.core.events import TurnEnded, TurnEvent
@@ -14,8 +14,9 @@ class LocalTurnEvents:
     def __init__(self) -> None:
         self._followers: dict[TurnId, set[asyncio.Queue[TurnEvent]]] = {}
 
-    def publish(self, turn_id: TurnId, event: TurnEvent) -> None:
+    def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
         """Tell whoever follows; never waits."""
+        del offset
         for queue in self._followers.get(turn_id, ()):
             queue.put_nowait(event)
 
@@ -31,6 +32,11 @@ class LocalTurnEvents:
             followers.discard(queue)
             if not followers:
                 self._followers.pop(turn_id, None)
+
+    def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
+        """Hear nothing: other processes share no memory with this one."""
+        del turn_id, listener
+        return lambda: None
 
 
 async def _drain(queue: asyncio.Queue[TurnEvent]) -> AsyncGenerator[TurnEvent]:

@@ -39,3 +39,7 @@ class LocalHistories:
         self._kept[session_id] = (self._clock.monotonic() + _LIFETIME.total_seconds(), history)
         while len(self._kept) > _MOST:
             self._kept.popitem(last=False)
+
+    async def forget(self, session_id: SessionId) -> None:
+        """Keep it no longer."""
+        self._kept.pop(session_id, None)

@@ -1,0 +1,9 @@
+"""What replicas share in Redis or Valkey: fast, forgettable, never the truth."""
+
+from agentapi_mcp.stores.redis.client import open_redis
+from agentapi_mcp.stores.redis.events import open_turn_events
+from agentapi_mcp.stores.redis.health import RedisHealth
+from agentapi_mcp.stores.redis.histories import RedisHistories
+from agentapi_mcp.stores.redis.session_states import RedisSessionStates
+
+__all__ = ["RedisHealth", "RedisHistories", "RedisSessionStates", "open_redis", "open_turn_events"]

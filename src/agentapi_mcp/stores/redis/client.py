@@ -1,0 +1,163 @@
+"""The connection to Redis: short deadlines, no retries, and a moment's rest for a server that does not answer."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TypeVar
+from uuid import uuid4
+
+from redis import exceptions as faults
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.stores.redis.keys import PROBE, Key
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_DEADLINE = 0.5
+_BLOCKS = timedelta(seconds=2)
+_REST = timedelta(seconds=2)
+
+# The first class that fits tells what is wrong; after one of `_GONE` the server is left alone for a moment.
+_TROUBLES: tuple[tuple[type[BaseException], str], ...] = (
+    (faults.AuthenticationError, "it refuses the user or password of AGENTAPI_REDIS_URL"),
+    (faults.NoPermissionError, "the user of AGENTAPI_REDIS_URL may not do what is needed (ACL)"),
+    (faults.OutOfMemoryError, "it is out of memory (maxmemory), so nothing new is cached"),
+    (faults.ReadOnlyError, "it is a read-only replica; AGENTAPI_REDIS_URL must name the primary"),
+    (faults.BusyLoadingError, "it is still loading its data"),
+    (faults.InvalidResponse, "what answers at AGENTAPI_REDIS_URL is not Redis"),
+    (faults.TimeoutError, "it does not answer in time"),
+    (TimeoutError, "it does not answer in time"),
+    (faults.ConnectionError, "it cannot be reached"),
+    (OSError, "it cannot be reached"),
+    (faults.ResponseError, "it refuses a command"),
+    (faults.RedisError, "it failed"),
+)
+_ANY = (faults.RedisError, OSError, TimeoutError, ValueError)
+_GONE = (faults.ConnectionError, faults.TimeoutError, OSError, TimeoutError, faults.InvalidResponse, ValueError)
+
+
+class RedisClient:
+    """Does what can be done in Redis now, and gives a default for what cannot; opened with `open_redis`."""
+
+    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+        self.prefix = prefix
+        self._redis = redis
+        self._clock = clock
+        self._rests_until = 0.0
+        self._trouble: str | None = None
+        self._trouble_in_writing = False
+
+    def key(self, kind: Key, *ids: object) -> str:
+        """Return the name of a key."""
+        return kind.name(self.prefix, *ids)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the server is left alone just now."""
+        return self._clock.monotonic() < self._rests_until
+
+    async def read(self, work: Callable[[Redis], Awaitable[T]], default: T) -> T:
+        """Read something; the default when that is not possible."""
+        return await self._attempt(work, default, writes=False)
+
+    async def write(self, work: Callable[[Redis], Awaitable[object]]) -> bool:
+        """Write something; False when that is not possible."""
+
+        async def done(redis: Redis) -> bool:
+            await work(redis)
+            return True
+
+        return await self._attempt(done, default=False, writes=True)
+
+    async def probe(self) -> None:
+        """Write a key and read it again.
+
+        Raises:
+            StoreUnavailableError: it does not work; the message says what is wrong.
+        """
+        key = self.key(PROBE, uuid4().hex)
+        try:
+            async with asyncio.timeout(_DEADLINE * 2):
+                await self._redis.set(key, "1", ex=PROBE.lifetime)
+                await self._redis.delete(key)
+        except _ANY as exc:
+            self._note(exc, writes=True)
+            raise StoreUnavailableError(f"{_meaning(exc)}; the server works on without it") from exc
+        self._well(writes=True)
+
+    async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, *, writes: bool) -> T:
+        if self.is_resting:
+            return default
+        try:
+            async with asyncio.timeout(_DEADLINE * 2):
+                result = await work(self._redis)
+        except _ANY as exc:
+            self._note(exc, writes=writes)
+            return default
+        self._well(writes=writes)
+        return result
+
+    def _note(self, exc: BaseException, *, writes: bool) -> None:
+        if isinstance(exc, _GONE):
+            self._rests_until = self._clock.monotonic() + _REST.total_seconds()
+        meaning = _meaning(exc)
+        if self._trouble != meaning:
+            _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
+        self._trouble, self._trouble_in_writing = meaning, writes and not isinstance(exc, _GONE)
+
+    def _well(self, *, writes: bool) -> None:
+        if self._trouble is not None and (writes or not self._trouble_in_writing):
+            _log.warning("redis_back", extra={"was": self._trouble})
+            self._trouble = None
+
+
+@asynccontextmanager
+async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[RedisClient]:
+    """Open a client, whether the server is there or not.
+
+    Raises:
+        ConfigurationError: this is no address of a Redis.
+    """
+    async with make(url, deadline=_DEADLINE) as redis:
+        yield RedisClient(redis, prefix, clock)
+
+
+@asynccontextmanager
+async def open_blocking(url: str) -> AsyncGenerator[Redis]:
+    """Open connections whose commands may wait for as long as `blocking` says."""
+    async with make(url, deadline=_BLOCKS.total_seconds() + _DEADLINE) as redis:
+        yield redis
+
+
+def blocking() -> int:
+    """Return for how many milliseconds a command may wait at the server."""
+    return int(_BLOCKS.total_seconds() * 1000)
+
+
+def make(url: str, *, deadline: float) -> Redis:
+    """Make a client that connects when it is used."""
+    try:
+        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+            url,
+            protocol=2,
+            socket_timeout=deadline,
+            socket_connect_timeout=_DEADLINE,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            client_name="agentapi-mcp",
+        )
+    except ValueError:
+        raise ConfigurationError(
+            "AGENTAPI_REDIS_URL is no address of a Redis: it begins with redis://, rediss:// or unix://, "
+            "as in redis://:password@host:6379/0."
+        ) from None
+
+
+def _meaning(exc: BaseException) -> str:
+    return next((meaning for kind, meaning in _TROUBLES if isinstance(exc, kind)), "it failed")

@@ -1,0 +1,42 @@
+"""Health in Redis, for programs that look there; the truth is the store that this one stands before."""
+
+import json
+from collections.abc import Mapping
+
+from agentapi_mcp.core.records.agents import AgentTraffic
+from agentapi_mcp.core.records.health import AgentHealth, HealthCheck
+from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.core.store_ports import HealthStore
+from agentapi_mcp.stores.redis.client import RedisClient
+from agentapi_mcp.stores.redis.keys import HEALTH
+
+
+class RedisHealth:
+    """Passes all on, and tells each new measurement in Redis for five minutes."""
+
+    def __init__(self, store: HealthStore, client: RedisClient) -> None:
+        self._store = store
+        self._client = client
+
+    async def all_(self) -> Mapping[AgentId, AgentHealth]:
+        """Read what is known of every agent."""
+        return await self._store.all_()
+
+    async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
+        """Keep a measurement, and count failures in a row."""
+        health = await self._store.record(agent_id, check)
+        key = self._client.key(HEALTH, agent_id)
+        text = json.dumps(
+            {
+                "status": str(health.status),
+                "last_check": health.checked_at and health.checked_at.isoformat(),
+                "last_error": health.last_error,
+                "consecutive_failures": health.consecutive_failures,
+            }
+        )
+        await self._client.write(lambda redis: redis.set(key, text, ex=HEALTH.lifetime))
+        return health
+
+    async def traffic(self) -> Mapping[str, AgentTraffic]:
+        """Summarise the recent turns of every agent, by name."""
+        return await self._store.traffic()

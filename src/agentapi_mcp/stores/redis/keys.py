@@ -1,0 +1,30 @@
+"""Every key and its lifetime; no other is ever written."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A kind of key: its name with places for ids, how long it lives, and what it holds."""
+
+    pattern: str
+    lifetime: timedelta
+    holds: str
+
+    def name(self, prefix: str, *ids: object) -> str:
+        """Return the key of these ids."""
+        return prefix + self.pattern.format(*ids)
+
+
+HISTORY = Key("chat:session:{}:messages", timedelta(hours=1), "recent history, with the id of its last message")
+SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, organisation, agent, model, metadata")
+HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
+TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
+PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own")
+# For later work: named here so that nothing else takes them.
+OAUTH_TOKEN = Key("oauth_token:{}:{}", timedelta(hours=1), "a sealed token, until its refresh is due")
+CIRCUIT_BREAKER = Key("circuit_breaker:{}", timedelta(minutes=5), "an agent that is given a rest")
+LIMIT = Key("limit:{}:{}", timedelta(hours=24), "how much of a limit is used")
+
+KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, PROBE, OAUTH_TOKEN, CIRCUIT_BREAKER, LIMIT)
