@@ -1,4 +1,4 @@
-"""Real servers for the tests: an embedded Postgres each worker starts for itself, or yours by TEST_DATABASE_URL."""
+"""Real servers for the tests, which each worker starts for itself, or yours by TEST_DATABASE_URL, TEST_REDIS_URL."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.support.embedded import SharedHome
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,36 @@ async def database_urls(given_url: str | None) -> AsyncGenerator[DatabaseUrls]:
         yield DatabaseUrls(urls.owner_url, urls.app_url)
         await asyncio.to_thread(postgres.release)
         await asyncio.to_thread(shared.remove)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Return the address of a Redis: a Valkey that each worker starts for itself, or yours by TEST_REDIS_URL."""
+    given = os.environ.get("TEST_REDIS_URL")  # noqa: TID251  # it is a setting of the tests, not of the program
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="vk-", dir="/tmp") as path:
+        valkey = Valkey(Path(path))
+        valkey.start()
+        yield valkey.url
+        valkey.stop()
+
+
+@pytest.fixture
+def redis_prefix() -> str:
+    """Return what the keys of one test begin with, so that nobody else's are touched."""
+    return f"test-{uuid4().hex[:10]}:"
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """Return a Valkey that a test may ill-treat."""
+    with tempfile.TemporaryDirectory(prefix="vk-", dir="/tmp") as path:
+        server = Valkey(Path(path))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")
