@@ -26,10 +26,10 @@ async def test_the_program_sees_that_the_schema_is_its_own(database: Database) -
 async def test_an_edited_migration_and_a_newer_program_are_refused(database_urls: DatabaseUrls) -> None:
     owner = await asyncpg.connect(database_urls.owner)
     try:
-        await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0003_turns'")
-        with pytest.raises(StoreMismatchError, match="0003_turns"):
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0004_turns'")
+        with pytest.raises(StoreMismatchError, match="0004_turns"):
             await migrate(database_urls.owner, program="0.1.0")
-        await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0003_turns'")
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0004_turns'")
         await owner.execute("INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_future', 'x', '9.0.0')")
         with pytest.raises(StoreMismatchError, match="Upgrade"):
             await migrate(database_urls.owner, program="0.1.0")

@@ -1,11 +1,12 @@
-"""Numbered SQL files, applied forward, each in one transaction that locks, looks, applies and records."""
+"""Numbered SQL files, applied forward in one transaction that locks, looks, applies and records."""
 
 import hashlib
+import logging
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import resources
 
@@ -14,9 +15,47 @@ import asyncpg
 from agentapi_mcp.core.errors import StoreError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.database import Database, map_errors
 
+_log = logging.getLogger(__name__)
 _LOCK = 7_206_310
+_OURS = "AA001"
+_PATIENCE = timedelta(minutes=20)
+# Indexes on big tables take their time; a table that somebody else has locked is not waited for, since whoever came
+# after us would wait as well. Unqualified names are Postgres's own.
+_BOUNDS = """
+SET LOCAL client_min_messages = warning;
+SET LOCAL search_path = pg_catalog;
+SET LOCAL statement_timeout = '15min';
+SET LOCAL idle_in_transaction_session_timeout = 0;
+"""
 _BOOTSTRAP = """
-CREATE SCHEMA IF NOT EXISTS agentapi;
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::int < 150000 THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+            'Postgres %s is too old: 15 or newer is needed', current_setting('server_version'));
+    END IF;
+    IF to_regnamespace('agentapi') IS NULL AND NOT has_database_privilege(current_database(), 'CREATE') THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+            'The login lacks GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user);
+    END IF;
+    IF to_regnamespace('agentapi') IS NULL THEN
+        CREATE SCHEMA agentapi;
+    END IF;
+    IF NOT has_schema_privilege('agentapi', 'USAGE') OR NOT has_schema_privilege('agentapi', 'CREATE') THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+            'The schema agentapi belongs to %s: migrate as that role; or, where it is not this program''s, rename it',
+            (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'agentapi'));
+    END IF;
+    IF EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('agentapi'))
+       AND (SELECT array_agg(attname::text || ' ' || format_type(atttypid, NULL) ORDER BY attnum)
+              FROM pg_attribute
+             WHERE attrelid = to_regclass('agentapi.migrations') AND attnum > 0 AND NOT attisdropped)
+           IS DISTINCT FROM ARRAY['id text', 'sha256 text', 'needs text', 'applied_at timestamp with time zone'] THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE =
+            'There is a schema agentapi that is not this program''s: rename it (ALTER SCHEMA agentapi RENAME TO ...)';
+    END IF;
+END
+$$;
 CREATE TABLE IF NOT EXISTS agentapi.migrations (
     id text PRIMARY KEY,
     sha256 text NOT NULL,
@@ -24,7 +63,24 @@ CREATE TABLE IF NOT EXISTS agentapi.migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 """
-_OURS = "AA001"
+_GRANT = """
+DO $$
+DECLARE
+    login CONSTANT text := current_setting('agentapi.login');
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login AND rolcanlogin) THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+            'There is no login %s here: as an administrator run CREATE ROLE %I LOGIN NOINHERIT PASSWORD ...',
+            login, login);
+    END IF;
+    EXECUTE format('GRANT authenticated, agentapi_system TO %I', login);
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+        'The login %s may not grant these: as an administrator run GRANT authenticated, agentapi_system TO %I',
+        current_user, login);
+END
+$$
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +95,11 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """A migration, and when it was applied here; None when it was not."""
+    """A migration, and when it was applied here, None when it was not; `note` says what is wrong with it."""
 
     id: str
     applied_at: datetime | None
+    note: str | None = None
 
 
 @cache
@@ -62,39 +119,44 @@ def migrations() -> tuple[Migration, ...]:
 
 
 async def migrate(url: str, *, program: str, grant_to: str | None = None, dry_run: bool = False) -> tuple[str, ...]:
-    """Apply what is missing, as the owner of the tables, and return its ids; with `dry_run` all of it is rolled back.
+    """Apply all that is missing in one transaction, as the owner of the tables, and return its ids.
+
+    `grant_to` is a login that is to work for the program. With `dry_run` all of it is rolled back.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
-        StoreUnavailableError: it does not answer.
+        StoreUnavailableError: it does not answer, or somebody else has locked a table.
     """
     ran: list[str] = []
     async with _connection(url) as connection:
-        if dry_run:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                for migration in migrations():
-                    await _apply(connection, migration, program, ran)
-            finally:
-                await transaction.rollback()
-            return tuple(ran)
-        for migration in migrations():
-            async with connection.transaction():
-                await _apply(connection, migration, program, ran)
-        if grant_to is not None:
-            await _grant(connection, grant_to)
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(_BOUNDS)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await connection.execute("SET LOCAL lock_timeout = '10s'")
+            await connection.execute(_BOOTSTRAP)
+            applied = await _applied(connection)
+            _refuse_newer([row["needs"] for row in applied.values()], program)
+            for migration in migrations():
+                await _apply(connection, migration, applied.get(migration.id), ran)
+            if grant_to is not None:
+                await connection.execute("SELECT set_config('agentapi.login', $1, true)", grant_to)
+                await connection.execute(_GRANT)
+        except BaseException:
+            await transaction.rollback()
+            raise
+        await (transaction.rollback() if dry_run else transaction.commit())
     return tuple(ran)
 
 
 async def status(url: str) -> tuple[MigrationState, ...]:
     """List the shipped migrations with the time each was applied, and any that only a newer program knows."""
-    async with _connection(url) as connection:
+    async with _connection(url) as connection, connection.transaction(readonly=True):
         known = await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL")
-        rows = await connection.fetch("SELECT id, applied_at FROM agentapi.migrations ORDER BY id") if known else []
-    applied: dict[str, datetime] = {row["id"]: row["applied_at"] for row in rows}
-    ids = sorted({*applied, *(m.id for m in migrations())})
-    return tuple(MigrationState(id_, applied.get(id_)) for id_ in ids)
+        applied = await _applied(connection) if known else {}
+    shipped = {migration.id: migration for migration in migrations()}
+    return tuple(_state(id_, shipped.get(id_), applied.get(id_)) for id_ in sorted({*applied, *shipped}))
 
 
 async def is_current(database: Database, *, program: str) -> bool:
@@ -118,29 +180,47 @@ async def is_current(database: Database, *, program: str) -> bool:
 @asynccontextmanager
 async def _connection(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
     with map_errors():
-        connection = await asyncpg.connect(url, timeout=15, command_timeout=120, statement_cache_size=0)
+        connection = await asyncpg.connect(
+            url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0
+        )
         try:
             yield connection
         except asyncpg.PostgresError as exc:
-            if exc.sqlstate == _OURS or isinstance(exc, asyncpg.InsufficientPrivilegeError):
-                raise StoreMismatchError(f"{exc.args[0]}. Nothing was changed.") from exc
-            raise
+            raise _explained(exc) from exc
         finally:
             connection.terminate()
 
 
+def _explained(exc: asyncpg.PostgresError) -> Exception:
+    if exc.sqlstate == _OURS:
+        return StoreMismatchError(f"{exc.args[0]}. Nothing was changed.")
+    if isinstance(exc, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+        return StoreUnavailableError(
+            "Another transaction keeps a table that the migration needs; nothing was changed. Try again when it is over."
+        )
+    if isinstance(exc, asyncpg.InsufficientPrivilegeError):
+        _log.warning("migration_refused", extra={"reason": exc.args[0]})
+        return StoreMismatchError(
+            "The login lacks a right that this needs, and the log names it; nothing was changed. Use the login that "
+            "owns the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
+        )
+    return exc
+
+
+async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> Mapping[str, asyncpg.Record]:
+    rows = await connection.fetch("SELECT id, sha256, needs, applied_at FROM agentapi.migrations")
+    return {row["id"]: row for row in rows}
+
+
 async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, program: str, ran: list[str]
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    migration: Migration,
+    applied: asyncpg.Record | None,
+    ran: list[str],
 ) -> None:
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    await connection.execute("SET LOCAL client_min_messages = warning")
-    await connection.execute(_BOOTSTRAP)
-    rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
-    _refuse_newer([row["needs"] for row in rows], program)
-    have = {row["id"]: row["sha256"] for row in rows}.get(migration.id)
-    if have == migration.sha256:
+    if applied is not None and applied["sha256"] == migration.sha256:
         return
-    if have is not None:
+    if applied is not None:
         raise StoreMismatchError(
             f"The migration {migration.id} was applied here in another form; use the program's own release, unedited."
         )
@@ -154,12 +234,15 @@ async def _apply(
     ran.append(migration.id)
 
 
-async def _grant(connection: "asyncpg.Connection[asyncpg.Record]", login: str) -> None:
-    await connection.execute("SELECT set_config('agentapi.login', $1, false)", login)
-    await connection.execute(
-        "DO $$ BEGIN EXECUTE format('GRANT authenticated, agentapi_system TO %I', "
-        "current_setting('agentapi.login')); END $$"
-    )
+def _state(id_: str, shipped: Migration | None, applied: asyncpg.Record | None) -> MigrationState:
+    if applied is None:
+        return MigrationState(id_, None)
+    note = None
+    if shipped is None:
+        note = f"of a newer program; needs agentapi-mcp {applied['needs']}"
+    elif shipped.sha256 != applied["sha256"]:
+        note = "applied in another form than this program's"
+    return MigrationState(id_, applied["applied_at"], note)
 
 
 def _refuse_newer(needs: Sequence[str], program: str) -> None:
