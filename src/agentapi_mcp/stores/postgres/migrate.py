@@ -102,6 +102,15 @@ class MigrationState:
     note: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the database says of a migration that it has."""
+
+    sha256: str
+    needs: str
+    at: datetime
+
+
 @cache
 def migrations() -> tuple[Migration, ...]:
     """Read the shipped files, in order."""
@@ -118,10 +127,18 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(found)
 
 
-async def migrate(url: str, *, program: str, grant_to: str | None = None, dry_run: bool = False) -> tuple[str, ...]:
+async def migrate(
+    url: str,
+    *,
+    program: str,
+    grant_to: str | None = None,
+    dry_run: bool = False,
+    lock_timeout: timedelta = timedelta(seconds=10),
+) -> tuple[str, ...]:
     """Apply all that is missing in one transaction, as the owner of the tables, and return its ids.
 
-    `grant_to` is a login that is to work for the program. With `dry_run` all of it is rolled back.
+    `grant_to` is a login that is to work for the program. With `dry_run` all of it is rolled back. A table that
+    somebody else has locked for longer than `lock_timeout` ends it.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
@@ -134,10 +151,11 @@ async def migrate(url: str, *, program: str, grant_to: str | None = None, dry_ru
         try:
             await connection.execute(_BOUNDS)
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            await connection.execute("SET LOCAL lock_timeout = '10s'")
+            milliseconds = str(round(lock_timeout.total_seconds() * 1000))
+            await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
             await connection.execute(_BOOTSTRAP)
             applied = await _applied(connection)
-            _refuse_newer([row["needs"] for row in applied.values()], program)
+            _refuse_newer([row.needs for row in applied.values()], program)
             for migration in migrations():
                 await _apply(connection, migration, applied.get(migration.id), ran)
             if grant_to is not None:
@@ -154,7 +172,7 @@ async def status(url: str) -> tuple[MigrationState, ...]:
     """List the shipped migrations with the time each was applied, and any that only a newer program knows."""
     async with _connection(url) as connection, connection.transaction(readonly=True):
         known = await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL")
-        applied = await _applied(connection) if known else {}
+        applied: Mapping[str, Applied] = await _applied(connection) if known else {}
     shipped = {migration.id: migration for migration in migrations()}
     return tuple(_state(id_, shipped.get(id_), applied.get(id_)) for id_ in sorted({*applied, *shipped}))
 
@@ -163,15 +181,20 @@ async def is_current(database: Database, *, program: str) -> bool:
     """Tell whether every shipped migration is applied.
 
     Raises:
-        StoreMismatchError: a newer program has migrated this database past this one.
+        StoreMismatchError: a newer program has migrated this database past this one, or the login may not work here.
     """
     try:
         async with database.as_system("compare the schema with the program") as connection:
             rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
     except StoreUnavailableError:
         raise
-    except StoreError:  # not even the role or the table is there
-        return False
+    except StoreError as exc:
+        if isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise StoreMismatchError(
+                "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
+                "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
+            ) from exc
+        return False  # not even the role or the table is there
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
     return all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
@@ -196,7 +219,7 @@ def _explained(exc: asyncpg.PostgresError) -> Exception:
         return StoreMismatchError(f"{exc.args[0]}. Nothing was changed.")
     if isinstance(exc, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
         return StoreUnavailableError(
-            "Another transaction keeps a table that the migration needs; nothing was changed. Try again when it is over."
+            "Another transaction keeps a table that the migration needs; nothing was changed. Try again after it."
         )
     if isinstance(exc, asyncpg.InsufficientPrivilegeError):
         _log.warning("migration_refused", extra={"reason": exc.args[0]})
@@ -207,18 +230,18 @@ def _explained(exc: asyncpg.PostgresError) -> Exception:
     return exc
 
 
-async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> Mapping[str, asyncpg.Record]:
+async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> Mapping[str, Applied]:
     rows = await connection.fetch("SELECT id, sha256, needs, applied_at FROM agentapi.migrations")
-    return {row["id"]: row for row in rows}
+    return {str(row["id"]): Applied(row["sha256"], row["needs"], row["applied_at"]) for row in rows}
 
 
 async def _apply(
     connection: "asyncpg.Connection[asyncpg.Record]",
     migration: Migration,
-    applied: asyncpg.Record | None,
+    applied: Applied | None,
     ran: list[str],
 ) -> None:
-    if applied is not None and applied["sha256"] == migration.sha256:
+    if applied is not None and applied.sha256 == migration.sha256:
         return
     if applied is not None:
         raise StoreMismatchError(
@@ -234,15 +257,15 @@ async def _apply(
     ran.append(migration.id)
 
 
-def _state(id_: str, shipped: Migration | None, applied: asyncpg.Record | None) -> MigrationState:
+def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> MigrationState:
     if applied is None:
         return MigrationState(id_, None)
     note = None
     if shipped is None:
-        note = f"of a newer program; needs agentapi-mcp {applied['needs']}"
-    elif shipped.sha256 != applied["sha256"]:
+        note = f"of a newer program; needs agentapi-mcp {applied.needs}"
+    elif shipped.sha256 != applied.sha256:
         note = "applied in another form than this program's"
-    return MigrationState(id_, applied["applied_at"], note)
+    return MigrationState(id_, applied.at, note)
 
 
 def _refuse_newer(needs: Sequence[str], program: str) -> None:

@@ -63,8 +63,8 @@ class PostgresProfiles:
         """Find a user in an organisation of an existing database."""
         async with self._database.as_system("who the configured user is") as connection:
             row = await connection.fetchrow(
-                "SELECT m.role FROM public.organization_members m JOIN public.profiles p ON p.id = m.user_id "
-                "WHERE m.user_id = $1 AND m.organization_id = $2",
+                "SELECT m.role::text AS role FROM public.organization_members m "
+                "JOIN public.profiles p ON p.id = m.user_id WHERE m.user_id = $1 AND m.organization_id = $2",
                 user_id,
                 org_id,
             )
@@ -83,20 +83,17 @@ class PostgresProfiles:
         return cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
-        """Keep which MCP client is here (`mcp_sessions`)."""
-        async with self._database.as_principal(principal) as connection:
+        """Keep which MCP client is here, for thirty days (`mcp_sessions`)."""
+        known = (principal.user_id, session_id, json.dumps(dict(state)))
+        async with self._database.as_system("which MCP client a user has") as connection:
             updated = await connection.execute(
-                "UPDATE public.mcp_sessions SET mcp_state = $3::jsonb, updated_at = now() "
-                "WHERE user_id = $1 AND session_id = $2",
-                principal.user_id,
-                session_id,
-                json.dumps(dict(state)),
+                "UPDATE public.mcp_sessions SET mcp_state = $3::jsonb, updated_at = now(), "
+                "expires_at = now() + interval '30 days' WHERE user_id = $1 AND session_id = $2",
+                *known,
             )
             if updated == "UPDATE 0":
                 await connection.execute(
-                    "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state) VALUES ($1, $2, $3::jsonb) "
-                    "ON CONFLICT DO NOTHING",
-                    principal.user_id,
-                    session_id,
-                    json.dumps(dict(state)),
+                    "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+                    "VALUES ($1, $2, $3::jsonb, '{}', now() + interval '30 days') ON CONFLICT DO NOTHING",
+                    *known,
                 )

@@ -1,9 +1,9 @@
 """Sessions and their messages in Postgres, by keyset pages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import LiteralString
+from typing import LiteralString, cast
 from uuid import UUID
 
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
@@ -22,8 +22,8 @@ _SESSION: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
-  LEFT JOIN public.agents a ON a.id = s.agent_id
-  LEFT JOIN public.models m ON m.id = s.model_id
+  LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
+  LEFT JOIN agentapi.model_names m ON m.id = s.model_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
 """
 # Served by agentapi_sessions_order, backwards.
@@ -32,8 +32,8 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
        coalesce(s.last_message_at, s.created_at) AS at,
        (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
-  LEFT JOIN public.agents a ON a.id = s.agent_id
-  LEFT JOIN public.models m ON m.id = s.model_id
+  LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
+  LEFT JOIN agentapi.model_names m ON m.id = s.model_id
  WHERE s.user_id = $1 AND s.org_id = $2
    AND (coalesce(s.last_message_at, s.created_at), s.id) < ($3, $4)
    AND ($5::text IS NULL OR a.name = $5)
@@ -45,8 +45,11 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
 # The running total stops the page before it grows over its bytes; the newest message is always there.
 _MESSAGES: LiteralString = """
 SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata
-  FROM (SELECT *, sum(octet_length(content)) OVER newest AS bytes, row_number() OVER newest AS place
-          FROM (SELECT * FROM public.chat_messages
+  FROM (SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata,
+               sum(octet_length(content)) OVER newest AS bytes, row_number() OVER newest AS place
+          FROM (SELECT id, session_id, role, coalesce(content, '') AS content, created_at, tokens_in, tokens_out,
+                       metadata
+                  FROM public.chat_messages
                  WHERE session_id = $1 AND (created_at, id) < ($2, $3)
                  ORDER BY created_at DESC, id DESC LIMIT $4) page
         WINDOW newest AS (ORDER BY created_at DESC, id DESC)) counted
@@ -60,7 +63,7 @@ WITH bound AS (
 ), fitting AS (
     SELECT id, role, content, created_at,
            sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
-      FROM (SELECT c.id, c.role, c.content, c.created_at FROM public.chat_messages c, bound
+      FROM (SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at FROM public.chat_messages c, bound
              WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
              ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
 )
@@ -68,6 +71,7 @@ SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bo
         WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)) AS total
   FROM fitting f WHERE f.bytes <= $3 ORDER BY f.created_at, f.id
 """
+_ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
 _LAST: tuple[str, str] = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 
@@ -133,7 +137,7 @@ class PostgresSessions:
                     "SELECT count(*) - 1 FROM public.chat_messages WHERE session_id = $1", session_id
                 )
             )
-        messages = tuple(HistoryMessage(MessageRole(row["role"]), row["content"]) for row in rows)
+        messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows)
         return History(messages, dropped=total - len(rows), last_message_id=rows[-1]["id"] if rows else None)
 
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
@@ -212,13 +216,23 @@ def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[dat
         raise InvalidRequestError("The cursor is not one that this list gave; start again without one.") from exc
 
 
+def _role(row: Row) -> MessageRole:
+    # Other programs have words of their own; what we do not know is not to be read as an instruction.
+    return _ROLES.get(row["role"], MessageRole.TOOL)
+
+
+def _object(text: str | None) -> Mapping[str, object]:
+    value: object = json.loads(text or "{}")
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
 def _to_session(row: Row) -> Session:
     return Session(
         id=row["id"],
         title=row["title"],
         agent=row["agent"],
         model=row["model"],
-        metadata=json.loads(row["metadata"] or "{}"),
+        metadata=_object(row["metadata"]),
         created_at=row["created_at"],
         last_message_at=row["last_message_at"],
         message_count=row["message_count"],
@@ -229,11 +243,11 @@ def _to_message(row: Row, turn: Turn | None) -> Message:
     return Message(
         id=row["id"],
         session_id=row["session_id"],
-        role=MessageRole(row["role"]),
+        role=_role(row),
         content=row["content"],
         created_at=row["created_at"],
         tokens_in=row["tokens_in"],
         tokens_out=row["tokens_out"],
-        metadata=json.loads(row["metadata"] or "{}"),
+        metadata=_object(row["metadata"]),
         turn=turn,
     )

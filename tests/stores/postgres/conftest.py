@@ -1,0 +1,70 @@
+"""A server with Supabase's roles, and databases on it that look like an organisation's project."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from tests.support.embedded import SharedHome
+from tests.support.supabase import Project, copied, make_roles, make_template
+
+
+@pytest.fixture(scope="session")
+async def supabase_server(given_url: str | None) -> AsyncGenerator[str]:
+    """Return a server's address for its superuser; it is yours, or one of its own, since roles belong to a server."""
+    if given_url is not None:
+        await _check_superuser(given_url)
+        await make_roles(given_url)
+        yield given_url
+        return
+    with tempfile.TemporaryDirectory(prefix="sb-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        await asyncio.to_thread(Path(path).chmod, 0o711)
+        shared = SharedHome(Path(path) / "home")
+        postgres = EmbeddedPostgres(shared.path)
+        urls = await asyncio.to_thread(postgres.ensure)
+        server = urls.owner_url.replace("agentapi_owner@/agentapi", "postgres@/postgres")
+        await make_roles(server)
+        yield server
+        await asyncio.to_thread(postgres.release)
+        await asyncio.to_thread(shared.remove)
+
+
+@pytest.fixture(scope="session")
+async def project_template(supabase_server: str) -> AsyncGenerator[str]:
+    """Return a project without the AgentAPI tables, to be copied."""
+    async with make_template(supabase_server, deployed=False) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+async def deployed_template(supabase_server: str) -> AsyncGenerator[str]:
+    """Return a project with the AgentAPI tables as deployed, to be copied."""
+    async with make_template(supabase_server, deployed=True) as name:
+        yield name
+
+
+@pytest.fixture
+async def project(supabase_server: str, project_template: str) -> AsyncGenerator[Project]:
+    """Return a project that never saw AgentAPI."""
+    async with copied(supabase_server, project_template) as made:
+        yield made
+
+
+@pytest.fixture
+async def deployed(supabase_server: str, deployed_template: str) -> AsyncGenerator[Project]:
+    """Return a project with the AgentAPI tables as deployed, and old conversations."""
+    async with copied(supabase_server, deployed_template) as made:
+        yield made
+
+
+async def _check_superuser(server: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+            pytest.skip("NOT SHOWN: the login of TEST_DATABASE_URL is no superuser, so it cannot make Supabase's roles")
+    finally:
+        await connection.close()

@@ -1,0 +1,156 @@
+"""Migrations on an organisation's database: what was there keeps its meaning, and only what is announced is added."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.core.errors import StoreUnavailableError
+from agentapi_mcp.stores.postgres.migrate import migrate, migrations, status
+from tests.support.dumps import dump
+from tests.support.supabase import ALICE, APP, BOB, OWNER, Project
+
+pytestmark = pytest.mark.xdist_group("supabase")
+
+ALL = tuple(migration.id for migration in migrations())
+FIVE = ("agents", "models", "chat_sessions", "chat_messages", "agent_health")
+VIEWS = ("v_recent_sessions", "v_agent_status")
+BROAD = """
+ALTER TABLE public.agents ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "Colleagues share" ON public.chat_sessions TO authenticated USING (true) WITH CHECK (true);
+CREATE POLICY "Only members" ON public.chat_sessions AS RESTRICTIVE TO authenticated
+    USING (org_id IN (SELECT organization_id FROM public.organization_members WHERE user_id = auth.uid()));
+"""
+
+
+async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Project) -> None:
+    before = await dump(deployed.admin)
+    assert await migrate(deployed.owner, program="0.1.0", grant_to=APP) == ALL
+    after = await dump(deployed.admin)
+
+    changed = {key for key in before if key in after and before[key] != after[key]}
+    assert changed == {f"row security of public.{name}" for name in FIVE} | {f"relation public.{v}" for v in VIEWS}
+    assert all(after[f"row security of public.{name}"] == "t f" for name in FIVE)
+    assert all(after[f"relation public.{view}"].endswith("{security_invoker=true}") for view in VIEWS)
+    assert before.keys() - after.keys() == {f"grant on public.{name} to anon" for name in (*FIVE, *VIEWS)}
+
+    added = {key for key in after.keys() - before.keys() if " agentapi." not in key}
+    others = {key for key in added if "agentapi_" not in key and not key.startswith("policy ")}
+    columns = {key for key in others if key.startswith("grant on public.") and key.endswith(" to authenticated")}
+    assert {key.split(".")[1] for key in columns} == {"agents", "models", "agent_health"}
+    assert not [key for key in columns if ".config " in key or "last_error" in key]
+    assert others - columns == {
+        "schema agentapi",
+        f"grant on schema agentapi to {OWNER}",
+        "grant on schema agentapi to authenticated",
+        f"member {APP} of authenticated",
+    }
+
+
+async def test_a_project_without_the_tables_gets_them_closed_to_anon(project: Project) -> None:
+    before = await dump(project.admin)
+    await migrate(project.owner, program="0.1.0")
+    after = await dump(project.admin)
+    assert before.keys() <= after.keys()
+    assert {key: after[key] for key in before} == before
+    assert not [key for key in after.keys() - before.keys() if key.endswith(" to anon")]
+    assert "grant on public.agents to service_role" in after
+    assert "grant on public.agents to authenticated" not in after
+    assert "index public.agentapi_messages_order" in after
+
+
+async def test_a_second_run_and_three_at_once_change_nothing_more(deployed: Project) -> None:
+    async with asyncio.TaskGroup() as group:
+        runs = [group.create_task(migrate(deployed.owner, program="0.1.0", grant_to=APP)) for _ in range(3)]
+    assert sorted(run.result() for run in runs) == [(), (), ALL]
+    once = await dump(deployed.admin)
+    assert await migrate(deployed.owner, program="0.1.0", grant_to=APP) == ()
+    assert await dump(deployed.admin) == once
+
+
+async def test_a_dry_run_tells_all_and_changes_nothing(deployed: Project) -> None:
+    before = await dump(deployed.admin)
+    assert await migrate(deployed.owner, program="0.1.0", grant_to=APP, dry_run=True) == ALL
+    assert await dump(deployed.admin) == before
+    assert [state.applied_at for state in await status(deployed.owner)] == [None] * len(ALL)
+
+
+async def test_the_state_of_each_migration_is_told(deployed: Project) -> None:
+    await migrate(deployed.owner, program="0.1.0")
+    await deployed.run(
+        "UPDATE agentapi.migrations SET sha256 = 'x' WHERE id = '0004_turns';"
+        "INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_later', 'x', '9.1.0')"
+    )
+    states = {state.id: state for state in await status(deployed.owner)}
+    assert states["0001_assertions"].applied_at is not None
+    assert states["0001_assertions"].note is None
+    assert "another form" in (states["0004_turns"].note or "")
+    assert "9.1.0" in (states["9999_later"].note or "")
+
+
+async def test_readers_of_the_views_see_their_own_rows(deployed: Project) -> None:
+    count = "SELECT count(*) FROM public.v_recent_sessions"
+    assert await deployed.value(count, user=ALICE) == 3
+    assert await deployed.value(count, user=ALICE, role="anon") == 3
+    await migrate(deployed.owner, program="0.1.0")
+    assert await deployed.value(count, user=ALICE) == 2
+    assert await deployed.value(count, user=BOB) == 1
+    assert await deployed.value(count, user=BOB, role="service_role") == 3
+    names = "SELECT string_agg(agent_name || '/' || model_name, ',') FROM public.v_recent_sessions"
+    assert await deployed.value(names, user=ALICE) == "droid/gpt-4o"
+    assert await deployed.value("SELECT count(*) FROM public.v_agent_status", user=ALICE) == 2
+    for relation in (*FIVE, *VIEWS):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await deployed.value(f"SELECT count(*) FROM public.{relation}", user=ALICE, role="anon")  # noqa: S608  # a name
+    assert await deployed.value("SELECT count(*) FROM public.projects", user=ALICE, role="anon") == 1
+
+
+async def test_policies_that_were_there_stay_and_hidden_rows_stay_hidden(deployed: Project) -> None:
+    await deployed.run(BROAD, role=OWNER)
+    before = await dump(deployed.admin)
+    await migrate(deployed.owner, program="0.1.0")
+    after = await dump(deployed.admin)
+    kept = [key for key in before if key.startswith("policy ")]
+    assert len(kept) == 5
+    assert [before[key] for key in kept] == [after[key] for key in kept]
+    # Row-level security hid the agents, and what their owner put into their configuration, from signed-in users.
+    assert await deployed.value("SELECT count(config) FROM public.agents", user=ALICE) == 0
+    assert await deployed.value("SELECT count(config) FROM public.models", user=ALICE) == 7
+    assert await deployed.value("SELECT count(*) FROM agentapi.agent_names", user=ALICE) == 2
+
+
+async def test_messages_cannot_be_changed_nor_taken_back_by_their_user(deployed: Project) -> None:
+    await migrate(deployed.owner, program="0.1.0")
+    connection = await asyncpg.connect(deployed.admin)
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL ROLE authenticated")
+            claims = json.dumps({"sub": str(ALICE)})
+            await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+            assert await connection.fetchval("SELECT count(*) FROM public.chat_messages") == 7
+            assert await connection.execute("UPDATE public.chat_messages SET content = 'forged'") == "UPDATE 0"
+            assert await connection.execute("DELETE FROM public.chat_messages") == "DELETE 0"
+    finally:
+        await connection.close()
+
+
+async def test_an_empty_schema_of_that_name_is_used(deployed: Project) -> None:
+    await deployed.run(f"CREATE SCHEMA agentapi AUTHORIZATION {OWNER}")
+    assert await migrate(deployed.owner, program="0.1.0") == ALL
+
+
+async def test_a_table_in_use_is_not_waited_for(deployed: Project) -> None:
+    before = await dump(deployed.admin)
+    holder = await asyncpg.connect(deployed.admin)
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE public.chat_sessions IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreUnavailableError, match="Another transaction"):
+                await migrate(deployed.owner, program="0.1.0", lock_timeout=timedelta(milliseconds=50))
+    finally:
+        await holder.close()
+    assert await dump(deployed.admin) == before
+    assert await migrate(deployed.owner, program="0.1.0") == ALL
