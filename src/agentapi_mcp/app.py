@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, cast
@@ -36,6 +37,7 @@ from agentapi_mcp.stores.local.session_states import LocalSessionStates
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
@@ -307,12 +309,8 @@ async def _principal(settings: Settings, profiles: ProfileStore) -> Principal:
 
 
 def _parts(database: Database, settings: Settings) -> tuple[Part, ...]:
-    async def probe() -> None:
-        async with database.as_system("health") as connection:
-            await connection.fetchval("SELECT 1")
-
     where = "embedded" if settings.database_url is None else "by URL"
-    return (Part("postgres", where, probe, needed=True),)
+    return (Part("postgres", where, partial(login_remark, database), needed=True),)
 
 
 def _run_options(settings: Settings) -> RunOptions:
@@ -352,10 +350,12 @@ async def _owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGen
         await embedded.aclose()
 
 
-async def migrate_database(settings: Settings, environ: Mapping[str, str], *, dry_run: bool) -> tuple[str, ...]:
-    """Apply what is missing and return its ids; with `dry_run` nothing is changed."""
+async def migrate_database(
+    settings: Settings, environ: Mapping[str, str], *, dry_run: bool, grant_to: str | None = None
+) -> tuple[str, ...]:
+    """Apply what is missing, let the login `grant_to` work, and return the ids; with `dry_run` nothing is changed."""
     async with _owner_url(settings, environ) as (url, login):
-        return await migrate(url, program=VERSION, grant_to=login, dry_run=dry_run)
+        return await migrate(url, program=VERSION, grant_to=grant_to or login, dry_run=dry_run)
 
 
 async def migration_states(settings: Settings, environ: Mapping[str, str]) -> tuple[MigrationState, ...]:

@@ -177,18 +177,21 @@ def serve(host: str, port: int, hosts: tuple[str, ...], origins: tuple[str, ...]
 @main.command()
 @click.option("--status", "only_status", is_flag=True, help="Show what was applied and what is to come.")
 @click.option("--dry-run", is_flag=True, help="Try it, and change nothing.")
-def migrate(*, only_status: bool, dry_run: bool) -> None:
+@click.option("--grant-to", metavar="LOGIN", help="Let this login work for the program.")
+def migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) -> None:
     """Bring the database to this version."""
-    guarded(partial(_migrate, only_status=only_status, dry_run=dry_run))
+    guarded(partial(_migrate, only_status=only_status, dry_run=dry_run, grant_to=grant_to))
 
 
-async def _migrate(*, only_status: bool, dry_run: bool) -> None:
+async def _migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
     if only_status:
         states = await migration_states(settings, environment())
-        table(("MIGRATION", "APPLIED"), [(s.id, s.applied_at or "not yet") for s in states])
+        table(("MIGRATION", "APPLIED", "NOTE"), [(s.id, s.applied_at or "not yet", s.note or "") for s in states])
         return
-    ran = await migrate_database(settings, environment(), dry_run=dry_run)
-    verb = "Would apply" if dry_run else "Applied"
+    ran = await migrate_database(settings, environment(), dry_run=dry_run, grant_to=grant_to)
+    verb = "The database fits. Nothing was changed; would apply" if dry_run else "Applied"
     say(f"{verb}: {', '.join(ran)}" if ran else "The database is up to date.")
+    if grant_to is not None:
+        say(f"{'It could be granted' if dry_run else 'Granted'}: the login {grant_to} works for the program.")

@@ -35,14 +35,14 @@ _NOT_THE_AGENTS_FAULT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the server; `probe` asks it something real, None where there is nothing to ask.
+    """A part of the server; `probe` asks it something real and may remark on it, None where there is nothing to ask.
 
     Without a `needed` part the server cannot serve; without the others it works on.
     """
 
     name: str
     detail: str
-    probe: Callable[[], Awaitable[object]] | None = None
+    probe: Callable[[], Awaitable[str | None]] | None = None
     needed: bool = False
 
 
@@ -180,13 +180,14 @@ class Health:
         begun = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._deadline.total_seconds()):
-                await part.probe()
+                remark = await part.probe()
         except TimeoutError:
             return _unwell(part, "it got no answer in time")
         except AgentApiError as exc:
             return _unwell(part, str(exc))
         latency = timedelta(seconds=self._clock.monotonic() - begun)
-        return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail, latency=latency)
+        detail = part.detail if remark is None else f"{part.detail}; {remark}"
+        return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=detail, latency=latency)
 
 
 def _unwell(part: Part, reason: str) -> PartHealth:

@@ -1,0 +1,23 @@
+"""What the program's own login may do beyond what it needs."""
+
+from agentapi_mcp.stores.postgres.database import Database
+
+_FACTS = (
+    ("is_superuser", "is a superuser"),
+    ("bypasses", "bypasses row-level security"),
+    ("owns", "owns the tables"),
+)
+
+
+async def login_remark(database: Database) -> str | None:
+    """Ask the database something real, and say what its login could do if a statement ever forgot to take its role."""
+    async with database.as_system("health") as connection:
+        row = await connection.fetchrow(
+            "SELECT r.rolsuper AS is_superuser, r.rolbypassrls AND NOT r.rolsuper AS bypasses, "
+            "NOT r.rolsuper AND EXISTS (SELECT FROM pg_class t WHERE t.oid = to_regclass('public.chat_sessions') "
+            "AND pg_has_role(r.oid, t.relowner, 'MEMBER')) AS owns FROM pg_roles r WHERE r.rolname = session_user"
+        )
+    found = [words for name, words in _FACTS if row is not None and row[name]]
+    if not found:
+        return None
+    return f"the login {' and '.join(found)}; a login of its own is safer (docs: Supabase, Make a login)"
