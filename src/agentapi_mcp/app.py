@@ -139,11 +139,8 @@ class AppGate:
                 async with self._open_services() as services:
                     self._attempt.set_result(services)
                     await self._wake.wait()
-            except AgentApiError as exc:
-                self._fail(exc)
             except Exception as exc:  # noqa: BLE001  # the outermost point: whoever waits must hear of it
-                _log.error("start_failed", exc_info=exc)
-                self._fail(StoreUnavailableError("The server could not start; its log on stderr says why."))
+                self._fail(_reason(exc))
             if not self._closing:
                 await self._wake.wait()
 
@@ -157,6 +154,16 @@ class AppGate:
             self._attempt = asyncio.get_running_loop().create_future()
         self._attempt.set_exception(error)
         self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
+
+
+def _reason(error: Exception) -> AgentApiError:
+    innermost: BaseException = error
+    while isinstance(innermost, BaseExceptionGroup):  # a task group's way to say what one of ours said
+        innermost = cast("BaseExceptionGroup[BaseException]", innermost).exceptions[0]
+    if isinstance(innermost, AgentApiError):
+        return innermost
+    _log.error("start_failed", exc_info=error)
+    return StoreUnavailableError("The server could not start; its log on stderr says why.")
 
 
 @dataclass(frozen=True, slots=True)
