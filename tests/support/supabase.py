@@ -107,7 +107,8 @@ async def copied(server: str, template: str) -> AsyncGenerator[Project]:
         )
     admin = await asyncpg.connect(server)
     try:
-        await admin.execute(f"REVOKE authenticated FROM {APP}")
+        # From Postgres 16 on a membership is taken back by the role that gave it.
+        await admin.execute(f"SET ROLE {OWNER}; REVOKE authenticated FROM {APP}; RESET ROLE")
         await admin.execute("DROP ROLE IF EXISTS agentapi_system")
     except asyncpg.DependentObjectsStillExistError:
         await admin.execute(f"REVOKE agentapi_system FROM {APP}, {OWNER}")

@@ -21,7 +21,8 @@ _SOURCE = "files"
 
 _LOAD: LiteralString = """
 SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
-       m.id AS model_row_id, m.name AS model_name, m.model_id, m.provider, m.display_name,
+       m.id AS model_row_id, m.name AS model_name, coalesce(m.model_id, m.name) AS model_id,
+       coalesce(m.provider, 'unknown') AS provider, m.display_name,
        m.description AS model_description, m.enabled AS model_enabled, m.config::text AS model_config
   FROM public.agents a
   LEFT JOIN public.models m ON m.agent_id = a.id

@@ -1,0 +1,204 @@
+"""The program on an organisation's database, with a login that owns nothing: old conversations go on."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.errors import ConfigurationError, NotFoundError, StoreMismatchError
+from agentapi_mcp.core.records.turns import TurnStatus
+from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.transcripts import render_json, render_markdown
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
+
+pytestmark = pytest.mark.xdist_group("supabase")
+
+LONG = timedelta(seconds=8)
+BROAD = """
+ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.agents ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "Colleagues share" ON public.chat_sessions TO authenticated USING (true) WITH CHECK (true);
+CREATE POLICY "Colleagues read" ON public.chat_messages TO authenticated USING (true) WITH CHECK (true);
+"""
+
+
+@asynccontextmanager
+async def program(
+    project: Project, home: Path, peer: OpenAIPeer, *, user: UUID | None = ALICE, org: UUID | None = ACME, url: str = ""
+) -> AsyncGenerator[Services]:
+    """Open the program on a migrated project, as one of its users."""
+    settings = Settings.model_validate(
+        {"home": home, "database_url": url or project.app, "user_id": user, "org_id": org, "shutdown_grace_seconds": 0}
+    )
+    environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+    async with open_app(settings, environ) as app:
+        yield await app.gate.services()
+
+
+def asked_of(peer: OpenAIPeer) -> list[dict[str, Any]]:
+    """List what the provider was asked to answer."""
+    return [json.loads(exchange.content) for exchange in peer.exchanges if exchange.path.endswith("/completions")]
+
+
+async def test_old_sessions_are_listed_newest_first(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        page = await server.sessions.list_(server.principal)
+        first = await server.sessions.list_(server.principal, limit=1)
+        second = await server.sessions.list_(server.principal, limit=1, cursor=first.next_cursor)
+        found = await server.sessions.list_(server.principal, query="hello?")
+        droids = await server.sessions.list_(server.principal, agent="droid")
+    assert [(s.id, s.title, s.agent, s.model, s.message_count) for s in page.items] == [
+        (OLD_SESSION, "Rocket fuel", "droid", "gpt-4o", 6),
+        (BARE_SESSION, None, None, None, 1),
+    ]
+    assert (*first.items, *second.items) == page.items
+    assert [s.id for s in found.items] == [BARE_SESSION]
+    assert [s.id for s in droids.items] == [OLD_SESSION]
+
+
+async def test_an_old_transcript_is_read_in_order(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        transcript = await server.sessions.transcript(server.principal, str(OLD_SESSION))
+        newest = await server.sessions.transcript(server.principal, str(OLD_SESSION), limit=2)
+        older = await server.sessions.transcript(server.principal, str(OLD_SESSION), limit=9, cursor=newest.older)
+    said = [(m.role.value, m.content, m.tokens_in) for m in transcript.messages]
+    # The last three have one time: their ids order them, the same way in every page.
+    assert said == [
+        ("system", "Be brief.", None),
+        ("user", "Which fuel?", None),
+        ("assistant", "Kerosene.", 12),
+        ("tool", "price: 1", None),
+        ("assistant", "", None),
+        ("tool", "price: 2", None),
+    ]
+    assert (*older.messages, *newest.messages) == transcript.messages
+    assert "Kerosene." in render_markdown(transcript)
+    assert len(str(render_json(transcript))) > 500
+
+
+async def test_an_old_session_is_continued_with_its_history_agent_and_model(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        asked = ChatRequest(message="And the oxidiser?", session_id=str(OLD_SESSION))
+        turn = await server.turns.chat(server.principal, asked, wait=LONG)
+        again = ChatRequest(message="And then?", session_id=str(OLD_SESSION))
+        await server.turns.chat(server.principal, again, wait=LONG)
+        transcript = await server.sessions.transcript(server.principal, str(OLD_SESSION))
+        bodies = asked_of(peer)
+    assert (turn.status, turn.agent, turn.model) == (TurnStatus.COMPLETED, "droid", "gpt-4o")
+    assert [m.content for m in transcript.messages][6:8] == ["And the oxidiser?", turn.reply]
+    assert [m.created_at for m in transcript.messages] == sorted(m.created_at for m in transcript.messages)
+    assert bodies[0]["model"] == "openai/gpt-4o"
+    assert bodies[0]["temperature"] == 0.2
+    assert bodies[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which fuel?"},
+        {"role": "assistant", "content": "Kerosene.\n\nprice: 1\n\nprice: 2"},
+        {"role": "user", "content": "And the oxidiser?"},
+    ]
+    assert bodies[1]["messages"][:4] == bodies[0]["messages"]
+
+
+async def test_a_session_without_agent_goes_on_with_the_organisations_default(
+    deployed: Project, tmp_path: Path
+) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        asked = ChatRequest(message="How do I add OpenRouter?", session_id=str(BARE_SESSION))
+        turn = await server.turns.chat(server.principal, asked, wait=LONG)
+        listed = await server.sessions.list_(server.principal)
+        assert asked_of(peer) == []
+    assert (turn.status, turn.agent) == (TurnStatus.COMPLETED, "guide")
+    assert [s.id for s in listed.items] == [BARE_SESSION, OLD_SESSION]
+
+
+@pytest.mark.parametrize("policies", ["SELECT 1", BROAD], ids=["as deployed", "policies that share"])
+async def test_what_is_another_users_is_not_there(policies: str, deployed: Project, tmp_path: Path) -> None:
+    await deployed.run(policies, role=OWNER)
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        listed = await server.sessions.list_(server.principal)
+        assert [(s.id, s.agent) for s in listed.items] == [(OLD_SESSION, "droid"), (BARE_SESSION, None)]
+        with pytest.raises(NotFoundError):
+            await server.sessions.transcript(server.principal, str(BOBS_SESSION))
+        with pytest.raises(NotFoundError):
+            await server.sessions.delete(server.principal, str(BOBS_SESSION))
+        with pytest.raises(NotFoundError):
+            await server.turns.chat(
+                server.principal, ChatRequest(message="Hello Bob", session_id=str(BOBS_SESSION)), wait=LONG
+            )
+    assert await deployed.value("SELECT count(*) FROM public.chat_messages") == 8
+
+
+async def test_who_asks_is_said_by_the_settings(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer:
+        async with program(deployed, tmp_path, peer, user=BOB) as server:
+            listed = await server.sessions.list_(server.principal)
+            assert [s.id for s in listed.items] == [BOBS_SESSION]
+        with pytest.raises(ExceptionGroup) as nobody:
+            async with program(deployed, tmp_path, peer, user=None, org=None):
+                pass
+        with pytest.raises(ExceptionGroup) as half:
+            async with program(deployed, tmp_path, peer, org=None):
+                pass
+        with pytest.raises(ExceptionGroup) as stranger:
+            async with program(deployed, tmp_path, peer, user=OLD_SESSION):
+                pass
+    for refusal in (nobody, half, stranger):
+        assert refusal.group_contains(ConfigurationError, match="AGENTAPI_USER_ID")
+    assert await deployed.value("SELECT count(*) FROM public.profiles") == 2
+
+
+async def test_a_client_is_recorded_beside_those_of_other_programs(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        for version in ("1.0", "1.1"):
+            await server.profiles.record_client(server.principal, f"{ALICE}/desk", {"version": version})
+    kept = "SELECT string_agg(session_id || coalesce(mcp_state ->> 'version', ''), ' ' ORDER BY session_id DESC) "
+    assert await deployed.value(kept + "FROM public.mcp_sessions") == f"old-client {ALICE}/desk1.1"
+
+
+async def test_health_says_when_the_login_owns_the_tables(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    details: list[str] = []
+    async with OpenAIPeer() as peer:
+        for url in (deployed.app, deployed.owner, deployed.admin):
+            async with program(deployed, tmp_path, peer, url=url) as server:
+                report = await server.health.report(server.principal)
+            details += [part.detail for part in report.parts if part.name == "postgres"]
+    assert details[0] == "by URL"
+    assert "owns the tables" in details[1]
+    assert "is a superuser" in details[2]
+
+
+async def test_a_database_that_is_not_ready_is_not_worked_on(deployed: Project, tmp_path: Path) -> None:
+    async with OpenAIPeer() as peer:
+        with pytest.raises(ExceptionGroup) as refusal:
+            async with program(deployed, tmp_path, peer):
+                pass
+    assert refusal.group_contains(StoreMismatchError, match="agentapi-mcp migrate")
+
+
+async def test_models_of_which_little_is_known_are_listed(deployed: Project, tmp_path: Path) -> None:
+    await deployed.run(
+        "INSERT INTO public.models (agent_id, name) SELECT id, 'house-model' FROM public.agents WHERE name = 'droid'"
+    )
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        agent = await server.agents.get(server.principal, "droid")
+    found = [(model.provider, model.model_id) for model in agent.models if model.name == "house-model"]
+    assert found == [("unknown", "house-model")]
