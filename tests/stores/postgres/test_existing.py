@@ -2,15 +2,21 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from agentapi_mcp.core.errors import StoreUnavailableError
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate, migrations, status
+from agentapi_mcp.stores.postgres.sessions import LIST, MESSAGES
 from tests.support.dumps import dump
-from tests.support.supabase import ALICE, APP, BOB, OWNER, Project
+from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Project
 
 pytestmark = pytest.mark.xdist_group("supabase")
 
@@ -24,6 +30,29 @@ CREATE POLICY "Colleagues share" ON public.chat_sessions TO authenticated USING 
 CREATE POLICY "Only members" ON public.chat_sessions AS RESTRICTIVE TO authenticated
     USING (org_id IN (SELECT organization_id FROM public.organization_members WHERE user_id = auth.uid()));
 """
+
+
+# Three thousand sessions of each user with five messages each, and one long conversation.
+MANY = f"""
+INSERT INTO public.chat_sessions (user_id, org_id, created_at, last_message_at)
+SELECT u, '{ACME}', now() - n * interval '1 hour', now() - n * interval '1 hour'
+  FROM unnest(ARRAY['{ALICE}', '{BOB}']::uuid[]) AS u, generate_series(1, 3000) AS n;
+INSERT INTO public.chat_messages (session_id, role, content, created_at)
+SELECT s.id, 'user', 'x', s.created_at + n * interval '1 second'
+  FROM public.chat_sessions s, generate_series(1, 5) AS n;
+INSERT INTO public.chat_messages (session_id, role, content, created_at)
+SELECT '{OLD_SESSION}', 'user', 'x', now() + n * interval '1 second' FROM generate_series(1, 2000) AS n;
+ANALYZE public.chat_sessions, public.chat_messages;
+"""  # noqa: S608  # ids of the tests
+PLAN: LiteralString = "EXPLAIN (ANALYZE, FORMAT JSON) "
+SMALL = {"agents", "models", "organization_members"}
+
+
+def plan_nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """List a plan's nodes."""
+    yield node
+    for child in node.get("Plans", []):
+        yield from plan_nodes(child)
 
 
 async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Project) -> None:
@@ -154,3 +183,21 @@ async def test_a_table_in_use_is_not_waited_for(deployed: Project) -> None:
         await holder.close()
     assert await dump(deployed.admin) == before
     assert await migrate(deployed.owner, program="0.1.0") == ALL
+
+
+async def test_policies_cost_no_scan_of_what_is_not_asked_for(deployed: Project) -> None:
+    await deployed.run(f"ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY; {BROAD}", role=OWNER)
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    await deployed.run(MANY)
+    first = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+    principal = Principal(UserId(ALICE), OrgId(ACME))
+    async with (
+        open_database(RemoteServer(deployed.app), PoolOptions()) as database,
+        database.as_principal(principal) as connection,
+    ):
+        page = await connection.fetchval(PLAN + LIST, ALICE, ACME, *first, None, None, 51)
+        messages = await connection.fetchval(PLAN + MESSAGES, OLD_SESSION, *first, 50, 1_000_000)
+    for plan in (page, messages):
+        nodes = list(plan_nodes(json.loads(plan)[0]["Plan"]))
+        assert {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} <= SMALL
+        assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) <= 600

@@ -27,7 +27,7 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
 """
 # Served by agentapi_sessions_order, backwards.
-_LIST: LiteralString = """
+LIST: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        coalesce(s.last_message_at, s.created_at) AS at,
        (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
@@ -43,7 +43,7 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
  ORDER BY coalesce(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $7
 """
 # The running total stops the page before it grows over its bytes; the newest message is always there.
-_MESSAGES: LiteralString = """
+MESSAGES: LiteralString = """
 SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata
   FROM (SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata,
                sum(octet_length(content)) OVER newest AS bytes, row_number() OVER newest AS place
@@ -94,7 +94,7 @@ class PostgresSessions:
         at, id_ = _position(cursor, scope, principal)
         async with self._database.as_principal(principal) as connection:
             rows = await connection.fetch(
-                _LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
+                LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
             )
         items = tuple(_to_session(row) for row in rows[:limit])
         more = None
@@ -112,7 +112,7 @@ class PostgresSessions:
         async with self._database.as_principal(principal) as connection:
             await _read(connection, principal, session_id)
             await _settle(connection, session_id)
-            rows = await connection.fetch(_MESSAGES, session_id, at, id_, limit, max_bytes)
+            rows = await connection.fetch(MESSAGES, session_id, at, id_, limit, max_bytes)
             turns = await _turns(connection, session_id, rows)
             older = bool(rows) and await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM public.chat_messages "

@@ -6,11 +6,7 @@ DECLARE
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['anon', 'authenticated', 'service_role', 'agentapi_system'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
-            BEGIN
-                EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', wanted);
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN
-                NULL;  -- roles belong to the server: somebody migrates another database of it
-            END;
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOINHERIT', wanted);
         END IF;
     END LOOP;
     -- The login may be the program's own. Where it may not be, the program says so when it starts.

@@ -61,11 +61,12 @@ $$;
 
 CREATE POLICY agentapi_own ON public.chat_sessions TO authenticated
     USING (user_id = (SELECT auth.uid())) WITH CHECK (user_id = (SELECT auth.uid()));
--- Said is said: there is no policy to change or take back a message.
-CREATE POLICY agentapi_read ON public.chat_messages FOR SELECT TO authenticated
-    USING (EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid())));
-CREATE POLICY agentapi_say ON public.chat_messages FOR INSERT TO authenticated
-    WITH CHECK (EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid())));
+-- Said is said: there is no policy to change or take back a message. OFFSET 0 keeps the planner from hashing the query,
+-- which would read all sessions of all users for one page of messages.
+CREATE POLICY agentapi_read ON public.chat_messages FOR SELECT TO authenticated USING (
+    EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid()) OFFSET 0));
+CREATE POLICY agentapi_say ON public.chat_messages FOR INSERT TO authenticated WITH CHECK (
+    EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid()) OFFSET 0));
 CREATE POLICY agentapi_own ON agentapi.turns TO authenticated
     USING (user_id = (SELECT auth.uid())) WITH CHECK (user_id = (SELECT auth.uid()));
 CREATE POLICY agentapi_own ON agentapi.idempotency_keys TO authenticated
