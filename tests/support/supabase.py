@@ -111,7 +111,7 @@ async def copied(server: str, template: str) -> AsyncGenerator[Project]:
         await admin.execute(f"SET ROLE {OWNER}; REVOKE authenticated FROM {APP}; RESET ROLE")
         await admin.execute("DROP ROLE IF EXISTS agentapi_system")
     except asyncpg.DependentObjectsStillExistError:
-        await admin.execute(f"REVOKE agentapi_system FROM {APP}, {OWNER}")
+        await admin.execute(f"REVOKE agentapi_system FROM {APP}, {OWNER} CASCADE")
     finally:
         await admin.close()
 

@@ -16,7 +16,7 @@ from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, ope
 from agentapi_mcp.stores.postgres.migrate import migrate, migrations, status
 from agentapi_mcp.stores.postgres.sessions import LIST, MESSAGES
 from tests.support.dumps import dump
-from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Project
+from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Project, copied
 
 pytestmark = pytest.mark.xdist_group("supabase")
 
@@ -201,3 +201,16 @@ async def test_policies_cost_no_scan_of_what_is_not_asked_for(deployed: Project)
         nodes = list(plan_nodes(json.loads(plan)[0]["Plan"]))
         assert {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} <= SMALL
         assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) <= 600
+
+
+async def test_several_databases_of_one_server_are_migrated_at_once(
+    supabase_server: str, deployed_template: str
+) -> None:
+    async with (
+        copied(supabase_server, deployed_template) as one,
+        copied(supabase_server, deployed_template) as two,
+        copied(supabase_server, deployed_template) as three,
+        asyncio.TaskGroup() as group,
+    ):
+        runs = [group.create_task(migrate(each.owner, program="0.1.0", grant_to=APP)) for each in (one, two, three)]
+    assert [run.result() for run in runs] == [ALL, ALL, ALL]

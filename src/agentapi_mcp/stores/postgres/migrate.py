@@ -18,6 +18,9 @@ from agentapi_mcp.stores.postgres.database import Database, map_errors
 _log = logging.getLogger(__name__)
 _LOCK = 7_206_310
 _OURS = "AA001"
+# Roles belong to the server, and the lock to a database: another one of it may be making the same roles.
+_RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
+_ATTEMPTS = 4
 _PATIENCE = timedelta(minutes=20)
 # Indexes on big tables take their time; a table that somebody else has locked is not waited for, since whoever came
 # after us would wait as well. Unqualified names are Postgres's own.
@@ -111,6 +114,16 @@ class Applied:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do."""
+
+    program: str
+    grant_to: str | None
+    dry_run: bool
+    lock_timeout: timedelta
+
+
 @cache
 def migrations() -> tuple[Migration, ...]:
     """Read the shipped files, in order."""
@@ -144,27 +157,35 @@ async def migrate(
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
         StoreUnavailableError: it does not answer, or somebody else has locked a table.
     """
-    ran: list[str] = []
+    plan = Plan(program, grant_to, dry_run, lock_timeout)
     async with _connection(url) as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            await connection.execute(_BOUNDS)
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            milliseconds = str(round(lock_timeout.total_seconds() * 1000))
-            await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
-            await connection.execute(_BOOTSTRAP)
-            applied = await _applied(connection)
-            _refuse_newer([row.needs for row in applied.values()], program)
-            for migration in migrations():
-                await _apply(connection, migration, applied.get(migration.id), ran)
-            if grant_to is not None:
-                await connection.execute("SELECT set_config('agentapi.login', $1, true)", grant_to)
-                await connection.execute(_GRANT)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await _run(connection, plan)
+            except _RACES:
+                _log.info("migration_raced")
+        return await _run(connection, plan)
+
+
+async def _run(connection: "asyncpg.Connection[asyncpg.Record]", plan: Plan) -> tuple[str, ...]:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(_BOUNDS)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
+        await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
+        await connection.execute(_BOOTSTRAP)
+        applied = await _applied(connection)
+        _refuse_newer([row.needs for row in applied.values()], plan.program)
+        ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
+        if plan.grant_to is not None:
+            await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
+            await connection.execute(_GRANT)
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await (transaction.rollback() if plan.dry_run else transaction.commit())
     return tuple(ran)
 
 
@@ -236,17 +257,15 @@ async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> Mapping[
 
 
 async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]",
-    migration: Migration,
-    applied: Applied | None,
-    ran: list[str],
-) -> None:
-    if applied is not None and applied.sha256 == migration.sha256:
-        return
-    if applied is not None:
+    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, applied: Mapping[str, Applied]
+) -> bool:
+    done = applied.get(migration.id)
+    if done is not None and done.sha256 != migration.sha256:
         raise StoreMismatchError(
             f"The migration {migration.id} was applied here in another form; use the program's own release, unedited."
         )
+    if done is not None:
+        return False
     await connection.execute(migration.sql)
     await connection.execute(
         "INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ($1, $2, $3)",
@@ -254,7 +273,7 @@ async def _apply(
         migration.sha256,
         migration.needs,
     )
-    ran.append(migration.id)
+    return True
 
 
 def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> MigrationState:
