@@ -24,6 +24,7 @@ from agentapi_mcp.stores.redis.keys import KEYS
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
+from tests.support.waiting import wait_until
 
 WAIT = timedelta(seconds=20)
 pytestmark = pytest.mark.timeout(30)
@@ -51,6 +52,11 @@ async def ask(services: Services, message: str, session: Turn | None = None) -> 
     return turn
 
 
+async def until_kept(valkey: Valkey, turn: Turn) -> None:
+    """Wait until the session's history is in the cache, which is after the answer."""
+    await asyncio.to_thread(wait_until, lambda: valkey.keys(f"chat:session:{turn.session_id}:messages"))
+
+
 async def part(services: Services) -> tuple[HealthStatus, str]:
     """Tell how the part `redis` is."""
     report = await services.health.report(services.principal)
@@ -66,7 +72,7 @@ def messages_sent(peer: OpenAIPeer) -> list[str]:
 async def test_a_flush_in_mid_conversation_loses_nothing(edge_home: Path, valkey: Valkey) -> None:
     async with OpenAIPeer() as peer, program(edge_home, valkey.url, peer) as services:
         first = await ask(services, "the first thing")
-        assert valkey.keys("*messages")
+        await until_kept(valkey, first)
         valkey.run("FLUSHALL")
         second = await ask(services, "the second thing", first)
         valkey.run("FLUSHALL")
@@ -108,7 +114,7 @@ async def test_one_that_is_down_at_start_and_comes_later_is_used_then(
         valkey.start()
         await wait_until_well(services)
         await ask(services, "again", turn)
-        assert valkey.keys(f"chat:session:{turn.session_id}:messages")
+        await until_kept(valkey, turn)
     assert [record.message for record in caplog.records if record.message.startswith("redis_")] == [
         "redis_unavailable",
         "redis_back",

@@ -112,6 +112,7 @@ class RedisClient:
         self._trouble, self._trouble_in_writing = meaning, writes and not isinstance(exc, _GONE)
 
     def _well(self, *, writes: bool) -> None:
+        self._rests_until = 0.0
         if self._trouble is not None and (writes or not self._trouble_in_writing):
             _log.warning("redis_back", extra={"was": self._trouble})
             self._trouble = None
@@ -160,4 +161,8 @@ def make(url: str, *, deadline: float) -> Redis:
 
 
 def _meaning(exc: BaseException) -> str:
-    return next((meaning for kind, meaning in _TROUBLES if isinstance(exc, kind)), "it failed")
+    """Say what is wrong: while it connects, the library wraps what it was told in an error that tells less."""
+    chain = [exc]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return next((meaning for kind, meaning in _TROUBLES if any(isinstance(one, kind) for one in chain)), "it failed")
