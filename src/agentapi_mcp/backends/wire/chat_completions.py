@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
 from agentapi_mcp.core.errors import BackendError, BackendFault
@@ -19,7 +20,6 @@ from agentapi_mcp.core.events import (
     UsageReported,
 )
 from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
 
 OURS = frozenset({"model", "messages", "stream"})  # what `extra_body` may not set
 END_OF_STREAM = "[DONE]"
@@ -63,18 +63,8 @@ def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[st
 
 
 def _messages(turn: BackendTurn) -> list[dict[str, str]]:
-    system = [turn.system or "", *(said.text for said in turn.history if said.role is MessageRole.SYSTEM)]
-    spoken = [said for said in turn.history if said.role is not MessageRole.SYSTEM and said.text.strip()]
-    merged: list[dict[str, str]] = []
-    for said in (*spoken, HistoryMessage(MessageRole.USER, turn.message)):
-        # A tool's output without the call it answers is refused by providers; it is part of what the agent said.
-        role = "user" if said.role is MessageRole.USER else "assistant"
-        if merged and merged[-1]["role"] == role:
-            merged[-1]["content"] += f"\n\n{said.text}"
-        else:
-            merged.append({"role": role, "content": said.text})
-    instructions = "\n\n".join(part for part in system if part.strip())
-    return [{"role": "system", "content": instructions}, *merged] if instructions else merged
+    instructions, spoken = instructions_of(turn), spoken_of(turn)
+    return [{"role": "system", "content": instructions}, *spoken] if instructions else spoken
 
 
 class ChatReply:

@@ -35,6 +35,13 @@ _BY_WORD: dict[str, BackendFault] = {
     "rate_limit_error": BackendFault.RATE_LIMIT,
     "overloaded_error": BackendFault.OVERLOADED,
     "server_error": BackendFault.UPSTREAM,
+    # Anthropic's type; its "api_error" says no more than the status, which claude-code-router keeps beside it
+    "billing_error": BackendFault.PAYMENT,
+    "not_found_error": BackendFault.NOT_FOUND,
+    "request_too_large": BackendFault.CONTEXT_LENGTH,
+    "timeout_error": BackendFault.UPSTREAM,
+    # claude-code-router's code
+    "provider_not_found": BackendFault.NOT_FOUND,
     # Google's status
     "unauthenticated": BackendFault.AUTH,
     "permission_denied": BackendFault.PERMISSION,
@@ -60,6 +67,9 @@ _TOO_LONG = re.compile(
     r"|exceeds? the (?:maximum|available) .*(?:tokens|context)",
     re.IGNORECASE,
 )
+
+_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic says it with the status 400
+_FILTERED = re.compile(r"blocked by content filtering", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +142,10 @@ def _fault(said: ProviderError, status: int | None) -> BackendFault:
     if by_word is not None:
         return by_word
     by_status = _by_status(status)
+    if by_status is BackendFault.BAD_REQUEST and _NO_CREDIT.search(said.message):
+        return BackendFault.PAYMENT
+    if by_status is BackendFault.BAD_REQUEST and _FILTERED.search(said.message):
+        return BackendFault.CONTENT_POLICY
     if by_status in {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM} and _TOO_LONG.search(said.message):
         return BackendFault.CONTEXT_LENGTH
     return by_status

@@ -1,0 +1,201 @@
+"""claude-code-router (npm `@musistudio/claude-code-router`): the Messages API, with the router's own ways."""
+
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, cast
+
+from pydantic import BeforeValidator, Field
+
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import mapping, sequence, text
+from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest
+from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange, get_json
+from agentapi_mcp.backends.wire.options import (
+    BaseUrl,
+    HeaderValue,
+    HttpOptions,
+    deadlines_of,
+    read_options,
+    secrets_of,
+)
+from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import BackendEvent
+from agentapi_mcp.core.ports import BackendHost, Capability
+from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+
+_CHECK_PATIENCE = timedelta(seconds=10)
+_NEW = 3  # since this version it has keys of its own, lists models, and stops its upstream
+_PROVIDER_ERROR = re.compile(r"Error from provider\([^)]*\):\s*")
+_STACK = re.compile(r"(?<=.)(?:[A-Z]\w*)?Error: .*|\n\s+at .*", re.DOTALL)
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+class CcrouterOptions(HttpOptions):
+    """The options of an agent whose backend is `ccrouter`; docs/backends/ccrouter.md explains each."""
+
+    base_url: BaseUrl = "http://127.0.0.1:3456"
+    api_key: Annotated[HeaderValue | None, BeforeValidator(_none_if_empty)] = None
+    provider: str | None = Field(default=None, min_length=1, max_length=100, pattern=r"^[^,]+$")
+    max_tokens: int = Field(default=8192, ge=1)
+    stream: bool = True
+
+
+def create(options: Mapping[str, object], host: BackendHost) -> "CcrouterBackend":
+    """Make the backend from the operator's options.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+    """
+    return CcrouterBackend(read_options(CcrouterOptions, options), host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterFaults(FaultReader):
+    """Reads the router's errors: what the provider said stands inside, what the router adds leaks its own files."""
+
+    def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
+        """Tell what a reply with an error status means."""
+        return FaultReader.of_reply(self, status, headers, inner_error(body))
+
+    def of_error(self, body: object) -> BackendError:
+        """Tell what an error means that came inside a reply whose status was good."""
+        return FaultReader.of_error(self, inner_error(body))
+
+
+def inner_error(body: object) -> object:
+    """Find the provider's own error inside the router's, or else cut off the stack trace."""
+    error = mapping(mapping(body).get("error"))
+    message = text(error.get("message"))
+    if message is None:
+        return body
+    found = _PROVIDER_ERROR.match(message)
+    if found is not None:
+        try:
+            said = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
+        except (ValueError, RecursionError):
+            said = None
+        if mapping(said) or sequence(said):
+            return said
+        message = message[found.end() :]
+    return {"error": {**error, "message": _STACK.sub("", message)}}
+
+
+class CcrouterBackend:
+    """One agent behind the router, which chooses the provider by `provider,model`."""
+
+    def __init__(self, options: CcrouterOptions, host: BackendHost) -> None:
+        self._options = options
+        self._clock = host.clock
+        self._http = host.shared(HttpClient)
+        self._faults = RouterFaults(provider="claude-code-router", redactor=Redactor(secrets_of(options)))
+        self._version: int | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Declare a free check and a model list; versions before 3 go on asking, and paying, when we have left."""
+        known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        return frozenset(known | {Capability.STOPS_BILLING} if (self._version or 0) >= _NEW else known)
+
+    async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
+        """Ask the model; closing the iterator closes the connection to the router."""
+        if not turn.model_id:
+            raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
+        options = self._options
+        body = build_request(turn, self._route(turn.model_id), max_tokens=options.max_tokens, stream=options.stream)
+        request = HttpRequest(
+            method="POST",
+            url=f"{options.base_url}/v1/messages",
+            headers=self._headers({"content-type": "application/json"}),
+            content=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
+            deadlines=deadlines_of(options),
+            waits_for_all=not options.stream,
+        )
+        # The router counts zero where it missed the provider's figures, which happens in most streams.
+        answer = MessagesReply(self._faults, options.provider, zero_is_unknown=True)
+        async with aclosing(exchange(self._http, request, self._faults, answer)) as events:
+            async for event in events:
+                yield event
+
+    async def check(self) -> HealthCheck:
+        """Ask who is there, whether our key is taken, and whether any provider is set up; the provider is not asked."""
+        started = self._clock.monotonic()
+        try:
+            await self._find_version()
+            offered = await self._offered()
+        except BackendError as error:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
+        latency = timedelta(seconds=self._clock.monotonic() - started)
+        if not offered:
+            error = "The router has no providers yet: configure one, then restart it (ccr restart)."
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error=error, latency=latency)
+        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+
+    async def models(self) -> tuple[OfferedModel, ...]:
+        """List what the router's configuration names; the providers' keys that stand beside it are passed over."""
+        await self._find_version()
+        return await self._offered()
+
+    async def aclose(self) -> None:
+        """Nothing is held here: the connections are the process's."""
+
+    def _route(self, model_id: str) -> str:
+        """Name provider and model, so that the router does not choose by its own rules."""
+        provider = self._options.provider
+        return model_id if "," in model_id or provider is None else f"{provider},{model_id}"
+
+    async def _find_version(self) -> None:
+        said = mapping(await self._get("/", with_key=False))
+        if said.get("message") == "LLMs API":
+            self._version = 2  # 1 and 2 answer alike
+        elif said.get("name") == "claude-code-router":
+            self._version = _NEW
+        else:
+            message = "What answers at the base URL is not claude-code-router; check base_url and its port."
+            raise BackendError(BackendFault.BAD_REPLY, message)
+
+    async def _offered(self) -> tuple[OfferedModel, ...]:
+        if (self._version or 0) >= _NEW:
+            rows = map(mapping, sequence(mapping(await self._get("/v1/models")).get("data")))
+            names = [(name, name) for row in rows if (name := text(row.get("id")))]
+        else:
+            providers = map(mapping, sequence(mapping(await self._get("/api/config")).get("Providers")))
+            names = [
+                (f"{provider},{model}", model)
+                for row in providers
+                if (provider := text(row.get("name")))
+                for model in map(text, sequence(row.get("models")))
+                if model
+            ]
+        return tuple(OfferedModel(model_id=route, name=name) for route, name in dict(names).items())
+
+    async def _get(self, path: str, *, with_key: bool = True) -> object:
+        deadlines = deadlines_of(self._options)
+        total = min(_CHECK_PATIENCE, deadlines.total)
+        request = HttpRequest(
+            method="GET",
+            url=f"{self._options.base_url}{path}",
+            headers=self._headers({}) if with_key else {},
+            deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
+        )
+        try:
+            return await get_json(self._http, request, self._faults)
+        except BackendError as error:
+            if error.fault is BackendFault.AUTH:
+                message = "The router refuses the key: set api_key to the APIKEY of its configuration."
+                raise BackendError(BackendFault.AUTH, message) from error
+            raise
+
+    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        options = self._options
+        if options.api_key is not None:
+            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}

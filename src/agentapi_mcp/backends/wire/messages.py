@@ -1,0 +1,252 @@
+"""The Messages format (https://docs.claude.com/en/api/messages): requests, and replies streamed or whole."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+
+from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import count, mapping, parse_json, sequence, text
+from agentapi_mcp.backends.wire.http import HttpClient, HttpRequest, Reply
+from agentapi_mcp.backends.wire.sse import EventParser, StreamComment
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import (
+    BackendEvent,
+    Finished,
+    SignOfLife,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
+from agentapi_mcp.core.records.backends import BackendTurn
+
+_STOP_REASONS: dict[str, StopReason] = {
+    "end_turn": StopReason.END,
+    "stop_sequence": StopReason.END,
+    "max_tokens": StopReason.LENGTH,
+    "model_context_window_exceeded": StopReason.LENGTH,
+    "tool_use": StopReason.TOOL_CALLS,
+    "refusal": StopReason.CONTENT_FILTER,
+}
+
+
+def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
+    """Make the body that asks for this turn; `max_tokens`, which the format demands, gives way to the turn's own.
+
+    The instructions are one text: a router reads the second block of several as a choice of model.
+    """
+    messages = spoken_of(turn)
+    if messages[0]["role"] != "user":  # a history that was cut may begin with an answer, which is refused
+        messages.insert(0, {"role": "user", "content": "(Earlier messages are left out.)"})
+    body: dict[str, object] = {
+        "model": model,
+        "max_tokens": turn.max_tokens or max_tokens,
+        "messages": messages,
+        "stream": stream,
+    }
+    if system := instructions_of(turn):
+        body["system"] = system
+    if turn.temperature is not None:
+        body["temperature"] = turn.temperature
+    return body
+
+
+class MessagesReply:
+    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+
+    def __init__(self, faults: FaultReader, provider: str | None, *, zero_is_unknown: bool) -> None:
+        self._faults = faults
+        self._provider = provider
+        self._zero_is_unknown = zero_is_unknown
+        self._begun = False
+        self._model: str | None = None
+        self._id: str | None = None
+        self._stop: str | None = None
+        self._text_seen = False
+        self._counts: dict[str, int] = {}
+        self._usage = Usage()
+        self._readers: dict[str, Callable[[Mapping[str, object]], Iterator[BackendEvent]]] = {
+            "message": self._whole,
+            "message_start": self._start,
+            "content_block_start": lambda body: self._block(mapping(body.get("content_block"))),
+            "content_block_delta": lambda body: self._delta(mapping(body.get("delta"))),
+            "message_delta": self._stopped,
+            "ping": lambda _: iter((SignOfLife(),)),
+        }
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model has said why it stopped."""
+        return self._stop is not None
+
+    def take(self, piece: object) -> Iterator[BackendEvent]:
+        """Take an event of a stream, or a whole reply; kinds that are not known yet say nothing.
+
+        Raises:
+            BackendError: it tells of a failure, or is no piece of a reply.
+        """
+        body = mapping(piece)
+        kind = text(body.get("type"))
+        if kind == "error" or body.get("error"):
+            raise self._faults.of_error(_error_of(body))
+        if kind is None:
+            raise BackendError(BackendFault.BAD_REPLY, "The reply is not of the Messages API.")
+        reader = self._readers.get(kind)
+        if reader is not None:
+            yield from reader(body)
+
+    def end(self, request_id: str | None) -> Finished:
+        """Tell the end, once nothing more comes.
+
+        Raises:
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+        """
+        if self._stop is None:
+            if self._text_seen or self._begun:
+                raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
+            raise BackendError(BackendFault.BAD_REPLY, "The reply holds no answer.")
+        reason = _STOP_REASONS.get(self._stop, StopReason.OTHER)
+        if reason is StopReason.CONTENT_FILTER and not self._text_seen:
+            raise BackendError(BackendFault.CONTENT_POLICY, "The model refused to answer this.")
+        return Finished(
+            stop_reason=reason,
+            model=self._model,
+            provider=self._provider,
+            provider_request_id=request_id or self._id,
+            warning="The model asked for a tool that is not there." if reason is StopReason.TOOL_CALLS else None,
+        )
+
+    def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
+        self._begin(mapping(body.get("message")))
+        yield SignOfLife()
+
+    def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
+        self._stop = text(mapping(body.get("delta")).get("stop_reason")) or self._stop
+        yield from self._bill(mapping(body.get("usage")))
+
+    def _begin(self, message: Mapping[str, object]) -> None:
+        self._begun = True
+        self._model = text(message.get("model")) or self._model
+        self._id = text(message.get("id")) or self._id
+        self._count(mapping(message.get("usage")))
+
+    def _whole(self, message: Mapping[str, object]) -> Iterator[BackendEvent]:
+        self._begin(message)
+        for block in map(mapping, sequence(message.get("content"))):
+            yield from self._block(block)
+        self._stop = text(message.get("stop_reason"))
+        self._begun = bool(sequence(message.get("content")))
+        yield from self._bill({})
+
+    def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
+        match block.get("type"):
+            case "text":
+                yield from self._said(text(block.get("text")))
+            case "thinking":
+                thought = text(block.get("thinking"))
+                if thought:
+                    yield ThoughtDelta(thought)
+            case "tool_use" | "server_tool_use":
+                yield ToolActivity(text(block.get("name")) or "a tool", ToolState.STARTED)
+            case _:
+                pass
+
+    def _delta(self, delta: Mapping[str, object]) -> Iterator[BackendEvent]:
+        match delta.get("type"):
+            case "text_delta":
+                yield from self._said(text(delta.get("text")))
+            case "thinking_delta":
+                thought = text(delta.get("thinking"))
+                if thought:
+                    yield ThoughtDelta(thought)
+            case _:
+                pass  # signatures, citations and the arguments of tools that nobody runs
+
+    def _said(self, said: str | None) -> Iterator[TextDelta]:
+        if said:
+            self._text_seen = True
+            yield TextDelta(said)
+
+    def _count(self, usage: Mapping[str, object]) -> None:
+        counted = {name: count(value) for name, value in usage.items()}
+        self._counts |= {name: value for name, value in counted.items() if value is not None}
+
+    def _bill(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
+        self._count(usage)
+        counts = self._counts
+        fresh, said = counts.get("input_tokens"), counts.get("output_tokens")
+        read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
+        if fresh is None or (self._zero_is_unknown and not any((fresh, said, read, written))):
+            return
+        bill = Usage(input_tokens=fresh + read + written, output_tokens=said, cached_tokens=read)
+        if bill != self._usage:
+            self._usage = bill
+            yield UsageReported(bill)
+
+
+async def exchange(
+    http: HttpClient, request: HttpRequest, faults: FaultReader, answer: MessagesReply
+) -> AsyncGenerator[BackendEvent]:
+    """Send a request and tell the events of its reply.
+
+    Raises:
+        BackendError: there was no answer, or not a whole one.
+    """
+    async with http.exchange(request) as reply:
+        await refuse_errors(reply, faults)
+        if reply.is_event_stream:
+            async with aclosing(_streamed(reply, answer)) as events:
+                async for event in events:
+                    yield event
+        else:
+            for event in answer.take(parse_json(await reply.body(), what="The reply")):
+                yield event
+        yield answer.end(reply.headers.get("request-id"))
+
+
+async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[BackendEvent]:
+    parser = EventParser()
+    async with aclosing(reply.chunks()) as chunks:
+        try:
+            async for chunk in chunks:
+                for piece in parser.feed(chunk):
+                    if isinstance(piece, StreamComment):
+                        yield SignOfLife()
+                        continue
+                    for event in answer.take(parse_json(piece.data, what="A part of the answer")):
+                        yield event
+        except BackendError as error:
+            if not answer.is_whole or error.fault is not BackendFault.STREAM_CUT:
+                raise
+
+
+async def refuse_errors(reply: Reply, faults: FaultReader) -> None:
+    """Raise what a reply with another status than success means."""
+    if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
+        return
+    if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
+        message = "The base URL answers with a redirect, which is not followed; set the address it leads to."
+        raise BackendError(BackendFault.BAD_REPLY, message)
+    raw = await reply.start_of_body()
+    try:
+        body = parse_json(raw, what="The error")
+    except BackendError:
+        body = None
+    raise faults.of_reply(reply.status, reply.headers, body)
+
+
+async def get_json(http: HttpClient, request: HttpRequest, faults: FaultReader) -> object:
+    """Ask for JSON."""
+    async with http.exchange(request) as reply:
+        await refuse_errors(reply, faults)
+        return parse_json(await reply.body(), what="The reply")
+
+
+def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
+    """Find the error: claude-code-router says `message` where the format says `error`."""
+    if "error" in body:
+        return body
+    return {"error": text(body.get("message")) or mapping(body.get("message"))}
