@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -17,8 +16,9 @@ from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import render_json, render_markdown
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.migrate import migrate, status
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.poolers import open_pooler
 from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
 
 pytestmark = pytest.mark.xdist_group("supabase")
@@ -34,13 +34,10 @@ CREATE POLICY "Colleagues read" ON public.chat_messages TO authenticated USING (
 
 
 @asynccontextmanager
-async def program(
-    project: Project, home: Path, peer: OpenAIPeer, *, user: UUID | None = ALICE, org: UUID | None = ACME, url: str = ""
-) -> AsyncGenerator[Services]:
+async def program(project: Project, home: Path, peer: OpenAIPeer, **changed: object) -> AsyncGenerator[Services]:
     """Open the program on a migrated project, as one of its users."""
-    settings = Settings.model_validate(
-        {"home": home, "database_url": url or project.app, "user_id": user, "org_id": org, "shutdown_grace_seconds": 0}
-    )
+    usual = {"home": home, "database_url": project.app, "user_id": ALICE, "org_id": ACME, "shutdown_grace_seconds": 0}
+    settings = Settings.model_validate(usual | changed)
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     async with open_app(settings, environ) as app:
         yield await app.gate.services()
@@ -146,17 +143,17 @@ async def test_what_is_another_users_is_not_there(policies: str, deployed: Proje
 async def test_who_asks_is_said_by_the_settings(deployed: Project, tmp_path: Path) -> None:
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with OpenAIPeer() as peer:
-        async with program(deployed, tmp_path, peer, user=BOB) as server:
+        async with program(deployed, tmp_path, peer, user_id=BOB) as server:
             listed = await server.sessions.list_(server.principal)
             assert [s.id for s in listed.items] == [BOBS_SESSION]
         with pytest.raises(ExceptionGroup) as nobody:
-            async with program(deployed, tmp_path, peer, user=None, org=None):
+            async with program(deployed, tmp_path, peer, user_id=None, org_id=None):
                 pass
         with pytest.raises(ExceptionGroup) as half:
-            async with program(deployed, tmp_path, peer, org=None):
+            async with program(deployed, tmp_path, peer, org_id=None):
                 pass
         with pytest.raises(ExceptionGroup) as stranger:
-            async with program(deployed, tmp_path, peer, user=OLD_SESSION):
+            async with program(deployed, tmp_path, peer, user_id=OLD_SESSION):
                 pass
     for refusal in (nobody, half, stranger):
         assert refusal.group_contains(ConfigurationError, match="AGENTAPI_USER_ID")
@@ -177,7 +174,7 @@ async def test_health_says_when_the_login_owns_the_tables(deployed: Project, tmp
     details: list[str] = []
     async with OpenAIPeer() as peer:
         for url in (deployed.app, deployed.owner, deployed.admin):
-            async with program(deployed, tmp_path, peer, url=url) as server:
+            async with program(deployed, tmp_path, peer, database_url=url) as server:
                 report = await server.health.report(server.principal)
             details += [part.detail for part in report.parts if part.name == "postgres"]
     assert details[0] == "by URL"
@@ -202,3 +199,38 @@ async def test_models_of_which_little_is_known_are_listed(deployed: Project, tmp
         agent = await server.agents.get(server.principal, "droid")
     found = [(model.provider, model.model_id) for model in agent.models if model.name == "house-model"]
     assert found == [("unknown", "house-model")]
+
+
+async def test_a_transaction_pooler_does_without_prepared_statements(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with open_pooler(deployed.app) as (pooler, url), OpenAIPeer() as peer:
+        async with program(deployed, tmp_path, peer, database_url=url, statement_cache=False) as server:
+            for _ in range(3):
+                asked = ChatRequest(message="And the oxidiser?", session_id=str(OLD_SESSION))
+                turn = await server.turns.chat(server.principal, asked, wait=LONG)
+                assert turn.status is TurnStatus.COMPLETED
+                await server.turns.get(server.principal, str(turn.id), wait=LONG)
+            transcript = await server.sessions.transcript(server.principal, str(OLD_SESSION))
+            assert len(transcript.messages) == 6 + 2 * len(asked_of(peer))
+        assert min(pooler.transactions) > 10
+
+
+async def test_prepared_statements_fail_behind_a_transaction_pooler(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+
+    async def list_often(url: str, peer: OpenAIPeer) -> None:
+        async with program(deployed, tmp_path, peer, database_url=url) as server:
+            for _ in range(9):
+                await server.sessions.list_(server.principal)
+
+    async with open_pooler(deployed.app) as (_, url), OpenAIPeer() as peer:
+        with pytest.raises(ExceptionGroup) as refusal:
+            await list_often(url, peer)
+    assert refusal.group_contains(StoreMismatchError, match="AGENTAPI_STATEMENT_CACHE=false")
+
+
+async def test_the_migrations_run_through_a_transaction_pooler(deployed: Project) -> None:
+    async with open_pooler(deployed.owner) as (_, url):
+        assert await migrate(url, program="0.1.0", grant_to=APP)
+        assert await migrate(url, program="0.1.0", grant_to=APP) == ()
+        assert all(state.applied_at is not None for state in await status(url))

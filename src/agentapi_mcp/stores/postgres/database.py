@@ -35,6 +35,11 @@ _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.InvalidSchemaNameError,
 )
+# A prepared statement of this connection is not there, or is there already: the server's connection is another one.
+_POOLED: tuple[type[Exception], ...] = (
+    asyncpg.InvalidSQLStatementNameError,
+    asyncpg.DuplicatePreparedStatementError,
+)
 
 Row = asyncpg.Record
 
@@ -77,6 +82,10 @@ def map_errors() -> Generator[None]:
         raise StoreUnavailableError(
             "The database does not answer; nothing was changed. Try again in a moment; `agentapi-mcp migrate --status` "
             "tells more."
+        ) from exc
+    except _POOLED as exc:
+        raise StoreMismatchError(
+            "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
         ) from exc
     except _MISFIT as exc:
         raise StoreMismatchError(

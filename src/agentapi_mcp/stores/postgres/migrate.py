@@ -21,6 +21,13 @@ _OURS = "AA001"
 # Roles belong to the server, and the lock to a database: another one of it may be making the same roles.
 _RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
 _ATTEMPTS = 4
+# Of a database that was never migrated: the role, the schema, the table, or a column of it.
+_NOT_THERE = (
+    asyncpg.InvalidParameterValueError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+)
 _PATIENCE = timedelta(minutes=20)
 # Indexes on big tables take their time; a table that somebody else has locked is not waited for, since whoever came
 # after us would wait as well. Unqualified names are Postgres's own.
@@ -207,15 +214,15 @@ async def is_current(database: Database, *, program: str) -> bool:
     try:
         async with database.as_system("compare the schema with the program") as connection:
             rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
-    except StoreUnavailableError:
-        raise
     except StoreError as exc:
+        if isinstance(exc.__cause__, _NOT_THERE):
+            return False
         if isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError):
             raise StoreMismatchError(
                 "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
                 "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
             ) from exc
-        return False  # not even the role or the table is there
+        raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
     return all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
