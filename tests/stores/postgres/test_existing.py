@@ -91,6 +91,24 @@ async def test_a_project_without_the_tables_gets_them_closed_to_anon(project: Pr
     assert "index public.agentapi_messages_order" in after
 
 
+async def test_default_privileges_give_away_nothing_of_the_programs_own(project: Project) -> None:
+    await project.run(
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO anon, authenticated;"
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated",
+        role=OWNER,
+    )
+    await migrate(project.owner, program="0.1.0")
+    after = await dump(project.admin)
+    assert after["grant on schema agentapi to authenticated"] == "USAGE"
+    assert after["grant on agentapi.agent_names to authenticated"] == "SELECT"
+    assert after["grant on agentapi.turns to authenticated"] == "INSERT SELECT UPDATE"
+    assert after["grant on public.chat_messages to authenticated"] == "INSERT SELECT"
+    given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
+    names = ("agent_names", "model_names", "turns", "idempotency_keys")
+    assert given == {f"grant on agentapi.{name}" for name in names}
+    assert not [key for key in after if "agentapi" in key and key.endswith(" to anon")]
+
+
 async def test_a_second_run_and_three_at_once_change_nothing_more(deployed: Project) -> None:
     async with asyncio.TaskGroup() as group:
         runs = [group.create_task(migrate(deployed.owner, program="0.1.0", grant_to=APP)) for _ in range(3)]

@@ -34,7 +34,7 @@ BEGIN
 END
 $$;
 
-GRANT USAGE ON SCHEMA agentapi TO authenticated, agentapi_system;
+GRANT USAGE ON SCHEMA agentapi TO agentapi_system;
 GRANT SELECT ON agentapi.migrations TO agentapi_system;
 
 -- What we made here, for the program and later migrations to act on.

@@ -143,7 +143,6 @@ CREATE INDEX agentapi_sessions_order
 -- Names without the rest: whoever may see a session may know what answered in it, and needs no right to `config`.
 CREATE VIEW agentapi.agent_names AS SELECT id, name FROM public.agents;
 CREATE VIEW agentapi.model_names AS SELECT id, name FROM public.models;
-GRANT SELECT ON agentapi.agent_names, agentapi.model_names TO authenticated;
 
 DO $$
 BEGIN

@@ -1,4 +1,10 @@
 -- needs: 0.1.0
+-- Default privileges may have given away what we made; rights to it begin here.
+REVOKE ALL ON SCHEMA agentapi FROM anon, authenticated;
+REVOKE ALL ON ALL TABLES IN SCHEMA agentapi FROM anon, authenticated;
+GRANT USAGE ON SCHEMA agentapi TO authenticated;
+GRANT SELECT ON agentapi.agent_names, agentapi.model_names TO authenticated;
+
 -- Own rows for `authenticated`; everything for the program's own role, which no outside client can take; nothing for
 -- `anon`. The four tables that were there before, where they were, keep their row-level security, policies and grants.
 DO $$
@@ -84,8 +90,6 @@ GRANT SELECT, INSERT, UPDATE ON agentapi.idempotency_keys TO authenticated;
 
 REVOKE ALL ON public.agents, public.models, public.chat_sessions, public.chat_messages, public.agent_health,
     public.v_recent_sessions, public.v_agent_status FROM anon;
-REVOKE ALL ON SCHEMA agentapi FROM anon;
-REVOKE ALL ON ALL TABLES IN SCHEMA agentapi FROM anon;
 DO $$
 DECLARE
     open_to_anon text;
