@@ -18,7 +18,7 @@ MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"
 
 
 def known() -> tuple[str, ...]:
-    return ("guide", "openai")
+    return ("anthropic", "ccrouter", "guide", "openai")
 
 
 def load(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> CatalogueFile:
@@ -98,7 +98,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (
             AGENT + '[agents.b]\nbackend = "nonesuch"\n',
             4,
-            "there is no backend 'nonesuch'; there are: ccrouter, guide, openai",
+            "there is no backend 'nonesuch'; there are: anthropic, ccrouter, guide, openai",
         ),
         ("[agents.a]\nenabled = true\n", 1, "'backend' is missing"),
         ("# one\n[agents.a.options]\nx = 1\n", 2, "'backend' is missing"),
@@ -250,14 +250,9 @@ def test_out_of_the_box_there_are_the_deployed_models_and_a_guide_that_needs_not
         "gpt-4o": "openai/gpt-4o",
     }
     assert agents["droid"].missing == ("OPENROUTER_API_KEY is not set",)
-    assert agents["ccrouter"].missing == ("the claude-code-router backend is not part of this version yet",)
+    assert agents["ccrouter"].missing == ("AGENTAPI_CCROUTER_BASE_URL is not set",)
     assert agents["guide"].missing == ()
     assert agents["droid"].default_model in {model.name for model in agents["droid"].models}
-
-
-def test_ccrouter_lacks_nothing_once_its_backend_is_there() -> None:
-    agents = load_catalogue([DEFAULTS], {}, lambda: ("guide", "openai", "ccrouter")).agents
-    assert [agent.missing for agent in agents if agent.name == "ccrouter"] == [()]
 
 
 def test_every_packaged_price_names_its_source_and_day() -> None:

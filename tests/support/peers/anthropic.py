@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.core.ports import Backend, BackendHost
@@ -50,9 +51,8 @@ class Script:
         """Read the script from a request."""
         body = exchange.json
         model = str(body.get("model", ""))
-        messages = body.get("messages")
-        last = messages[-1] if isinstance(messages, list) and messages else {}
-        question = str(last.get("content", "")) if isinstance(last, dict) else ""
+        messages = cast("list[Json]", body.get("messages") or [{}])
+        question = str(messages[-1].get("content", ""))
         return cls(frozenset(re.findall(r"[a-z0-9]+", model.lower())), model, body.get("stream") is True, question)
 
     def number(self, prefix: str) -> int | None:
@@ -122,7 +122,7 @@ class AnthropicPeer(HttpPeer):
             return await _break_off(script, answer)
         return True
 
-    async def end_with_error(self, script: Script, answer: Answer) -> None:
+    async def end_with_error(self, answer: Answer) -> None:
         """Fail within a stream."""
         await say(answer, "error", error={"type": "api_error", "message": "Internal server error"})
 
@@ -195,7 +195,7 @@ class AnthropicPeer(HttpPeer):
             if place == 3 and "badchunk" in script.words:
                 await answer.say("event: content_block_delta\ndata: {nonsense\n\n")
             if place == 3 and "errchunk" in script.words:
-                await self.end_with_error(script, answer)
+                await self.end_with_error(answer)
                 await answer.close_stream()
                 return False
             delta = {"type": "text_delta", "text": piece}
@@ -217,7 +217,7 @@ async def _blocks_before(script: Script, answer: Answer) -> None:
         await say(answer, "content_block_delta", index=0, delta={"type": "signature_delta", "signature": "x"})
         await say(answer, "content_block_stop", index=0)
     if "tool" in script.words:
-        block = {"type": "tool_use", "id": "tool_1", "name": "get_weather", "input": {}}
+        block: Json = {"type": "tool_use", "id": "tool_1", "name": "get_weather", "input": {}}
         await say(answer, "content_block_start", index=0, content_block=block)
         await say(answer, "content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": "{"})
         await say(answer, "content_block_stop", index=0)

@@ -79,7 +79,7 @@ class CcrouterPeer(AnthropicPeer):
             return await super().fail(script, exchange, answer)
         return True
 
-    async def end_with_error(self, script: Script, answer: Answer) -> None:
+    async def end_with_error(self, answer: Answer) -> None:
         """Fail within a stream, and then end it as if all were well."""
         await say(answer, "error", message={"message": "Provider disconnected", "code": 502})
         await say(answer, "message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 0})

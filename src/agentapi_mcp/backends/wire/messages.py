@@ -121,7 +121,7 @@ class MessagesReply:
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(mapping(body.get("message")))
-        yield SignOfLife()
+        yield from ()
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = text(mapping(body.get("delta")).get("stop_reason")) or self._stop

@@ -20,9 +20,6 @@ from agentapi_mcp.stores.local.toml_lines import TomlLines
 DEFAULTS = Path(__file__).parents[2] / "defaults.toml"
 FILE_NAME = "agentapi.toml"
 
-# Backends that a file may name already, and what an agent of theirs lacks until they come.
-TO_COME = {"ccrouter": "the claude-code-router backend is not part of this version yet"}
-
 _LARGEST = 4 * 1024 * 1024
 _FORMAT = 1  # raise it when the same file shall be written to the database anew
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
@@ -64,7 +61,7 @@ def load_catalogue(
             agents.clear()
         for name, agent in shape.agents.items():
             _check(source, name, agent, known)
-            agents[name] = _declaration(source, name, agent, environ, known)
+            agents[name] = _declaration(source, name, agent, environ)
     declared = tuple(agents.values())
     return CatalogueFile(declared, _sha256(declared))
 
@@ -128,10 +125,10 @@ def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationErro
 
 
 def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]) -> None:
-    if agent.backend not in known and agent.backend not in TO_COME:
+    if agent.backend not in known:
         raise source.refuse(
             ("agents", name, "backend"),
-            f"there is no backend {agent.backend!r}; there are: {', '.join(sorted({*known, *TO_COME}))}",
+            f"there is no backend {agent.backend!r}; there are: {', '.join(sorted(known))}",
         )
     names: set[str] = set()
     for index, model in enumerate(agent.models):
@@ -144,9 +141,7 @@ def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]
         )
 
 
-def _declaration(
-    source: _Source, name: str, agent: AgentShape, environ: Mapping[str, str], known: Collection[str]
-) -> AgentDeclaration:
+def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping[str, str]) -> AgentDeclaration:
     variables = _Variables(environ)
     options: dict[str, object] = {}
     for key, value in agent.options.items():
@@ -154,7 +149,6 @@ def _declaration(
             options[key] = variables.fill(value)
         except _LooseVariableError as exc:
             raise source.refuse(("agents", name, "options", key), str(exc)) from exc
-    to_come = () if agent.backend in known else (TO_COME[agent.backend],)
     return AgentDeclaration(
         name=name,
         backend=agent.backend,
@@ -163,7 +157,7 @@ def _declaration(
         enabled=agent.enabled,
         default_model=agent.default_model,
         options=options,
-        missing=(*to_come, *variables.missing),
+        missing=variables.missing,
         models=tuple(model.declaration() for model in agent.models),
     )
 

@@ -32,14 +32,13 @@ class PostgresMcpSessions:
 
     async def open_(self, principal: Principal, session: McpSession) -> None:
         """Keep a new one; it lives for a day after its last use."""
-        async with self._database.as_system("sweep out ended MCP sessions") as connection:
+        async with self._database.as_system("sweep out ended MCP sessions, and begin one") as connection:
             await connection.execute(
                 "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
             )
-        async with self._database.as_principal(principal) as connection:
             await connection.execute(
-                "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, expires_at) "
-                "VALUES ($1, $2, $3::text::jsonb, now() + interval '24 hours')",
+                "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+                "VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '24 hours')",
                 principal.user_id,
                 session.id,
                 _state(session),
@@ -47,7 +46,7 @@ class PostgresMcpSessions:
 
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
         """Find one that has not ended."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, session_id, principal.user_id)
             if row is None:
                 return None
@@ -62,7 +61,7 @@ class PostgresMcpSessions:
 
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
         """Note that its client watches a resource; False when it watches `most` others already."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is None or uri in session.watched:
                 return True
@@ -73,14 +72,14 @@ class PostgresMcpSessions:
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
         """Note that it no longer does."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is not None and uri in session.watched:
                 await _write_watched(connection, principal, session_id, session.watched - {uri})
 
     async def close(self, principal: Principal, session_id: str) -> bool:
         """End it; False when there is none."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             if await _lock(connection, principal, session_id) is None:
                 return False
             await connection.execute(
@@ -100,7 +99,7 @@ class PostgresMcpSessions:
             request_id=request_id,
             reason=reason,
         )
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
 
 

@@ -1,0 +1,160 @@
+"""The Messages API: what is sent, what is read, and the bill."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from agentapi_mcp.backends import registry
+from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.events import (
+    BackendEvent,
+    Finished,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    Usage,
+    UsageReported,
+)
+from agentapi_mcp.core.ports import Backend, Capability
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from tests.support.hosts import FakeHost
+from tests.support.peers.anthropic import KEY, AnthropicPeer
+from tests.support.peers.cases import backend_turn
+
+U, A, S = MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A backend beside its peer."""
+
+    backend: Backend
+    peer: AnthropicPeer
+
+    async def ask(self, turn: BackendTurn) -> list[BackendEvent]:
+        """Ask, and return all that was said."""
+        return [event async for event in self.backend.run(turn)]
+
+
+@asynccontextmanager
+async def stand(**options: object) -> AsyncGenerator[Stand]:
+    """Start a peer with a backend of these options."""
+    async with AnthropicPeer() as peer, FakeHost() as host:
+        given = {"base_url": peer.origin, "api_key": KEY} | options
+        yield Stand(registry.create("anthropic", given, host), peer)
+
+
+def turn(model: str, **fields: object) -> BackendTurn:
+    return replace(backend_turn(model_id=model), **fields)
+
+
+async def test_the_request_is_what_the_api_demands() -> None:
+    history = (
+        HistoryMessage(A, "an old answer"),
+        HistoryMessage(S, "a rule from before"),
+        HistoryMessage(U, "one"),
+        HistoryMessage(U, "two"),
+        HistoryMessage(A, "   "),
+    )
+    async with stand(max_tokens=500) as at:
+        await at.ask(turn("stub", message="three", system="Be brief.", history=history, temperature=0.5))
+        [exchange] = at.peer.exchanges
+        assert exchange.json == {
+            "model": "stub",
+            "max_tokens": 500,
+            "stream": True,
+            "system": "Be brief.\n\na rule from before",
+            "temperature": 0.5,
+            "messages": [
+                {"role": "user", "content": "(Earlier messages are left out.)"},
+                {"role": "assistant", "content": "an old answer"},
+                {"role": "user", "content": "one\n\ntwo\n\nthree"},
+            ],
+        }
+        assert exchange.headers["x-api-key"] == KEY
+        assert exchange.headers["anthropic-version"] == "2023-06-01"
+        assert "authorization" not in exchange.headers
+        await at.ask(turn("stub", max_tokens=9))
+        assert at.peer.exchanges[1].json["max_tokens"] == 9
+        assert "system" not in at.peer.exchanges[1].json
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_text_thought_bill_and_end_are_told(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as at:
+        events = await at.ask(turn("stub-reason-chunks3-ping"))
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "w0 w1 w2 "
+    assert ThoughtDelta("hm") in events
+    bills = [event.usage for event in events if isinstance(event, UsageReported)]
+    assert bills[-1] == Usage(input_tokens=13, output_tokens=5, cached_tokens=4)
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert (end.model, end.provider, end.stop_reason) == ("stub-reason-chunks3-ping-001", "anthropic", StopReason.END)
+    assert end.provider_request_id == ("req_1" if stream else "msg_1")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_tool_that_nobody_has_is_told_with_a_warning(stream: bool) -> None:  # noqa: FBT001  # a parameter
+    async with stand(stream=stream) as at:
+        events = await at.ask(turn("stub-tool"))
+    assert [event.name for event in events if isinstance(event, ToolActivity)] == ["get_weather"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].warning
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ("stub-refusal", BackendFault.CONTENT_POLICY),
+        ("stub-credit", BackendFault.PAYMENT),
+        ("stub-e413", BackendFault.CONTEXT_LENGTH),
+        ("stub-nofinish", BackendFault.STREAM_CUT),
+        ("stub-badchunk", BackendFault.BAD_REPLY),
+        ("stub-redirect", BackendFault.BAD_REPLY),
+    ],
+)
+async def test_the_apis_own_failures_are_told_as_they_are_meant(model: str, fault: BackendFault) -> None:
+    async with stand() as at:
+        with pytest.raises(BackendError) as caught:
+            await at.ask(turn(model))
+    assert caught.value.fault is fault
+
+
+async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> None:
+    async with stand() as at:
+        with pytest.raises(BackendError):
+            await at.ask(replace(backend_turn(), model_id=None))
+        assert at.peer.exchanges == []
+
+
+async def test_models_of_all_pages_are_listed() -> None:
+    async with stand() as at:
+        assert [model.model_id for model in await at.backend.models()] == ["claude-stub-1", "claude-stub-2"]
+        assert "after_id=claude-stub-1" in at.peer.exchanges[1].path
+
+
+async def test_the_bill_stops_with_the_connection_unless_the_operator_knows_better() -> None:
+    async with stand() as at, stand(stops_billing=False) as other:
+        assert Capability.STOPS_BILLING in at.backend.capabilities
+        assert Capability.STOPS_BILLING not in other.backend.capabilities
+
+
+async def test_a_base_url_of_something_else_is_unhealthy() -> None:
+    async with AnthropicPeer() as peer, FakeHost() as host:
+        backend = registry.create("anthropic", {"base_url": f"{peer.origin}/nothing/here", "api_key": KEY}, host)
+        assert (await backend.check()).status is HealthStatus.HEALTHY  # any path before /v1 is the operator's
+        backend = registry.create("anthropic", {"base_url": "http://127.0.0.1:9", "connect_timeout_seconds": 1}, host)
+        assert (await backend.check()).status is HealthStatus.UNHEALTHY
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"api_key": "a\nb"}, {"versoin": "x"}])
+async def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
+    async with FakeHost() as host:
+        with pytest.raises(ConfigurationError) as caught:
+            registry.create("anthropic", options, host)
+    assert next(iter(options)) in str(caught.value)
