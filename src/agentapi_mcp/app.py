@@ -21,7 +21,7 @@ from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Backend, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
@@ -31,6 +31,7 @@ from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
+from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.histories import LocalHistories
 from agentapi_mcp.stores.local.session_states import LocalSessionStates
@@ -144,6 +145,11 @@ class AppGate:
             if not self._closing:
                 await self._wake.wait()
 
+    def reload(self) -> None:
+        """Read the configuration again, if there are services to use it."""
+        if self.is_open:
+            self._attempt.result().reload()
+
     def close(self) -> None:
         """End `run`."""
         self._closing = True
@@ -193,7 +199,12 @@ async def open_app(
 async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
     """Open stores, backends and use cases; close them in reverse, running turns first."""
     async with AsyncExitStack() as stack:
-        file = load_catalogue(catalogue_paths(settings.config, home_of(settings, environ)), environ, names)
+        watch = CatalogueWatch(
+            partial(catalogue_paths, settings.config, home_of(settings, environ)),
+            lambda paths: load_catalogue(paths, environ, names),
+            clock,
+        )
+        file = watch.read()
         database, server = await _open_store(stack, settings, environ)
         signals = await _open_signals(stack, server, settings, clock)
         profiles = PostgresProfiles(database)
@@ -208,7 +219,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         stack.push_async_callback(catalogue.aclose)
         await catalogue.publish()
         shared = await _open_shared(stack, settings, PostgresHealth(database), clock)
-        parts = (*_parts(database, settings), shared.part)
+        parts = (*_parts(database, settings), shared.part, Part("configuration", "files", watch.probe))
         health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts)
         agents = Agents(catalogue, health)
         ports = TurnPorts(
@@ -231,9 +242,18 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),
             signals=signals,
+            reload=watch.wake,
         )
+        stack.callback(signals.subscribe(partial(_hear_catalogue, catalogue)))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(group.create_task(watch.run(catalogue.reload)).cancel)
         host.view.show(services)
         yield services
+
+
+def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
+    if signal.kind is SignalKind.CATALOGUE_CHANGED:
+        catalogue.expire()
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from pathlib import Path
 import httpx2
 import pytest
 from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
 
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from tests.acceptance.test_processes import COMMAND, environ, run
-from tests.support.connect import call, fields_of
+from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
@@ -215,3 +217,35 @@ async def test_a_database_that_is_away_leaves_the_server_alive_and_not_ready(edg
         assert await process.wait() == 0
         assert "database_unavailable" in "".join(said)
         assert "Traceback" not in "".join(said)
+
+
+async def test_a_changed_file_is_taken_on_sighup_over_http_and_over_stdio(edge_home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "agentapi.toml"
+    file.write_text("", encoding="utf-8")
+    env = environ(edge_home) | {"AGENTAPI_CONFIG": str(file), "AGENTAPI_LOG_LEVEL": "warning"}
+    async with serving(env) as server, Client(f"{server.base}/mcp") as client:
+        name = f"hup{os.urandom(3).hex()}"
+        file.write_text(f'[agents.{name}]\nbackend = "guide"\n', encoding="utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while (await call(client, "chat", agent=name, message="which agents are there?")).is_error:
+                pass
+        file.write_text("nonsense", encoding="utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while "still in use" not in text_of(await call(client, "get_health")):
+                pass
+        assert not (await call(client, "chat", agent=name, message="which agents are there?")).is_error
+    file.write_text("", encoding="utf-8")
+    parameters = StdioServerParameters(command="sh", args=["-c", 'echo $$ >&2; exec "$@"', "sh", *COMMAND], env=env)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        async with Client(stdio_client(parameters, errlog=errors)) as client:
+            await call(client, "list_sessions")
+            errors.seek(0)
+            pid = int(errors.readline())
+            name = f"hup{os.urandom(3).hex()}"
+            file.write_text(f'[agents.{name}]\nbackend = "guide"\n', encoding="utf-8")
+            os.kill(pid, signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while (await call(client, "chat", agent=name, message="which agents are there?")).is_error:
+                    pass

@@ -94,7 +94,7 @@ async def test_an_agent_and_its_model_are_chosen_by_name() -> None:
         choice.model.id,
         128_000,
     )
-    assert choice.backend is scene.built["droid"]
+    assert (await choice.backend.check()) == scene.built["droid"].outcome
     assert (await scene.agents.resolve(agent="droid", model="vendor/gpt-4o")).model == choice.model
 
 

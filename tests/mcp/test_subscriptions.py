@@ -145,7 +145,8 @@ def test_nobody_hears_of_anothers_sessions(kind: SignalKind) -> None:
 
 
 def test_the_catalogue_is_everybodys_and_a_cancellation_nobodys() -> None:
-    assert events_of(Signal(SignalKind.CATALOGUE_CHANGED), BOB) == [ResourceUpdated("agentapi://catalog/agents")]
+    changed = [ResourcesListChanged(), ResourceUpdated("agentapi://catalog/agents")]
+    assert events_of(Signal(SignalKind.CATALOGUE_CHANGED), BOB) == changed
     assert events_of(Signal(SignalKind.CANCEL, session_id=SESSION, user_id=ALICE), ALICE) == []
 
 

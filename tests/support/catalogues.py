@@ -70,6 +70,9 @@ class MemoryCatalogue:
         self.written.append(file)
         return True
 
+    async def tell_changed(self) -> None:
+        """Tell nobody: there is no other process."""
+
 
 class MemoryHealth:
     """The health of agents in memory, by the same rules as in Postgres."""

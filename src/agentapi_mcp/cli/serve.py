@@ -138,6 +138,7 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
         )
         for library in ("uvicorn.error", "mcp.server"):  # they tell of each step of a start and a stop
             logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.gate.reload)
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, edge, http))
             opening = group.create_task(_open_now(app, http))

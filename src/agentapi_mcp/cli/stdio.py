@@ -35,6 +35,7 @@ async def _serve_and_leave(settings: Settings) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with asyncio.TaskGroup() as group:
         async with open_app(settings, environment()) as app:
+            loop.add_signal_handler(signal.SIGHUP, app.gate.reload)
             server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
             serving = group.create_task(serve_stdio(server))
             stopping = group.create_task(_flag(stopped))

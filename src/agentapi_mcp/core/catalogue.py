@@ -1,13 +1,14 @@
 """The catalogue of one process: what the rows say, what the operator's file allows, and the backends made of it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
 from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.lent_backends import LentBackend
 from agentapi_mcp.core.ports import Backend, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
 from agentapi_mcp.core.store_ports import CatalogueStore
@@ -15,6 +16,7 @@ from agentapi_mcp.core.store_ports import CatalogueStore
 Build = Callable[[AgentDeclaration], Backend]
 
 _SHORTEST_SECRET = 6
+_REST = timedelta(seconds=30)  # longer than the acceptance of a turn can take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,8 @@ class Catalogue:
         self._loading = asyncio.Lock()
         self._rows: tuple[AgentRow, ...] | None = None
         self._loaded_at = 0.0
-        self._built: dict[str, Backend | str] = {}
+        self._built: dict[str, LentBackend | str] = {}
+        self._retired: list[tuple[float, LentBackend]] = []
 
     async def publish(self) -> bool:
         """Write what the operator's file declares, when it says something new, and look again."""
@@ -95,10 +98,31 @@ class Catalogue:
         await self.refresh()
         return written
 
+    async def reload(self, file: CatalogueFile) -> None:
+        """Take another file: it is written and told, and only then used; turns that run keep their backend.
+
+        Raises:
+            StoreError: it could not be written, and nothing is changed.
+        """
+        if not await self._store.write(file):
+            await self._store.tell_changed()  # options may differ, which are never written
+        async with self._loading:
+            before, self._file = self._declared, file
+            self._declared = {agent.name: agent for agent in file.agents}
+            for name in [name for name in self._built if self._declared.get(name) != before.get(name)]:
+                built = self._built.pop(name)
+                if not isinstance(built, str):
+                    self._retired.append((self._clock.monotonic(), built))
+            await self._load()
+
     async def refresh(self) -> None:
         """Read the rows now."""
         async with self._loading:
             await self._load()
+
+    def expire(self) -> None:
+        """Read the rows when they are asked for next: somebody has changed them."""
+        self._rows = None
 
     async def entries(self) -> tuple[CatalogueEntry, ...]:
         """List every agent, usable or not, by name."""
@@ -117,16 +141,22 @@ class Catalogue:
 
     async def aclose(self) -> None:
         """Close the backends that were made."""
-        built, self._built = self._built, {}
-        async with AsyncExitStack() as closing:  # so that one that fails keeps no other open
-            for backend in built.values():
-                if not isinstance(backend, str):
-                    closing.push_async_callback(backend.aclose)
+        built = [*self._built.values(), *(backend for _, backend in self._retired)]
+        self._built, self._retired = {}, []
+        await _close(backend for backend in built if not isinstance(backend, str))
 
     async def _load(self) -> tuple[AgentRow, ...]:
-        self._rows = await self._store.load()
+        rows = self._rows = await self._store.load()
         self._loaded_at = self._clock.monotonic()
-        return self._rows
+        await self._close_retired()
+        return rows
+
+    async def _close_retired(self) -> None:
+        """Close what was replaced a while ago, so that a turn that was just accepted has begun, and is used no more."""
+        old = self._clock.monotonic() - _REST.total_seconds()
+        unused = [(at, backend) for at, backend in self._retired if at <= old and not backend.in_use]
+        self._retired = [each for each in self._retired if each not in unused]
+        await _close(backend for _, backend in unused)
 
     def _entry(self, row: AgentRow) -> CatalogueEntry:
         declaration = self._declared.get(row.name) or self._declared.get(row.means or "")
@@ -144,14 +174,20 @@ class Catalogue:
             return CatalogueEntry(row=row, declaration=declaration, backend=None, missing=(built,))
         return CatalogueEntry(row=row, declaration=declaration, backend=built, missing=())
 
-    def _backend(self, declaration: AgentDeclaration) -> Backend | str:
+    def _backend(self, declaration: AgentDeclaration) -> LentBackend | str:
         """Make the backend once; what the operator got wrong is remembered in words, and fails no listing."""
         if declaration.name not in self._built:
             try:
-                self._built[declaration.name] = self._build(declaration)
+                self._built[declaration.name] = LentBackend(self._build(declaration))
             except AgentApiError as exc:
                 self._built[declaration.name] = _without_values(str(exc), dict(declaration.options))
         return self._built[declaration.name]
+
+
+async def _close(backends: Iterable[LentBackend]) -> None:
+    async with AsyncExitStack() as closing:  # so that one that fails keeps no other open
+        for backend in backends:
+            closing.push_async_callback(backend.aclose)
 
 
 def _without_values(message: str, options: object) -> str:

@@ -1,5 +1,6 @@
 """What an edge is given: the use cases, once the stores are there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,10 @@ from agentapi_mcp.core.turns import Turns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases; `principal` is the local user, for edges that have nobody else."""
+    """The use cases; `principal` is the local user, for edges that have nobody else.
+
+    `reload` lets the configuration be read again, soon and without an answer.
+    """
 
     principal: Principal
     turns: Turns
@@ -22,6 +26,7 @@ class Services:
     health: Health
     profiles: ProfileStore
     mcp_sessions: McpSessionStore
+    reload: Callable[[], None]
     signals: Signals
 
 

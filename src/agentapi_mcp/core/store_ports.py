@@ -95,7 +95,11 @@ class CatalogueStore(Protocol):
         ...
 
     async def write(self, file: CatalogueFile) -> bool:
-        """Upsert what the operator's files declare, by name; False when this hash is already written."""
+        """Upsert what the operator's files declare, by name, and tell it; False when this hash is already written."""
+        ...
+
+    async def tell_changed(self) -> None:
+        """Tell every process that there is something new to read."""
         ...
 
 

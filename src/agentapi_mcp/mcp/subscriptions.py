@@ -44,7 +44,7 @@ _OF_A_SESSION = {SignalKind.SESSION_CHANGED, SignalKind.SESSIONS_CHANGED, Signal
 def events_of(signal: Signal, user_id: UserId) -> list[ServerEvent]:
     """Translate a signal into what this user may hear of it."""
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
-        return [ResourceUpdated(CATALOGUE_URI)]
+        return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
     if signal.kind not in _OF_A_SESSION or signal.user_id != user_id:
         return []
     events: list[ServerEvent] = []

@@ -15,7 +15,9 @@ from agentapi_mcp.core.records.agents import (
     Prices,
 )
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
 _SOURCE = "files"
 
@@ -89,8 +91,17 @@ class PostgresCatalogue:
                 _SOURCE,
                 file.sha256,
             )
-            await connection.execute("SELECT pg_notify('agentapi', '{\"kind\":\"catalogue_changed\"}')")
+            await _tell(connection)
         return True
+
+    async def tell_changed(self) -> None:
+        """Tell every process that there is something new to read."""
+        async with self._database.as_system("tell of the catalogue") as connection:
+            await _tell(connection)
+
+
+async def _tell(connection: Connection) -> None:
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(Signal(SignalKind.CATALOGUE_CHANGED)))
 
 
 async def _is_written(connection: Connection, file: CatalogueFile) -> bool:
