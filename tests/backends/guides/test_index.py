@@ -96,8 +96,22 @@ ANSWERED_BY = {
         "what's the difference between agent and model",
     ],
     "docs/index.md#what-this-version-cannot-do-yet": [
+        "what is not supported yet",
+        "are there organisations",
+    ],
+    "docs/how-to/serve.md#start-it": [
         "is http supported",
-        "when will claude-code-router work",
+        "run as a network server",
+    ],
+    "docs/backends/ccrouter.md#recipe": [
+        "does claude-code-router work",
+        "set up ccrouter",
+    ],
+    "docs/how-to/redis.md#what-it-is-for": [
+        "do I need redis",
+    ],
+    "docs/how-to/deploy.md#with-containers": [
+        "docker compose",
     ],
     "docs/security.md#secrets": [
         "where does my api key go",
