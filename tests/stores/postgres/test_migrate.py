@@ -38,6 +38,22 @@ async def test_an_edited_migration_and_a_newer_program_are_refused(database_urls
         await owner.close()
 
 
+async def test_what_a_development_version_made_is_refused_by_name(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        await owner.execute("UPDATE agentapi.migrations SET id = '0004_other' WHERE id = '0004_turns'")
+        with pytest.raises(StoreMismatchError, match="0004_other"):
+            await migrate(database_urls.owner, program="0.1.0")
+        with pytest.raises(StoreMismatchError, match="AGENTAPI_HOME"):
+            await is_current(database, program="0.1.0")
+    finally:
+        await owner.execute("UPDATE agentapi.migrations SET id = '0004_turns' WHERE id = '0004_other'")
+        await owner.close()
+    assert await is_current(database, program="0.1.0")
+
+
 async def test_a_login_without_rights_is_told_which(database_urls: DatabaseUrls) -> None:
     if database_urls.app == database_urls.owner:
         pytest.skip("TEST_DATABASE_URL gives one login only")

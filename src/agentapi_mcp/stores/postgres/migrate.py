@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -185,6 +185,7 @@ async def _run(connection: "asyncpg.Connection[asyncpg.Record]", plan: Plan) -> 
         await connection.execute(_BOOTSTRAP)
         applied = await _applied(connection)
         _refuse_newer([row.needs for row in applied.values()], plan.program)
+        _refuse_other(applied.keys())
         ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
         if plan.grant_to is not None:
             await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
@@ -225,6 +226,7 @@ async def is_current(database: Database, *, program: str) -> bool:
         raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
+    _refuse_other(applied.keys())
     return all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
 
 
@@ -299,6 +301,17 @@ def _refuse_newer(needs: Sequence[str], program: str) -> None:
     if _version(newest) > _version(program):
         raise StoreMismatchError(
             f"A newer program migrated this database: it needs agentapi-mcp {newest}, this is {program}. Upgrade."
+        )
+
+
+def _refuse_other(applied: Collection[str]) -> None:
+    """Refuse a database that neither an older nor a newer release left: it has what is not ours and lacks what is."""
+    shipped = {migration.id for migration in migrations()}
+    others = sorted(set(applied) - shipped)
+    if others and shipped - set(applied):
+        raise StoreMismatchError(
+            f"A development version of agentapi-mcp made this database (no release has the migration {others[0]}): "
+            "keep it for that version, and give this one another AGENTAPI_HOME or database. Nothing was changed."
         )
 
 
