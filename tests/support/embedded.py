@@ -39,7 +39,7 @@ class User:
         """Read the next answer; a program that died is reported with what it said last."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.process.communicate(timeout=8)[1].decode()
+        assert line, self.process.communicate(timeout=20)[1].decode()
         return json.loads(line)
 
     def ask(self, *words: str) -> Any:  # noqa: ANN401  # whatever the program wrote
@@ -49,12 +49,12 @@ class User:
 
     def leave(self) -> tuple[bytes, bytes]:
         """End its input and return all else that it and its children wrote; waits until nobody holds its pipes."""
-        return self.process.communicate(timeout=8)
+        return self.process.communicate(timeout=20)
 
     def end(self, sign: signal.Signals = signal.SIGKILL) -> None:
         """End it by a signal."""
         self.process.send_signal(sign)
-        self.process.communicate(timeout=8)
+        self.process.communicate(timeout=20)
 
 
 @dataclass

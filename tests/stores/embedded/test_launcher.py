@@ -124,7 +124,7 @@ def found(home: SharedHome, pattern: str) -> Callable[[], bool]:
 def test_start_after_a_killed_first_start(home: SharedHome, moment: str, *, orphans_live: bool) -> None:
     user = home.user()
     user.tell("ensure")
-    wait_until(found(home, moment), interval=0.0005)
+    wait_until(found(home, moment), seconds=30, interval=0.0005)  # how long a first start takes is not the question
     user.end()
     if not orphans_live:
         home.kill_everything()
