@@ -150,3 +150,17 @@ async def test_a_stream_lives_an_hour_and_strange_entries_are_passed_over(redis_
         await heard.ended.wait()
         assert heard.text == "a"
         assert 3590 < await redis.ttl(key) <= 3600
+
+
+@pytest.mark.timeout(60)
+async def test_it_ends_at_any_moment_of_a_write_or_a_read(redis_url: str, redis_prefix: str) -> None:
+    for steps in range(40):
+        async with asyncio.timeout(5):
+            async with opened("redis", redis_url, redis_prefix) as events:
+                turn = TurnId(new_id())
+                stop = events.listen(turn, Heard())
+                events.publish(turn, TextDelta("x"), 0)
+                for _ in range(steps):
+                    await asyncio.sleep(0)  # noqa: TID251  # one step of the loop
+                if steps % 2:
+                    stop()

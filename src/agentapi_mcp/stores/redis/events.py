@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import cast
 
 from redis.asyncio import Redis
@@ -33,8 +34,8 @@ class RedisTurnEvents:
         self._client = client
         self._streams = streams
         self._clock = clock
-        self._waiting: asyncio.Queue[Entry] = asyncio.Queue(_WAITING)
-        self._tasks = set[asyncio.Task[None]]()
+        self._waiting: asyncio.Queue[Entry | None] = asyncio.Queue(_WAITING)
+        self._readings: dict[object, asyncio.Task[None]] = {}
 
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
         """Tell whoever follows; never waits, and what Redis cannot take in time is dropped."""
@@ -49,42 +50,46 @@ class RedisTurnEvents:
 
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
         """Call the listener with every offset and event, from the first that is kept."""
-        reading = self._group.create_task(self._read(turn_id, listener))
-        self._tasks.add(reading)
-        reading.add_done_callback(self._tasks.discard)
+        reading = object()
 
         def stop() -> None:
-            reading.cancel()
+            task = self._readings.pop(reading, None)
+            if task is not None:
+                task.cancel()
 
+        self._readings[reading] = self._group.create_task(self._read(reading, turn_id, listener))
         return stop
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Write and read until the context ends; what is still waiting then is written."""
+        """Write and read until the context ends; what is still waiting then is written.
+
+        Nothing here trusts that a cancelled task ends: on Python 3.11 the library's `wait_for` may swallow that.
+        """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            writing = group.create_task(self._write())
+            group.create_task(self._write())
             try:
                 yield
             finally:
-                writing.cancel()
-                for task in tuple(self._tasks):
+                await self._waiting.put(None)
+                readings, self._readings = self._readings, {}
+                for task in readings.values():
                     task.cancel()
-        await self._write_batch([])
 
     async def _write(self) -> None:
-        while True:
-            await self._write_batch([await self._waiting.get()])
-
-    async def _write_batch(self, batch: list[Entry]) -> None:
         """Write what waits, many at once; while Redis is away it is dropped."""
-        while len(batch) < _BATCH and not self._waiting.empty():
-            batch.append(self._waiting.get_nowait())
-        if batch and not self._client.is_resting:
-            entries = _joined(batch)
-            await self._client.write(lambda redis: self._add(redis, entries))
+        ends = False
+        while not ends:
+            batch = [await self._waiting.get()]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            ends = None in batch
+            entries = _joined([entry for entry in batch if entry is not None])
+            if entries and not self._client.is_resting:
+                await self._client.write(partial(self._add, entries))
 
-    async def _add(self, redis: Redis, entries: list[Entry]) -> None:
+    async def _add(self, entries: list[Entry], redis: Redis) -> None:
         async with redis.pipeline(transaction=False) as pipe:
             for turn_id, offset, event in entries:
                 key = self._client.key(TURN_EVENTS, turn_id)
@@ -93,9 +98,9 @@ class RedisTurnEvents:
                 pipe.expire(self._client.key(TURN_EVENTS, turn_id), TURN_EVENTS.lifetime)
             await pipe.execute()
 
-    async def _read(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
+    async def _read(self, reading: object, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
         key, last = self._client.key(TURN_EVENTS, turn_id), "0"
-        while True:
+        while reading in self._readings:
             try:
                 found = await self._streams.xread({key: last}, count=_BATCH, block=blocking())
             except (RedisError, OSError, TimeoutError):
