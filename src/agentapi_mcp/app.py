@@ -225,7 +225,6 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         ports = TurnPorts(
             turns=PostgresTurns(database),
             sessions=PostgresSessions(database),
-            profiles=profiles,
             histories=shared.histories,
             states=shared.states,
             events=shared.events,
@@ -298,7 +297,7 @@ async def _open_shared(stack: AsyncExitStack, settings: Settings, health: Health
     redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
     client = await stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, clock))
     return Shared(
-        histories=redis.RedisHistories(client),
+        histories=redis.RedisHistories(LocalHistories(clock), client),
         states=redis.RedisSessionStates(client),
         events=await stack.enter_async_context(redis.open_turn_events(here, client, url, clock)),
         health=redis.RedisHealth(health, client),

@@ -110,6 +110,20 @@ class Scene:
         return {view.name: view.health.status for view in (await self.health.report(ALICE)).agents}
 
 
+async def test_going_on_being_well_is_written_now_and_then_and_a_change_at_once() -> None:
+    scene = Scene({"droid": CheckedBackend()})
+    agent, health = scene.rows["droid"].id, scene.health
+    well, began = HealthCheck(status=HealthStatus.HEALTHY), scene.clock.now()
+    told = list[tuple[timedelta | None, int]]()
+    for seconds, outcome in ((0, well), (2, well), (2, DOWN), (0, DOWN), (1, well), (4, well), (1, well)):
+        scene.clock.advance(timedelta(seconds=seconds))
+        await health.observe(agent, outcome)
+        known = scene.kept.known[agent]
+        told.append((known.checked_at and known.checked_at - began, known.consecutive_failures))
+    times = [(at.total_seconds() if at is not None else None, failures) for at, failures in told]
+    assert times == [(0, 0), (0, 0), (4, 1), (4, 2), (5, 0), (5, 0), (10, 0)]
+
+
 async def test_an_agent_is_checked_at_most_once_a_minute() -> None:
     backend = CheckedBackend()
     scene = Scene({"a": backend})

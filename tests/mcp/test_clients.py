@@ -32,10 +32,6 @@ class Profiles:
         """Ask the real one."""
         return await self.real.find_principal(user_id, org_id)
 
-    async def defaults(self, principal: Principal) -> Mapping[str, object]:
-        """Ask the real one."""
-        return await self.real.defaults(principal)
-
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Record it, in truth as well."""
         if self.error is not None:

@@ -134,6 +134,21 @@ async def test_progress_tells_the_count_and_the_tail_and_grows(link: Link, edge_
 
 
 @pytest.mark.parametrize("link", LINKS)
+async def test_the_first_piece_is_told_at_once(link: Link, edge_home: Path) -> None:
+    heard = list[str]()
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:  # the client awaits it
+        del progress, total
+        heard.append(message or "")
+
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        message = f"{edge.tag} [[chunks40]]"  # it is whole long before the first half second is over
+        await client.call_tool("chat", {"agent": "droid", "message": message}, progress_callback=hear)
+    assert len(heard) >= 1
+    assert "w0" in heard[0]
+
+
+@pytest.mark.parametrize("link", LINKS)
 async def test_without_a_token_there_is_no_progress(link: Link, edge_home: Path) -> None:
     heard = list[object]()
 

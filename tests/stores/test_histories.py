@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
@@ -18,18 +19,28 @@ from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.histories import RedisHistories
 from tests.support.hosts import ManualClock
 
-Kind = Literal["local", "redis"]
-KINDS: tuple[Kind, ...] = ("local", "redis")
+Kind = Literal["local", "redis", "other replica"]
+KINDS: tuple[Kind, ...] = ("local", "redis", "other replica")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cache that is written and one that is read, which are one or share what they keep."""
+
+    written: HistoryCache
+    read: HistoryCache
 
 
 @asynccontextmanager
-async def opened(kind: Kind, url: str, prefix: str) -> AsyncGenerator[HistoryCache]:
+async def opened(kind: Kind, url: str, prefix: str) -> AsyncGenerator[Pair]:
     """Open a cache of this kind."""
     if kind == "local":
-        yield LocalHistories(ManualClock())
+        cache = LocalHistories(ManualClock())
+        yield Pair(cache, cache)
         return
     async with open_redis(url, prefix, ManualClock()) as client:
-        yield RedisHistories(client)
+        one, two = (RedisHistories(LocalHistories(ManualClock()), client) for _ in range(2))
+        yield Pair(one, one if kind == "redis" else two)
 
 
 def history(text: str = "hello ∑ \U0001f600") -> History:
@@ -37,72 +48,91 @@ def history(text: str = "hello ∑ \U0001f600") -> History:
     return History(messages, dropped=3, last_message_id=MessageId(new_id()))
 
 
+async def find(cache: HistoryCache, session: SessionId, kept: History) -> History | None:
+    """Look for what ends as this one does."""
+    assert kept.last_message_id is not None
+    return await cache.find(session, kept.last_message_id)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_is_kept_is_found_as_it_was(kind: Kind, redis_url: str, redis_prefix: str) -> None:
     session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
-        assert await cache.find(session) is None
-        await cache.keep(session, kept)
-        assert await cache.find(session) == kept
-        assert await cache.find(SessionId(new_id())) is None
+        assert await find(cache.read, session, kept) is None
+        await cache.written.keep(session, kept)
+        assert await find(cache.read, session, kept) == kept
+        assert await find(cache.read, SessionId(new_id()), kept) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_newer_history_replaces_the_older(kind: Kind, redis_url: str, redis_prefix: str) -> None:
-    session, newer = SessionId(new_id()), history("newer")
+async def test_what_ends_otherwise_is_not_found(kind: Kind, redis_url: str, redis_prefix: str) -> None:
+    session, older, newer = SessionId(new_id()), history("older"), history("newer")
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.keep(session, history("older"))
-        await cache.keep(session, newer)
-        assert await cache.find(session) == newer
+        await cache.written.keep(session, older)
+        assert await find(cache.read, session, older) == older
+        await cache.written.keep(session, newer)
+        assert await find(cache.read, session, newer) == newer
+        assert await find(cache.read, session, older) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_too_large_is_not_kept_nor_what_was_there(kind: Kind, redis_url: str, redis_prefix: str) -> None:
-    session = SessionId(new_id())
+    session, small, large = SessionId(new_id()), history(), history("x" * 4_000_001)
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.keep(session, history())
-        await cache.keep(session, history("x" * 4_000_001))
-        assert await cache.find(session) is None
+        await cache.written.keep(session, small)
+        await cache.written.keep(session, large)
+        assert await find(cache.read, session, large) is None
+        assert await find(cache.read, session, small) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_is_forgotten_is_gone(kind: Kind, redis_url: str, redis_prefix: str) -> None:
-    session = SessionId(new_id())
+    session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.forget(session)
-        await cache.keep(session, history())
-        await cache.forget(session)
-        assert await cache.find(session) is None
+        await cache.written.forget(session)
+        await cache.written.keep(session, kept)
+        await cache.written.forget(session)
+        assert await find(cache.read, session, kept) is None
 
 
 async def test_the_local_one_forgets_after_an_hour() -> None:
-    clock, session = ManualClock(), SessionId(new_id())
+    clock, session, kept = ManualClock(), SessionId(new_id()), history()
     cache = LocalHistories(clock)
-    await cache.keep(session, history())
+    await cache.keep(session, kept)
     clock.advance(timedelta(minutes=59))
-    assert await cache.find(session) is not None
+    assert await find(cache, session, kept) is not None
     clock.advance(timedelta(minutes=2))
-    assert await cache.find(session) is None
+    assert await find(cache, session, kept) is None
+
+
+async def test_the_local_one_gives_up_what_was_used_longest_ago_for_room() -> None:
+    cache, kept = LocalHistories(ManualClock()), [history(str(number) + "x" * 3_900_000) for number in range(9)]
+    sessions = [SessionId(new_id()) for _ in kept]
+    for session, each in zip(sessions[:8], kept, strict=False):
+        await cache.keep(session, each)
+    assert await find(cache, sessions[0], kept[0]) is not None
+    await cache.keep(sessions[8], kept[8])
+    found = [await find(cache, session, each) is not None for session, each in zip(sessions, kept, strict=True)]
+    assert found == [True, False, *[True] * 7]
 
 
 async def test_the_shared_one_lives_an_hour_and_reads_only_its_own_form(redis_url: str, redis_prefix: str) -> None:
-    session = SessionId(new_id())
+    session, kept = SessionId(new_id()), history()
     key = f"{redis_prefix}chat:session:{session}:messages"
-    async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
-        await cache.keep(session, history())
+    async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.written.keep(session, kept)
         assert 3590 < await redis.ttl(key) <= 3600
         for strange in ("no json", "[]", '{"messages": 1}', '{"last_message_id": "x", "messages": [], "dropped": 0}'):
             await redis.set(key, strange, ex=60)
-            assert await cache.find(session) is None
+            assert await find(cache.read, session, kept) is None
+        assert await find(cache.written, session, kept) == kept
 
 
 async def test_both_forget_under_concurrent_use(redis_url: str, redis_prefix: str) -> None:
-    sessions = [SessionId(new_id()) for _ in range(50)]
-    async with opened("redis", redis_url, redis_prefix) as cache:
+    sessions = {SessionId(new_id()): history(str(number)) for number in range(50)}
+    async with opened("other replica", redis_url, redis_prefix) as cache:
         async with asyncio.TaskGroup() as group:
-            for session in sessions:
-                group.create_task(cache.keep(session, history(str(session))))
-        for session in sessions:
-            found = await cache.find(session)
-            assert found is not None
-            assert found.messages[0].text == str(session)
+            for session, kept in sessions.items():
+                group.create_task(cache.written.keep(session, kept))
+        for session, kept in sessions.items():
+            assert await find(cache.read, session, kept) == kept

@@ -18,7 +18,7 @@ from agentapi_mcp.core.events import (
 )
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.agents import Prices
-from agentapi_mcp.core.records.turns import Attempt, Bill, EndReason, Turn, TurnFault, TurnOutcome, TurnStatus
+from agentapi_mcp.core.records.turns import Attempt, Bill, Ending, EndReason, Turn, TurnFault, TurnStatus
 
 _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.CANCEL_TURN: TurnStatus.CANCELLED,
@@ -164,20 +164,7 @@ class Answer:
             saved=not ended,
         )
 
-    def outcome(self, turn: Turn, owner: UUID, *, delivered: bool, caller_gone: bool) -> TurnOutcome:
-        """Return the end as it is to be written."""
-        return TurnOutcome(
-            turn_id=turn.id,
-            lease_owner=owner,
-            status=self.status,
-            end_reason=self.end_reason or EndReason.INTERNAL,
-            reply=self.text,
-            bill=self.bill(turn),
-            stop_reason=self.finished.stop_reason if self.finished else None,
-            error=self.fault,
-            history_dropped=self.history_dropped,
-            delivered=delivered,
-            caller_gone=caller_gone,
-            state=self.finished.state if self.finished else {},
-            warning=self.finished.warning if self.finished else None,
-        )
+    def ending(self, owner: UUID, *, delivered: bool, caller_gone: bool) -> Ending:
+        """Return what is to be written beside the turn as it ended."""
+        state = self.finished.state if self.finished else {}
+        return Ending(lease_owner=owner, delivered=delivered, caller_gone=caller_gone, state=state)

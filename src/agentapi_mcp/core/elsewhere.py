@@ -66,7 +66,7 @@ class Elsewhere:
         self._clock = clock
 
     async def wait(self, principal: Principal, turn: Turn, wait: timedelta, report: Report | None) -> Turn:
-        """Wait for the end, within bounds, and report the progress: at most twice a second, at least every 10 s."""
+        """Wait for the end, within bounds, and report: the first piece at once, then 0.5 to 10 s after each other."""
         started, heard = self._clock.monotonic(), _Heard()
         told, told_at = 0, started
         async with aclosing(self._changes(principal, turn, wait)) as changes:
@@ -78,7 +78,8 @@ class Elsewhere:
                     heard.take(*seen)
                 now = self._clock.monotonic()
                 since = timedelta(seconds=now - told_at)
-                due = since >= (REPORT_EVERY if len(heard.text) != told else REPORT_AT_LEAST_EVERY)
+                pace = REPORT_EVERY if len(heard.text) != told else REPORT_AT_LEAST_EVERY
+                due = since >= pace or (told == 0 and heard.text != "")  # the first piece is told at once
                 if report is not None and due and not turn.status.is_final:
                     told, told_at = len(heard.text), now
                     elapsed = timedelta(seconds=now - started)

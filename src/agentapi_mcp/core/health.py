@@ -19,6 +19,7 @@ from agentapi_mcp.core.views import Measured, agent_view
 _log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=60)
+_TELL_EVERY = timedelta(seconds=5)
 
 # What says nothing of the agent: the request was wrong, or somebody ended it.
 _NOT_THE_AGENTS_FAULT = frozenset(
@@ -92,6 +93,7 @@ class Health:
         self._deadline = deadline
         self._measuring = asyncio.Lock()
         self._tried: dict[AgentId, datetime] = {}
+        self._well_until: dict[AgentId, float] = {}
 
     async def report(self, principal: Principal, agent: str | None = None) -> HealthReport:
         """Measure the parts and the agents, or one agent; a database that is down is in the report.
@@ -117,11 +119,15 @@ class Health:
         return all(part.status is HealthStatus.HEALTHY for part in probed)
 
     async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
-        """Count real traffic; never fails the turn that it is told of."""
+        """Count real traffic, that an agent goes on being well only now and then; never fails the turn."""
         if outcome.status in {HealthStatus.UNKNOWN, HealthStatus.NOT_CONFIGURED}:
+            return
+        well = outcome.status is HealthStatus.HEALTHY
+        if well and self._clock.monotonic() < self._well_until.get(agent_id, 0.0):
             return
         try:
             await self._store.record(agent_id, outcome)
+            self._well_until[agent_id] = self._clock.monotonic() + _TELL_EVERY.total_seconds() if well else 0.0
         except StoreError:
             _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
 

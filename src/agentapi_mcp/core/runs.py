@@ -59,10 +59,15 @@ class Assignment:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One running turn; `answered` is set when its outcome is known, `written` when it is kept or lost to another."""
+    """One running turn.
+
+    `begun` is set when there is some text or the end, `answered` when its outcome is known, `written` when that is kept
+    or lost to another.
+    """
 
     assignment: Assignment
     answer: Answer
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     written: asyncio.Event = field(default_factory=asyncio.Event)
     final: Turn | None = None
@@ -237,6 +242,7 @@ class Runs:
         if error is not None and not isinstance(error, BackendError):
             _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
         run.answer.end(run.end_reason, error)
+        run.begun.set()
         run.answered.set()
         try:
             await self._finish(run)
@@ -251,6 +257,8 @@ class Runs:
                 async for event in events:
                     offset = run.answer.characters
                     run.answer.take(event)
+                    if run.answer.characters:
+                        run.begun.set()
                     self._events.publish(run.id, event, offset)
         except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
             return exc
@@ -260,11 +268,10 @@ class Runs:
         tries = 0
         while not run.lost:
             delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
-            outcome = run.answer.outcome(
-                run.assignment.accepted.turn, self.owner, delivered=delivered, caller_gone=run.caller_gone
-            )
+            ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
+            ended = run.answer.snapshot(run.assignment.accepted.turn)
             try:
-                run.final = await self._turns.finish(run.assignment.principal, outcome)
+                run.final = await self._turns.finish(run.assignment.principal, ended, ending)
                 break
             except StoreError as exc:
                 tries += 1

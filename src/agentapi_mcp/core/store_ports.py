@@ -10,11 +10,11 @@ from agentapi_mcp.core.events import TurnEvent
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
+from agentapi_mcp.core.records.ids import AgentId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import History, Message, Session, SessionState
-from agentapi_mcp.core.records.turns import Accepted, Busy, Joined, Lease, NewTurn, Signal, Turn, TurnMark, TurnOutcome
+from agentapi_mcp.core.records.sessions import Defaults, History, Message, Session, SessionState
+from agentapi_mcp.core.records.turns import Accepted, Busy, Ending, Joined, Lease, NewTurn, Signal, Turn, TurnMark
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ class TurnStore(Protocol):
         """Keep the text so far; False when the lease is lost."""
         ...
 
-    async def finish(self, principal: Principal, outcome: TurnOutcome) -> Turn | None:
-        """Write the end; None when the lease is lost."""
+    async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
+        """Write a turn as it ended, and return it as it is kept; None when the lease is lost."""
         ...
 
 
@@ -60,6 +60,14 @@ class SessionStore(Protocol):
 
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
         """Read a session, or raise NotFoundError."""
+        ...
+
+    async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
+        """Read what a message in this session, or in a new one, takes where it names nothing, or raise NotFoundError.
+
+        The settings of an organisation are `default_agent`, `default_model`, `temperature`, `max_tokens` and
+        `system_prompt`.
+        """
         ...
 
     async def list_(
@@ -130,10 +138,6 @@ class ProfileStore(Protocol):
         """Find a user in an organisation of an existing database."""
         ...
 
-    async def defaults(self, principal: Principal) -> Mapping[str, object]:
-        """Read the organisation's settings (`default_agent`, `default_model`, `temperature`, …)."""
-        ...
-
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here (`mcp_sessions`)."""
         ...
@@ -168,10 +172,10 @@ class McpSessionStore(Protocol):
 
 
 class HistoryCache(Protocol):
-    """Recent history, forgettable; used only if it ends with the message that accept names."""
+    """Recent history, forgettable."""
 
-    async def find(self, session_id: SessionId) -> History | None:
-        """Find what is kept."""
+    async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
+        """Find what is kept, if it ends with this message; else others have said more since."""
         ...
 
     async def keep(self, session_id: SessionId, history: History) -> None:

@@ -18,7 +18,7 @@ from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, 
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.ids import TurnId
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, Session, SessionState
+from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage, MessageRole, SessionState
 from agentapi_mcp.core.records.turns import (
     Accepted,
     Busy,
@@ -31,7 +31,7 @@ from agentapi_mcp.core.records.turns import (
 )
 from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
 from agentapi_mcp.core.runs import Assignment, Run, Runs
-from agentapi_mcp.core.store_ports import HistoryCache, ProfileStore, SessionStates, SessionStore, Signals, TurnEvents
+from agentapi_mcp.core.store_ports import HistoryCache, SessionStates, SessionStore, Signals, TurnEvents
 from agentapi_mcp.core.store_ports import TurnStore as Store
 
 _WAIT_FOR_WRITE = timedelta(seconds=3)
@@ -44,7 +44,6 @@ class TurnPorts:
 
     turns: Store
     sessions: SessionStore
-    profiles: ProfileStore
     histories: HistoryCache
     states: SessionStates
     events: TurnEvents
@@ -139,12 +138,10 @@ class Turns:
         return await self._runs.detach(lambda: self._accept(principal, checked))
 
     async def _accept(self, principal: Principal, checked: CheckedRequest) -> Assignment | Turn:
-        request, session = checked.request, None
-        if checked.session_id is not None:
-            session = await self._ports.sessions.get(principal, checked.session_id)
-        settings = await self._ports.profiles.defaults(principal)
-        choice = await self._choose(request, session, settings)
-        parameters = _defaults(request.parameters, session, settings)
+        request = checked.request
+        defaults = await self._ports.sessions.defaults(principal, checked.session_id)
+        choice = await self._choose(request, defaults)
+        parameters = _parameters(request.parameters, defaults)
         new = NewTurn(
             id=TurnId(new_id()),
             session_id=checked.session_id,
@@ -171,19 +168,19 @@ class Turns:
                     turn_id=str(turn_id),
                 )
             case accepted:
-                system = join_instructions(settings, choice.instructions, parameters.system_prompt)
+                system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
                 told = replace(parameters, system_prompt=system)
-                return self._assign(principal, accepted, choice, told, session)
+                return self._assign(principal, accepted, choice, told, defaults)
 
-    async def _choose(self, request: ChatRequest, session: Session | None, settings: Mapping[str, object]) -> Choice:
-        agent = request.agent or (session.agent if session else None)
-        default_model = _text(settings, "default_model")
-        if session is not None and agent == session.agent:
-            default_model = session.model or default_model
+    async def _choose(self, request: ChatRequest, defaults: Defaults) -> Choice:
+        agent = request.agent or defaults.agent
+        default_model = _text(defaults.settings, "default_model")
+        if agent == defaults.agent:
+            default_model = defaults.model or default_model
         return await self._agents.resolve(
             agent=agent,
             model=request.model,
-            default_agent=_text(settings, "default_agent"),
+            default_agent=_text(defaults.settings, "default_agent"),
             default_model=default_model,
         )
 
@@ -193,7 +190,7 @@ class Turns:
         accepted: Accepted,
         choice: Choice,
         parameters: Parameters,
-        session: Session | None,
+        defaults: Defaults,
     ) -> Assignment:
         async def prepare() -> tuple[BackendTurn, History]:
             return await self._prepare(principal, accepted, choice, parameters)
@@ -211,7 +208,7 @@ class Turns:
                     said = (*said, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
                 grown = History((*history.messages, *said), history.dropped, turn.last_message_id)
                 await self._ports.histories.keep(turn.session_id, grown)
-            await self._ports.states.tell(turn.session_id, _state(turn, session))
+            await self._ports.states.tell(turn.session_id, _state(turn, defaults))
 
         return Assignment(
             accepted=accepted,
@@ -232,8 +229,10 @@ class Turns:
             fixed = len(turn.message.encode()) + len((system or "").encode())
             ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
             budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
-            kept = await self._ports.histories.find(turn.session_id)
-            if kept is None or kept.last_message_id != accepted.previous_message_id:
+            kept, last = None, accepted.previous_message_id
+            if last is not None:
+                kept = await self._ports.histories.find(turn.session_id, last)
+            if kept is None:
                 kept = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)
             history = fit_history(kept, budget)
         return (
@@ -286,7 +285,7 @@ class Turns:
         while not run.answered.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_EVERY.total_seconds()):
-                    await run.answered.wait()
+                    await (run.answered if run.begun.is_set() else run.begun).wait()
             now = self._ports.clock.monotonic()
             due = now - told_at >= REPORT_AT_LEAST_EVERY.total_seconds()
             if run.answered.is_set() or (run.answer.characters == told and not due):
@@ -304,13 +303,13 @@ class Turns:
             await self._ports.turns.mark(principal, turn.id, mark)
 
 
-def _state(turn: Turn, session: Session | None) -> SessionState:
+def _state(turn: Turn, defaults: Defaults) -> SessionState:
     return SessionState(
         user_id=turn.user_id,
         org_id=turn.org_id,
         agent=turn.agent,
         model=turn.model,
-        metadata=session.metadata if session else {},
+        metadata=defaults.metadata,
     )
 
 
@@ -324,9 +323,9 @@ def _number(settings: Mapping[str, object], name: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _defaults(given: Parameters, session: Session | None, settings: Mapping[str, object]) -> Parameters:
+def _parameters(given: Parameters, defaults: Defaults) -> Parameters:
     """Take the call's arguments, else the session's, else the organisation's; the agent's own stand in its options."""
-    own: Mapping[str, object] = session.metadata if session else {}
+    own, settings = defaults.metadata, defaults.settings
     temperature = next(
         (
             t

@@ -104,7 +104,7 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     assert after["grant on agentapi.turns to authenticated"] == "INSERT SELECT UPDATE"
     assert after["grant on public.chat_messages to authenticated"] == "INSERT SELECT"
     given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
-    names = ("agent_names", "model_names", "turns", "idempotency_keys")
+    names = ("agent_names", "model_names", "own_organizations", "turns", "idempotency_keys")
     assert given == {f"grant on agentapi.{name}" for name in names}
     assert not [key for key in after if "agentapi" in key and key.endswith(" to anon")]
 

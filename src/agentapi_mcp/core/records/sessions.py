@@ -25,6 +25,16 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a message takes where it names nothing: what its session last used, and its organisation's settings."""
+
+    settings: Mapping[str, object]
+    agent: str | None = None
+    model: str | None = None
+    metadata: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionState:
     """What a session is about now."""
 

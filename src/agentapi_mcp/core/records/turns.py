@@ -157,22 +157,13 @@ class Busy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnOutcome:
-    """The end of a turn, to be written once."""
+class Ending:
+    """What is written with the end of a turn beside the turn itself; `state` is the backend's handle for the next."""
 
-    turn_id: TurnId
     lease_owner: UUID
-    status: TurnStatus
-    end_reason: EndReason
-    reply: str
-    bill: Bill
-    stop_reason: StopReason | None = None
-    error: TurnFault | None = None
-    history_dropped: int = 0
-    delivered: bool = False
-    caller_gone: bool = False
-    state: Mapping[str, str] = field(default_factory=dict[str, str])
-    warning: str | None = None
+    delivered: bool
+    caller_gone: bool
+    state: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

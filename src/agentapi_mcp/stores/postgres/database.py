@@ -9,7 +9,6 @@ from typing import Any, LiteralString, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from asyncpg.transaction import Transaction
 
 from agentapi_mcp.core.errors import AgentApiError, StoreError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.core.identity import Principal
@@ -151,38 +150,34 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, role: LiteralString, claims: str) -> AsyncGenerator[Connection]:
         with map_errors():
-            raw, transaction = await self._begin(role, claims)
-            failed = True
+            raw = await self._begin(role, claims)
+            end = "ROLLBACK"
             try:
                 yield Connection(raw)
-                failed = False
+                end = "COMMIT"
             finally:
                 try:
-                    if failed:
-                        await transaction.rollback()
-                    else:
-                        await transaction.commit()
+                    await raw.execute(end)
                 finally:
                     await self._pool.release(raw)
 
-    async def _begin(self, role: LiteralString, claims: str) -> "tuple[PoolConnectionProxy[Row], Transaction]":
+    async def _begin(self, role: LiteralString, claims: str) -> "PoolConnectionProxy[Row]":
+        # One round trip: a transaction that changes its mind between BEGIN and the role costs every turn four of them.
+        quoted = claims.replace("'", "''")
+        begin = f"BEGIN; SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
         # A pooled connection may have died with its server; nothing is done yet, so a second try is safe.
         for last in (False, True):
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
-            transaction = raw.transaction()
             try:
-                await transaction.start()
-                await raw.execute(
-                    "SELECT set_config('role', $1, true), set_config('request.jwt.claims', $2, true)", role, claims
-                )
+                await raw.execute(begin)
             except BaseException as exc:
                 if raw.is_in_transaction():
-                    await transaction.rollback()
+                    await raw.execute("ROLLBACK")
                 await self._pool.release(raw)
                 if last or not isinstance(exc, _LOST):
                     raise
             else:
-                return raw, transaction
+                return raw
         raise AssertionError
 
 

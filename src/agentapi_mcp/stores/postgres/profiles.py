@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from typing import cast
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
@@ -72,15 +71,6 @@ class PostgresProfiles:
             return None
         known = row["role"] in set(Role)
         return Principal(user_id, org_id, Role(row["role"]) if known else Role.MEMBER)
-
-    async def defaults(self, principal: Principal) -> Mapping[str, object]:
-        """Read the organisation's settings (`default_agent`, `default_model`, `temperature`, …)."""
-        async with self._database.as_system("an organisation's defaults") as connection:
-            text = await connection.fetchval(
-                "SELECT settings FROM public.organizations WHERE id = $1", principal.org_id
-            )
-        settings: object = json.loads(text or "{}")
-        return cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here, for thirty days (`mcp_sessions`)."""

@@ -7,14 +7,14 @@ from typing import LiteralString, cast
 from uuid import UUID
 
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
-from agentapi_mcp.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from agentapi_mcp.core.errors import ConflictError, InvalidRequestError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, Message, MessageRole, Session
+from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage, Message, MessageRole, Session
 from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.settling import lock_session, settle_expired
+from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN, to_turn
 
@@ -25,6 +25,14 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
+"""
+_DEFAULTS: LiteralString = """
+SELECT o.settings, s.id, a.name AS agent, m.name AS model, s.metadata
+  FROM (SELECT) AS one
+  LEFT JOIN agentapi.own_organizations o ON o.id = $3
+  LEFT JOIN public.chat_sessions s ON s.id = $1 AND s.user_id = $2 AND s.org_id = $3
+  LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
+  LEFT JOIN agentapi.model_names m ON m.id = s.model_id
 """
 # Served by agentapi_sessions_order, backwards.
 LIST: LiteralString = """
@@ -85,6 +93,19 @@ class PostgresSessions:
         """Read a session, or raise NotFoundError."""
         async with self._database.as_principal(principal) as connection:
             return await _read(connection, principal, session_id)
+
+    async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
+        """Read what a message in this session takes where it names nothing, or raise NotFoundError."""
+        async with self._database.as_principal(principal) as connection:
+            row = await connection.fetchrow(_DEFAULTS, session_id, principal.user_id, principal.org_id)
+        if row is None or (session_id is not None and row["id"] is None):
+            raise no_session()
+        return Defaults(
+            settings=_object(row["settings"]),
+            agent=row["agent"],
+            model=row["model"],
+            metadata=_object(row["metadata"]),
+        )
 
     async def list_(
         self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
@@ -172,7 +193,7 @@ async def _read(connection: Connection, principal: Principal, session_id: Sessio
         principal.org_id,
     )
     if row is None:
-        raise NotFoundError("There is no such session; call list_sessions, or leave session_id out to start one.")
+        raise no_session()
     return _to_session(row)
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
+from agentapi_mcp.core.errors import NotFoundError
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection
@@ -39,6 +40,11 @@ async def lock_session(connection: Connection, session_id: UUID) -> datetime | N
         "FROM public.chat_sessions WHERE id = $1 FOR UPDATE",
         session_id,
     )
+
+
+def no_session() -> NotFoundError:
+    """Say that a session is not there; one that is not yours answers alike."""
+    return NotFoundError("There is no such session; call list_sessions, or leave session_id out to start one.")
 
 
 async def settle_expired(connection: Connection, *, session_id: UUID) -> None:

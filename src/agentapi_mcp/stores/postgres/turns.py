@@ -1,7 +1,8 @@
 """Turns in Postgres: accepted once, leased to one process, finished once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
@@ -13,6 +14,7 @@ from agentapi_mcp.core.records.ids import MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.turns import (
     Accepted,
     Busy,
+    Ending,
     Joined,
     Lease,
     NewTurn,
@@ -20,10 +22,10 @@ from agentapi_mcp.core.records.turns import (
     SignalKind,
     Turn,
     TurnMark,
-    TurnOutcome,
+    TurnStatus,
 )
-from agentapi_mcp.stores.postgres.database import Connection, Database
-from agentapi_mcp.stores.postgres.settling import lock_session, settle_expired
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN, fault_json, milliseconds, route_json, to_turn
 
@@ -48,39 +50,71 @@ SELECT id FROM agentapi.turns
    AND (status = 'running' OR ended_at > clock_timestamp() - interval '10 minutes')
  ORDER BY created_at DESC LIMIT 1
 """
+# All that matters of a session whose row is locked; in a second statement, so that it sees what the lock waited for.
+_LOOK: LiteralString = f"""
+SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,
+       CASE WHEN $6 THEN ({_ORPHAN}) END AS orphan,
+       (SELECT id FROM public.chat_messages WHERE session_id = $4
+         ORDER BY created_at DESC, id DESC LIMIT 1) AS previous,
+       (SELECT backend_state FROM agentapi.turns WHERE session_id = $4 AND agent_name = $5
+         ORDER BY created_at DESC, id DESC LIMIT 1) AS state
+  FROM (SELECT) AS one
+  LEFT JOIN agentapi.turns r ON r.session_id = $4 AND r.status = 'running'
+"""  # noqa: S608  # made of literals
 _NEW_SESSION: LiteralString = """
 INSERT INTO public.chat_sessions (id, user_id, org_id, model_id, agent_id, title, created_at, last_message_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+SELECT $1, $2, $3, $4, $5, $6, at, at FROM clock_timestamp() AS at
+RETURNING created_at
 """
-_NEW_TURN: LiteralString = """
-INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_id, agent_name, backend,
-    model_row_id, model_name, fingerprint, parameters, status, lease_owner, lease_until, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, 'running', $13,
-    clock_timestamp() + $14::interval, $15)
+_BEGIN: LiteralString = """
+said AS (
+    INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
+    VALUES ($5, $2, 'user', $16, jsonb_build_object('turn_id', $1::uuid), $15)
+), begun AS (
+    INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_id, agent_name, backend,
+        model_row_id, model_name, fingerprint, parameters, status, lease_owner, lease_until, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, 'running', $13,
+        clock_timestamp() + $14::interval, $15)
+)
+SELECT pg_notify($17, $18)
 """
+_BEGIN_IN_NEW_SESSION: LiteralString = f"WITH {_BEGIN}"
+_BEGIN_IN_SESSION: LiteralString = f"""
+WITH moved AS (
+    UPDATE public.chat_sessions SET last_message_at = $15, agent_id = $6, model_id = $9 WHERE id = $2
+), {_BEGIN}
+"""  # noqa: S608  # made of literals
 _MARK: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "UPDATE agentapi.turns SET followed_at = clock_timestamp() WHERE id = $1",
     TurnMark.DELIVERED: "UPDATE agentapi.turns SET delivered_at = clock_timestamp() WHERE id = $1",
     TurnMark.ANSWERED_RUNNING: "UPDATE agentapi.turns SET answered_running_at = clock_timestamp() WHERE id = $1",
     TurnMark.CALLER_GONE: "UPDATE agentapi.turns SET caller_gone_at = clock_timestamp() WHERE id = $1",
 }
-# Fenced by the lease; the row of the session is locked first, as everywhere.
+# Fenced by the lease; the row of the session is locked first, as everywhere. A reply becomes a message.
 _FINISH: LiteralString = """
-UPDATE agentapi.turns SET status = $3, end_reason = $4, stop_reason = $5, error = $6::jsonb, warning = $7,
-    input_tokens = $8, output_tokens = $9, cached_tokens = $10, reasoning_tokens = $11, cost_usd = $12,
-    cost_source = $13, billing_may_go_on = $14, latency_ms = $15, time_to_first_token_ms = $16, model_used = $17,
-    provider = $18, route = $19::jsonb, history_dropped = $20, backend_state = $21::jsonb, assistant_message_id = $22,
-    partial_text = '',
-    lease_owner = NULL, lease_until = NULL, ended_at = clock_timestamp(),
-    delivered_at = CASE WHEN $23 THEN clock_timestamp() ELSE delivered_at END,
-    caller_gone_at = CASE WHEN $24 THEN coalesce(caller_gone_at, clock_timestamp()) ELSE caller_gone_at END
- WHERE id = $1 AND lease_owner = $2 AND status = 'running'
-RETURNING id
-"""
-_SAY: LiteralString = """
-INSERT INTO public.chat_messages
-    (id, session_id, role, content, tokens_in, tokens_out, tokens_total, metadata, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9)
+WITH ended AS (
+    UPDATE agentapi.turns SET status = $3, end_reason = $4, stop_reason = $5, error = $6::jsonb, warning = $7,
+        input_tokens = $8, output_tokens = $9, cached_tokens = $10, reasoning_tokens = $11, cost_usd = $12,
+        cost_source = $13, billing_may_go_on = $14, latency_ms = $15, time_to_first_token_ms = $16, model_used = $17,
+        provider = $18, route = $19::jsonb, history_dropped = $20, backend_state = $21::jsonb,
+        assistant_message_id = $22,
+        partial_text = '',
+        lease_owner = NULL, lease_until = NULL, ended_at = clock_timestamp(),
+        delivered_at = CASE WHEN $23 THEN clock_timestamp() ELSE delivered_at END,
+        caller_gone_at = CASE WHEN $24 THEN coalesce(caller_gone_at, clock_timestamp()) ELSE caller_gone_at END
+     WHERE id = $1 AND lease_owner = $2 AND status = 'running'
+    RETURNING id, session_id, ended_at, cancel_requested_at
+), said AS (
+    INSERT INTO public.chat_messages
+        (id, session_id, role, content, tokens_in, tokens_out, tokens_total, metadata, created_at)
+    SELECT $22, session_id, 'assistant', $25, $8, $9, $8 + $9, jsonb_build_object('turn_id', id, 'status', $3::text),
+           $26
+      FROM ended WHERE $22::uuid IS NOT NULL
+), moved AS (
+    UPDATE public.chat_sessions SET last_message_at = $26
+     WHERE id = (SELECT session_id FROM ended WHERE $22::uuid IS NOT NULL)
+)
+SELECT ended_at, cancel_requested_at, pg_notify($27, $28) FROM ended
 """
 
 
@@ -107,33 +141,41 @@ class PostgresTurns:
             return Busy(busy.turn_id)
 
     async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> Accepted | Joined:
-        at, held = None, None
+        held: TurnId | None = None
+        place = _Place()
         if new.idempotency_key is not None:
             held = await self._claim(connection, principal, new, new.idempotency_key)
         if held is None and new.session_id is not None:
-            at, held = await self._in_session(connection, new, new.session_id)
-        if held is None and new.idempotency_key is None:
+            place, held = await self._in_session(connection, principal, new, new.session_id)
+        elif held is None and new.idempotency_key is None:
             held = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
         if held is None:
-            return await self._write(connection, principal, new, at)
+            return await self._write(connection, principal, new, place)
         await connection.execute(_MARK[TurnMark.FOLLOWED], held)
         return Joined(await self._read(connection, held))
 
     async def _in_session(
-        self, connection: Connection, new: NewTurn, session_id: SessionId
-    ) -> tuple[datetime, TurnId | None]:
+        self, connection: Connection, principal: Principal, new: NewTurn, session_id: SessionId
+    ) -> tuple["_Place", TurnId | None]:
         at = await lock_session(connection, session_id)
         if at is None:
-            raise NotFoundError("There is no such session; call list_sessions, or leave session_id out to start one.")
-        await settle_expired(connection, session_id=session_id)
-        running = await connection.fetchrow(
-            "SELECT id, fingerprint FROM agentapi.turns WHERE session_id = $1 AND status = 'running'", session_id
-        )
-        if running is None:
-            return at, None
-        if running["fingerprint"] != new.fingerprint:
-            raise _SessionBusyError(running["id"])
-        return at, running["id"]
+            raise no_session()
+        found = await self._look(connection, principal, new)
+        if found["expired"]:
+            await settle_expired(connection, session_id=session_id)
+            at = await lock_session(connection, session_id)  # after what the settled turn said
+            found = await self._look(connection, principal, new)
+        if found["running"] is not None and found["fingerprint"] != new.fingerprint:
+            raise _SessionBusyError(found["running"])
+        state: dict[str, str] = {} if found["state"] is None else json.loads(found["state"])
+        return _Place(at, found["previous"], state), found["running"] or found["orphan"]
+
+    async def _look(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
+        ids = (principal.user_id, principal.org_id, new.fingerprint, new.session_id)
+        found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None)
+        if found is None:
+            raise AssertionError
+        return found
 
     async def _claim(self, connection: Connection, principal: Principal, new: NewTurn, key: str) -> TurnId | None:
         ids = (principal.user_id, principal.org_id)
@@ -148,39 +190,18 @@ class PostgresTurns:
             )
         return held["turn_id"]
 
-    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, at: datetime | None) -> Accepted:
-        session_id, message_id = new.session_id, MessageId(new_id())
-        previous, state = None, {}
+    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, place: "_Place") -> Accepted:
+        session_id, message_id, at = new.session_id, MessageId(new_id()), place.at
+        created = session_id is None
         if session_id is None:
             session_id = SessionId(new_id())
-            at = await connection.fetchval("SELECT clock_timestamp()")
-            await connection.execute(
-                _NEW_SESSION,
-                session_id,
-                principal.user_id,
-                principal.org_id,
-                new.model_row_id,
-                new.agent_id,
-                new.title,
-                at,
-            )
-        else:
-            previous = await connection.fetchval(
-                "SELECT id FROM public.chat_messages WHERE session_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1",
-                session_id,
-            )
-            state = await self._state(connection, new)
-            await connection.execute(
-                "UPDATE public.chat_sessions SET last_message_at = $2, agent_id = $3, model_id = $4 WHERE id = $1",
-                session_id,
-                at,
-                new.agent_id,
-                new.model_row_id,
-            )
-        metadata = json.dumps({"turn_id": str(new.id)})
-        await connection.execute(_SAY, message_id, session_id, "user", new.message, None, None, None, metadata, at)
+            ids = (principal.user_id, principal.org_id, new.model_row_id, new.agent_id)
+            at = await connection.fetchval(_NEW_SESSION, session_id, *ids, new.title)
+        if at is None:
+            raise AssertionError
+        kind = SignalKind.SESSIONS_CHANGED if created else SignalKind.SESSION_CHANGED
         await connection.execute(
-            _NEW_TURN,
+            _BEGIN_IN_NEW_SESSION if created else _BEGIN_IN_SESSION,
             new.id,
             session_id,
             principal.user_id,
@@ -192,30 +213,29 @@ class PostgresTurns:
             new.model_row_id,
             new.model,
             new.fingerprint,
-            json.dumps(
-                {
-                    "system_prompt": new.parameters.system_prompt,
-                    "temperature": new.parameters.temperature,
-                    "max_tokens": new.parameters.max_tokens,
-                }
-            ),
+            json.dumps(asdict(new.parameters)),
             new.lease_owner,
             new.lease,
             at,
+            new.message,
+            CHANNEL,
+            signal_json(Signal(kind, turn_id=new.id, session_id=session_id, user_id=principal.user_id)),
         )
-        kind = SignalKind.SESSIONS_CHANGED if new.session_id is None else SignalKind.SESSION_CHANGED
-        await self._tell(connection, kind, principal, new.id, session_id)
-        turn = await self._read(connection, new.id)
-        return Accepted(turn, previous, state, session_created=new.session_id is None)
-
-    async def _state(self, connection: Connection, new: NewTurn) -> dict[str, str]:
-        text = await connection.fetchval(
-            "SELECT backend_state FROM agentapi.turns WHERE session_id = $1 AND agent_name = $2 "
-            "ORDER BY created_at DESC, id DESC LIMIT 1",
-            new.session_id,
-            new.agent,
+        turn = Turn(
+            id=new.id,
+            session_id=session_id,
+            user_id=principal.user_id,
+            org_id=principal.org_id,
+            status=TurnStatus.RUNNING,
+            agent=new.agent,
+            backend=new.backend,
+            model=new.model,
+            message=new.message,
+            reply="",
+            created_at=at,
+            last_message_id=message_id,
         )
-        return {} if text is None else json.loads(text)
+        return Accepted(turn, place.previous, place.state, session_created=created)
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""
@@ -286,43 +306,32 @@ class PostgresTurns:
             )
         return tag != "UPDATE 0"
 
-    async def finish(self, principal: Principal, outcome: TurnOutcome) -> Turn | None:
-        """Write the end with the assistant's message; None when the lease is lost."""
+    async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
+        """Write a turn as it ended, with the assistant's message; None when the lease is lost."""
+        message_id = MessageId(new_id()) if ended.reply else None
+        signal = Signal(SignalKind.ENDED, turn_id=ended.id, session_id=ended.session_id, user_id=principal.user_id)
         async with self._database.as_principal(principal) as connection:
-            session_id: SessionId | None = await connection.fetchval(
-                "SELECT session_id FROM agentapi.turns WHERE id = $1", outcome.turn_id
+            at = await lock_session(connection, ended.session_id)
+            row = await connection.fetchrow(
+                _FINISH,
+                *_finish_args(ended, ending),
+                message_id,
+                ending.delivered,
+                ending.caller_gone,
+                ended.reply,
+                at,
+                CHANNEL,
+                signal_json(signal),
             )
-            if session_id is None:
-                return None
-            at = await lock_session(connection, session_id)
-            message_id = MessageId(new_id()) if outcome.reply else None
-            if await connection.fetchval(_FINISH, *_finish_args(outcome, message_id)) is None:
-                return None
-            if message_id is not None:
-                usage = outcome.bill.usage
-                total = (
-                    None
-                    if None in (usage.input_tokens, usage.output_tokens)
-                    else ((usage.input_tokens or 0) + (usage.output_tokens or 0))
-                )
-                metadata = json.dumps({"turn_id": str(outcome.turn_id), "status": outcome.status})
-                await connection.execute(
-                    _SAY,
-                    message_id,
-                    session_id,
-                    "assistant",
-                    outcome.reply,
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    total,
-                    metadata,
-                    at,
-                )
-                await connection.execute(
-                    "UPDATE public.chat_sessions SET last_message_at = $2 WHERE id = $1", session_id, at
-                )
-            await self._tell(connection, SignalKind.ENDED, principal, outcome.turn_id, session_id)
-            return await self._read(connection, outcome.turn_id)
+        if row is None:
+            return None
+        return replace(
+            ended,
+            ended_at=row["ended_at"],
+            cancel_requested_at=row["cancel_requested_at"],
+            last_message_id=message_id or ended.last_message_id,
+            saved=True,
+        )
 
     async def _tell(
         self, connection: Connection, kind: SignalKind, principal: Principal, turn_id: TurnId, session_id: SessionId
@@ -331,16 +340,25 @@ class PostgresTurns:
         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
 
 
-def _finish_args(outcome: TurnOutcome, message_id: MessageId | None) -> tuple[object, ...]:
-    bill = outcome.bill
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a session a new turn begins: the time of its message, the message before it, the backend's handle."""
+
+    at: datetime | None = None
+    previous: MessageId | None = None
+    state: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def _finish_args(ended: Turn, ending: Ending) -> tuple[object, ...]:
+    bill = ended.bill
     return (
-        outcome.turn_id,
-        outcome.lease_owner,
-        outcome.status,
-        outcome.end_reason,
-        outcome.stop_reason,
-        fault_json(outcome.error),
-        outcome.warning,
+        ended.id,
+        ending.lease_owner,
+        ended.status,
+        ended.end_reason,
+        ended.stop_reason,
+        fault_json(ended.error),
+        ended.warning,
         bill.usage.input_tokens,
         bill.usage.output_tokens,
         bill.usage.cached_tokens,
@@ -353,9 +371,6 @@ def _finish_args(outcome: TurnOutcome, message_id: MessageId | None) -> tuple[ob
         bill.model_used,
         bill.provider,
         route_json(bill),
-        outcome.history_dropped,
-        json.dumps(dict(outcome.state)),
-        message_id,
-        outcome.delivered,
-        outcome.caller_gone,
+        ended.history_dropped,
+        json.dumps(dict(ending.state)),
     )

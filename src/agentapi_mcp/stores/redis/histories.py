@@ -6,35 +6,44 @@ from uuid import UUID
 
 from agentapi_mcp.core.records.ids import MessageId, SessionId
 from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole
+from agentapi_mcp.core.store_ports import HistoryCache
+from agentapi_mcp.stores.local.histories import MAX_CHARACTERS, characters_of
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HISTORY
 
-_MAX_BYTES = 4_000_000
-
 
 class RedisHistories:
-    """The histories of the sessions used last, shared by all replicas; a large one is not worth its memory."""
+    """The histories of the sessions used last, shared by all replicas; `here` spares the one that wrote it the reading.
 
-    def __init__(self, client: RedisClient) -> None:
+    A large one is not worth its memory.
+    """
+
+    def __init__(self, here: HistoryCache, client: RedisClient) -> None:
+        self._here = here
         self._client = client
 
-    async def find(self, session_id: SessionId) -> History | None:
-        """Find what is kept."""
+    async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
+        """Find what is kept, if it ends with this message."""
+        history = await self._here.find(session_id, last_message_id)
+        if history is not None:
+            return history
         key = self._client.key(HISTORY, session_id)
         text = await self._client.read(lambda redis: redis.get(key), None)
-        return None if text is None else _history(str(text))
+        history = None if text is None else _history(str(text))
+        return history if history is not None and history.last_message_id == last_message_id else None
 
     async def keep(self, session_id: SessionId, history: History) -> None:
         """Keep it for an hour; what was there is forgotten even where the new one is too large."""
-        key = self._client.key(HISTORY, session_id)
-        if sum(len(message.text) for message in history.messages) > _MAX_BYTES:
+        if characters_of(history) > MAX_CHARACTERS:
             await self.forget(session_id)
             return
-        text = _text(history)
+        await self._here.keep(session_id, history)
+        key, text = self._client.key(HISTORY, session_id), _text(history)
         await self._client.write(lambda redis: redis.set(key, text, ex=HISTORY.lifetime))
 
     async def forget(self, session_id: SessionId) -> None:
         """Keep it no longer."""
+        await self._here.forget(session_id)
         key = self._client.key(HISTORY, session_id)
         await self._client.write(lambda redis: redis.delete(key))
 

@@ -1,0 +1,15 @@
+-- needs: 0.1.0
+-- What a member may know of their organisations: the defaults of their own chats, and no other key of `settings`. So one
+-- statement reads them beside the session, without the program's own role.
+CREATE VIEW agentapi.own_organizations WITH (security_barrier = true) AS
+SELECT o.id, jsonb_strip_nulls(jsonb_build_object(
+           'default_agent', o.settings -> 'default_agent',
+           'default_model', o.settings -> 'default_model',
+           'temperature', o.settings -> 'temperature',
+           'max_tokens', o.settings -> 'max_tokens',
+           'system_prompt', o.settings -> 'system_prompt')) AS settings
+  FROM public.organizations o
+ WHERE EXISTS (SELECT FROM public.organization_members m
+                WHERE m.organization_id = o.id AND m.user_id = (SELECT auth.uid()));
+REVOKE ALL ON agentapi.own_organizations FROM anon, authenticated;
+GRANT SELECT ON agentapi.own_organizations TO authenticated;

@@ -1,0 +1,188 @@
+"""Turns in Postgres: the order of what is said, and what is returned against what is kept."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.core.errors import BackendFault, NotFoundError
+from agentapi_mcp.core.events import StopReason, Usage
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
+from agentapi_mcp.core.records.turns import (
+    Accepted,
+    Attempt,
+    Bill,
+    Ending,
+    EndReason,
+    NewTurn,
+    Parameters,
+    Turn,
+    TurnFault,
+    TurnStatus,
+)
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from tests.conftest import DatabaseUrls
+
+OWNER = UUID(int=5)
+
+
+@pytest.fixture
+async def principal(database: Database) -> Principal:
+    """Return the machine's user."""
+    return await PostgresProfiles(database).local_principal()
+
+
+@pytest.fixture
+async def agent(database: Database) -> AsyncGenerator[AgentId]:
+    """Return an agent's row; it goes away with all that it said."""
+    async with database.as_system("add an agent") as connection:
+        row = await connection.fetchval(
+            "INSERT INTO public.agents (name, type) VALUES ('droid', 'custom') RETURNING id"
+        )
+    yield AgentId(row)
+    async with database.as_system("empty the tables after a test") as connection:
+        await connection.execute("DELETE FROM agentapi.turns")
+        await connection.execute("DELETE FROM public.chat_sessions")
+        await connection.execute("DELETE FROM public.agents")
+
+
+def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, lease: float = 60) -> NewTurn:
+    return NewTurn(
+        id=TurnId(new_id()),
+        session_id=session,
+        agent_id=agent,
+        agent="droid",
+        backend="openai",
+        model_row_id=None,
+        model=None,
+        message=message,
+        title="a title",
+        parameters=Parameters(temperature=0.5),
+        fingerprint=new_id().bytes,
+        idempotency_key=None,
+        lease_owner=OWNER,
+        lease=timedelta(seconds=lease),
+    )
+
+
+def ending(**state: str) -> Ending:
+    return Ending(lease_owner=OWNER, delivered=False, caller_gone=False, state=state)
+
+
+async def accept(turns: PostgresTurns, principal: Principal, new: NewTurn) -> Accepted:
+    accepted = await turns.accept(principal, new)
+    assert isinstance(accepted, Accepted)
+    return accepted
+
+
+async def test_what_is_returned_is_what_is_kept(database: Database, principal: Principal, agent: AgentId) -> None:
+    turns = PostgresTurns(database)
+    running = (await accept(turns, principal, new_turn(agent, "hello ∑"))).turn
+    assert running == await turns.get(principal, running.id)
+    bill = Bill(
+        usage=Usage(input_tokens=7, output_tokens=5, cached_tokens=2, reasoning_tokens=1, cost_usd=Decimal("0.000125")),
+        cost_source="provider",
+        latency=timedelta(milliseconds=1234),
+        time_to_first_token=timedelta(milliseconds=56),
+        model_used="vendor/model",
+        provider="vendor",
+        route=(Attempt(agent="droid", backend="openai", model="m", outcome="completed", milliseconds=1234),),
+    )
+    said = replace(
+        running,
+        status=TurnStatus.COMPLETED,
+        reply="yes ∑",
+        end_reason=EndReason.ANSWERED,
+        stop_reason=StopReason.END,
+        bill=bill,
+        history_dropped=3,
+        warning="short",
+    )
+    ended = await turns.finish(principal, said, ending(thread="t1"))
+    assert ended == await turns.get(principal, running.id)
+    assert ended is not None
+    assert ended.last_message_id != running.last_message_id
+    following = await accept(turns, principal, new_turn(agent, "more", running.session_id))
+    assert (following.previous_message_id, following.state) == (ended.last_message_id, {"thread": "t1"})
+
+
+async def test_a_failure_without_a_word_is_kept_with_no_message(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    fault = TurnFault(BackendFault.RATE_LIMIT, "busy", "wait", retryable=True, retry_after=timedelta(seconds=7))
+    failed = replace(running, status=TurnStatus.FAILED, end_reason=EndReason.FAULT, error=fault)
+    ended = await turns.finish(principal, failed, ending())
+    assert ended is not None
+    assert ended == await turns.get(principal, running.id)
+    assert ended.last_message_id == running.last_message_id
+    assert await contents(database, principal, running) == ["hello"]
+
+
+async def test_only_the_owner_of_the_lease_writes_the_end(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    assert await turns.finish(principal, said, replace(ending(), lease_owner=UUID(int=6))) is None
+    assert await contents(database, principal, running) == ["hello"]
+    assert await turns.finish(principal, said, ending()) is not None
+    assert await turns.finish(principal, said, ending()) is None
+    assert await contents(database, principal, running) == ["hello", "yes"]
+
+
+async def test_the_text_of_a_turn_that_nobody_runs_comes_before_the_next_message(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    lost = (await accept(turns, principal, new_turn(agent, "first", lease=-1))).turn
+    await turns.save_partial(principal, OWNER, lost.id, "so far")
+    following = await accept(turns, principal, new_turn(agent, "second", lost.session_id))
+    assert await contents(database, principal, lost) == ["first", "so far", "second"]
+    settled = await turns.get(principal, lost.id)
+    assert settled.status is TurnStatus.INTERRUPTED
+    assert following.previous_message_id == settled.last_message_id
+
+
+async def test_defaults_are_the_sessions_and_the_organisations_and_nobody_elses(
+    database: Database, database_urls: DatabaseUrls, principal: Principal, agent: AgentId
+) -> None:
+    sessions, stranger = PostgresSessions(database), Principal(UserId(new_id()), principal.org_id, principal.role)
+    turn = (await accept(PostgresTurns(database), principal, new_turn(agent, "hello"))).turn
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        before = await owner.fetchval("SELECT settings FROM public.organizations WHERE id = $1", principal.org_id)
+        change = "UPDATE public.organizations SET settings = $2::jsonb WHERE id = $1"
+        await owner.execute(change, principal.org_id, '{"default_agent": "droid", "billing_key": "secret"}')
+        found = await sessions.defaults(principal, turn.session_id)
+        assert found.settings == {"default_agent": "droid"}
+        assert found.agent == "droid"
+        assert (await sessions.defaults(principal, None)).agent is None
+        assert (await sessions.defaults(stranger, None)).settings == {}
+        elsewhere = Principal(principal.user_id, OrgId(new_id()), principal.role)
+        assert (await sessions.defaults(elsewhere, None)).settings == {}
+        for other in (stranger, elsewhere):
+            with pytest.raises(NotFoundError):
+                await sessions.defaults(other, turn.session_id)
+        await owner.execute(change, principal.org_id, before)
+    finally:
+        await owner.close()
+
+
+async def contents(database: Database, principal: Principal, turn: Turn) -> list[str]:
+    """Read what is said in a turn's session."""
+    page = await PostgresSessions(database).messages(
+        principal, turn.session_id, cursor=None, limit=50, max_bytes=100_000
+    )
+    return [message.content for message in page.items]
