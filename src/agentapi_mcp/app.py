@@ -25,7 +25,7 @@ from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import HealthStore, HistoryCache, ProfileStore, SessionStates, TurnEvents
+from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
@@ -33,8 +33,7 @@ from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
-from agentapi_mcp.stores.local.histories import LocalHistories
-from agentapi_mcp.stores.local.session_states import LocalSessionStates
+from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
@@ -225,8 +224,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         ports = TurnPorts(
             turns=PostgresTurns(database),
             sessions=PostgresSessions(database),
-            histories=shared.histories,
-            states=shared.states,
+            cache=shared.cache,
             events=shared.events,
             signals=signals,
             clock=clock,
@@ -235,7 +233,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         services = Services(
             principal=principal,
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
-            sessions=Sessions(ports.sessions, ports.histories, ports.states),
+            sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
             health=health,
             profiles=profiles,
@@ -276,8 +274,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mappin
 class Shared:
     """What replicas share besides the database, or what stands for it in one process."""
 
-    histories: HistoryCache
-    states: SessionStates
+    cache: SessionCache
     events: TurnEvents
     health: HealthStore
     part: Part
@@ -287,8 +284,7 @@ async def _open_shared(stack: AsyncExitStack, settings: Settings, health: Health
     here = LocalTurnEvents()
     if settings.redis_url is None:
         return Shared(
-            histories=LocalHistories(clock),
-            states=LocalSessionStates(),
+            cache=LocalSessionCache(clock),
             events=here,
             health=health,
             part=Part("cache", "in this process"),
@@ -297,8 +293,7 @@ async def _open_shared(stack: AsyncExitStack, settings: Settings, health: Health
     redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
     client = await stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, clock))
     return Shared(
-        histories=redis.RedisHistories(LocalHistories(clock), client),
-        states=redis.RedisSessionStates(client),
+        cache=redis.RedisSessionCache(LocalSessionCache(clock), client),
         events=await stack.enter_async_context(redis.open_turn_events(here, client, url, clock)),
         health=redis.RedisHealth(health, client),
         part=Part("redis", "by URL", client.probe),

@@ -51,11 +51,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.events = list[tuple[int, TurnEvent]]()
+        self.begun = asyncio.Event()
         self.ended = asyncio.Event()
 
     def __call__(self, offset: int, event: TurnEvent) -> None:
         """Hear."""
         self.events.append((offset, event))
+        self.begun.set()
         if isinstance(event, TurnEnded):
             self.ended.set()
 
@@ -71,6 +73,14 @@ def say(events: TurnEvents, turn: TurnId, pieces: list[str]) -> None:
         events.publish(turn, TextDelta(piece), offset)
         offset += len(piece)
     events.publish(turn, END, offset)
+
+
+async def say_slowly(events: TurnEvents, turn: TurnId, listener: Heard) -> None:
+    """Say something, and end when it has been heard."""
+    events.publish(turn, TextDelta("a"), 0)
+    await listener.begun.wait()
+    events.publish(turn, END, 1)
+    await listener.ended.wait()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,6 +127,7 @@ async def test_another_process_hears_all_from_the_beginning(redis_url: str, redi
     ):
         elsewhere.listen(turn, early)
         here.publish(turn, ToolActivity("search", ToolState.STARTED, "∑"), 0)
+        await early.begun.wait()
         say(here, turn, [f"w{i} " for i in range(2000)])
         await early.ended.wait()
         elsewhere.listen(turn, late)
@@ -134,9 +145,18 @@ async def test_who_stops_listening_hears_no_more(redis_url: str, redis_prefix: s
     async with opened("redis", redis_url, redis_prefix) as here:
         here.listen(turn, gone)()
         here.listen(turn, there)
-        say(here, turn, ["a"])
-        await there.ended.wait()
+        await say_slowly(here, turn, there)
         assert gone.events == []
+
+
+async def test_what_is_over_within_a_moment_is_not_written(redis_url: str, redis_prefix: str) -> None:
+    short, other, heard = TurnId(new_id()), TurnId(new_id()), Heard()
+    async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as here:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        here.listen(other, heard)
+        say(here, short, ["a", "b"])
+        await say_slowly(here, other, heard)
+        assert await redis.exists(f"{redis_prefix}turn:{short}:events") == 0
+        assert await redis.exists(f"{redis_prefix}turn:{other}:events") == 1
 
 
 async def test_a_stream_lives_an_hour_and_strange_entries_are_passed_over(redis_url: str, redis_prefix: str) -> None:
@@ -145,9 +165,8 @@ async def test_a_stream_lives_an_hour_and_strange_entries_are_passed_over(redis_
     async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as here:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
         await redis.xadd(key, {"from": "another version"})
         await redis.xadd(key, {"at": "x", "event": "no json"})
-        say(here, turn, ["a"])
         here.listen(turn, heard)
-        await heard.ended.wait()
+        await say_slowly(here, turn, heard)
         assert heard.text == "a"
         assert 3590 < await redis.ttl(key) <= 3600
 

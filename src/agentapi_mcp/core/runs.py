@@ -42,6 +42,7 @@ class RunOptions:
     shutdown_grace: timedelta = timedelta(seconds=1.5)
     settle_within: timedelta = timedelta(seconds=5)
     max_running: int = 1000
+    max_writing: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,8 @@ class Runs:
         self._idle.set()
         self._closing = False
         self._marking: set[asyncio.Task[None]] = set()
+        # A crowd that comes at once would fill the database's pool, and whoever asks for a list would wait behind it.
+        self._writing = asyncio.Semaphore(options.max_writing)
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -173,7 +176,8 @@ class Runs:
         if self._marking:  # who asks again at once must find that the first caller went away
             await asyncio.wait(self._marking)
         try:
-            taken = await accept()
+            async with self._writing:
+                taken = await accept()
         except Exception as exc:  # noqa: BLE001  # it is raised again where it was asked for
             return exc
         return self._start(taken) if isinstance(taken, Assignment) else taken
@@ -271,7 +275,8 @@ class Runs:
             ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
             ended = run.answer.snapshot(run.assignment.accepted.turn)
             try:
-                run.final = await self._turns.finish(run.assignment.principal, ended, ending)
+                async with self._writing:
+                    run.final = await self._turns.finish(run.assignment.principal, ended, ending)
                 break
             except StoreError as exc:
                 tries += 1

@@ -7,7 +7,7 @@ from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.requests import check_text
-from agentapi_mcp.core.store_ports import HistoryCache, SessionStates, SessionStore
+from agentapi_mcp.core.store_ports import SessionCache, SessionStore
 from agentapi_mcp.core.transcripts import Transcript
 
 _MAX_PAGE = 200
@@ -18,10 +18,9 @@ _MAX_TITLE = 255
 class Sessions:
     """The sessions of whoever asks; another's and none are told alike."""
 
-    def __init__(self, store: SessionStore, histories: HistoryCache, states: SessionStates) -> None:
+    def __init__(self, store: SessionStore, cache: SessionCache) -> None:
         self._store = store
-        self._histories = histories
-        self._states = states
+        self._cache = cache
 
     async def list_(
         self,
@@ -74,5 +73,4 @@ class Sessions:
         require(principal, Action.EDIT)
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)
-        await self._histories.forget(parsed)
-        await self._states.forget(parsed)
+        await self._cache.forget(parsed)

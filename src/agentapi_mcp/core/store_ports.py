@@ -171,31 +171,22 @@ class McpSessionStore(Protocol):
         ...
 
 
-class HistoryCache(Protocol):
-    """Recent history, forgettable."""
+class SessionCache(Protocol):
+    """What is quick to lose of a session: its recent history, and what it is about, told to whoever looks from outside.
+
+    Forgettable: the truth of both is in rows.
+    """
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
-        """Find what is kept, if it ends with this message; else others have said more since."""
+        """Find the history, if it ends with this message; else others have said more since."""
         ...
 
-    async def keep(self, session_id: SessionId, history: History) -> None:
-        """Keep it for an hour."""
-        ...
-
-    async def forget(self, session_id: SessionId) -> None:
-        """Keep it no longer."""
-        ...
-
-
-class SessionStates(Protocol):
-    """What each session is about now, told to whoever reads the cache from outside; the truth is the session's row."""
-
-    async def tell(self, session_id: SessionId, state: SessionState) -> None:
-        """Tell it for a day."""
+    async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
+        """Keep the state for a day and the history for an hour; None where it is not known."""
         ...
 
     async def forget(self, session_id: SessionId) -> None:
-        """Tell it no longer."""
+        """Keep neither any longer."""
         ...
 
 

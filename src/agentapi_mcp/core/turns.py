@@ -31,7 +31,7 @@ from agentapi_mcp.core.records.turns import (
 )
 from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
 from agentapi_mcp.core.runs import Assignment, Run, Runs
-from agentapi_mcp.core.store_ports import HistoryCache, SessionStates, SessionStore, Signals, TurnEvents
+from agentapi_mcp.core.store_ports import SessionCache, SessionStore, Signals, TurnEvents
 from agentapi_mcp.core.store_ports import TurnStore as Store
 
 _WAIT_FOR_WRITE = timedelta(seconds=3)
@@ -44,8 +44,7 @@ class TurnPorts:
 
     turns: Store
     sessions: SessionStore
-    histories: HistoryCache
-    states: SessionStates
+    cache: SessionCache
     events: TurnEvents
     signals: Signals
     clock: Clock
@@ -202,13 +201,13 @@ class Turns:
             used = turn.bill.usage.input_tokens
             if used is not None:
                 self._ratios.learn(turn.bill.model_used or choice.agent, prompt_bytes, used)
+            grown: History | None = None
             if history is not None and turn.last_message_id is not None:
                 said = (HistoryMessage(MessageRole.USER, turn.message),)
                 if turn.reply:
                     said = (*said, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
                 grown = History((*history.messages, *said), history.dropped, turn.last_message_id)
-                await self._ports.histories.keep(turn.session_id, grown)
-            await self._ports.states.tell(turn.session_id, _state(turn, defaults))
+            await self._ports.cache.keep(turn.session_id, _state(turn, defaults), grown)
 
         return Assignment(
             accepted=accepted,
@@ -231,7 +230,7 @@ class Turns:
             budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
             kept, last = None, accepted.previous_message_id
             if last is not None:
-                kept = await self._ports.histories.find(turn.session_id, last)
+                kept = await self._ports.cache.find(turn.session_id, last)
             if kept is None:
                 kept = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)
             history = fit_history(kept, budget)

@@ -3,7 +3,6 @@
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.events import open_turn_events
 from agentapi_mcp.stores.redis.health import RedisHealth
-from agentapi_mcp.stores.redis.histories import RedisHistories
-from agentapi_mcp.stores.redis.session_states import RedisSessionStates
+from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
 
-__all__ = ["RedisHealth", "RedisHistories", "RedisSessionStates", "open_redis", "open_turn_events"]
+__all__ = ["RedisHealth", "RedisSessionCache", "open_redis", "open_turn_events"]

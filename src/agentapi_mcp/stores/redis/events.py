@@ -19,9 +19,11 @@ from agentapi_mcp.stores.redis.client import RedisClient, blocking, open_blockin
 from agentapi_mcp.stores.redis.keys import TURN_EVENTS
 
 _WAITING = 20_000
-_BATCH = 500
+_WRITTEN_AT_ONCE = 5_000
+_READ_AT_ONCE = 500
 _LONGEST = 20_000
 _TRY_AGAIN = timedelta(seconds=1)
+_GATHER = timedelta(seconds=0.05)
 
 Entry = tuple[TurnId, int, TurnEvent]
 
@@ -78,14 +80,21 @@ class RedisTurnEvents:
                     task.cancel()
 
     async def _write(self) -> None:
-        """Write what waits, many at once; while Redis is away it is dropped."""
-        ends = False
+        """Write what waits, many at once; while Redis is away it is dropped.
+
+        A turn that ends within a moment is told in one piece by its row: nothing of it is written.
+        """
+        ends, told = False, set[TurnId]()
         while not ends:
             batch = [await self._waiting.get()]
-            while len(batch) < _BATCH and not self._waiting.empty():
+            await self._clock.sleep(_GATHER)
+            while len(batch) < _WRITTEN_AT_ONCE and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             ends = None in batch
-            entries = _joined([entry for entry in batch if entry is not None])
+            entries = [entry for entry in batch if entry is not None]
+            over = {turn_id for turn_id, _, event in entries if isinstance(event, TurnEnded)}
+            entries = _joined([entry for entry in entries if entry[0] in told or entry[0] not in over])
+            told = (told | {turn_id for turn_id, _, _ in entries}) - over
             if entries and not self._client.is_resting:
                 await self._client.write(partial(self._add, entries))
 
@@ -102,7 +111,7 @@ class RedisTurnEvents:
         key, last = self._client.key(TURN_EVENTS, turn_id), "0"
         while reading in self._readings:
             try:
-                found = await self._streams.xread({key: last}, count=_BATCH, block=blocking())
+                found = await self._streams.xread({key: last}, count=_READ_AT_ONCE, block=blocking())
             except (RedisError, OSError, TimeoutError):
                 await self._clock.sleep(_TRY_AGAIN)
                 continue
@@ -125,19 +134,16 @@ async def open_turn_events(here: TurnEvents, client: RedisClient, url: str, cloc
 
 
 def _joined(batch: list[Entry]) -> list[Entry]:
-    """Join texts that follow each other, since agents speak in small pieces."""
-    joined: list[Entry] = []
+    """Join a turn's texts that follow each other, since agents speak in small pieces; turns need no order among them."""
+    turns: dict[TurnId, list[Entry]] = {}
     for turn_id, offset, event in batch:
-        before = joined[-1] if joined else None
-        if before is not None and before[0] == turn_id:
-            match before[2], event:
-                case TextDelta(first), TextDelta(more) if before[1] + len(first) == offset:
-                    joined[-1] = (turn_id, before[1], TextDelta(first + more))
-                    continue
-                case _:
-                    pass
-        joined.append((turn_id, offset, event))
-    return joined
+        said = turns.setdefault(turn_id, [])
+        match said[-1:], event:
+            case [(_, at, TextDelta(first))], TextDelta(more) if at + len(first) == offset:
+                said[-1] = (turn_id, at, TextDelta(first + more))
+            case _:
+                said.append((turn_id, offset, event))
+    return [entry for said in turns.values() for entry in said]
 
 
 def _text(event: TurnEvent) -> str:

@@ -1,18 +1,18 @@
-"""Recent history, kept for an hour in one process."""
+"""Recent history of sessions, kept for an hour in one process."""
 
 from collections import OrderedDict
 from datetime import timedelta
 
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.ids import MessageId, SessionId
-from agentapi_mcp.core.records.sessions import History
+from agentapi_mcp.core.records.sessions import History, SessionState
 
 _LIFETIME = timedelta(hours=1)
 MAX_CHARACTERS = 4_000_000
 _ALL_CHARACTERS = 32_000_000
 
 
-class LocalHistories:
+class LocalSessionCache:
     """The histories of the sessions used last; a large one is not worth its memory, nor are all of them together."""
 
     def __init__(self, clock: Clock) -> None:
@@ -21,7 +21,7 @@ class LocalHistories:
         self._characters = 0
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
-        """Find what is kept, if it ends with this message."""
+        """Find the history, if it ends with this message."""
         until, _, history = self._kept.get(session_id, (0.0, 0, History(())))
         if history.last_message_id != last_message_id or until < self._clock.monotonic():
             self._drop(session_id)
@@ -29,11 +29,12 @@ class LocalHistories:
         self._kept.move_to_end(session_id)
         return history
 
-    async def keep(self, session_id: SessionId, history: History) -> None:
-        """Keep it for an hour."""
+    async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
+        """Keep the history for an hour; nobody outside could read the state here."""
+        del state
         self._drop(session_id)
-        size = characters_of(history)
-        if size > MAX_CHARACTERS:
+        size = 0 if history is None else characters_of(history)
+        if history is None or size > MAX_CHARACTERS:
             return
         self._kept[session_id] = (self._clock.monotonic() + _LIFETIME.total_seconds(), size, history)
         self._characters += size
