@@ -134,7 +134,7 @@ async def open_turn_events(here: TurnEvents, client: RedisClient, url: str, cloc
 
 
 def _joined(batch: list[Entry]) -> list[Entry]:
-    """Join a turn's texts that follow each other, since agents speak in small pieces; turns need no order among them."""
+    """Join the texts of a turn that follow each other: agents speak in small pieces. Turns need no order among them."""
     turns: dict[TurnId, list[Entry]] = {}
     for turn_id, offset, event in batch:
         said = turns.setdefault(turn_id, [])
