@@ -104,6 +104,24 @@ async def test_a_turn_is_followed_from_another_process_and_cancelled_from_the_co
             assert "w1" in str(ended["reply"])
 
 
+async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(edge_home: Path) -> None:
+    steps = Steps()
+    env = {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "3000"}
+    async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer) | env) as server:
+        async with Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
+            asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
+            chat = group.create_task(call(client, "chat", agent="droid", message=asked))
+            await peer.received()
+            server.process.send_signal(signal.SIGINT)
+            async with httpx2.AsyncClient() as http:
+                while (await http.get(f"{server.base}/readyz")).status_code != 503:
+                    pass
+            server.process.send_signal(signal.SIGINT)
+            status = await server.stop(signal.SIGTERM)
+        assert fields_of(chat.result())["status"] == "interrupted"
+        assert (status, [line for line in server.said if "Traceback" in line]) == (0, [])
+
+
 async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer)) as server:

@@ -163,21 +163,17 @@ async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
 
 
 async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
-    told = asyncio.Event()
-
-    def tell() -> None:
-        if told.is_set():
-            http.should_exit = http.force_exit = True
-        told.set()
-
-    loop = asyncio.get_running_loop()
+    """Stop when told to; a second Ctrl-C takes the running turns their grace."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell)
+        loop.add_signal_handler(number, told.set)
     await told.wait()
     _log.info("stopping")
     edge.stop()
     if app.gate.is_open:
-        await (await app.gate.services()).turns.drain()
+        turns = (await app.gate.services()).turns
+        loop.add_signal_handler(signal.SIGINT, turns.hurry)
+        await turns.drain()
     http.should_exit = True
 
 

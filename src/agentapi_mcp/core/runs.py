@@ -108,6 +108,7 @@ class Runs:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self._hurried = asyncio.Event()
         self._marking: set[asyncio.Task[None]] = set()
         # A crowd that comes at once would fill the database's pool, and whoever asks for a list would wait behind it.
         self._writing = asyncio.Semaphore(options.max_writing)
@@ -140,10 +141,14 @@ class Runs:
         self._closing = True
         if not self._runs:
             return
-        await first_of(self._idle.wait(), self._clock.sleep(self.options.shutdown_grace))
+        await first_of(self._idle.wait(), self._hurried.wait(), self._clock.sleep(self.options.shutdown_grace))
         for run in tuple(self._runs.values()):
             self.stop(run, EndReason.SHUTDOWN)
         await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
+
+    def hurry(self) -> None:
+        """Give the running turns no more grace: whoever stops the process does not want to wait."""
+        self._hurried.set()
 
     def check_room(self) -> None:
         """Refuse a new turn while closing or full.

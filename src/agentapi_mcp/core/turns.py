@@ -129,6 +129,10 @@ class Turns:
         """Take no new messages, and let the running turns end or be settled; for a process that is about to stop."""
         await self._runs.drain()
 
+    def hurry(self) -> None:
+        """Let `drain` settle the running turns at once."""
+        self._runs.hurry()
+
     # --- accepting
 
     async def _take(self, principal: Principal, request: ChatRequest) -> Run | Turn:
