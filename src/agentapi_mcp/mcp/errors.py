@@ -27,10 +27,10 @@ TRANSLATIONS: dict[str, Translation] = {
     "not_found": Translation(INVALID_PARAMS),
     "conflict": Translation(INVALID_REQUEST),
     "limit_exceeded": Translation(INTERNAL_ERROR),
-    "configuration": Translation(INTERNAL_ERROR, "The operator of this server has to mend it; get_health tells more."),
+    "configuration": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),
     "backend": Translation(INTERNAL_ERROR),
     "store": Translation(INTERNAL_ERROR, "Try again; if it stays, the operator finds the reason in the server's log."),
-    "store_unavailable": Translation(INTERNAL_ERROR, "Try again in a moment."),
+    "store_unavailable": Translation(INTERNAL_ERROR),
     "store_mismatch": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),
 }
 

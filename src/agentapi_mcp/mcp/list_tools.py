@@ -115,7 +115,8 @@ class ListTools:
         try:
             caller = await self.callers.identify(context)
         except (StoreError, ConfigurationError) as exc:
-            part = PartOut(name="stores", status=HealthStatus.UNHEALTHY, detail=explain(exc), latency_ms=None)
+            name = "configuration" if isinstance(exc, ConfigurationError) else "stores"
+            part = PartOut(name=name, status=HealthStatus.UNHEALTHY, detail=explain(exc), latency_ms=None)
             out = HealthOut(status=HealthStatus.UNHEALTHY, parts=[part], agents=[])
         else:
             out = _health_out(await caller.services.health.report(caller.principal, given.find_text("agent")))

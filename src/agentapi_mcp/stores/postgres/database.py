@@ -1,6 +1,8 @@
 """The two doors to Postgres: as a principal, under row-level security, and as the program itself."""
 
 import json
+import socket
+import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,13 @@ from typing import Any, LiteralString, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from agentapi_mcp.core.errors import AgentApiError, StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    ConfigurationError,
+    StoreError,
+    StoreMismatchError,
+    StoreUnavailableError,
+)
 from agentapi_mcp.core.identity import Principal
 
 _LOST: tuple[type[Exception], ...] = (
@@ -29,6 +37,33 @@ _UNAVAILABLE: tuple[type[Exception], ...] = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientResourcesError,
+)
+_AGAIN = "Try again in a moment."
+_CHECK = "Check AGENTAPI_DATABASE_URL."
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    what: str
+    next_step: str
+
+
+# The first class that fits says what is wrong; the last one fits all.
+_TROUBLES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Trouble], ...] = (
+    (
+        socket.gaierror,
+        _Trouble("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
+    ),
+    (ssl.SSLError, _Trouble("TLS with it fails", _CHECK)),
+    (asyncpg.InvalidAuthorizationSpecificationError, _Trouble("it refuses the user or the password", _CHECK)),
+    (asyncpg.InvalidCatalogNameError, _Trouble("it has no database of this name", _CHECK)),
+    (
+        (asyncpg.TooManyConnectionsError, asyncpg.InsufficientResourcesError),
+        _Trouble("it has no connection or memory left", _AGAIN),
+    ),
+    ((TimeoutError, asyncpg.QueryCanceledError), _Trouble("it does not answer in time", _AGAIN)),
+    (ConnectionRefusedError, _Trouble("nothing answers at its address", f"Start it, or check the address. {_AGAIN}")),
+    (Exception, _Trouble("the connection to it is lost or refused", _AGAIN)),
 )
 _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
@@ -70,6 +105,13 @@ class RemoteServer:
         return self.address
 
 
+def _meaning(exc: BaseException) -> str:
+    trouble = next(trouble for kinds, trouble in _TROUBLES if isinstance(exc, kinds))
+    if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no class of its own for it
+        trouble = _Trouble("it does not speak TLS, which sslmode demands", _CHECK)
+    return f"The database cannot be used: {trouble.what}; nothing was changed. {trouble.next_step}"
+
+
 @contextmanager
 def map_errors() -> Generator[None]:
     """Turn the driver's exceptions into ours; the driver's text goes no further than the cause."""
@@ -78,10 +120,7 @@ def map_errors() -> Generator[None]:
     except AgentApiError:
         raise
     except _UNAVAILABLE as exc:
-        raise StoreUnavailableError(
-            "The database does not answer; nothing was changed. Try again in a moment; `agentapi-mcp migrate --status` "
-            "tells more."
-        ) from exc
+        raise StoreUnavailableError(_meaning(exc)) from exc
     except _POOLED as exc:
         raise StoreMismatchError(
             "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
@@ -92,6 +131,21 @@ def map_errors() -> Generator[None]:
         ) from exc
     except asyncpg.PostgresError as exc:
         raise StoreError("The database refused this; nothing was changed. The log has the details.") from exc
+
+
+async def connect(url: str, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
+    """Connect to a server.
+
+    Raises:
+        ConfigurationError: this is no address of one.
+    """
+    try:
+        return await asyncpg.connect(url, **options)
+    except ValueError as exc:
+        raise ConfigurationError(
+            "AGENTAPI_DATABASE_URL is no address of a Postgres: it is postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
+            "with special characters of the password percent-encoded."
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +239,18 @@ class Database:
 async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[Database]:
     """Open a pool on the server; it is closed, in-flight work included, when the context ends."""
 
-    async def connect(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
+    async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
         try:
-            return await asyncpg.connect(await server.url(), **kwargs)
+            return await connect(await server.url(), **kwargs)
         except _LOST:
-            return await asyncpg.connect(await server.recover(), **kwargs)
+            return await connect(await server.recover(), **kwargs)
 
     with map_errors():
         pool = await asyncpg.create_pool(
             init_size=1,
             min_size=0,
             max_size=options.max_size,
-            connect=connect,
+            connect=reach,
             reset=_keep,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),

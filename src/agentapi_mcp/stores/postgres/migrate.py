@@ -13,7 +13,7 @@ from importlib import resources
 import asyncpg
 
 from agentapi_mcp.core.errors import StoreError, StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.database import Database, map_errors
+from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
 
 _log = logging.getLogger(__name__)
 _LOCK = 7_206_310
@@ -233,9 +233,7 @@ async def is_current(database: Database, *, program: str) -> bool:
 @asynccontextmanager
 async def _connection(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
     with map_errors():
-        connection = await asyncpg.connect(
-            url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0
-        )
+        connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
         try:
             yield connection
         except asyncpg.PostgresError as exc:

@@ -16,7 +16,7 @@ from agentapi_mcp.core.identity import UserId
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
-from agentapi_mcp.stores.postgres.database import Server
+from agentapi_mcp.stores.postgres.database import Server, connect
 
 CHANNEL = "agentapi"
 _RETRY = timedelta(seconds=2)
@@ -61,7 +61,7 @@ class PostgresSignals:
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[asyncio.Event]:
         gone = asyncio.Event()
-        connection = await asyncpg.connect(await self._server.url(), timeout=10, statement_cache_size=0)
+        connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
             await connection.add_listener(CHANNEL, self._hear)
