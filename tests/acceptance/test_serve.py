@@ -192,6 +192,11 @@ async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:
         (("--host", "192.0.2.1", "--insecure"), {}, "--host"),
         ((), {"AGENTAPI_BEARER_TOKEN": "short"}, "AGENTAPI_BEARER_TOKEN"),
         ((), {"AGENTAPI_MAX_BODY_BYTES": "many"}, "AGENTAPI_MAX_BODY_BYTES"),
+        (("--allowed-host", "https://agents.example.com/"), {}, "no allowed host"),
+        (("--allowed-host", "*"), {}, "no allowed host"),
+        (("--allowed-origin", "agents.example.com"), {}, "no allowed origin"),
+        (("--allowed-origin", "*"), {}, "no allowed origin"),
+        ((), {"AGENTAPI_ALLOWED_HOSTS": "a.example.com, b.example.com/mcp"}, "'b.example.com/mcp'"),
         ((), {"AGENTAPI_CONFIG": "/nowhere/agentapi.toml"}, "/nowhere/agentapi.toml"),
     ],
 )

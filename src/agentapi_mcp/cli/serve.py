@@ -19,7 +19,7 @@ import uvicorn
 from agentapi_mcp.app import App, open_app
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
-from agentapi_mcp.mcp.http_guards import HttpLimits
+from agentapi_mcp.mcp.http_guards import HttpLimits, security_settings
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings
@@ -28,6 +28,7 @@ from agentapi_mcp.telemetry import configure_logs
 _log = logging.getLogger(__name__)
 _ANSWERS_WITHIN = 5  # seconds for answers to leave once the turns have ended
 _UNREAD_MILLISECONDS = 60_000
+_ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # any address, which is no name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,10 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
     """Refuse to be open to everybody by mistake.
 
     Raises:
-        ConfigurationError: others could reach the server, and nothing would ask who they are.
+        ConfigurationError: others could reach the server, and nothing would ask who they are; or a name is none.
     """
+    http = _http_options(settings, options)
+    security_settings(http.hosts, http.origins)
     if settings.bearer_token is None and not options.insecure and not is_loopback(options.host):
         raise ConfigurationError(
             f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
@@ -142,7 +145,8 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, edge, http))
             opening = group.create_task(_open_now(app, http))
-            opening.add_done_callback(lambda _: _say_where(options, listener, http))
+            named = bool(options.hosts or settings.allowed_hosts)
+            opening.add_done_callback(lambda _: _say_where(options, listener, http, named=named))
             await http.serve([listener])
             stopping.cancel()
         refused = opening.result()
@@ -178,7 +182,7 @@ async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
 
 
 def _http_options(settings: Settings, options: ServeOptions) -> HttpOptions:
-    own = () if options.host in {"0.0.0.0", "::", ""} else (options.host,)  # noqa: S104  # any address: no name
+    own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
     return HttpOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),
         origins=(*settings.allowed_origins, *options.origins),
@@ -187,10 +191,12 @@ def _http_options(settings: Settings, options: ServeOptions) -> HttpOptions:
     )
 
 
-def _say_where(options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
+def _say_where(options: ServeOptions, listener: socket.socket, http: _Uvicorn, *, named: bool) -> None:
     if http.should_exit:
         return
     host = f"[{options.host}]" if ":" in options.host else options.host
     base = f"http://{host}:{listener.getsockname()[1]}"
     sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
+    if options.host in _ANYWHERE and not named:
+        sys.stderr.write("Other machines are answered with 421 until --allowed-host says how they call this one.\n")
     sys.stderr.flush()

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.core.contexts import request_id
+from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.mcp.boundary import log_unexpected
 from agentapi_mcp.mcp.errors import internal_message
 from agentapi_mcp.mcp.exchanges import Wire
@@ -26,6 +27,7 @@ from agentapi_mcp.mcp.traces import traced
 
 # They say nothing secret, and what probes them knows neither a token nor our name.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(:(\d{1,5}|\*))?")
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 _log = logging.getLogger(__name__)
@@ -207,7 +209,22 @@ class Limits:
 
 
 def security_settings(hosts: Sequence[str], origins: Sequence[str]) -> TransportSecuritySettings:
-    """Allow the names of this machine to itself, and those that the operator gives; `name:*` is any port."""
+    """Allow the names of this machine to itself, and those that the operator gives; `name:*` is any port.
+
+    Raises:
+        ConfigurationError: a name or an origin is of a form that no request ever brings.
+    """
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            message = (
+                f"{host!r} is no allowed host: it is a name alone, as in agents.example.com or agents.example.com:8443"
+            )
+            raise ConfigurationError(f"{message}, without a scheme or a path; there is no wildcard but a port of *.")
+    for origin in origins:
+        scheme, _, name = origin.rstrip("/").partition("://")
+        if scheme not in {"http", "https"} or not _HOST.fullmatch(name):
+            message = f"{origin!r} is no allowed origin: it is a scheme and a name, as in https://agents.example.com"
+            raise ConfigurationError(f"{message}, without a path; there is no wildcard but a port of *.")
     local = ("localhost", "127.0.0.1", "[::1]")
     return TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
