@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -78,6 +78,60 @@ async def test_what_ends_otherwise_is_not_found(kind: Kind, redis_url: str, redi
         assert await find(cache.read, session, older) is None
 
 
+def grown(before: History, *texts: str) -> History:
+    """Let a history go on."""
+    said = tuple(HistoryMessage(MessageRole.USER, text) for text in texts)
+    return History((*before.messages, *said), before.dropped, MessageId(new_id()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_that_goes_on_is_found_whole(kind: Kind, redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with opened(kind, redis_url, redis_prefix) as cache:
+        for number in range(4):
+            await cache.written.keep(session, STATE, kept)
+            assert await find(cache.read, session, kept) == kept
+            kept = grown(kept, f"more {number}")
+        cut = History(kept.messages[1:], kept.dropped + 1, MessageId(new_id()))
+        await cache.written.keep(session, STATE, cut)
+        assert await find(cache.read, session, cut) == cut
+
+
+async def test_replicas_that_write_by_turns_make_one_history(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with opened("other replica", redis_url, redis_prefix) as cache:
+        await cache.written.keep(session, STATE, kept)
+        for number in range(6):
+            here, there = (cache.written, cache.read) if number % 2 else (cache.read, cache.written)
+            assert await find(here, session, kept) == kept
+            kept = grown(kept, f"more {number}")
+            await here.keep(session, STATE, kept)
+            assert await find(there, session, kept) == kept
+
+
+async def test_a_gap_is_never_taken_for_a_history(redis_url: str, redis_prefix: str) -> None:
+    session, first = SessionId(new_id()), history("first")
+    one, other = grown(first, "one"), grown(first, "other")
+    async with opened("other replica", redis_url, redis_prefix) as cache:
+        await cache.written.keep(session, STATE, first)
+        assert await find(cache.read, session, first) == first
+        await cache.written.keep(session, STATE, one)
+        await cache.read.keep(session, STATE, other)  # which cannot be: each follows the same message
+    async with opened("redis", redis_url, redis_prefix) as late:
+        assert [await find(late.read, session, each) for each in (first, one, other)] == [None, None, None]
+
+
+async def test_what_was_flushed_is_written_whole_again(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    key = f"{redis_prefix}chat:session:{session}:messages"
+    async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.written.keep(session, STATE, kept)
+        await redis.delete(key)
+        kept = grown(kept, "more")
+        await cache.written.keep(session, STATE, kept)
+        assert await find(cache.read, session, kept) == kept
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_too_large_is_not_kept_nor_what_was_there(kind: Kind, redis_url: str, redis_prefix: str) -> None:
     session, small, large = SessionId(new_id()), history(), history("x" * 4_000_001)
@@ -126,7 +180,8 @@ async def test_the_shared_one_lives_an_hour_and_reads_only_its_own_form(redis_ur
         await cache.written.keep(session, STATE, kept)
         assert 3590 < await redis.ttl(key) <= 3600
         for strange in ("no json", "[]", '{"messages": 1}', '{"last_message_id": "x", "messages": [], "dropped": 0}'):
-            await redis.set(key, strange, ex=60)
+            await redis.delete(key)
+            await cast("Any", redis).rpush(key, strange)
             assert await find(cache.read, session, kept) is None
         assert await find(cache.written, session, kept) == kept
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from agentapi_mcp.core.records.sessions import History, HistoryMessage
 
 _BYTES_PER_TOKEN = 4
+_BYTES_PER_CHARACTER = 4  # at most
 _UNKNOWN_WINDOW = 32_000
 _RESERVED_FOR_ANSWER = 4_096
 _MAX_HISTORY_BYTES = 8_000_000
@@ -40,6 +41,8 @@ def history_budget(context_window: int | None, max_tokens: int | None, fixed_byt
 
 def fit_history(history: History, max_bytes: int) -> History:
     """Drop the oldest messages until the rest fits."""
+    if _BYTES_PER_CHARACTER * sum(len(message.text) for message in history.messages) <= max_bytes:
+        return history
     kept: list[HistoryMessage] = []
     left = max_bytes
     for message in reversed(history.messages):

@@ -1,15 +1,24 @@
 """Recent history of sessions, kept for an hour in one process."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import timedelta
 
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.ids import MessageId, SessionId
-from agentapi_mcp.core.records.sessions import History, SessionState
+from agentapi_mcp.core.records.sessions import History, HistoryMessage, SessionState
 
 _LIFETIME = timedelta(hours=1)
-MAX_CHARACTERS = 4_000_000
-_ALL_CHARACTERS = 32_000_000
+_LARGEST = 4_000_000  # characters of one
+_LARGEST_ALL = 32_000_000  # characters of all together
+_OF_A_MESSAGE = 100  # characters' worth of room that a message takes beside its text
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    history: History
+    size: int
+    until: float
 
 
 class LocalSessionCache:
@@ -17,39 +26,61 @@ class LocalSessionCache:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._kept: OrderedDict[SessionId, tuple[float, int, History]] = OrderedDict()
-        self._characters = 0
+        self._kept: OrderedDict[SessionId, _Kept] = OrderedDict()
+        self._size = 0
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         """Find the history, if it ends with this message."""
-        until, _, history = self._kept.get(session_id, (0.0, 0, History(())))
-        if history.last_message_id != last_message_id or until < self._clock.monotonic():
+        kept = self._kept.get(session_id)
+        if kept is None:
+            return None
+        if kept.history.last_message_id != last_message_id or kept.until < self._clock.monotonic():
             self._drop(session_id)
             return None
         self._kept.move_to_end(session_id)
-        return history
+        return kept.history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Keep the history for an hour; nobody outside could read the state here."""
         del state
-        self._drop(session_id)
-        size = 0 if history is None else characters_of(history)
-        if history is None or size > MAX_CHARACTERS:
-            return
-        self._kept[session_id] = (self._clock.monotonic() + _LIFETIME.total_seconds(), size, history)
-        self._characters += size
-        while self._characters > _ALL_CHARACTERS:
-            self._drop(next(iter(self._kept)))
+        if history is None:
+            self._drop(session_id)
+        else:
+            self.put(session_id, history)
 
     async def forget(self, session_id: SessionId) -> None:
         """Keep it no longer."""
         self._drop(session_id)
 
+    def continued(self, session_id: SessionId, history: History) -> History | None:
+        """Return the one that is kept, if this one goes on from it."""
+        kept = self._kept.get(session_id)
+        if kept is None or kept.history.dropped != history.dropped:
+            return None
+        before = kept.history.messages
+        return kept.history if history.messages[: len(before)] == before else None
+
+    def put(self, session_id: SessionId, history: History) -> bool:
+        """Keep it; False when it is too large."""
+        before, size = self.continued(session_id, history), 0
+        if before is not None:
+            size = self._kept[session_id].size
+        size += sum(len(message.text) + _OF_A_MESSAGE for message in new_messages(before, history))
+        self._drop(session_id)
+        if size > _LARGEST:
+            return False
+        self._kept[session_id] = _Kept(history, size, self._clock.monotonic() + _LIFETIME.total_seconds())
+        self._size += size
+        while self._size > _LARGEST_ALL:
+            self._drop(next(iter(self._kept)))
+        return True
+
     def _drop(self, session_id: SessionId) -> None:
-        _, size, _ = self._kept.pop(session_id, (0.0, 0, None))
-        self._characters -= size
+        kept = self._kept.pop(session_id, None)
+        if kept is not None:
+            self._size -= kept.size
 
 
-def characters_of(history: History) -> int:
-    """Return how large it is; a message without text takes room as well."""
-    return sum(len(message.text) + 100 for message in history.messages)
+def new_messages(before: History | None, history: History) -> tuple[HistoryMessage, ...]:
+    """Return what the history says beyond the one that it goes on from."""
+    return history.messages[len(before.messages) if before else 0 :]

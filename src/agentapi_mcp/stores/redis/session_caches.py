@@ -5,11 +5,11 @@ from typing import cast
 from uuid import UUID
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from agentapi_mcp.core.records.ids import MessageId, SessionId
 from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, SessionState
-from agentapi_mcp.core.store_ports import SessionCache
-from agentapi_mcp.stores.local.session_caches import MAX_CHARACTERS, characters_of
+from agentapi_mcp.stores.local.session_caches import LocalSessionCache, new_messages
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 
@@ -17,10 +17,12 @@ from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 class RedisSessionCache:
     """Shared by all replicas; `here` spares the one that wrote a history the reading.
 
-    A large one is not worth its memory. The states are for programs that look there; ours asks Postgres.
+    A history is a list: first what was known of it, then what each turn added, with the id of the message before. So a
+    turn costs the same in a long session as in a new one, and what several replicas write at once cannot be taken for
+    one history unless it is one. The states are for programs that look there; ours asks Postgres.
     """
 
-    def __init__(self, here: SessionCache, client: RedisClient) -> None:
+    def __init__(self, here: LocalSessionCache, client: RedisClient) -> None:
         self._here = here
         self._client = client
 
@@ -30,25 +32,38 @@ class RedisSessionCache:
         if history is not None:
             return history
         key = self._client.key(HISTORY, session_id)
-        text = await self._client.read(lambda redis: redis.get(key), None)
-        history = None if text is None else _history(str(text))
-        return history if history is not None and history.last_message_id == last_message_id else None
+        texts = await self._client.read(lambda redis: redis.lrange(key, 0, -1), [])
+        history = _history(cast("list[str]", texts))
+        if history is None or history.last_message_id != last_message_id:
+            return None
+        self._here.put(session_id, history)
+        return history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Keep both; the history that was there is forgotten even where the new one is too large."""
+        before = None if history is None else self._here.continued(session_id, history)
         await self._here.keep(session_id, state, history)
-        kept = history is not None and characters_of(history) <= MAX_CHARACTERS
-        state_text, text = _state_text(state), _text(history) if history is not None and kept else None
-        state_key, key = self._client.key(SESSION, session_id), self._client.key(HISTORY, session_id)
+        if history is not None and self._here.continued(session_id, history) is None:
+            history = None  # it is too large
+        state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
+        key = self._client.key(HISTORY, session_id)
 
         async def write(redis: Redis) -> None:
             async with redis.pipeline(transaction=False) as pipe:
                 pipe.set(state_key, state_text, ex=SESSION.lifetime)
-                if text is None:
+                if history is None:
                     pipe.delete(key)
+                elif before is None:
+                    _begin(pipe, key, history)
                 else:
-                    pipe.set(key, text, ex=HISTORY.lifetime)
-                await pipe.execute()
+                    pipe.rpushx(key, _text(before, history))
+                    pipe.expire(key, HISTORY.lifetime)
+                done = cast("list[int]", await pipe.execute())
+                if (
+                    before is not None and history is not None and done[1] == 0
+                ):  # what it goes on from was flushed, or never came here
+                    _begin(pipe, key, history)
+                    await pipe.execute()
 
         await self._client.write(write)
 
@@ -57,6 +72,12 @@ class RedisSessionCache:
         await self._here.forget(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))
+
+
+def _begin(pipe: Pipeline, key: str, history: History) -> None:
+    pipe.delete(key)
+    pipe.rpush(key, _text(None, history))
+    pipe.expire(key, HISTORY.lifetime)
 
 
 def _state_text(state: SessionState) -> str:
@@ -71,26 +92,33 @@ def _state_text(state: SessionState) -> str:
     )
 
 
-def _text(history: History) -> str:
+def _text(before: History | None, history: History) -> str:
     return json.dumps(
         {
-            "last_message_id": history.last_message_id and str(history.last_message_id),
+            "after": before and str(before.last_message_id),
+            "last_message_id": str(history.last_message_id),
             "dropped": history.dropped,
-            "messages": [{"role": str(message.role), "content": message.text} for message in history.messages],
+            "messages": [
+                {"role": str(message.role), "content": message.text} for message in new_messages(before, history)
+            ],
         }
     )
 
 
-def _history(text: str) -> History | None:
-    """Read what is kept; what another program wrote there in another form counts as nothing."""
+def _history(texts: list[str]) -> History | None:
+    """Read what is kept; what another program wrote there in another form, or what has a gap, counts as nothing."""
+    messages: list[HistoryMessage] = []
+    last, dropped = None, 0
     try:
-        said = json.loads(text)
-        last = said["last_message_id"]
-        messages = cast("list[dict[str, str]]", said["messages"])
-        return History(
-            tuple(HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in messages),
-            int(said["dropped"]),
-            None if last is None else MessageId(UUID(last)),
-        )
+        for text in texts:
+            said = json.loads(text)
+            if said["after"] != last:
+                return None
+            last, dropped = str(said["last_message_id"]), int(said["dropped"])
+            messages += (
+                HistoryMessage(MessageRole(message["role"]), str(message["content"]))
+                for message in cast("list[dict[str, str]]", said["messages"])
+            )
+        return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)))
     except (ValueError, KeyError, TypeError):
         return None
