@@ -50,11 +50,13 @@ SELECT id FROM agentapi.turns
    AND (status = 'running' OR ended_at > clock_timestamp() - interval '10 minutes')
  ORDER BY created_at DESC LIMIT 1
 """
-# All that matters of a session whose row is locked; in a second statement, so that it sees what the lock waited for.
+# All that matters of a session whose row is locked; in a second statement, so that it sees what the lock waited for. The
+# message before is looked for from the session's own time on, since a policy would be asked of every message of it.
 _LOOK: LiteralString = f"""
 SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,
        CASE WHEN $6 THEN ({_ORPHAN}) END AS orphan,
-       (SELECT id FROM public.chat_messages WHERE session_id = $4
+       (SELECT id FROM public.chat_messages
+         WHERE session_id = $4 AND created_at >= (SELECT last_message_at FROM public.chat_sessions WHERE id = $4)
          ORDER BY created_at DESC, id DESC LIMIT 1) AS previous,
        (SELECT backend_state FROM agentapi.turns WHERE session_id = $4 AND agent_name = $5
          ORDER BY created_at DESC, id DESC LIMIT 1) AS state
