@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import serving, starting
+from benchmarks import lasting, serving, starting
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -21,7 +21,7 @@ SHORT: dict[str, Row] = {
     "first-start": starting.first_start,
     "memory": starting.idle_memory,
 }
-LONG: dict[str, Row] = {}
+LONG: dict[str, Row] = {"million": lasting.million, "steady": lasting.steady}
 
 
 async def _measure(names: list[str]) -> None:

@@ -219,6 +219,14 @@ async def test_policies_cost_no_scan_of_what_is_not_asked_for(deployed: Project)
         nodes = list(plan_nodes(json.loads(plan)[0]["Plan"]))
         assert {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} <= SMALL
         assert max(node["Actual Rows"] * node["Actual Loops"] for node in nodes) <= 600
+        asked = {
+            child["Index Name"]
+            for node in nodes
+            if node.get("Subplan Name", "").startswith("SubPlan")
+            for child in plan_nodes(node)
+            if "Index Name" in child
+        }
+        assert "agentapi_sessions_owner" in asked  # of each message, whose session it is
 
 
 async def test_several_databases_of_one_server_are_migrated_at_once(

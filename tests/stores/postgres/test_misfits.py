@@ -104,6 +104,11 @@ SHAPES = {
         "CREATE INDEX agentapi_sessions_order ON public.projects (title)",
         ["there is something named public.agentapi_sessions_order"],
     ),
+    "an index of our name for whose a session is": (
+        OWNER,
+        "CREATE INDEX agentapi_sessions_owner ON public.projects (title)",
+        ["There is something named public.agentapi_sessions_owner"],
+    ),
     "a function of another kind": (
         OWNER,
         (
