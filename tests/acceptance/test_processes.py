@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def environ(home: Path, peer: OpenAIPeer | None = None) -> dict[str, str]:
     return given
 
 
-async def run(env: Mapping[str, str], *words: str, stdin: str | None = None) -> tuple[int, str, str]:
+async def run(env: Mapping[str, str], *words: str, stdin: str | bytes | None = None) -> tuple[int, str, str]:
     """Run a command to its end."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
@@ -45,7 +46,7 @@ async def run(env: Mapping[str, str], *words: str, stdin: str | None = None) -> 
         stderr=subprocess.PIPE,
         env=dict(env),
     )
-    out, err = await process.communicate((stdin or "").encode())
+    out, err = await process.communicate(stdin if isinstance(stdin, bytes) else (stdin or "").encode())
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -87,6 +88,39 @@ async def test_a_chat_with_a_provider_has_its_bill_in_the_transcript(edge_home: 
         status, _, err = await run(env, "sessions", "show", turn["session_id"])
         assert status == 2
         assert "no such session" in err
+
+
+async def test_both_ways_to_chat_show_the_same_bill(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        env, bills = environ(edge_home, peer), list[str]()
+        for words in (("chat",), ("chat", "--via-mcp")):
+            status, _, err = await run(env, *words, "--agent", "droid", stdin="hello\n")
+            assert status == 0, err
+            bills.append(err.splitlines()[-1])
+    assert "tokens in" in bills[0]
+    assert "e-" not in bills[0].partition("session")[0]
+    shapes = [re.sub(r"[0-9.]+ s|session [0-9a-f-]+", "", bill) for bill in bills]
+    assert shapes[0] == shapes[1]
+
+
+async def test_what_cannot_be_meant_is_refused_and_changes_nothing(edge_home: Path) -> None:
+    env = environ(edge_home)
+    status, out, err = await run(env, "chat", "--agent", "guide", "--json", "hello")
+    session = json.loads(out)["session_id"]
+    for words, stdin, says in (
+        (("chat",), b"caf\xe9", "not UTF-8 text, from byte 3"),
+        (("chat", "--via-mcp"), b"\xff\xfe\x00", "not UTF-8 text, from byte 0"),
+        (("sessions", "export", session, "--output", "/nowhere/x.md"), b"", "/nowhere/x.md cannot be written"),
+        (("sessions", "delete", session), b"", "say --yes"),
+        (("sessions", "show", session[:5]), b"", "six characters"),
+        (("sessions", "show", "zzzzzzz"), b"", "No sessions begin or end with zzzzzzz"),
+    ):
+        status, _, err = await run(env, *words, stdin=stdin)
+        assert status == 2, err
+        assert says in err
+        assert "Traceback" not in err
+    status, out, err = await run(env, "sessions", "show", session[-8:])
+    assert (status, session in out) == (0, True), err
 
 
 async def test_a_failing_agent_and_an_unknown_one_have_their_exit_status(edge_home: Path) -> None:

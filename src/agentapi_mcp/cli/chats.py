@@ -1,23 +1,26 @@
 """Talking to an agent from the terminal, in this process or through the real MCP server."""
 
 import asyncio
-import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import click
 
-from agentapi_mcp.cli.outputs import FAILED, note, print_json, say
+from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, note, print_json, say
 from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.core.events import TextDelta
-from agentapi_mcp.core.records.turns import Parameters, Turn, TurnStatus
+from agentapi_mcp.core.records.turns import EndReason, Parameters, Turn, TurnStatus
 from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.core.runs import first_of
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import describe_bill, fault_json, turn_json
 
+_MOST_AT_ONCE = 65_536
 _HELP = "Commands: /agents, /agent NAME, /model NAME, /new (another session), /help, /quit. Ctrl-C cancels an answer."
 
 
@@ -51,6 +54,7 @@ class Reply:
 
     session_id: str
     completed: bool
+    cancelled: bool
     text: str
     streamed: bool
     bill: str
@@ -69,8 +73,13 @@ class Talk(Protocol):
         """List the agents, each with what it lacks."""
         ...
 
-    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
-        """Send a message; the text goes to `on_text` as it comes, if it comes in pieces."""
+    async def send(
+        self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
+    ) -> Reply:
+        """Send a message and follow it to its end, or cancel it once interrupted.
+
+        The text goes to `on_text` as it comes, if it comes in pieces.
+        """
         ...
 
 
@@ -90,22 +99,18 @@ class DirectTalk:
         page = await self._services.agents.list_(self._services.principal)
         return [f"{a.name}: {'; '.join(a.missing) or a.description}" for a in page.items]
 
-    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
-        """Send a message and follow it to its end; Ctrl-C cancels the turn."""
+    async def send(
+        self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
+    ) -> Reply:
+        """Send a message and follow it to its end, or cancel it once interrupted."""
         principal, turns = self._services.principal, self._services.turns
         turn = await turns.start(principal, options.request(message))
-        loop = asyncio.get_running_loop()
-        interrupted = asyncio.Event()
-        loop.add_signal_handler(signal.SIGINT, interrupted.set)
-        try:
-            async with asyncio.TaskGroup() as group:
-                cancelling = group.create_task(self._cancel_when(interrupted, turn))
-                async for event in turns.follow(principal, turn):
-                    if isinstance(event, TextDelta):
-                        on_text(event.text)
-                cancelling.cancel()
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
+        async with asyncio.TaskGroup() as group:
+            cancelling = group.create_task(self._cancel_when(interrupted, turn))
+            async for event in turns.follow(principal, turn):
+                if isinstance(event, TextDelta):
+                    on_text(event.text)
+            cancelling.cancel()
         return reply_of(await turns.get(principal, str(turn.id)))
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
@@ -121,6 +126,7 @@ def reply_of(turn: Turn) -> Reply:
     return Reply(
         session_id=str(turn.session_id),
         completed=turn.status is TurnStatus.COMPLETED,
+        cancelled=turn.end_reason is EndReason.CANCEL_TURN,
         text=turn.reply,
         streamed=True,
         bill=describe_bill(turn),
@@ -140,18 +146,37 @@ async def chat(talk: Talk, options: ChatOptions, message: str | None) -> None:
     if options.newest:
         options = replace(options, session_id=await talk.newest_session())
     if message is None and not sys.stdin.isatty():
-        message = await asyncio.to_thread(sys.stdin.read)
+        message = _text_of(await asyncio.to_thread(sys.stdin.buffer.read))
         if not message.strip():
             raise InvalidRequestError("There is nothing on stdin: pipe a message in, or pass it as an argument.")
-    if message is None:
-        await _converse(talk, options)
-        return
-    reply = await _exchange(talk, options, message.rstrip("\n") if message.strip() else message)
+    with _interrupts() as interrupted:
+        if message is None:
+            await _converse(talk, options, interrupted)
+            return
+        reply = await _exchange(talk, options, message.rstrip("\n") if message.strip() else message, interrupted)
     if not reply.completed:
-        raise click.exceptions.Exit(FAILED)
+        raise click.exceptions.Exit(INTERRUPTED if reply.cancelled and interrupted.is_set() else FAILED)
 
 
-async def _exchange(talk: Talk, options: ChatOptions, message: str) -> Reply:
+@contextmanager
+def _interrupts() -> Generator[asyncio.Event]:
+    """Let Ctrl-C set an event, and do nothing else."""
+    loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGINT, interrupted.set)
+    try:
+        yield interrupted
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _text_of(piped: bytes) -> str:
+    try:
+        return piped.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise InvalidRequestError(f"What comes on stdin is not UTF-8 text, from byte {exc.start} on.") from None
+
+
+async def _exchange(talk: Talk, options: ChatOptions, message: str, interrupted: asyncio.Event) -> Reply:
     streamed = False
 
     def show(text: str) -> None:
@@ -159,7 +184,7 @@ async def _exchange(talk: Talk, options: ChatOptions, message: str) -> Reply:
         streamed = True
         say(text, end="")
 
-    reply = await talk.send(options, message, (lambda _: None) if options.as_json else show)
+    reply = await talk.send(options, message, (lambda _: None) if options.as_json else show, interrupted)
     if options.as_json:
         print_json(reply.data)
     elif streamed:
@@ -169,15 +194,16 @@ async def _exchange(talk: Talk, options: ChatOptions, message: str) -> Reply:
     if reply.error is not None:
         note(f"agentapi-mcp: {reply.error}")
     if not options.as_json:
-        note(f"[{reply.bill}]")
+        note(f"[{reply.bill} · session {reply.session_id}]")
     return reply
 
 
-async def _converse(talk: Talk, options: ChatOptions) -> None:
+async def _converse(talk: Talk, options: ChatOptions, interrupted: asyncio.Event) -> None:
     note(f"Say something; Ctrl-D leaves. {_HELP}")
     for line in await talk.agents():
         note(f"  {line}")
-    while (line := await asyncio.to_thread(_ask)) is not None:
+    prompt = _Prompt(interrupted)
+    while (line := await prompt.ask()) is not None:
         if line.startswith("/"):
             changed = await _obey(talk, options, line)
             if changed is None:
@@ -185,31 +211,77 @@ async def _converse(talk: Talk, options: ChatOptions) -> None:
             options = changed
         elif line.strip():
             try:
-                reply = await _exchange(talk, options, line)
+                reply = await _exchange(talk, options, line, interrupted)
                 options = replace(options, session_id=reply.session_id)
             except AgentApiError as exc:
                 note(f"agentapi-mcp: {exc}")
 
 
-def _ask() -> str | None:
-    with contextlib.suppress(EOFError, KeyboardInterrupt):
-        return input("> ")
-    return None
+class _Prompt:
+    """Asks for lines without a thread, which could not be left while it waits for one."""
+
+    def __init__(self, interrupted: asyncio.Event) -> None:
+        self._interrupted = interrupted
+        self._typed = b""
+
+    async def ask(self) -> str | None:
+        """Ask for a line; None at the end of input. The second Ctrl-C in a row leaves."""
+        self._interrupted.clear()
+        refused = False
+        say("> ", end="")
+        while b"\n" not in self._typed:
+            await self._something()
+            if self._interrupted.is_set():
+                self._interrupted.clear()
+                if refused:
+                    raise click.exceptions.Exit(INTERRUPTED)
+                refused, self._typed = True, b""
+                note("\nCtrl-D or /quit leaves; so does another Ctrl-C.")
+                say("> ", end="")
+                continue
+            typed = os.read(sys.stdin.fileno(), _MOST_AT_ONCE)
+            if not typed:
+                say("")
+                return None
+            self._typed += typed
+        line, _, self._typed = self._typed.partition(b"\n")
+        return line.decode(errors="replace")
+
+    async def _something(self) -> None:
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(sys.stdin.fileno(), readable.set)
+        try:
+            await first_of(readable.wait(), self._interrupted.wait())
+        finally:
+            loop.remove_reader(sys.stdin.fileno())
 
 
 async def _obey(talk: Talk, options: ChatOptions, line: str) -> ChatOptions | None:
-    word, _, rest = line.partition(" ")
+    word, _, rest = (part.strip() for part in line.partition(" "))
     match word:
         case "/quit":
             return None
         case "/new":
+            note("The next message begins a session.")
             return replace(options, session_id=None)
-        case "/agent":
-            return replace(options, agent=rest.strip() or None, model=None)
+        case "/agent" if rest:
+            return await _choose(talk, options, rest)
         case "/model":
-            return replace(options, model=rest.strip() or None)
-        case "/agents":
+            note(f"The next message goes to {rest or 'the default model'}.")
+            return replace(options, model=rest or None)
+        case "/agent" | "/agents":
             note("\n".join(await talk.agents()))
-        case _:
+        case "/help":
             note(_HELP)
+        case _:
+            note(f"There is no command {word}. {_HELP}")
     return options
+
+
+async def _choose(talk: Talk, options: ChatOptions, agent: str) -> ChatOptions:
+    agents = [line.partition(":")[0] for line in await talk.agents()]
+    if agent not in agents:
+        note(f"There is no agent {agent}; there are: {', '.join(agents)}.")
+        return options
+    note(f"The next message goes to {agent}.")
+    return replace(options, agent=agent, model=None)

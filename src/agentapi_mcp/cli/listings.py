@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.cli.outputs import note, print_json, say, table
-from agentapi_mcp.core.errors import NotFoundError
+from agentapi_mcp.core.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.core.records.agents import AgentView, ModelView
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
@@ -17,7 +17,7 @@ from agentapi_mcp.core.records.turns import Turn
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import Transcript, render_json, render_markdown, turn_json
 
-_PREFIX = 6
+_LEAST = 6
 _ID = 36
 
 
@@ -65,27 +65,38 @@ async def list_sessions(services: Services, agent: str | None, query: str | None
         for s in page.items
     ]
     table(("SESSION", "AGENT", "MESSAGES", "LAST", "TITLE"), rows)
+    if not rows:
+        note("No session fits.")
     if page.next_cursor is not None:
         note(f"There are more; ask for them with --limit, or narrow with --query. Shown: {len(page.items)}.")
 
 
 async def find_session(services: Services, text: str) -> str:
-    """Complete the beginning of a session's id, of six characters or more."""
-    if not _PREFIX <= len(text) < _ID:
+    """Complete the beginning or, since ids begin with the time, the end of a session's id."""
+    if len(text) >= _ID:
         return text
+    if len(text) < _LEAST:
+        raise InvalidRequestError(
+            f"{text} is too short: give at least six characters of a session's id, best its last."
+        )
     found: list[Session] = []
     cursor: str | None = None
     while True:
         page: Page[Session] = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
-        found += [session for session in page.items if str(session.id).startswith(text.lower())]
+        found += [session for session in page.items if _names(text, str(session.id))]
         cursor = page.next_cursor
         if cursor is None:
             break
     if len(found) != 1:
         raise NotFoundError(
-            f"{len(found) or 'No'} sessions begin with {text}; `agentapi-mcp sessions list` shows them."
+            f"{len(found) or 'No'} sessions begin or end with {text}; `agentapi-mcp sessions list` shows them. "
+            "Ids begin with the time: their ends differ most."
         )
     return str(found[0].id)
+
+
+def _names(text: str, id_: str) -> bool:
+    return id_.startswith(text.lower()) or id_.endswith(text.lower())
 
 
 async def whole_transcript(services: Services, session_id: str) -> Transcript:
@@ -107,14 +118,19 @@ async def export_session(services: Services, session_id: str, form: str, out: Pa
     if out is None:
         say(text, end="")
     else:
-        await asyncio.to_thread(out.write_text, text, encoding="utf-8")
+        try:
+            await asyncio.to_thread(out.write_text, text, encoding="utf-8")
+        except OSError as exc:
+            raise InvalidRequestError(f"{out} cannot be written: {exc.strerror}.") from exc
 
 
 async def delete_session(services: Services, session_id: str, *, sure: bool) -> None:
     """Delete a session, asking first in a terminal."""
     found = await find_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
-    if not sure and sys.stdin.isatty():
+    if not sure and not sys.stdin.isatty():
+        raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
+    if not sure:
         click.confirm(f"Delete “{session.title}” with {session.message_count} messages?", abort=True, err=True)
     await services.sessions.delete(services.principal, found)
     note(f"Deleted {found}.")

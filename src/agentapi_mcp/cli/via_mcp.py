@@ -1,14 +1,20 @@
 """Messages through the real MCP server, started over stdio as an MCP client starts it."""
 
+import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, cast
 
 from mcp_types import CallToolResult, Implementation, TextContent
 
 from agentapi_mcp.cli.chats import ChatOptions, Reply
 from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.events import Usage
+from agentapi_mcp.core.records.turns import Bill, TurnStatus
+from agentapi_mcp.core.transcripts import describe
 from agentapi_mcp.settings import VERSION, environment
 from mcp import Client, StdioServerParameters
 
@@ -32,23 +38,36 @@ class McpTalk:
         agents = cast("list[dict[str, Any]]", (await self._call("list_agents", {}))["agents"])
         return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
 
-    async def send(self, options: ChatOptions, message: str, on_text: Callable[[str], None]) -> Reply:
-        """Send a message and wait on with `get_turn` until its turn is final; progress goes to a terminal's stderr."""
+    async def send(
+        self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
+    ) -> Reply:
+        """Send a message and wait with `get_turn` until its turn is final; progress goes to a terminal's stderr.
+
+        The turn's id is asked for first, so that the turn can be cancelled.
+        """
         del on_text  # a tool's answer comes whole
         turn = await self._call("chat", _arguments(options, message))
-        while turn["status"] not in _FINAL:
-            turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT})
+        async with asyncio.TaskGroup() as group:
+            cancelling = group.create_task(self._cancel_when(interrupted, turn["turn_id"]))
+            while turn["status"] not in _FINAL:
+                turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT})
+            cancelling.cancel()
         error = turn["error"]
         completed = turn["status"] == "completed"
         return Reply(
             session_id=turn["session_id"],
             completed=completed,
+            cancelled=turn["end_reason"] == "cancel_turn",
             text=turn["reply"],
             streamed=False,
             bill=_bill(turn),
             error=None if completed else _why(turn["status"], error),
             data=turn,
         )
+
+    async def _cancel_when(self, interrupted: asyncio.Event, turn_id: str) -> None:
+        await interrupted.wait()
+        await self._call("cancel_turn", {"turn_id": turn_id})
 
     async def _call(self, tool: str, arguments: dict[str, object]) -> dict[str, Any]:
         result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress)
@@ -85,15 +104,25 @@ def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
         "system_prompt": options.parameters.system_prompt,
         "temperature": options.parameters.temperature,
         "max_tokens": options.parameters.max_tokens,
-        "wait_seconds": _WAIT,
+        "wait_seconds": 0,
     }
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _bill(turn: dict[str, Any]) -> str:
-    cost = "cost unknown" if turn["cost_usd"] is None else f"${turn['cost_usd']:g}" if turn["cost_usd"] else "free"
-    took = "" if turn["latency_ms"] is None else f" · {turn['latency_ms'] / 1000:.1f} s"
-    return f"{turn['agent']} · {cost}{took} · session {turn['session_id']}"
+    usage, cost, latency = turn["usage"], turn["cost_usd"], turn["latency_ms"]
+    bill = Bill(
+        usage=Usage(
+            input_tokens=usage["input_tokens"],
+            output_tokens=usage["output_tokens"],
+            cost_usd=None if cost is None else Decimal(str(cost)),
+        ),
+        cost_source=turn["cost_source"],
+        latency=None if latency is None else timedelta(milliseconds=latency),
+        model_used=turn["model_used"],
+        billing_may_go_on=turn["billing_may_go_on"],
+    )
+    return describe(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])
 
 
 def _why(status: str, error: dict[str, Any] | None) -> str:

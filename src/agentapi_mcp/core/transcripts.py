@@ -62,10 +62,15 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
 
 def describe_bill(turn: Turn) -> str:
     """Say in one line who answered, how it ended, and what it cost."""
-    bill, usage = turn.bill, turn.bill.usage
-    parts = [turn.agent if bill.model_used is None else f"{turn.agent} ({bill.model_used})"]
-    if turn.status is not TurnStatus.COMPLETED:
-        parts.append(turn.status.replace("_", " "))
+    return describe(turn.agent, turn.status, turn.bill, turn.history_dropped)
+
+
+def describe(agent: str, status: TurnStatus, bill: Bill, history_dropped: int) -> str:
+    """Say the same of a turn that was read elsewhere."""
+    usage = bill.usage
+    parts = [agent if bill.model_used is None else f"{agent} ({bill.model_used})"]
+    if status is not TurnStatus.COMPLETED:
+        parts.append(status.replace("_", " "))
     if usage.input_tokens is not None or usage.output_tokens is not None:
         parts.append(f"{_count(usage.input_tokens)} tokens in, {_count(usage.output_tokens)} out")
     parts.append(_cost(usage.cost_usd, bill.cost_source))
@@ -73,8 +78,8 @@ def describe_bill(turn: Turn) -> str:
         parts.append(f"{bill.latency.total_seconds():.1f} s")
     if bill.billing_may_go_on:
         parts.append("the provider may go on billing")
-    if turn.history_dropped:
-        parts.append(f"{turn.history_dropped} older messages not sent")
+    if history_dropped:
+        parts.append(f"{history_dropped} older messages not sent")
     return " · ".join(parts)
 
 

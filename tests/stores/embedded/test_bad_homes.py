@@ -90,7 +90,7 @@ def test_home_that_is_a_file(home: SharedHome) -> None:
 
 def test_binaries_that_are_missing(home: SharedHome) -> None:
     home.bindir = str(home.path.parent)
-    assert "AGENTAPI_PG_BINDIR" in refusal(home)
+    assert "AGENTAPI_POSTGRES_BINDIR" in refusal(home)
     assert not home.data.exists()
 
 

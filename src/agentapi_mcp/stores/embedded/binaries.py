@@ -54,12 +54,12 @@ def brought_binaries(bindir: Path, account: Account) -> Path:
         status, said = -1, ""
     if status:
         raise StoreUnavailableError(
-            f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_PG_BINDIR to the "
+            f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_POSTGRES_BINDIR to the "
             f"directory of the programs of Postgres {MAJOR}, or set DATABASE_URL."
         )
     if f" {MAJOR}." not in said:
         raise StoreUnavailableError(
-            f"{bindir} holds {said.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_PG_BINDIR to another "
+            f"{bindir} holds {said.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
             "directory, or set DATABASE_URL."
         )
     return bindir
@@ -75,7 +75,7 @@ def _find_package() -> tuple[Path, str]:
     raise StoreUnavailableError(
         f"No Postgres came with this Python ({platform.python_implementation()} {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}): use CPython 3.11 to 3.14 on macOS or on a Linux with glibc (not "
-        "musl), set AGENTAPI_PG_BINDIR to the programs of your own Postgres, or set DATABASE_URL."
+        "musl), set AGENTAPI_POSTGRES_BINDIR to the programs of your own Postgres, or set DATABASE_URL."
     )
 
 

@@ -50,7 +50,7 @@ SELECT id FROM agentapi.turns
    AND (status = 'running' OR ended_at > clock_timestamp() - interval '10 minutes')
  ORDER BY created_at DESC LIMIT 1
 """
-# All that matters of a session whose row is locked; in a second statement, so that it sees what the lock waited for. The
+# All that matters of a session whose row is locked; in a second statement, which sees what the lock waited for. The
 # message before is looked for from the session's own time on, since a policy would be asked of every message of it.
 _LOOK: LiteralString = f"""
 SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,

@@ -1,0 +1,76 @@
+"""A person at a terminal: Ctrl-C, Ctrl-D, commands; directly and through the MCP server."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_processes import environ, run
+from tests.support.peers.http import Steps
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.terminals import Terminal, terminal
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+WAYS = [("chat",), ("chat", "--via-mcp")]
+SLOW = "[[slow]] [[chunks9]] {}\r"
+
+
+async def at(env: dict[str, str], words: tuple[str, ...], act: Callable[[Terminal], int]) -> tuple[int, str]:
+    """Do something at a terminal, in a thread, while the provider answers here."""
+
+    def do() -> tuple[int, str]:
+        with terminal(env, *words) as person:
+            person.until("> ")
+            return act(person), person.seen
+
+    return await asyncio.to_thread(do)
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, ...], edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        loop, env = asyncio.get_running_loop(), environ(edge_home, peer)
+
+        def act(person: Terminal) -> int:
+            person.type(SLOW.format(words))
+            asyncio.run_coroutine_threadsafe(peer.received(), loop).result(30)
+            person.type("\x03")
+            place = person.until("session ")
+            place = person.until("> ", after=place)
+            person.type("/agent guide\r")
+            place = person.until("goes to guide", after=place)
+            person.type("which agents work?\r")
+            person.until("free", after=place)
+            person.type("\x04")
+            return person.leave()
+
+        status, seen = await at(env, (*words, "--agent", "droid"), act)
+        assert status == 0, seen
+        assert "cancelled" in seen
+        assert "interrupted" not in seen
+        session = re.findall(r"session ([0-9a-f-]{36})", seen)[0]
+        assert "cancelled" in (await run(env, "sessions", "show", session))[1]
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_ctrl_c_at_the_prompt_loses_no_line_and_twice_leaves(words: tuple[str, ...], edge_home: Path) -> None:
+    def act(person: Terminal) -> int:
+        person.type("half a li\x03")
+        place = person.until("another Ctrl-C")
+        place = person.until("> ", after=place)
+        person.type("/agent nobody\r")
+        place = person.until("no agent nobody; there are: ", after=place)
+        place = person.until("> ", after=place)
+        person.type("/nonsense\r")
+        place = person.until("no command /nonsense", after=place)
+        place = person.until("> ", after=place)
+        person.type("\x03")
+        place = person.until("another Ctrl-C", after=place)
+        person.type("\x03")
+        return person.leave()
+
+    status, seen = await at(environ(edge_home), words, act)
+    assert (status, "Traceback" in seen) == (130, False), seen
