@@ -168,6 +168,20 @@ async def test_one_agent_is_told_with_what_it_lacks(question: str) -> None:
     )
 
 
+@pytest.mark.parametrize("question", ["how do I use a local model?", "where is my data?", "where can a file be?"])
+async def test_an_agent_with_the_name_of_an_ordinary_word_takes_no_question_over(question: str) -> None:
+    view = FakeView(tuple(agent(name, "openai") for name in ("local", "a", "data")))
+    said = await Conversation(view).ask(question)
+    assert "(backend `openai`)" not in said
+    assert said == await Conversation(FakeView(())).ask(question)
+
+
+@pytest.mark.parametrize("question", ["is local healthy?", "how is the agent local?", "what about `local`?"])
+async def test_such_an_agent_is_told_of_where_it_is_meant(question: str) -> None:
+    said = await Conversation(FakeView((agent("local", "openai"),))).ask(question)
+    assert "**local** (backend `openai`)" in said
+
+
 async def test_an_agent_that_fails_is_told_with_its_error() -> None:
     health = AgentHealth(status=HealthStatus.UNHEALTHY, last_error="The connection failed", consecutive_failures=4)
     said = await Conversation(FakeView((replace(DROID, health=health),))).ask("is droid up?")

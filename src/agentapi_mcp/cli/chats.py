@@ -12,7 +12,7 @@ from typing import Protocol
 import click
 
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, note, print_json, say
-from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
+from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError, sentences
 from agentapi_mcp.core.events import TextDelta
 from agentapi_mcp.core.records.turns import EndReason, Parameters, Turn, TurnStatus
 from agentapi_mcp.core.requests import ChatRequest
@@ -122,7 +122,7 @@ def reply_of(turn: Turn) -> Reply:
     """Say what came of a turn."""
     error = None
     if turn.status is not TurnStatus.COMPLETED:
-        error = f"{turn.error.message} {turn.error.next_step}" if turn.error else f"The turn was {turn.status}."
+        error = sentences(turn.error.message, turn.error.next_step) if turn.error else f"The turn was {turn.status}."
     return Reply(
         session_id=str(turn.session_id),
         completed=turn.status is TurnStatus.COMPLETED,

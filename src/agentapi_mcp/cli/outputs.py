@@ -17,6 +17,7 @@ from agentapi_mcp.core.errors import (
     CallerError,
     ConfigurationError,
     StoreError,
+    sentences,
 )
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings, environment, load_settings
@@ -86,7 +87,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 def fail(error: AgentApiError) -> NoReturn:
     """Say what is wrong and what to do, and leave."""
-    text = f"{error} {error.next_step}" if isinstance(error, BackendError) else str(error)
+    text = sentences(str(error), error.next_step) if isinstance(error, BackendError) else str(error)
     sys.stderr.write(f"agentapi-mcp: {clean(text)}\n")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 

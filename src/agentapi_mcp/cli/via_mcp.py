@@ -11,7 +11,7 @@ from typing import Any, cast
 from mcp_types import CallToolResult, Implementation, TextContent
 
 from agentapi_mcp.cli.chats import ChatOptions, Reply
-from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.errors import InvalidRequestError, sentences
 from agentapi_mcp.core.events import Usage
 from agentapi_mcp.core.records.turns import Bill, TurnStatus
 from agentapi_mcp.core.transcripts import describe
@@ -126,7 +126,7 @@ def _bill(turn: dict[str, Any]) -> str:
 
 
 def _why(status: str, error: dict[str, Any] | None) -> str:
-    return f"The turn was {status}." if error is None else f"{error['message']} {error['next_step']}"
+    return f"The turn was {status}." if error is None else sentences(error["message"], error["next_step"])
 
 
 def _text(result: CallToolResult) -> str:

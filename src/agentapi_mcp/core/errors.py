@@ -104,6 +104,12 @@ class StoreMismatchError(StoreError):
     code = "store_mismatch"
 
 
+def sentences(*parts: str) -> str:
+    """Join what is said in sentences, whoever wrote them: each ends before the next begins."""
+    said = [part.strip() for part in parts if part.strip()]
+    return " ".join(part if part.endswith((".", "!", "?", "…", ":")) else f"{part}." for part in said)
+
+
 class BackendFault(StrEnum):
     """The classes of failure that every backend speaks of (design: backends)."""
 
@@ -153,7 +159,9 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
         next_step="The conversation is too long for this model; start a new session or take a larger model.",
     ),
     BackendFault.NOT_FOUND: FaultAdvice(
-        retryable=False, next_step="The provider does not know this model; call list_models and choose another."
+        retryable=False,
+        next_step="The provider does not know this model, or the address: choose another of list_models, or check "
+        "base_url, which often ends in /v1.",
     ),
     BackendFault.CONTENT_POLICY: FaultAdvice(
         retryable=False, next_step="The provider's content policy refused it; reword the message."

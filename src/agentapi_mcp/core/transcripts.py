@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from urllib.parse import quote
 
+from agentapi_mcp.core.errors import sentences
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.sessions import Message, MessageRole, Session
 from agentapi_mcp.core.records.turns import Bill, Turn, TurnFault, TurnStatus
@@ -101,7 +102,7 @@ def _unanswered(turn: Turn) -> list[str]:
         return ["", f"*Being answered (turn {turn.id}).*"]
     if turn.reply or turn.status is TurnStatus.COMPLETED:
         return []
-    why = f": {turn.error.message} {turn.error.next_step}" if turn.error else ""
+    why = f": {sentences(turn.error.message, turn.error.next_step)}" if turn.error else ""
     return ["", f"*No answer: {describe_bill(turn)}{why}*"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
 
-from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededError
+from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededError, sentences
 from agentapi_mcp.mcp.texts import clean
 
 
@@ -51,7 +51,7 @@ def explain(error: AgentApiError) -> str:
     seconds = retry_after_seconds(error)
     if seconds is not None:
         parts.append(f"Try again in {seconds} s.")
-    return clean(" ".join(parts))
+    return clean(sentences(*parts))
 
 
 def tool_error(error: AgentApiError) -> CallToolResult:

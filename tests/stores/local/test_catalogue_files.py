@@ -92,7 +92,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + '\n[agents.a]\nbackend = "guide"\n', 4, "twice"),
         ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, agents"),
         ('# one\n[agents.a]\nbackend = "openai"\nbakend = "x"\n', 4, "unknown key 'bakend'"),
+        ('[agents.a]\ndescription = "x"\nbakend = "openai"\n', 3, "unknown key 'bakend'; there are: backend"),
         (MODEL + "price = 3\n", 7, "unknown key 'price'"),
+        (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
         (MODEL + "[agents.a.models.prices]\ninput = -1\n", 8, "'input' must be greater than or equal to 0"),
         (

@@ -60,6 +60,50 @@ class Intent(StrEnum):
     NAMED = "named"
 
 
+_SHORTEST_NAME = 2
+_ORDINARY = frozenset(
+    {
+        "all",
+        "any",
+        "chat",
+        "claude",
+        "client",
+        "code",
+        "data",
+        "default",
+        "fast",
+        "free",
+        "guide",
+        "help",
+        "house",
+        "key",
+        "large",
+        "list",
+        "local",
+        "main",
+        "mcp",
+        "model",
+        "my",
+        "new",
+        "one",
+        "openrouter",
+        "other",
+        "own",
+        "redis",
+        "router",
+        "server",
+        "session",
+        "small",
+        "test",
+        "that",
+        "the",
+        "this",
+        "tool",
+        "work",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question, with the names of agents and models that it mentions."""
@@ -70,13 +114,24 @@ class Question:
 
 
 def read_question(text: str, agents: Iterable[str], models: Iterable[str]) -> Question:
-    """Find the names in a question; `guide` is too common a word to be meant as a name by itself."""
+    """Find the names in a question; an ordinary word is meant as a name only where it is said to be one."""
     lowered = text.lower()
     return Question(
         text=text,
-        agents=tuple(name for name in agents if _mentions(lowered, name) and (name != "guide" or "agent" in lowered)),
-        models=tuple(dict.fromkeys(name for name in models if _mentions(lowered, name))),
+        agents=tuple(name for name in agents if _mentions(lowered, name) and _is_meant(lowered, name, "agent")),
+        models=tuple(
+            dict.fromkeys(name for name in models if _mentions(lowered, name) and _is_meant(lowered, name, "model"))
+        ),
     )
+
+
+def _is_meant(lowered: str, name: str, kind: str) -> bool:
+    word = name.lower()
+    if len(word) > _SHORTEST_NAME and word not in _ORDINARY:
+        return True
+    escaped = re.escape(word)
+    marked = rf"[`'\"“]{escaped}[`'\"”]|\b{kind}s? {escaped}\b|\b{escaped} {kind}\b|^is {escaped} \w+\W*$"
+    return re.search(marked, lowered) is not None
 
 
 def _mentions(lowered: str, name: str) -> bool:

@@ -55,7 +55,7 @@ def condition(agent: AgentView, now: datetime) -> str:
     if health.status is HealthStatus.UNKNOWN:
         return "set up, but nobody has measured it yet"
     said = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
-    error = f": {health.last_error}" if health.last_error else ""
+    error = f": {health.last_error.rstrip('.')}" if health.last_error else ""
     return f"{said.get(health.status, 'not set up')}{when}{error}"
 
 

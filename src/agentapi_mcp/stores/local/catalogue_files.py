@@ -105,7 +105,8 @@ def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
 
 def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationError:
     faults = invalid.errors(include_url=False, include_context=False, include_input=False)
-    fault = min(faults, key=lambda one: source.lines.line_of(one["loc"]))
+    # A key that is not known may be the one that is missing, written wrongly.
+    fault = min(faults, key=lambda one: (one["type"] != "extra_forbidden", source.lines.line_of(one["loc"])))
     where = fault["loc"]
     key = str(where[-2] if where[-1] == "[key]" else where[-1])
     match fault["type"]:
@@ -113,6 +114,8 @@ def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationErro
             return source.refuse(where, f"unknown key {key!r}; there are: {', '.join(keys_at(where))}")
         case "missing":
             return source.refuse(where, f"{key!r} is missing")
+        case "is_instance_of":
+            return source.refuse(where, f"{key!r} must be a number")
         case "model_type" | "dict_type":
             return source.refuse(where, f"{key!r} must be a table")
         case "string_pattern_mismatch":

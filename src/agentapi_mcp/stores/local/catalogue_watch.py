@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from agentapi_mcp.core.errors import ConfigurationError, StoreError
+from agentapi_mcp.core.errors import ConfigurationError, StoreError, sentences
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.agents import CatalogueFile
 from agentapi_mcp.core.runs import first_of
@@ -54,7 +54,7 @@ class CatalogueWatch:
             ConfigurationError: they are wrong, and what was read before them is still in use.
         """
         if self._fault is not None:
-            raise ConfigurationError(f"{self._fault} What was read before is still in use.")
+            raise ConfigurationError(sentences(self._fault, "What was read before is still in use."))
         return None
 
     async def run(self, take: Callable[[CatalogueFile], Awaitable[None]]) -> None:
