@@ -8,6 +8,7 @@ help:
 	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
 	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
 	@echo 'make check   format, lint, types, import contracts, file sizes'
+	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'
 
@@ -18,6 +19,10 @@ run:
 test:
 	@sh scripts/setup dev
 	@$(PYTHON_RUN) -m pytest -n 2 --dist loadgroup $(TESTS)
+
+bench:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m benchmarks $(ROWS)
 
 check:
 	@sh scripts/setup dev

@@ -209,6 +209,19 @@ async def test_what_cannot_be_meant_ends_the_program_with_the_reason(
     assert "Traceback" not in err
 
 
+async def test_it_takes_as_many_open_files_as_it_may(edge_home: Path) -> None:
+    words = ["sh", "-c", 'ulimit -S -n 200; exec "$@"', "sh", *COMMAND, "serve", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(*words, env=environ(edge_home), stderr=asyncio.subprocess.PIPE)
+    try:
+        await until_it_says_where(process)
+        limits = await asyncio.to_thread(Path(f"/proc/{process.pid}/limits").read_text)
+        soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+        assert int(soft) == min(int(hard), 65_536)
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
 async def test_a_port_in_use_is_told(edge_home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -28,6 +28,7 @@ from agentapi_mcp.telemetry import configure_logs
 _log = logging.getLogger(__name__)
 _ANSWERS_WITHIN = 5  # seconds for answers to leave once the turns have ended
 _UNREAD_MILLISECONDS = 60_000
+_DESCRIPTORS = 65_536
 _ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # any address, which is no name
 
 
@@ -56,6 +57,7 @@ async def serve_http(options: ServeOptions) -> None:
     settings = for_serving(load_settings())
     configure_logs(settings.log_level)
     check_exposure(options, settings)
+    _allow_descriptors()
     with listen(options.host, options.port) as listener:
         await _serve(settings, options, listener)
 
@@ -73,6 +75,17 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
             f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
             "(`openssl rand -hex 32` makes a good one), or say --insecure if something else guards the server."
         )
+
+
+def _allow_descriptors() -> None:
+    """Take as many open files as this user may: each client and each call to a provider holds one."""
+    if find_spec("resource") is None:  # not on Windows
+        return
+    resource = import_module("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def is_loopback(host: str) -> bool:
