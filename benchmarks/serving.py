@@ -51,21 +51,25 @@ async def sequential(bench: Bench) -> list[Result]:
 
 
 async def long_sessions(bench: Bench) -> list[Result]:
-    """Compare turn 200 of a session with its turn 10, in five sessions; ten turns stand for each."""
+    """Compare turn 200 of a session with turn 10 of another, by turns; ten turns stand for each, in ten pairs."""
     early, late = list[float](), list[float]()
     async with connect(bench.product.url) as client:
-        for _ in range(5):
-            session: dict[str, Any] = {}
-            for number in range(1, 206):
-                started = now()
-                session = {"session_id": (await chat(client, **session))["session_id"]}
-                if 5 < number <= 15:
-                    early.append(now() - started)
-                if 195 < number <= 205:
-                    late.append(now() - started)
+        for _ in range(10):
+            old, new = await _go_on(client, {}, 194), await _go_on(client, {}, 4)
+            for _ in range(10):
+                for session, took in ((old, late), (new, early)):
+                    started = now()
+                    await chat(client, **session)
+                    took.append(now() - started)
     ratio = median(late) / median(early)
     measured = f"{ratio:.2f} × ({milliseconds(median(early))} → {milliseconds(median(late))})"
     return [Result("turn 200 of a session, against turn 10", measured, "≤ 1.2 ×", ratio <= 1.2)]
+
+
+async def _go_on(client: Client, session: dict[str, Any], turns: int) -> dict[str, Any]:
+    for _ in range(turns):
+        session = {"session_id": (await chat(client, **session))["session_id"]}
+    return session
 
 
 async def burst(bench: Bench) -> list[Result]:
