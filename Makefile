@@ -18,7 +18,7 @@ run:
 
 test:
 	@sh scripts/setup dev
-	@$(PYTHON_RUN) -m pytest -n 2 --dist loadgroup $(TESTS)
+	@$(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2) $(TESTS)  # roles belong to all of a server of yours
 
 bench:
 	@sh scripts/setup dev

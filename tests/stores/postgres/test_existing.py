@@ -18,8 +18,6 @@ from agentapi_mcp.stores.postgres.sessions import LIST, MESSAGES
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Project, copied
 
-pytestmark = pytest.mark.xdist_group("supabase")
-
 ALL = tuple(migration.id for migration in migrations())
 FIVE = ("agents", "models", "chat_sessions", "chat_messages", "agent_health")
 VIEWS = ("v_recent_sessions", "v_agent_status")

@@ -21,8 +21,6 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.poolers import open_pooler
 from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
 
-pytestmark = pytest.mark.xdist_group("supabase")
-
 LONG = timedelta(seconds=8)
 BROAD = """
 ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;

@@ -10,8 +10,6 @@ from agentapi_mcp.stores.postgres.migrate import is_current, migrate, status
 from tests.support.dumps import dump
 from tests.support.supabase import APP, OWNER, Project
 
-pytestmark = pytest.mark.xdist_group("supabase")
-
 # The owner is a member of these, and has what they have.
 EVERYBODY = "anon, authenticated, service_role"
 # What is done to the database by whom (None is the administrator), and what the refusal names.

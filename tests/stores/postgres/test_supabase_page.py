@@ -12,8 +12,6 @@ from agentapi_mcp.stores.postgres.migrate import is_current, migrate
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, BARE_SESSION, BOB, Project, address
 
-pytestmark = pytest.mark.xdist_group("supabase")
-
 PAGE = Path(__file__).parents[3] / "docs" / "supabase.md"
 LOGIN = "agentapi_login"
 FIVE = ("agents", "models", "chat_sessions", "chat_messages", "agent_health")
