@@ -29,13 +29,13 @@ def transcript_uri(session_id: SessionId, *, json: bool = False, cursor: str | N
 
 
 def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
-    """Render for people: a heading for each message, its bill below each answer."""
+    """Render for people: a heading for each message, what it says in a quote, its bill below each answer."""
     session = transcript.session
     lines = [f"# {session.title or 'Untitled session'}", "", f"Session {session.id}, {_facts(session)}."]
     if older_uri is not None:
         lines += ["", f"Earlier messages: {older_uri}"]
     for message in transcript.messages:
-        lines += ["", f"## {_speaker(message)} · {_time(message.created_at)}", "", message.content.rstrip()]
+        lines += ["", f"## {_speaker(message)} · {_time(message.created_at)}", "", _quoted(message.content)]
         if message.turn is not None and message.role is MessageRole.ASSISTANT:
             lines += ["", f"*{describe_bill(message.turn)}*"]
         elif message.turn is not None and message.role is MessageRole.USER:
@@ -82,6 +82,11 @@ def describe(agent: str, status: TurnStatus, bill: Bill, history_dropped: int) -
     if history_dropped:
         parts.append(f"{history_dropped} older messages not sent")
     return " · ".join(parts)
+
+
+def _quoted(content: str) -> str:
+    """Keep what a message says in a block quote: whatever it holds, it cannot end the quote and let others speak."""
+    return "\n".join(f"> {line}" if line.strip() else ">" for line in content.rstrip().splitlines())
 
 
 def _facts(session: Session) -> str:
