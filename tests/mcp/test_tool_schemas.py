@@ -95,3 +95,14 @@ async def test_schemas_hold_no_references_and_arguments_are_flat() -> None:
         for argument in tool.input_schema["properties"].values():
             assert argument["type"] in {"string", "integer", "number"}
             assert argument["description"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_only_the_list_of_resources_is_said_to_change(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        able = client.server_capabilities
+    assert able.tools is not None
+    assert able.prompts is not None
+    assert able.resources is not None
+    assert (able.tools.list_changed, able.prompts.list_changed, able.resources.list_changed) == (False, False, True)
+    assert able.resources.subscribe

@@ -9,7 +9,7 @@ from typing import Any
 from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import NotificationParams
+from mcp_types import NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
 
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.background import Background
@@ -54,9 +54,24 @@ class Parts:
 
 
 class EdgeServer(Server[Background]):
-    """The SDK's server, which tells 2025-era clients that the list of resources may change."""
+    """The SDK's server, which tells clients of either era that the list of resources may change, and no other."""
 
     parts: Parts
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> ServerCapabilities:
+        """Return what the server can do; the SDK takes it that who serves `subscriptions/listen` changes every list."""
+        able = super().get_capabilities(
+            notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        able.tools, able.prompts = ToolsCapability(list_changed=False), PromptsCapability(list_changed=False)
+        return able
 
     def create_initialization_options(
         self,
