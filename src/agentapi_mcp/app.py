@@ -38,6 +38,7 @@ from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.logins import login_remark
+from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
@@ -238,6 +239,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             health=health,
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),
+            mcp_questions=PostgresMcpQuestions(database),
             signals=signals,
             reload=watch.wake,
         )

@@ -11,11 +11,9 @@ from typing import Any
 
 import httpx2
 import pytest
-import uvicorn
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotification
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.core.identity import Principal, UserId
 from agentapi_mcp.core.ids import new_id
@@ -27,6 +25,7 @@ from tests.support.connect import Edge, call, fields_of, open_edge, subscribe_re
 from tests.support.edges import Served, serve_app
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.replicas import serve_replicas
 
 TOKEN = "0123456789abcdef-a-token"  # noqa: S105  # of this test alone
 ACCEPT = {"accept": "application/json, text/event-stream"}
@@ -331,37 +330,15 @@ async def test_a_trace_begins_where_none_came(edge_home: Path) -> None:
 # --- several replicas, no affinity
 
 
-class Alternating:
-    """Sends each request to another replica than the one before, as the worst load balancer would."""
-
-    def __init__(self, *apps: ASGIApp) -> None:
-        self._apps = apps
-        self._turn = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        self._turn += 1
-        await self._apps[self._turn % len(self._apps)](scope, receive, send)
-
-
 @asynccontextmanager
 async def replicas(home: Path, peer: OpenAIPeer) -> AsyncGenerator[tuple[str, Edge]]:
     """Serve two programs on one database behind one address."""
-    async with open_edge(home, peer) as one, open_edge(home, OpenAIPeer()) as two:
-        edges = [create_http(edge.server, HttpOptions()) for edge in (one, two)]
-        async with serve_app(edges[0]), serve_app(edges[1]):
-            config = uvicorn.Config(Alternating(*(edge.app for edge in edges)), lifespan="off", log_config=None)
-            config.load()
-            server = uvicorn.Server(config)
-            server.lifespan = config.lifespan_class(config)
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                await server.startup([listener])
-                try:
-                    yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", one
-                finally:
-                    for edge in edges:
-                        edge.stop()
-                    await server.shutdown([listener])
+    async with (
+        open_edge(home, peer) as one,
+        open_edge(home, OpenAIPeer()) as two,
+        serve_replicas([create_http(edge.server, HttpOptions()) for edge in (one, two)]) as url,
+    ):
+        yield url, one
 
 
 class Told:

@@ -8,7 +8,7 @@ from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import McpSessionStore, ProfileStore, Signals
+from agentapi_mcp.core.store_ports import McpQuestionStore, McpSessionStore, ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
 
 
@@ -26,6 +26,7 @@ class Services:
     health: Health
     profiles: ProfileStore
     mcp_sessions: McpSessionStore
+    mcp_questions: McpQuestionStore
     reload: Callable[[], None]
     signals: Signals
 

@@ -171,6 +171,28 @@ class McpSessionStore(Protocol):
         ...
 
 
+class McpQuestionStore(Protocol):
+    """What 2025-era clients are being asked, so that their answer reaches who asked through any process."""
+
+    async def ask(self, principal: Principal, session_id: str, question_id: str) -> None:
+        """Note that the client is being asked; only then an answer is kept."""
+        ...
+
+    async def answer(
+        self, principal: Principal, session_id: str, question_id: str, answer: Mapping[str, object]
+    ) -> bool:
+        """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
+        ...
+
+    async def find_answer(self, principal: Principal, session_id: str, question_id: str) -> Mapping[str, object] | None:
+        """Find the client's answer."""
+        ...
+
+    async def withdraw(self, principal: Principal, session_id: str, question_id: str) -> None:
+        """Forget the question, and its answer."""
+        ...
+
+
 class SessionCache(Protocol):
     """What is quick to lose of a session: its recent history, and what it is about, told to whoever looks from outside.
 

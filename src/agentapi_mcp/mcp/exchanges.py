@@ -9,13 +9,15 @@ from typing import Any
 import anyio
 from mcp.server.runner import modern_error_data
 from mcp.shared.dispatcher import CallOptions
-from mcp.shared.exceptions import NoBackChannelError
+from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.message import MessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types import (
+    REQUEST_TIMEOUT,
     ErrorData,
     JSONRPCError,
     JSONRPCNotification,
+    JSONRPCRequest,
     JSONRPCResponse,
     ProgressToken,
     RequestId,
@@ -25,6 +27,11 @@ from starlette.types import Receive, Scope, Send
 
 Answer = JSONRPCResponse | JSONRPCError
 Headers = list[tuple[bytes, bytes]]
+# Given what makes a request of an id, how it is sent, and the seconds to wait: returns the client's result.
+Asking = Callable[
+    [Callable[[str], JSONRPCRequest], Callable[[JSONRPCRequest], Awaitable[None]], float | None],
+    Awaitable[dict[str, Any]],
+]
 
 REQUEST_CANCELLED = -32800
 PING_SECONDS = 15.0
@@ -39,24 +46,42 @@ _BUFFERED = 256
 
 @dataclass(eq=False)
 class Exchange:
-    """The SDK's dispatch context of one request: notifications go into its own answer, requests go nowhere."""
+    """The SDK's dispatch context of one request: notifications and requests go into its own answer."""
 
     request_id: RequestId
     transport: TransportContext
     message_metadata: MessageMetadata
     progress_token: ProgressToken | None
     streams: bool
-    can_send_request: bool = False
+    asking: Asking | None = None
     cancel_requested: anyio.Event = field(default_factory=anyio.Event)
     events: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_BUFFERED))
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
+    @property
+    def can_send_request(self) -> bool:
+        """Whether the client can be asked something while it waits."""
+        return self.asking is not None and self.streams
+
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> dict[str, Any]:
-        """Refuse: the answer to it could arrive at another replica."""
-        del params, opts
-        raise NoBackChannelError(method)
+        """Ask the client within its own answer, where that is an event stream of an MCP session."""
+        if self.asking is None or not self.can_send_request:
+            raise NoBackChannelError(method)
+
+        def request(request_id: str) -> JSONRPCRequest:
+            return JSONRPCRequest(jsonrpc="2.0", id=request_id, method=method, params=dict(params) if params else None)
+
+        try:
+            return await self.asking(request, self._send, (opts or {}).get("timeout"))
+        except MCPError as exc:
+            if exc.error.code == REQUEST_TIMEOUT:
+                await self.notify("notifications/cancelled", {**(exc.error.data or {}), "reason": exc.error.message})
+            raise
+
+    async def _send(self, request: JSONRPCRequest) -> None:
+        await self.events.put(event_of(request))
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
         """Tell the client, if it reads event streams and keeps up."""
@@ -118,7 +143,7 @@ class Wire:
         await self.reply(status, error, headers)
 
 
-def event_of(message: Answer | JSONRPCNotification) -> bytes:
+def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:
     """Write a message as one server-sent event."""
     return b"event: message\r\ndata: " + json.dumps(_plain(message), separators=(",", ":")).encode() + b"\r\n\r\n"
 
@@ -162,5 +187,5 @@ async def _next(exchange: Exchange) -> bytes | None:
     return PING
 
 
-def _plain(message: Answer | JSONRPCNotification) -> dict[str, Any]:
+def _plain(message: Answer | JSONRPCNotification | JSONRPCRequest) -> dict[str, Any]:
     return message.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -3,7 +3,8 @@
 import json
 import logging
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mcp.server.connection import Connection
@@ -23,7 +24,8 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
+from starlette.types import Send as AsgiSend
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
@@ -33,7 +35,8 @@ from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.callers import Caller, Callers
 from agentapi_mcp.mcp.cancellations import MAX_REASON, Cancellations
 from agentapi_mcp.mcp.errors import explain
-from agentapi_mcp.mcp.exchanges import Answer, Exchange, Headers, Wire, carry_out
+from agentapi_mcp.mcp.exchanges import Answer, Asking, Exchange, Headers, Wire, carry_out
+from agentapi_mcp.mcp.questions import ANSWER_WITHIN, Questions, Send, read_answer
 from agentapi_mcp.mcp.server import EdgeServer
 from agentapi_mcp.mcp.subscriptions import Subscriptions
 from agentapi_mcp.mcp.texts import clean
@@ -52,9 +55,10 @@ class HandshakeHttp:
     cancellations: Cancellations
     subscriptions: Subscriptions
     background: Background
+    questions: Questions = field(default_factory=Questions)
     heard: Signals | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one HTTP request."""
         wire, request = Wire(scope, receive, send), Request(scope, receive)
         session_id = request.headers.get(SESSION_HEADER)
@@ -87,12 +91,13 @@ class HandshakeHttp:
         return None if session is None else _Asker(caller, session)
 
     def _hear(self, caller: Caller) -> None:
-        """Cancel requests that their clients take back through another replica; once for each life of the stores."""
+        """Hear what clients answer or take back through another replica; once for each life of the stores."""
         if self.heard is not caller.services.signals:
             self.heard = caller.services.signals
             self.heard.subscribe(self._heard)
 
     def _heard(self, signal: Signal) -> None:
+        self.questions.hear(signal)
         if signal.kind is SignalKind.REQUEST_CANCELLED and signal.mcp_session and signal.request_id:
             self.cancellations.cancel((signal.mcp_session, signal.request_id), signal.reason or "")
 
@@ -120,7 +125,7 @@ class HandshakeHttp:
             await wire.reply(202)
             return
         if isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):
-            await wire.reply(202)  # an answer, though this server asks nothing over HTTP
+            await self._take_answer(wire, asker, cast("dict[str, Any]", message))
             return
         try:
             call = JSONRPCRequest.model_validate(message)
@@ -128,6 +133,21 @@ class HandshakeHttp:
             await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 request or notification.")
             return
         await self._serve(wire, request, asker, call, streams=reads_events)
+
+    async def _take_answer(self, wire: Wire, asker: "_Asker | None", message: dict[str, Any]) -> None:
+        """Give an answer to who asked, which another replica may be."""
+        try:
+            answer = read_answer(message)
+        except ValidationError:
+            await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 message.")
+            return
+        try:
+            if asker is not None:
+                await self.questions.take(asker.caller, asker.session.id, answer)
+        except AgentApiError as exc:
+            await wire.refuse(503, INTERNAL_ERROR, explain(exc))
+            return
+        await wire.reply(202)
 
     async def _take_note(self, asker: "_Asker | None", message: dict[str, Any]) -> None:
         """Act on the one notification that matters here; it may concern a request that another replica serves."""
@@ -154,10 +174,13 @@ class HandshakeHttp:
     ) -> None:
         exchange = Exchange(
             request_id=call.id,
-            transport=TransportContext(kind="streamable-http", can_send_request=False, headers=request.headers),
+            transport=TransportContext(
+                kind="streamable-http", can_send_request=asker is not None and streams, headers=request.headers
+            ),
             message_metadata=ServerMessageMetadata(request_context=request),
             progress_token=_progress_token(call.params),
             streams=streams,
+            asking=None if asker is None else self._asking(asker),
         )
         connection = _connection(asker, request)
 
@@ -179,6 +202,13 @@ class HandshakeHttp:
         key = None if asker is None else (asker.session.id, str(call.id))
         with self.cancellations.cancelling(key, exchange.scope.cancel):
             await carry_out(wire, exchange, work, headers)
+
+    def _asking(self, asker: "_Asker") -> Asking:
+        async def ask(request: Callable[[str], JSONRPCRequest], send: Send, within: float | None) -> dict[str, Any]:
+            seconds = ANSWER_WITHIN.total_seconds() if within is None else within
+            return await self.questions.ask(asker.caller, asker.session.id, request, send, seconds)
+
+        return ask
 
     async def _begin(self, call: JSONRPCRequest, answer: JSONRPCResponse) -> Headers:
         """Begin an MCP session; while the stores are away there is none, and all but subscriptions works without."""

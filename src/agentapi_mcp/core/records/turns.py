@@ -194,13 +194,15 @@ class SignalKind(StrEnum):
     CATALOGUE_CHANGED = "catalogue_changed"
     MCP_SESSION_CHANGED = "mcp_session_changed"
     REQUEST_CANCELLED = "request_cancelled"
+    REQUEST_ANSWERED = "request_answered"
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
     """Something happened, here or in another process; the ids say whom it concerns.
 
-    `mcp_session` names a client's transport session, `request_id` and `reason` the request that it takes back.
+    `mcp_session` names a client's transport session, `request_id` and `reason` the request that it takes back;
+    of an answer, `request_id` names what the client was asked.
     """
 
     kind: SignalKind

@@ -11,7 +11,7 @@ from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
 # Its life is prolonged at most once an hour, since most uses need not write.
 _FIND: LiteralString = """
-SELECT mcp_state::text AS state, expires_at < now() + interval '23 hours' AS ages
+SELECT (mcp_state - 'asked')::text AS state, expires_at < now() + interval '23 hours' AS ages
   FROM public.mcp_sessions
  WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
 """

@@ -1,0 +1,44 @@
+"""Several replicas behind one address, without affinity."""
+
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentapi_mcp.mcp.http import HttpEdge
+from tests.support.edges import serve_app
+
+
+class Alternating:
+    """Sends each request to another replica than the one before, as the worst load balancer would."""
+
+    def __init__(self, *apps: ASGIApp) -> None:
+        self._apps = apps
+        self._turn = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._turn += 1
+        await self._apps[self._turn % len(self._apps)](scope, receive, send)
+
+
+@asynccontextmanager
+async def serve_replicas(edges: Sequence[HttpEdge]) -> AsyncGenerator[str]:
+    """Serve all of them, and give the address of Streamable HTTP."""
+    async with AsyncExitStack() as stack:
+        for edge in edges:
+            await stack.enter_async_context(serve_app(edge))
+        config = uvicorn.Config(Alternating(*(edge.app for edge in edges)), lifespan="off", log_config=None)
+        config.load()
+        server = uvicorn.Server(config)
+        server.lifespan = config.lifespan_class(config)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.startup([listener])
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+            finally:
+                for edge in edges:
+                    edge.stop()
+                await server.shutdown([listener])
