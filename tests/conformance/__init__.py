@@ -1,0 +1,1 @@
+"""The public conformance suite against the product's own application."""

@@ -1,0 +1,102 @@
+"""All scenarios of the public suite, in both its versions, for every protocol revision, over one and two replicas."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.mcp.http import HttpOptions, create_http
+from tests.conformance.fixtures import register
+from tests.support.connect import open_edge
+from tests.support.npm_peers import installed, node_bin, node_environment
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.replicas import serve_replicas
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore:The logging capability is deprecated"),  # the suite asks for it
+]
+EXPECTED = Path(__file__).with_name("expected_failures.yml")
+_OLDEST_NODE = 22
+_PASSED = re.compile(r"^✓ (\S+): (\d+) passed, 0 failed$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the suite is run, and how many scenarios there are then."""
+
+    version: str
+    words: tuple[str, ...]
+    scenarios: int
+
+    def __str__(self) -> str:
+        """Name it among the tests."""
+        return " ".join((self.version, *self.words[-1:]))
+
+
+def _of_revision(revision: str, scenarios: int) -> Run:
+    return Run("0.2", ("--suite", "all", "--spec-version", revision), scenarios)
+
+
+RUNS = (
+    Run("0.1", ("--suite", "all"), 32),
+    _of_revision("2025-03-26", 1),
+    _of_revision("2025-06-18", 27),
+    _of_revision("2025-11-25", 33),
+    _of_revision("2026-07-28", 40),
+)
+
+
+@asynccontextmanager
+async def serving(home: Path, replicas: int) -> AsyncGenerator[str]:
+    """Serve so many whole programs on one database, each with what the suite looks for."""
+    async with AsyncExitStack() as stack:
+        edges = [await stack.enter_async_context(open_edge(home, OpenAIPeer())) for _ in range(replicas)]
+        apps = [create_http(register(edge.server), HttpOptions()) for edge in edges]
+        yield await stack.enter_async_context(serve_replicas(apps))
+
+
+async def report(version: str, url: str, words: Sequence[str]) -> tuple[int, str]:
+    """Run the suite, and return its status and what it says."""
+    program = await asyncio.to_thread(installed, "npm_conformance") / f"conformance-{version}" / "dist" / "index.js"
+    process = await asyncio.create_subprocess_exec(
+        str(node_bin(_OLDEST_NODE) / "node"),
+        str(program),
+        "server",
+        "--url",
+        url,
+        *words,
+        env=node_environment(_OLDEST_NODE),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("run", RUNS, ids=str)
+async def test_every_scenario_passes(run: Run, replicas: int, edge_home: Path) -> None:
+    async with serving(edge_home, replicas) as url:
+        status, said = await report(run.version, url, run.words)
+    assert status == 0, said
+    assert len(_PASSED.findall(said)) == run.scenarios, said
+
+
+async def test_nothing_else_fails_than_is_expected_and_all_that_is_expected_fails(edge_home: Path) -> None:
+    async with serving(edge_home, 2) as url:
+        status, said = await report("0.2", url, ("--suite", "all", "--expected-failures", str(EXPECTED)))
+    assert status == 0, said
+
+
+def test_only_tasks_may_be_expected_to_fail() -> None:
+    lines = [line for line in EXPECTED.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert lines[0] == "server:"
+    assert lines[1:]
+    assert all(re.fullmatch(r"  - tasks-[a-z-]+", line) for line in lines[1:])
