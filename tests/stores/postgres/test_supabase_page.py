@@ -68,3 +68,28 @@ async def test_the_page_leads_to_a_login_that_works_and_out_again(
         "relation public.v_agent_status",
         "rows of public.chat_sessions",
     }
+
+
+async def test_the_roles_go_with_the_last_database_that_uses_them(
+    project: Project, deployed: Project, given_url: str | None
+) -> None:
+    if given_url is not None:
+        pytest.skip("the program's own role belongs to other databases of this server as well, and cannot be dropped")
+    sql = statements()
+    out = sql["Take it out again"]
+    only_here, roles, theirs = out.partition("DROP ROLE agentapi_system;\n")
+    assert len(theirs.split(";\n")) == 3, "the page speaks of the last three statements"
+    first, last = await asyncpg.connect(project.owner), await asyncpg.connect(deployed.owner)
+    try:
+        await first.execute(sql["Make a login"])
+        for address_of_owner in (project.owner, deployed.owner):
+            await migrate(address_of_owner, program="0.1.0")
+        with pytest.raises(asyncpg.DependentObjectsStillExistError, match="some objects depend on it"):
+            await first.execute(out)
+        await first.execute(only_here)
+        assert await first.fetchval("SELECT to_regnamespace('agentapi')") is None
+        await last.execute(only_here + roles + theirs)
+        assert await last.fetch("SELECT rolname FROM pg_roles WHERE rolname IN ('agentapi_system', $1)", LOGIN) == []
+    finally:
+        await first.close()
+        await last.close()
