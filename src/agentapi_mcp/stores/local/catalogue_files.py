@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.wordings import describe_fault
 from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
 
@@ -104,27 +105,20 @@ def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
 
 
 def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationError:
-    faults = invalid.errors(include_url=False, include_context=False, include_input=False)
-    # A key that is not known may be the one that is missing, written wrongly.
-    fault = min(faults, key=lambda one: (one["type"] != "extra_forbidden", source.lines.line_of(one["loc"])))
+    faults = invalid.errors(include_url=False, include_input=False)
+    # A key that is missing comes last: most often it is there, misspelt, and that says more.
+    fault = min(faults, key=lambda one: (one["type"] == "missing", source.lines.line_of(one["loc"])))
     where = fault["loc"]
     key = str(where[-2] if where[-1] == "[key]" else where[-1])
     match fault["type"]:
         case "extra_forbidden":
             return source.refuse(where, f"unknown key {key!r}; there are: {', '.join(keys_at(where))}")
-        case "missing":
-            return source.refuse(where, f"{key!r} is missing")
-        case "is_instance_of":
-            return source.refuse(where, f"{key!r} must be a number")
-        case "model_type" | "dict_type":
-            return source.refuse(where, f"{key!r} must be a table")
         case "string_pattern_mismatch":
             return source.refuse(
                 where, f"{key!r} is no name: letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
             )
         case _:
-            reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-            return source.refuse(where, f"{key!r} {reason}")
+            return source.refuse(where, f"{key!r} {describe_fault(fault)}")
 
 
 def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]) -> None:

@@ -1,0 +1,47 @@
+"""What is wrong with a value, in the words of whoever wrote it: a line of a file, an option, a variable."""
+
+from pydantic_core import ErrorDetails
+
+_WORDS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "date_type": "must be a date, without quotes",
+    "decimal_parsing": "must be a number",
+    "decimal_type": "must be a number",
+    "dict_type": "must be a table",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "missing": "is missing",
+    "model_type": "must be a table",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+    "uuid_parsing": "must be an id such as 6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01",
+}
+_CLASSES = {"date": "must be a date, without quotes", "Decimal": "must be a number"}
+_LIMITS = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "too_short": "must have at least {min_length} characters",  # a secret text's; no list here has a least length
+}
+
+
+def describe_fault(fault: ErrorDetails) -> str:
+    """Say it so that the value's name can stand before it; the value itself is never in it."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "is_instance_of" and context.get("class") in _CLASSES:
+        return _CLASSES[context["class"]]
+    if kind == "string_too_short" and context.get("min_length") == 1:
+        return "must not be empty"
+    if kind in _LIMITS:
+        return _LIMITS[kind].format_map(context)
+    return _WORDS.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
