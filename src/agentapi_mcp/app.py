@@ -347,7 +347,7 @@ def _run_options(settings: Settings) -> RunOptions:
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
     """Return where this user's data and configuration live."""
-    return default_home(environ) if settings.home is None else settings.home.expanduser()
+    return default_home(environ) if settings.home is None else settings.home
 
 
 def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> EmbeddedPostgres:

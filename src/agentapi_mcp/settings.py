@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.wordings import describe_fault
 
 VERSION = "0.1.0"
 
@@ -21,7 +22,26 @@ def _split(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+def _lowered(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as exc:
+        raise ValueError("begins with a ~ whose home directory is unknown") from exc
+
+
+def _absolute(path: Path) -> Path:
+    # A client starts the program in any directory: the data would be in another place each time.
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path, or begin with ~/")
+    return path
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Place = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Settings(BaseSettings):
@@ -31,9 +51,12 @@ class Settings(BaseSettings):
         env_prefix="AGENTAPI_", frozen=True, extra="forbid", populate_by_name=True, env_ignore_empty=True
     )
 
-    home: Annotated[Path | None, Field(description="Where this user's data and configuration live.")] = None
+    home: Annotated[
+        Annotated[Place, AfterValidator(_absolute)] | None,
+        Field(description="Where this user's data and configuration live, an absolute path."),
+    ] = None
     config: Annotated[
-        Path | None, Field(description="The configuration file; by default agentapi.toml in the home.")
+        Place | None, Field(description="The configuration file; by default agentapi.toml in the home.")
     ] = None
     database_url: Annotated[
         SecretStr | None,
@@ -59,7 +82,7 @@ class Settings(BaseSettings):
         int | None, Field(ge=0, le=240, description="How long `chat` waits by default; else it depends on the client.")
     ] = None
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
+        Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowered)] | None,
         Field(description="What goes to the log on stderr; by default warning, and info for `serve`."),
     ] = None
     bearer_token: Annotated[
@@ -83,7 +106,11 @@ class Settings(BaseSettings):
     ] = True
     pool_size: Annotated[
         int | None,
-        Field(ge=2, le=200, description="The most database connections of this process; by default 5, `serve` 20."),
+        Field(
+            ge=2,
+            le=200,
+            description="The most database connections of this process, at least 2; by default 5, `serve` 20.",
+        ),
     ] = None
     max_running_turns: Annotated[
         int, Field(ge=1, le=100_000, description="The most turns that run at once in this process.")
@@ -106,7 +133,7 @@ class Settings(BaseSettings):
         float, Field(ge=0, le=86_400, description="How long the embedded Postgres outlives its last user.")
     ] = 60
     postgres_bindir: Annotated[
-        Path | None, Field(description="Postgres binaries to use for the embedded server instead of the wheel's.")
+        Place | None, Field(description="Postgres binaries to use for the embedded server instead of the wheel's.")
     ] = None
 
 
@@ -127,7 +154,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        faults = "; ".join(f"{_variable(error['loc'])}: {error['msg']}" for error in exc.errors(include_url=False))
+        faults = "; ".join(f"{_variable(fault['loc'])} {describe_fault(fault)}" for fault in exc.errors())
         raise ConfigurationError(f"A setting is wrong: {faults}.") from None
 
 

@@ -1,10 +1,13 @@
-"""The settings are documented, each by its own name."""
+"""The settings are documented, each by its own name, and read as people write them."""
 
+import re
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.settings import Settings
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,3 +34,47 @@ def test_the_example_shows_every_setting() -> None:
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert [name for name in Settings.model_fields if f"`{variable(name)}`" not in page] == []
+
+
+def test_no_message_names_a_variable_that_is_not_there() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"\bAGENTAPI_[A-Z]\w+", sources))
+    assert {"AGENTAPI_HOME", "AGENTAPI_POSTGRES_BINDIR"} <= named
+    assert named <= {variable(name) for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("written", ["INFO", "Info", " info"])
+def test_a_log_level_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("AGENTAPI_LOG_LEVEL", written)
+    assert load_settings().log_level == "info"
+
+
+@pytest.mark.parametrize("name", ["home", "config", "postgres_bindir"])
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(variable(name), "~/place")
+    assert getattr(load_settings(), name) == tmp_path / "place"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("bearer_token", "short", "must have at least 16 characters"),
+        ("config", "~nobody-of-this-name/x.toml", "begins with a ~ whose home directory is unknown"),
+        ("home", "data", "must be an absolute path, or begin with ~/"),
+        ("log_level", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+        ("pool_size", "1", "must be at least 2"),
+        ("start_timeout_seconds", "0", "must be more than 0"),
+        ("statement_cache", "perhaps", "must be true or false"),
+        ("user_id", "me", "must be an id such as 6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01"),
+        ("wait_seconds", "241", "must be at most 240"),
+        ("wait_seconds", "soon", "must be a whole number"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_variable_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable(name), value)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert str(refused.value) == f"A setting is wrong: {variable(name)} {reason}."

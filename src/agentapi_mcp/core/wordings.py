@@ -43,5 +43,9 @@ def describe_fault(fault: ErrorDetails) -> str:
     if kind == "string_too_short" and context.get("min_length") == 1:
         return "must not be empty"
     if kind in _LIMITS:
-        return _LIMITS[kind].format_map(context)
+        return _LIMITS[kind].format_map({name: _plain(limit) for name, limit in context.items()})
     return _WORDS.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _plain(limit: object) -> object:
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit

@@ -6,9 +6,11 @@ from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 
 from agentapi_mcp.backends.wire.http import Deadlines
 from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.wordings import describe_fault
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -91,16 +93,13 @@ def read_options(model: type[OptionsT], options: Mapping[str, object]) -> Option
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False, include_context=False)
-        reasons = "; ".join(_reason(model, detail["loc"], detail["type"], detail["msg"]) for detail in details)
+        reasons = "; ".join(_reason(model, fault) for fault in error.errors(include_url=False, include_input=False))
     # Raised outside the handler: the library's error holds the values.
     raise ConfigurationError(f"The backend's options are wrong: {reasons}.")
 
 
-def _reason(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    name = ".".join(str(step)[:60] for step in location if step != "[key]") or "together"
-    if kind == "extra_forbidden":
+def _reason(model: type[BaseModel], fault: ErrorDetails) -> str:
+    name = ".".join(str(step)[:60] for step in fault["loc"] if step != "[key]")
+    if fault["type"] == "extra_forbidden":
         return f"{name} is not an option; there are: {', '.join(sorted(model.model_fields))}"
-    if kind == "missing":
-        return f"{name} is missing"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    return f"{name} {describe_fault(fault)}".strip()
