@@ -49,3 +49,8 @@ def test_a_wrong_option_is_named_without_its_value(wrong: dict[str, object], nam
 def test_a_missing_option_is_named() -> None:
     with pytest.raises(ConfigurationError, match="base_url is missing"):
         read_options(HttpOptions, {})
+
+
+def test_a_misspelt_option_is_named_before_the_one_it_leaves_out() -> None:
+    with pytest.raises(ConfigurationError, match=r"wrong: base_ur is not an option; .*; base_url is missing\.$"):
+        read_options(HttpOptions, {"base_ur": "http://127.0.0.1:1/v1"})

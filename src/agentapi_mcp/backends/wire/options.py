@@ -93,9 +93,14 @@ def read_options(model: type[OptionsT], options: Mapping[str, object]) -> Option
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        reasons = "; ".join(_reason(model, fault) for fault in error.errors(include_url=False, include_input=False))
+        faults = sorted(error.errors(include_url=False, include_input=False), key=_is_missing)
+        reasons = "; ".join(_reason(model, fault) for fault in faults)
     # Raised outside the handler: the library's error holds the values.
     raise ConfigurationError(f"The backend's options are wrong: {reasons}.")
+
+
+def _is_missing(fault: ErrorDetails) -> bool:
+    return fault["type"] == "missing"  # most often it is there, misspelt, and that is told first
 
 
 def _reason(model: type[BaseModel], fault: ErrorDetails) -> str:
