@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import tempfile
@@ -285,3 +287,18 @@ async def test_a_changed_file_is_taken_on_sighup_over_http_and_over_stdio(edge_h
             async with asyncio.timeout(10):
                 while (await call(client, "chat", agent=name, message="which agents are there?")).is_error:
                     pass
+
+
+@pytest.mark.parametrize(("snippet", "answer"), [(0, "agents work right now"), (1, "guide (healthy)")])
+async def test_the_documented_curl_commands_are_answered(edge_home: Path, snippet: int, answer: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("NOT TRIED: there is no curl here")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    script = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[snippet]
+    async with serving(environ(edge_home)) as server:
+        asking = await asyncio.create_subprocess_exec(
+            "sh", "-c", script.replace("http://127.0.0.1:8000", server.base), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await asking.communicate()
+    assert '"isError":false' in said.decode()
+    assert answer in said.decode()

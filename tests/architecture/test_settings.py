@@ -12,6 +12,14 @@ from agentapi_mcp.settings import Settings, load_settings
 ROOT = Path(__file__).parents[2]
 
 
+KEYS = {  # what the packaged agents are given, by their file
+    "OPENROUTER_API_KEY": "The key of the agent `droid`.",
+    "AGENTAPI_OPENROUTER_BASE_URL": "Another address for the agent `droid`.",
+    "AGENTAPI_CCROUTER_BASE_URL": "Where the agent `ccrouter` finds its router.",
+    "CCROUTER_API_KEY": "The router's APIKEY, if it has one.",
+}
+
+
 def variable(name: str) -> str:
     """Name the environment variable of a setting."""
     return f"AGENTAPI_{name.upper()}"
@@ -19,11 +27,13 @@ def variable(name: str) -> str:
 
 def example() -> str:
     """Render config/settings.example.env."""
-    lines = ["# Every setting of agentapi-mcp with its default; take away the # before a line to use it."]
+    lines = ["# Every variable of agentapi-mcp with its default; take away the # before a line to use it."]
     for name, field in Settings.model_fields.items():
         default = field.default
         shown = "" if default in (None, ()) or isinstance(default, SecretStr) else str(default)
         lines += ["", f"# {field.description}", f"# {variable(name)}={shown}"]
+    for key, meaning in KEYS.items():
+        lines += ["", f"# {meaning}", f"# {key}="]
     return "\n".join(lines) + "\n"
 
 
@@ -33,7 +43,13 @@ def test_the_example_shows_every_setting() -> None:
 
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert [name for name in Settings.model_fields if f"`{variable(name)}`" not in page] == []
+    names = [*map(variable, Settings.model_fields), *KEYS]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_example_shows_what_the_packaged_agents_are_given() -> None:
+    packaged = (ROOT / "src" / "agentapi_mcp" / "defaults.toml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{(\w+)", packaged)) == set(KEYS)
 
 
 def test_no_message_names_a_variable_that_is_not_there() -> None:
