@@ -47,6 +47,12 @@ def test_locks_pin_and_hash_everything_and_name_no_address() -> None:
         assert "://" not in text
 
 
+def test_every_kind_of_file_that_is_installed_makes_uvx_build_anew() -> None:
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]["cache-keys"]
+    kinds = {file.suffix for file in tracked("src", "docs") if file.stat().st_size}
+    assert {Path(key["file"]).suffix for key in read} >= kinds
+
+
 def test_the_lock_has_every_dependency() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     names = [re.split(r"[<>=;\[ ]", line)[0] for line in project()["dependencies"]]
