@@ -124,7 +124,6 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ),
         (MODEL + '[[agents.a.models]]\nname = "m"\nmodel_id="n"\nprovider="p"\n', 8, "a second model 'm'"),
         (MODEL + "context_window = true\n", 7, "'context_window' must be a whole number"),
-        (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "description = 3\nmax_output_tokens = 0\n", 7, "'description' must be a text"),
         (AGENT + 'default_model = ""\n', 3, "'default_model' must not be empty"),
         (AGENT + f'default_model = "{"m" * 256}"\n', 3, "'default_model' must have at most 255 characters"),
