@@ -142,9 +142,13 @@ class SharedHome:
         for user in self.users:
             if user.process.returncode is None:
                 user.end()
+        wait_until(self._all_killed)
+
+    def _all_killed(self) -> bool:
+        """Kill what is there; a child that has just been forked still has the name of its parent, and is met later."""
         for pid in self.pids():
             kill(pid)
-        self.wait_until_gone()
+        return not self.pids() and not self.residents()
 
     def remove(self) -> None:
         """End all and remove the home."""
