@@ -1,0 +1,272 @@
+"""JSON-RPC with a program of ours over its stdin and stdout, one message a line; no dialect of any agent is in here."""
+
+import asyncio
+import json
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+from agentapi_mcp.backends.wire.fields import mapping, text
+from agentapi_mcp.core.errors import BackendError, BackendFault
+
+METHOD_NOT_FOUND = -32601
+_LARGEST_LINE = 32 * 1024 * 1024
+_SHORTEST_GRACE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What is run: its words, where, and its whole environment; nothing of ours is inherited."""
+
+    words: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A notification of the program, or with an `id` a request that waits for our answer."""
+
+    method: str
+    params: Mapping[str, object]
+    id: object = None
+
+
+class JsonRpcError(Exception):
+    """The program answered a request with an error; its message may hold anything and is not for the caller."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class JsonRpcProcess(asyncio.SubprocessProtocol):
+    """One running program, leader of a process group of its own, which ends with it.
+
+    A program that is closed, or whose server is gone, finds the end of its stdin, which every such program takes for
+    its own end; what then still lives of its group is killed. `envelope` is what each message of ours has besides, by
+    its kind: request, notification or response.
+    """
+
+    def __init__(self, envelope: Callable[[str], Mapping[str, object]]) -> None:
+        self._envelope = envelope
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self._buffer = bytearray()
+        self._waiting: dict[str, asyncio.Future[Mapping[str, object]]] = {}
+        self._count = 0
+        self._heard: deque[Incoming] = deque()
+        self._listening = False
+        self._news = asyncio.Event()
+        self._nonsense = False
+        self._ended = asyncio.Event()
+        self._reaped = asyncio.Event()
+
+    @classmethod
+    async def start(
+        cls, program: Program, envelope: Callable[[str], Mapping[str, object]] = lambda _: {"jsonrpc": "2.0"}
+    ) -> "JsonRpcProcess":
+        """Run a program.
+
+        Raises:
+            BackendError: BACKEND_MISSING, since it cannot be run.
+        """
+        try:
+            _, process = await asyncio.get_running_loop().subprocess_exec(
+                lambda: cls(envelope),
+                *program.words,
+                cwd=program.cwd,
+                env=dict(program.env),
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            name = Path(program.words[0]).name
+            message = f"The program {name} cannot be run ({exc.strerror}); check that it is installed here."
+            raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
+        return process
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it speaks no more."""
+        return self._ended.is_set()
+
+    @property
+    def pid(self) -> int:
+        """The number of the process, and of its group."""
+        return 0 if self._transport is None else self._transport.get_pid()
+
+    async def request(self, method: str, params: Mapping[str, object], within: timedelta) -> Mapping[str, object]:
+        """Ask, and return the result.
+
+        Raises:
+            JsonRpcError: the program answered with an error.
+            BackendError: CONNECTION, since it ended; TIMEOUT_IDLE, since it did not answer; BAD_REPLY for nonsense.
+        """
+        self._count += 1
+        name = str(self._count)
+        answered: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = answered
+        try:
+            self._send("request", {"id": name, "method": method, "params": params})
+            async with asyncio.timeout(within.total_seconds()):
+                reply = await answered
+        except TimeoutError as exc:
+            raise BackendError(BackendFault.TIMEOUT_IDLE, "The agent's program did not answer in time.") from exc
+        finally:
+            self._waiting.pop(name, None)
+        if "error" in reply:
+            error = mapping(reply["error"])
+            code = error.get("code")
+            raise JsonRpcError(code if isinstance(code, int) else 0, text(error.get("message")) or "")
+        return mapping(reply.get("result"))
+
+    def notify(self, method: str, params: Mapping[str, object]) -> None:
+        """Tell something that has no answer."""
+        self._send("notification", {"method": method, "params": params})
+
+    def respond(self, request: Incoming, result: Mapping[str, object]) -> None:
+        """Answer a request of the program."""
+        self._send("response", {"id": request.id, "result": result})
+
+    def refuse(self, request: Incoming, code: int, message: str) -> None:
+        """Answer a request of the program with an error."""
+        self._send("response", {"id": request.id, "error": {"code": code, "message": message}})
+
+    def listen(self) -> None:
+        """Keep from now on what the program says by itself; what it said while nobody listened is gone."""
+        self._heard.clear()
+        self._listening = True
+
+    def ignore(self) -> None:
+        """Keep nothing of it any more; requests are refused."""
+        self._listening = False
+        self._heard.clear()
+
+    async def hear(self, within: timedelta) -> Incoming:
+        """Return the next thing that the program says by itself.
+
+        Raises:
+            TimeoutError: it said nothing.
+            BackendError: CONNECTION, since it ended; BAD_REPLY for nonsense.
+        """
+        async with asyncio.timeout(within.total_seconds()):
+            while not self._heard:
+                if self.has_ended:
+                    raise self._gone()
+                self._news.clear()
+                await self._news.wait()
+        return self._heard.popleft()
+
+    def close_soon(self, grace: timedelta) -> None:
+        """Let it end: its stdin is closed now, and what is left of its group is killed after the grace."""
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.close()
+        loop = asyncio.get_running_loop()
+        loop.call_later(max(grace.total_seconds(), _SHORTEST_GRACE), self.kill)
+
+    async def aclose(self, grace: timedelta) -> None:
+        """Let it end, and return when it and all of its group have."""
+        self.close_soon(grace)
+        try:
+            async with asyncio.timeout(grace.total_seconds()):
+                await self._reaped.wait()
+        except TimeoutError:
+            self.kill()
+            await self._reaped.wait()
+
+    def kill(self) -> None:
+        """End the whole group at once."""
+        if self._transport is None or self._reaped.is_set():
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    # --- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the ends of the pipes."""
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+        self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Take what came on stdout, line by line."""
+        del fd
+        self._buffer += data
+        *lines, rest = self._buffer.split(b"\n") if b"\n" in data else (self._buffer,)
+        if lines:
+            self._buffer = bytearray(rest)
+        for line in lines:
+            self._take(bytes(line))
+        if len(self._buffer) > _LARGEST_LINE:
+            self._break()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """See that it says no more."""
+        del exc
+        if fd == 1:
+            self._end()
+
+    def process_exited(self) -> None:
+        """See that it is gone: whatever it started goes too."""
+        self.kill()
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See that all is over: the process is reaped, and its pipes are closed."""
+        del exc
+        self._reaped.set()
+        self._end()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = mapping(cast("object", json.loads(line)))
+        except (ValueError, RecursionError):
+            return  # a line for a person, which some programs print before they begin
+        method, name = text(message.get("method")), message.get("id")
+        if method is not None:
+            self._hear(Incoming(method=method, params=mapping(message.get("params")), id=name))
+            return
+        answered = self._waiting.get(str(name))
+        if answered is not None and not answered.done():
+            answered.set_result(message)
+
+    def _hear(self, said: Incoming) -> None:
+        if self._listening:
+            self._heard.append(said)
+            self._news.set()
+        elif said.id is not None:
+            self.refuse(said, METHOD_NOT_FOUND, "Nobody is there to answer.")
+
+    def _break(self) -> None:
+        self._buffer.clear()
+        self._nonsense = True
+        self.kill()
+        self._end()
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._news.set()
+        for answered in self._waiting.values():
+            if not answered.done():
+                answered.set_exception(self._gone())
+
+    def _gone(self) -> BackendError:
+        if self._nonsense:
+            return BackendError(BackendFault.BAD_REPLY, "The agent's program said something that has no end.")
+        return BackendError(BackendFault.CONNECTION, "The agent's program has ended.")
+
+    def _send(self, kind: str, fields: Mapping[str, object]) -> None:
+        if self.has_ended or self._stdin is None or self._stdin.is_closing():
+            raise self._gone()
+        line = json.dumps({**self._envelope(kind), **fields}, ensure_ascii=False)
+        self._stdin.write(line.encode(errors="replace") + b"\n")
