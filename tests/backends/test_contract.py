@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -65,6 +66,10 @@ async def failure_of(rig: Rig, behaviour: Behaviour) -> BackendError:
     return caught.value
 
 
+def _without_handles(events: list[BackendEvent]) -> list[BackendEvent]:
+    return [replace(event, state={}) if isinstance(event, Finished) else event for event in events]
+
+
 def closing(rig: Rig, behaviour: Behaviour) -> aclosing[AsyncGenerator[BackendEvent]]:
     # The port promises an iterator that can be closed; that closing stops the agent is what is tested.
     return aclosing(rig.backend.run(rig.turn(behaviour)))
@@ -90,7 +95,7 @@ async def test_two_turns_at_once_do_not_mix(kind: str, variant: str) -> None:
         alone = await events_of(rig, Behaviour.ANSWERS)
         async with asyncio.TaskGroup() as tasks:
             both = [tasks.create_task(events_of(rig, Behaviour.ANSWERS)) for _ in range(2)]
-    assert [task.result() for task in both] == [alone, alone]
+    assert [_without_handles(task.result()) for task in both] == [_without_handles(alone)] * 2
 
 
 @EACH

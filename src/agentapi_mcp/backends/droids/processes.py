@@ -1,0 +1,146 @@
+"""The processes of the Droid CLI: one for each chat session, reused, ended when idle, and never more than allowed."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from agentapi_mcp.backends.droids.dialect import envelope
+from agentapi_mcp.backends.wire.fields import mapping, sequence, text
+from agentapi_mcp.backends.wire.jsonrpc_stdio import JsonRpcError, JsonRpcProcess, Program
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.ids import SessionId
+
+GRACE = timedelta(seconds=2)
+
+
+@dataclass(slots=True, eq=False)
+class Droid:
+    """A running CLI with the session in it; `last` names the turn that it answered last, as the store knows it too."""
+
+    process: JsonRpcProcess
+    session: str
+    models: frozenset[str]
+    model: str | None
+    last: str | None
+    has_forgotten: bool = False
+    is_new: bool = False
+    busy: bool = True
+    idle_timer: asyncio.TimerHandle | None = None
+
+
+class DroidProcesses:
+    """At most `limit` processes, by chat session, the one used longest ago first."""
+
+    def __init__(self, program: Callable[[], Program], *, limit: int, idle: timedelta, patience: timedelta) -> None:
+        self._program = program
+        self._limit = limit
+        self._idle = idle
+        self._patience = patience
+        self._droids: dict[SessionId, Droid] = {}
+        self._starting = 0
+
+    async def take(self, turn: BackendTurn) -> Droid:
+        """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
+
+        Raises:
+            BackendError: all processes are busy, or none can be had.
+        """
+        droid = self._droids.get(turn.session_id)
+        if droid is not None and not droid.busy:
+            if not droid.process.has_ended and droid.last == turn.state.get("turn"):
+                droid.busy, droid.is_new = True, False
+                if droid.idle_timer is not None:
+                    droid.idle_timer.cancel()
+                return droid
+            self._drop(turn.session_id)  # another process of ours answered in between: this one does not know of it
+        elif droid is not None:
+            raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
+        self._make_room()
+        self._starting += 1
+        try:
+            droid = await self._start(turn)
+        finally:
+            self._starting -= 1
+        self._droids[turn.session_id] = droid
+        return droid
+
+    def give_back(self, session_id: SessionId, droid: Droid) -> None:
+        """Keep the process for the session's next turn, for a while."""
+        droid.busy = False
+        self._droids[session_id] = self._droids.pop(session_id)
+        loop = asyncio.get_running_loop()
+        droid.idle_timer = loop.call_later(self._idle.total_seconds(), self._drop, session_id)
+
+    def discard(self, session_id: SessionId) -> None:
+        """End the process of a session at once: nobody knows what it does."""
+        droid = self._droids.pop(session_id, None)
+        if droid is not None:
+            droid.process.kill()
+
+    async def aclose(self) -> None:
+        """End all of them."""
+        droids, self._droids = list(self._droids.values()), {}
+        async with asyncio.TaskGroup() as group:
+            for droid in droids:
+                if droid.idle_timer is not None:
+                    droid.idle_timer.cancel()
+                group.create_task(droid.process.aclose(GRACE))
+
+    def _make_room(self) -> None:
+        while len(self._droids) + self._starting >= self._limit:
+            idle = next((name for name, droid in self._droids.items() if not droid.busy), None)
+            if idle is None:
+                raise BackendError(
+                    BackendFault.OVERLOADED,
+                    f"All {self._limit} Droid processes that may run here are busy; try again when a turn has ended, "
+                    "or let the operator raise max_processes.",
+                    retry_after=timedelta(seconds=10),
+                )
+            self._drop(idle)
+
+    def _drop(self, session_id: SessionId) -> None:
+        droid = self._droids.pop(session_id, None)
+        if droid is not None:
+            if droid.idle_timer is not None:
+                droid.idle_timer.cancel()
+            droid.process.close_soon(GRACE)
+
+    async def _start(self, turn: BackendTurn) -> Droid:
+        program = self._program()
+        process = await JsonRpcProcess.start(program, envelope)
+        try:
+            return await self._open(process, turn, str(program.cwd))
+        except BaseException:
+            process.kill()
+            raise
+
+    async def _open(self, process: JsonRpcProcess, turn: BackendTurn, cwd: str) -> Droid:
+        known, last = turn.state.get("session"), turn.state.get("turn")
+        loaded: Mapping[str, object] | None = None
+        if known is not None:
+            try:
+                loaded = await process.request("droid.load_session", {"sessionId": known}, self._patience)
+            except JsonRpcError:
+                known = None
+        if loaded is None:
+            begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
+            begin |= {"modelId": turn.model_id} if turn.model_id else {}
+            try:
+                loaded = await process.request("droid.initialize_session", begin, self._patience)
+            except JsonRpcError as exc:
+                raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI does not begin a session.") from exc
+        session = known or text(loaded.get("sessionId"))
+        if session is None:
+            raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI began a session without a name.")
+        names = (text(mapping(model).get("id")) for model in sequence(loaded.get("availableModels")))
+        return Droid(
+            process=process,
+            session=session,
+            models=frozenset(name for name in names if name),
+            model=text(mapping(loaded.get("settings")).get("modelId")),
+            last=last,
+            has_forgotten="session" in turn.state and known is None,
+            is_new=known is None,
+        )

@@ -1,0 +1,244 @@
+"""Factory's Droid CLI (npm `droid`), over its JSON-RPC on stdio: it keeps the memory of its sessions itself."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from agentapi_mcp.backends.droids.dialect import COMPLETED, DroidAnswer
+from agentapi_mcp.backends.droids.processes import GRACE, Droid, DroidProcesses
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import mapping, sequence, text
+from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, Incoming, JsonRpcError, Program
+from agentapi_mcp.backends.wire.options import Timeout, read_options
+from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta
+from agentapi_mcp.core.ports import BackendHost, Capability
+from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+
+_INTERRUPT_WITHIN = timedelta(seconds=3)
+_VERSION_WITHIN = timedelta(seconds=10)
+# What a program needs to run and to reach its provider; keys only by the option `env`.
+_PASSED_ON = (
+    *("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
+    *(name for each in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (each, each.lower())),
+)
+
+
+class DroidOptions(BaseModel):
+    """The options of an agent whose backend is `droid`; docs/backends/droid.md explains each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    command: str = Field(default="droid", min_length=1)
+    cwd: Path | None = None
+    env: dict[str, SecretStr] = Field(default_factory=dict[str, SecretStr])
+    max_processes: int = Field(default=4, ge=1, le=1000)
+    idle_seconds: Timeout = 600
+    start_timeout_seconds: Timeout = 30
+    idle_timeout_seconds: Timeout = 180
+    total_timeout_seconds: Timeout = 1800
+
+
+def create(options: Mapping[str, object], host: BackendHost) -> "DroidBackend":
+    """Make the backend from the operator's options.
+
+    Raises:
+        ConfigurationError: an option is wrong, or the program is not there.
+    """
+    return DroidBackend(read_options(DroidOptions, options), host)
+
+
+class DroidBackend:
+    """One agent behind the CLI."""
+
+    capabilities = frozenset({Capability.RESUME, Capability.FREE_CHECK, Capability.STOPS_BILLING})
+
+    def __init__(self, options: DroidOptions, host: BackendHost) -> None:
+        self._options = options
+        self._clock = host.clock
+        self._env = {name: value for name in _PASSED_ON if (value := host.secret(name))}
+        self._env |= {name: value for name, secret in options.env.items() if (value := secret.get_secret_value())}
+        found = shutil.which(options.command, path=self._env.get("PATH", os.defpath))
+        if found is None:
+            raise ConfigurationError("the Droid CLI is not installed: command names no program that can be run")
+        self._command = found
+        secrets = [secret.get_secret_value() for secret in options.env.values()]
+        self._faults = FaultReader(provider="The model behind the Droid CLI", redactor=Redactor(secrets))
+        self._processes = DroidProcesses(
+            self._program,
+            limit=options.max_processes,
+            idle=timedelta(seconds=options.idle_seconds),
+            patience=timedelta(seconds=options.start_timeout_seconds),
+        )
+
+    async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
+        """Ask the session's process; closing the iterator interrupts it, and it closes its connection to the model."""
+        until = self._clock.monotonic() + self._options.total_timeout_seconds
+        droid = await self._processes.take(turn)
+        answer = DroidAnswer(self._faults)
+        refused: list[str] = []
+        spoke = asked = False
+        try:
+            await self._choose_model(droid, turn.model_id)
+            droid.process.listen()
+            asked = True
+            await self._ask(droid, turn)
+            while not answer.is_over:
+                event = self._take(droid, await self._hear(droid, until), answer, refused)
+                spoke = spoke or isinstance(event, TextDelta)
+                if event is not None:
+                    yield event
+            answer.refuse_failure()
+            droid.last = str(turn.turn_id)
+        except BackendError as error:
+            if error.fault is BackendFault.CONNECTION and spoke:
+                raise BackendError(BackendFault.STREAM_CUT, "The Droid CLI ended within its answer.") from error
+            raise
+        finally:
+            await self._release(turn, droid, needs_stop=asked and not answer.is_over)
+        yield Finished(
+            model=droid.model,
+            state={"session": droid.session, "turn": str(turn.turn_id)},
+            warning=_warning(droid, refused),
+        )
+
+    async def check(self) -> HealthCheck:
+        """Ask the program for its version; the model is not asked."""
+        started = self._clock.monotonic()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._command,
+                "--version",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=self._env,
+            )
+        except OSError:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="The Droid CLI cannot be run any more.")
+        try:
+            async with asyncio.timeout(_VERSION_WITHIN.total_seconds()):
+                said, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode or not said.strip()[:1].isdigit():
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="What command names is not the Droid CLI.")
+        return HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=self._clock.monotonic() - started))
+
+    async def models(self) -> tuple[OfferedModel, ...]:
+        """List none: which of the CLI's models an account may use is not known before they are asked."""
+        return ()
+
+    async def aclose(self) -> None:
+        """End its processes."""
+        await self._processes.aclose()
+
+    def _program(self) -> Program:
+        home = Path(self._env.get("HOME", "/"))
+        cwd = self._options.cwd or home / ".cache" / "agentapi-mcp" / "droid"
+        try:
+            cwd.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            message = "The directory in which the Droid CLI is to work cannot be made; set the option cwd."
+            raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
+        words = (self._command, "exec", "--input-format", "stream-jsonrpc", "--output-format", "stream-jsonrpc")
+        return Program(words=words, cwd=cwd, env=self._env)
+
+    async def _choose_model(self, droid: Droid, model: str | None) -> None:
+        if model is None:
+            return
+        if droid.models and model not in droid.models:  # the CLI takes any name, and fails later
+            own = sorted(name for name in droid.models if name.startswith("custom:"))
+            message = f"The Droid CLI has no such model; its custom models: {', '.join(own[:10]) or 'none'}."
+            raise BackendError(BackendFault.NOT_FOUND, message)
+        if model != droid.model:
+            await self._request(droid, "droid.update_session_settings", {"modelId": model})
+            droid.model = model
+
+    async def _ask(self, droid: Droid, turn: BackendTurn) -> None:
+        await self._request(droid, "droid.add_user_message", {"text": _message(droid, turn)})
+
+    async def _request(self, droid: Droid, method: str, params: Mapping[str, object]) -> None:
+        try:
+            await droid.process.request(method, params, timedelta(seconds=self._options.start_timeout_seconds))
+        except JsonRpcError as exc:
+            raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI refused what was asked of it.") from exc
+
+    async def _hear(self, droid: Droid, until: float) -> Incoming:
+        left = until - self._clock.monotonic()
+        idle = self._options.idle_timeout_seconds
+        try:
+            return await droid.process.hear(timedelta(seconds=max(0.0, min(idle, left))))
+        except TimeoutError as exc:
+            if left <= idle:
+                raise BackendError(BackendFault.TIMEOUT_TOTAL, "The Droid CLI took too long.") from exc
+            raise BackendError(BackendFault.TIMEOUT_IDLE, "The Droid CLI went silent.") from exc
+
+    def _take(self, droid: Droid, said: Incoming, answer: DroidAnswer, refused: list[str]) -> BackendEvent | None:
+        if said.id is None:
+            return answer.take(mapping(said.params.get("notification")))
+        if said.method == "droid.request_permission":
+            uses = (mapping(mapping(use).get("toolUse")) for use in sequence(said.params.get("toolUses")))
+            names = [text(use.get("name")) for use in uses]
+            refused += [name for name in names if name] or ["a tool"]
+            droid.process.respond(said, {"selectedOption": "cancel"})
+        elif said.method == "droid.ask_user":
+            refused.append("a question to you")
+            droid.process.respond(said, {"cancelled": True, "answers": []})
+        else:
+            droid.process.refuse(said, METHOD_NOT_FOUND, "Not offered here.")
+        return None
+
+    async def _release(self, turn: BackendTurn, droid: Droid, *, needs_stop: bool) -> None:
+        try:
+            if needs_stop and not droid.process.has_ended:
+                await self._interrupt(droid)
+        except BaseException:
+            self._processes.discard(turn.session_id)
+            raise
+        if droid.process.has_ended:
+            self._processes.discard(turn.session_id)
+        else:
+            droid.process.ignore()
+            self._processes.give_back(turn.session_id, droid)
+
+    async def _interrupt(self, droid: Droid) -> None:
+        """Stop the turn and wait for its end; a process that does not stop is killed."""
+        try:
+            async with asyncio.timeout(_INTERRUPT_WITHIN.total_seconds()):
+                await droid.process.request("droid.interrupt_session", {}, _INTERRUPT_WITHIN)
+                while True:
+                    said = await droid.process.hear(_INTERRUPT_WITHIN)
+                    if mapping(said.params.get("notification")).get("type") == COMPLETED:
+                        return
+        except (TimeoutError, BackendError, JsonRpcError):
+            droid.process.kill()
+            await droid.process.aclose(GRACE)
+
+
+def _message(droid: Droid, turn: BackendTurn) -> str:
+    parts = [f"<instructions>\n{turn.system}\n</instructions>"] if turn.system and droid.is_new else []
+    if droid.is_new and turn.history:
+        earlier = "\n\n".join(f"{said.role}: {said.text}" for said in turn.history)
+        parts.append(f"<conversation_so_far>\n{earlier}\n</conversation_so_far>")
+    return "\n\n".join([*parts, turn.message])
+
+
+def _warning(droid: Droid, refused: list[str]) -> str | None:
+    said: list[str] = []
+    if refused:
+        names = ", ".join(dict.fromkeys(refused))
+        said.append(f"The agent asked for permission, which nobody can give here yet, and was refused: {names}.")
+    if droid.has_forgotten:
+        said.append("The Droid CLI had lost its memory of this session and began anew.")
+        droid.has_forgotten = False
+    return " ".join(said) or None

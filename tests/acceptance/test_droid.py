@@ -1,0 +1,179 @@
+"""The real Droid CLI, in a home of its own and cut off from the outside, with a provider on loopback behind it."""
+
+import asyncio
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.backends import registry
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, ThoughtDelta, ToolActivity, UsageReported
+from agentapi_mcp.core.ports import Backend
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthStatus
+from tests.support.hosts import FakeHost
+from tests.support.npm_peers import installed
+from tests.support.peers.cases import backend_turn
+from tests.support.peers.http import Answer, Exchange
+from tests.support.peers.openai import OpenAIPeer
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.timeout(120),
+    pytest.mark.xdist_group("droid"),
+    pytest.mark.skipif(
+        (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the lock holds the binary of Linux on x64"
+    ),
+]
+KEY = "sk-upstream-0123456789"
+NOWHERE = "http://127.0.0.1:9"
+MODELS = ("stub-echo", "stub-reason", "stub-waits", "stub-e401", "stub-touch")
+TOUCH = '{"command":"touch made","riskLevel":"medium","riskLevelReason":"it writes","summary":"touch"}'
+
+
+class ToolCallingPeer(OpenAIPeer):
+    """A provider whose model `stub-touch` wants a file to be made."""
+
+    async def answer(self, exchange: Exchange, answer: Answer) -> None:
+        """Answer one request."""
+        if exchange.json.get("model") != "stub-touch" or b'"Execute"' not in exchange.content:
+            await super().answer(exchange, answer)
+            return
+        call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "Execute", "arguments": TOUCH}}
+        await answer.open_stream()
+        for delta, finish in (({"tool_calls": [call]}, None), ({}, "tool_calls")):
+            choice = {"index": 0, "delta": delta, "finish_reason": finish}
+            await answer.say(f"data: {json.dumps({'id': 'c', 'model': 'stub-touch', 'choices': [choice]})}\n\n")
+        await answer.say("data: [DONE]\n\n")
+        await answer.close_stream()
+
+
+@dataclass(frozen=True)
+class Droids:
+    """The binary in its home, and the provider behind it."""
+
+    options: dict[str, object]
+    home: Path
+    peer: OpenAIPeer
+
+    def backend(self, host: FakeHost, **options: object) -> Backend:
+        """Make a backend that runs it."""
+        return registry.create("droid", self.options | options, host)
+
+
+@asynccontextmanager
+async def droids() -> AsyncGenerator[Droids]:
+    """Write the settings of the CLI, with a custom model for each way of the provider."""
+    binary = await asyncio.to_thread(installed) / "@factory" / "cli-linux-x64" / "bin" / "droid"
+    async with ToolCallingPeer() as peer:
+        with tempfile.TemporaryDirectory(prefix="droid-", dir="/tmp", ignore_cleanup_errors=True) as home:
+            models = [
+                {
+                    "model": name,
+                    "displayName": name,
+                    "baseUrl": f"{peer.origin}/v1",
+                    "apiKey": "${STUB_KEY}",
+                    "provider": "generic-chat-completion-api",
+                }
+                for name in MODELS
+            ]
+            settings = Path(home) / ".factory" / "settings.json"
+            settings.parent.mkdir()
+            settings.write_text(json.dumps({"cloudSessionSync": False, "customModels": models}), encoding="utf-8")
+            env = {"HOME": home, "PATH": "/usr/bin:/bin", "STUB_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+            env |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
+            options: dict[str, object] = {"command": str(binary), "cwd": f"{home}/work", "env": env}
+            yield Droids(options, Path(home), peer)
+
+
+def turn_on(model: str, message: str, session: BackendTurn | None = None) -> BackendTurn:
+    turn = backend_turn(message, f"custom:{model}-0")
+    return turn if session is None else replace(turn, session_id=session.session_id)
+
+
+async def events_of(backend: Backend, turn: BackendTurn) -> list[BackendEvent]:
+    return [event async for event in backend.run(turn)]
+
+
+def end_of(events: list[BackendEvent]) -> Finished:
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+def text_of(events: list[BackendEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_a_session_keeps_its_process_and_after_a_restart_its_memory() -> None:
+    async with droids() as real, FakeHost() as host:
+        async with aclosing(real.backend(host)) as backend:
+            first = turn_on("stub-reason", "the first of them")
+            events = await events_of(backend, first)
+            assert text_of(events) == "w0 w1 w2 w3 w4 "
+            assert any(isinstance(event, ThoughtDelta) for event in events)
+            bills = [event.usage for event in events if isinstance(event, UsageReported)]
+            assert (bills[-1].input_tokens or 0) >= 11
+            second = replace(turn_on("stub-echo", "hello there", first), state=end_of(events).state)
+            events = await events_of(backend, second)
+            assert "hello there" in text_of(events)
+            state = end_of(events).state
+        async with aclosing(real.backend(host)) as backend:
+            third = replace(turn_on("stub-reason", "the third", first), state=state)
+            events = await events_of(backend, third)
+            assert end_of(events).state["session"] == state["session"]
+            assert end_of(events).warning is None
+        asked = real.peer.exchanges[-1].content
+        assert b"the first of them" in asked
+        assert b"hello there" in asked
+        async with aclosing(real.backend(host)) as backend:
+            lost = {"session": "11111111-2222-3333-4444-555555555555", "turn": "x"}
+            events = await events_of(backend, replace(turn_on("stub-reason", "the fourth", first), state=lost))
+            assert "lost its memory" in str(end_of(events).warning)
+
+
+async def test_closing_the_iterator_reaches_the_model_and_the_session_goes_on() -> None:
+    async with droids() as real, FakeHost() as host, aclosing(real.backend(host)) as backend:
+        turn = turn_on("stub-waits", "wait")
+        async with aclosing(backend.run(turn)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    break
+            # The call for the session's title, which has no tools, is not interrupted by the CLI.
+            waiting = [each for each in real.peer.exchanges if b'"tools"' in each.content]
+            assert waiting
+            assert not any(each.ended.is_set() for each in waiting)
+        for exchange in waiting:
+            await exchange.gone.wait()
+        assert text_of(await events_of(backend, turn_on("stub-reason", "again", turn))) == "w0 w1 w2 w3 w4 "
+
+
+async def test_a_permission_is_refused_and_the_answer_says_so() -> None:
+    async with droids() as real, FakeHost() as host, aclosing(real.backend(host)) as backend:
+        events = await events_of(backend, turn_on("stub-touch", "make it"))
+        assert "refused: Execute" in str(end_of(events).warning)
+        assert [event.name for event in events if isinstance(event, ToolActivity)] == ["Execute", "Execute"]
+        assert not (real.home / "work" / "made").exists()
+
+
+async def test_failures_and_limits_are_told() -> None:
+    async with droids() as real, FakeHost() as host, aclosing(real.backend(host, max_processes=1)) as backend:
+        assert (await backend.check()).status is HealthStatus.HEALTHY
+        with pytest.raises(BackendError) as caught:
+            await events_of(backend, turn_on("stub-e401", "hello"))
+        assert caught.value.fault is BackendFault.AUTH
+        with pytest.raises(BackendError) as caught:
+            await events_of(backend, backend_turn("hello", "nothing-1"))
+        assert caught.value.fault is BackendFault.NOT_FOUND
+        async with aclosing(backend.run(turn_on("stub-waits", "wait"))) as events:
+            await anext(events)
+            with pytest.raises(BackendError) as caught:
+                await events_of(backend, turn_on("stub-reason", "hello"))
+        assert caught.value.fault is BackendFault.OVERLOADED
+        assert "max_processes" in str(caught.value)

@@ -1,0 +1,120 @@
+"""A program that speaks as the Droid CLI does; what it does is chosen by the model's name, as `custom:hang`.
+
+It says to a socket of the test what it was asked (`asked`) and that it was stopped (`freed`).
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+from typing import TypedDict
+
+REFUSALS = {
+    "e400": "400 Stub failure",
+    "e401": "401 Stub failure",
+    "e402": "402 Stub failure",
+    "e403": "403 Stub failure",
+    "e404": "404 Stub failure",
+    "e500": "500 Stub failure",
+    "e502": "502 Stub failure",
+    "e503": "503 Stub failure",
+    "e529": "529 Stub failure",
+    "toolong": "400 This model's maximum context length is 8192 tokens.",
+    "leak": f"401 The key {os.environ.get('STUB_KEY')} is wrong, says /srv/app/keys.py\nTraceback",  # noqa: TID251  # a program of its own
+}
+
+
+class Message(TypedDict, total=False):
+    """A message of the server."""
+
+    id: str
+    method: str
+    params: dict[str, object]
+
+
+WAYS = (*REFUSALS, "answer", "waits", "hang", "drip", "cut", "drop", "late", "ask")
+
+
+def send(**message: object) -> None:
+    """Say one message."""
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def tell(**notification: object) -> None:
+    """Say one notification of the session."""
+    send(type="notification", method="droid.session_notification", params={"notification": notification})
+
+
+def complete(reason: str) -> None:
+    """End the turn."""
+    used = {"inputTokens": 7, "outputTokens": 5, "cacheReadTokens": 4, "cacheCreationTokens": 0, "thinkingTokens": 0}
+    tell(type="agent_turn_completed", reason=reason, tokenUsage=used)
+
+
+def drip(stopped: threading.Event) -> None:
+    """Show signs of life without end."""
+    while not stopped.wait(0.02):
+        tell(type="llm_retry", attempt=1)
+
+
+class Cli:
+    """One run of the program."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.model = "custom:answer"
+        self.stopped = threading.Event()
+
+    def answer(self) -> None:
+        """Do what the model's name says."""
+        way = self.model.removeprefix("custom:")
+        if way in {"answer", "waits", "cut", "late", "ask"}:
+            tell(type="assistant_text_delta", textDelta="w0 ")
+        if way in {"cut", "drop"}:
+            os._exit(0)
+        if way == "ask":
+            use: dict[str, object] = {"toolUse": {"id": "call_1", "name": "Execute"}}
+            send(type="request", id="p1", method="droid.request_permission", params={"toolUses": [use]})
+        elif way == "answer":
+            tell(type="assistant_text_delta", textDelta="w1 ")
+            complete("completed")
+        elif way == "late" or way in REFUSALS:
+            tell(type="error", message=REFUSALS.get(way, "502 Provider disconnected"))
+            complete("model_provider_unavailable")
+        elif way == "drip":
+            threading.Thread(target=drip, args=(self.stopped,), daemon=True).start()
+
+    def take(self, message: Message) -> None:
+        """Take one message of the server."""
+        method, params = message.get("method"), message.get("params", {})
+        if method is None:
+            complete("completed")
+            return
+        self.model = str(params.get("modelId", self.model))
+        models = [{"id": f"custom:{way}", "isCustom": True} for way in WAYS]
+        begun = {"sessionId": "s-1", "settings": {"modelId": self.model}, "availableModels": models}
+        send(type="response", id=message.get("id"), result=begun)
+        if method == "droid.add_user_message":
+            self.channel.sendall(b"asked\n")
+            self.answer()
+        elif method == "droid.interrupt_session":
+            self.stopped.set()
+            complete("cancelled")
+            self.channel.sendall(b"freed\n")
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    if "--version" in sys.argv:
+        sys.stdout.write("0.215.0\n")
+        return
+    with socket.create_connection(("127.0.0.1", int(os.environ["STUB_PORT"]))) as channel:  # noqa: TID251  # see above
+        cli = Cli(channel)
+        for line in sys.stdin:
+            cli.take(json.loads(line))
+
+
+if __name__ == "__main__":
+    main()
