@@ -2,22 +2,28 @@
 
 import asyncio
 import json
+import os
 import platform
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from agentapi_mcp.app import open_app
 from agentapi_mcp.backends import registry
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, ThoughtDelta, ToolActivity, UsageReported
 from agentapi_mcp.core.ports import Backend
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.core.records.turns import TurnStatus
+from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.settings import Settings
 from tests.support.hosts import FakeHost
 from tests.support.npm_peers import installed
 from tests.support.peers.cases import backend_turn
@@ -34,8 +40,30 @@ pytestmark = [
 ]
 KEY = "sk-upstream-0123456789"
 NOWHERE = "http://127.0.0.1:9"
+PASSED = {
+    "PATH": "/usr/bin:/bin",
+    "STUB_KEY": KEY,
+    "HTTP_PROXY": NOWHERE,
+    "HTTPS_PROXY": NOWHERE,
+    "NO_PROXY": "127.0.0.1",
+}
 MODELS = ("stub-echo", "stub-reason", "stub-waits", "stub-e401", "stub-touch")
 TOUCH = '{"command":"touch made","riskLevel":"medium","riskLevelReason":"it writes","summary":"touch"}'
+
+SERVER = """
+import asyncio, json, sys
+from agentapi_mcp.backends import registry
+from tests.support.hosts import FakeHost
+from tests.support.peers.cases import backend_turn
+
+async def main():
+    async with FakeHost() as host:
+        backend = registry.create("droid", json.loads(sys.argv[1]), host)
+        async for _ in backend.run(backend_turn("hello", "custom:stub-waits-0")):
+            pass
+
+asyncio.run(main())
+"""
 
 
 class ToolCallingPeer(OpenAIPeer):
@@ -87,8 +115,7 @@ async def droids() -> AsyncGenerator[Droids]:
             settings = Path(home) / ".factory" / "settings.json"
             settings.parent.mkdir()
             settings.write_text(json.dumps({"cloudSessionSync": False, "customModels": models}), encoding="utf-8")
-            env = {"HOME": home, "PATH": "/usr/bin:/bin", "STUB_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-            env |= {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE}
+            env = {"HOME": home, **PASSED}
             options: dict[str, object] = {"command": str(binary), "cwd": f"{home}/work", "env": env}
             yield Droids(options, Path(home), peer)
 
@@ -177,3 +204,40 @@ async def test_failures_and_limits_are_told() -> None:
                 await events_of(backend, turn_on("stub-reason", "hello"))
         assert caught.value.fault is BackendFault.OVERLOADED
         assert "max_processes" in str(caught.value)
+
+
+async def test_a_session_that_another_agent_began_is_told_to_it(edge_home: Path, tmp_path: Path) -> None:
+    async with droids() as real:
+        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in real.options.items() if name != "env")
+        env = ", ".join(f"{name} = {json.dumps(value)}" for name, value in PASSED.items())
+        config = tmp_path / "agentapi.toml"
+        config.write_text(
+            f'[agents.factory]\nbackend = "droid"\ndefault_model = "m"\n'
+            f"options = {{ {options}, env = {{ HOME = {json.dumps(str(real.home))}, {env} }} }}\n"
+            '[[agents.factory.models]]\nname = "m"\nmodel_id = "custom:stub-reason-0"\nprovider = "stub"\n',
+            encoding="utf-8",
+        )
+        settings = Settings(home=edge_home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+        async with open_app(settings, {}) as app:
+            services = await app.gate.services()
+            asked = f"what is this program {os.urandom(4).hex()}?"
+            wait = timedelta(seconds=30)
+            first = await services.turns.chat(services.principal, ChatRequest(message=asked, agent="guide"), wait=wait)
+            second = await services.turns.chat(
+                services.principal,
+                ChatRequest(message="and now?", agent="factory", session_id=str(first.session_id)),
+                wait=wait,
+            )
+            assert (second.status, second.reply) == (TurnStatus.COMPLETED, "w0 w1 w2 w3 w4 ")
+        assert asked.encode() in real.peer.exchanges[-1].content
+
+
+async def test_it_ends_with_a_server_that_is_killed() -> None:
+    async with droids() as real:
+        server = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVER, json.dumps(real.options), stdout=asyncio.subprocess.DEVNULL
+        )
+        exchange = await real.peer.received()
+        server.kill()
+        await server.wait()
+        await exchange.gone.wait()

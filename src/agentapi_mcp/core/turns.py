@@ -228,7 +228,8 @@ class Turns:
     ) -> tuple[BackendTurn, History]:
         turn, system = accepted.turn, parameters.system_prompt
         history = History(())
-        if not accepted.session_created and Capability.RESUME not in choice.backend.capabilities:
+        remembers = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
+        if not accepted.session_created and not remembers:
             fixed = len(turn.message.encode()) + len((system or "").encode())
             ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
             budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
