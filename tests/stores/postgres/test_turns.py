@@ -115,6 +115,25 @@ async def test_what_is_returned_is_what_is_kept(database: Database, principal: P
     assert (following.previous_message_id, following.state) == (ended.last_message_id, {"thread": "t1"})
 
 
+async def test_a_backend_is_not_handed_what_others_have_overtaken(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    first = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    said = replace(first, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    await turns.finish(principal, said, ending(thread="t1"))
+    for other in ({"agent": "guide"}, {"backend": "guide"}):
+        new = replace(new_turn(agent, "more", first.session_id), **other)
+        meanwhile = await accept(turns, principal, new)
+        assert meanwhile.state == {}
+        said = replace(meanwhile.turn, status=TurnStatus.COMPLETED, reply="I", end_reason=EndReason.ANSWERED)
+        await turns.finish(principal, said, ending())
+        following = await accept(turns, principal, new_turn(agent, "and?", first.session_id))
+        assert following.state == {}
+        said = replace(following.turn, status=TurnStatus.COMPLETED, reply="so", end_reason=EndReason.ANSWERED)
+        await turns.finish(principal, said, ending(thread="t2"))
+
+
 async def test_a_failure_without_a_word_is_kept_with_no_message(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:

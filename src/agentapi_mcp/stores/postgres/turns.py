@@ -51,15 +51,16 @@ SELECT id FROM agentapi.turns
  ORDER BY created_at DESC LIMIT 1
 """
 # All that matters of a session whose row is locked; in a second statement, which sees what the lock waited for. The
-# message before is looked for from the session's own time on, since a policy would be asked of every message of it.
+# message before is looked for from the session's own time on, since a policy would be asked of every message of it. A
+# backend's handle counts only when its turn is the session's latest: what others said since, it would not know.
 _LOOK: LiteralString = f"""
 SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,
        CASE WHEN $6 THEN ({_ORPHAN}) END AS orphan,
        (SELECT id FROM public.chat_messages
          WHERE session_id = $4 AND created_at >= (SELECT last_message_at FROM public.chat_sessions WHERE id = $4)
          ORDER BY created_at DESC, id DESC LIMIT 1) AS previous,
-       (SELECT backend_state FROM agentapi.turns WHERE session_id = $4 AND agent_name = $5
-         ORDER BY created_at DESC, id DESC LIMIT 1) AS state
+       (SELECT backend_state FROM (SELECT agent_name, backend, backend_state FROM agentapi.turns WHERE session_id = $4
+         ORDER BY created_at DESC, id DESC LIMIT 1) AS latest WHERE agent_name = $5 AND backend = $7) AS state
   FROM (SELECT) AS one
   LEFT JOIN agentapi.turns r ON r.session_id = $4 AND r.status = 'running'
 """  # noqa: S608  # made of literals
@@ -174,7 +175,7 @@ class PostgresTurns:
 
     async def _look(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
         ids = (principal.user_id, principal.org_id, new.fingerprint, new.session_id)
-        found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None)
+        found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None, new.backend)
         if found is None:
             raise AssertionError
         return found
