@@ -17,6 +17,14 @@ from agentapi_mcp.core.errors import BackendError, BackendFault
 METHOD_NOT_FOUND = -32601
 _LARGEST_LINE = 32 * 1024 * 1024
 _SHORTEST_GRACE = 0.1
+# Becomes the program, and leaves a guard in its group, which reads from a pipe that this process alone holds open. A
+# program has two seconds to see the end of its stdin when this process is killed; then the guard ends the whole group.
+_GUARDED = (
+    "/bin/sh",
+    "-c",
+    '(exec <&2 >/dev/null 2>&1; read -r _; sleep 2; kill -s KILL 0) & exec 2>/dev/null; exec "$@"',
+    "agentapi-mcp-guard",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +57,13 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
     """One running program, leader of a process group of its own, which ends with it.
 
     A program that is closed, or whose server is gone, finds the end of its stdin, which every such program takes for
-    its own end; what then still lives of its group is killed. `envelope` is what each message of ours has besides, by
-    its kind: request, notification or response.
+    its own end; what then still lives of its group is killed, by a guard in the group where the server is gone.
+    `envelope` is what each message of ours has besides, by its kind: request, notification or response.
     """
 
-    def __init__(self, envelope: Callable[[str], Mapping[str, object]]) -> None:
+    def __init__(self, envelope: Callable[[str], Mapping[str, object]], guarded: int) -> None:
         self._envelope = envelope
+        self._guarded: int | None = guarded
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
@@ -76,19 +85,29 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         Raises:
             BackendError: BACKEND_MISSING, since it cannot be run.
         """
+        name = Path(program.words[0]).name
+        if not os.access(program.words[0], os.X_OK):  # the shell would say so, to nobody
+            raise BackendError(BackendFault.BACKEND_MISSING, f"The program {name} is not there any more; install it.")
+        guard, held = os.pipe()
         try:
             _, process = await asyncio.get_running_loop().subprocess_exec(
-                lambda: cls(envelope),
+                lambda: cls(envelope, held),
+                *_GUARDED,
                 *program.words,
                 cwd=program.cwd,
                 env=dict(program.env),
-                stderr=asyncio.subprocess.DEVNULL,
+                stderr=guard,
                 start_new_session=True,
             )
         except OSError as exc:
-            name = Path(program.words[0]).name
+            os.close(held)
             message = f"The program {name} cannot be run ({exc.strerror}); check that it is installed here."
             raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
+        except BaseException:
+            os.close(held)
+            raise
+        finally:
+            os.close(guard)
         return process
 
     @property
@@ -224,6 +243,9 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         del exc
         self._reaped.set()
         self._end()
+        if self._guarded is not None:
+            os.close(self._guarded)
+            self._guarded = None
         if self._transport is not None:
             self._transport.close()
 
