@@ -83,7 +83,8 @@ async def piped(server: EdgeServer) -> AsyncGenerator[Streams]:
                 await asyncio.to_thread(requests.flush)
         requests.close()
 
-    with stdin, stdout, replies, requests:
+    # Closed from right to left: what is written to first, so that a thread which still reads finds an end and lets go.
+    with stdin, replies, stdout, requests:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work()) for work in (serve, read, write)]
             async with heard, said:
