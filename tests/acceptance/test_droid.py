@@ -33,7 +33,6 @@ from tests.support.peers.openai import OpenAIPeer
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.timeout(120),
-    pytest.mark.xdist_group("droid"),
     pytest.mark.skipif(
         (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the lock holds the binary of Linux on x64"
     ),
@@ -230,6 +229,67 @@ async def test_a_session_that_another_agent_began_is_told_to_it(edge_home: Path,
             )
             assert (second.status, second.reply) == (TurnStatus.COMPLETED, "w0 w1 w2 w3 w4 ")
         assert asked.encode() in real.peer.exchanges[-1].content
+
+
+async def test_the_packaged_agent_works_with_it_where_it_is_named(edge_home: Path) -> None:
+    async with droids() as real:
+        environ = {
+            **PASSED,
+            "HOME": str(real.home),
+            "OPENROUTER_API_KEY": KEY,
+            "AGENTAPI_OPENROUTER_BASE_URL": real.peer.openrouter_url,
+            "AGENTAPI_DROID_COMMAND": str(real.options["command"]),
+        }
+        (real.home / ".factory" / "settings.json").unlink()
+        settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+        wait = timedelta(seconds=30)
+        async with open_app(settings, environ) as app:
+            services = await app.gate.services()
+            principal, turns = services.principal, services.turns
+            assert (await services.agents.get(principal, "droid")).backend == "droid"
+            first = await turns.chat(
+                principal, ChatRequest(message="the first", agent="droid", model="gpt-4o"), wait=wait
+            )
+            assert (first.status, first.backend, first.bill.model_used) == (
+                TurnStatus.COMPLETED,
+                "droid",
+                "openai/gpt-4o",
+            )
+            again = ChatRequest(message="the second", session_id=str(first.session_id), model="deepseek-v4-flash")
+            second = await turns.chat(principal, again, wait=wait)
+            assert (second.status, second.bill.model_used) == (TurnStatus.COMPLETED, "deepseek/deepseek-v4-flash")
+            asked = real.peer.exchanges[-1]
+            assert (asked.json["model"], asked.headers["authorization"]) == (
+                "deepseek/deepseek-v4-flash",
+                f"Bearer {KEY}",
+            )
+            assert b"the first" in asked.content
+        written = "".join(path.read_text(encoding="utf-8") for path in real.home.rglob(".cache/**/*.json"))
+        assert "deepseek" in written
+        assert KEY not in written
+        async with open_app(settings, environ | {"AGENTAPI_DROID_COMMAND": "no-such-droid"}) as app:
+            services = await app.gate.services()
+            view = await services.agents.get(services.principal, "droid")
+            assert view.backend == "openai"
+            assert view.backend_reason == (
+                "droid cannot be used: the Droid CLI is not installed: command names no program that can be run"
+            )
+            third = ChatRequest(message="the third", session_id=str(first.session_id))
+            answered = await services.turns.chat(services.principal, third, wait=wait)
+            assert (answered.status, answered.backend) == (TurnStatus.COMPLETED, "openai")
+            assert b"the second" in real.peer.exchanges[-1].content
+
+
+async def test_another_replica_may_answer_in_between() -> None:
+    async with droids() as real, FakeHost() as host:
+        async with aclosing(real.backend(host)) as one, aclosing(real.backend(host)) as two:
+            first = turn_on("stub-reason", "the first of them")
+            state = end_of(await events_of(one, first)).state
+            for backend, said in ((two, "the second"), (one, "the third")):
+                turn = replace(turn_on("stub-reason", said, first), state=state)
+                state = end_of(await events_of(backend, turn)).state
+        asked = real.peer.exchanges[-1].content
+        assert all(said in asked for said in (b"the first of them", b"the second", b"the third"))
 
 
 async def test_it_ends_with_a_server_that_is_killed() -> None:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 KEYS = {  # what the packaged agents are given, by their file
     "OPENROUTER_API_KEY": "The key of the agent `droid`.",
     "AGENTAPI_OPENROUTER_BASE_URL": "Another address for the agent `droid`.",
+    "AGENTAPI_DROID_COMMAND": "The Droid CLI, by name or path, for the agent `droid` to work with.",
     "AGENTAPI_CCROUTER_BASE_URL": "Where the agent `ccrouter` finds its router.",
     "CCROUTER_API_KEY": "The router's APIKEY, if it has one.",
 }

@@ -50,6 +50,7 @@ GPT = ModelView(
 
 def agent(name: str, backend: str, status: HealthStatus = HealthStatus.HEALTHY, *missing: str) -> AgentView:
     return AgentView(
+        backend_reason=None,
         name=name,
         backend=backend,
         description=f"This is {name}",

@@ -192,6 +192,37 @@ async def test_an_agent_that_lacks_something_says_what() -> None:
     assert "can be used now: guide." in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("missing", "fault", "backend", "reason"),
+    [
+        ((), None, "droid", None),
+        (("COMMAND is not set",), None, "openai", None),
+        ((), "the program is not installed", "openai", "droid cannot be used: the program is not installed"),
+    ],
+)
+async def test_an_agent_is_reached_as_preferred_or_otherwise_and_says_which(
+    missing: tuple[str, ...], fault: str | None, backend: str, reason: str | None
+) -> None:
+    def build(declaration: AgentDeclaration) -> Backend:
+        if fault is not None and declaration.backend == "droid":
+            raise ConfigurationError(fault)
+        return CheckedBackend()
+
+    preferred = replace(declared("a", "m", backend="droid"), missing=missing, otherwise=declared("a", "m"))
+    scene = Scene((agent_row("a", model_row("m")),), (preferred,), build)
+    view = await scene.agents.get(ALICE, "a")
+    assert (view.backend, view.backend_reason, view.missing) == (backend, reason, ())
+    choice = await scene.agents.resolve(agent="a")
+    assert (choice.declaration.backend, (await scene.agents.resolve(agent="a")).backend) == (backend, choice.backend)
+
+
+async def test_what_both_ways_lack_is_told_of_the_second() -> None:
+    second = replace(declared("a"), missing=(NO_KEY,))
+    first = replace(declared("a", backend="droid"), missing=("COMMAND is not set", NO_KEY), otherwise=second)
+    view = await Scene((agent_row("a"),), (first,)).agents.get(ALICE, "a")
+    assert (view.backend, view.missing, view.backend_reason) == ("openai", (NO_KEY,), None)
+
+
 async def test_an_empty_catalogue_says_what_to_do() -> None:
     with pytest.raises(NotFoundError, match=r"agentapi\.toml"):
         await Scene((), ()).agents.resolve()

@@ -21,7 +21,7 @@ async def test_agents_are_listed_with_what_they_lack(link: Link, edge_home: Path
         assert agents["droid"]["missing"] == []
         assert agents["ccrouter"]["status"] == "not_configured"
         assert agents["ccrouter"]["missing"]
-        assert "- ccrouter (not configured)" in text_of(result)
+        assert "- ccrouter (not configured; by ccrouter)" in text_of(result)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -39,6 +39,8 @@ async def show_agent(services: Services, name: str, *, as_json: bool) -> None:
         return
     say(f"{agent.name} ({agent.backend}): {agent.description}")
     say(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
+    if agent.backend_reason:
+        say(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         say(f"missing: {lack}")
     table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M"), [_model_row(model) for model in agent.models])
@@ -141,6 +143,7 @@ def agent_json(agent: AgentView) -> dict[str, object]:
     return {
         "name": agent.name,
         "backend": agent.backend,
+        "backend_reason": agent.backend_reason,
         "description": agent.description,
         "enabled": agent.enabled,
         "status": str(agent.health.status),

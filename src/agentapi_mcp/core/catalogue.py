@@ -30,6 +30,7 @@ class CatalogueEntry:
     declaration: AgentDeclaration | None
     backend: Backend | None
     missing: tuple[str, ...]
+    backend_reason: str | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +90,7 @@ class Catalogue:
         self._loading = asyncio.Lock()
         self._rows: tuple[AgentRow, ...] | None = None
         self._loaded_at = 0.0
-        self._built: dict[str, LentBackend | str] = {}
+        self._built: dict[tuple[str, str], LentBackend | str] = {}
         self._retired: list[tuple[float, LentBackend]] = []
 
     async def publish(self) -> bool:
@@ -109,8 +110,8 @@ class Catalogue:
         async with self._loading:
             before, self._file = self._declared, file
             self._declared = {agent.name: agent for agent in file.agents}
-            for name in [name for name in self._built if self._declared.get(name) != before.get(name)]:
-                built = self._built.pop(name)
+            for key in [key for key in self._built if self._declared.get(key[0]) != before.get(key[0])]:
+                built = self._built.pop(key)
                 if not isinstance(built, str):
                     self._retired.append((self._clock.monotonic(), built))
             await self._load()
@@ -167,21 +168,31 @@ class Catalogue:
                 backend=None,
                 missing=(f"{row.name} is not declared in the configuration file",),
             )
-        if declaration.missing:
-            return CatalogueEntry(row=row, declaration=declaration, backend=None, missing=declaration.missing)
+        reason: str | None = None
         built = self._backend(declaration)
-        if isinstance(built, str):
-            return CatalogueEntry(row=row, declaration=declaration, backend=None, missing=(built,))
-        return CatalogueEntry(row=row, declaration=declaration, backend=built, missing=())
+        if declaration.otherwise is not None and isinstance(built, tuple):
+            if not declaration.missing:  # what names an unset variable was not asked for
+                reason = f"{declaration.backend} cannot be used: {'; '.join(built)}"
+            declaration = declaration.otherwise
+            built = self._backend(declaration)
+        lacks, backend = (built, None) if isinstance(built, tuple) else ((), built)
+        return CatalogueEntry(row=row, declaration=declaration, backend=backend, missing=lacks, backend_reason=reason)
 
-    def _backend(self, declaration: AgentDeclaration) -> LentBackend | str:
-        """Make the backend once; what the operator got wrong is remembered in words, and fails no listing."""
-        if declaration.name not in self._built:
+    def _backend(self, declaration: AgentDeclaration) -> LentBackend | tuple[str, ...]:
+        """Make the backend once, or say what it lacks.
+
+        What the operator got wrong is remembered in words, and fails no listing.
+        """
+        if declaration.missing:
+            return declaration.missing
+        key = declaration.name, declaration.backend
+        if key not in self._built:
             try:
-                self._built[declaration.name] = LentBackend(self._build(declaration))
+                self._built[key] = LentBackend(self._build(declaration))
             except AgentApiError as exc:
-                self._built[declaration.name] = _without_values(str(exc), dict(declaration.options))
-        return self._built[declaration.name]
+                self._built[key] = _without_values(str(exc), dict(declaration.options))
+        built = self._built[key]
+        return (built,) if isinstance(built, str) else built
 
 
 async def _close(backends: Iterable[LentBackend]) -> None:

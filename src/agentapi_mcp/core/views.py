@@ -24,6 +24,7 @@ def agent_view(entry: CatalogueEntry, measured: Measured) -> AgentView:
     return AgentView(
         name=entry.name,
         backend=entry.backend_name,
+        backend_reason=entry.backend_reason,
         description=entry.row.description,
         enabled=entry.row.enabled,
         default_model=default.name if default else None,

@@ -139,6 +139,7 @@ def agent_out(view: AgentView) -> AgentOut:
         name=view.name,
         description=view.description,
         backend=view.backend,
+        backend_reason=view.backend_reason,
         enabled=view.enabled,
         status=view.health.status,
         missing=list(view.missing),
@@ -153,7 +154,8 @@ def _agent_line(agent: AgentOut) -> str:
     state = agent.status.replace("_", " ") if agent.enabled else "disabled"
     missing = f" Missing: {'; '.join(agent.missing)}." if agent.missing else ""
     models = f" Models: {', '.join(agent.models)}." if agent.models else ""
-    return f"- {agent.name} ({state}): {agent.description}{models}{missing}"
+    reason = f" ({agent.backend_reason})" if agent.backend_reason else ""
+    return f"- {agent.name} ({state}; by {agent.backend}{reason}): {agent.description}{models}{missing}"
 
 
 def _model_out(view: ModelView) -> ModelOut:

@@ -75,6 +75,7 @@ class AgentOut(Answer):
     name: str
     description: str
     backend: str
+    backend_reason: str | None
     enabled: bool
     status: str
     missing: list[str]

@@ -18,7 +18,7 @@ MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"
 
 
 def known() -> tuple[str, ...]:
-    return ("anthropic", "ccrouter", "guide", "openai")
+    return ("anthropic", "ccrouter", "droid", "guide", "openai")
 
 
 def load(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> CatalogueFile:
@@ -97,6 +97,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             3,
             "unknown key 'bakend'; there are: backend, description, instructions, enabled",
         ),
+        (AGENT + '[agents.a.otherwise]\nbackend = "guide"\nmodel = "x"\n', 5, "'model'; there are: backend, options"),
+        (AGENT + '[agents.a.otherwise]\nbackend = "nonesuch"\n', 4, "there is no backend 'nonesuch'"),
+        (AGENT + '[agents.a.otherwise]\nbackend = "openai"\n', 4, "must be another backend than the agent's own"),
+        (AGENT + '[agents.a.otherwise]\nbackend = "guide"\noptions = { x = "${" }\n', 5, "'${' must be followed by"),
         (MODEL + "price = 3\n", 7, "unknown key 'price'"),
         (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
@@ -104,7 +108,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (
             AGENT + '[agents.b]\nbackend = "nonesuch"\n',
             4,
-            "there is no backend 'nonesuch'; there are: anthropic, ccrouter, guide, openai",
+            "there is no backend 'nonesuch'; there are: anthropic, ccrouter, droid, guide, openai",
         ),
         ("[agents.a]\nenabled = true\n", 1, "'backend' is missing"),
         ("# one\n[agents.a.options]\nx = 1\n", 2, "'backend' is missing"),
@@ -231,6 +235,19 @@ def test_the_hash_follows_what_is_written_to_the_database_and_no_secret(tmp_path
     assert load(tmp_path, text.format("${KEY}", "two")).sha256 != first.sha256
 
 
+def test_an_agent_may_be_reached_otherwise(tmp_path: Path) -> None:
+    text = (
+        '[agents.a]\nbackend = "ccrouter"\ndescription = "one"\noptions = { base_url = "${PLACE}" }\n'
+        '[agents.a.otherwise]\nbackend = "openai"\noptions = { api_key = "${KEY}" }\n'
+    )
+    [agent] = load(tmp_path, text, {"KEY": SECRET}).agents
+    assert (agent.backend, agent.missing) == ("ccrouter", ("PLACE is not set",))
+    assert agent.otherwise == AgentDeclaration(
+        name="a", backend="openai", description="one", options={"api_key": SECRET}
+    )
+    assert SECRET not in repr(agent)
+
+
 def test_a_later_agent_of_the_same_name_replaces_the_earlier_one_whole(tmp_path: Path) -> None:
     own = tmp_path / FILE_NAME
     own.write_text('[agents.droid]\nbackend = "guide"\n', encoding="utf-8")
@@ -258,7 +275,10 @@ def test_out_of_the_box_there_are_the_deployed_models_and_a_guide_that_needs_not
         "gpt-4-turbo": "openai/gpt-4-turbo",
         "gpt-4o": "openai/gpt-4o",
     }
-    assert agents["droid"].missing == ("OPENROUTER_API_KEY is not set",)
+    assert agents["droid"].missing == ("AGENTAPI_DROID_COMMAND is not set", "OPENROUTER_API_KEY is not set")
+    assert agents["droid"].otherwise is not None
+    assert agents["droid"].otherwise.missing == ("OPENROUTER_API_KEY is not set",)
+    assert agents["droid"].otherwise.models == agents["droid"].models
     assert agents["ccrouter"].missing == ("AGENTAPI_CCROUTER_BASE_URL is not set",)
     assert agents["guide"].missing == ()
     assert agents["droid"].default_model in {model.name for model in agents["droid"].models}

@@ -33,7 +33,12 @@ class Message(TypedDict, total=False):
     params: dict[str, object]
 
 
-WAYS = (*REFUSALS, "answer", "waits", "hang", "drip", "cut", "drop", "late", "ask")
+ASKS: dict[str, tuple[str, dict[str, object]]] = {
+    "ask": ("droid.request_permission", {"toolUses": [{"toolUse": {"id": "call_1", "name": "Execute"}}]}),
+    "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
+    "other": ("droid.never_heard_of", {}),
+}
+WAYS = (*REFUSALS, "answer", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
 
 
 def send(**message: object) -> None:
@@ -70,13 +75,13 @@ class Cli:
     def answer(self) -> None:
         """Do what the model's name says."""
         way = self.model.removeprefix("custom:")
-        if way in {"answer", "waits", "cut", "late", "ask"}:
+        if way in {"answer", "waits", "cut", "late", *ASKS}:
             tell(type="assistant_text_delta", textDelta="w0 ")
         if way in {"cut", "drop"}:
             os._exit(0)
-        if way == "ask":
-            use: dict[str, object] = {"toolUse": {"id": "call_1", "name": "Execute"}}
-            send(type="request", id="p1", method="droid.request_permission", params={"toolUses": [use]})
+        if way in ASKS:
+            method, params = ASKS[way]
+            send(type="request", id="p1", method=method, params=params)
         elif way == "answer":
             tell(type="assistant_text_delta", textDelta="w1 ")
             complete("completed")

@@ -33,34 +33,40 @@ class Droid:
 class DroidProcesses:
     """At most `limit` processes, by chat session, the one used longest ago first."""
 
-    def __init__(self, program: Callable[[], Program], *, limit: int, idle: timedelta, patience: timedelta) -> None:
+    def __init__(
+        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, patience: timedelta
+    ) -> None:
         self._program = program
         self._limit = limit
         self._idle = idle
         self._patience = patience
         self._droids: dict[SessionId, Droid] = {}
+        self._leaving: list[JsonRpcProcess] = []
         self._starting = 0
 
-    async def take(self, turn: BackendTurn) -> Droid:
+    async def take(self, turn: BackendTurn, model: str | None) -> Droid:
         """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
+
+        `model` is the CLI's name for the turn's model; a process that began without it does not learn it later.
 
         Raises:
             BackendError: all processes are busy, or none can be had.
         """
         droid = self._droids.get(turn.session_id)
         if droid is not None and not droid.busy:
-            if not droid.process.has_ended and droid.last == turn.state.get("turn"):
+            knows = model is None or not droid.models or model in droid.models or not model.startswith("custom:")
+            if not droid.process.has_ended and droid.last == turn.state.get("turn") and knows:
                 droid.busy, droid.is_new = True, False
                 if droid.idle_timer is not None:
                     droid.idle_timer.cancel()
                 return droid
-            self._drop(turn.session_id)  # another process of ours answered in between: this one does not know of it
+            self.end(turn.session_id)  # or another process of ours answered in between, which this one does not know
         elif droid is not None:
             raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
         self._make_room()
         self._starting += 1
         try:
-            droid = await self._start(turn)
+            droid = await self._start(turn, model)
         finally:
             self._starting -= 1
         self._droids[turn.session_id] = droid
@@ -71,22 +77,32 @@ class DroidProcesses:
         droid.busy = False
         self._droids[session_id] = self._droids.pop(session_id)
         loop = asyncio.get_running_loop()
-        droid.idle_timer = loop.call_later(self._idle.total_seconds(), self._drop, session_id)
+        droid.idle_timer = loop.call_later(self._idle.total_seconds(), self.end, session_id)
 
-    def discard(self, session_id: SessionId) -> None:
-        """End the process of a session at once: nobody knows what it does."""
+    def end(self, session_id: SessionId, *, at_once: bool = False) -> None:
+        """End the process of a session: in its own time, or at once when nobody knows what it does."""
         droid = self._droids.pop(session_id, None)
-        if droid is not None:
-            droid.process.kill()
+        if droid is None:
+            return
+        if droid.idle_timer is not None:
+            droid.idle_timer.cancel()
+        self._leave(droid.process, at_once=at_once)
 
     async def aclose(self) -> None:
         """End all of them."""
-        droids, self._droids = list(self._droids.values()), {}
+        for session_id in tuple(self._droids):
+            self.end(session_id)
         async with asyncio.TaskGroup() as group:
-            for droid in droids:
-                if droid.idle_timer is not None:
-                    droid.idle_timer.cancel()
-                group.create_task(droid.process.aclose(GRACE))
+            for process in self._leaving:
+                group.create_task(process.aclose(GRACE))
+
+    def _leave(self, process: JsonRpcProcess, *, at_once: bool) -> None:
+        self._leaving = [other for other in self._leaving if not other.is_over]
+        self._leaving.append(process)
+        if at_once:
+            process.kill()
+        else:
+            process.close_soon(GRACE)
 
     def _make_room(self) -> None:
         while len(self._droids) + self._starting >= self._limit:
@@ -98,25 +114,18 @@ class DroidProcesses:
                     "or let the operator raise max_processes.",
                     retry_after=timedelta(seconds=10),
                 )
-            self._drop(idle)
+            self.end(idle)
 
-    def _drop(self, session_id: SessionId) -> None:
-        droid = self._droids.pop(session_id, None)
-        if droid is not None:
-            if droid.idle_timer is not None:
-                droid.idle_timer.cancel()
-            droid.process.close_soon(GRACE)
-
-    async def _start(self, turn: BackendTurn) -> Droid:
-        program = self._program()
+    async def _start(self, turn: BackendTurn, model: str | None) -> Droid:
+        program = self._program(turn.model_id)
         process = await JsonRpcProcess.start(program, envelope)
         try:
-            return await self._open(process, turn, str(program.cwd))
+            return await self._open(process, turn, model, str(program.cwd))
         except BaseException:
-            process.kill()
+            self._leave(process, at_once=True)
             raise
 
-    async def _open(self, process: JsonRpcProcess, turn: BackendTurn, cwd: str) -> Droid:
+    async def _open(self, process: JsonRpcProcess, turn: BackendTurn, model: str | None, cwd: str) -> Droid:
         known, last = turn.state.get("session"), turn.state.get("turn")
         loaded: Mapping[str, object] | None = None
         if known is not None:
@@ -126,7 +135,7 @@ class DroidProcesses:
                 known = None
         if loaded is None:
             begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
-            begin |= {"modelId": turn.model_id} if turn.model_id else {}
+            begin |= {"modelId": model} if model else {}
             try:
                 loaded = await process.request("droid.initialize_session", begin, self._patience)
             except JsonRpcError as exc:

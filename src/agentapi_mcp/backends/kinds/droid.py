@@ -1,6 +1,8 @@
 """Factory's Droid CLI (npm `droid`), over its JSON-RPC on stdio: it keeps the memory of its sessions itself."""
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, Mapping
@@ -14,7 +16,7 @@ from agentapi_mcp.backends.droids.processes import GRACE, Droid, DroidProcesses
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import mapping, sequence, text
 from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, Incoming, JsonRpcError, Program
-from agentapi_mcp.backends.wire.options import Timeout, read_options
+from agentapi_mcp.backends.wire.options import BaseUrl, HeaderValue, Timeout, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta
@@ -24,6 +26,7 @@ from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _INTERRUPT_WITHIN = timedelta(seconds=3)
 _VERSION_WITHIN = timedelta(seconds=10)
+_KEY = "DROID_CUSTOM_MODEL_KEY"  # the settings for the CLI name it, so that no file holds the key
 # What a program needs to run and to reach its provider; keys only by the option `env`.
 _PASSED_ON = (
     *("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
@@ -37,6 +40,8 @@ class DroidOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     command: str = Field(default="droid", min_length=1)
+    base_url: BaseUrl | None = None
+    api_key: HeaderValue | None = None
     cwd: Path | None = None
     env: dict[str, SecretStr] = Field(default_factory=dict[str, SecretStr])
     max_processes: int = Field(default=4, ge=1, le=1000)
@@ -68,8 +73,11 @@ class DroidBackend:
         found = shutil.which(options.command, path=self._env.get("PATH", os.defpath))
         if found is None:
             raise ConfigurationError("the Droid CLI is not installed: command names no program that can be run")
-        self._command = found
+        self._command = str(Path(found).absolute())
         secrets = [secret.get_secret_value() for secret in options.env.values()]
+        if options.api_key is not None:
+            self._env[_KEY] = options.api_key.get_secret_value()
+            secrets.append(self._env[_KEY])
         self._faults = FaultReader(provider="The model behind the Droid CLI", redactor=Redactor(secrets))
         self._processes = DroidProcesses(
             self._program,
@@ -81,12 +89,13 @@ class DroidBackend:
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Ask the session's process; closing the iterator interrupts it, and it closes its connection to the model."""
         until = self._clock.monotonic() + self._options.total_timeout_seconds
-        droid = await self._processes.take(turn)
+        model = self._name(turn.model_id)
+        droid = await self._processes.take(turn, model)
         answer = DroidAnswer(self._faults)
         refused: list[str] = []
-        spoke = asked = False
+        spoke = asked = completed = False
         try:
-            await self._choose_model(droid, turn.model_id)
+            await self._choose_model(droid, model)
             droid.process.listen()
             asked = True
             await self._ask(droid, turn)
@@ -96,15 +105,15 @@ class DroidBackend:
                 if event is not None:
                     yield event
             answer.refuse_failure()
-            droid.last = str(turn.turn_id)
+            droid.last, completed = str(turn.turn_id), True
         except BackendError as error:
             if error.fault is BackendFault.CONNECTION and spoke:
                 raise BackendError(BackendFault.STREAM_CUT, "The Droid CLI ended within its answer.") from error
             raise
         finally:
-            await self._release(turn, droid, needs_stop=asked and not answer.is_over)
+            await self._release(turn, droid, completed=completed, needs_stop=asked and not answer.is_over)
         yield Finished(
-            model=droid.model,
+            model=turn.model_id if droid.model == model else droid.model,
             state={"session": droid.session, "turn": str(turn.turn_id)},
             warning=_warning(droid, refused),
         )
@@ -142,16 +151,43 @@ class DroidBackend:
         """End its processes."""
         await self._processes.aclose()
 
-    def _program(self) -> Program:
-        home = Path(self._env.get("HOME", "/"))
-        cwd = self._options.cwd or home / ".cache" / "agentapi-mcp" / "droid"
+    def _program(self, model_id: str | None) -> Program:
+        cache = Path(self._env.get("HOME", "/")) / ".cache" / "agentapi-mcp"
+        cwd = self._options.cwd or cache / "droid"
+        settings: tuple[str, ...] = ()
         try:
             cwd.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._options.base_url is not None and model_id is not None:
+                settings = ("--settings", str(self._write_settings(cache / "droid-settings", model_id)))
         except OSError as exc:
-            message = "The directory in which the Droid CLI is to work cannot be made; set the option cwd."
+            message = "The directories in which the Droid CLI is to work cannot be written; check HOME and cwd."
             raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
-        words = (self._command, "exec", "--input-format", "stream-jsonrpc", "--output-format", "stream-jsonrpc")
-        return Program(words=words, cwd=cwd, env=self._env)
+        speak = ("exec", "--input-format", "stream-jsonrpc", "--output-format", "stream-jsonrpc")
+        return Program(words=(self._command, *settings, *speak), cwd=cwd, env=self._env)
+
+    def _write_settings(self, place: Path, model_id: str) -> Path:
+        """Write the settings with which the CLI reaches this model at `base_url`, and return their path."""
+        model = {
+            "model": model_id,
+            "displayName": model_id,
+            "baseUrl": self._options.base_url,
+            "apiKey": f"${{{_KEY}}}",
+            "provider": "generic-chat-completion-api",
+        }
+        said = json.dumps({"cloudSessionSync": False, "customModels": [model]}).encode()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = place / f"{hashlib.sha256(said).hexdigest()[:16]}.json"
+        if not path.exists():
+            beside = path.with_name(f"{path.name}.{os.getpid()}")
+            beside.write_bytes(said)
+            beside.replace(path)
+        return path
+
+    def _name(self, model_id: str | None) -> str | None:
+        """Return the CLI's name of a model."""
+        if self._options.base_url is None or model_id is None:
+            return model_id
+        return f"custom:{model_id.replace(' ', '-')}-0"
 
     async def _choose_model(self, droid: Droid, model: str | None) -> None:
         if model is None:
@@ -198,18 +234,19 @@ class DroidBackend:
             droid.process.refuse(said, METHOD_NOT_FOUND, "Not offered here.")
         return None
 
-    async def _release(self, turn: BackendTurn, droid: Droid, *, needs_stop: bool) -> None:
+    async def _release(self, turn: BackendTurn, droid: Droid, *, completed: bool, needs_stop: bool) -> None:
+        """Keep the process for the next turn if it knows all that was said, and no more."""
         try:
             if needs_stop and not droid.process.has_ended:
                 await self._interrupt(droid)
         except BaseException:
-            self._processes.discard(turn.session_id)
+            self._processes.end(turn.session_id, at_once=True)
             raise
-        if droid.process.has_ended:
-            self._processes.discard(turn.session_id)
-        else:
-            droid.process.ignore()
+        droid.process.ignore()
+        if completed and not droid.process.has_ended:
             self._processes.give_back(turn.session_id, droid)
+        else:
+            self._processes.end(turn.session_id, at_once=droid.process.has_ended)
 
     async def _interrupt(self, droid: Droid) -> None:
         """Stop the turn and wait for its end; a process that does not stop is killed."""

@@ -116,6 +116,11 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         return self._ended.is_set()
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was reaped and nothing of it is left."""
+        return self._reaped.is_set()
+
+    @property
     def pid(self) -> int:
         """The number of the process, and of its group."""
         return 0 if self._transport is None else self._transport.get_pid()

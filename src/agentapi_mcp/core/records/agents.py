@@ -40,7 +40,8 @@ class AgentDeclaration:
     """An agent as the operator's file declares it.
 
     `options` go to the backend and may hold secrets: they are never stored, logged or returned. `missing` holds what
-    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set").
+    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"). `otherwise` is how the agent is
+    reached where it cannot be reached so.
     """
 
     name: str
@@ -52,6 +53,7 @@ class AgentDeclaration:
     options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     missing: tuple[str, ...] = ()
     models: tuple[ModelDeclaration, ...] = ()
+    otherwise: "AgentDeclaration | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,14 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """An agent as callers see it, with how it is now and what is missing to use it."""
+    """An agent as callers see it, with how it is now and what is missing to use it.
+
+    `backend_reason` says why `backend` answers and not the one that the operator prefers, None where that one does.
+    """
 
     name: str
     backend: str
+    backend_reason: str | None
     description: str
     enabled: bool
     default_model: str | None

@@ -122,11 +122,15 @@ def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationErro
 
 
 def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]) -> None:
-    if agent.backend not in known:
-        raise source.refuse(
-            ("agents", name, "backend"),
-            f"there is no backend {agent.backend!r}; there are: {', '.join(sorted(known))}",
-        )
+    reached: list[tuple[str, tuple[str, ...]]] = [(agent.backend, ("agents", name, "backend"))]
+    if agent.otherwise is not None:
+        where = ("agents", name, "otherwise", "backend")
+        reached.append((agent.otherwise.backend, where))
+        if agent.otherwise.backend == agent.backend:
+            raise source.refuse(where, "it must be another backend than the agent's own")
+    for backend, where in reached:
+        if backend not in known:
+            raise source.refuse(where, f"there is no backend {backend!r}; there are: {', '.join(sorted(known))}")
     names: set[str] = set()
     for index, model in enumerate(agent.models):
         if model.name in names:
@@ -139,14 +143,8 @@ def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]
 
 
 def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping[str, str]) -> AgentDeclaration:
-    variables = _Variables(environ)
-    options: dict[str, object] = {}
-    for key, value in agent.options.items():
-        try:
-            options[key] = variables.fill(value)
-        except _LooseVariableError as exc:
-            raise source.refuse(("agents", name, "options", key), str(exc)) from exc
-    return AgentDeclaration(
+    options, missing = _fill(source, ("agents", name, "options"), agent.options, environ)
+    declared = AgentDeclaration(
         name=name,
         backend=agent.backend,
         description=agent.description,
@@ -154,9 +152,28 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         enabled=agent.enabled,
         default_model=agent.default_model,
         options=options,
-        missing=variables.missing,
+        missing=missing,
         models=tuple(model.declaration() for model in agent.models),
     )
+    if agent.otherwise is None:
+        return declared
+    where = ("agents", name, "otherwise", "options")
+    options, missing = _fill(source, where, agent.otherwise.options, environ)
+    otherwise = replace(declared, backend=agent.otherwise.backend, options=options, missing=missing)
+    return replace(declared, otherwise=otherwise)
+
+
+def _fill(
+    source: _Source, where: tuple[str, ...], options: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    variables = _Variables(environ)
+    filled: dict[str, object] = {}
+    for key, value in options.items():
+        try:
+            filled[key] = variables.fill(value)
+        except _LooseVariableError as exc:
+            raise source.refuse((*where, key), str(exc)) from exc
+    return filled, variables.missing
 
 
 class _LooseVariableError(ValueError):
@@ -203,5 +220,5 @@ class _Variables:
 
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
-    said = [asdict(replace(agent, options={}, missing=())) for agent in agents]
+    said = [asdict(replace(agent, options={}, missing=(), otherwise=None)) for agent in agents]
     return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()

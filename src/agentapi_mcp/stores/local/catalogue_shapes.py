@@ -22,6 +22,7 @@ def _whole_too(value: object) -> object:
 AgentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_storable)]
 ShortName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable)]
+BackendName = Annotated[str, Field(min_length=1, max_length=50)]
 Text = Annotated[str, Field(max_length=100_000), AfterValidator(_storable)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Price = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_whole_too)]
@@ -71,16 +72,24 @@ class ModelShape(Shape):
         )
 
 
+class OtherwiseShape(Shape):
+    """`[agents.NAME.otherwise]`: how the agent is reached where it cannot be reached as it is said above."""
+
+    backend: BackendName
+    options: dict[str, object] = Field(default_factory=dict, repr=False)
+
+
 class AgentShape(Shape):
     """`[agents.NAME]`; the backend itself judges the options."""
 
-    backend: Annotated[str, Field(min_length=1, max_length=50)]
+    backend: BackendName
     description: Text = ""
     instructions: Text | None = None
     enabled: bool = True
     default_model: Name | None = None
     options: dict[str, object] = Field(default_factory=dict, repr=False)
     models: list[ModelShape] = Field(default_factory=list)
+    otherwise: OtherwiseShape | None = None
 
 
 class FileShape(Shape):
@@ -92,5 +101,5 @@ class FileShape(Shape):
 
 def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
     """List the keys that the table around `location` may have."""
-    shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 5: ModelShape, 6: PricesShape}
+    shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
     return tuple(shapes[len(location)].model_fields)
