@@ -205,7 +205,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             clock,
         )
         file = watch.read()
-        database, server = await _open_store(stack, settings, environ)
+        database, server = await open_store(stack, settings, environ)
         signals = await _open_signals(stack, server, settings, clock)
         profiles = PostgresProfiles(database)
         principal = await _principal(settings, profiles)
@@ -255,7 +255,12 @@ def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
         catalogue.expire()
 
 
-async def _open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
+async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
+    """Open the database until the stack is closed; the embedded one is brought to this version, no other is.
+
+    Raises:
+        StoreError: it cannot be used; the message says what to do.
+    """
     options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
     if settings.database_url is not None:
         remote = RemoteServer(settings.database_url.get_secret_value())

@@ -8,6 +8,7 @@ import click
 from agentapi_mcp.app import migrate_database, migration_states
 from agentapi_mcp.cli import listings
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
+from agentapi_mcp.cli.doctor import examine
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
@@ -172,6 +173,14 @@ def serve(host: str, port: int, hosts: tuple[str, ...], origins: tuple[str, ...]
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
     options = ServeOptions(host=host, port=port, insecure=insecure, hosts=hosts, origins=origins)
     guarded(partial(serve_http, options), loop_factory=fast_loops())
+
+
+@main.command()
+@click.option("--ask", is_flag=True, help="Ask every agent one short question too; that costs what an answer costs.")
+@_JSON
+def doctor(*, ask: bool, as_json: bool) -> None:
+    """Check every part, and print for each fault the line that mends it."""
+    guarded(partial(examine, ask=ask, as_json=as_json))
 
 
 @main.command()

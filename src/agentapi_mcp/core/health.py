@@ -95,8 +95,10 @@ class Health:
         self._tried: dict[AgentId, datetime] = {}
         self._well_until: dict[AgentId, float] = {}
 
-    async def report(self, principal: Principal, agent: str | None = None) -> HealthReport:
+    async def report(self, principal: Principal, agent: str | None = None, *, fresh: bool = False) -> HealthReport:
         """Measure the parts and the agents, or one agent; a database that is down is in the report.
+
+        With `fresh`, what was measured a moment ago is measured again.
 
         Raises:
             NotFoundError: there is no such agent.
@@ -108,7 +110,7 @@ class Health:
             wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
             if agent is not None and not wanted:
                 raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")
-            measured = await self.measure(wanted)
+            measured = await self.measure(wanted, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())
         return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
@@ -131,17 +133,17 @@ class Health:
         except StoreError:
             _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
 
-    async def measure(self, entries: Sequence[CatalogueEntry]) -> Measured:
+    async def measure(self, entries: Sequence[CatalogueEntry], *, fresh: bool = False) -> Measured:
         """Check those of the agents whose check is free and due, then tell what is known of all."""
         health = await self._store.all_()
-        if self._due(entries, health):
+        if self._due(entries, health, fresh=fresh):
             async with self._measuring:  # who waited here finds the other's measurements
-                await self._check_all(self._due(entries, await self._store.all_()))
+                await self._check_all(self._due(entries, await self._store.all_(), fresh=fresh))
                 health = await self._store.all_()
         return Measured(health, await self._store.traffic())
 
     def _due(
-        self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth]
+        self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth], *, fresh: bool = False
     ) -> list[tuple[CatalogueEntry, Backend]]:
         return [
             (entry, entry.backend)
@@ -149,8 +151,8 @@ class Health:
             if entry.row.enabled
             and entry.backend is not None
             and Capability.FREE_CHECK in entry.backend.capabilities
-            and self._is_old(health.get(entry.row.id, AgentHealth()).checked_at)
-            and self._is_old(self._tried.get(entry.row.id))
+            and (fresh or self._is_old(health.get(entry.row.id, AgentHealth()).checked_at))
+            and (fresh or self._is_old(self._tried.get(entry.row.id)))
         ]
 
     def _is_old(self, moment: datetime | None) -> bool:

@@ -40,8 +40,8 @@ class AgentDeclaration:
     """An agent as the operator's file declares it.
 
     `options` go to the backend and may hold secrets: they are never stored, logged or returned. `missing` holds what
-    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"). `otherwise` is how the agent is
-    reached where it cannot be reached so.
+    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"). `variables` are those that
+    the options name. `otherwise` is how the agent is reached where it cannot be reached so.
     """
 
     name: str
@@ -53,6 +53,7 @@ class AgentDeclaration:
     options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     missing: tuple[str, ...] = ()
     models: tuple[ModelDeclaration, ...] = ()
+    variables: tuple[str, ...] = ()
     otherwise: "AgentDeclaration | None" = None
 
 

@@ -143,7 +143,7 @@ def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]
 
 
 def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping[str, str]) -> AgentDeclaration:
-    options, missing = _fill(source, ("agents", name, "options"), agent.options, environ)
+    options, variables = _fill(source, ("agents", name, "options"), agent.options, environ)
     declared = AgentDeclaration(
         name=name,
         backend=agent.backend,
@@ -152,20 +152,27 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         enabled=agent.enabled,
         default_model=agent.default_model,
         options=options,
-        missing=missing,
+        missing=variables.missing,
+        variables=variables.named,
         models=tuple(model.declaration() for model in agent.models),
     )
     if agent.otherwise is None:
         return declared
     where = ("agents", name, "otherwise", "options")
-    options, missing = _fill(source, where, agent.otherwise.options, environ)
-    otherwise = replace(declared, backend=agent.otherwise.backend, options=options, missing=missing)
+    options, variables = _fill(source, where, agent.otherwise.options, environ)
+    otherwise = replace(
+        declared,
+        backend=agent.otherwise.backend,
+        options=options,
+        missing=variables.missing,
+        variables=variables.named,
+    )
     return replace(declared, otherwise=otherwise)
 
 
 def _fill(
     source: _Source, where: tuple[str, ...], options: Mapping[str, object], environ: Mapping[str, str]
-) -> tuple[dict[str, object], tuple[str, ...]]:
+) -> tuple[dict[str, object], "_Variables"]:
     variables = _Variables(environ)
     filled: dict[str, object] = {}
     for key, value in options.items():
@@ -173,7 +180,7 @@ def _fill(
             filled[key] = variables.fill(value)
         except _LooseVariableError as exc:
             raise source.refuse((*where, key), str(exc)) from exc
-    return filled, variables.missing
+    return filled, variables
 
 
 class _LooseVariableError(ValueError):
@@ -186,6 +193,11 @@ class _Variables:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._unset: dict[str, None] = {}
+        self._named: dict[str, None] = {}
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        return tuple(self._named)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -212,6 +224,7 @@ class _Variables:
             raise _LooseVariableError(
                 "'${' must be followed by a variable's name and '}'; write '$$' for a dollar sign"
             )
+        self._named[name] = None
         value = self._environ.get(name, "")
         if value or found[2] is not None:
             return value or found[2]
@@ -220,5 +233,5 @@ class _Variables:
 
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
-    said = [asdict(replace(agent, options={}, missing=(), otherwise=None)) for agent in agents]
+    said = [asdict(replace(agent, options={}, missing=(), variables=(), otherwise=None)) for agent in agents]
     return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()

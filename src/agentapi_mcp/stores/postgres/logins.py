@@ -20,4 +20,4 @@ async def login_remark(database: Database) -> str | None:
     found = [words for name, words in _FACTS if row is not None and row[name]]
     if not found:
         return None
-    return f"the login {' and '.join(found)}; one of its own is safer, see `agentapi-mcp migrate --grant-to`"
+    return f"the login {' and '.join(found)}; one of its own is safer, see `agentapi-mcp migrate --grant-to LOGIN`"

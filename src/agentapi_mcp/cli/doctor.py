@@ -1,0 +1,61 @@
+"""`agentapi-mcp doctor`: what is well, what is not, and the line that mends it."""
+
+import sys
+
+import click
+
+from agentapi_mcp.cli.checks import Check, Examination, Outcome
+from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
+from agentapi_mcp.settings import VERSION, environment
+from agentapi_mcp.telemetry import configure_logs
+
+_WORDS = {
+    Outcome.OK: ("ok", "green"),
+    Outcome.WARNING: ("warning", "yellow"),
+    Outcome.FAULT: ("fault", "red"),
+    Outcome.NOT_IN_USE: ("not in use", "bright_black"),
+    Outcome.NOT_CHECKED: ("not checked", "bright_black"),
+}
+_OUTCOME_WIDTH = max(len(word) for word, _ in _WORDS.values())
+_NAME_WIDTH = 14
+
+
+async def examine(*, ask: bool, as_json: bool) -> None:
+    """Check every part, print what was found, and leave with 1 when something is at fault."""
+    configure_logs("error")  # what goes wrong is told once, by the checks
+    found: list[Check] = []
+
+    def tell(check: Check) -> None:
+        found.append(check)
+        if not as_json:
+            _print(check)
+
+    await Examination(environ=environment(), tell=tell, ask=ask).run()
+    faults = sum(check.outcome is Outcome.FAULT for check in found)
+    if as_json:
+        print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
+    else:
+        say("Everything works." if not faults else f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above.")
+    if faults:
+        sys.exit(FAILED)
+
+
+def _print(check: Check) -> None:
+    word, colour = _WORDS[check.outcome]
+    shown = click.style(word.ljust(_OUTCOME_WIDTH), fg=colour) if sys.stdout.isatty() else word.ljust(_OUTCOME_WIDTH)
+    lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {clean(check.detail)}"]
+    label = "to use it:" if check.outcome is Outcome.NOT_IN_USE else "mend:"
+    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {clean(line)}" for line in check.mend]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _json(check: Check) -> dict[str, object]:
+    milliseconds = None if check.duration is None else round(check.duration.total_seconds() * 1000)
+    return {
+        "name": check.name,
+        "outcome": check.outcome,
+        "detail": check.detail,
+        "mend": list(check.mend),
+        "duration_ms": milliseconds,
+    }

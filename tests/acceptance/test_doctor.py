@@ -1,0 +1,175 @@
+"""`agentapi-mcp doctor` as its users run it: it tells what is wrong, mends nothing, and names the line that does."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from tests.acceptance.test_processes import environ, run
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.valkey import Valkey
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+NAMES = ["program", "settings", "home", "configuration", "database", "redis"]
+Checks = dict[str, dict[str, Any]]
+
+
+async def examine(env: dict[str, str], *words: str) -> tuple[int, Checks]:
+    """Run it, and return its exit status and its checks by name."""
+    status, out, err = await run(env, "doctor", "--json", *words)
+    assert err == "", err
+    said = json.loads(out)
+    assert said["ok"] is (status == 0)
+    for check in said["checks"]:
+        assert check["mend"] or check["outcome"] != "fault", check
+    return status, {check["name"]: check for check in said["checks"]}
+
+
+def found(checks: Checks) -> dict[str, str]:
+    return {name: check["outcome"] for name, check in checks.items()}
+
+
+async def test_a_new_user_has_nothing_to_mend_and_is_told_what_is_on_offer(edge_home: Path) -> None:
+    status, checks = await examine(environ(edge_home))
+    assert status == 0
+    assert list(checks) == [*NAMES, "agent ccrouter", "agent droid", "agent guide"]
+    assert found(checks) == {
+        **dict.fromkeys(NAMES, "ok"),
+        "redis": "not_in_use",
+        "agent ccrouter": "not_in_use",
+        "agent droid": "not_in_use",
+        "agent guide": "ok",
+    }
+    assert checks["agent droid"]["mend"] == ["export OPENROUTER_API_KEY=..."]
+    status, out, _ = await run(environ(edge_home), "doctor")
+    assert status == 0
+    assert "not in use   agent droid     OPENROUTER_API_KEY is not set\n" in out
+    assert out.endswith("Everything works.\n")
+
+
+async def test_a_key_without_credit_is_a_fault_until_it_is_mended(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        peer.limit_remaining = 0
+        status, checks = await examine(environ(edge_home, peer))
+        assert (status, checks["agent droid"]["outcome"]) == (1, "fault")
+        assert "credit" in checks["agent droid"]["detail"]
+        assert "export OPENROUTER_API_KEY=..." in checks["agent droid"]["mend"]
+        assert not any("chat" in exchange.path for exchange in peer.exchanges)
+        peer.limit_remaining = 5
+        status, checks = await examine(environ(edge_home, peer))  # it does not believe what it saw a moment ago
+        assert (status, checks["agent droid"]["outcome"]) == (0, "ok")
+
+
+async def test_asking_costs_and_shows_the_bill_and_leaves_no_session(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        _, before, _ = await run(environ(edge_home, peer), "sessions", "list", "--json", "--limit", "200")
+        status, checks = await examine(environ(edge_home, peer), "--ask")
+        assert status == 0
+        assert checks["answer of guide"]["outcome"] == "ok"
+        assert "tokens, $" in checks["answer of droid"]["detail"]
+        _, after, _ = await run(environ(edge_home, peer), "sessions", "list", "--json", "--limit", "200")
+        assert json.loads(after) == json.loads(before)
+
+
+async def test_what_the_operator_declared_is_meant(edge_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "agentapi.toml"
+    config.write_text(
+        '[agents.mine]\nbackend = "openai"\noptions = { base_url = "http://127.0.0.1:9/v1", api_key = "${MY_KEY}" }\n'
+        '[agents.deaf]\nbackend = "openai"\noptions = { base_url = "http://127.0.0.1:9/v1" }\n'
+        '[agents.preferred]\nbackend = "droid"\noptions = { command = "no-such-droid" }\n'
+        '[agents.preferred.otherwise]\nbackend = "guide"\n'
+        '[agents.guide]\nbackend = "guide"\nenabled = false\n',
+        encoding="utf-8",
+    )
+    env = environ(edge_home) | {"AGENTAPI_CONFIG": str(config)}
+    status, checks = await examine(env)
+    assert status == 1
+    assert checks["agent mine"] | {"duration_ms": 0} == {
+        "name": "agent mine",
+        "outcome": "fault",
+        "detail": "MY_KEY is not set",
+        "mend": ["export MY_KEY=..."],
+        "duration_ms": 0,
+    }
+    assert checks["agent deaf"]["mend"] == [f'"${{EDITOR:-vi}}" {config}']
+    assert checks["agent preferred"]["outcome"] == "warning"
+    assert checks["agent guide"]["outcome"] == "not_in_use"
+    key = "k-secret-0123456789"
+    status, out, _ = await run(env | {"MY_KEY": key}, "doctor")
+    assert "agent mine" in out
+    assert key not in out
+
+
+async def test_a_wrong_configuration_is_told_with_the_line_that_opens_it_there(edge_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "my agents.toml"
+    config.write_text('[agents.mine]\nbackend = "openai"\nbakend = "x"\n', encoding="utf-8")
+    status, checks = await examine(environ(edge_home) | {"AGENTAPI_CONFIG": str(config)})
+    assert (status, found(checks)["configuration"]) == (1, "fault")
+    assert checks["configuration"]["mend"] == [f"\"${{EDITOR:-vi}}\" +3 '{config}'"]
+    assert found(checks)["database"] == "ok"
+    assert checks["agents"]["detail"] == "the configuration must be mended first"
+
+
+async def test_a_wrong_setting_stops_the_rest_and_a_misspelt_one_does_not(edge_home: Path) -> None:
+    status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECONDS": "soon"})
+    assert (status, checks["settings"]["mend"]) == (1, ["unset AGENTAPI_WAIT_SECONDS"])
+    assert set(found(checks).values()) == {"ok", "fault", "not_checked"}
+    status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECOND": "5"})
+    assert (status, checks["settings"]["outcome"]) == (0, "warning")
+    assert checks["settings"]["mend"] == ['export AGENTAPI_WAIT_SECONDS="$AGENTAPI_WAIT_SECOND"']
+
+
+@pytest.mark.parametrize("given", ["postgresql://me:secret-0123@127.0.0.1:9/x", "not an address"])
+async def test_a_database_that_cannot_be_reached_is_told(edge_home: Path, given: str) -> None:
+    env = environ(edge_home) | {"AGENTAPI_DATABASE_URL": given}
+    status, checks = await examine(env)
+    assert (status, checks["database"]["outcome"]) == (1, "fault")
+    assert checks["database"]["mend"] == [
+        "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5432/DATABASE'"
+    ]
+    assert "secret-0123" not in json.dumps(checks)
+
+
+async def test_a_database_by_url_is_examined_and_not_changed(edge_home: Path) -> None:
+    await examine(environ(edge_home))  # the roles of a server belong to who comes first
+    postgres = EmbeddedPostgres(edge_home)
+    superuser = postgres.ensure().owner_url.replace("agentapi_owner@/agentapi", "postgres@/postgres")
+    name = f"doctor_{os.getpid()}"
+    admin = await asyncpg.connect(superuser)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        env = environ(edge_home) | {"AGENTAPI_DATABASE_URL": superuser.replace("@/postgres", f"@/{name}")}
+        status, checks = await examine(env)
+        assert (status, checks["database"]["mend"]) == (1, ["agentapi-mcp migrate"])
+        _, out, _ = await run(env, "migrate", "--status")
+        assert "not yet" in out
+        assert (await run(env, "migrate"))[0] == 0
+        status, checks = await examine(env)
+        assert (status, checks["database"]["outcome"]) == (0, "warning")
+        assert "is a superuser" in checks["database"]["detail"]
+        assert checks["database"]["mend"] == ["agentapi-mcp migrate --grant-to LOGIN"]
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await admin.close()
+        postgres.release()
+
+
+async def test_redis_is_asked_to_write(edge_home: Path, valkey: Valkey) -> None:
+    env = environ(edge_home) | {"AGENTAPI_REDIS_URL": valkey.url}
+    status, checks = await examine(env)
+    assert (status, checks["redis"]["outcome"]) == (0, "ok")
+    valkey.stop()
+    status, checks = await examine(env)
+    assert (status, checks["redis"]["outcome"]) == (1, "fault")
+    assert checks["redis"]["mend"] == ["export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"]
+
+
+async def test_a_home_that_is_a_file_or_of_another_version_is_told(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="utf-8")
+    status, checks = await examine(environ(taken))
+    assert (status, checks["home"]["outcome"], checks["database"]["outcome"]) == (1, "fault", "fault")
