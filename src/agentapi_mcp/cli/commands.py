@@ -1,5 +1,6 @@
 """The commands, as they are typed."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import click
 from agentapi_mcp.app import migrate_database, migration_states
 from agentapi_mcp.cli import listings
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
+from agentapi_mcp.cli.connecting import ConnectOptions, connect, disconnect
 from agentapi_mcp.cli.doctor import examine
+from agentapi_mcp.cli.mcp_clients import NAMES
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
@@ -173,6 +176,34 @@ def serve(host: str, port: int, hosts: tuple[str, ...], origins: tuple[str, ...]
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
     options = ServeOptions(host=host, port=port, insecure=insecure, hosts=hosts, origins=origins)
     guarded(partial(serve_http, options), loop_factory=fast_loops())
+
+
+def _connecting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what `connect` and `disconnect` have in common."""
+    for option in (
+        click.option("--force", is_flag=True, help="Whatever is there, and without a trial."),
+        click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="Another file, as a project's."),
+        click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
+        click.argument("client", type=click.Choice(NAMES)),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("connect")
+@click.option("--env", multiple=True, metavar="NAME", help="Hand this variable on, value and all; repeatable.")
+@click.option("--print", "only_print", is_flag=True, help="Show what to paste where, and write nothing.")
+@_connecting
+def connect_command(**given: object) -> None:
+    """Make an MCP client start this server: try that, then write its configuration."""
+    guarded(partial(connect, ConnectOptions(**given)))  # type: ignore[arg-type]  # click checked them
+
+
+@main.command("disconnect")
+@_connecting
+def disconnect_command(**given: object) -> None:
+    """Undo `connect`."""
+    guarded(partial(disconnect, ConnectOptions(**given)))  # type: ignore[arg-type]  # click checked them
 
 
 @main.command()

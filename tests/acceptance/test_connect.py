@@ -1,0 +1,183 @@
+"""`connect` and `disconnect` as their users run them, with the files of the five clients in homes of their own."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from agentapi_mcp.cli.jsonc import parse
+from agentapi_mcp.cli.mcp_clients import NAMES, JsonForm, TomlForm, find_client
+from tests.acceptance.test_processes import environ, run
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+BEFORE = {
+    "claude-desktop": '{"globalShortcut": "", "mcpServers": {"files": {"command": "npx", "args": ["-y", "files"]}}}',
+    "claude-code": '{\n  "numStartups": 12,\n  "mcpServers": {},\n  "projects": {"/a": {"mcpServers": {}}}\n}\n',
+    "vscode": '{\n\t// mine\n\t"servers": {\n\t\t"files": {"type": "stdio", "command": "npx"}, // x\n\t},\n}\n',
+    "cursor": '{\r\n  "mcpServers": {\r\n    "files": {"url": "http://localhost:1"}\r\n  }\r\n}\r\n',
+    "codex": 'model = "o"  # mine\n\n[mcp_servers.files]\ncommand = "npx"\n\n[profiles.x]\nmodel = "p"\n',
+}
+
+
+def place(client: str, home: Path) -> Path:
+    """Return where a client keeps its servers, made as the client makes it."""
+    path = find_client(client, "linux", {"HOME": str(home)}).file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def entry_in(client: str, path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    form = find_client(client, "linux", {"HOME": "/"}).form
+    found = form.find(text, "agentapi")
+    assert found is not None
+    return cast("dict[str, Any]", found)
+
+
+def without_ours(client: str, text: str) -> object:
+    """Read a file, leaving our entry out."""
+    form = find_client(client, "linux", {"HOME": "/"}).form
+    assert isinstance(form, JsonForm | TomlForm)
+    document = tomllib.loads(text) if isinstance(form, TomlForm) else parse(text).value
+    cast("dict[str, dict[str, object]]", document)[form.key].pop("agentapi", None)
+    return document
+
+
+def of(edge_home: Path, home: Path, **more: str) -> dict[str, str]:
+    return environ(edge_home) | {"HOME": str(home)} | more
+
+
+@pytest.mark.parametrize("client", NAMES)
+async def test_a_client_is_connected_once_and_disconnected_without_a_trace(
+    client: str, edge_home: Path, tmp_path: Path
+) -> None:
+    path = place(client, tmp_path)
+    path.write_bytes(BEFORE[client].encode())
+    path.chmod(0o640)
+    env = of(edge_home, tmp_path, OPENROUTER_API_KEY="sk-or-0123456789")
+    status, out, err = await run(env, "connect", client)
+    assert (status, out) == (0, ""), err
+    assert "8 tools; agents that can be used: guide" in err
+    assert "Not handed on of what is set here: AGENTAPI_POSTGRES_LINGER_SECONDS, OPENROUTER_API_KEY." in err
+    entry = entry_in(client, path)
+    assert entry["env"] == {"AGENTAPI_HOME": str(edge_home)}
+    assert Path(entry["command"]).is_absolute()
+    after = path.read_bytes()
+    assert without_ours(client, after.decode()) == without_ours(client, BEFORE[client])
+    assert oct(path.stat().st_mode)[-3:] == "640"
+    backup = path.with_name(f"{path.name}.agentapi-backup")
+    assert backup.read_bytes().decode() == BEFORE[client]
+    status, _, err = await run(env, "connect", client, "--force")
+    assert status == 0
+    assert "nothing was changed" in err
+    assert path.read_bytes() == after
+    status, _, err = await run(env, "disconnect", client)
+    assert status == 0, err
+    assert path.read_bytes().decode() == BEFORE[client]
+    assert sorted(path.parent.iterdir()) == sorted({path, *(each for each in path.parent.iterdir() if each.is_dir())})
+    status, _, err = await run(env, "disconnect", client)
+    assert (status, "nothing was changed" in err) == (0, True)
+
+
+@pytest.mark.parametrize("client", NAMES)
+async def test_a_file_that_was_not_there_goes_again(client: str, edge_home: Path, tmp_path: Path) -> None:
+    path = place(client, tmp_path)
+    env = of(edge_home, tmp_path, OPENROUTER_API_KEY="sk-or-0123456789")
+    status, _, err = await run(env, "connect", client, "--force", "--env", "OPENROUTER_API_KEY")
+    assert status == 0, err
+    assert entry_in(client, path)["env"]["OPENROUTER_API_KEY"] == "sk-or-0123456789"
+    assert oct(path.stat().st_mode)[-3:] == "600"
+    status, shown, err = await run(env, "connect", client, "--print", "--env", "OPENROUTER_API_KEY")
+    assert (status, str(path) in err) == (0, True)
+    read = tomllib.loads if client == "codex" else json.loads
+    assert read(shown) == read(path.read_text(encoding="utf-8"))
+    assert (await run(env, "disconnect", client))[0] == 0
+    assert not path.exists()
+
+
+async def test_what_does_not_work_is_not_written(edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    path.write_bytes(BEFORE["cursor"].encode())
+    env = of(edge_home, tmp_path) | {"AGENTAPI_CONFIG": str(tmp_path / "nowhere.toml")}
+    status, _, err = await run(env, "connect", "cursor")
+    assert status == 3
+    assert "nowhere.toml" in err
+    assert "Nothing was written" in err
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes().decode() == BEFORE["cursor"]
+
+
+async def test_what_somebody_added_to_our_entry_stays(edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    old = {
+        "command": "uvx",
+        "args": ["agentapi-mcp"],
+        "env": {"MY_KEY": "x", "AGENTAPI_HOME": "/old"},
+        "disabled": False,
+    }
+    path.write_text(json.dumps({"mcpServers": {"agentapi": old}}), encoding="utf-8")
+    status, _, err = await run(of(edge_home, tmp_path), "connect", "cursor", "--force")
+    assert status == 0, err
+    entry = entry_in("cursor", path)
+    assert entry["env"] == {"MY_KEY": "x", "AGENTAPI_HOME": str(edge_home)}
+    assert entry["disabled"] is False
+    assert entry["command"] != "uvx"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"mcpServers": {"agentapi": {"command": "other"}}}', "choose another by --name"),
+        ('{"mcpServers": [', "line 1, column 17: a value is expected"),
+        ('{"mcpServers": []}', "line 1, column 16: an object is expected"),
+    ],
+)
+async def test_what_is_not_ours_to_change_is_left(text: str, said: str, edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    path.write_text(text, encoding="utf-8")
+    for command in ("connect", "disconnect"):
+        status, _, err = await run(of(edge_home, tmp_path), command, "cursor")
+        assert status == 3
+        assert said in err or command == "disconnect"
+        assert path.read_text(encoding="utf-8") == text
+
+
+async def test_a_client_that_was_never_used_is_not_made_up(edge_home: Path, tmp_path: Path) -> None:
+    status, _, err = await run(of(edge_home, tmp_path), "connect", "cursor")
+    assert status == 3
+    assert "Start it once" in err
+    status, _, err = await run(of(edge_home, tmp_path), "connect", "cursor", "--env", "NOT_SET_HERE", "--force")
+    assert (status, "NOT_SET_HERE is not set" in err) == (2, True)
+
+
+def names_in(path: Path) -> list[str]:
+    return sorted(json.loads(path.read_text(encoding="utf-8"))["mcpServers"])
+
+
+async def test_a_symbolic_link_stays_one_and_a_second_backup_keeps_the_first(edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    real = tmp_path / "dotfiles.json"
+    real.write_text("{}", encoding="utf-8")
+    path.symlink_to(real)
+    env = of(edge_home, tmp_path)
+    for name in ("one", "two"):
+        status, _, err = await run(env, "connect", "cursor", "--force", "--name", name)
+        assert status == 0, err
+    assert path.is_symlink()
+    assert names_in(real) == ["one", "two"]
+    first, second = (tmp_path / f"dotfiles.json.agentapi-backup{number}" for number in ("", "-1"))
+    assert first.read_text(encoding="utf-8") == "{}"
+    assert names_in(second) == ["one"]
+    status, _, _ = await run(env, "disconnect", "cursor", "--name", "one")
+    assert names_in(real) == ["two"]
+
+
+async def test_a_projects_file_may_be_named(edge_home: Path, tmp_path: Path) -> None:
+    path = tmp_path / ".mcp.json"
+    words = ("claude-code", "--file", str(path), "--force")
+    assert (await run(of(edge_home, tmp_path), "connect", *words))[0] == 0
+    assert entry_in("claude-code", path)["type"] == "stdio"
+    assert sys.executable.rpartition("/")[0] in path.read_text(encoding="utf-8")

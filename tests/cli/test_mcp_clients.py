@@ -1,0 +1,88 @@
+"""Servers in a client's file, in JSON and in TOML."""
+
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentapi_mcp.cli.mcp_clients import NAMES, TomlForm, find_client, is_ours
+from agentapi_mcp.core.errors import ConfigurationError
+
+FORM = TomlForm("mcp_servers")
+ENTRY: dict[str, object] = {
+    "command": "/opt/x",
+    "args": ["-m", 'a "b"'],
+    "env": {"KEY": "v\\"},
+    "tool_timeout_sec": 120,
+}
+PIECES = st.sampled_from(
+    [
+        'model = "o"  # mine\n',
+        "\n",
+        "# [mcp_servers.agentapi]\n",
+        '[profiles.x]\nmodel = "p"\n',
+        '[mcp_servers.files]\ncommand = "npx"\n',
+        '[mcp_servers.files.env]\nA = "b"\n',
+        '[mcp_servers."agentapi"]\ncommand = "old"\n',
+        '[mcp_servers.agentapi.env]\nOLD = "1"\n',
+        '[mcp_servers.agentapi-two]\ncommand = "other"\n',
+        'text = """\n[not a table]\n"""\n',
+        'notes = """\n[mcp_servers.agentapi]\n"""\n',
+        "[[many]]\nx = 1\n",
+        "numbers = [\n[1, 2],\n]\n",
+    ]
+)
+
+
+def servers_of(text: str) -> dict[str, Any]:
+    return tomllib.loads(text).get("mcp_servers", {})
+
+
+def others_of(text: str) -> dict[str, Any]:
+    return tomllib.loads(text) | {"mcp_servers": {k: v for k, v in servers_of(text).items() if k != "agentapi"}}
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=6, unique=True).map("".join))
+def test_a_table_is_put_and_taken_and_nothing_else_changes_or_nothing_at_all(text: str) -> None:
+    try:
+        before = others_of(text)
+    except tomllib.TOMLDecodeError:
+        return  # these pieces do not go together
+    try:
+        put = FORM.put(text, "agentapi", ENTRY)
+        taken = FORM.take(put, "agentapi")
+    except ConfigurationError as refused:
+        said = str(refused)
+    else:
+        assert servers_of(put)["agentapi"] == ENTRY
+        assert others_of(put) == others_of(taken) == before
+        assert "agentapi" not in servers_of(taken)
+        assert FORM.put(put, "agentapi", ENTRY) == put
+        return
+    assert "do it by hand" in said
+    assert '"""' in text  # only what looks like a table within a text is too hard
+
+
+def test_an_inline_table_is_not_broken() -> None:
+    with pytest.raises(ConfigurationError, match="do it by hand"):
+        FORM.put('mcp_servers = { files = { command = "x" } }\n', "agentapi", ENTRY)
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_client_keeps_its_servers_below_the_users_home(name: str, system: str) -> None:
+    environ = {"HOME": "/home/me", "APPDATA": "/home/me/AppData/Roaming"}
+    client = find_client(name, system, environ)
+    assert client.file.is_relative_to("/home/me")
+    assert is_ours(client.entry("/opt/agentapi-mcp", [], {}))
+    assert client.form.find(client.form.show("agentapi", ENTRY), "agentapi") == ENTRY
+
+
+def test_what_starts_this_program_is_ours() -> None:
+    assert is_ours({"command": "uvx", "args": ["--from", "/x", "agentapi-mcp"]})
+    assert is_ours({"command": "/usr/bin/python3", "args": ["-m", "agentapi_mcp"]})
+    assert not is_ours({"command": "npx", "args": ["-y", "other"]})
+    assert not is_ours({"url": "http://localhost"})
