@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 
 from agentapi_mcp.app import APP_LOGIN
 from agentapi_mcp.settings import VERSION
@@ -19,6 +20,9 @@ from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteS
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.support.embedded import SharedHome
 from tests.support.valkey import Valkey
+
+settings.register_profile("house", deadline=None, print_blob=True)  # no test is timed
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

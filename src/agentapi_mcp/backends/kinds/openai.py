@@ -257,7 +257,7 @@ def _provider_at(base_url: str) -> str | None:
 
 def _per_million(price: object) -> Decimal | None:
     per_token = amount(price)
-    return None if per_token is None else (per_token * _MILLION).normalize()
+    return None if per_token is None or per_token > 1 else (per_token * _MILLION).normalize()
 
 
 def _is_spent(body: object) -> bool:

@@ -80,7 +80,7 @@ class ChatReply:
         self._usage = Usage()
         self._choices_seen = False
         self._text_seen = False
-        self._tools: set[object] = set()
+        self._tools = set[tuple[int, str | None]]()
 
     @property
     def is_whole(self) -> bool:
@@ -151,7 +151,8 @@ class ChatReply:
     def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:
         for place, call in enumerate(map(mapping, calls)):
             name = text(mapping(call.get("function")).get("name"))
-            which = (call.get("index", place), text(call.get("id")))
+            index = count(call.get("index"))
+            which = (place if index is None else index, text(call.get("id")))
             if name and which not in self._tools:
                 self._tools.add(which)
                 yield ToolActivity(name, ToolState.STARTED)

@@ -182,7 +182,7 @@ def _header_wait(headers: Mapping[str, str]) -> timedelta | None:
     if wait is not None:
         return wait
     try:
-        until = parsedate_to_datetime(said)
-    except ValueError:
+        wait = parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)
+    except (ValueError, OverflowError):
         return None
-    return max(until.astimezone(UTC) - datetime.now(UTC), timedelta(0))
+    return min(max(wait, timedelta(0)), timedelta(seconds=float(_LONGEST_WAIT)))

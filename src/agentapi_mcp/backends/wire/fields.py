@@ -16,7 +16,7 @@ def parse_json(raw: str | bytes, *, what: str) -> object:
     """
     try:
         return cast(object, json.loads(raw, parse_float=Decimal, parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:  # a number may have too large an exponent
         raise BackendError(BackendFault.BAD_REPLY, f"{what} is not JSON.") from error
 
 

@@ -4,6 +4,7 @@
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from agentapi_mcp.core.errors import BackendError, BackendFault
 LARGEST_EVENT = 8 * 1024 * 1024  # bytes; a model's longest answer in one event is far below
 
 _NEWLINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a carriage return at the end may be half of a pair
+_ENDS_A_LINE = re.compile(rb"[\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class EventParser:
     """Turns the bytes of one stream into events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._begun = False
         self._name = ""
         self._data: list[str] = []
         self._size = 0
@@ -42,18 +45,24 @@ class EventParser:
         Raises:
             BackendError: BAD_REPLY, when one event is larger than any answer.
         """
-        *lines, self._rest = _NEWLINE.split(self._rest + chunk)
-        for line in lines:
-            yield from self._line(line)
+        if self._rest.endswith(b"\r") or _ENDS_A_LINE.search(chunk):
+            *lines, rest = _NEWLINE.split(bytes(self._rest) + chunk)
+            self._rest = bytearray(rest)
+            for line in lines:
+                yield from self._line(line)
+        else:  # a line that comes byte by byte is not looked through again with each of them
+            self._rest += chunk
         self._bound(len(self._rest))
 
     def flush(self) -> Iterator[StreamEvent | StreamComment]:
         """Return the event that the end of the stream completes; half a line is dropped."""
         if self._rest.endswith(b"\r"):
-            yield from self._line(self._rest[:-1])
+            yield from self._line(bytes(self._rest[:-1]))
         yield from self._dispatch()
 
     def _line(self, line: bytes) -> Iterator[StreamEvent | StreamComment]:
+        if not self._begun:
+            self._begun, line = True, line.removeprefix(BOM_UTF8)
         if not line:
             yield from self._dispatch()
         elif line.startswith(b":"):
@@ -64,7 +73,7 @@ class EventParser:
             self._field(line.decode("utf-8", errors="replace"))
 
     def _field(self, line: str) -> None:
-        field, _, value = line.removeprefix("\ufeff").partition(":")
+        field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
             self._data.append(value)
