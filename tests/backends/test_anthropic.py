@@ -158,3 +158,14 @@ async def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
         with pytest.raises(ConfigurationError) as caught:
             registry.create("anthropic", options, host)
     assert next(iter(options)) in str(caught.value)
+
+
+async def test_an_answer_that_is_whole_does_not_wait_for_the_stream_to_be_closed() -> None:
+    async with stand(idle_timeout_seconds=60) as at:
+        assert isinstance((await at.ask(turn("lingers-chunks3")))[-1], Finished)
+        await at.peer.client_gone()
+
+
+async def test_a_stream_that_is_never_ended_takes_nothing_from_an_answer_that_is_whole() -> None:
+    async with stand(idle_timeout_seconds=0.2) as at:
+        assert isinstance((await at.ask(turn("mute-chunks3")))[-1], Finished)

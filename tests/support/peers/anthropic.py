@@ -1,7 +1,8 @@
 """A peer that speaks the Messages API as Anthropic does; what it does is chosen by words in the model's name.
 
 The words are those of the Chat Completions peer: eNNN hang slow waits drip chunksN cut nofinish drop errchunk badjson
-badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo.
+badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo. Besides: lingers
+(holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
 """
 
 import json
@@ -178,7 +179,11 @@ class AnthropicPeer(HttpPeer):
         if "nofinish" not in script.words:
             delta = {"stop_reason": script.stop_reason, "stop_sequence": None}
             await say(answer, "message_delta", delta=delta, usage=self.streamed_usage(script))
+            if "mute" in script.words:
+                await answer.hang()
             await say(answer, "message_stop")
+        if "lingers" in script.words:
+            await answer.hang()
         await answer.close_stream()
 
     def streamed_start(self, script: Script) -> Json:

@@ -32,6 +32,8 @@ _STOP_REASONS: dict[str, StopReason] = {
     "refusal": StopReason.CONTENT_FILTER,
 }
 
+_OF_THE_CONNECTION = frozenset({BackendFault.STREAM_CUT, BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL})
+
 
 def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
     """Make the body that asks for this turn; `max_tokens`, which the format demands, gives way to the turn's own.
@@ -65,6 +67,7 @@ class MessagesReply:
         self._model: str | None = None
         self._id: str | None = None
         self._stop: str | None = None
+        self._over = False
         self._text_seen = False
         self._counts: dict[str, int] = {}
         self._usage = Usage()
@@ -74,6 +77,7 @@ class MessagesReply:
             "content_block_start": lambda body: self._block(mapping(body.get("content_block"))),
             "content_block_delta": lambda body: self._delta(mapping(body.get("delta"))),
             "message_delta": self._stopped,
+            "message_stop": self._ended,
             "ping": lambda _: iter((SignOfLife(),)),
         }
 
@@ -81,6 +85,11 @@ class MessagesReply:
     def is_whole(self) -> bool:
         """Whether the model has said why it stopped."""
         return self._stop is not None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more comes, also where the stream is held open."""
+        return self._over
 
     def take(self, piece: object) -> Iterator[BackendEvent]:
         """Take an event of a stream, or a whole reply; kinds that are not known yet say nothing.
@@ -126,6 +135,11 @@ class MessagesReply:
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = text(mapping(body.get("delta")).get("stop_reason")) or self._stop
         yield from self._bill(mapping(body.get("usage")))
+
+    def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
+        del body
+        self._over = True
+        yield from ()
 
     def _begin(self, message: Mapping[str, object]) -> None:
         self._begun = True
@@ -218,8 +232,11 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
                         continue
                     for event in answer.take(parse_json(piece.data, what="A part of the answer")):
                         yield event
+                if answer.is_ended:
+                    await reply.drain()
+                    return
         except BackendError as error:
-            if not answer.is_whole or error.fault is not BackendFault.STREAM_CUT:
+            if not answer.is_whole or error.fault not in _OF_THE_CONNECTION:
                 raise
 
 
