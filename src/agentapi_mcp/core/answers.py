@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
-from agentapi_mcp.core.bills import cost_of
+from agentapi_mcp.core.bills import cost_of, plausible
 from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault
 from agentapi_mcp.core.events import (
     BackendEvent,
@@ -19,6 +19,7 @@ from agentapi_mcp.core.events import (
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.agents import Prices
 from agentapi_mcp.core.records.turns import Attempt, Bill, Ending, EndReason, Turn, TurnFault, TurnStatus
+from agentapi_mcp.core.texts import one_line, storable
 
 _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.CANCEL_TURN: TurnStatus.CANCELLED,
@@ -32,16 +33,6 @@ _INTERNAL = TurnFault(
     "Send the message again.",
     retryable=True,
 )
-
-
-def storable(text: str) -> str:
-    """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
-    text = text.replace("\0", "")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 @dataclass(slots=True)
@@ -91,11 +82,11 @@ class Answer:
             case ThoughtDelta():
                 self.activity = "thinking"
             case ToolActivity(name, state):
-                self.activity = f"using {name}" if state is ToolState.STARTED else None
+                self.activity = f"using {one_line(name)}" if state is ToolState.STARTED else None
             case UsageReported(usage):
-                self.usage = usage
+                self.usage = plausible(usage)
             case Finished():
-                self.finished = event
+                self.finished = replace(event, model=_named(event.model), provider=_named(event.provider))
             case _:
                 pass
 
@@ -108,7 +99,9 @@ class Answer:
             self.status, self.end_reason = _STATUS_OF_STOP[reason], reason
         elif isinstance(error, BackendError):
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
-            self.fault = TurnFault(error.fault, str(error), error.next_step, error.may_retry, error.retry_after)
+            self.fault = TurnFault(
+                error.fault, storable(str(error)), error.next_step, error.may_retry, error.retry_after
+            )
         elif error is None:
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
             advice = FAULT_ADVICE[BackendFault.STREAM_CUT]
@@ -168,3 +161,7 @@ class Answer:
         """Return what is to be written beside the turn as it ended."""
         state = self.finished.state if self.finished else {}
         return Ending(lease_owner=owner, delivered=delivered, caller_gone=caller_gone, state=state)
+
+
+def _named(name: str | None) -> str | None:
+    return None if name is None else one_line(name) or None

@@ -1,0 +1,18 @@
+"""Texts of others, so that they can be kept and shown."""
+
+
+def storable(text: str) -> str:
+    """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
+    text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Show a name that others chose: one line of what can be printed, cut where it is too long for a name."""
+    shown = "".join(character if character.isprintable() else " " for character in text[: 4 * most])
+    line = " ".join(shown.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
