@@ -9,6 +9,7 @@ from agentapi_mcp.core.errors import sentences
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.sessions import Message, MessageRole, Session
 from agentapi_mcp.core.records.turns import Bill, Turn, TurnFault, TurnStatus
+from agentapi_mcp.core.texts import one_line
 
 _ROOT = "agentapi://chat/sessions"
 
@@ -31,7 +32,11 @@ def transcript_uri(session_id: SessionId, *, json: bool = False, cursor: str | N
 def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
     """Render for people: a heading for each message, what it says in a quote, its bill below each answer."""
     session = transcript.session
-    lines = [f"# {session.title or 'Untitled session'}", "", f"Session {session.id}, {_facts(session)}."]
+    lines = [
+        f"# {one_line(session.title or '') or 'Untitled session'}",
+        "",
+        f"Session {session.id}, {_facts(session)}.",
+    ]
     if older_uri is not None:
         lines += ["", f"Earlier messages: {older_uri}"]
     for message in transcript.messages:
@@ -69,7 +74,8 @@ def describe_bill(turn: Turn) -> str:
 def describe(agent: str, status: TurnStatus, bill: Bill, history_dropped: int) -> str:
     """Say the same of a turn that was read elsewhere."""
     usage = bill.usage
-    parts = [agent if bill.model_used is None else f"{agent} ({bill.model_used})"]
+    agent = one_line(agent)
+    parts = [agent if bill.model_used is None else f"{agent} ({one_line(bill.model_used)})"]
     if status is not TurnStatus.COMPLETED:
         parts.append(status.replace("_", " "))
     if usage.input_tokens is not None or usage.output_tokens is not None:
@@ -90,15 +96,15 @@ def _quoted(content: str) -> str:
 
 
 def _facts(session: Session) -> str:
-    agent = session.agent or "no agent"
-    agent = agent if session.model is None else f"{agent} with {session.model}"
+    agent = one_line(session.agent or "no agent")
+    agent = agent if session.model is None else f"{agent} with {one_line(session.model)}"
     count = "" if session.message_count is None else f", {session.message_count} messages"
     return f"{agent}, begun {_time(session.created_at)}{count}"
 
 
 def _speaker(message: Message) -> str:
     if message.role is MessageRole.ASSISTANT:
-        return message.turn.agent if message.turn else "Assistant"
+        return one_line(message.turn.agent) if message.turn else "Assistant"
     return {MessageRole.USER: "You", MessageRole.SYSTEM: "System", MessageRole.TOOL: "Tool"}[message.role]
 
 
@@ -107,7 +113,7 @@ def _unanswered(turn: Turn) -> list[str]:
         return ["", f"*Being answered (turn {turn.id}).*"]
     if turn.reply or turn.status is TurnStatus.COMPLETED:
         return []
-    why = f": {sentences(turn.error.message, turn.error.next_step)}" if turn.error else ""
+    why = f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}" if turn.error else ""
     return ["", f"*No answer: {describe_bill(turn)}{why}*"]
 
 
