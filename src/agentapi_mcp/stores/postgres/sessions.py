@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import LiteralString, cast
 from uuid import UUID
 
@@ -230,10 +230,11 @@ async def _tell(connection: Connection, principal: Principal, session_id: Sessio
 
 
 def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
-    at, id_ = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
+    position = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
     try:
-        return datetime.fromisoformat(at), UUID(id_)
-    except ValueError as exc:
+        at, id_ = position
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id_)
+    except (ValueError, OverflowError) as exc:
         raise InvalidRequestError("The cursor is not one that this list gave; start again without one.") from exc
 
 
