@@ -48,6 +48,7 @@ async def serve_app(edge: HttpEdge) -> AsyncGenerator[Served]:
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serve` does
         await server.startup([listener])
         try:
             yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", edge)

@@ -109,6 +109,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"{host} is no address of this machine; choose another with --host.") from None
     except OSError as exc:
         raise ConfigurationError(_why_not(exc, host, port)) from exc
+    # asyncio leaves it out for sockets that were made so, and each answer would wait 40 ms for an acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that never reads is dropped with what waits for it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
     return listener
