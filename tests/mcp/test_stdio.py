@@ -46,9 +46,13 @@ class Served:
     async def ask(self, line: object) -> Any:  # noqa: ANN401  # whatever the server wrote
         """Write a line, and read the next."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         text = line if isinstance(line, str) else json.dumps(line)
         self.process.stdin.write(text.encode() + b"\n")
+        return await self.read()
+
+    async def read(self) -> Any:  # noqa: ANN401  # whatever the server wrote
+        """Read the next line."""
+        assert self.process.stdout is not None
         return json.loads(await self.process.stdout.readline())
 
     async def end(self) -> tuple[bytes, bytes, int]:
@@ -99,4 +103,6 @@ async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served
         assert "has no argument" in half["result"]["content"][0]["text"]
         named = await server.ask('{"jsonrpc":"2.0","id":6,"method":"tools/call","params":{"name":"\\ud800"}}')
         assert named["error"]["code"] == -32602
+        deep = await server.ask('{"jsonrpc":"2.0","id":8,"method":"ping","params":' + "[" * 900 + "]" * 900 + "}")
+        assert (deep["id"], deep["error"]["code"]) == (8, -32600)
         assert (await server.ask({"jsonrpc": "2.0", "id": 7, "method": "ping"}))["id"] == 7

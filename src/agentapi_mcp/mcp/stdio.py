@@ -65,6 +65,8 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_whole(content), by_name=False))
     except ValidationError:
         return _fault(_id_of(content), INVALID_REQUEST, "This is no JSON-RPC 2.0 message of the protocol.")
+    except RecursionError:
+        return _fault(_id_of(content), INVALID_REQUEST, "This message is nested too deeply.")
 
 
 def _content_of(fault: ValidationError) -> object:
