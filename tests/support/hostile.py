@@ -57,7 +57,7 @@ async def holds(
     def one(value: T) -> None:
         asyncio.run_coroutine_threadsafe(bounded(value), loop).result()
 
-    proved = settings(max_examples=examples, deadline=None)(given(values)(one))
+    proved = settings(max_examples=examples, deadline=None, report_multiple_bugs=False)(given(values)(one))
     for value in also:
         proved = example(value)(proved)
     await asyncio.to_thread(proved)

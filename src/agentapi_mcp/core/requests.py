@@ -94,7 +94,7 @@ def check_text(text: str, name: str, max_bytes: int) -> None:
         InvalidRequestError: says which.
     """
     if not text.strip():
-        raise InvalidRequestError(f"{name} is blank; say something.")
+        raise InvalidRequestError(f"{name} is blank; give it a value.")
     if "\0" in text:
         raise InvalidRequestError(f"{name} holds a NUL character, which cannot be kept; remove it.")
     try:

@@ -6,7 +6,7 @@ from agentapi_mcp.core.ids import parse_id
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
-from agentapi_mcp.core.requests import check_text
+from agentapi_mcp.core.requests import MAX_NAME, check_text
 from agentapi_mcp.core.store_ports import SessionCache, SessionStore
 from agentapi_mcp.core.transcripts import Transcript
 
@@ -33,8 +33,9 @@ class Sessions:
     ) -> Page[Session]:
         """Page through sessions, newest first; `query` searches titles and first messages."""
         require(principal, Action.READ)
-        if query is not None:
-            check_text(query, "query", _MAX_QUERY)
+        for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
+            if value is not None:
+                check_text(value, name, most)
         if not 1 <= limit <= _MAX_PAGE:
             raise InvalidRequestError(f"limit must be between 1 and {_MAX_PAGE}.")
         return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
