@@ -223,5 +223,10 @@ class BackendError(AgentApiError):
 
     @property
     def next_step(self) -> str:
-        """What to do about it, in words."""
-        return FAULT_ADVICE[self.fault].next_step
+        """What to do about it, in words; a provider that judges otherwise than we would is believed."""
+        advice = FAULT_ADVICE[self.fault]
+        if advice.retryable and not self.may_retry:
+            return "The provider says that trying again does not help; use another model or agent."
+        if self.may_retry and not advice.retryable:
+            return f"{advice.next_step} The provider says that it may be tried again as it is."
+        return advice.next_step

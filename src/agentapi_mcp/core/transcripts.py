@@ -42,7 +42,7 @@ def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> 
     for message in transcript.messages:
         lines += ["", f"## {_speaker(message)} · {_time(message.created_at)}", "", _quoted(message.content)]
         if message.turn is not None and message.role is MessageRole.ASSISTANT:
-            lines += ["", f"*{describe_bill(message.turn)}*"]
+            lines += ["", f"*{describe_bill(message.turn)}{_why(message.turn)}*"]
         elif message.turn is not None and message.role is MessageRole.USER:
             lines += _unanswered(message.turn)
     return "\n".join(lines) + "\n"
@@ -113,8 +113,11 @@ def _unanswered(turn: Turn) -> list[str]:
         return ["", f"*Being answered (turn {turn.id}).*"]
     if turn.reply or turn.status is TurnStatus.COMPLETED:
         return []
-    why = f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}" if turn.error else ""
-    return ["", f"*No answer: {describe_bill(turn)}{why}*"]
+    return ["", f"*No answer: {describe_bill(turn)}{_why(turn)}*"]
+
+
+def _why(turn: Turn) -> str:
+    return f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}" if turn.error else ""
 
 
 def _message_json(message: Message) -> dict[str, object]:

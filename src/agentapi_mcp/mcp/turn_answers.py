@@ -1,7 +1,10 @@
 """A turn as a tool's answer: the reply and a one-line bill for the model, everything for programs."""
 
+import math
+
 from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
 
+from agentapi_mcp.core.errors import sentences
 from agentapi_mcp.core.records.turns import Turn, TurnStatus
 from agentapi_mcp.core.transcripts import bill_json, describe_bill, fault_json, transcript_uri
 from agentapi_mcp.mcp.texts import clean, cut
@@ -61,7 +64,8 @@ def next_step(turn: Turn) -> str | None:
         case TurnStatus.RUNNING:
             return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
         case TurnStatus.FAILED if turn.error is not None:
-            return turn.error.next_step
+            wait = turn.error.retry_after
+            return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")
         case TurnStatus.FAILED | TurnStatus.INTERRUPTED:
             return f"Send the message again with session_id {turn.session_id}."
         case TurnStatus.CANCELLED:
