@@ -100,6 +100,7 @@ class ChatReply:
                 raise self._faults.of_error(piece)
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
         if body.get("error"):
+            yield from self._bill(mapping(body.get("usage")))
             raise self._faults.of_error(body)
         self._model = text(body.get("model")) or self._model
         self._id = text(body.get("id")) or self._id

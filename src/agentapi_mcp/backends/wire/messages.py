@@ -130,7 +130,8 @@ class MessagesReply:
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(mapping(body.get("message")))
-        yield from ()
+        self._counts.pop("output_tokens", None)  # of an answer that is only begun
+        yield from self._bill({})  # should the stream break off, this much is known to be paid
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = text(mapping(body.get("delta")).get("stop_reason")) or self._stop
@@ -193,7 +194,7 @@ class MessagesReply:
         counts = self._counts
         fresh, said = counts.get("input_tokens"), counts.get("output_tokens")
         read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
-        if fresh is None or (self._zero_is_unknown and not any((fresh, said, read, written))):
+        if fresh is None or (self._zero_is_unknown and not fresh + read + written):
             return
         bill = Usage(input_tokens=fresh + read + written, output_tokens=said, cached_tokens=read)
         if bill != self._usage:
