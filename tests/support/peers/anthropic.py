@@ -282,6 +282,12 @@ PROVOKES: dict[Behaviour, str] = {
     Behaviour.LEAKS: "leak",
 }
 
+FAULT_WORDS = (
+    *(word for behaviour, word in PROVOKES.items() if behaviour is not Behaviour.ANSWERS),
+    *(word for word in _SAID_IN_400 if word not in PROVOKES.values()),
+    *("nofinish", "badchunk", "refusal", "redirect", "nousage", "mute", "lingers"),
+)
+
 
 @dataclass(frozen=True)
 class MessagesRig:

@@ -1,6 +1,6 @@
 """A peer that speaks Chat Completions, as OpenRouter (`/api/v1`), Google (`/v1beta/openai`) and others (`/v1`) do.
 
-What it does is chosen by words in the model's name, or by `[[word]]` in the last message of the user:
+What it does is chosen by words in the model's name, or by `[[word]]` in the last paragraph of the last message:
 
     eNNN             that HTTP status              hang          says nothing
     slow             a step for each of 100 pieces drip          comments without end, one per step
@@ -61,7 +61,7 @@ class Script:
         body = exchange.json
         model, question = str(body.get("model", "")), _last_text(body)
         words = re.findall(r"[a-z0-9]+", model.lower())
-        words += re.findall(r"\[\[(\w+)\]\]", question)
+        words += re.findall(r"\[\[(\w+)\]\]", question.rpartition("\n\n")[2])
         flavour = next(flavour for flavour in Flavour if flavour.value in exchange.path)
         return cls(frozenset(words), flavour, model, body.get("stream") is True, question)
 
@@ -343,6 +343,13 @@ _PROVOKES: dict[Behaviour, str] = {
 }
 
 
+FAULT_WORDS = (
+    *(word for behaviour, word in _PROVOKES.items() if behaviour is not Behaviour.ANSWERS),
+    *(word for word in (*_SPECIAL_ERRORS, *_PLAIN_REPLIES) if word not in _PROVOKES.values()),
+    *("nofinish", "badchunk", "filtered", "nodone", "cutlate", "nousage"),
+)
+
+
 @dataclass(frozen=True)
 class OpenAIRig:
     """The backend beside the peer."""
@@ -367,6 +374,20 @@ class OpenAIRig:
         await self.peer.stop()
 
 
+def options_of(peer: HttpPeer, variant: str, patience: Patience) -> dict[str, object]:
+    """Write the options of an agent of this variant."""
+    provider, _, mode = variant.partition("-")
+    return {
+        "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
+        "api_key": KEY,
+        "provider": provider,
+        "stream": mode == "streamed",
+        "connect_timeout_seconds": patience.connect.total_seconds(),
+        "idle_timeout_seconds": patience.idle.total_seconds(),
+        "total_timeout_seconds": patience.total.total_seconds(),
+    }
+
+
 class OpenAICase:
     """Runs the contract suite streamed and whole, and as three providers."""
 
@@ -382,18 +403,8 @@ class OpenAICase:
     @asynccontextmanager
     async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
         """Start the peer and build the backend."""
-        provider, _, mode = variant.partition("-")
         async with OpenAIPeer(pace=Ticks(0.02)) as peer:
-            options: dict[str, object] = {
-                "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
-                "api_key": KEY,
-                "provider": provider,
-                "stream": mode == "streamed",
-                "connect_timeout_seconds": patience.connect.total_seconds(),
-                "idle_timeout_seconds": patience.idle.total_seconds(),
-                "total_timeout_seconds": patience.total.total_seconds(),
-            }
-            yield OpenAIRig(registry.create("openai", options, host), peer)
+            yield OpenAIRig(registry.create("openai", options_of(peer, variant, patience), host), peer)
 
 
 CASE: BackendCase = OpenAICase()
