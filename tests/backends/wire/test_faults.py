@@ -66,6 +66,10 @@ def test_the_wait_may_be_a_date() -> None:
     assert FAULTS.of_reply(429, {"retry-after": "1e999999"}, None).retry_after == timedelta(days=7)
 
 
-def test_availability_beats_the_status() -> None:
-    assert not FAULTS.of_reply(503, {"retry-after": "2"}, {"error": {"availability": {"retryable": False}}}).may_retry
-    assert FAULTS.of_reply(400, {}, {"error": {"availability": {"retryable": True}}}).may_retry
+def test_availability_beats_the_status_and_the_next_step_says_so() -> None:
+    final = FAULTS.of_reply(503, {"retry-after": "2"}, {"error": {"availability": {"retryable": False}}})
+    assert not final.may_retry
+    assert "does not help" in final.next_step
+    later = FAULTS.of_reply(400, {}, {"error": {"availability": {"retryable": True}}})
+    assert later.may_retry
+    assert "may be tried again" in later.next_step
