@@ -24,6 +24,7 @@ FILE_NAME = "agentapi.toml"
 _LARGEST = 4 * 1024 * 1024
 _FORMAT = 1  # raise it when the same file shall be written to the database anew
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_LARGE_NUMBER = re.compile(r"[0-9_]{4300,}|[0-9][0-9_.]*[eE][+-]?[0-9_]{7,}")
 _AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -71,8 +72,10 @@ def _read(path: Path) -> tuple[_Source, FileShape]:
     text = _text(path)
     try:
         document = tomllib.loads(text, parse_float=Decimal)
-    except (tomllib.TOMLDecodeError, ArithmeticError) as exc:
+    except tomllib.TOMLDecodeError as exc:
         raise _syntax_error(path, text, str(exc)) from exc
+    except (ValueError, ArithmeticError) as exc:
+        raise ConfigurationError(f"{path}, line {_line_of_number(text)}: a number is too large") from exc
     except RecursionError as exc:
         raise ConfigurationError(f"{path}, line 1: it is nested too deeply") from exc
     source = _Source(path, TomlLines(text))
@@ -102,6 +105,12 @@ def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
     found = _AT_LINE.search(reason)
     line = found[1] if found and found[1] else text.rstrip("\n").count("\n") + 1
     return ConfigurationError(f"{path}, line {line}: {_AT_LINE.sub('', reason)}")
+
+
+def _line_of_number(text: str) -> int:
+    """Find the first number that Python does not take; the parser does not tell where it was."""
+    found = _LARGE_NUMBER.search(text)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
 def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationError:
@@ -180,6 +189,8 @@ def _fill(
             filled[key] = variables.fill(value)
         except _LooseVariableError as exc:
             raise source.refuse((*where, key), str(exc)) from exc
+        except RecursionError as exc:
+            raise source.refuse((*where, key), f"{key!r} is nested too deeply") from exc
     return filled, variables
 
 
@@ -224,6 +235,8 @@ class _Variables:
             raise _LooseVariableError(
                 "'${' must be followed by a variable's name and '}'; write '$$' for a dollar sign"
             )
+        if "${" in (found[2] or ""):
+            raise _LooseVariableError("a default may not hold another '${'")
         self._named[name] = None
         value = self._environ.get(name, "")
         if value or found[2] is not None:
