@@ -40,6 +40,13 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _sendable(token: SecretStr) -> SecretStr:
+    said = token.get_secret_value()
+    if not said.isascii() or not said.isprintable() or said != said.strip():
+        raise ValueError("must be of printable ASCII characters, with no space at an end: clients send it in a header")
+    return token
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Place = Annotated[Path, AfterValidator(_expanded)]
 
@@ -86,7 +93,7 @@ class Settings(BaseSettings):
         Field(description="What goes to the log on stderr; by default warning, and info for `serve`."),
     ] = None
     bearer_token: Annotated[
-        SecretStr | None,
+        Annotated[SecretStr, AfterValidator(_sendable)] | None,
         Field(min_length=16, description="What every client of `serve` must send as Authorization: Bearer."),
     ] = None
     allowed_hosts: Annotated[

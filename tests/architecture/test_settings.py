@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.settings import Settings, load_settings
 
+UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
 ROOT = Path(__file__).parents[2]
 
 
@@ -77,6 +80,12 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
     ("name", "value", "reason"),
     [
         ("bearer_token", "short", "must have at least 16 characters"),
+        ("bearer_token", "é" * 20, UNSENDABLE),
+        ("bearer_token", "0123456789abcdef\n", UNSENDABLE),
+        ("bearer_token", "0123456789 abcdef ", UNSENDABLE),
+        ("bearer_token", "\udcff" * 20, UNSENDABLE),
+        ("redis_prefix", "\udcff", "must be text in UTF-8"),
+        ("wait_seconds", "1" * 5000, "must be a whole number of fewer digits"),
         ("config", "~nobody-of-this-name/x.toml", "begins with a ~ whose home directory is unknown"),
         ("home", "data", "must be an absolute path, or begin with ~/"),
         ("log_level", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
@@ -95,3 +104,22 @@ def test_a_wrong_setting_is_told_by_its_variable_in_plain_words(
     with pytest.raises(ConfigurationError) as refused:
         load_settings()
     assert str(refused.value) == f"A setting is wrong: {variable(name)} {reason}."
+
+
+# What an environment can hold: no NUL, and bytes that are not UTF-8 as halves of surrogate pairs.
+WRITTEN = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.binary().map(
+    lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape")
+)
+
+
+@given(st.sampled_from([variable(name) for name in Settings.model_fields] + ["DATABASE_URL", "REDIS_URL"]), WRITTEN)
+def test_any_value_of_a_setting_is_read_or_refused_without_being_repeated(name: str, value: str) -> None:
+    said = ""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(name, f"s3cret {value}")
+        try:
+            load_settings()
+        except ConfigurationError as refused:
+            said = str(refused)
+    assert "s3cret" not in said
+    assert not said or said.startswith(f"A setting is wrong: {name} ")

@@ -14,11 +14,13 @@ _WORDS = {
     "float_type": "must be a number",
     "int_from_float": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
     "int_type": "must be a whole number",
     "list_type": "must be a list",
     "missing": "is missing",
     "model_type": "must be a table",
     "string_type": "must be a text",
+    "string_unicode": "must be text in UTF-8",
     "tuple_type": "must be a list",
     "uuid_parsing": "must be an id such as 6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01",
 }
