@@ -1,10 +1,11 @@
 """The two doors to Postgres: as a principal, under row-level security, and as the program itself."""
 
+import asyncio
 import json
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, LiteralString, Protocol
@@ -210,10 +211,15 @@ class Database:
                 yield Connection(raw)
                 end = "COMMIT"
             finally:
-                try:
-                    await raw.execute(end)
-                finally:
-                    await self._pool.release(raw)
+                await asyncio.shield(self._end(raw, end))
+
+    async def _end(self, raw: "PoolConnectionProxy[Row]", end: LiteralString) -> None:
+        """End what is open and give the connection back, also when whoever opened it has left and waits no more."""
+        try:
+            with suppress(*_LOST if end == "ROLLBACK" else ()):  # a lost connection has nothing open
+                await raw.execute(end)
+        finally:
+            await self._pool.release(raw)
 
     async def _begin(self, role: LiteralString, claims: str) -> "PoolConnectionProxy[Row]":
         # One round trip: a transaction that changes its mind between BEGIN and the role costs every turn four of them.
@@ -225,9 +231,7 @@ class Database:
             try:
                 await raw.execute(begin)
             except BaseException as exc:
-                if raw.is_in_transaction():
-                    await raw.execute("ROLLBACK")
-                await self._pool.release(raw)
+                await asyncio.shield(self._end(raw, "ROLLBACK"))
                 if last or not isinstance(exc, _LOST):
                     raise
             else:

@@ -1,0 +1,56 @@
+"""The doors to Postgres: who leaves in the middle of something leaves nothing behind."""
+
+import asyncio
+import logging
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from tests.conftest import DatabaseUrls
+
+ONE = PoolOptions(max_size=1)  # whoever comes next gets the connection of whoever left
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def one(database: Database) -> int:
+    async with database.as_system("a test") as connection:
+        return await connection.fetchval("SELECT 1")
+
+
+async def test_who_leaves_in_the_middle_of_a_statement_leaves_no_transaction(
+    database: Database, database_urls: DatabaseUrls, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(RemoteServer(database_urls.app), ONE) as left:
+
+        async def ask() -> None:
+            async with left.as_system("a test") as connection:
+                await connection.execute("SELECT pg_advisory_xact_lock(4711)")
+
+        async with database.as_system("a test") as holder, anyio.create_task_group() as group:
+            await holder.execute("SELECT pg_advisory_xact_lock(4711)")
+            group.start_soon(ask)
+            while not await holder.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE objid = 4711 AND NOT granted)"):
+                pass
+            group.cancel_scope.cancel()
+        assert await one(left) == 1
+    assert warned(caplog) == []
+
+
+@pytest.mark.parametrize("steps", range(24))
+async def test_who_leaves_at_any_step_leaves_no_transaction(
+    steps: int, database_urls: DatabaseUrls, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(RemoteServer(database_urls.app), ONE) as left:
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, left)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        async with asyncio.timeout(5):
+            assert await one(left) == 1
+    assert warned(caplog) == []
