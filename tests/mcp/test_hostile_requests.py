@@ -261,6 +261,41 @@ async def test_any_header_is_answered_and_the_next_request_is_served(
 GOOD = {"accept": b"application/json", "content-type": b"application/json"}
 
 
+async def test_any_body_for_an_sse_stream_is_answered_and_the_next_request_is_served(
+    edge_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(edge_home) as (_, _, http), http.stream("GET", "/sse") as stream:
+        lines = stream.aiter_lines()
+        place = ""
+        while not place.startswith("data: "):
+            place = await anext(lines)
+        place = place.removeprefix("data: ")
+        caplog.set_level(logging.DEBUG)
+        said = await http.post(
+            place, content=b'{"jsonrpc": "2.0", "id": 1, "method": ["a private word"]}', headers=JSON
+        )
+        assert said.status_code == 400
+        assert "a private word" not in caplog.text
+        caplog.set_level(logging.INFO)
+
+        async def check(body: bytes) -> None:
+            answer = await http.post(place, content=body, headers=JSON)
+            assert answer.status_code in {202, 400}, answer.text
+            assert in_our_words(answer.text), answer.text
+
+        await holds(BODIES, check, examples=60, also=BAD_BODIES)
+        await http.post(place, json=message("ping") | {"id": "the last"}, headers=JSON)
+        while '"the last"' not in await anext(lines):
+            pass
+        assert no_error_is_logged(caplog)
+
+
+@pytest.mark.parametrize("place", ["/messages/", "/messages/?session_id=%ff%00", f"/messages/?session_id={'0' * 32}"])
+async def test_a_message_for_no_sse_stream_is_refused(place: str, edge_home: Path) -> None:
+    async with served(edge_home) as (_, _, http):
+        assert (await http.post(place, json=message("ping"), headers=JSON)).status_code in {400, 404}
+
+
 # --- lines on stdin
 
 

@@ -1,6 +1,7 @@
 """The server over HTTP: Streamable HTTP in both eras and SSE for old clients, as one application with one lifespan."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -109,6 +110,7 @@ class _Endpoints:
         self._modern = StreamableHTTPSessionManager(
             server, stateless=True, security_settings=security, max_request_body_size=limits.body_bytes
         )
+        logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # its lines hold what clients sent
         self._sse = SseServerTransport("/messages/", security, limits.body_bytes)
         self._handshake: HandshakeHttp | None = None
         self.streamable = _Asgi(self._serve_streamable)
