@@ -105,14 +105,7 @@ class TomlForm:
 
     def show(self, name: str, entry: Entry) -> str:
         """Return what to paste."""
-        lines = [f"[{self.key}.{name}]"]
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                items = cast("dict[str, str]", value).items()
-                value = "{ " + ", ".join(f"{one} = {json.dumps(said)}" for one, said in items) + " }"  # noqa: PLW2901
-            else:
-                value = json.dumps(value)  # noqa: PLW2901  # a text or a list of texts is said alike
-            lines.append(f"{key} = {value}")
+        lines = [f"[{self.key}.{name}]", *(f"{key} = {_toml(value)}" for key, value in entry.items())]
         return "\n".join(lines)
 
     def _checked(self, before: str, name: str, entry: Entry | None, after: str) -> str:
@@ -131,6 +124,14 @@ class TomlForm:
                 f"The file says {self.key} in a way that cannot be changed safely: do it by hand (--print shows how)."
             )
         return after
+
+
+def _toml(value: object) -> str:
+    """Write a value as TOML does: all but a table of texts is written as in JSON."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    items = cast("dict[str, str]", value).items()
+    return "{ " + ", ".join(f"{key} = {json.dumps(said)}" for key, said in items) + " }"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
