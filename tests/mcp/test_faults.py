@@ -21,11 +21,12 @@ from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
 from tests.support.connect import call, connect, fields_of, text_of
-from tests.support.peers import anthropic, ccrouter, openai
+from tests.support.peers import anthropic, ccrouter, droid, droid_cli, openai
 from tests.support.peers.cases import Patience, case_of
 from tests.support.peers.http import HttpPeer, Steps
 
 NEVER = ("/srv/", "Traceback", "<html", "xxxxx", "Error from provider", "sk-", "127.0.0.1:9")
+Options = dict[str, str]
 HASTY = timedelta(seconds=1)
 
 
@@ -141,12 +142,27 @@ BILLED_WHOLE = {
     "anthropic": {"refusal", "empty"},
     "ccrouter": {"refusal", "empty"},
 }
+DROID: dict[str, Fault | None] = {
+    **{word: fault for word, fault in COMMON.items() if word[0] == "e" and word[1:].isdigit() and word != "e429"},
+    "e529": _is(BackendFault.OVERLOADED),  # the CLI does not hand on when to come back
+    "toolong": _is(BackendFault.CONTEXT_LENGTH),
+    "leak": _is(BackendFault.AUTH),
+    "late": _is(BackendFault.UPSTREAM),
+    "cut": _is(BackendFault.STREAM_CUT),
+    "drop": _is(BackendFault.CONNECTION),
+    "hang": _is(BackendFault.TIMEOUT_IDLE),
+    "waits": _is(BackendFault.TIMEOUT_IDLE),
+    "drip": _is(BackendFault.TIMEOUT_TOTAL),
+    **dict.fromkeys(("answer", "chunks2", *droid_cli.ASKS)),
+}
 AGENTS = [(kind, variant) for kind in STANDS for variant in case_of(kind).variants]
 
 
 def test_every_kind_and_every_word_has_its_expectation() -> None:
     outside = {kind for kind in registry.builtin_names() if case_of(kind).unreachable is None}
     assert outside == STANDS.keys() == EXPECTED.keys()
+    assert {*outside, "droid", "guide"} == set(registry.builtin_names())
+    assert set(droid_cli.WAYS) == DROID.keys()
     for kind, stand in STANDS.items():
         assert set(stand.words) == EXPECTED[kind].keys()
 
@@ -273,6 +289,33 @@ async def test_each_fault_is_told_with_its_next_step_and_the_session_goes_on(
         write_agents(config, kind, variant, peer)
         async with program(edge_home, config, {}) as client:
             await check_words(client, Agent(kind, variant), stand.words, subtests)
+
+
+async def test_each_fault_of_a_program_is_told_with_its_next_step(edge_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "agentapi.toml"
+    async with droid.droid_place() as place:
+        env = ", ".join(f"{key} = {json.dumps(value)}" for key, value in cast("Options", place.options["env"]).items())
+        lines = ["[agents.cli]", 'backend = "droid"', "[agents.cli.options]", f"env = {{ {env} }}"]
+        lines += [f"{key} = {json.dumps(place.options[key])}" for key in ("command", "cwd")]
+        lines += ["max_processes = 100", "idle_timeout_seconds = 1", "total_timeout_seconds = 2"]
+        for word in DROID:
+            lines += ["[[agents.cli.models]]", f'name = "{word}"', f'model_id = "custom:{word}"', 'provider = "stub"']
+        config.write_text("\n".join(lines), encoding="utf-8")
+        async with program(edge_home, config, {}) as client, asyncio.TaskGroup() as tasks:
+            for word, fault in DROID.items():
+                tasks.create_task(check_program(client, word, fault))
+
+
+async def check_program(client: Client, word: str, fault: Fault | None) -> None:
+    result = await call(client, "chat", agent="cli", model=word, message=f"{word} {os.urandom(4).hex()}")
+    turn = fields_of(result)
+    if fault is None:
+        assert turn["status"] == "completed", text_of(result)
+        assert ("was refused" in str(turn["warning"])) is (word in {"ask", "question"})
+    else:
+        check_failure(result, fault, (droid.KEY,))
+    again = await call(client, "chat", session_id=turn["session_id"], agent="cli", model="chunks2", message="go on")
+    assert fields_of(again)["reply"] == "w0 w1 ", text_of(again)
 
 
 async def test_each_fault_of_openrouter_is_told_by_the_default_agent(

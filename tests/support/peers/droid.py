@@ -41,8 +41,8 @@ class DroidRig:
     """The backend beside the program."""
 
     backend: Backend
-    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
-    was_freed: asyncio.Event = field(default_factory=asyncio.Event)
+    was_asked: asyncio.Event
+    was_freed: asyncio.Event
 
     def turn(self, behaviour: Behaviour) -> BackendTurn:
         """Name the behaviour in the model's name."""
@@ -90,31 +90,46 @@ class DroidCase:
             yield rig
 
 
+@dataclass
+class DroidPlace:
+    """A program that speaks as the CLI does, and hears of its test."""
+
+    options: dict[str, object]
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    was_freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 @asynccontextmanager
-async def droid_rig(host: BackendHost, **options: object) -> AsyncGenerator[DroidRig]:
-    """Build the backend with these options beside a place that hears of its programs."""
+async def droid_place() -> AsyncGenerator[DroidPlace]:
+    """Make the program, and listen for what it is asked."""
     with tempfile.TemporaryDirectory(prefix="droid-", dir="/tmp") as home:
         command = Path(home) / "droid"
         script = Path(__file__).with_name("droid_cli.py")
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n', encoding="utf-8")
         command.chmod(0o755)
-        rig: DroidRig | None = None
+        place = DroidPlace({})
 
         async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            assert rig is not None
             while line := await reader.readline():
-                (rig.was_asked if line == b"asked\n" else rig.was_freed).set()
-            rig.was_freed.set()
+                (place.was_asked if line == b"asked\n" else place.was_freed).set()
+            place.was_freed.set()
             writer.close()
 
         async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
             port = str(server.sockets[0].getsockname()[1])
-            given = {"command": str(command), "cwd": home, "env": {"STUB_KEY": KEY, "STUB_PORT": port}}
-            rig = DroidRig(registry.create("droid", given | options, host))
-            try:
-                yield rig
-            finally:
-                await rig.backend.aclose()
+            place.options |= {"command": str(command), "cwd": home, "env": {"STUB_KEY": KEY, "STUB_PORT": port}}
+            yield place
+
+
+@asynccontextmanager
+async def droid_rig(host: BackendHost, **options: object) -> AsyncGenerator[DroidRig]:
+    """Build the backend with these options beside a place that hears of its programs."""
+    async with droid_place() as place:
+        rig = DroidRig(registry.create("droid", place.options | options, host), place.was_asked, place.was_freed)
+        try:
+            yield rig
+        finally:
+            await rig.backend.aclose()
 
 
 CASE: BackendCase = DroidCase()

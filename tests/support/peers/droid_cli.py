@@ -38,7 +38,7 @@ ASKS: dict[str, tuple[str, dict[str, object]]] = {
     "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
     "other": ("droid.never_heard_of", {}),
 }
-WAYS = (*REFUSALS, "answer", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
+WAYS = (*REFUSALS, "answer", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
 
 
 def send(**message: object) -> None:
@@ -75,14 +75,14 @@ class Cli:
     def answer(self) -> None:
         """Do what the model's name says."""
         way = self.model.removeprefix("custom:")
-        if way in {"answer", "waits", "cut", "late", *ASKS}:
+        if way in {"answer", "chunks2", "waits", "cut", "late", *ASKS}:
             tell(type="assistant_text_delta", textDelta="w0 ")
         if way in {"cut", "drop"}:
             os._exit(0)
         if way in ASKS:
             method, params = ASKS[way]
             send(type="request", id="p1", method=method, params=params)
-        elif way == "answer":
+        elif way in {"answer", "chunks2"}:
             tell(type="assistant_text_delta", textDelta="w1 ")
             complete("completed")
         elif way == "late" or way in REFUSALS:
