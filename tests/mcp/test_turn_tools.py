@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, ResourceLink
+from mcp_types import INVALID_PARAMS
 
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.options import McpOptions, default_wait
@@ -37,9 +37,16 @@ async def test_chat_answers_the_reply_first_then_the_bill_and_the_ids(link: Link
         assert f"turn_id {turn['turn_id']}" in bill
         assert isinstance(turn["cost_usd"], float)
         assert turn["cost_source"] == "provider"
-        transcript = result.content[1]
-        assert isinstance(transcript, ResourceLink)
-        assert transcript.uri == turn["transcript_uri"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_an_answer_is_text_alone_and_its_fields_name_the_transcript(link: Link, edge_home: Path) -> None:
+    """LangChain makes of a resource link a file for the model, which every provider refuses."""
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        result = await call(client, "chat", agent="droid", message=edge.tag)
+        assert [content.type for content in result.content] == ["text"]
+        read = await client.read_resource(str(fields_of(result)["transcript_uri"]))
+        assert edge.tag in str(read.contents)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -29,10 +29,10 @@ from agentapi_mcp.mcp.errors import resource_not_found
 from agentapi_mcp.mcp.list_tools import PAGE, agent_out
 from agentapi_mcp.mcp.tool_models import AgentsOut
 from agentapi_mcp.mcp.tools import refuse_cursor
-from agentapi_mcp.mcp.turn_answers import MARKDOWN
 
 CATALOGUE_URI = "agentapi://catalog/agents"
 JSON = "application/json"
+MARKDOWN = "text/markdown"
 
 _PART_BYTES = 1_000_000
 _PART_MESSAGES = 500

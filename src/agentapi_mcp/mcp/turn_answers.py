@@ -2,7 +2,7 @@
 
 import math
 
-from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
+from mcp_types import CallToolResult, TextContent
 
 from agentapi_mcp.core.errors import sentences
 from agentapi_mcp.core.records.turns import Turn, TurnStatus
@@ -10,25 +10,13 @@ from agentapi_mcp.core.transcripts import bill_json, describe_bill, fault_json, 
 from agentapi_mcp.mcp.texts import clean, cut
 from agentapi_mcp.mcp.tool_models import FaultOut, TurnOut
 
-MARKDOWN = "text/markdown"
-
 
 def turn_result(turn: Turn) -> CallToolResult:
     """Answer with a turn, whatever became of it; a failed one is an error that names its next step."""
     reply, left_out = cut(turn.reply)
-    uri = transcript_uri(turn.session_id)
-    content: list[ContentBlock] = [
-        TextContent(type="text", text=_text(turn, reply, left_out)),
-        ResourceLink(
-            type="resource_link",
-            uri=uri,
-            name="transcript",
-            title="Transcript of this session",
-            mime_type=MARKDOWN,
-        ),
-    ]
     return CallToolResult(
-        content=content,
+        # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
+        content=[TextContent(type="text", text=_text(turn, reply, left_out))],
         structured_content=turn_out(turn, reply, truncated=left_out > 0).model_dump(mode="json"),
         is_error=turn.status is TurnStatus.FAILED,
     )
