@@ -12,13 +12,13 @@ from typing import Protocol
 import click
 
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, note, print_json, say
-from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError, sentences
+from agentapi_mcp.cli.replies import Reply, fields_of, reply_of
+from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.core.events import TextDelta
-from agentapi_mcp.core.records.turns import EndReason, Parameters, Turn, TurnStatus
+from agentapi_mcp.core.records.turns import Parameters, Turn
 from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.core.runs import first_of
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.transcripts import describe_bill, fault_json, turn_json
 
 _MOST_AT_ONCE = 65_536
 _HELP = "Commands: /agents, /agent NAME, /model NAME, /new (another session), /help, /quit. Ctrl-C cancels an answer."
@@ -46,20 +46,6 @@ class ChatOptions:
             idempotency_key=self.idempotency_key,
             parameters=self.parameters,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What came of a message: `text` has not been printed yet when `streamed` is false."""
-
-    session_id: str
-    completed: bool
-    cancelled: bool
-    text: str
-    streamed: bool
-    bill: str
-    error: str | None
-    data: dict[str, object]
 
 
 class Talk(Protocol):
@@ -111,34 +97,11 @@ class DirectTalk:
                 if isinstance(event, TextDelta):
                     on_text(event.text)
             cancelling.cancel()
-        return reply_of(await turns.get(principal, str(turn.id)))
+        return reply_of(fields_of(await turns.get(principal, str(turn.id))))
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
         await interrupted.wait()
         await self._services.turns.cancel(self._services.principal, str(turn.id))
-
-
-def reply_of(turn: Turn) -> Reply:
-    """Say what came of a turn."""
-    error = None
-    if turn.status is not TurnStatus.COMPLETED:
-        error = sentences(turn.error.message, turn.error.next_step) if turn.error else f"The turn was {turn.status}."
-    return Reply(
-        session_id=str(turn.session_id),
-        completed=turn.status is TurnStatus.COMPLETED,
-        cancelled=turn.end_reason is EndReason.CANCEL_TURN,
-        text=turn.reply,
-        streamed=True,
-        bill=describe_bill(turn),
-        error=error,
-        data={
-            "session_id": str(turn.session_id),
-            "turn_id": str(turn.id),
-            "reply": turn.reply,
-            **turn_json(turn),
-            "error": fault_json(turn.error) if turn.error else None,
-        },
-    )
 
 
 async def chat(talk: Talk, options: ChatOptions, message: str | None) -> None:
@@ -186,7 +149,7 @@ async def _exchange(talk: Talk, options: ChatOptions, message: str, interrupted:
 
     reply = await talk.send(options, message, (lambda _: None) if options.as_json else show, interrupted)
     if options.as_json:
-        print_json(reply.data)
+        print_json(reply.turn)
     elif streamed:
         say("")
     elif reply.text:

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.cli.outputs import note, print_json, say, table
+from agentapi_mcp.cli.replies import fields_of
 from agentapi_mcp.core.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.core.records.agents import AgentView, ModelView
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.records.turns import Turn
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.transcripts import Transcript, render_json, render_markdown, turn_json
+from agentapi_mcp.core.transcripts import Transcript, render_json, render_markdown
 
 _LEAST = 6
 _ID = 36
@@ -200,5 +201,4 @@ def _json(transcript: Transcript) -> str:
 
 async def show_turn(asked: Awaitable[Turn]) -> None:
     """Print a turn as JSON, its reply included."""
-    turn = await asked
-    print_json({"session_id": str(turn.session_id), "reply": turn.reply, **turn_json(turn)})
+    print_json(fields_of(await asked))

@@ -1,20 +1,17 @@
 """Messages through the real MCP server, started over stdio as an MCP client starts it."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any, cast
 
-from mcp_types import CallToolResult, Implementation, TextContent
+from mcp_types import CallToolResult, Implementation, TextContent, TextResourceContents
 
-from agentapi_mcp.cli.chats import ChatOptions, Reply
-from agentapi_mcp.core.errors import InvalidRequestError, sentences
-from agentapi_mcp.core.events import Usage
-from agentapi_mcp.core.records.turns import Bill, TurnStatus
-from agentapi_mcp.core.transcripts import describe
+from agentapi_mcp.cli.chats import ChatOptions
+from agentapi_mcp.cli.replies import Fields, Reply, reply_of, worded
+from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.settings import VERSION, environment
 from mcp import Client, StdioServerParameters
 
@@ -52,28 +49,34 @@ class McpTalk:
             while turn["status"] not in _FINAL:
                 turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT})
             cancelling.cancel()
-        error = turn["error"]
-        completed = turn["status"] == "completed"
-        return Reply(
-            session_id=turn["session_id"],
-            completed=completed,
-            cancelled=turn["end_reason"] == "cancel_turn",
-            text=turn["reply"],
-            streamed=False,
-            bill=_bill(turn),
-            error=None if completed else _why(turn["status"], error),
-            data=turn,
+        if turn["reply_truncated"]:
+            turn |= {"reply": await self._whole_reply(turn), "reply_truncated": False}
+        return reply_of(worded(turn))
+
+    async def _whole_reply(self, turn: Fields) -> str:
+        """Read from the transcript what was too long for a tool's answer."""
+        read = await self._client.read_resource(f"{turn['transcript_uri']}.json")
+        messages = [
+            message
+            for part in read.contents
+            if isinstance(part, TextResourceContents)
+            for message in json.loads(part.text)["messages"]
+        ]
+        return next(
+            message["content"]
+            for message in reversed(messages)
+            if message["role"] == "assistant" and message["turn"]["id"] == turn["turn_id"]
         )
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn_id: str) -> None:
         await interrupted.wait()
         await self._call("cancel_turn", {"turn_id": turn_id})
 
-    async def _call(self, tool: str, arguments: dict[str, object]) -> dict[str, Any]:
+    async def _call(self, tool: str, arguments: dict[str, object]) -> Fields:
         result = await self._client.call_tool(tool, arguments, progress_callback=_show_progress)
         if result.structured_content is None:
             raise InvalidRequestError(_text(result))
-        return cast("dict[str, Any]", result.structured_content)
+        return cast("Fields", result.structured_content)
 
 
 @asynccontextmanager
@@ -107,26 +110,6 @@ def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
         "wait_seconds": 0,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _bill(turn: dict[str, Any]) -> str:
-    usage, cost, latency = turn["usage"], turn["cost_usd"], turn["latency_ms"]
-    bill = Bill(
-        usage=Usage(
-            input_tokens=usage["input_tokens"],
-            output_tokens=usage["output_tokens"],
-            cost_usd=None if cost is None else Decimal(str(cost)),
-        ),
-        cost_source=turn["cost_source"],
-        latency=None if latency is None else timedelta(milliseconds=latency),
-        model_used=turn["model_used"],
-        billing_may_go_on=turn["billing_may_go_on"],
-    )
-    return describe(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])
-
-
-def _why(status: str, error: dict[str, Any] | None) -> str:
-    return f"The turn was {status}." if error is None else sentences(error["message"], error["next_step"])
 
 
 def _text(result: CallToolResult) -> str:

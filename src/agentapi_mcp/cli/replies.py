@@ -1,0 +1,92 @@
+"""What came of a message, read from the fields of the answer, which are the same here and through the MCP server."""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from agentapi_mcp.core.errors import sentences
+from agentapi_mcp.core.events import Usage
+from agentapi_mcp.core.records.turns import Bill, EndReason, Turn, TurnStatus
+from agentapi_mcp.core.transcripts import describe
+from agentapi_mcp.mcp.turn_answers import turn_out
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What is printed of a turn; `turn` has all its fields."""
+
+    session_id: str
+    completed: bool
+    cancelled: bool
+    text: str
+    bill: str
+    error: str | None
+    turn: Fields
+
+
+def fields_of(turn: Turn) -> Fields:
+    """Say all of a turn, as the tools answer it, its whole reply included."""
+    return worded(turn_out(turn, turn.reply, truncated=False).model_dump(mode="json"))
+
+
+def worded(turn: Fields) -> Fields:
+    """Name the next step as it is done from a terminal."""
+    return turn | {"next_step": _next_step(turn)}
+
+
+def reply_of(turn: Fields) -> Reply:
+    """Say what came of a turn."""
+    completed = turn["status"] == TurnStatus.COMPLETED
+    return Reply(
+        session_id=turn["session_id"],
+        completed=completed,
+        cancelled=turn["end_reason"] == EndReason.CANCEL_TURN,
+        text=turn["reply"],
+        bill=_bill(turn),
+        error=None if completed else _failure(turn),
+        turn=turn,
+    )
+
+
+def _next_step(turn: Fields) -> str | None:
+    match TurnStatus(turn["status"]):
+        case TurnStatus.RUNNING:
+            id_ = turn["turn_id"]
+            return f"`agentapi-mcp turns show {id_}` shows how far it is, `agentapi-mcp turns cancel {id_}` ends it."
+        case TurnStatus.FAILED if turn["error"] is not None:
+            return turn["error"]["next_step"]
+        case TurnStatus.FAILED | TurnStatus.INTERRUPTED | TurnStatus.CANCELLED:
+            return f"Send the message again with --session {turn['session_id']}, if it is still wanted."
+        case _:
+            return None
+
+
+def _failure(turn: Fields) -> str:
+    error = turn["error"]
+    if error is None:
+        return f"The turn was {turn['status']}."
+    helps = "does not help"
+    if error["retryable"]:
+        seconds = error["retry_after_seconds"]
+        helps = "may help" if seconds is None else f"may help in {math.ceil(seconds)} s"
+    return f"failed ({error['code']}; trying again {helps}): {sentences(error['message'], error['next_step'])}"
+
+
+def _bill(turn: Fields) -> str:
+    usage, cost, latency = turn["usage"], turn["cost_usd"], turn["latency_ms"]
+    bill = Bill(
+        usage=Usage(
+            input_tokens=usage["input_tokens"],
+            output_tokens=usage["output_tokens"],
+            cost_usd=None if cost is None else Decimal(str(cost)),
+        ),
+        cost_source=turn["cost_source"],
+        latency=None if latency is None else timedelta(milliseconds=latency),
+        model_used=turn["model_used"],
+        billing_may_go_on=turn["billing_may_go_on"],
+    )
+    return describe(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])
