@@ -25,6 +25,7 @@ from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
 MESSAGE = "[[slow]] [[chunks9]] kept"
+NOBODYS = "6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01"
 COMMAND = [sys.executable, "-m", "agentapi_mcp"]
 
 
@@ -114,6 +115,9 @@ async def test_what_cannot_be_meant_is_refused_and_changes_nothing(edge_home: Pa
         (("sessions", "delete", session), b"", "say --yes"),
         (("sessions", "show", session[:5]), b"", "six characters"),
         (("sessions", "show", "zzzzzzz"), b"", "No sessions begin or end with zzzzzzz"),
+        (("sessions", "show", NOBODYS), b"", "no such session. `agentapi-mcp sessions list`"),
+        (("chat", "--session", "x", "hello"), b"", "SESSION_ID is not an id"),
+        (("turns", "cancel", NOBODYS), b"", "no such turn. `agentapi-mcp "),
     ):
         status, _, err = await run(env, *words, stdin=stdin)
         assert status == 2, err

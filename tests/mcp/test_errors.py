@@ -5,8 +5,15 @@ from datetime import timedelta
 
 import pytest
 
-from agentapi_mcp.core.errors import AgentApiError, BackendError, BackendFault, LimitExceededError
-from agentapi_mcp.mcp.errors import TRANSLATIONS, explain, rpc_error, tool_error
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    BackendError,
+    BackendFault,
+    LimitExceededError,
+    NextStep,
+    NotFoundError,
+)
+from agentapi_mcp.mcp.errors import NEXT_STEPS, TRANSLATIONS, explain, rpc_error, tool_error
 from tests.support.connect import text_of
 
 
@@ -39,6 +46,11 @@ def test_a_limit_says_when_to_come_back() -> None:
     error = LimitExceededError("Too many.", retry_after=timedelta(seconds=2.2))
     assert explain(error) == "Too many. Try again in 3 s."
     assert rpc_error(error).error.data["retry_after_seconds"] == 3
+
+
+def test_every_next_step_has_words() -> None:
+    assert set(NEXT_STEPS) == set(NextStep)
+    assert explain(NotFoundError("No.", next_step=NextStep.FIND_TURN)).startswith("No. Call list_sessions")
 
 
 def test_a_backend_error_names_the_next_step() -> None:

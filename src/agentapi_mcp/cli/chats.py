@@ -11,7 +11,7 @@ from typing import Protocol
 
 import click
 
-from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, note, print_json, say
+from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, note, print_json, say
 from agentapi_mcp.cli.replies import Reply, fields_of, reply_of
 from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.core.events import TextDelta
@@ -177,7 +177,7 @@ async def _converse(talk: Talk, options: ChatOptions, interrupted: asyncio.Event
                 reply = await _exchange(talk, options, line, interrupted)
                 options = replace(options, session_id=reply.session_id)
             except AgentApiError as exc:
-                note(f"agentapi-mcp: {exc}")
+                note(f"agentapi-mcp: {explain(exc)}")
 
 
 class _Prompt:

@@ -33,7 +33,7 @@ def main() -> None:
 @click.argument("message", nargs=-1)
 @click.option("--agent", help="Which agent to ask; without it the first usable one.")
 @click.option("--model", help="Which of the agent's models.")
-@click.option("--session", "session_id", help="Go on with this session.")
+@click.option("--session", "session_id", metavar="SESSION_ID", help="Go on with this session.")
 @click.option("--continue", "newest", is_flag=True, help="Go on with the newest session.")
 @click.option("--system", "system_prompt", help="Instructions for this turn.")
 @click.option("--temperature", type=float)

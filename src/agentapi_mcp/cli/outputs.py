@@ -16,7 +16,10 @@ from agentapi_mcp.core.errors import (
     BackendError,
     CallerError,
     ConfigurationError,
+    ConflictError,
+    NextStep,
     StoreError,
+    retry_after_seconds,
     sentences,
 )
 from agentapi_mcp.core.services import Services
@@ -35,6 +38,26 @@ EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (StoreError, 3),
     (AgentApiError, INTERNAL),
 )
+NEXT_STEPS: dict[NextStep, str] = {
+    NextStep.FIND_SESSION: "`agentapi-mcp sessions list` shows those there are.",
+    NextStep.FIND_TURN: "`agentapi-mcp sessions export SESSION_ID --format json` has the ids of a session's turns.",
+    NextStep.WAIT_OR_CANCEL: "Wait for it (`agentapi-mcp turns show {turn_id}` shows how far it is) or end it "
+    "(`agentapi-mcp turns cancel {turn_id}`), then try again.",
+}
+ARGUMENTS = {
+    "agent": "--agent",
+    "idempotency_key": "--idempotency-key",
+    "limit": "--limit",
+    "max_tokens": "--max-tokens",
+    "message": "MESSAGE",
+    "model": "--model",
+    "query": "--query",
+    "session_id": "SESSION_ID",
+    "system_prompt": "--system",
+    "temperature": "--temperature",
+    "title": "TITLE",
+    "turn_id": "TURN_ID",
+}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -87,9 +110,25 @@ def _innermost(error: BaseException) -> BaseException:
 
 def fail(error: AgentApiError) -> NoReturn:
     """Say what is wrong and what to do, and leave."""
-    text = sentences(str(error), error.next_step) if isinstance(error, BackendError) else str(error)
-    sys.stderr.write(f"agentapi-mcp: {clean(text)}\n")
+    note(f"agentapi-mcp: {explain(error)}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
+
+
+def explain(error: AgentApiError) -> str:
+    """Say what is wrong and what to do next, with the names that the commands have for things."""
+    parts = [str(error)]
+    if isinstance(error, CallerError):
+        if error.argument in ARGUMENTS:
+            parts = [f"{ARGUMENTS[error.argument]} {error.message}"]
+        if error.next_step is not None:
+            turn_id = error.turn_id if isinstance(error, ConflictError) else None
+            parts.append(NEXT_STEPS[error.next_step].format(turn_id=turn_id))
+    elif isinstance(error, BackendError):
+        parts.append(error.next_step)
+    seconds = retry_after_seconds(error)
+    if seconds is not None:
+        parts.append(f"Try again in {seconds} s.")
+    return sentences(*parts)
 
 
 def clean(text: str) -> str:

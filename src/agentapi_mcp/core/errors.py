@@ -15,6 +15,7 @@ AgentApiError
     └── StoreMismatchError    the database is of another shape or version
 """
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -28,10 +29,27 @@ class AgentApiError(Exception):
     retryable: ClassVar[bool] = False
 
 
+class NextStep(StrEnum):
+    """What the caller can do where each edge has its own way to do it; an edge words every one in one table."""
+
+    FIND_SESSION = "find_session"
+    FIND_TURN = "find_turn"
+    WAIT_OR_CANCEL = "wait_or_cancel"
+
+
 class CallerError(AgentApiError):
-    """What the caller can fix."""
+    """What the caller can fix.
+
+    The message about an `argument` goes on from its name, which an edge may call otherwise.
+    """
 
     code = "caller"
+
+    def __init__(self, message: str, *, argument: str | None = None, next_step: NextStep | None = None) -> None:
+        super().__init__(message if argument is None else f"{argument} {message}")
+        self.message = message
+        self.argument = argument
+        self.next_step = next_step
 
 
 class InvalidRequestError(CallerError):
@@ -63,8 +81,8 @@ class ConflictError(CallerError):
 
     code = "conflict"
 
-    def __init__(self, message: str, *, turn_id: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, turn_id: str | None = None, next_step: NextStep | None = None) -> None:
+        super().__init__(message, next_step=next_step)
         self.turn_id = turn_id
 
 
@@ -160,7 +178,7 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
     ),
     BackendFault.NOT_FOUND: FaultAdvice(
         retryable=False,
-        next_step="The provider does not know this model, or the address: choose another of list_models, or check "
+        next_step="The provider does not know this model, or the address: choose another of the agent's, or check "
         "base_url, which often ends in /v1.",
     ),
     BackendFault.CONTENT_POLICY: FaultAdvice(
@@ -198,7 +216,7 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
         retryable=False, next_step="The agent waits for something that this server cannot give it yet."
     ),
     BackendFault.BACKEND_MISSING: FaultAdvice(
-        retryable=False, next_step="The agent is not set up on this server; list_agents says what is missing."
+        retryable=False, next_step="The agent is not set up on this server; the list of agents says what is missing."
     ),
 }
 
@@ -230,3 +248,10 @@ class BackendError(AgentApiError):
         if self.may_retry and not advice.retryable:
             return f"{advice.next_step} The provider says that it may be tried again as it is."
         return advice.next_step
+
+
+def retry_after_seconds(error: AgentApiError) -> int | None:
+    """Return when to try again, in whole seconds, where the error knows."""
+    if isinstance(error, LimitExceededError | BackendError) and error.retry_after is not None:
+        return math.ceil(error.retry_after.total_seconds())
+    return None

@@ -28,4 +28,4 @@ def parse_id(text: str, name: str) -> UUID:
     if len(text) in _LENGTHS:
         with contextlib.suppress(ValueError):
             return UUID(text)
-    raise InvalidRequestError(f"{name} is not an id; pass it exactly as an earlier answer gave it.")
+    raise InvalidRequestError("is not an id; pass it exactly as it was given.", argument=name)

@@ -84,7 +84,7 @@ def check_wait(wait: timedelta) -> None:
         InvalidRequestError: the wait is out of range.
     """
     if not timedelta(0) <= wait <= MAX_WAIT:
-        raise InvalidRequestError(f"wait_seconds must be between 0 and {int(MAX_WAIT.total_seconds())}.")
+        raise InvalidRequestError(f"must be between 0 and {int(MAX_WAIT.total_seconds())}.", argument="wait_seconds")
 
 
 def check_text(text: str, name: str, max_bytes: int) -> None:
@@ -94,15 +94,17 @@ def check_text(text: str, name: str, max_bytes: int) -> None:
         InvalidRequestError: says which.
     """
     if not text.strip():
-        raise InvalidRequestError(f"{name} is blank; give it a value.")
+        raise InvalidRequestError("is blank; give it a value.", argument=name)
     if "\0" in text:
-        raise InvalidRequestError(f"{name} holds a NUL character, which cannot be kept; remove it.")
+        raise InvalidRequestError("holds a NUL character, which cannot be kept; remove it.", argument=name)
     try:
         size = len(text.encode())
     except UnicodeEncodeError as exc:
-        raise InvalidRequestError(f"{name} is not valid Unicode: it holds half of a surrogate pair.") from exc
+        raise InvalidRequestError("is not valid Unicode: it holds half of a surrogate pair.", argument=name) from exc
     if size > max_bytes:
-        raise InvalidRequestError(f"{name} has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten or split it.")
+        raise InvalidRequestError(
+            f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten or split it.", argument=name
+        )
 
 
 def title_of(message: str) -> str:
@@ -116,6 +118,6 @@ def _check_parameters(parameters: Parameters) -> None:
         check_text(parameters.system_prompt, "system_prompt", MAX_PROMPT_BYTES)
     temperature = parameters.temperature
     if temperature is not None and not (math.isfinite(temperature) and 0 <= temperature <= _MAX_TEMPERATURE):
-        raise InvalidRequestError(f"temperature must be between 0 and {_MAX_TEMPERATURE:g}.")
+        raise InvalidRequestError(f"must be between 0 and {_MAX_TEMPERATURE:g}.", argument="temperature")
     if parameters.max_tokens is not None and not 1 <= parameters.max_tokens <= _MAX_TOKENS:
-        raise InvalidRequestError(f"max_tokens must be between 1 and {_MAX_TOKENS:,}.")
+        raise InvalidRequestError(f"must be between 1 and {_MAX_TOKENS:,}.", argument="max_tokens")

@@ -37,7 +37,7 @@ class Sessions:
             if value is not None:
                 check_text(value, name, most)
         if not 1 <= limit <= _MAX_PAGE:
-            raise InvalidRequestError(f"limit must be between 1 and {_MAX_PAGE}.")
+            raise InvalidRequestError(f"must be between 1 and {_MAX_PAGE}.", argument="limit")
         return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
 
     async def get(self, principal: Principal, session_id: str) -> Session:
@@ -66,7 +66,7 @@ class Sessions:
         require(principal, Action.EDIT)
         check_text(title, "title", _MAX_TITLE)
         if len(title.splitlines()) > 1:
-            raise InvalidRequestError("title must be one line.")
+            raise InvalidRequestError("must be one line.", argument="title")
         await self._store.rename(principal, SessionId(parse_id(session_id, "session_id")), title.strip())
 
     async def delete(self, principal: Principal, session_id: str) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
 from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
-from agentapi_mcp.core.errors import ConflictError, StoreError
+from agentapi_mcp.core.errors import ConflictError, NextStep, StoreError
 from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
@@ -166,9 +166,9 @@ class Turns:
                 return turn
             case Busy(turn_id):
                 raise ConflictError(
-                    f"This session is answering another message (turn {turn_id}): wait for it with get_turn, "
-                    "or end it with cancel_turn, then send this again.",
+                    f"This session is answering another message (turn {turn_id}).",
                     turn_id=str(turn_id),
+                    next_step=NextStep.WAIT_OR_CANCEL,
                 )
             case accepted:
                 system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)

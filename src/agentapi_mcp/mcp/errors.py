@@ -1,12 +1,18 @@
 """The one table from core's errors to what MCP says: a tool's result that the model can act on, or a JSON-RPC error."""
 
-import math
 from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
 
-from agentapi_mcp.core.errors import AgentApiError, BackendError, LimitExceededError, sentences
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    BackendError,
+    CallerError,
+    NextStep,
+    retry_after_seconds,
+    sentences,
+)
 from agentapi_mcp.mcp.texts import clean
 
 
@@ -35,23 +41,28 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 
 
-def retry_after_seconds(error: AgentApiError) -> int | None:
-    """Return when to try again, in whole seconds, where the error knows."""
-    if isinstance(error, LimitExceededError | BackendError) and error.retry_after is not None:
-        return math.ceil(error.retry_after.total_seconds())
-    return None
+NEXT_STEPS: dict[NextStep, str] = {
+    NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",
+    NextStep.FIND_TURN: "Call list_sessions and read the session's transcript.",
+    NextStep.WAIT_OR_CANCEL: "Wait for it with get_turn, or end it with cancel_turn, then try again.",
+}
 
 
 def explain(error: AgentApiError) -> str:
     """Say what is wrong and what to do next, in one paragraph."""
-    parts = [str(error)]
-    step = error.next_step if isinstance(error, BackendError) else TRANSLATIONS[error.code].next_step
-    if step:
-        parts.append(step)
+    parts = [str(error), _next_step(error)]
     seconds = retry_after_seconds(error)
     if seconds is not None:
         parts.append(f"Try again in {seconds} s.")
     return clean(sentences(*parts))
+
+
+def _next_step(error: AgentApiError) -> str:
+    if isinstance(error, BackendError):
+        return error.next_step
+    if isinstance(error, CallerError) and error.next_step is not None:
+        return NEXT_STEPS[error.next_step]
+    return TRANSLATIONS[error.code].next_step
 
 
 def tool_error(error: AgentApiError) -> CallToolResult:

@@ -7,7 +7,7 @@ from typing import LiteralString, cast
 from uuid import UUID
 
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
-from agentapi_mcp.core.errors import ConflictError, InvalidRequestError
+from agentapi_mcp.core.errors import ConflictError, InvalidRequestError, NextStep
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.pages import Page
@@ -178,8 +178,9 @@ class PostgresSessions:
             )
             if running is not None:
                 raise ConflictError(
-                    f"The turn {running} is running in this session; cancel it or wait for it first.",
+                    f"The turn {running} is running in this session.",
                     turn_id=str(running),
+                    next_step=NextStep.WAIT_OR_CANCEL,
                 )
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
             await _tell(connection, principal, session_id)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.errors import NotFoundError
+from agentapi_mcp.core.errors import NextStep, NotFoundError
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection
@@ -44,7 +44,7 @@ async def lock_session(connection: Connection, session_id: UUID) -> datetime | N
 
 def no_session() -> NotFoundError:
     """Say that a session is not there; one that is not yours answers alike."""
-    return NotFoundError("There is no such session; call list_sessions, or leave session_id out to start one.")
+    return NotFoundError("There is no such session.", next_step=NextStep.FIND_SESSION)
 
 
 async def settle_expired(connection: Connection, *, session_id: UUID) -> None:

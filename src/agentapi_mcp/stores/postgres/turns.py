@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.errors import ConflictError, NotFoundError
+from agentapi_mcp.core.errors import ConflictError, NextStep, NotFoundError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.ids import MessageId, SessionId, TurnId
@@ -187,7 +187,7 @@ class PostgresTurns:
         held = await connection.fetchrow(_READ_KEY, *ids, key)
         if held is None or held["fingerprint"] != new.fingerprint:
             raise ConflictError(
-                "This idempotency_key was used for another request in the last 24 hours; "
+                "This idempotency key was used for another request in the last 24 hours; "
                 "use a new key for a new message.",
                 turn_id=None if held is None else str(held["turn_id"]),
             )
@@ -252,7 +252,7 @@ class PostgresTurns:
             await settle_expired(connection, session_id=row["session_id"])
             row = await connection.fetchrow(TURN + " WHERE t.id = $1", turn_id)
         if row is None:
-            raise NotFoundError("There is no such turn; call list_sessions and read the session's transcript.")
+            raise NotFoundError("There is no such turn.", next_step=NextStep.FIND_TURN)
         return to_turn(row)
 
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
