@@ -113,7 +113,7 @@ async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(
         async with Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
             asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
             chat = group.create_task(call(client, "chat", agent="droid", message=asked))
-            await peer.received()
+            await peer.received(path="/chat/completions")
             server.process.send_signal(signal.SIGINT)
             async with httpx2.AsyncClient() as http:
                 while (await http.get(f"{server.base}/readyz")).status_code != 503:
@@ -136,7 +136,7 @@ async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_hom
             assert not (await call(old, "list_sessions")).is_error
             asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
             chat = group.create_task(call(client, "chat", agent="droid", message=asked))
-            await peer.received()
+            await peer.received(path="/chat/completions")
             server.process.send_signal(signal.SIGTERM)
             async with httpx2.AsyncClient() as http:
                 while (await http.get(f"{server.base}/readyz")).status_code == 200:
@@ -155,7 +155,7 @@ async def test_a_turn_that_outlasts_the_grace_is_settled_and_its_caller_told(edg
         env = environ(edge_home, peer) | {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "0.2"}
         async with serving(env) as server, Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
             chat = group.create_task(call(client, "chat", agent="droid", message=f"[[waits]] {os.urandom(4).hex()}"))
-            await peer.received()
+            await peer.received(path="/chat/completions")
             server.process.send_signal(signal.SIGTERM)
             ended = fields_of(await chat)
             assert (ended["status"], ended["end_reason"]) == ("interrupted", "shutdown")

@@ -36,7 +36,8 @@ async def test_ctrl_c_cancels_an_answer_and_the_prompt_works(words: tuple[str, .
 
         def act(person: Terminal) -> int:
             person.type(SLOW.format(words))
-            asyncio.run_coroutine_threadsafe(peer.received(), loop).result(30)
+            asked = peer.received(path="/chat/completions")  # the agents are checked before
+            asyncio.run_coroutine_threadsafe(asked, loop).result(30)
             person.type("\x03")
             place = person.until("session ")
             place = person.until("> ", after=place)

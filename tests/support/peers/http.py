@@ -188,11 +188,15 @@ class HttpPeer:
         """Answer one request."""
         raise NotImplementedError
 
-    async def received(self, number: int = 1) -> Exchange:
-        """Wait for the request of this number, counted from 1."""
+    async def received(self, number: int = 1, *, path: str = "") -> Exchange:
+        """Wait for the request of this number, counted from 1, of those whose path ends so."""
+
+        def found() -> list[Exchange]:
+            return [exchange for exchange in self.exchanges if exchange.path.endswith(path)]
+
         async with self._changed:
-            await self._changed.wait_for(lambda: len(self.exchanges) >= number)
-        return self.exchanges[number - 1]
+            await self._changed.wait_for(lambda: len(found()) >= number)
+        return found()[number - 1]
 
     async def client_gone(self, number: int = 1) -> None:
         """Wait until the client of this request has closed its connection, and its answer has ended."""
