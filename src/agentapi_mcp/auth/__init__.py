@@ -1,0 +1,1 @@
+"""Access tokens of other people's authorization servers, verified."""

@@ -1,0 +1,74 @@
+"""Small JSON documents of authorization servers, fetched with limits on time, size and whereto."""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+
+_LARGEST = 256 * 1024
+_WITHIN = timedelta(seconds=5)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class FetchError(Exception):
+    """A document cannot be had; the message is for the operator's log."""
+
+
+class Fetch(Protocol):
+    """Fetches a JSON object."""
+
+    async def __call__(self, url: str) -> Mapping[str, object]:
+        """Return the document.
+
+        Raises:
+            FetchError: it cannot be had.
+        """
+        ...
+
+
+class HttpFetch:
+    """Fetches over HTTPS, over plain HTTP on this machine alone, and follows no redirect."""
+
+    def __init__(self, client: httpx2.AsyncClient, *, within: timedelta = _WITHIN) -> None:
+        self._client = client
+        self._within = within
+
+    async def __call__(self, url: str) -> Mapping[str, object]:
+        """Return the document."""
+        check_address(url)
+        body = bytearray()
+        try:
+            with anyio.fail_after(self._within.total_seconds()):
+                async with self._client.stream("GET", url, headers={"accept": "application/json"}) as reply:
+                    if not reply.is_success:
+                        raise FetchError(f"{url} answers {reply.status_code}")
+                    async for chunk in reply.aiter_bytes():
+                        body += chunk
+                        if len(body) > _LARGEST:
+                            raise FetchError(f"{url} answers more than {_LARGEST} bytes")
+        except TimeoutError:
+            raise FetchError(f"{url} does not answer within {self._within.total_seconds():g} s") from None
+        except httpx2.HTTPError as exc:
+            raise FetchError(f"{url} cannot be reached ({type(exc).__name__})") from exc
+        try:
+            document = cast("object", json.loads(body))
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise FetchError(f"{url} answers no JSON object")
+        return cast("dict[str, object]", document)
+
+
+def check_address(url: str) -> None:
+    """See that a document is fetched safely.
+
+    Raises:
+        FetchError: it would come unprotected over a network.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise FetchError(f"{url} is neither https nor on this machine")

@@ -1,0 +1,149 @@
+"""The public keys of an authorization server: fetched when needed, kept for minutes, never waited for twice."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import cast
+from urllib.parse import urlsplit
+
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from agentapi_mcp.auth.fetching import Fetch, FetchError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer
+
+FRESH_FOR = timedelta(minutes=5)
+USABLE_FOR = timedelta(minutes=30)  # while the issuer does not answer
+ASK_AGAIN_AFTER = timedelta(seconds=30)
+_ANSWERS_WITHIN = timedelta(seconds=8)
+_MOST_KEYS = 100
+_log = logging.getLogger(__name__)
+
+
+class NoKeyError(Exception):
+    """There is no such key, or the keys cannot be had; the message is for the operator's log."""
+
+
+class KeySet:
+    """An issuer's keys by their `kid` (RFC 7517), asked for at most once at a time and twice a minute."""
+
+    def __init__(self, issuer: Issuer, fetch: Fetch, clock: Clock) -> None:
+        self._issuer = issuer
+        self._fetch = fetch
+        self._clock = clock
+        self._keys: tuple[PyJWK, ...] = ()
+        self._fetched_at: float | None = None
+        self._asked_at: float | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._fault = "they were not asked for yet"
+
+    async def find(self, kid: str | None, algorithm: str) -> PyJWK:
+        """Return the key that must have signed a token.
+
+        A known key is found without waiting; for an unknown one the issuer is asked again, at most every 30 s.
+
+        Raises:
+            NoKeyError: there is none.
+        """
+        found = self._find(kid, algorithm)
+        if found is not None and not self._is_older_than(FRESH_FOR):
+            return found
+        asking = self._ask()
+        if found is not None and not self._is_older_than(USABLE_FOR):
+            return found  # the next one finds the newer keys, or none
+        if asking is not None:
+            await asyncio.shield(asking)
+        found = self._find(kid, algorithm)
+        if found is None or self._is_older_than(USABLE_FOR):
+            raise NoKeyError(f"{self._issuer.issuer} has no such key ({self._fault or 'its keys are others'})")
+        return found
+
+    async def aclose(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
+    def _find(self, kid: str | None, algorithm: str) -> PyJWK | None:
+        fitting = [key for key in self._keys if key.algorithm_name == algorithm]
+        if kid is None:
+            return fitting[0] if len(fitting) == 1 else None
+        return next((key for key in fitting if key.key_id == kid), None)
+
+    def _is_older_than(self, age: timedelta) -> bool:
+        return self._fetched_at is None or self._clock.monotonic() - self._fetched_at >= age.total_seconds()
+
+    def _ask(self) -> asyncio.Task[None] | None:
+        """Ask the issuer, unless somebody just did; return what to wait for."""
+        if self._asking is not None and not self._asking.done():
+            return self._asking
+        now = self._clock.monotonic()
+        if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_AFTER.total_seconds():
+            return None
+        self._asked_at = now
+        self._asking = asyncio.get_running_loop().create_task(self._refresh())
+        return self._asking
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
+                keys = read_keys(await self._fetch(await self._place()))
+        except (FetchError, TimeoutError) as exc:
+            self._fault = str(exc) or f"its answer takes longer than {_ANSWERS_WITHIN.total_seconds():g} s"
+            _log.warning("issuer_keys_unavailable", extra={"issuer": self._issuer.issuer, "reason": self._fault})
+            return
+        self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
+
+    async def _place(self) -> str:
+        """Find where the keys are; metadata of another issuer is not believed (RFC 8414, section 3.3)."""
+        if self._issuer.jwks_uri is not None:
+            return self._issuer.jwks_uri
+        faults: list[str] = []
+        for url in metadata_urls(self._issuer.issuer):
+            try:
+                document = await self._fetch(url)
+            except FetchError as exc:
+                faults.append(str(exc))
+                continue
+            place = document.get("jwks_uri")
+            if document.get("issuer") == self._issuer.issuer and isinstance(place, str):
+                return place
+            faults.append(f"{url} is not the metadata of {self._issuer.issuer}")
+        raise FetchError("; ".join(faults))
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """List where an issuer's metadata may be, in the order of the MCP specification (2026-07-28, authorization)."""
+    parts = urlsplit(issuer)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
+    if not path:
+        return origin + oauth, origin + openid
+    return origin + oauth + path, origin + openid + path, origin + path + openid
+
+
+def read_keys(document: Mapping[str, object]) -> tuple[PyJWK, ...]:
+    """Read a JWK set (RFC 7517, section 5): public keys that sign; others are passed over.
+
+    Raises:
+        FetchError: there is none.
+    """
+    listed = document.get("keys")
+    keys: list[PyJWK] = []
+    for one in cast("list[object]", listed)[:_MOST_KEYS] if isinstance(listed, list) else []:
+        if not isinstance(one, dict):
+            continue
+        jwk = cast("dict[str, object]", one)
+        if jwk.get("kty") == "oct" or "d" in jwk or jwk.get("use", "sig") != "sig":
+            continue
+        try:
+            key = PyJWK(jwk)
+        except (PyJWTError, ValueError, TypeError):
+            continue
+        if key.algorithm_name in ASYMMETRIC:
+            keys.append(key)
+    if not keys:
+        raise FetchError("the key set holds no key that signs")
+    return tuple(keys)

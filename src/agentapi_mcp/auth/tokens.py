@@ -1,0 +1,128 @@
+"""Access tokens in the form of JWTs (RFC 9068, RFC 8725): whose they are, and for whom they were made."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import jwt
+
+from agentapi_mcp.auth.fetching import Fetch
+from agentapi_mcp.auth.keys import KeySet, NoKeyError
+from agentapi_mcp.core.errors import NotAuthenticatedError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.identities import Issuer, TokenClaims
+
+_LONGEST = 16 * 1024
+_LONGEST_NAME = 255
+_LEEWAY = timedelta(seconds=30)  # clocks differ
+_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_NOT_VALID = "This token is not valid here."
+_log = logging.getLogger(__name__)
+
+
+class TokenVerifier:
+    """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it."""
+
+    def __init__(self, issuers: Iterable[Issuer], resource: str, fetch: Fetch, clock: Clock) -> None:
+        self._resource = resource
+        self._clock = clock
+        self._issuers = {issuer.issuer: (issuer, KeySet(issuer, fetch, clock)) for issuer in issuers}
+
+    async def verify(self, token: str) -> TokenClaims:
+        """Return what a token says.
+
+        Raises:
+            NotAuthenticatedError: it is not one for this server, by an issuer that is trusted, at this time.
+        """
+        try:
+            return await self._verify(token)
+        except (jwt.PyJWTError, NoKeyError, ValueError, OverflowError) as exc:
+            _log.info("token_refused", extra={"reason": f"{type(exc).__name__}: {exc}"[:200]})
+            expired = isinstance(exc, jwt.ExpiredSignatureError)
+            raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID) from exc
+
+    async def aclose(self) -> None:
+        """Ask no issuer any more."""
+        for _, keys in self._issuers.values():
+            await keys.aclose()
+
+    async def _verify(self, token: str) -> TokenClaims:
+        if len(token) > _LONGEST:
+            raise ValueError("it is too long")
+        header = jwt.get_unverified_header(token)
+        kind, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
+        if not isinstance(kind, str) or kind.lower() not in _TYPES:
+            raise ValueError("it is of another type")
+        if "crit" in header:
+            raise ValueError("it has critical extensions")
+        if not (kid is None or isinstance(kid, str)) or not isinstance(algorithm, str):
+            raise ValueError("its header is wrong")
+        said = jwt.decode(token, options={"verify_signature": False})
+        issuer, keys = self._issuers.get(_text(said.get("iss")) or "", (None, None))
+        if issuer is None or keys is None:
+            raise ValueError("its issuer is unknown")
+        if algorithm not in issuer.algorithms:
+            raise ValueError("its algorithm is not allowed")
+        claims = jwt.decode(
+            token,
+            key=await keys.find(kid, algorithm),
+            algorithms=[algorithm],
+            issuer=issuer.issuer,
+            audience=issuer.audience or self._resource,
+            options={
+                "require": ["exp", "iss", "aud", "sub"],
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+            },
+        )
+        return self._read(issuer, claims)
+
+    def _read(self, issuer: Issuer, claims: Mapping[str, object]) -> TokenClaims:
+        expires_at = _moment(claims["exp"])
+        now = self._clock.now()
+        if now >= expires_at + _LEEWAY:
+            raise jwt.ExpiredSignatureError("it has expired")
+        for name in ("nbf", "iat"):
+            if name in claims and now + _LEEWAY < _moment(claims[name]):
+                raise jwt.ImmatureSignatureError(f"its {name} is in the future")
+        subject = _text(claims["sub"])
+        if not subject:
+            raise ValueError("it has no subject")
+        client_id = _text(claims.get("client_id")) or _text(claims.get("azp"))
+        email = _text(claims.get("email")) if claims.get("email_verified") is True else None
+        organization = claims.get(issuer.organization_claim) if issuer.organization_claim else None
+        return TokenClaims(
+            issuer=issuer,
+            subject=subject,
+            scopes=_scopes(claims),
+            expires_at=expires_at,
+            client_id=client_id,
+            organization=_text(organization),
+            email=email.lower() if email else None,
+            name=_text(claims.get("name")),
+            is_service=subject == client_id or claims.get("gty") == "client-credentials",
+        )
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a time in it is none")  # noqa: TRY004  # of the token, not of the program
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME or not value.isprintable():
+        return None
+    return value
+
+
+def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
+    """Read the scopes: a text with spaces (RFC 9068), or a list, as some issuers write them."""
+    said = claims.get("scope", claims.get("scp", ""))
+    if isinstance(said, str):
+        return frozenset(said.split())
+    if isinstance(said, list):
+        return frozenset(item for item in cast("list[object]", said) if isinstance(item, str))
+    return frozenset()

@@ -1,0 +1,1 @@
+"""Access tokens, by issuers that are real HTTP servers."""

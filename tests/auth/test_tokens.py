@@ -1,0 +1,269 @@
+"""Which access tokens are taken, and that no issuer can make us slow, or believe what is old."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
+from agentapi_mcp.auth.keys import ASK_AGAIN_AFTER, FRESH_FOR, USABLE_FOR, metadata_urls
+from agentapi_mcp.auth.tokens import TokenVerifier
+from agentapi_mcp.core.errors import NotAuthenticatedError
+from agentapi_mcp.core.records.identities import Issuer, TokenClaims
+from tests.support.hosts import ManualClock
+from tests.support.peers.issuer import IssuerPeer, Mood, SigningKey, forged_with_public_key, unsigned
+
+RESOURCE = "https://agents.example.com/mcp"
+KEY = SigningKey("one")
+OTHER = SigningKey("two")
+EC, ED = SigningKey("ec", "ES256"), SigningKey("ed", "EdDSA")
+MOODS: tuple[Mood, ...] = ("hangs", "fails", "empty", "huge", "redirects", "other_issuer", "nonsense")
+
+
+@dataclass
+class Stand:
+    """A verifier, the issuer that it trusts, and time."""
+
+    verifier: TokenVerifier
+    peer: IssuerPeer
+    clock: ManualClock
+
+    def claims(self, **changed: object) -> dict[str, object]:
+        """Say what a good token says; None leaves a claim out."""
+        now = self.clock.now().timestamp()
+        said: dict[str, object] = {
+            "iss": self.peer.issuer,
+            "sub": "user-1",
+            "aud": RESOURCE,
+            "iat": now,
+            "exp": now + 300,
+            "scope": "chat read",
+        }
+        return {name: value for name, value in (said | changed).items() if value is not None}
+
+    async def verify(self, key: SigningKey = KEY, /, **changed: object) -> TokenClaims:
+        """Verify a token of this key."""
+        return await self.verifier.verify(key.sign(self.claims(**changed)))
+
+    async def refused(self, token: str) -> str:
+        """See a token refused."""
+        with pytest.raises(NotAuthenticatedError) as caught:
+            await self.verifier.verify(token)
+        return str(caught.value)
+
+
+@asynccontextmanager
+async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenerator[Stand]:  # noqa: ANN401  # whatever an issuer has
+    clock = ManualClock()
+    async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, httpx2.AsyncClient() as client:
+        fetch = HttpFetch(client, within=timedelta(seconds=0.3))
+        verifier = TokenVerifier([Issuer(issuer=peer.issuer, **issuer)], RESOURCE, fetch, clock)
+        try:
+            yield Stand(verifier, peer, clock)
+        finally:
+            await verifier.aclose()
+
+
+async def test_a_good_token_tells_who_it_is_of() -> None:
+    async with stand(organization_claim="org_id") as at:
+        email: dict[str, object] = {"email": "Ann@Example.com", "email_verified": True}
+        said = await at.verify(client_id="cli", org_id="org-7", name="Ann", aud=["https://x", RESOURCE], **email)
+    assert (said.subject, said.scopes, said.client_id) == ("user-1", {"chat", "read"}, "cli")
+    assert (said.organization, said.email, said.name, said.is_service) == ("org-7", "ann@example.com", "Ann", False)
+
+
+@pytest.mark.parametrize("key", [KEY, EC, ED])
+@pytest.mark.parametrize("path", ["", "/tenant"])
+async def test_each_kind_of_key_and_place_of_metadata_is_understood(key: SigningKey, path: str) -> None:
+    async with stand(KEY, EC, ED, path=path) as at:
+        assert (await at.verify(key)).subject == "user-1"
+
+
+async def test_an_email_that_nobody_verified_is_none_and_a_program_is_no_user() -> None:
+    async with stand() as at:
+        assert (await at.verify(email="a@b.c")).email is None
+        assert (await at.verify(email="a@b.c", email_verified="true")).email is None
+        assert (await at.verify(sub="cli", client_id="cli")).is_service
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"aud": "https://agents.example.com"},
+        {"aud": "https://agents.example.com/mcp/"},
+        {"aud": None},
+        {"aud": []},
+        {"iss": "https://evil.example.com"},
+        {"iss": None},
+        {"iss": ["x"]},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": "x" * 300},
+        {"sub": "a\nb"},
+        {"exp": None},
+        {"exp": "tomorrow"},
+        {"exp": True},
+        {"exp": 1e300},
+        {"exp": -1e300},
+        {"nbf": "later"},
+    ],
+)
+async def test_what_a_token_must_say_it_must_say_rightly(changed: dict[str, object]) -> None:
+    async with stand() as at:
+        await at.refused(KEY.sign(at.claims(**changed)))
+        assert (await at.verify()).subject == "user-1"
+
+
+async def test_time_is_kept_with_half_a_minute_of_grace() -> None:
+    async with stand() as at:
+        now = at.clock.now().timestamp()
+        for changed in ({"exp": now - 29}, {"nbf": now + 29}, {"iat": now + 29}):
+            await at.verify(**changed)
+        assert await at.refused(KEY.sign(at.claims(exp=now - 31))) == "This token has expired."
+        for changed in ({"nbf": now + 31}, {"iat": now + 31}):
+            assert await at.refused(KEY.sign(at.claims(**changed))) == "This token is not valid here."
+
+
+async def test_no_trick_with_the_signature_works() -> None:
+    async with stand() as at:
+        claims = at.claims()
+        good = KEY.sign(claims)
+        head, body, signature = good.split(".")
+        tricks = [
+            unsigned(claims),
+            forged_with_public_key(KEY, claims),
+            SigningKey("one").sign(claims),  # another's key of the same name
+            f"{head}.{body}.",
+            f"{head}.{body}.{signature[:-6]}AAAAAA",
+            f"{head}.{KEY.sign(at.claims(sub='admin')).split('.')[1]}.{signature}",
+            KEY.sign(claims, kid="unknown"),
+            KEY.sign(claims, kid="../one"),
+            KEY.sign(claims, typ="logout+jwt"),
+            KEY.sign(claims, typ="dpop+jwt"),
+            KEY.sign(claims, crit=["b64"], b64=True),
+            KEY.sign(claims, jwk=OTHER.jwk, kid="two"),
+            KEY.sign(claims, jku="http://127.0.0.1:9/keys", kid="two"),
+            EC.sign(claims, kid="one"),
+            good + "x" * 20_000,
+            "",
+            "a.b.c",
+            "not a token",
+        ]
+        for token in tricks:
+            assert await at.refused(token) == "This token is not valid here."
+        await at.verifier.verify(good)
+
+
+async def test_an_algorithm_that_the_operator_did_not_name_is_refused() -> None:
+    async with stand(KEY, EC, algorithms=("ES256",)) as at:
+        await at.verify(EC)
+        await at.refused(KEY.sign(at.claims()))
+
+
+async def test_a_token_without_a_key_id_is_taken_where_only_one_key_can_be_meant() -> None:
+    async with stand(KEY, EC) as at:
+        await at.verifier.verify(KEY.sign(at.claims(), kid=None))
+    async with stand(KEY, OTHER) as at:
+        await at.refused(KEY.sign(at.claims(), kid=None))
+
+
+async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -> None:
+    async with stand(KEY) as at:
+        await at.verify()
+        at.peer.keys = [OTHER]
+        at.clock.advance(ASK_AGAIN_AFTER)
+        await at.verify(OTHER)
+        await at.refused(KEY.sign(at.claims()))
+
+
+async def test_a_rotated_key_is_forgotten_within_minutes_though_nobody_uses_the_new_one() -> None:
+    async with stand(KEY) as at:
+        await at.verify()
+        at.peer.keys = [OTHER]
+        at.clock.advance(FRESH_FOR)
+        await at.verify()  # not kept waiting, while the issuer is asked
+        await at.refused(KEY.sign(at.claims(), kid="unknown"))  # waits for what is being asked
+        await at.refused(KEY.sign(at.claims()))
+        assert at.peer.times_asked == 2
+
+
+async def test_unknown_keys_do_not_make_us_ask_at_every_token() -> None:
+    async with stand() as at:
+        await at.verify()
+        for number in range(20):
+            await at.refused(KEY.sign(at.claims(), kid=f"unknown-{number}"))
+        assert at.peer.times_asked == 1
+        at.clock.advance(ASK_AGAIN_AFTER)
+        await at.refused(KEY.sign(at.claims(), kid="unknown"))
+        assert at.peer.times_asked == 2
+
+
+@pytest.mark.parametrize("mood", MOODS)
+async def test_an_issuer_that_is_unwell_is_not_believed_nor_waited_for_again(mood: Mood) -> None:
+    async with stand() as at:
+        at.peer.mood = mood
+        await at.refused(KEY.sign(at.claims()))
+        asked = len(at.peer.exchanges)
+        await at.refused(KEY.sign(at.claims()))
+        assert len(at.peer.exchanges) == asked
+        at.peer.mood = "well"
+        at.clock.advance(ASK_AGAIN_AFTER)
+        await at.verify()
+
+
+@pytest.mark.parametrize("mood", [mood for mood in MOODS if mood != "other_issuer"])
+async def test_known_keys_last_while_their_issuer_is_unwell_but_not_for_ever(mood: Mood) -> None:
+    async with stand() as at:
+        await at.verify()
+        at.peer.mood = mood
+        at.clock.advance(FRESH_FOR)
+        await at.verify()
+        at.clock.advance(USABLE_FOR - FRESH_FOR)
+        await at.refused(KEY.sign(at.claims()))
+
+
+async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_alone() -> None:
+    clock = ManualClock()
+    async with IssuerPeer(KEY) as one, IssuerPeer(OTHER) as two, httpx2.AsyncClient() as client:
+        issuers = [
+            Issuer(issuer=one.issuer),
+            Issuer(issuer=two.issuer, audience="authenticated", jwks_uri=two.jwks_uri),
+        ]
+        verifier = TokenVerifier(issuers, RESOURCE, HttpFetch(client), clock)
+        first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
+        assert (await first.verify()).issuer.issuer == one.issuer
+        assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
+        for token in (OTHER.sign(first.claims()), OTHER.sign(second.claims()), KEY.sign(second.claims())):
+            await first.refused(token)
+        await verifier.aclose()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=80) | st.from_regex(r"[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}"))
+async def test_any_text_is_refused(token: str) -> None:
+    async with httpx2.AsyncClient() as client:
+        verifier = TokenVerifier([Issuer(issuer="http://127.0.0.1:9")], RESOURCE, HttpFetch(client), ManualClock())
+        with pytest.raises(NotAuthenticatedError):
+            await verifier.verify(token)
+
+
+@pytest.mark.parametrize("url", ["http://issuer.example.com/keys", "file:///etc/passwd", "ftp://x", ""])
+def test_keys_do_not_come_unprotected_over_a_network(url: str) -> None:
+    with pytest.raises(FetchError):
+        check_address(url)
+
+
+def test_metadata_is_looked_for_where_the_specification_says() -> None:
+    assert metadata_urls("https://a.example/t1") == (
+        "https://a.example/.well-known/oauth-authorization-server/t1",
+        "https://a.example/.well-known/openid-configuration/t1",
+        "https://a.example/t1/.well-known/openid-configuration",
+    )
+    assert metadata_urls("https://a.example/") == metadata_urls("https://a.example")
