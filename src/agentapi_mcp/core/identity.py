@@ -36,6 +36,14 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
 }
 
 
+def read_role(written: str) -> Role:
+    """Read a role as it is written in a database; one that is not known may do least."""
+    try:
+        return Role(written.strip().lower())
+    except ValueError:
+        return Role.VIEWER
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A user in an organisation; scopes narrow the role, None means all that the role may do."""

@@ -10,6 +10,7 @@ from agentapi_mcp.core.events import TurnEvent
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
+from agentapi_mcp.core.records.identities import Account
 from agentapi_mcp.core.records.ids import AgentId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
@@ -140,6 +141,32 @@ class ProfileStore(Protocol):
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here (`mcp_sessions`)."""
+        ...
+
+
+class IdentityStore(Protocol):
+    """Whose an issuer's subject is; two first sign-ins at the same moment get one account."""
+
+    async def find(self, issuer: str, subject: str) -> Account | None:
+        """Find the account that the identity leads to."""
+        ...
+
+    async def link_workos(self, issuer: str, subject: str) -> Account | None:
+        """Link it with the profile whose `workos_id` the subject is."""
+        ...
+
+    async def link_profile(self, issuer: str, subject: str) -> Account | None:
+        """Link it with the profile whose id the subject is."""
+        ...
+
+    async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
+        """Link it with the one profile of this e-mail that no identity leads to."""
+        ...
+
+    async def make(
+        self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
+    ) -> Account:
+        """Make an account, in the organisation or else in a personal one."""
         ...
 
 

@@ -5,11 +5,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from agentapi_mcp.core.identity import OrgId, UserId
+
 # What signs with a private key; no shared secret ever verifies a token here (RFC 8725, section 3.1).
 ASYMMETRIC = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
+
+
+class SubjectIs(StrEnum):
+    """What the subjects of an issuer are in `profiles`, where they are there already."""
+
+    OWN = "own"
+    WORKOS_ID = "workos_id"
+    PROFILE_ID = "profile_id"
 
 
 class Newcomers(StrEnum):
@@ -25,18 +35,21 @@ class Issuer:
     """An authorization server whose access tokens are taken, as the operator declares it.
 
     `audience` is what its tokens must be made for, by default this server's resource URL (RFC 8707). `jwks_uri` is
-    looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0).
+    looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `roles` says what the
+    roles of an existing database mean here, `organizations` what the values of `organization_claim` are here.
     """
 
     issuer: str
     audience: str | None = None
     jwks_uri: str | None = None
     algorithms: tuple[str, ...] = ASYMMETRIC
-    uses_workos_id: bool = False
+    subject_is: SubjectIs = SubjectIs.OWN
+    needs_scopes: bool = True
     trusts_email: bool = False
     organization_claim: str | None = None
     newcomers: Newcomers = Newcomers.NONE
-    domains: Mapping[str, str] = field(default_factory=dict[str, str])
+    domains: Mapping[str, OrgId] = field(default_factory=dict[str, OrgId])
+    organizations: Mapping[str, OrgId] = field(default_factory=dict[str, OrgId])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +68,20 @@ class TokenClaims:
     email: str | None = None
     name: str | None = None
     is_service: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What an account is in an organisation; `role` is as it is written there."""
+
+    org_id: OrgId
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user with the organisations that they are a member of, by their ids; `current` is the one they chose."""
+
+    user_id: UserId
+    current: OrgId | None
+    memberships: tuple[Membership, ...] = ()

@@ -1,0 +1,97 @@
+"""From a verified token to a principal: whose it is, in which organisation, with which rights."""
+
+import logging
+from uuid import UUID
+
+from agentapi_mcp.core.errors import PermissionDeniedError
+from agentapi_mcp.core.identity import Action, OrgId, Principal, read_role
+from agentapi_mcp.core.records.identities import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
+from agentapi_mcp.core.store_ports import IdentityStore
+
+_log = logging.getLogger(__name__)
+_NO_ACCOUNT = (
+    "You are signed in, but have no account here; ask an administrator of your organisation for an invitation."
+)
+_NO_ORGANIZATION = "You are a member of no organisation here; ask an administrator for an invitation."
+_NOT_YOURS = "Your token is for an organisation of which you are no member here."
+
+
+class SignIns:
+    """Asked for each request: what was taken away since the token was made is gone at once."""
+
+    def __init__(self, store: IdentityStore) -> None:
+        self._store = store
+
+    async def principal_of(self, claims: TokenClaims) -> Principal:
+        """Return who a token stands for.
+
+        Raises:
+            PermissionDeniedError: nobody here, or nobody in the organisation that the token is for.
+        """
+        account = await self._store.find(claims.issuer.issuer, claims.subject) or await self._first(claims)
+        if account is None:
+            raise PermissionDeniedError(_NO_ACCOUNT)
+        membership = _membership(account, claims)
+        return Principal(account.user_id, membership.org_id, read_role(membership.role), scopes_of(claims))
+
+    async def _first(self, claims: TokenClaims) -> Account | None:
+        issuer, subject = claims.issuer, claims.subject
+        account = await self._known(claims)
+        if account is None and issuer.newcomers is not Newcomers.NONE:
+            org_id = _by_domain(issuer, claims.email)
+            if org_id is not None or issuer.newcomers is Newcomers.PERSONAL:
+                account = await self._store.make(
+                    issuer.issuer, subject, email=claims.email, name=claims.name, org_id=org_id, role="member"
+                )
+        if account is not None:
+            _log.info("first_sign_in", extra={"issuer": issuer.issuer, "user_id": str(account.user_id)})
+        return account
+
+    async def _known(self, claims: TokenClaims) -> Account | None:
+        """Find somebody who was here before their first token was."""
+        issuer, subject = claims.issuer, claims.subject
+        account: Account | None = None
+        match issuer.subject_is:
+            case SubjectIs.WORKOS_ID:
+                account = await self._store.link_workos(issuer.issuer, subject)
+            case SubjectIs.PROFILE_ID:
+                account = await self._store.link_profile(issuer.issuer, subject)
+            case SubjectIs.OWN:
+                pass
+        if account is None and issuer.trusts_email and claims.email is not None:
+            account = await self._store.link_email(issuer.issuer, subject, claims.email)
+        return account
+
+
+def scopes_of(claims: TokenClaims) -> frozenset[Action] | None:
+    """Return what the token's scopes leave of its owner's rights; None is all of them."""
+    named = frozenset(action for action in Action if {str(action), f"agentapi:{action}"} & claims.scopes)
+    return named if named or claims.issuer.needs_scopes else None
+
+
+def _membership(account: Account, claims: TokenClaims) -> Membership:
+    """Choose the organisation: the token's, else the one that its owner chose, else the first."""
+    by_id = {membership.org_id: membership for membership in account.memberships}
+    if claims.organization is not None:
+        bound = _organization(claims.issuer, claims.organization)
+        if bound is None or bound not in by_id:
+            raise PermissionDeniedError(_NOT_YOURS)
+        return by_id[bound]
+    if account.current is not None and account.current in by_id:
+        return by_id[account.current]
+    if not account.memberships:
+        raise PermissionDeniedError(_NO_ORGANIZATION)
+    return account.memberships[0]
+
+
+def _organization(issuer: Issuer, said: str) -> OrgId | None:
+    if said in issuer.organizations:
+        return issuer.organizations[said]
+    try:
+        return OrgId(UUID(said))
+    except ValueError:
+        return None
+
+
+def _by_domain(issuer: Issuer, email: str | None) -> OrgId | None:
+    return None if email is None else issuer.domains.get(email.rpartition("@")[2])

@@ -1,0 +1,115 @@
+"""Accounts in Postgres: whose an issuer's subject is, and what they are in which organisation."""
+
+from typing import LiteralString
+from uuid import UUID
+
+from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.identities import Account, Membership
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+
+_ACCOUNT: LiteralString = """
+SELECT p.id, p.current_organization_id AS current,
+       array_remove(array_agg(m.organization_id ORDER BY m.organization_id), NULL) AS orgs,
+       array_remove(array_agg(m.role::text ORDER BY m.organization_id), NULL) AS roles
+  FROM public.profiles p
+  LEFT JOIN public.organization_members m ON m.user_id = p.id
+"""
+_BY_IDENTITY: LiteralString = f"""
+{_ACCOUNT} WHERE p.id = (SELECT user_id FROM agentapi.identities WHERE issuer = $1 AND subject = $2) GROUP BY p.id
+"""  # noqa: S608  # made of literals
+_BY_ID: LiteralString = f"{_ACCOUNT} WHERE p.id = $1 GROUP BY p.id"
+_LINK: LiteralString = """
+INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2, $3, $4)
+ON CONFLICT (issuer, subject) DO NOTHING
+"""
+
+
+class PostgresIdentities:
+    """Identities lead to profiles; two that sign in at the same moment for the first time get one account."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, issuer: str, subject: str) -> Account | None:
+        """Find the account of an issuer's subject."""
+        async with self._database.as_system("whose token this is") as connection:
+            return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+
+    async def link_workos(self, issuer: str, subject: str) -> Account | None:
+        """Link the subject with the profile that has it as its `workos_id`, and return the account."""
+        async with self._database.as_system("whose WorkOS id this is") as connection:
+            user_id = await connection.fetchval("SELECT id FROM public.profiles WHERE workos_id = $1", subject)
+            return await _linked(connection, issuer, subject, user_id, None)
+
+    async def link_profile(self, issuer: str, subject: str) -> Account | None:
+        """Link the subject with the profile that has it as its id, as Supabase's users have."""
+        try:
+            wanted = UUID(subject)
+        except ValueError:
+            return None
+        async with self._database.as_system("whose user id this is") as connection:
+            user_id = await connection.fetchval("SELECT id FROM public.profiles WHERE id = $1", wanted)
+            return await _linked(connection, issuer, subject, user_id, None)
+
+    async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
+        """Link the subject with the one profile of this e-mail, if no other identity leads to it."""
+        async with self._database.as_system("whose verified e-mail this is") as connection:
+            found = await connection.fetch(
+                "SELECT id FROM public.profiles WHERE lower(email) = lower($1) AND workos_id IS NULL AND NOT EXISTS "
+                "(SELECT FROM agentapi.identities i WHERE i.user_id = profiles.id) LIMIT 2",
+                email,
+            )
+            user_id = found[0]["id"] if len(found) == 1 else None
+            return await _linked(connection, issuer, subject, user_id, email)
+
+    async def make(
+        self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
+    ) -> Account:
+        """Make an account: a member of the organisation, or without one the owner of a personal one."""
+        async with self._database.as_system("a first sign-in") as connection:
+            # The lock makes the second of two first sign-ins find what the first has made.
+            await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
+            found = _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+            if found is not None:
+                return found
+            user_id, org = new_id(), org_id or new_id()
+            if org_id is None:
+                await connection.execute(
+                    "INSERT INTO public.organizations (id, name, metadata) VALUES ($1, $2, '{\"personal\": true}')",
+                    org,
+                    name or email or "Personal",
+                )
+            await connection.execute(
+                "INSERT INTO public.profiles (id, email, full_name, current_organization_id) VALUES ($1, $2, $3, $4)",
+                user_id,
+                email,
+                name,
+                org,
+            )
+            await connection.execute(
+                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3)",
+                org,
+                user_id,
+                "owner" if org_id is None else role,
+            )
+            await connection.execute(_LINK, issuer, subject, user_id, email)
+            made = _account(await connection.fetchrow(_BY_ID, user_id))
+        assert made is not None  # noqa: S101  # it was made in this transaction
+        return made
+
+
+async def _linked(
+    connection: Connection, issuer: str, subject: str, user_id: UUID | None, email: str | None
+) -> Account | None:
+    if user_id is None:
+        return None
+    await connection.execute(_LINK, issuer, subject, user_id, email)
+    return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+
+
+def _account(row: Row | None) -> Account | None:
+    if row is None:
+        return None
+    memberships = tuple(Membership(OrgId(org), role) for org, role in zip(row["orgs"], row["roles"], strict=True))
+    return Account(UserId(row["id"]), None if row["current"] is None else OrgId(row["current"]), memberships)
