@@ -1,6 +1,7 @@
 """Who is asking: the services, the principal, and the MCP client that is recorded once."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from agentapi_mcp.core.services import Gate, Services
 from agentapi_mcp.mcp.texts import clean
 
 Context = ServerRequestContext[Any, Any]
+PRINCIPAL = "agentapi.principal"  # where an HTTP request's scope holds whom it was let in as
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 100
@@ -45,7 +47,7 @@ def request_key(context: Context, request_id: object) -> tuple[object, str]:
 
 
 class Callers:
-    """Finds out who sends a request; so far it is the local user, over HTTP too."""
+    """Finds out who sends a request: whom its HTTP request was let in as, else the machine's user."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -57,19 +59,20 @@ class Callers:
         Raises:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
-        caller = await self.of_http()
+        caller = await self.of_http(getattr(context.request, "scope", {}))
         if connection_of(context).session_id is None:  # else `initialize` recorded it
             await self._record(context, caller)
         return caller
 
-    async def of_http(self) -> Caller:
-        """Tell who sends an HTTP request, which the bearer token has let through.
+    async def of_http(self, scope: Mapping[str, object]) -> Caller:
+        """Tell who sends an HTTP request, which was let through.
 
         Raises:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
         services = await self._gate.services()
-        return Caller(services, services.principal)
+        principal = scope.get(PRINCIPAL)
+        return Caller(services, principal if isinstance(principal, Principal) else services.principal)
 
     async def _record(self, context: Context, caller: Caller) -> None:
         """Keep which client is here, once; a failure is logged and breaks nothing."""

@@ -63,7 +63,7 @@ class HandshakeHttp:
         wire, request = Wire(scope, receive, send), Request(scope, receive)
         session_id = request.headers.get(SESSION_HEADER)
         try:
-            asker = None if session_id is None else await self._find(session_id)
+            asker = None if session_id is None else await self._find(scope, session_id)
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc))
             return
@@ -82,8 +82,8 @@ class HandshakeHttp:
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
                 await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"POST")])
 
-    async def _find(self, session_id: str) -> "_Asker | None":
-        caller = await self.callers.of_http()
+    async def _find(self, scope: Scope, session_id: str) -> "_Asker | None":
+        caller = await self.callers.of_http(scope)
         self._hear(caller)
         if len(session_id) > _LONGEST_ID or not session_id.isprintable():
             return None
@@ -197,7 +197,7 @@ class HandshakeHttp:
         async def headers(answer: Answer) -> Headers:
             if call.method != "initialize" or not isinstance(answer, JSONRPCResponse):
                 return []
-            return await self._begin(call, answer)
+            return await self._begin(request.scope, call, answer)
 
         key = None if asker is None else (asker.session.id, str(call.id))
         with self.cancellations.cancelling(key, exchange.scope.cancel):
@@ -210,7 +210,7 @@ class HandshakeHttp:
 
         return ask
 
-    async def _begin(self, call: JSONRPCRequest, answer: JSONRPCResponse) -> Headers:
+    async def _begin(self, scope: Scope, call: JSONRPCRequest, answer: JSONRPCResponse) -> Headers:
         """Begin an MCP session; while the stores are away there is none, and all but subscriptions works without."""
         params = call.params or {}
         session = McpSession(
@@ -220,7 +220,7 @@ class HandshakeHttp:
             capabilities=_object(params.get("capabilities")),
         )
         try:
-            caller = await self.callers.of_http()
+            caller = await self.callers.of_http(scope)
             await caller.services.mcp_sessions.open_(caller.principal, session)
         except AgentApiError as exc:
             _log.warning("mcp_session_not_begun", extra={"code": exc.code})

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.sse import SseServerTransport
@@ -26,7 +27,8 @@ from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.handshake_http import HandshakeHttp
-from agentapi_mcp.mcp.http_guards import Bearer, Hosts, HttpLimits, Limits, RequestIds, security_settings
+from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Authentication, OAuth
+from agentapi_mcp.mcp.http_guards import Hosts, HttpLimits, Limits, RequestIds, security_settings
 from agentapi_mcp.mcp.server import EdgeServer
 
 _READY_WITHIN = 3.0
@@ -35,11 +37,12 @@ _EXPOSED = ["Mcp-Session-Id", "X-Request-Id", "WWW-Authenticate"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """Who may reach the server: names it goes by, web origins that may call it, and the token that all must bring."""
+    """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in."""
 
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
+    oauth: OAuth | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
 
 
@@ -71,6 +74,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
             Route("/mcp/", endpoint=endpoints.streamable),  # a redirect would lose the body in some clients
             Route("/sse", endpoint=endpoints.sse),
             Mount("/messages", app=endpoints.messages),
+            *_metadata_routes(options.oauth),
         ],
         middleware=[
             Middleware(RequestIds),
@@ -82,13 +86,21 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
                 allow_headers=["*"],
                 expose_headers=_EXPOSED,
             ),
-            Middleware(Bearer, token=options.token),
+            Middleware(Authentication, token=options.token, oauth=options.oauth),
             Middleware(Limits, limits=options.limits),
         ],
         exception_handlers={404: _nothing_here},
         lifespan=endpoints.lifespan,
     )
     return HttpEdge(app, endpoints.stop)
+
+
+def _metadata_routes(oauth: OAuth | None) -> list[Route]:
+    """Serve the metadata at the resource's path and at the root, where some clients look first."""
+    if oauth is None:
+        return []
+    paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, f"{WELL_KNOWN}/mcp", f"{WELL_KNOWN}/sse"))
+    return [Route(path, oauth.metadata) for path in paths]
 
 
 class _Asgi:

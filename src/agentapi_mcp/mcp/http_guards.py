@@ -1,8 +1,6 @@
-"""What every HTTP request passes before the protocol sees it: ids, host and origin, the bearer token, limits."""
+"""What every HTTP request passes before the protocol sees it: ids, host and origin, limits."""
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import re
 import time
@@ -14,7 +12,7 @@ from uuid import uuid4
 
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
-from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,7 +27,6 @@ from agentapi_mcp.mcp.traces import traced
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(:(\d{1,5}|\*))?")
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 _log = logging.getLogger(__name__)
 
 
@@ -110,38 +107,6 @@ class Hosts:
         names, setting = ("Host", "allowed-host") if refused.status_code == 421 else ("Origin", "allowed-origin")  # noqa: PLR2004  # 421 Misdirected Request
         message = f"This {names} is not one of this server's; its operator adds it with --{setting}."
         await Wire(scope, receive, send).refuse(refused.status_code, INVALID_REQUEST, message)
-
-
-class Bearer:
-    """Lets nobody in without the token; the comparison takes the same time whatever is presented."""
-
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app = app
-        self._digest = None if token is None else _digest(token)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if self._digest is None or scope["type"] != "http" or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        message = self._fault(scope)
-        if message is None:
-            await self._app(scope, receive, send)
-            return
-        challenge = b'Bearer realm="agentapi-mcp"'
-        if "authorization" in Headers(scope=scope):
-            challenge += b', error="invalid_token"'
-        await Wire(scope, receive, send).refuse(401, INVALID_REQUEST, message, [(b"www-authenticate", challenge)])
-
-    def _fault(self, scope: Scope) -> str | None:
-        if any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL):
-            return "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
-        given = Headers(scope=scope).getlist("authorization")
-        kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        right = hmac.compare_digest(_digest(token.strip()), self._digest or b"")
-        if kind.lower() == "bearer" and right:
-            return None
-        return "Send Authorization: Bearer and the token of this server." if not given else "This token is not valid."
 
 
 class Limits:
@@ -251,10 +216,6 @@ async def _read(wire: Wire, most: int) -> bytes | None:
         if not message.get("more_body", False):
             return bytes(taken)
     return None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _replay(messages: list[Message], receive: Receive) -> Receive:

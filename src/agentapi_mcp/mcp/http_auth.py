@@ -1,0 +1,131 @@
+"""Who sends an HTTP request: this server as an OAuth 2.1 resource server (MCP authorization, 2026-07-28)."""
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    ConfigurationError,
+    NotAuthenticatedError,
+    PermissionDeniedError,
+)
+from agentapi_mcp.core.identity import Action, Principal
+from agentapi_mcp.mcp.callers import PRINCIPAL
+from agentapi_mcp.mcp.errors import explain
+from agentapi_mcp.mcp.exchanges import Wire
+from agentapi_mcp.mcp.http_guards import OPEN_PATHS
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
+_log = logging.getLogger(__name__)
+
+Authenticate = Callable[[str], Awaitable[Principal]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """This server as clients find it (RFC 9728), and how a token becomes a principal.
+
+    `authenticate` raises NotAuthenticatedError for a token that is none, PermissionDeniedError for one whose owner has
+    no account here.
+    """
+
+    resource: str
+    issuers: tuple[str, ...]
+    authenticate: Authenticate = field(repr=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.resource)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ConfigurationError(
+                "AGENTAPI_RESOURCE_URL must be the whole address that clients use, as in https://agents.example.com/mcp."
+            )
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the metadata is (RFC 9728, section 3.1)."""
+        parts = urlsplit(self.resource)
+        return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
+
+    async def metadata(self, _request: Request) -> Response:
+        """Answer with the metadata."""
+        said = {
+            "resource": self.resource,
+            "authorization_servers": list(self.issuers),
+            "scopes_supported": [str(action) for action in Action],
+            "bearer_methods_supported": ["header"],
+            "resource_name": "AgentAPI",
+        }
+        return JSONResponse(said, headers={"cache-control": "public, max-age=3600"})
+
+
+class Authentication:
+    """Lets in who has a token: the server's own, compared in constant time, or one of an issuer."""
+
+    def __init__(self, app: ASGIApp, token: str | None, oauth: OAuth | None) -> None:
+        self._app = app
+        self._digest = None if token is None else _digest(token)
+        self._oauth = oauth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["path"].startswith(WELL_KNOWN)
+        if is_open or (self._digest is None and self._oauth is None):
+            await self._app(scope, receive, send)
+            return
+        wire = Wire(scope, receive, send)
+        try:
+            principal = await self._identify(scope)
+        except NotAuthenticatedError as exc:
+            error = "invalid_token" if "authorization" in Headers(scope=scope) else None
+            await self._refuse(wire, 401, exc, error)
+        except PermissionDeniedError as exc:
+            await self._refuse(wire, 403, exc, "insufficient_scope")
+        except AgentApiError as exc:
+            await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
+        else:
+            await self._app({**scope, PRINCIPAL: principal}, receive, send)
+
+    async def _identify(self, scope: Scope) -> Principal | None:
+        """Tell who asks; None is the server's own user, for whom its own token stands."""
+        if any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL):
+            raise NotAuthenticatedError(
+                "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
+            )
+        given = Headers(scope=scope).getlist("authorization")
+        kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        token = token.strip()
+        is_own = hmac.compare_digest(_digest(token), self._digest or b"")
+        if kind.lower() == "bearer" and is_own:
+            return None
+        if not given:
+            raise NotAuthenticatedError("Send Authorization: Bearer and the token of this server.")
+        if kind.lower() != "bearer" or not token or self._oauth is None:
+            raise NotAuthenticatedError("This token is not valid.")
+        return await self._oauth.authenticate(token)
+
+    async def _refuse(self, wire: Wire, status: int, error: AgentApiError, code: str | None) -> None:
+        """Refuse with a challenge that leads a client to the sign-in (RFC 6750, section 3; RFC 9728, section 5.1)."""
+        said = [("realm", "agentapi-mcp")]
+        if code is not None:
+            said += [("error", code), ("error_description", str(error).replace('"', "'"))]
+        if self._oauth is not None:
+            said += [("resource_metadata", self._oauth.metadata_url), ("scope", " ".join(map(str, Action)))]
+        challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in said)
+        await wire.refuse(
+            status, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]
+        )
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
