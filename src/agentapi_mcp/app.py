@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.core.agents import Agents
@@ -17,14 +17,16 @@ from agentapi_mcp.core.catalogue import Catalogue
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.core.health import Health, Part
+from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Backend, Clock
-from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView
-from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
+from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.runs import RunOptions, Runs
-from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.services import Door, Services
 from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.sign_ins import SignIns
 from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
@@ -37,6 +39,7 @@ from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
@@ -46,62 +49,11 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _LISTEN_WITHIN = timedelta(seconds=5)
 _POOL_SIZE = 5
 _SHUTDOWN_GRACE = timedelta(seconds=1.5)
 APP_LOGIN = "agentapi_app"
-
-
-class AppHost:
-    """What the backends of this process live from."""
-
-    def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
-        self.clock = clock
-        self._environ = environ
-        self._shared: dict[object, AbstractAsyncContextManager[object]] = {}
-        self.view = View()
-
-    def secret(self, name: str) -> str | None:
-        """Look up an environment variable that the operator's file may name."""
-        return self._environ.get(name)
-
-    def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the one object of the process that `make` builds, which closes itself as its own context."""
-        if make not in self._shared:
-            self._shared[make] = make()
-        return cast("T", self._shared[make])
-
-    async def aclose(self) -> None:
-        """Close what the backends shared."""
-        while self._shared:
-            _, thing = self._shared.popitem()
-            await thing.__aexit__(None, None, None)
-
-
-class View:
-    """The read-only view of the server, once there is one to see."""
-
-    def __init__(self) -> None:
-        self._services: Services | None = None
-
-    def show(self, services: Services) -> None:
-        """Begin to show the server."""
-        self._services = services
-
-    async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List the agents as they are now."""
-        if self._services is None:
-            return ()
-        return (await self._services.agents.list_(principal, limit=200)).items
-
-    async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns that have ended, newest first."""
-        if self._services is None:
-            return ()
-        turns = await self._services.turns.recent(principal, limit + 20)
-        return tuple(turn for turn in turns if turn.status.is_final)[:limit]
 
 
 class AppGate:
@@ -230,9 +182,11 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             signals=signals,
             clock=clock,
         )
+        door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,
+            door=door,
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
@@ -245,7 +199,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         stack.callback(signals.subscribe(partial(_hear_catalogue, catalogue)))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        stack.callback(group.create_task(watch.run(catalogue.reload)).cancel)
+        stack.callback(group.create_task(watch.run(partial(_take, catalogue, door))).cancel)
         host.view.show(services)
         yield services
 
@@ -305,6 +259,25 @@ async def _open_shared(stack: AsyncExitStack, settings: Settings, health: Health
         health=redis.RedisHealth(health, client),
         part=Part("redis", "by URL", client.probe),
     )
+
+
+async def _take(catalogue: Catalogue, door: Door | None, file: CatalogueFile) -> None:
+    """Take a changed file."""
+    await catalogue.reload(file)
+    if door is not None:
+        await door.take(file.issuers)
+
+
+async def _open_door(
+    stack: AsyncExitStack, settings: Settings, file: CatalogueFile, sign_ins: SignIns, clock: Clock
+) -> Door | None:
+    if settings.resource_url is None:
+        return None
+    # By name: a program over stdio has no need of cryptography.
+    doors = import_module("agentapi_mcp.auth.doors")
+    door = cast("Door", await stack.enter_async_context(doors.open_door(settings.resource_url, sign_ins, clock)))
+    await door.take(file.issuers)
+    return door
 
 
 async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:

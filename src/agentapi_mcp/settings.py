@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
@@ -45,6 +46,13 @@ def _sendable(token: SecretStr) -> SecretStr:
     if not said.isascii() or not said.isprintable() or said != said.strip():
         raise ValueError("must be of printable ASCII characters, with no space at an end: clients send it in a header")
     return token
+
+
+def _resource(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be the whole address that clients use, as in https://agents.example.com/mcp")
+    return url.strip()
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -95,6 +103,13 @@ class Settings(BaseSettings):
     bearer_token: Annotated[
         Annotated[SecretStr, AfterValidator(_sendable)] | None,
         Field(min_length=16, description="What every client of `serve` must send as Authorization: Bearer."),
+    ] = None
+    resource_url: Annotated[
+        Annotated[str, AfterValidator(_resource)] | None,
+        Field(
+            description="The address that clients of `serve` use, as in https://agents.example.com/mcp: tokens of the "
+            "issuers in agentapi.toml are made for it."
+        ),
     ] = None
     allowed_hosts: Annotated[
         Names, Field(description="Host names that `serve` answers to beside localhost, with commas between them.")

@@ -18,7 +18,9 @@ import uvicorn
 
 from agentapi_mcp.app import App, open_app
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
+from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
+from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.http_guards import HttpLimits, security_settings
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
@@ -68,9 +70,14 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
     Raises:
         ConfigurationError: others could reach the server, and nothing would ask who they are; or a name is none.
     """
-    http = _http_options(settings, options)
+    http = _http_options(settings, options, None)
     security_settings(http.hosts, http.origins)
-    if settings.bearer_token is None and not options.insecure and not is_loopback(options.host):
+    if (
+        settings.bearer_token is None
+        and settings.resource_url is None
+        and not options.insecure
+        and not is_loopback(options.host)
+    ):
         raise ConfigurationError(
             f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
             "(`openssl rand -hex 32` makes a good one), or say --insecure if something else guards the server."
@@ -141,7 +148,7 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
     wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
     async with open_app(settings, environment()) as app:
         server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
-        edge = create_http(server, _http_options(settings, options))
+        edge = create_http(server, _http_options(settings, options, app.gate))
         http = _Uvicorn(
             uvicorn.Config(
                 edge.app,
@@ -196,12 +203,15 @@ async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
     http.should_exit = True
 
 
-def _http_options(settings: Settings, options: ServeOptions) -> HttpOptions:
+def _http_options(settings: Settings, options: ServeOptions, gate: Gate | None) -> HttpOptions:
     own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
     return HttpOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),
         origins=(*settings.allowed_origins, *options.origins),
         token=None if settings.bearer_token is None else settings.bearer_token.get_secret_value(),
+        oauth=None
+        if settings.resource_url is None or gate is None
+        else OAuth(resource=settings.resource_url, gate=gate),
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )
 

@@ -1,25 +1,49 @@
 """What an edge is given: the use cases, once the stores are there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.identities import Issuer
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.store_ports import McpQuestionStore, McpSessionStore, ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
+
+
+class Door(Protocol):
+    """Whom access tokens let in."""
+
+    def issuers(self) -> tuple[str, ...]:
+        """List the authorization servers whose tokens are taken."""
+        ...
+
+    async def authenticate(self, token: str) -> Principal:
+        """Tell whom a token lets in.
+
+        Raises:
+            NotAuthenticatedError: it is none for this server.
+            PermissionDeniedError: its owner has no account or organisation here.
+        """
+        ...
+
+    async def take(self, issuers: Iterable[Issuer]) -> None:
+        """Trust these issuers from now on, and no others."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The use cases; `principal` is the local user, for edges that have nobody else.
 
-    `reload` lets the configuration be read again, soon and without an answer.
+    `door` tells whom access tokens let in, None where there is no address for which they could be made. `reload` lets
+    the configuration be read again, soon and without an answer.
     """
 
     principal: Principal
+    door: Door | None
     turns: Turns
     sessions: Sessions
     agents: Agents

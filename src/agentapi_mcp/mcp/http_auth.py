@@ -2,9 +2,7 @@
 
 import hashlib
 import hmac
-import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
@@ -13,13 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.core.errors import (
-    AgentApiError,
-    ConfigurationError,
-    NotAuthenticatedError,
-    PermissionDeniedError,
-)
+from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
 from agentapi_mcp.core.identity import Action, Principal
+from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
@@ -27,29 +21,14 @@ from agentapi_mcp.mcp.http_guards import OPEN_PATHS
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
-_log = logging.getLogger(__name__)
-
-Authenticate = Callable[[str], Awaitable[Principal]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
-    """This server as clients find it (RFC 9728), and how a token becomes a principal.
-
-    `authenticate` raises NotAuthenticatedError for a token that is none, PermissionDeniedError for one whose owner has
-    no account here.
-    """
+    """This server as clients find it (RFC 9728): its address, for which tokens are made, and who lets in by them."""
 
     resource: str
-    issuers: tuple[str, ...]
-    authenticate: Authenticate = field(repr=False)
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.resource)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ConfigurationError(
-                "AGENTAPI_RESOURCE_URL must be the whole address that clients use, as in https://agents.example.com/mcp."
-            )
+    gate: Gate
 
     @property
     def metadata_url(self) -> str:
@@ -57,16 +36,34 @@ class OAuth:
         parts = urlsplit(self.resource)
         return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
 
-    async def metadata(self, _request: Request) -> Response:
+    async def authenticate(self, token: str) -> Principal:
+        """Tell whom a token lets in.
+
+        Raises:
+            NotAuthenticatedError: it is none for this server.
+            PermissionDeniedError: its owner has no account or organisation here.
+            StoreUnavailableError: nobody can be looked up now.
+        """
+        door = (await self.gate.services()).door
+        if door is None:
+            raise NotAuthenticatedError("This token is not valid.")
+        return await door.authenticate(token)
+
+    async def metadata(self, request: Request) -> Response:
         """Answer with the metadata."""
+        try:
+            door = (await self.gate.services()).door
+        except AgentApiError as exc:
+            return JSONResponse({"error": explain(exc)}, 503, headers={"retry-after": "5"})
         said = {
             "resource": self.resource,
-            "authorization_servers": list(self.issuers),
+            "authorization_servers": [] if door is None else list(door.issuers()),
             "scopes_supported": [str(action) for action in Action],
             "bearer_methods_supported": ["header"],
             "resource_name": "AgentAPI",
         }
-        return JSONResponse(said, headers={"cache-control": "public, max-age=3600"})
+        del request
+        return JSONResponse(said, headers={"cache-control": "public, max-age=300"})
 
 
 class Authentication:

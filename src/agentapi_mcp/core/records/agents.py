@@ -6,6 +6,7 @@ from datetime import date
 from decimal import Decimal
 
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic
+from agentapi_mcp.core.records.identities import Issuer
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
 
 
@@ -63,6 +64,7 @@ class CatalogueFile:
 
     agents: tuple[AgentDeclaration, ...]
     sha256: str
+    issuers: tuple[Issuer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.records.identities import Issuer
 from agentapi_mcp.core.wordings import describe_fault
 from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
@@ -56,6 +57,7 @@ def load_catalogue(
         ConfigurationError: a file is absent, unreadable or wrong; the message names file, line and reason.
     """
     agents: dict[str, AgentDeclaration] = {}
+    issuers: dict[str, Issuer] = {}
     known = known_backends()
     for path in paths:
         source, shape = _read(path)
@@ -64,8 +66,12 @@ def load_catalogue(
         for name, agent in shape.agents.items():
             _check(source, name, agent, known)
             agents[name] = _declaration(source, name, agent, environ)
+        for index, issuer in enumerate(shape.issuers):
+            if issuer.issuer in issuers:
+                raise source.refuse(("issuers", index, "issuer"), f"a second issuer {issuer.issuer!r}")
+            issuers[issuer.issuer] = issuer.declaration()
     declared = tuple(agents.values())
-    return CatalogueFile(declared, _sha256(declared))
+    return CatalogueFile(declared, _sha256(declared), tuple(issuers.values()))
 
 
 def _read(path: Path) -> tuple[_Source, FileShape]:

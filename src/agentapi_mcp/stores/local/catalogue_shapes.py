@@ -2,11 +2,16 @@
 
 from datetime import date
 from decimal import Decimal
+from enum import StrEnum
 from typing import Annotated
+from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from agentapi_mcp.core.identity import OrgId
 from agentapi_mcp.core.records.agents import ModelDeclaration, Prices
+from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer, Newcomers, SubjectIs
 
 
 def _storable(value: str) -> str:
@@ -19,6 +24,23 @@ def _whole_too(value: object) -> object:
     return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _asymmetric(value: str) -> str:
+    if value not in ASYMMETRIC:
+        raise ValueError(f"must be one of {', '.join(ASYMMETRIC)}: a shared secret verifies nobody")
+    return value
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise ValueError("must be an https address, or an http one on this machine")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("must be an address without a user name, query or fragment")
+    return value
+
+
+Address = Annotated[str, Field(max_length=2000), AfterValidator(_storable), AfterValidator(_address)]
 AgentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_storable)]
 ShortName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable)]
@@ -92,14 +114,66 @@ class AgentShape(Shape):
     otherwise: OtherwiseShape | None = None
 
 
+class IssuerKind(StrEnum):
+    """What is known of an issuer before it is asked."""
+
+    STANDARD = "standard"
+    WORKOS = "workos"
+    SUPABASE = "supabase"
+
+
+class IssuerShape(Shape):
+    """`[[issuers]]`: an authorization server whose access tokens are taken."""
+
+    issuer: Address
+    kind: Annotated[IssuerKind, Field(strict=False)] = IssuerKind.STANDARD
+    audience: Name | None = None
+    jwks_uri: Address | None = None
+    algorithms: list[Annotated[str, AfterValidator(_asymmetric)]] | None = None
+    needs_scopes: bool | None = None
+    trusts_email: bool = False
+    organization_claim: Name | None = None
+    newcomers: Annotated[Newcomers, Field(strict=False)] = Newcomers.NONE
+    domains: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
+    organizations: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
+
+    def declaration(self) -> Issuer:
+        """Say it as core does, with what is known of its kind."""
+        known = _KNOWN[self.kind]
+        is_supabase = self.kind is IssuerKind.SUPABASE
+        return Issuer(
+            issuer=self.issuer,
+            audience=self.audience or ("authenticated" if is_supabase else None),
+            jwks_uri=self.jwks_uri or (f"{self.issuer}/.well-known/jwks.json" if is_supabase else None),
+            algorithms=ASYMMETRIC if self.algorithms is None else tuple(self.algorithms),
+            subject_is=known,
+            needs_scopes=self.kind is IssuerKind.STANDARD if self.needs_scopes is None else self.needs_scopes,
+            trusts_email=self.trusts_email,
+            organization_claim=self.organization_claim or ("org_id" if self.kind is IssuerKind.WORKOS else None),
+            newcomers=self.newcomers,
+            domains={name.lower(): OrgId(org) for name, org in self.domains.items()},
+            organizations={name: OrgId(org) for name, org in self.organizations.items()},
+        )
+
+
+_KNOWN = {
+    IssuerKind.STANDARD: SubjectIs.OWN,
+    IssuerKind.WORKOS: SubjectIs.WORKOS_ID,
+    IssuerKind.SUPABASE: SubjectIs.PROFILE_ID,
+}
+
+
 class FileShape(Shape):
     """A whole file."""
 
     use_defaults: bool = True
+    issuers: list[IssuerShape] = Field(default_factory=list)
     agents: dict[AgentName, AgentShape] = Field(default_factory=dict)
 
 
 def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
     """List the keys that the table around `location` may have."""
     shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
+    if location[0] == "issuers":
+        shapes[3] = IssuerShape
     return tuple(shapes[len(location)].model_fields)

@@ -1,0 +1,62 @@
+"""The door of a process: which issuers' tokens are taken now, and whom each lets in."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+
+import httpx2
+
+from agentapi_mcp.auth.fetching import HttpFetch
+from agentapi_mcp.auth.tokens import TokenVerifier
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.sign_ins import SignIns
+
+
+class Door:
+    """Lets in by access tokens; opened with `open_door`."""
+
+    def __init__(self, client: httpx2.AsyncClient, resource: str, sign_ins: SignIns, clock: Clock) -> None:
+        self._client = client
+        self._resource = resource
+        self._sign_ins = sign_ins
+        self._clock = clock
+        self._issuers: tuple[Issuer, ...] = ()
+        self._verifier = TokenVerifier((), resource, HttpFetch(client), clock)
+
+    async def take(self, issuers: Iterable[Issuer]) -> None:
+        """Trust these issuers from now on, and no others; what is known of their keys is kept where nothing changed."""
+        wanted = tuple(issuers)
+        if wanted == self._issuers:
+            return
+        before, self._issuers = self._verifier, wanted
+        self._verifier = TokenVerifier(wanted, self._resource, HttpFetch(self._client), self._clock)
+        await before.aclose()
+
+    def issuers(self) -> tuple[str, ...]:
+        """List the names of the issuers, as clients look for them."""
+        return tuple(issuer.issuer for issuer in self._issuers)
+
+    async def authenticate(self, token: str) -> Principal:
+        """Tell whom a token lets in.
+
+        Raises:
+            NotAuthenticatedError: it is none for this server.
+            PermissionDeniedError: its owner has no account or organisation here.
+        """
+        return await self._sign_ins.principal_of(await self._verifier.verify(token))
+
+    async def aclose(self) -> None:
+        """Ask no issuer any more."""
+        await self._verifier.aclose()
+
+
+@asynccontextmanager
+async def open_door(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[Door]:
+    """Open a door that nobody's token opens yet."""
+    async with httpx2.AsyncClient() as client:
+        door = Door(client, resource, sign_ins, clock)
+        try:
+            yield door
+        finally:
+            await door.aclose()

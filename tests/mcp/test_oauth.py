@@ -1,0 +1,143 @@
+"""The server as an OAuth resource server: who has a token of a trusted issuer is let in, and sees what is theirs."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.mcp.http_auth import WELL_KNOWN, OAuth
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.settings import Settings
+from mcp import Client
+from tests.support.connect import call, fields_of, text_of
+from tests.support.edges import Served, serve_app
+from tests.support.peers.issuer import IssuerPeer, SigningKey
+
+RESOURCE = "https://agents.example.com/mcp"
+KEY = SigningKey("one")
+OWN = "the-operators-own-token-0123"
+
+
+@dataclass
+class Stand:
+    """A server and the issuer that it trusts."""
+
+    place: Served
+    issuer: IssuerPeer
+
+    def token(self, subject: str, scope: str = "chat read edit", **changed: object) -> str:
+        """Make a token."""
+        now = datetime.now(UTC).timestamp()
+        said = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "exp": now + 300, "scope": scope}
+        return KEY.sign(said | changed)
+
+    @asynccontextmanager
+    async def client(self, token: str, link: str = "http-2026") -> AsyncGenerator[Client]:
+        """Connect as whoever has the token."""
+        headers = {"authorization": f"Bearer {token}"}
+        transport, era = link.split("-")
+        async with httpx2.AsyncClient(headers=headers, timeout=8) as http:
+            target: Any = (
+                streamable_http_client(self.place.mcp, http_client=http)
+                if transport == "http"
+                else sse_client(self.place.sse, headers=headers)
+            )
+            async with Client(target, mode="legacy" if era == "2025" else "auto") as client:
+                yield client
+
+
+@asynccontextmanager
+async def stand(home: Path, directory: Path, newcomers: str = "personal") -> AsyncGenerator[Stand]:
+    async with IssuerPeer(KEY) as issuer:
+        config = directory / "agentapi.toml"
+        config.write_text(f'[[issuers]]\nissuer = "{issuer.issuer}"\nnewcomers = "{newcomers}"\n', encoding="utf-8")
+        settings = Settings(
+            home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
+        )
+        async with open_app(settings, {}) as app:
+            await app.gate.services()
+            options = HttpOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
+            async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as place:
+                yield Stand(place, issuer)
+
+
+async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+        refused = await http.post(at.place.mcp, json={})
+        assert refused.status_code == 401
+        challenge = refused.headers["www-authenticate"]
+        assert f'resource_metadata="https://agents.example.com{WELL_KNOWN}/mcp"' in challenge
+        assert 'scope="chat read edit"' in challenge
+        assert "error=" not in challenge
+        for path in (f"{WELL_KNOWN}/mcp", WELL_KNOWN):
+            said = (await http.get(at.place.base + path)).json()
+            assert (said["resource"], said["authorization_servers"]) == (RESOURCE, [at.issuer.issuer])
+        wrong = await http.post(at.place.mcp, json={}, headers={"authorization": "Bearer a.b.c"})
+        assert (wrong.status_code, 'error="invalid_token"' in wrong.headers["www-authenticate"]) == (401, True)
+
+
+@pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse-2025", "sse-2026"])
+async def test_two_users_see_nothing_of_each_other(link: str, edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        ann, bo = f"ann-{new_id().hex}", f"bo-{new_id().hex}"
+        async with at.client(at.token(ann), link) as anns, at.client(at.token(bo), link) as bos:
+            turn = fields_of(await call(anns, "chat", agent="guide", message="what is this program?"))
+            assert turn["status"] == "completed"
+            assert [one["session_id"] for one in sessions(await call(anns, "list_sessions"))] == [turn["session_id"]]
+            assert sessions(await call(bos, "list_sessions")) == []
+            for tool, arguments in (
+                ("get_turn", {"turn_id": turn["turn_id"]}),
+                ("cancel_turn", {"turn_id": turn["turn_id"]}),
+                ("get_transcript", {"session_id": turn["session_id"]}),
+                ("chat", {"session_id": turn["session_id"], "message": "and?"}),
+            ):
+                refused = await call(bos, tool, **arguments)
+                assert refused.is_error, tool
+                unknown = await call(
+                    bos,
+                    tool,
+                    **{key: str(new_id()) if key.endswith("_id") else value for key, value in arguments.items()},
+                )
+                assert (
+                    text_of(refused).replace(str(turn["turn_id"]), "X").replace(str(turn["session_id"]), "X")[:40]
+                    == text_of(unknown)[:40]
+                )
+        async with at.client(at.token(ann), link) as again:
+            assert len(sessions(await call(again, "list_sessions"))) == 1
+
+
+def sessions(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # the SDK's
+    return fields_of(result)["sessions"]  # type: ignore[return-value]  # a list of them
+
+
+async def test_the_operators_own_token_stands_for_the_machines_user(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, at.client(OWN) as client:
+        turn = fields_of(await call(client, "chat", agent="guide", message="hello"))
+        assert turn["status"] == "completed"
+
+
+async def test_scopes_narrow_what_a_token_may_do(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read")) as client:
+        assert not (await call(client, "list_sessions")).is_error
+        refused = await call(client, "chat", agent="guide", message="hello")
+        assert refused.is_error
+        assert "may not chat" in text_of(refused)
+
+
+async def test_who_has_no_account_is_told_and_not_let_in(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path, newcomers="none") as at, httpx2.AsyncClient() as http:
+        headers = {"authorization": f"Bearer {at.token('stranger')}"}
+        refused = await http.post(at.place.mcp, json={}, headers=headers)
+        assert refused.status_code == 403
+        assert "no account here" in refused.text
