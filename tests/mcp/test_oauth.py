@@ -127,6 +127,34 @@ async def test_the_operators_own_token_stands_for_the_machines_user(edge_home: P
         assert turn["status"] == "completed"
 
 
+async def test_nobody_posts_into_another_users_stream(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=8) as http:
+        ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
+        async with http.stream("GET", at.place.sse, headers={"authorization": f"Bearer {ann}"}) as stream:
+            lines = stream.aiter_lines()
+            while not (line := await anext(lines)).startswith("data: "):
+                pass
+            ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+            for token, status in ((bo, 404), (ann, 202)):
+                headers = {"authorization": f"Bearer {token}"}
+                posted = await http.post(at.place.base + line.removeprefix("data: "), json=ping, headers=headers)
+                assert posted.status_code == status
+
+
+async def test_a_2025_clients_session_is_its_users_alone(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=8) as http:
+        ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
+        accept = {"accept": "application/json, text/event-stream"}
+        client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}
+        begun = await http.post(at.place.mcp, json=begin, headers=accept | {"authorization": f"Bearer {ann}"})
+        session = {"mcp-session-id": begun.headers["mcp-session-id"]}
+        listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        for token, status in ((bo, 404), (ann, 200)):
+            headers = accept | session | {"authorization": f"Bearer {token}"}
+            assert (await http.post(at.place.mcp, json=listing, headers=headers)).status_code == status
+
+
 async def test_scopes_narrow_what_a_token_may_do(edge_home: Path, tmp_path: Path) -> None:
     async with stand(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read")) as client:
         assert not (await call(client, "list_sessions")).is_error

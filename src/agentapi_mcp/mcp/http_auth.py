@@ -5,6 +5,8 @@ import hmac
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
@@ -91,7 +93,8 @@ class Authentication:
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
         else:
-            await self._app({**scope, PRINCIPAL: principal}, receive, send)
+            user = None if principal is None else _user(principal)
+            await self._app({**scope, PRINCIPAL: principal, "user": user}, receive, send)
 
     async def _identify(self, scope: Scope) -> Principal | None:
         """Tell who asks; None is the server's own user, for whom its own token stands."""
@@ -122,6 +125,12 @@ class Authentication:
         await wire.refuse(
             status, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]
         )
+
+
+def _user(principal: Principal) -> AuthenticatedUser:
+    """Say it as the SDK does, which lets nobody post into a stream that somebody else has opened."""
+    said = AccessToken(token="", client_id=str(principal.org_id), scopes=[], subject=str(principal.user_id))
+    return AuthenticatedUser(said)
 
 
 def _digest(token: str) -> bytes:
