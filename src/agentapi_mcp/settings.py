@@ -106,10 +106,7 @@ class Settings(BaseSettings):
     ] = None
     resource_url: Annotated[
         Annotated[str, AfterValidator(_resource)] | None,
-        Field(
-            description="The address that clients of `serve` use, as in https://agents.example.com/mcp: tokens of the "
-            "issuers in agentapi.toml are made for it."
-        ),
+        Field(description="The address that clients of `serve` use, for which access tokens are made."),
     ] = None
     allowed_hosts: Annotated[
         Names, Field(description="Host names that `serve` answers to beside localhost, with commas between them.")

@@ -9,6 +9,7 @@ import pytest
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile, ModelDeclaration, Prices
+from agentapi_mcp.core.records.identities import Newcomers, SubjectIs
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, catalogue_paths, load_catalogue
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
@@ -90,7 +91,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + "this is no toml\n", 3, "Expected '='"),
         ('[agents.a]\nbackend = "openai', 2, "string"),
         (AGENT + '\n[agents.a]\nbackend = "guide"\n', 4, "twice"),
-        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, agents"),
+        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, issuers, agents"),
         ('# one\n[agents.a]\nbackend = "openai"\nbakend = "x"\n', 4, "unknown key 'bakend'"),
         (
             '[agents.a]\ndescription = "x"\nbakend = "openai"\n',
@@ -101,6 +102,12 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + '[agents.a.otherwise]\nbackend = "nonesuch"\n', 4, "there is no backend 'nonesuch'"),
         (AGENT + '[agents.a.otherwise]\nbackend = "openai"\n', 4, "must be another backend than the agent's own"),
         (AGENT + '[agents.a.otherwise]\nbackend = "guide"\noptions = { x = "${" }\n', 5, "'${' must be followed by"),
+        ('[[issuers]]\nissuer = "http://auth.example.com"\n', 2, "must be an https address"),
+        ('[[issuers]]\nissuer = "https://a.example"\nalgorithms = ["HS256"]\n', 3, "a shared secret verifies nobody"),
+        ('[[issuers]]\nissuer = "https://a.example"\nkeys = 1\n', 3, "unknown key 'keys'; there are: issuer, kind"),
+        ('[[issuers]]\nissuer = "https://a.example"\nnewcomers = "all"\n', 3, "'newcomers' must be"),
+        ('[[issuers]]\nissuer = "https://a.example"\ndomains = { "x.example" = "acme" }\n', 3, "must be an id such as"),
+        ('[[issuers]]\nissuer = "https://a.example"\n' * 2, 4, "a second issuer"),
         (MODEL + "price = 3\n", 7, "unknown key 'price'"),
         (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
@@ -246,6 +253,19 @@ def test_an_agent_may_be_reached_otherwise(tmp_path: Path) -> None:
         name="a", backend="openai", description="one", options={"api_key": SECRET}, variables=("KEY",)
     )
     assert SECRET not in repr(agent)
+
+
+def test_issuers_of_a_known_kind_need_little(tmp_path: Path) -> None:
+    text = (
+        '[[issuers]]\nissuer = "https://x.authkit.example"\nkind = "workos"\n'
+        '[[issuers]]\nissuer = "https://p.supabase.example/auth/v1"\nkind = "supabase"\n'
+        '[[issuers]]\nissuer = "https://auth.example"\n'
+    )
+    workos, supabase, standard = load(tmp_path, text).issuers
+    assert (workos.subject_is, workos.organization_claim, workos.needs_scopes) == (SubjectIs.WORKOS_ID, "org_id", False)
+    assert (supabase.subject_is, supabase.audience) == (SubjectIs.PROFILE_ID, "authenticated")
+    assert supabase.jwks_uri == "https://p.supabase.example/auth/v1/.well-known/jwks.json"
+    assert (standard.subject_is, standard.needs_scopes, standard.newcomers) == (SubjectIs.OWN, True, Newcomers.NONE)
 
 
 def test_a_later_agent_of_the_same_name_replaces_the_earlier_one_whole(tmp_path: Path) -> None:
