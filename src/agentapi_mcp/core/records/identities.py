@@ -35,8 +35,8 @@ class Issuer:
     """An authorization server whose access tokens are taken, as the operator declares it.
 
     `audience` is what its tokens must be made for, by default this server's resource URL (RFC 8707). `jwks_uri` is
-    looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `roles` says what the
-    roles of an existing database mean here, `organizations` what the values of `organization_claim` are here.
+    looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `organizations`
+    says which organisation a value of `organization_claim` is here.
     """
 
     issuer: str
