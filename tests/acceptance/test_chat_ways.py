@@ -49,3 +49,9 @@ async def test_a_failed_turn_tells_its_kind_and_whether_to_try_again(
         status, out, err = await run(environ(edge_home, peer), *words, "--agent", "droid", message)
         assert (status, out) == (1, "")
         assert [line for line in err.splitlines() if line.startswith(f"agentapi-mcp: {kind}")], err
+
+
+async def test_one_session_is_gone_on_with_not_two(edge_home: Path) -> None:
+    status, out, err = await run(environ(edge_home), "chat", "--continue", "--session", "0123456789", "hello")
+    assert (status, out) == (2, "")
+    assert "say one of them" in err

@@ -44,6 +44,8 @@ def main() -> None:
 def chat_command(message: tuple[str, ...], *, via_mcp: bool, **given: object) -> None:
     """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
     parameters = Parameters(**{name: given.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
+    if given["newest"] and given["session_id"] is not None:
+        raise click.UsageError("--continue and --session name two sessions: say one of them.")
     options = ChatOptions(parameters=parameters, **given)  # type: ignore[arg-type]  # click checked them
     text = " ".join(message) if message else None
 
