@@ -171,8 +171,17 @@ async def test_redis_is_asked_to_write(edge_home: Path, valkey: Valkey) -> None:
     assert checks["redis"]["mend"] == ["export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"]
 
 
-async def test_a_home_that_is_a_file_or_of_another_version_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["chat", "doctor"])
+async def test_a_home_that_no_path_leads_to_is_told(tmp_path: Path, command: str) -> None:
+    status, out, err = await run(environ(tmp_path / ("x" * 300)), command, stdin="hello")
+    assert status != 0
+    assert "Traceback" not in err
+    assert "too long" in out + err
+    assert "AGENTAPI_HOME" in out + err
+
+
+async def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.write_text("", encoding="utf-8")
     status, checks = await examine(environ(taken))
-    assert (status, checks["home"]["outcome"], checks["database"]["outcome"]) == (1, "fault", "fault")
+    assert (status, checks["home"]["outcome"], checks["database"]["outcome"]) == (1, "fault", "not_checked")

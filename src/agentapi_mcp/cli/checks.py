@@ -86,9 +86,12 @@ class Examination:
             return
         self._say(self._home(settings))
         self._say(self._configuration(settings))
-        await self._timed(self._database(settings))
+        if "home" in self.faults and settings.database_url is None:
+            self._say(_not_checked("database", "the home must be mended first"))
+        else:
+            await self._timed(self._database(settings))
         await self._timed(self._redis(settings))
-        needed = [name for name in ("configuration", "database") if name in self.faults]
+        needed = [name for name in ("home", "configuration", "database") if name in self.faults]
         if needed:
             self._say(_not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
         else:
@@ -128,7 +131,11 @@ class Examination:
     def _named(self, settings: Settings) -> set[str]:
         """List the variables that the configuration files name, as far as they can be read."""
         found: set[str] = set()
-        for path in (*catalogue_paths(settings.config, home_of(settings, self.environ)), DEFAULTS):
+        try:
+            paths = catalogue_paths(settings.config, home_of(settings, self.environ))
+        except AgentApiError:  # told by the next check
+            paths = ()
+        for path in (*paths, DEFAULTS):
             try:
                 found |= set(re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8", errors="replace")))
             except OSError:
@@ -139,7 +146,10 @@ class Examination:
         home = home_of(settings, self.environ)
         quoted = shlex.quote(str(home))
         elsewhere = "export AGENTAPI_HOME=/another/directory"
-        there = next((place for place in (home, *home.parents) if place.exists()), home)
+        try:
+            there = next((place for place in (home, *home.parents) if place.exists()), home)
+        except OSError as exc:
+            return _fault("home", f"{home} cannot be looked into ({exc.strerror})", elsewhere)
         if home.exists() and not home.is_dir():
             return _fault("home", f"{home} is not a directory", elsewhere)
         if not os.access(there, os.W_OK | os.X_OK):
@@ -152,7 +162,10 @@ class Examination:
         return _ok("home", said)
 
     def _configuration(self, settings: Settings) -> Check:
-        paths = catalogue_paths(settings.config, home_of(settings, self.environ))
+        try:
+            paths = catalogue_paths(settings.config, home_of(settings, self.environ))
+        except AgentApiError as exc:
+            return _fault("configuration", str(exc), "export AGENTAPI_HOME=/another/directory")
         try:
             file = load_catalogue(paths, self.environ, names)
         except AgentApiError as exc:

@@ -41,9 +41,17 @@ class _Source:
 
 
 def catalogue_paths(named: Path | None, home: Path) -> tuple[Path, ...]:
-    """List the files to load: the packaged one, then the named one, or else the one in `home` if there is one."""
+    """List the files to load: the packaged one, then the named one, or else the one in `home` if there is one.
+
+    Raises:
+        ConfigurationError: the home is a place that cannot be looked into.
+    """
     own = named if named is not None else home / FILE_NAME
-    return (DEFAULTS, own) if named is not None or own.exists() else (DEFAULTS,)
+    try:
+        return (DEFAULTS, own) if named is not None or own.exists() else (DEFAULTS,)
+    except OSError as exc:
+        message = f"{home} cannot be used as the home ({exc.strerror}): set AGENTAPI_HOME to another directory."
+        raise ConfigurationError(message) from exc
 
 
 def load_catalogue(
