@@ -18,7 +18,7 @@ from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.core.health import Health, Part
 from agentapi_mcp.core.hosts import AppHost
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Backend, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
@@ -26,7 +26,7 @@ from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Door, Services
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.core.sign_ins import SignIns, member
 from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
@@ -160,7 +160,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         database, server = await open_store(stack, settings, environ)
         signals = await _open_signals(stack, server, settings, clock)
         profiles = PostgresProfiles(database)
-        principal = await _principal(settings, profiles)
+        principal = await _principal(settings, profiles, file.sign_in.roles)
         host = AppHost(clock, environ)
         stack.push_async_callback(host.aclose)
 
@@ -265,7 +265,7 @@ async def _take(catalogue: Catalogue, door: Door | None, file: CatalogueFile) ->
     """Take a changed file."""
     await catalogue.reload(file)
     if door is not None:
-        await door.take(file.issuers)
+        await door.take(file.sign_in)
 
 
 async def _open_door(
@@ -276,7 +276,7 @@ async def _open_door(
     # By name: a program over stdio has no need of cryptography.
     doors = import_module("agentapi_mcp.auth.doors")
     door = cast("Door", await stack.enter_async_context(doors.open_door(settings.resource_url, sign_ins, clock)))
-    await door.take(file.issuers)
+    await door.take(file.sign_in)
     return door
 
 
@@ -296,17 +296,18 @@ async def _open_signals(stack: AsyncExitStack, server: Server, settings: Setting
     return signals
 
 
-async def _principal(settings: Settings, profiles: ProfileStore) -> Principal:
+async def _principal(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal:
     if settings.user_id is None and settings.org_id is None:
         return await profiles.local_principal()
     if settings.user_id is None or settings.org_id is None:
         raise ConfigurationError("Set AGENTAPI_USER_ID and AGENTAPI_ORG_ID together, or neither.")
-    principal = await profiles.find_principal(UserId(settings.user_id), OrgId(settings.org_id))
-    if principal is None:
+    user_id = UserId(settings.user_id)
+    membership = await profiles.find_membership(user_id, OrgId(settings.org_id))
+    if membership is None:
         raise ConfigurationError(
             "AGENTAPI_USER_ID is no member of the organisation AGENTAPI_ORG_ID in this database; check both."
         )
-    return principal
+    return member(user_id, membership, roles)
 
 
 def _parts(database: Database, settings: Settings) -> tuple[Part, ...]:

@@ -8,6 +8,7 @@ import pytest
 
 from agentapi_mcp.core.errors import StoreUnavailableError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.records.identities import Membership
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.store_ports import ProfileStore
 from agentapi_mcp.mcp.options import McpOptions
@@ -28,9 +29,9 @@ class Profiles:
         """Ask the real one."""
         return await self.real.local_principal()
 
-    async def find_principal(self, user_id: UserId, org_id: OrgId) -> Principal | None:
+    async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
         """Ask the real one."""
-        return await self.real.find_principal(user_id, org_id)
+        return await self.real.find_membership(user_id, org_id)
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Record it, in truth as well."""

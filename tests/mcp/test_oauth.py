@@ -78,7 +78,7 @@ async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path:
         assert refused.status_code == 401
         challenge = refused.headers["www-authenticate"]
         assert f'resource_metadata="https://agents.example.com{WELL_KNOWN}/mcp"' in challenge
-        assert 'scope="chat read edit"' in challenge
+        assert 'scope="read chat edit"' in challenge
         assert "error=" not in challenge
         for path in (f"{WELL_KNOWN}/mcp", WELL_KNOWN):
             said = (await http.get(at.place.base + path)).json()
@@ -160,7 +160,7 @@ async def test_scopes_narrow_what_a_token_may_do(edge_home: Path, tmp_path: Path
         assert not (await call(client, "list_sessions")).is_error
         refused = await call(client, "chat", agent="guide", message="hello")
         assert refused.is_error
-        assert "may not chat" in text_of(refused)
+        assert "lacks the scope 'chat'" in text_of(refused)
 
 
 async def test_who_has_no_account_is_told_and_not_let_in(edge_home: Path, tmp_path: Path) -> None:

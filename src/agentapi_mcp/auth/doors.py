@@ -1,6 +1,6 @@
 """The door of a process: which issuers' tokens are taken now, and whom each lets in."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -9,7 +9,7 @@ from agentapi_mcp.auth.fetching import HttpFetch
 from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.sign_ins import SignIns
 
 
@@ -21,21 +21,20 @@ class Door:
         self._resource = resource
         self._sign_ins = sign_ins
         self._clock = clock
-        self._issuers: tuple[Issuer, ...] = ()
-        self._verifier = TokenVerifier((), resource, HttpFetch(client), clock)
+        self._rules = SignInRules()
+        self._verifier = self._verify(self._rules)
 
-    async def take(self, issuers: Iterable[Issuer]) -> None:
-        """Trust these issuers from now on, and no others; what is known of their keys is kept where nothing changed."""
-        wanted = tuple(issuers)
-        if wanted == self._issuers:
+    async def take(self, rules: SignInRules) -> None:
+        """Go by these rules from now on; what is known of the issuers' keys is kept where nothing changed of them."""
+        before, self._rules = self._rules, rules
+        if rules.issuers == before.issuers:
             return
-        before, self._issuers = self._verifier, wanted
-        self._verifier = TokenVerifier(wanted, self._resource, HttpFetch(self._client), self._clock)
-        await before.aclose()
+        verifier, self._verifier = self._verifier, self._verify(rules)
+        await verifier.aclose()
 
     def issuers(self) -> tuple[str, ...]:
         """List the names of the issuers, as clients look for them."""
-        return tuple(issuer.issuer for issuer in self._issuers)
+        return tuple(issuer.issuer for issuer in self._rules.issuers)
 
     async def authenticate(self, token: str) -> Principal:
         """Tell whom a token lets in.
@@ -44,7 +43,10 @@ class Door:
             NotAuthenticatedError: it is none for this server.
             PermissionDeniedError: its owner has no account or organisation here.
         """
-        return await self._sign_ins.principal_of(await self._verifier.verify(token))
+        return await self._sign_ins.principal_of(await self._verifier.verify(token), self._rules.roles)
+
+    def _verify(self, rules: SignInRules) -> TokenVerifier:
+        return TokenVerifier(rules.issuers, self._resource, HttpFetch(self._client), self._clock)
 
     async def aclose(self) -> None:
         """Ask no issuer any more."""

@@ -65,7 +65,7 @@ class Agents:
         self, principal: Principal, *, query: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[AgentView]:
         """Page through all agents by name, with what they lack and how they are; `query` searches models too."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
         entries = [entry for entry in await self._catalogue.entries() if _matches_agent(entry, wanted)]
         scope = json.dumps(["agents", wanted])
@@ -83,7 +83,7 @@ class Agents:
         Raises:
             NotFoundError: there is none of this name; the message names those that exist.
         """
-        require(principal, Action.READ)
+        require(principal, Action.READ_CATALOGUE)
         entry = _find_agent(await self._catalogue.entries(), name)
         return agent_view(entry, await self._health.measure([entry]))
 
@@ -97,7 +97,7 @@ class Agents:
         limit: int = 100,
     ) -> Page[ModelView]:
         """Page through the models of all agents, or of one, by agent and name."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
         entries = await self._catalogue.entries()
         chosen = entries if agent is None else [_find_agent(entries, agent)]

@@ -65,9 +65,13 @@ class NotAuthenticatedError(CallerError):
 
 
 class PermissionDeniedError(CallerError):
-    """The principal may not do this."""
+    """The principal may not do this; `scope` is what their token lacks, where that is all."""
 
     code = "permission_denied"
+
+    def __init__(self, message: str, *, scope: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class NotFoundError(CallerError):

@@ -103,7 +103,7 @@ class Health:
         Raises:
             NotFoundError: there is no such agent.
         """
-        require(principal, Action.READ)
+        require(principal, Action.READ_CATALOGUE)
         parts = await self._probe_all(self._parts)
         try:
             entries = await self._catalogue.entries()

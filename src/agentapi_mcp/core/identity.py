@@ -1,8 +1,10 @@
 """Who is asking, and the one function that says no."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import NewType, cast
 from uuid import UUID
 
 from agentapi_mcp.core.errors import PermissionDeniedError
@@ -12,53 +14,112 @@ OrgId = NewType("OrgId", UUID)
 
 
 class Role(StrEnum):
-    """What a user is in an organisation."""
+    """What a user is in an organisation; each may do what those before it may."""
 
-    OWNER = "owner"
-    ADMIN = "admin"
-    MEMBER = "member"
     VIEWER = "viewer"
+    MEMBER = "member"
+    ADMIN = "admin"
+    OWNER = "owner"
+
+
+class TokenScope(StrEnum):
+    """What a token can be limited to (RFC 6749, section 3.3)."""
+
+    READ = "read"
+    CHAT = "chat"
+    EDIT = "edit"
+    KEYS = "keys"
+    ADMIN = "admin"
 
 
 class Action(StrEnum):
     """What a use case asks leave for."""
 
-    CHAT = "chat"
-    READ = "read"
-    EDIT = "edit"
+    READ_CATALOGUE = "catalogue:read"
+    READ_SESSIONS = "sessions:read"
+    CHAT = "sessions:chat"
+    EDIT_SESSIONS = "sessions:edit"
+    MANAGE_KEYS = "keys:manage"
+    MANAGE_TOKENS = "tokens:manage"
+    READ_ORGANIZATION = "organization:read"
+    EDIT_ORGANIZATION = "organization:edit"
+    READ_AUDIT = "audit:read"
 
 
-_ALLOWED: dict[Role, frozenset[Action]] = {
-    Role.OWNER: frozenset(Action),
-    Role.ADMIN: frozenset(Action),
-    Role.MEMBER: frozenset(Action),
-    Role.VIEWER: frozenset({Action.READ}),
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an action needs: at least this role, and, where a token is limited, this scope."""
+
+    role: Role
+    scope: TokenScope
+
+
+NEEDS: Mapping[Action, Need] = {
+    Action.READ_CATALOGUE: Need(Role.VIEWER, TokenScope.READ),
+    Action.READ_SESSIONS: Need(Role.VIEWER, TokenScope.READ),
+    Action.CHAT: Need(Role.MEMBER, TokenScope.CHAT),
+    Action.EDIT_SESSIONS: Need(Role.MEMBER, TokenScope.EDIT),
+    Action.MANAGE_KEYS: Need(Role.MEMBER, TokenScope.KEYS),
+    Action.MANAGE_TOKENS: Need(Role.MEMBER, TokenScope.KEYS),
+    Action.READ_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
+    Action.EDIT_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
+    Action.READ_AUDIT: Need(Role.ADMIN, TokenScope.ADMIN),
 }
+_RANK = {role: rank for rank, role in enumerate(Role)}
+_NO_ACTIONS: frozenset[Action] = frozenset()
 
 
-def read_role(written: str) -> Role:
-    """Read a role as it is written in a database; one that is not known may do least."""
-    try:
-        return Role(written.strip().lower())
-    except ValueError:
-        return Role.VIEWER
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """What a member may do beyond their role, and what they may not in spite of it; what is denied stays denied."""
+
+    allowed: frozenset[Action] = _NO_ACTIONS
+    denied: frozenset[Action] = _NO_ACTIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user in an organisation; scopes narrow the role, None means all that the role may do."""
+    """A user in an organisation; scopes narrow what they may do, None leaves all of it.
+
+    `via` names what let them in, and `expires_at` is when that ends; neither makes them somebody else.
+    """
 
     user_id: UserId
     org_id: OrgId
     role: Role = Role.OWNER
-    scopes: frozenset[Action] | None = field(default=None)
+    scopes: frozenset[TokenScope] | None = None
+    exceptions: Exceptions = Exceptions()
+    via: str = field(default="local", compare=False)
+    expires_at: datetime | None = field(default=None, compare=False)
 
 
 def require(principal: Principal, action: Action) -> None:
     """Refuse what the principal may not do.
 
     Raises:
-        PermissionDeniedError: neither the role nor the scopes allow the action.
+        PermissionDeniedError: the role does not allow it, or the scopes do not; then `scope` says which is needed.
     """
-    if action not in _ALLOWED[principal.role] or (principal.scopes is not None and action not in principal.scopes):
-        raise PermissionDeniedError(f"You may not {action} here; ask an administrator of your organisation.")
+    need, exceptions = NEEDS[action], principal.exceptions
+    by_role = _RANK[principal.role] >= _RANK[need.role] or action in exceptions.allowed
+    if not by_role or action in exceptions.denied:
+        raise PermissionDeniedError(f"You may not do this here ({action}); ask an administrator of your organisation.")
+    if principal.scopes is not None and need.scope not in principal.scopes:
+        raise PermissionDeniedError(
+            f"Your token lacks the scope '{need.scope}'; sign in again and allow it.", scope=str(need.scope)
+        )
+
+
+def read_role(written: str, also: Mapping[str, Role]) -> Role:
+    """Read a role as it is written in a database, where `also` says what other words mean; else it may do least."""
+    word = written.strip().lower()
+    return also.get(word) or (Role(word) if word in set(Role) else Role.VIEWER)
+
+
+def read_exceptions(permissions: object) -> Exceptions:
+    """Read `permissions` of a membership: `{"agentapi": {"sessions:edit": false}}`; another form says nothing."""
+    said = cast("dict[str, object]", permissions).get("agentapi") if isinstance(permissions, dict) else None
+    named = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    return Exceptions(
+        allowed=frozenset(action for action in Action if named.get(action) is True),
+        denied=frozenset(action for action in Action if action in named and named[action] is not True),
+    )

@@ -1,13 +1,13 @@
 """What an edge is given: the use cases, once the stores are there."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.store_ports import McpQuestionStore, McpSessionStore, ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
@@ -29,8 +29,8 @@ class Door(Protocol):
         """
         ...
 
-    async def take(self, issuers: Iterable[Issuer]) -> None:
-        """Trust these issuers from now on, and no others."""
+    async def take(self, rules: SignInRules) -> None:
+        """Go by these rules from now on, and by no others."""
         ...
 
 

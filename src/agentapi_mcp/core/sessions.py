@@ -32,7 +32,7 @@ class Sessions:
         limit: int = 50,
     ) -> Page[Session]:
         """Page through sessions, newest first; `query` searches titles and first messages."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_SESSIONS)
         for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
             if value is not None:
                 check_text(value, name, most)
@@ -42,7 +42,7 @@ class Sessions:
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """Read a session without its messages."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_SESSIONS)
         return await self._store.get(principal, SessionId(parse_id(session_id, "session_id")))
 
     async def transcript(
@@ -55,7 +55,7 @@ class Sessions:
         limit: int = 500,
     ) -> Transcript:
         """Read the newest part of a session, or the part before a cursor; messages are never cut."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_SESSIONS)
         parsed = SessionId(parse_id(session_id, "session_id"))
         session = await self._store.get(principal, parsed)
         page = await self._store.messages(principal, parsed, cursor=cursor, limit=limit, max_bytes=max_bytes)
@@ -63,7 +63,7 @@ class Sessions:
 
     async def rename(self, principal: Principal, session_id: str, title: str) -> None:
         """Give a session another title, of one line."""
-        require(principal, Action.EDIT)
+        require(principal, Action.EDIT_SESSIONS)
         check_text(title, "title", _MAX_TITLE)
         if len(title.splitlines()) > 1:
             raise InvalidRequestError("must be one line.", argument="title")
@@ -71,7 +71,7 @@ class Sessions:
 
     async def delete(self, principal: Principal, session_id: str) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
-        require(principal, Action.EDIT)
+        require(principal, Action.EDIT_SESSIONS)
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)
         await self._cache.forget(parsed)

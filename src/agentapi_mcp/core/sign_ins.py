@@ -1,13 +1,17 @@
 """From a verified token to a principal: whose it is, in which organisation, with which rights."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from uuid import UUID
 
 from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import Action, OrgId, Principal, read_role
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId, read_exceptions, read_role
 from agentapi_mcp.core.records.identities import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.store_ports import IdentityStore
 
+NO_ROLES: Mapping[str, Role] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 _NO_ACCOUNT = (
     "You are signed in, but have no account here; ask an administrator of your organisation for an invitation."
@@ -22,8 +26,8 @@ class SignIns:
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
-    async def principal_of(self, claims: TokenClaims) -> Principal:
-        """Return who a token stands for.
+    async def principal_of(self, claims: TokenClaims, roles: Mapping[str, Role] = NO_ROLES) -> Principal:
+        """Return who a token stands for, where `roles` are what other words for roles mean.
 
         Raises:
             PermissionDeniedError: nobody here, or nobody in the organisation that the token is for.
@@ -31,8 +35,8 @@ class SignIns:
         account = await self._store.find(claims.issuer.issuer, claims.subject) or await self._first(claims)
         if account is None:
             raise PermissionDeniedError(_NO_ACCOUNT)
-        membership = _membership(account, claims)
-        return Principal(account.user_id, membership.org_id, read_role(membership.role), scopes_of(claims))
+        principal = member(account.user_id, _membership(account, claims), roles)
+        return replace(principal, scopes=scopes_of(claims), via=claims.issuer.issuer, expires_at=claims.expires_at)
 
     async def _first(self, claims: TokenClaims) -> Account | None:
         issuer, subject = claims.issuer, claims.subject
@@ -63,9 +67,15 @@ class SignIns:
         return account
 
 
-def scopes_of(claims: TokenClaims) -> frozenset[Action] | None:
+def member(user_id: UserId, membership: Membership, roles: Mapping[str, Role]) -> Principal:
+    """Return a user as what they are in an organisation."""
+    role = read_role(membership.role, roles)
+    return Principal(user_id, membership.org_id, role, exceptions=read_exceptions(membership.permissions))
+
+
+def scopes_of(claims: TokenClaims) -> frozenset[TokenScope] | None:
     """Return what the token's scopes leave of its owner's rights; None is all of them."""
-    named = frozenset(action for action in Action if {str(action), f"agentapi:{action}"} & claims.scopes)
+    named = frozenset(scope for scope in TokenScope if {str(scope), f"agentapi:{scope}"} & claims.scopes)
     return named if named or claims.issuer.needs_scopes else None
 
 

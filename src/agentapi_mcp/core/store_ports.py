@@ -10,7 +10,7 @@ from agentapi_mcp.core.events import TurnEvent
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
-from agentapi_mcp.core.records.identities import Account
+from agentapi_mcp.core.records.identities import Account, Membership
 from agentapi_mcp.core.records.ids import AgentId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
@@ -135,8 +135,8 @@ class ProfileStore(Protocol):
         """Find the machine's user and personal organisation, made on first use in a database that is ours."""
         ...
 
-    async def find_principal(self, user_id: UserId, org_id: OrgId) -> Principal | None:
-        """Find a user in an organisation of an existing database."""
+    async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
+        """Find what a user of an existing database is in an organisation."""
         ...
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:

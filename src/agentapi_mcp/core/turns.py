@@ -90,7 +90,7 @@ class Turns:
         self, principal: Principal, turn_id: str, *, wait: timedelta = timedelta(0), report: Report | None = None
     ) -> Turn:
         """Read a turn, and wait for its end if there is time; from any process."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_SESSIONS)
         check_wait(wait)
         turn = await self._ports.turns.get(principal, TurnId(parse_id(turn_id, "turn_id")))
         return await self._wait(principal, turn, wait, report)
@@ -122,7 +122,7 @@ class Turns:
 
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
         """List the principal's newest turns, newest first."""
-        require(principal, Action.READ)
+        require(principal, Action.READ_SESSIONS)
         return await self._ports.turns.recent(principal, limit)
 
     async def drain(self) -> None:

@@ -14,13 +14,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
-from agentapi_mcp.core.identity import Action, Principal
+from agentapi_mcp.core.identity import Principal, TokenScope
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.http_guards import OPEN_PATHS
 
+# What a client asks for at first; more when it meets something that needs it.
+_FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
@@ -60,7 +62,7 @@ class OAuth:
         said = {
             "resource": self.resource,
             "authorization_servers": [] if door is None else list(door.issuers()),
-            "scopes_supported": [str(action) for action in Action],
+            "scopes_supported": [str(scope) for scope in TokenScope],
             "bearer_methods_supported": ["header"],
             "resource_name": "AgentAPI",
         }
@@ -120,7 +122,7 @@ class Authentication:
         if code is not None:
             said += [("error", code), ("error_description", str(error).replace('"', "'"))]
         if self._oauth is not None:
-            said += [("resource_metadata", self._oauth.metadata_url), ("scope", " ".join(map(str, Action)))]
+            said += [("resource_metadata", self._oauth.metadata_url), ("scope", _FIRST_SCOPES)]
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in said)
         await wire.refuse(
             status, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]

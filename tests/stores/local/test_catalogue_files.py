@@ -91,7 +91,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + "this is no toml\n", 3, "Expected '='"),
         ('[agents.a]\nbackend = "openai', 2, "string"),
         (AGENT + '\n[agents.a]\nbackend = "guide"\n', 4, "twice"),
-        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, issuers, agents"),
+        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, issuers, roles, agents"),
         ('# one\n[agents.a]\nbackend = "openai"\nbakend = "x"\n', 4, "unknown key 'bakend'"),
         (
             '[agents.a]\ndescription = "x"\nbakend = "openai"\n',
@@ -261,7 +261,7 @@ def test_issuers_of_a_known_kind_need_little(tmp_path: Path) -> None:
         '[[issuers]]\nissuer = "https://p.supabase.example/auth/v1"\nkind = "supabase"\n'
         '[[issuers]]\nissuer = "https://auth.example"\n'
     )
-    workos, supabase, standard = load(tmp_path, text).issuers
+    workos, supabase, standard = load(tmp_path, text).sign_in.issuers
     assert (workos.subject_is, workos.organization_claim, workos.needs_scopes) == (SubjectIs.WORKOS_ID, "org_id", False)
     assert (supabase.subject_is, supabase.audience) == (SubjectIs.PROFILE_ID, "authenticated")
     assert supabase.jwks_uri == "https://p.supabase.example/auth/v1/.well-known/jwks.json"

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import Action, OrgId, Role
+from agentapi_mcp.core.identity import OrgId, Role, TokenScope
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.identities import Issuer, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.sign_ins import SignIns
@@ -44,7 +44,7 @@ def sign_ins(database: Database) -> SignIns:
 async def test_a_first_sign_in_makes_an_account_and_the_next_ones_find_it(sign_ins: SignIns) -> None:
     first = claims(email=f"{new_id().hex}@example.com", name="Ann")
     principal = await sign_ins.principal_of(first)
-    assert (principal.role, principal.scopes) == (Role.OWNER, {Action.CHAT, Action.READ, Action.EDIT})
+    assert (principal.role, principal.scopes) == (Role.OWNER, {TokenScope.CHAT, TokenScope.READ, TokenScope.EDIT})
     assert await sign_ins.principal_of(first) == principal
     again = replace(first, issuer=replace(first.issuer, newcomers=Newcomers.NONE))
     assert await sign_ins.principal_of(again) == principal
@@ -149,14 +149,14 @@ async def test_a_chosen_organisation_counts_only_with_a_membership(sign_ins: Sig
 @pytest.mark.parametrize(
     ("scopes", "needed", "left"),
     [
-        ({"chat"}, True, {Action.CHAT}),
-        ({"agentapi:read", "openid"}, True, {Action.READ}),
-        ({"openid"}, True, set[Action]()),
+        ({"chat"}, True, {TokenScope.CHAT}),
+        ({"agentapi:read", "openid"}, True, {TokenScope.READ}),
+        ({"openid"}, True, set[TokenScope]()),
         (set[str](), False, None),
-        ({"read"}, False, {Action.READ}),
+        ({"read"}, False, {TokenScope.READ}),
     ],
 )
-async def test_scopes_narrow(sign_ins: SignIns, scopes: set[str], needed: bool, left: set[Action] | None) -> None:  # noqa: FBT001  # a case
+async def test_scopes_narrow(sign_ins: SignIns, scopes: set[str], needed: bool, left: set[TokenScope] | None) -> None:  # noqa: FBT001  # a case
     someone = claims(scopes=frozenset(scopes))
     someone = replace(someone, issuer=replace(someone.issuer, needs_scopes=needed))
     assert (await sign_ins.principal_of(someone)).scopes == left

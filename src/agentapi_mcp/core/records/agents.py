@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic
-from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
 
 
@@ -64,7 +64,7 @@ class CatalogueFile:
 
     agents: tuple[AgentDeclaration, ...]
     sha256: str
-    issuers: tuple[Issuer, ...] = ()
+    sign_in: SignInRules = field(default_factory=SignInRules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

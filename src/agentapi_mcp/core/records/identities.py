@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.identity import OrgId, Role, UserId
 
 # What signs with a private key; no shared secret ever verifies a token here (RFC 8725, section 3.1).
 ASYMMETRIC = (
@@ -53,6 +53,14 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignInRules:
+    """Who may sign in, and what other words for roles mean in this database, in lower case."""
+
+    issuers: tuple[Issuer, ...] = ()
+    roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenClaims:
     """What a verified access token says; `email` only where the issuer says that it is verified.
 
@@ -72,10 +80,11 @@ class TokenClaims:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What an account is in an organisation; `role` is as it is written there."""
+    """What an account is in an organisation; `role` and `permissions` are as they are written there."""
 
     org_id: OrgId
     role: str
+    permissions: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import cast
 from pydantic import ValidationError
 
 from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import Role
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
-from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.records.identities import Issuer, SignInRules
 from agentapi_mcp.core.wordings import describe_fault
 from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
@@ -66,6 +67,7 @@ def load_catalogue(
     """
     agents: dict[str, AgentDeclaration] = {}
     issuers: dict[str, Issuer] = {}
+    roles: dict[str, Role] = {}
     known = known_backends()
     for path in paths:
         source, shape = _read(path)
@@ -78,8 +80,9 @@ def load_catalogue(
             if issuer.issuer in issuers:
                 raise source.refuse(("issuers", index, "issuer"), f"a second issuer {issuer.issuer!r}")
             issuers[issuer.issuer] = issuer.declaration()
+        roles.update({word.strip().lower(): role for word, role in shape.roles.items()})
     declared = tuple(agents.values())
-    return CatalogueFile(declared, _sha256(declared), tuple(issuers.values()))
+    return CatalogueFile(declared, _sha256(declared), SignInRules(issuers=tuple(issuers.values()), roles=roles))
 
 
 def _read(path: Path) -> tuple[_Source, FileShape]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from agentapi_mcp.core.identity import OrgId
+from agentapi_mcp.core.identity import OrgId, Role
 from agentapi_mcp.core.records.agents import ModelDeclaration, Prices
 from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer, Newcomers, SubjectIs
 
@@ -168,6 +168,7 @@ class FileShape(Shape):
 
     use_defaults: bool = True
     issuers: list[IssuerShape] = Field(default_factory=list)
+    roles: dict[ShortName, Annotated[Role, Field(strict=False)]] = Field(default_factory=dict)
     agents: dict[AgentName, AgentShape] = Field(default_factory=dict)
 
 

@@ -1,5 +1,6 @@
 """Accounts in Postgres: whose an issuer's subject is, and what they are in which organisation."""
 
+import json
 from typing import LiteralString
 from uuid import UUID
 
@@ -10,8 +11,9 @@ from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 
 _ACCOUNT: LiteralString = """
 SELECT p.id, p.current_organization_id AS current,
-       array_remove(array_agg(m.organization_id ORDER BY m.organization_id), NULL) AS orgs,
-       array_remove(array_agg(m.role::text ORDER BY m.organization_id), NULL) AS roles
+       array_agg(m.organization_id ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS orgs,
+       array_agg(m.role::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles,
+       array_agg(m.permissions::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS permissions
   FROM public.profiles p
   LEFT JOIN public.organization_members m ON m.user_id = p.id
 """
@@ -111,5 +113,8 @@ async def _linked(
 def _account(row: Row | None) -> Account | None:
     if row is None:
         return None
-    memberships = tuple(Membership(OrgId(org), role) for org, role in zip(row["orgs"], row["roles"], strict=True))
+    memberships = tuple(
+        Membership(OrgId(org), role or "", json.loads(permissions or "null"))
+        for org, role, permissions in zip(row["orgs"] or (), row["roles"] or (), row["permissions"] or (), strict=True)
+    )
     return Account(UserId(row["id"]), None if row["current"] is None else OrgId(row["current"]), memberships)

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 
 from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.identities import Membership
 from agentapi_mcp.stores.postgres.database import Connection, Database
 
 
@@ -58,19 +59,16 @@ class PostgresProfiles:
             "INSERT INTO agentapi.local_identity (user_id, org_id) VALUES ($1, $2)", user_id, org_id
         )
 
-    async def find_principal(self, user_id: UserId, org_id: OrgId) -> Principal | None:
-        """Find a user in an organisation of an existing database."""
+    async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
+        """Find what a user of an existing database is in an organisation."""
         async with self._database.as_system("who the configured user is") as connection:
             row = await connection.fetchrow(
-                "SELECT m.role::text AS role FROM public.organization_members m "
+                "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "
                 "JOIN public.profiles p ON p.id = m.user_id WHERE m.user_id = $1 AND m.organization_id = $2",
                 user_id,
                 org_id,
             )
-        if row is None:
-            return None
-        known = row["role"] in set(Role)
-        return Principal(user_id, org_id, Role(row["role"]) if known else Role.MEMBER)
+        return None if row is None else Membership(org_id, row["role"], json.loads(row["permissions"] or "null"))
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here, for thirty days (`mcp_sessions`)."""
