@@ -1,9 +1,10 @@
 """The server as an OAuth resource server: who has a token of a trusted issuer is let in, and sees what is theirs."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import httpx2
 import pytest
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, ResourceTemplateReference
 
 from agentapi_mcp.app import open_app
+from agentapi_mcp.core.identity import TokenScope
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.transcripts import transcript_uri
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, OAuth
 from agentapi_mcp.mcp.options import McpOptions
@@ -155,12 +161,71 @@ async def test_a_2025_clients_session_is_its_users_alone(edge_home: Path, tmp_pa
             assert (await http.post(at.place.mcp, json=listing, headers=headers)).status_code == status
 
 
-async def test_scopes_narrow_what_a_token_may_do(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read")) as client:
+@pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse-2025"])
+async def test_scopes_narrow_what_a_token_may_do(link: str, edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read"), link) as client:
         assert not (await call(client, "list_sessions")).is_error
-        refused = await call(client, "chat", agent="guide", message="hello")
-        assert refused.is_error
-        assert "lacks the scope 'chat'" in text_of(refused)
+        if link.startswith("sse"):
+            refused = await call(client, "chat", agent="guide", message="hello")
+            assert refused.is_error
+            assert "lacks the scope 'chat'" in text_of(refused)
+        else:
+            with pytest.raises(MCPError, match="lacks the scope 'chat'"):
+                await call(client, "chat", agent="guide", message="hello")
+        assert not (await call(client, "list_agents")).is_error
+
+
+async def test_a_token_that_lacks_a_scope_is_asked_for_it_with_those_that_it_has(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+        headers = {"authorization": f"Bearer {at.token('reader', scope='read keys openid')}"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "chat", "arguments": {}}}
+        refused = await http.post(at.place.mcp, json=body, headers=headers)
+        assert refused.status_code == 403
+        challenge = refused.headers["www-authenticate"]
+        assert 'error="insufficient_scope", scope="chat keys read"' in challenge
+        assert f'resource_metadata="https://agents.example.com{WELL_KNOWN}/mcp"' in challenge
+
+
+ARGUMENTS: dict[str, dict[str, object]] = {
+    "chat": {"message": "hi", "agent": "guide"},
+    "get_turn": {"turn_id": str(new_id())},
+    "cancel_turn": {"turn_id": str(new_id())},
+    "get_transcript": {"session_id": str(new_id())},
+}
+
+
+@pytest.mark.parametrize("scope", [*map(str, TokenScope), ""])
+async def test_http_asks_for_a_scope_exactly_where_core_does(scope: str, edge_home: Path, tmp_path: Path) -> None:
+    transcript, template = transcript_uri(SessionId(new_id())), "agentapi://chat/sessions/{session_id}/transcript"
+    async with stand(edge_home, tmp_path) as at:
+        token = at.token("somebody", scope=f"{scope} openid")
+        async with at.client(token, "sse-2025") as by_core, at.client(token, "http-2025") as early:
+            for tool in (await by_core.list_tools()).tools:
+                arguments = ARGUMENTS.get(tool.name, {})
+                asked = [await lacks(partial(call, client, tool.name, **arguments)) for client in (by_core, early)]
+                assert asked[0] == asked[1], tool.name
+            reference = ResourceTemplateReference(type="ref/resource", uri=template)
+            asks: tuple[Callable[[Client], Awaitable[object]], ...] = (
+                lambda client: client.list_resources(),
+                lambda client: client.read_resource(transcript),
+                lambda client: client.read_resource("agentapi://catalog/agents"),
+                lambda client: client.complete(reference, {"name": "session_id", "value": ""}),
+                lambda client: client.complete(reference, {"name": "agent", "value": ""}),
+            )
+            for ask in asks:
+                asked = [await lacks(partial(ask, client)) for client in (by_core, early)]
+                assert asked[0] == asked[1]
+
+
+async def lacks(ask: Callable[[], Awaitable[object]]) -> bool:
+    """Tell whether the answer is that the token lacks a scope."""
+    try:
+        said = await ask()
+    except MCPError as exc:
+        return "lacks the scope" in exc.error.message
+    return isinstance(said, CallToolResult) and said.is_error is True and "lacks the scope" in text_of(said)
 
 
 async def test_who_has_no_account_is_told_and_not_let_in(edge_home: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.handshake_http import HandshakeHttp
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Authentication, OAuth
 from agentapi_mcp.mcp.http_guards import Hosts, HttpLimits, Limits, RequestIds, security_settings
+from agentapi_mcp.mcp.http_scopes import StepUp
 from agentapi_mcp.mcp.server import EdgeServer
 
 _READY_WITHIN = 3.0
@@ -88,6 +89,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
             ),
             Middleware(Authentication, token=options.token, oauth=options.oauth),
             Middleware(Limits, limits=options.limits),
+            Middleware(StepUp, oauth=options.oauth, action_of_tool=server.parts.tools.action),
         ],
         exception_handlers={404: _nothing_here},
         lifespan=endpoints.lifespan,

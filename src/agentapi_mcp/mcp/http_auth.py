@@ -91,7 +91,7 @@ class Authentication:
             error = "invalid_token" if "authorization" in Headers(scope=scope) else None
             await self._refuse(wire, 401, exc, error)
         except PermissionDeniedError as exc:
-            await self._refuse(wire, 403, exc, "insufficient_scope")
+            await wire.refuse(403, INVALID_REQUEST, str(exc))  # no challenge: another token would not help
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
         else:

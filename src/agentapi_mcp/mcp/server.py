@@ -48,6 +48,7 @@ class Parts:
     """What a transport of ours shares with the server's handlers."""
 
     gate: Gate
+    tools: Tools
     callers: Callers
     cancellations: Cancellations
     subscriptions: Subscriptions
@@ -112,7 +113,7 @@ def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
     server.middleware.append(Boundary(cancellations))
-    server.parts = Parts(gate, callers, cancellations, subscriptions)
+    server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
     return server
 
 

@@ -16,6 +16,7 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.identity import Action
 from agentapi_mcp.mcp.arguments import Argument, Given, check_arguments, input_schema
 from agentapi_mcp.mcp.boundary import log_unexpected
 from agentapi_mcp.mcp.callers import Context
@@ -51,6 +52,7 @@ class ToolSpec:
     arguments: tuple[Argument, ...]
     answers: type[BaseModel]
     run: Run
+    action: Action
     reads_only: bool = True
     destructive: bool = False
     idempotent: bool = True
@@ -89,6 +91,11 @@ class Tools:
         """Return a tool's input schema, None when there is no such tool."""
         spec = self._specs.get(name)
         return None if spec is None else input_schema(spec.arguments)
+
+    def action(self, name: str) -> Action | None:
+        """Return what calling a tool needs leave for, None when there is no such tool."""
+        spec = self._specs.get(name)
+        return None if spec is None else spec.action
 
     async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
         """Call one; what the model can mend is a result, an unknown tool is a protocol error."""
@@ -138,6 +145,7 @@ def _turn_specs(tools: TurnTools) -> tuple[ToolSpec, ...]:
             ),
             answers=TurnOut,
             run=tools.chat,
+            action=Action.CHAT,
             reads_only=False,
             idempotent=False,
             open_world=True,
@@ -149,6 +157,7 @@ def _turn_specs(tools: TurnTools) -> tuple[ToolSpec, ...]:
             arguments=(_TURN, _WAIT),
             answers=TurnOut,
             run=tools.get_turn,
+            action=Action.READ_SESSIONS,
         ),
         ToolSpec(
             name="cancel_turn",
@@ -157,6 +166,7 @@ def _turn_specs(tools: TurnTools) -> tuple[ToolSpec, ...]:
             arguments=(_TURN,),
             answers=TurnOut,
             run=tools.cancel_turn,
+            action=Action.CHAT,
             reads_only=False,
             destructive=True,
         ),
@@ -172,6 +182,7 @@ def _list_specs(tools: ListTools) -> tuple[ToolSpec, ...]:
             arguments=(_QUERY, _CURSOR),
             answers=AgentsOut,
             run=tools.list_agents,
+            action=Action.READ_CATALOGUE,
         ),
         ToolSpec(
             name="list_models",
@@ -180,6 +191,7 @@ def _list_specs(tools: ListTools) -> tuple[ToolSpec, ...]:
             arguments=(Argument(name="agent", about="Only this agent's"), _QUERY, _CURSOR),
             answers=ModelsOut,
             run=tools.list_models,
+            action=Action.READ_CATALOGUE,
         ),
         ToolSpec(
             name="list_sessions",
@@ -188,6 +200,7 @@ def _list_specs(tools: ListTools) -> tuple[ToolSpec, ...]:
             arguments=(Argument(name="agent", about="Only with this agent"), _QUERY, _CURSOR),
             answers=SessionsOut,
             run=tools.list_sessions,
+            action=Action.READ_SESSIONS,
         ),
         ToolSpec(
             name="get_transcript",
@@ -200,6 +213,7 @@ def _list_specs(tools: ListTools) -> tuple[ToolSpec, ...]:
             ),
             answers=TranscriptOut,
             run=tools.get_transcript,
+            action=Action.READ_SESSIONS,
         ),
         ToolSpec(
             name="get_health",
@@ -208,5 +222,6 @@ def _list_specs(tools: ListTools) -> tuple[ToolSpec, ...]:
             arguments=(Argument(name="agent", about="Only this agent"),),
             answers=HealthOut,
             run=tools.get_health,
+            action=Action.READ_CATALOGUE,
         ),
     )

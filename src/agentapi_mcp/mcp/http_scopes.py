@@ -1,0 +1,98 @@
+"""The step-up of a token that lacks a scope: told over HTTP before the protocol sees it, where clients look for it."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from mcp_types import INVALID_REQUEST
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentapi_mcp.core.errors import PermissionDeniedError
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.mcp.callers import PRINCIPAL
+from agentapi_mcp.mcp.errors import explain
+from agentapi_mcp.mcp.exchanges import Wire
+from agentapi_mcp.mcp.http_auth import OAuth
+
+# What every method needs beside tools/call, whose tools say it themselves; what is not here tells nothing of anybody.
+METHODS: Mapping[str, Action] = {
+    "resources/list": Action.READ_SESSIONS,
+    "resources/read": Action.READ_SESSIONS,
+    "resources/subscribe": Action.READ_SESSIONS,
+    "subscriptions/listen": Action.READ_SESSIONS,
+    "completion/complete": Action.READ_SESSIONS,
+}
+
+
+class StepUp:
+    """Answers 403 with the scope that lacks (MCP authorization, 2026-07-28; RFC 6750, section 3.1).
+
+    It only says early, and in HTTP's words, what core would refuse; core decides. Clients of SSE get core's answer:
+    they wait for one on their stream, whatever a POST says.
+    """
+
+    def __init__(self, app: ASGIApp, oauth: OAuth | None, action_of_tool: Callable[[str], Action | None]) -> None:
+        self._app = app
+        self._oauth = oauth
+        self._action_of_tool = action_of_tool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, whose body has been read already and is short enough."""
+        principal = cast("Principal | None", scope.get(PRINCIPAL))
+        if principal is None or principal.scopes is None or not _is_call(scope):
+            await self._app(scope, receive, send)
+            return
+        body = await receive()
+        lacking = self._lacking(principal, body.get("body", b""))
+        if lacking is None or lacking.scope is None:
+            await self._app(scope, _again(body, receive), send)
+            return
+        challenge = _challenge(self._oauth, principal, lacking.scope)
+        await Wire(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
+
+    def _lacking(self, principal: Principal, body: bytes) -> PermissionDeniedError | None:
+        action = self._action(body)
+        try:
+            if action is not None:
+                require(principal, action)
+        except PermissionDeniedError as exc:
+            return exc
+        return None
+
+    def _action(self, body: bytes) -> Action | None:
+        try:
+            message = cast("object", json.loads(body))
+        except (ValueError, RecursionError):
+            return None  # the protocol says what is wrong with it
+        said = _fields(message)
+        method = said.get("method")
+        if method == "tools/call":
+            name = _fields(said.get("params")).get("name")
+            return self._action_of_tool(name) if isinstance(name, str) else None
+        return METHODS.get(method) if isinstance(method, str) else None
+
+
+def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[bytes, bytes]:
+    """Ask for what the token has and what it lacks: clients that step up ask for nothing else."""
+    wanted = sorted({*map(str, principal.scopes or ()), scope})
+    said = [("realm", "agentapi-mcp"), ("error", "insufficient_scope"), ("scope", " ".join(wanted))]
+    if oauth is not None:
+        said.append(("resource_metadata", oauth.metadata_url))
+    return b"www-authenticate", ("Bearer " + ", ".join(f'{name}="{value}"' for name, value in said)).encode()
+
+
+def _is_call(scope: Scope) -> bool:
+    return scope["method"] == "POST" and not scope["path"].startswith("/messages")
+
+
+def _fields(value: object) -> Mapping[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def _again(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
