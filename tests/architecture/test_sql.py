@@ -13,7 +13,7 @@ from tests.conftest import DatabaseUrls
 FOLDER = Path(stores.__file__).parent
 METHODS = frozenset({"fetch", "fetchrow", "fetchval", "execute"})
 PREPARABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-MODULES = ("turns.py", "sessions.py", "settling.py", "profiles.py", "catalogue.py", "health.py", "logins.py")
+MODULES = sorted(path.name for path in FOLDER.glob("*.py"))
 
 
 def constants(tree: ast.Module) -> dict[str, str]:

@@ -180,7 +180,12 @@ async def test_a_token_that_lacks_a_scope_is_asked_for_it_with_those_that_it_has
 ) -> None:
     async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
         headers = {"authorization": f"Bearer {at.token('reader', scope='read keys openid')}"}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "chat", "arguments": {}}}
+        body: dict[str, object] = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "chat", "arguments": {}},
+        }
         refused = await http.post(at.place.mcp, json=body, headers=headers)
         assert refused.status_code == 403
         challenge = refused.headers["www-authenticate"]

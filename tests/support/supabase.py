@@ -109,9 +109,9 @@ async def copied(server: str, template: str) -> AsyncGenerator[Project]:
     try:
         # From Postgres 16 on a membership is taken back by the role that gave it.
         await admin.execute(f"SET ROLE {OWNER}; REVOKE authenticated FROM {APP}; RESET ROLE")
-        await admin.execute("DROP ROLE IF EXISTS agentapi_system")
+        await admin.execute("DROP ROLE IF EXISTS agentapi_system, agentapi_writer")
     except asyncpg.DependentObjectsStillExistError:
-        await admin.execute(f"REVOKE agentapi_system FROM {APP}, {OWNER} CASCADE")
+        await admin.execute(f"REVOKE agentapi_system, agentapi_writer FROM {APP}, {OWNER} CASCADE")
     finally:
         await admin.close()
 

@@ -42,6 +42,7 @@ INSERT INTO public.chat_messages (session_id, role, content, created_at)
 SELECT '{OLD_SESSION}', 'user', 'x', now() + n * interval '1 second' FROM generate_series(1, 2000) AS n;
 ANALYZE public.chat_sessions, public.chat_messages;
 """  # noqa: S608  # ids of the tests
+WRITES = {"INSERT", "UPDATE", "DELETE", "TRUNCATE"}
 PLAN: LiteralString = "EXPLAIN (ANALYZE, FORMAT JSON) "
 SMALL = {"agents", "models", "organization_members"}
 
@@ -59,16 +60,22 @@ async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Pr
     after = await dump(deployed.admin)
 
     changed = {key for key in before if key in after and before[key] != after[key]}
-    assert changed == {f"row security of public.{name}" for name in FIVE} | {f"relation public.{v}" for v in VIEWS}
+    written = {f"grant on public.{name} to authenticated" for name in ("agents", "models", "agent_health")}
+    written |= {f"grant on public.mcp_sessions to {role}" for role in ("anon", "authenticated")}
+    secured = {f"row security of public.{name}" for name in FIVE} | {f"relation public.{v}" for v in VIEWS}
+    assert changed == secured | written
+    assert all(set(before[key].split()) - set(after[key].split()) == WRITES for key in written)
     assert all(after[f"row security of public.{name}"] == "t f" for name in FIVE)
     assert all(after[f"relation public.{view}"].endswith("{security_invoker=true}") for view in VIEWS)
-    assert before.keys() - after.keys() == {f"grant on public.{name} to anon" for name in (*FIVE, *VIEWS)}
+    taken = {f"grant on public.{name} to anon" for name in (*FIVE, *VIEWS)}
+    assert before.keys() - after.keys() == taken | {"grant on public.chat_messages to authenticated"}
 
     added = {key for key in after.keys() - before.keys() if " agentapi." not in key}
     others = {key for key in added if "agentapi_" not in key and not key.startswith("policy ")}
     columns = {key for key in others if key.startswith("grant on public.") and key.endswith(" to authenticated")}
-    assert {key.split(".")[1] for key in columns} == {"agents", "models", "agent_health"}
+    assert {key.split(".")[1] for key in columns} == {"agents", "models", "agent_health", "chat_messages"}
     assert not [key for key in columns if ".config " in key or "last_error" in key]
+    assert {after[key] for key in columns} == {"SELECT"}
     assert others - columns == {
         "schema agentapi",
         f"grant on schema agentapi to {OWNER}",
@@ -82,7 +89,9 @@ async def test_a_project_without_the_tables_gets_them_closed_to_anon(project: Pr
     await migrate(project.owner, program="0.1.0")
     after = await dump(project.admin)
     assert before.keys() <= after.keys()
-    assert {key: after[key] for key in before} == before
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {f"grant on public.mcp_sessions to {role}" for role in ("anon", "authenticated")}
+    assert all(set(before[key].split()) - set(after[key].split()) == WRITES for key in changed)
     assert not [key for key in after.keys() - before.keys() if key.endswith(" to anon")]
     assert "grant on public.agents to service_role" in after
     assert "grant on public.agents to authenticated" not in after
@@ -99,11 +108,12 @@ async def test_default_privileges_give_away_nothing_of_the_programs_own(project:
     after = await dump(project.admin)
     assert after["grant on schema agentapi to authenticated"] == "USAGE"
     assert after["grant on agentapi.agent_names to authenticated"] == "SELECT"
-    assert after["grant on agentapi.turns to authenticated"] == "INSERT SELECT UPDATE"
-    assert after["grant on public.chat_messages to authenticated"] == "INSERT SELECT"
     given = {key.split(" to ")[0] for key in after if " agentapi." in key and key.endswith(" to authenticated")}
-    names = ("agent_names", "model_names", "own_organizations", "turns", "idempotency_keys")
-    assert given == {f"grant on agentapi.{name}" for name in names}
+    tables, columns = ({key for key in given if key.count(".") == dots} for dots in (1, 2))
+    assert tables == {f"grant on agentapi.{name}" for name in ("agent_names", "model_names", "own_organizations")}
+    assert {key.split(".")[1] for key in columns} == {"turns"}
+    assert not {"backend_state", "fingerprint", "lease_owner"} & {key.split(".")[2] for key in columns}
+    assert "grant on public.chat_messages to authenticated" not in after
     assert not [key for key in after if "agentapi" in key and key.endswith(" to anon")]
 
 
@@ -176,8 +186,10 @@ async def test_messages_cannot_be_changed_nor_taken_back_by_their_user(deployed:
             claims = json.dumps({"sub": str(ALICE)})
             await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
             assert await connection.fetchval("SELECT count(*) FROM public.chat_messages") == 7
-            assert await connection.execute("UPDATE public.chat_messages SET content = 'forged'") == "UPDATE 0"
-            assert await connection.execute("DELETE FROM public.chat_messages") == "DELETE 0"
+            for written in ("UPDATE public.chat_messages SET content = 'forged'", "DELETE FROM public.chat_messages"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with connection.transaction():
+                        await connection.execute(written)
     finally:
         await connection.close()
 

@@ -226,6 +226,8 @@ async def test_a_login_that_may_not_create_roles_needs_them_to_be_there(
     try:
         await refused(deployed, deployed.owner, ["the role agentapi_system is missing", "CREATE ROLE agentapi_system"])
         await deployed.run(f"CREATE ROLE agentapi_system NOLOGIN NOINHERIT; GRANT agentapi_system TO {OWNER}")
+        await refused(deployed, deployed.owner, ["the role agentapi_writer is missing", "CREATE ROLE agentapi_writer"])
+        await deployed.run(f"CREATE ROLE agentapi_writer NOLOGIN NOINHERIT; GRANT agentapi_writer TO {OWNER}")
         assert await migrate(deployed.owner, program="0.1.0")
     finally:
         await deployed.run(f"ALTER ROLE {OWNER} CREATEROLE")

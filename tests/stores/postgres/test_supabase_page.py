@@ -60,13 +60,17 @@ async def test_the_page_leads_to_a_login_that_works_and_out_again(
     assert sql == {}
     after = await dump(deployed.admin)
     assert {key for key in after.keys() - before.keys() if not key.endswith(" to authenticated")} == set()
-    assert {key for key in before.keys() - after.keys() if not key.endswith(" to anon")} == set()
+    assert {key for key in before.keys() - after.keys() if not key.endswith(" to anon")} == {
+        "grant on public.chat_messages to authenticated"
+    }
     # What stays closed is what the page says; the session above was given its organisation again, and a new time.
     assert {key for key in before.keys() & after.keys() if before[key] != after[key]} == {
         *(f"row security of public.{name}" for name in FIVE),
         "relation public.v_recent_sessions",
         "relation public.v_agent_status",
         "rows of public.chat_sessions",
+        *(f"grant on public.{name} to authenticated" for name in ("agents", "models", "agent_health", "mcp_sessions")),
+        "grant on public.mcp_sessions to anon",
     }
 
 
@@ -77,7 +81,7 @@ async def test_the_roles_go_with_the_last_database_that_uses_them(
         pytest.skip("the program's own role belongs to other databases of this server as well, and cannot be dropped")
     sql = statements()
     out = sql["Take it out again"]
-    only_here, roles, theirs = out.partition("DROP ROLE agentapi_system;\n")
+    only_here, roles, theirs = out.partition("DROP ROLE agentapi_system, agentapi_writer;\n")
     assert len(theirs.split(";\n")) == 3, "the page speaks of the last three statements"
     first, last = await asyncpg.connect(project.owner), await asyncpg.connect(deployed.owner)
     try:
@@ -89,7 +93,12 @@ async def test_the_roles_go_with_the_last_database_that_uses_them(
         await first.execute(only_here)
         assert await first.fetchval("SELECT to_regnamespace('agentapi')") is None
         await last.execute(only_here + roles + theirs)
-        assert await last.fetch("SELECT rolname FROM pg_roles WHERE rolname IN ('agentapi_system', $1)", LOGIN) == []
+        assert (
+            await last.fetch(
+                "SELECT rolname FROM pg_roles WHERE rolname IN ('agentapi_system', 'agentapi_writer', $1)", LOGIN
+            )
+            == []
+        )
     finally:
         await first.close()
         await last.close()

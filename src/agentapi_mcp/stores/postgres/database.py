@@ -194,9 +194,12 @@ class Database:
         self._options = options
 
     def as_principal(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
-        """Open a transaction as `authenticated` with the principal's claims, under row-level security."""
-        claims = {"sub": str(principal.user_id), "org_id": str(principal.org_id), "role": "authenticated"}
-        return self._transaction("authenticated", json.dumps(claims, separators=(",", ":")))
+        """Open a transaction that reads, as `authenticated` with the principal's claims, under row-level security."""
+        return self._transaction("authenticated", _claims(principal))
+
+    def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
+        """Open one that writes too, as a role that no outside client can take, under row-level security as well."""
+        return self._transaction("agentapi_writer", _claims(principal))
 
     def as_system(self, reason: LiteralString) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction as the program itself; `reason` says why it may see every tenant's rows."""
@@ -238,6 +241,23 @@ class Database:
             else:
                 return raw
         raise AssertionError
+
+
+def _claims(principal: Principal) -> str:
+    """Say who asks, as the policies read it (0009_writers.sql)."""
+    said: dict[str, object] = {
+        "sub": str(principal.user_id),
+        "role": "authenticated",
+        "agentapi_org": str(principal.org_id),
+        "agentapi_role": principal.role,
+    }
+    limits = {
+        "agentapi_scopes": principal.scopes,
+        "agentapi_allowed": principal.exceptions.allowed or None,
+        "agentapi_denied": principal.exceptions.denied or None,
+    }
+    said |= {name: sorted(words) for name, words in limits.items() if words is not None}
+    return json.dumps(said, separators=(",", ":"))
 
 
 @asynccontextmanager

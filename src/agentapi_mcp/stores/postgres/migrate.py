@@ -73,6 +73,10 @@ CREATE TABLE IF NOT EXISTS agentapi.migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 """
+_NO_GRANTS = (
+    "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
+    "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
+)
 _GRANT = """
 DO $$
 DECLARE
@@ -83,11 +87,11 @@ BEGIN
             'There is no login %s here: as an administrator run CREATE ROLE %I LOGIN NOINHERIT PASSWORD ...',
             login, login);
     END IF;
-    EXECUTE format('GRANT authenticated, agentapi_system TO %I', login);
+    EXECUTE format('GRANT authenticated, agentapi_system, agentapi_writer TO %I', login);
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
-        'The login %s may not grant these: as an administrator run GRANT authenticated, agentapi_system TO %I',
-        current_user, login);
+        'The login %s may not grant these: as an administrator run '
+        'GRANT authenticated, agentapi_system, agentapi_writer TO %I', current_user, login);
 END
 $$
 """
@@ -215,19 +219,23 @@ async def is_current(database: Database, *, program: str) -> bool:
     try:
         async with database.as_system("compare the schema with the program") as connection:
             rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
+            works = await connection.fetchval(
+                "SELECT bool_and(pg_has_role(session_user, oid, 'MEMBER')) FROM pg_roles "
+                "WHERE rolname IN ('authenticated', 'agentapi_writer')"
+            )
     except StoreError as exc:
         if isinstance(exc.__cause__, _NOT_THERE):
             return False
         if isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError):
-            raise StoreMismatchError(
-                "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
-                "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
-            ) from exc
+            raise StoreMismatchError(_NO_GRANTS) from exc
         raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
     _refuse_other(applied.keys())
-    return all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
+    current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
+    if current and not works:
+        raise StoreMismatchError(_NO_GRANTS)
+    return current
 
 
 @asynccontextmanager

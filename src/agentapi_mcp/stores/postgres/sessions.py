@@ -1,7 +1,8 @@
 """Sessions and their messages in Postgres, by keyset pages."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import LiteralString, cast
 from uuid import UUID
@@ -14,7 +15,7 @@ from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage, Message, MessageRole, Session
 from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired
+from agentapi_mcp.stores.postgres.settling import no_session, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN, to_turn
 
@@ -130,9 +131,7 @@ class PostgresSessions:
         """Page through messages with their turns, newest page first; within a page the oldest comes first."""
         scope = f"messages {session_id}"
         at, id_ = _position(cursor, scope, principal)
-        async with self._database.as_principal(principal) as connection:
-            await _read(connection, principal, session_id)
-            await _settle(connection, session_id)
+        async with self._seen(principal, session_id) as connection:
             rows = await connection.fetch(MESSAGES, session_id, at, id_, limit, max_bytes)
             turns = await _turns(connection, session_id, rows)
             older = bool(rows) and await connection.fetchval(
@@ -163,16 +162,16 @@ class PostgresSessions:
 
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
         """Give a session another title."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_writer(principal) as connection:
             await _read(connection, principal, session_id)
             await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
             await _tell(connection, principal, session_id)
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
-        async with self._database.as_principal(principal) as connection:
-            await _read(connection, principal, session_id)
-            await _settle(connection, session_id)
+        async with self._seen(principal, session_id):
+            pass
+        async with self._database.as_writer(principal) as connection:
             running = await connection.fetchval(
                 "SELECT id FROM agentapi.turns WHERE session_id = $1 AND status = 'running'", session_id
             )
@@ -185,6 +184,26 @@ class PostgresSessions:
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
             await _tell(connection, principal, session_id)
 
+    @asynccontextmanager
+    async def _seen(self, principal: Principal, session_id: SessionId) -> AsyncGenerator[Connection]:
+        """Open a transaction that reads a session which is there, and in which no turn waits to be settled."""
+        async with self._database.as_principal(principal) as connection:
+            await _read(connection, principal, session_id)
+            if not await _has_expired(connection, session_id):
+                yield connection
+                return
+        await settle_now(self._database, session_id)
+        async with self._database.as_principal(principal) as connection:
+            yield connection
+
+
+async def _has_expired(connection: Connection, session_id: SessionId) -> bool:
+    return await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
+        "AND lease_until < clock_timestamp())",
+        session_id,
+    )
+
 
 async def _read(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
     row = await connection.fetchrow(
@@ -196,16 +215,6 @@ async def _read(connection: Connection, principal: Principal, session_id: Sessio
     if row is None:
         raise no_session()
     return _to_session(row)
-
-
-async def _settle(connection: Connection, session_id: SessionId) -> None:
-    if await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
-        "AND lease_until < clock_timestamp())",
-        session_id,
-    ):
-        await lock_session(connection, session_id)
-        await settle_expired(connection, session_id=session_id)
 
 
 async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[Row]) -> dict[UUID, Turn]:

@@ -7,7 +7,7 @@ from uuid import UUID
 from agentapi_mcp.core.errors import NextStep, NotFoundError
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
-from agentapi_mcp.stores.postgres.database import Connection
+from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
 # The session's row must be locked before this runs. The text so far becomes the assistant's message.
@@ -45,6 +45,13 @@ async def lock_session(connection: Connection, session_id: UUID) -> datetime | N
 def no_session() -> NotFoundError:
     """Say that a session is not there; one that is not yours answers alike."""
     return NotFoundError("There is no such session.", next_step=NextStep.FIND_SESSION)
+
+
+async def settle_now(database: Database, session_id: UUID) -> None:
+    """Settle the session's turn in a transaction of the program: whoever looks need not be allowed to write."""
+    async with database.as_system("settle a turn that nobody runs any more") as connection:
+        await lock_session(connection, session_id)
+        await settle_expired(connection, session_id=session_id)
 
 
 async def settle_expired(connection: Connection, *, session_id: UUID) -> None:

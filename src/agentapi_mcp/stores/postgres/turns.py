@@ -25,7 +25,7 @@ from agentapi_mcp.core.records.turns import (
     TurnStatus,
 )
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired
+from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN, fault_json, milliseconds, route_json, to_turn
 
@@ -138,7 +138,7 @@ class PostgresTurns:
     async def accept(self, principal: Principal, new: NewTurn) -> Accepted | Joined | Busy:
         """Write session, user message and turn; or find the turn that this request already has."""
         try:
-            async with self._database.as_principal(principal) as connection:
+            async with self._database.as_writer(principal) as connection:
                 return await self._accept(connection, principal, new)
         except _SessionBusyError as busy:  # it left the transaction, so that a claimed key is given back
             return Busy(busy.turn_id)
@@ -243,16 +243,19 @@ class PostgresTurns:
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""
         async with self._database.as_principal(principal) as connection:
-            return await self._read(connection, turn_id)
+            row = await _find(connection, turn_id)
+        if row["expired"]:
+            await settle_now(self._database, row["session_id"])
+            async with self._database.as_principal(principal) as connection:
+                row = await _find(connection, turn_id)
+        return to_turn(row)
 
     async def _read(self, connection: Connection, turn_id: TurnId) -> Turn:
-        row = await connection.fetchrow(TURN + " WHERE t.id = $1", turn_id)
-        if row is not None and row["expired"]:
+        row = await _find(connection, turn_id)
+        if row["expired"]:
             await lock_session(connection, row["session_id"])
             await settle_expired(connection, session_id=row["session_id"])
-            row = await connection.fetchrow(TURN + " WHERE t.id = $1", turn_id)
-        if row is None:
-            raise NotFoundError("There is no such turn.", next_step=NextStep.FIND_TURN)
+            row = await _find(connection, turn_id)
         return to_turn(row)
 
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
@@ -268,12 +271,12 @@ class PostgresTurns:
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         """Note what became of the turn's callers."""
-        async with self._database.as_principal(principal) as connection:
-            await connection.execute(_MARK[mark], turn_id)
+        async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
+            await it.execute(_MARK[mark] + " AND user_id = $2", turn_id, principal.user_id)
 
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Ask the turn's owner to end it; a turn that is final stays as it is."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_writer(principal) as connection:
             turn = await self._read(connection, turn_id)
             if not turn.status.is_final:
                 await connection.execute(
@@ -300,7 +303,7 @@ class PostgresTurns:
 
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
         """Keep the text so far; False when the lease is lost."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_writer(principal) as connection:
             tag = await connection.execute(
                 "UPDATE agentapi.turns SET partial_text = $3 WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
                 turn_id,
@@ -313,7 +316,7 @@ class PostgresTurns:
         """Write a turn as it ended, with the assistant's message; None when the lease is lost."""
         message_id = MessageId(new_id()) if ended.reply else None
         signal = Signal(SignalKind.ENDED, turn_id=ended.id, session_id=ended.session_id, user_id=principal.user_id)
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_writer(principal) as connection:
             at = await lock_session(connection, ended.session_id)
             row = await connection.fetchrow(
                 _FINISH,
@@ -341,6 +344,13 @@ class PostgresTurns:
     ) -> None:
         said = signal_json(Signal(kind, turn_id=turn_id, session_id=session_id, user_id=principal.user_id))
         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
+
+
+async def _find(connection: Connection, turn_id: TurnId) -> Row:
+    row = await connection.fetchrow(TURN + " WHERE t.id = $1", turn_id)
+    if row is None:
+        raise NotFoundError("There is no such turn.", next_step=NextStep.FIND_TURN)
+    return row
 
 
 @dataclass(frozen=True, slots=True)
