@@ -1,4 +1,4 @@
-"""Measure: `python -m benchmarks [ROW ...]`; without a name, all rows but the long ones (`million`, `steady`)."""
+"""Measure: `python -m benchmarks [ROW ...]`; without a name, all rows but `million`, `steady` and `tenancy`."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import lasting, serving, starting
+from benchmarks import lasting, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -21,7 +21,7 @@ SHORT: dict[str, Row] = {
     "first-start": starting.first_start,
     "memory": starting.idle_memory,
 }
-LONG: dict[str, Row] = {"million": lasting.million, "steady": lasting.steady}
+LONG: dict[str, Row] = {"million": lasting.million, "steady": lasting.steady, "tenancy": tenancy.tenancy}
 
 
 async def _measure(names: list[str]) -> None:

@@ -21,6 +21,7 @@ from agentapi_mcp.core.errors import (
     StoreUnavailableError,
 )
 from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.ids import SessionId
 
 _LOST: tuple[type[Exception], ...] = (
     OSError,
@@ -193,9 +194,17 @@ class Database:
         self._pool = pool
         self._options = options
 
-    def as_principal(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
-        """Open a transaction that reads, as `authenticated` with the principal's claims, under row-level security."""
-        return self._transaction("authenticated", _claims(principal))
+    def as_principal(
+        self, principal: Principal, *, session_id: SessionId | None = None, plan_once: bool = False
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction that reads, as `authenticated` with the principal's claims, under row-level security.
+
+        `session_id` is the session whose messages it reads, which the policies then look for once. With `plan_once` its
+        statements are planned once for all arguments: right where one index serves them all, since with the policies
+        in it a plan takes as long as what it plans.
+        """
+        plan_once = plan_once and self._options.statement_cache
+        return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open one that writes too, as a role that no outside client can take, under row-level security as well."""
@@ -206,9 +215,11 @@ class Database:
         return self._transaction("agentapi_system", json.dumps({"reason": reason}))
 
     @asynccontextmanager
-    async def _transaction(self, role: LiteralString, claims: str) -> AsyncGenerator[Connection]:
+    async def _transaction(
+        self, role: LiteralString, claims: str, *, plan_once: bool = False
+    ) -> AsyncGenerator[Connection]:
         with map_errors():
-            raw = await self._begin(role, claims)
+            raw = await self._begin(role, claims, plan_once=plan_once)
             try:
                 yield Connection(raw)
                 await raw.execute("COMMIT")
@@ -225,10 +236,11 @@ class Database:
         finally:
             await self._pool.release(raw)
 
-    async def _begin(self, role: LiteralString, claims: str) -> "PoolConnectionProxy[Row]":
+    async def _begin(self, role: LiteralString, claims: str, *, plan_once: bool) -> "PoolConnectionProxy[Row]":
         # One round trip: a transaction that changes its mind between BEGIN and the role costs every turn four of them.
         quoted = claims.replace("'", "''")
-        begin = f"BEGIN; SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
+        plans = "SET LOCAL plan_cache_mode = force_generic_plan; " if plan_once else ""
+        begin = f"BEGIN; {plans}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
         # A pooled connection may have died with its server; nothing is done yet, so a second try is safe.
         for last in (False, True):
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
@@ -243,7 +255,7 @@ class Database:
         raise AssertionError
 
 
-def _claims(principal: Principal) -> str:
+def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
     """Say who asks, as the policies read it (0009_writers.sql)."""
     said: dict[str, object] = {
         "sub": str(principal.user_id),
@@ -251,12 +263,14 @@ def _claims(principal: Principal) -> str:
         "agentapi_org": str(principal.org_id),
         "agentapi_role": principal.role,
     }
-    limits = {
+    limits: dict[str, frozenset[str] | None] = {
         "agentapi_scopes": principal.scopes,
         "agentapi_allowed": principal.exceptions.allowed or None,
         "agentapi_denied": principal.exceptions.denied or None,
     }
     said |= {name: sorted(words) for name, words in limits.items() if words is not None}
+    if session_id is not None:
+        said["agentapi_session"] = str(session_id)
     return json.dumps(said, separators=(",", ":"))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import LiteralString, cast
 from uuid import UUID
@@ -17,11 +18,11 @@ from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.settling import no_session, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
-from agentapi_mcp.stores.postgres.turn_rows import TURN, to_turn
+from agentapi_mcp.stores.postgres.turn_rows import TURN_ALONE, to_turn
 
 _SESSION: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
-       (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
+       (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
@@ -39,7 +40,7 @@ SELECT o.settings, s.id, a.name AS agent, m.name AS model, s.metadata
 LIST: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        coalesce(s.last_message_at, s.created_at) AS at,
-       (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS message_count
+       (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
   FROM public.chat_sessions s
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
@@ -114,7 +115,7 @@ class PostgresSessions:
         """Page through sessions, newest first; `query` searches titles and first messages."""
         scope = json.dumps(["sessions", agent, query])
         at, id_ = _position(cursor, scope, principal)
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_principal(principal, plan_once=True) as connection:
             rows = await connection.fetch(
                 LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
             )
@@ -148,7 +149,7 @@ class PostgresSessions:
 
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         """Read the newest messages before a turn that fit."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
             total = (
                 rows[0]["total"]
@@ -187,13 +188,13 @@ class PostgresSessions:
     @asynccontextmanager
     async def _seen(self, principal: Principal, session_id: SessionId) -> AsyncGenerator[Connection]:
         """Open a transaction that reads a session which is there, and in which no turn waits to be settled."""
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_principal(principal, session_id=session_id) as connection:
             await _read(connection, principal, session_id)
             if not await _has_expired(connection, session_id):
                 yield connection
                 return
         await settle_now(self._database, session_id)
-        async with self._database.as_principal(principal) as connection:
+        async with self._database.as_principal(principal, session_id=session_id) as connection:
             yield connection
 
 
@@ -220,14 +221,17 @@ async def _read(connection: Connection, principal: Principal, session_id: Sessio
 async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[Row]) -> dict[UUID, Turn]:
     ids = [row["id"] for row in rows]
     found = await connection.fetch(
-        TURN + " WHERE t.session_id = $1 AND (t.user_message_id = ANY($2::uuid[]) "
+        TURN_ALONE + " WHERE t.session_id = $1 AND (t.user_message_id = ANY($2::uuid[]) "
         "OR t.assistant_message_id = ANY($2::uuid[]))",
         session_id,
         ids,
     )
+    texts = {row["id"]: row["content"] for row in rows}
     turns: dict[UUID, Turn] = {}
     for row in found:
+        said, replied = texts.get(row["user_message_id"]), texts.get(row["assistant_message_id"])
         turn = to_turn(row)
+        turn = replace(turn, message=said or "", reply=turn.reply if replied is None else replied)
         turns[row["user_message_id"]] = turn
         if row["assistant_message_id"] is not None:
             turns[row["assistant_message_id"]] = turn

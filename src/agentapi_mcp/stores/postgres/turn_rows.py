@@ -11,18 +11,22 @@ from agentapi_mcp.core.records.turns import Attempt, Bill, EndReason, Turn, Turn
 from agentapi_mcp.stores.postgres.database import Row
 
 # The columns of a turn with its two messages; `expired` says that nobody renews the lease any more.
-TURN: LiteralString = """
+_COLUMNS: LiteralString = """
 SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
        t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.input_tokens, t.output_tokens,
        t.cached_tokens, t.reasoning_tokens, t.cost_usd, t.cost_source, t.billing_may_go_on, t.latency_ms,
        t.time_to_first_token_ms, t.model_used, t.provider, t.route, t.history_dropped, t.created_at, t.ended_at,
        t.user_message_id, t.assistant_message_id, t.delivered_at,
        t.status = 'running' AND t.lease_until < clock_timestamp() AS expired,
+"""
+TURN: LiteralString = f"""{_COLUMNS}
        u.content AS message, a.content AS reply
   FROM agentapi.turns t
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
 """
+# For who has the messages already.
+TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
 
 
 def to_turn(row: Row) -> Turn:

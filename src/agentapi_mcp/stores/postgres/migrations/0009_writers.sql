@@ -51,6 +51,8 @@ $$;
 -- statement without one comes from an outside client. What core/identity.py decides, these ask for once more.
 CREATE FUNCTION agentapi.bound_organization() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'agentapi_org')::uuid $$;
+CREATE FUNCTION agentapi.bound_session() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'agentapi_session')::uuid $$;
 CREATE FUNCTION agentapi.may(action text, roles text[], scope text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT coalesce((c ->> 'agentapi_role' = ANY (roles) OR c -> 'agentapi_allowed' ? action)
                        AND NOT coalesce(c -> 'agentapi_denied' ? action, false)
@@ -72,9 +74,9 @@ CREATE FUNCTION agentapi.own_organization_ids() RETURNS uuid[] LANGUAGE sql STAB
          FROM public.organization_members m
         WHERE m.user_id = auth.uid()
           AND m.organization_id = coalesce(agentapi.bound_organization(), m.organization_id) $$;
-REVOKE ALL ON FUNCTION agentapi.bound_organization(), agentapi.may(text, text[], text), agentapi.may_chat(),
+REVOKE ALL ON FUNCTION agentapi.bound_organization(), agentapi.bound_session(), agentapi.may(text, text[], text), agentapi.may_chat(),
     agentapi.may_edit(), agentapi.may_see(), agentapi.own_organization_ids() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION agentapi.bound_organization(), agentapi.may(text, text[], text), agentapi.may_chat(),
+GRANT EXECUTE ON FUNCTION agentapi.bound_organization(), agentapi.bound_session(), agentapi.may(text, text[], text), agentapi.may_chat(),
     agentapi.may_edit(), agentapi.may_see(), agentapi.own_organization_ids() TO authenticated, agentapi_writer;
 
 -- The writer: own rows of the bound organisation, and what the role and the scopes allow. A turn begins only where its
@@ -103,14 +105,15 @@ CREATE POLICY agentapi_writer_say ON public.chat_messages FOR INSERT TO agentapi
 GRANT SELECT, INSERT ON public.chat_messages TO agentapi_writer;
 
 DROP POLICY agentapi_own ON agentapi.turns;
+-- Written as a pair, which no index serves: the program's statements name a turn or a session, and for a user of many
+-- turns the planner would rather read all of theirs.
 CREATE POLICY agentapi_writer_read ON agentapi.turns FOR SELECT TO agentapi_writer
-    USING (user_id = (SELECT auth.uid()) AND org_id = (SELECT agentapi.bound_organization()));
+    USING ((user_id, org_id) IN (SELECT auth.uid(), agentapi.bound_organization()));
 CREATE POLICY agentapi_writer_new ON agentapi.turns FOR INSERT TO agentapi_writer
     WITH CHECK (user_id = (SELECT auth.uid()) AND org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
                 AND org_id = (SELECT agentapi.bound_organization()) AND (SELECT agentapi.may_chat()));
 CREATE POLICY agentapi_writer_change ON agentapi.turns FOR UPDATE TO agentapi_writer
-    USING (user_id = (SELECT auth.uid()) AND org_id = (SELECT agentapi.bound_organization())
-           AND (SELECT agentapi.may_chat()));
+    USING ((user_id, org_id) IN (SELECT auth.uid(), agentapi.bound_organization()) AND (SELECT agentapi.may_chat()));
 GRANT SELECT, INSERT, UPDATE ON agentapi.turns TO agentapi_writer;
 
 DROP POLICY agentapi_own ON agentapi.idempotency_keys;
@@ -135,11 +138,23 @@ CREATE POLICY agentapi_bound ON public.chat_sessions AS RESTRICTIVE TO authentic
 CREATE POLICY agentapi_own ON public.chat_messages FOR SELECT TO authenticated USING (
     (SELECT agentapi.bound_organization()) IS NOT NULL OR
     EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid()) OFFSET 0));
+-- Where the program reads one session, it says which: that is then looked for once, and not for each message.
 CREATE POLICY agentapi_bound ON public.chat_messages AS RESTRICTIVE FOR SELECT TO authenticated USING (
     (SELECT agentapi.bound_organization()) IS NULL OR
+    session_id = (SELECT s.id FROM public.chat_sessions s
+                   WHERE s.id = (SELECT agentapi.bound_session()) AND s.user_id = (SELECT auth.uid())) OR
     EXISTS (SELECT FROM public.chat_sessions s WHERE s.id = session_id AND s.user_id = (SELECT auth.uid()) OFFSET 0));
+-- Where the program counts messages: a policy would be asked of each message, this asks of each session.
+CREATE VIEW agentapi.own_message_counts WITH (security_barrier = true) AS
+SELECT s.id AS session_id, (SELECT count(*) FROM public.chat_messages c WHERE c.session_id = s.id) AS messages
+  FROM public.chat_sessions s
+ WHERE s.user_id = (SELECT auth.uid()) AND s.org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
+   AND ((SELECT agentapi.bound_organization()) IS NULL OR (SELECT agentapi.may_see()));
+REVOKE ALL ON agentapi.own_message_counts FROM anon, authenticated;
+GRANT SELECT ON agentapi.own_message_counts TO authenticated, agentapi_writer;
+
 CREATE POLICY agentapi_own ON agentapi.turns FOR SELECT TO authenticated
-    USING (user_id = (SELECT auth.uid()) AND org_id = ANY ((SELECT agentapi.own_organization_ids())::uuid[])
+    USING ((user_id, org_id) IN (SELECT auth.uid(), o FROM unnest(agentapi.own_organization_ids()) AS o)
            AND ((SELECT agentapi.bound_organization()) IS NULL OR (SELECT agentapi.may_see())));
 
 -- Columns, and no writes. An agent's own handle and what makes a turn unique are nobody's to read.

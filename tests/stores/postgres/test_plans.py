@@ -1,0 +1,131 @@
+"""The plan of every hot statement, with its policies: none reads a table that grows with other people's use."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
+from agentapi_mcp.core.records.turns import Accepted, Ending, NewTurn, Parameters, TurnMark, TurnStatus
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from tests.support.supabase import APP, Project
+
+GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys"]
+AGENT = AgentId(UUID("5b6f4f0a-8b2e-4a9c-8d7e-6f11e0a1d4c3"))
+# Three hundred organisations of a user each with ten sessions, and one user with two thousand; five turns in each.
+MANY = f"""
+ALTER TABLE public.profiles DROP CONSTRAINT profiles_id_fkey;
+INSERT INTO public.agents (id, name, type) VALUES ('{AGENT}', 'guide', 'guide');
+CREATE TEMP TABLE who AS
+SELECT gen_random_uuid() AS user_id, gen_random_uuid() AS org_id, n FROM generate_series(1, 300) n;
+INSERT INTO public.organizations (id, slug, name) SELECT org_id, 'o' || n, 'o' || n FROM who;
+INSERT INTO public.profiles (id, email) SELECT user_id, n || '@many.example' FROM who;
+INSERT INTO public.organization_members (organization_id, user_id) SELECT org_id, user_id FROM who;
+INSERT INTO public.chat_sessions (id, user_id, org_id, created_at, last_message_at)
+SELECT gen_random_uuid(), user_id, org_id, at, at
+  FROM who, generate_series(1, CASE n WHEN 1 THEN 2000 ELSE 10 END) k,
+       LATERAL (SELECT now() - k * interval '1 hour' AS at) t;
+INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, assistant_message_id, agent_name, backend,
+    fingerprint, status, end_reason, created_at, ended_at, delivered_at)
+SELECT gen_random_uuid(), s.id, s.user_id, s.org_id, gen_random_uuid(), gen_random_uuid(), 'a', 'openai',
+       uuid_send(gen_random_uuid()), 'completed', 'answered', at, at, at
+  FROM public.chat_sessions s, generate_series(1, 5) k, LATERAL (SELECT s.created_at + k * interval '1 second' AS at) t;
+INSERT INTO public.chat_messages (id, session_id, role, content, created_at)
+SELECT user_message_id, session_id, 'user', 'x', created_at FROM agentapi.turns UNION ALL
+SELECT assistant_message_id, session_id, 'assistant', 'y', created_at + interval '1 ms' FROM agentapi.turns;
+INSERT INTO agentapi.idempotency_keys (user_id, org_id, key, fingerprint, turn_id, expires_at)
+SELECT user_id, org_id, id::text, fingerprint, id, now() + interval '1 day' FROM agentapi.turns;
+ANALYZE
+"""  # noqa: S608  # an id of the tests
+SCANS = """
+SELECT relname, seq_scan::int AS scans, (seq_tup_read + idx_tup_fetch)::int AS rows
+  FROM pg_stat_all_tables WHERE relname = ANY($1) ORDER BY relname
+"""
+
+
+def said(text: str, session_id: SessionId | None = None, key: str | None = None) -> NewTurn:
+    return NewTurn(
+        id=TurnId(new_id()),
+        session_id=session_id,
+        agent="guide",
+        agent_id=AGENT,
+        backend="guide",
+        model=None,
+        model_row_id=None,
+        message=text,
+        title=text,
+        parameters=Parameters(),
+        fingerprint=text.encode(),
+        idempotency_key=key,
+        lease_owner=new_id(),
+        lease=timedelta(seconds=15),
+    )
+
+
+async def use(database: Database, user: Principal, session_id: SessionId) -> None:
+    """Do once whatever a turn, its followers and its readers do."""
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    for new in (
+        said("a new one"),
+        said("with a key", key="k1"),
+        said("with a key", key="k1"),
+        said("more", session_id),
+    ):
+        accepted = await turns.accept(user, new)
+        if not isinstance(accepted, Accepted):
+            continue
+        turn = await turns.get(user, accepted.turn.id)
+        await sessions.defaults(user, turn.session_id)
+        await sessions.history(user, turn.session_id, turn.id, 100_000)
+        await turns.renew(new.lease_owner, [turn.id], timedelta(seconds=15))
+        await turns.save_partial(user, new.lease_owner, turn.id, "so far")
+        await turns.request_cancel(user, turn.id)
+        ending = Ending(lease_owner=new.lease_owner, state={}, delivered=True, caller_gone=False)
+        await turns.finish(user, replace(turn, status=TurnStatus.COMPLETED, reply="done"), ending)
+        await turns.mark(user, turn.id, TurnMark.DELIVERED)
+    await turns.recent(user, 20)
+    for _ in range(8):  # also once the server has settled on a plan for all arguments
+        first = await sessions.list_(user, agent=None, query=None, cursor=None, limit=50)
+        await sessions.list_(user, agent=None, query=None, cursor=first.next_cursor, limit=50)
+        await sessions.messages(user, session_id, cursor=None, limit=500, max_bytes=1_000_000)
+        await sessions.get(user, session_id)
+    await sessions.rename(user, session_id, "another title")
+    await sessions.delete(user, session_id)
+
+
+async def test_no_statement_reads_a_table_that_grows_with_the_use_of_others(project: Project) -> None:
+    await migrate(project.owner, program="0.1.0", grant_to=APP)
+    await project.run(MANY)
+    admin = await asyncpg.connect(project.admin)
+    try:
+        for sessions in (10, 2000):
+            row = await admin.fetchrow(
+                "SELECT user_id, org_id, min(id::text) AS id FROM public.chat_sessions "
+                "GROUP BY 1, 2 HAVING count(*) = $1 LIMIT 1",
+                sessions,
+            )
+            assert row is not None
+            user = Principal(UserId(row["user_id"]), OrgId(row["org_id"]), Role.MEMBER)
+            before = {kind["relname"]: (kind["scans"], kind["rows"]) for kind in await counted(admin)}
+            async with open_database(RemoteServer(project.app), PoolOptions(max_size=1)) as database:
+                await use(database, user, SessionId(UUID(row["id"])))
+            after = {kind["relname"]: (kind["scans"], kind["rows"]) for kind in await counted(admin)}
+            for name in GROWING:
+                assert after[name][0] == before[name][0], f"{name} was scanned"
+                assert 0 < after[name][1] - before[name][1] < 20_000, name
+    finally:
+        await admin.close()
+
+
+async def counted(admin: "asyncpg.Connection[asyncpg.Record]") -> list[asyncpg.Record]:
+    """Read what was counted, once every other connection has ended and told what it did."""
+    while await admin.fetchval("SELECT count(*) > 1 FROM pg_stat_activity WHERE datname = current_database()"):
+        pass
+    await admin.execute("SELECT pg_stat_force_next_flush(); SELECT pg_stat_clear_snapshot()")
+    return await admin.fetch(SCANS, GROWING)
