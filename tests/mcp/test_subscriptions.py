@@ -18,7 +18,7 @@ from mcp_types import (
     ResourceUpdatedNotification,
 )
 
-from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.mcp.options import McpOptions
@@ -28,7 +28,8 @@ from tests.support.connect import Edge, call, connect, fields_of, open_edge, sub
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
-ALICE, BOB = UserId(UUID(int=1)), UserId(UUID(int=2))
+ALICE, BOB = (Principal(UserId(UUID(int=n)), OrgId(UUID(int=9))) for n in (1, 2))
+ELSEWHERE = Principal(ALICE.user_id, OrgId(UUID(int=8)))
 SESSION = SessionId(UUID(int=3))
 NOBODYS = "agentapi://chat/sessions/00000000-0000-7000-8000-000000000000/transcript"
 
@@ -137,17 +138,21 @@ async def test_the_number_of_open_streams_is_limited_and_a_closed_one_makes_room
 
 @pytest.mark.parametrize("kind", [SignalKind.SESSION_CHANGED, SignalKind.SESSIONS_CHANGED, SignalKind.ENDED])
 def test_nobody_hears_of_anothers_sessions(kind: SignalKind) -> None:
-    signal = Signal(kind, session_id=SESSION, user_id=ALICE)
+    signal = Signal(kind, session_id=SESSION, user_id=ALICE.user_id, org_id=ALICE.org_id)
     assert ResourceUpdated(f"agentapi://chat/sessions/{SESSION}/transcript") in events_of(signal, ALICE)
     assert ResourceUpdated(f"agentapi://chat/sessions/{SESSION}/transcript.json") in events_of(signal, ALICE)
     assert (ResourcesListChanged() in events_of(signal, ALICE)) is (kind is SignalKind.SESSIONS_CHANGED)
     assert events_of(signal, BOB) == []
+    assert events_of(signal, ELSEWHERE) == []
 
 
 def test_the_catalogue_is_everybodys_and_a_cancellation_nobodys() -> None:
     changed = [ResourcesListChanged(), ResourceUpdated("agentapi://catalog/agents")]
     assert events_of(Signal(SignalKind.CATALOGUE_CHANGED), BOB) == changed
-    assert events_of(Signal(SignalKind.CANCEL, session_id=SESSION, user_id=ALICE), ALICE) == []
+    assert (
+        events_of(Signal(SignalKind.CANCEL, session_id=SESSION, user_id=ALICE.user_id, org_id=ALICE.org_id), ALICE)
+        == []
+    )
 
 
 async def test_repetitions_wait_their_turn_and_the_last_is_not_lost() -> None:

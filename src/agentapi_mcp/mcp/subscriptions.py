@@ -25,7 +25,7 @@ from mcp_types import (
 )
 
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.identity import Principal, UserId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
@@ -41,11 +41,11 @@ _BUFFERED = 256
 _OF_A_SESSION = {SignalKind.SESSION_CHANGED, SignalKind.SESSIONS_CHANGED, SignalKind.ENDED}
 
 
-def events_of(signal: Signal, user_id: UserId) -> list[ServerEvent]:
-    """Translate a signal into what this user may hear of it."""
+def events_of(signal: Signal, principal: Principal) -> list[ServerEvent]:
+    """Translate a signal into what the principal may hear of it: of what they do in another organisation, nothing."""
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
         return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
-    if signal.kind not in _OF_A_SESSION or signal.user_id != user_id:
+    if signal.kind not in _OF_A_SESSION or (signal.user_id, signal.org_id) != (principal.user_id, principal.org_id):
         return []
     events: list[ServerEvent] = []
     if signal.kind is SignalKind.SESSIONS_CHANGED:
@@ -99,11 +99,11 @@ class UserBus:
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Call the listener for every event until the returned function is called."""
-        token, pace, user_id = object(), Pace(self._every, listener), self._caller.principal.user_id
+        token, pace = object(), Pace(self._every, listener)
         self._paces[token] = pace
 
         def hear(signal: Signal) -> None:
-            for event in events_of(signal, user_id):
+            for event in events_of(signal, self._caller.principal):
                 pace.offer(event)
 
         stop_hearing = self._caller.services.signals.subscribe(hear)

@@ -209,6 +209,7 @@ class Signal:
     turn_id: TurnId | None = None
     session_id: SessionId | None = None
     user_id: UserId | None = None
+    org_id: OrgId | None = None
     mcp_session: str | None = None
     request_id: str | None = None
     reason: str | None = None

@@ -239,8 +239,10 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
 
 
 async def _tell(connection: Connection, principal: Principal, session_id: SessionId) -> None:
-    said = signal_json(Signal(SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id))
-    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
+    signal = Signal(
+        SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
+    )
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
 
 
 def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:

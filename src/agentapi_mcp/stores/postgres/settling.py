@@ -19,7 +19,7 @@ WITH expired AS (
            latency_ms = (extract(epoch FROM clock_timestamp() - created_at) * 1000)::integer,
            assistant_message_id = CASE WHEN partial_text <> '' THEN gen_random_uuid() END
      WHERE session_id = $1 AND status = 'running' AND lease_until < clock_timestamp()
-    RETURNING id, session_id, user_id, assistant_message_id, partial_text
+    RETURNING id, session_id, user_id, org_id, assistant_message_id, partial_text
 ), said AS (
     INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
     SELECT assistant_message_id, session_id, 'assistant', partial_text,
@@ -29,7 +29,7 @@ WITH expired AS (
     UPDATE public.chat_sessions SET last_message_at = $2
      WHERE id IN (SELECT session_id FROM expired WHERE assistant_message_id IS NOT NULL)
 )
-SELECT id, user_id FROM expired
+SELECT id, user_id, org_id FROM expired
 """
 
 
@@ -65,5 +65,11 @@ async def settle_expired(connection: Connection, *, session_id: UUID) -> None:
         return
     at = await lock_session(connection, session_id)
     for row in await connection.fetch(_SETTLE, session_id, at):
-        signal = Signal(SignalKind.ENDED, turn_id=row["id"], session_id=SessionId(session_id), user_id=row["user_id"])
+        signal = Signal(
+            SignalKind.ENDED,
+            turn_id=row["id"],
+            session_id=SessionId(session_id),
+            user_id=row["user_id"],
+            org_id=row["org_id"],
+        )
         await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.identity import OrgId, UserId
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
@@ -77,6 +77,7 @@ class PostgresSignals:
                 turn_id=TurnId(UUID(said["turn_id"])) if "turn_id" in said else None,
                 session_id=SessionId(UUID(said["session_id"])) if "session_id" in said else None,
                 user_id=UserId(UUID(said["user_id"])) if "user_id" in said else None,
+                org_id=OrgId(UUID(said["org_id"])) if "org_id" in said else None,
                 mcp_session=said.get("mcp_session"),
                 request_id=said.get("request_id"),
                 reason=said.get("reason"),

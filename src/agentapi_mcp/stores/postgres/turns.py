@@ -155,7 +155,7 @@ class PostgresTurns:
         if held is None:
             return await self._write(connection, principal, new, place)
         await connection.execute(_MARK[TurnMark.FOLLOWED], held)
-        return Joined(await self._read(connection, held))
+        return Joined(await self._read(connection, principal, held))
 
     async def _in_session(
         self, connection: Connection, principal: Principal, new: NewTurn, session_id: SessionId
@@ -222,7 +222,7 @@ class PostgresTurns:
             at,
             new.message,
             CHANNEL,
-            signal_json(Signal(kind, turn_id=new.id, session_id=session_id, user_id=principal.user_id)),
+            signal_json(_signal(kind, principal, new.id, session_id)),
         )
         turn = Turn(
             id=new.id,
@@ -243,19 +243,19 @@ class PostgresTurns:
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""
         async with self._database.as_principal(principal) as connection:
-            row = await _find(connection, turn_id)
+            row = await _find(connection, principal, turn_id)
         if row["expired"]:
             await settle_now(self._database, row["session_id"])
             async with self._database.as_principal(principal) as connection:
-                row = await _find(connection, turn_id)
+                row = await _find(connection, principal, turn_id)
         return to_turn(row)
 
-    async def _read(self, connection: Connection, turn_id: TurnId) -> Turn:
-        row = await _find(connection, turn_id)
+    async def _read(self, connection: Connection, principal: Principal, turn_id: TurnId) -> Turn:
+        row = await _find(connection, principal, turn_id)
         if row["expired"]:
             await lock_session(connection, row["session_id"])
             await settle_expired(connection, session_id=row["session_id"])
-            row = await _find(connection, turn_id)
+            row = await _find(connection, principal, turn_id)
         return to_turn(row)
 
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
@@ -277,15 +277,16 @@ class PostgresTurns:
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Ask the turn's owner to end it; a turn that is final stays as it is."""
         async with self._database.as_writer(principal) as connection:
-            turn = await self._read(connection, turn_id)
+            turn = await self._read(connection, principal, turn_id)
             if not turn.status.is_final:
                 await connection.execute(
                     "UPDATE agentapi.turns SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) "
                     "WHERE id = $1 AND status = 'running'",
                     turn_id,
                 )
-                await self._tell(connection, SignalKind.CANCEL, principal, turn_id, turn.session_id)
-                turn = await self._read(connection, turn_id)
+                signal = _signal(SignalKind.CANCEL, principal, turn_id, turn.session_id)
+                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+                turn = await self._read(connection, principal, turn_id)
             return turn
 
     async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[Lease, ...]:
@@ -315,7 +316,7 @@ class PostgresTurns:
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
         """Write a turn as it ended, with the assistant's message; None when the lease is lost."""
         message_id = MessageId(new_id()) if ended.reply else None
-        signal = Signal(SignalKind.ENDED, turn_id=ended.id, session_id=ended.session_id, user_id=principal.user_id)
+        signal = _signal(SignalKind.ENDED, principal, ended.id, ended.session_id)
         async with self._database.as_writer(principal) as connection:
             at = await lock_session(connection, ended.session_id)
             row = await connection.fetchrow(
@@ -339,15 +340,15 @@ class PostgresTurns:
             saved=True,
         )
 
-    async def _tell(
-        self, connection: Connection, kind: SignalKind, principal: Principal, turn_id: TurnId, session_id: SessionId
-    ) -> None:
-        said = signal_json(Signal(kind, turn_id=turn_id, session_id=session_id, user_id=principal.user_id))
-        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, said)
+
+def _signal(kind: SignalKind, principal: Principal, turn_id: TurnId, session_id: SessionId) -> Signal:
+    return Signal(kind, turn_id=turn_id, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id)
 
 
-async def _find(connection: Connection, turn_id: TurnId) -> Row:
-    row = await connection.fetchrow(TURN + " WHERE t.id = $1", turn_id)
+async def _find(connection: Connection, principal: Principal, turn_id: TurnId) -> Row:
+    row = await connection.fetchrow(
+        TURN + " WHERE t.id = $1 AND t.user_id = $2 AND t.org_id = $3", turn_id, principal.user_id, principal.org_id
+    )
     if row is None:
         raise NotFoundError("There is no such turn.", next_step=NextStep.FIND_TURN)
     return row
