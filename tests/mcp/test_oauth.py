@@ -26,7 +26,7 @@ from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
-from tests.support.connect import call, fields_of, text_of
+from tests.support.connect import call, fields_of, subscribe_resource, text_of
 from tests.support.edges import Served, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 
@@ -214,6 +214,7 @@ async def test_http_asks_for_a_scope_exactly_where_core_does(scope: str, edge_ho
             reference = ResourceTemplateReference(type="ref/resource", uri=template)
             asks: tuple[Callable[[Client], Awaitable[object]], ...] = (
                 lambda client: client.list_resources(),
+                lambda client: subscribe_resource(client, "agentapi://catalog/agents"),
                 lambda client: client.read_resource(transcript),
                 lambda client: client.read_resource("agentapi://catalog/agents"),
                 lambda client: client.complete(reference, {"name": "session_id", "value": ""}),

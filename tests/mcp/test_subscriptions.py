@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +19,7 @@ from mcp_types import (
     ResourceUpdatedNotification,
 )
 
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.identity import OrgId, Principal, TokenScope, UserId
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.mcp.options import McpOptions
@@ -29,6 +30,7 @@ from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 ALICE, BOB = (Principal(UserId(UUID(int=n)), OrgId(UUID(int=9))) for n in (1, 2))
+NARROW = replace(ALICE, scopes=frozenset({TokenScope.CHAT}))
 ELSEWHERE = Principal(ALICE.user_id, OrgId(UUID(int=8)))
 SESSION = SessionId(UUID(int=3))
 NOBODYS = "agentapi://chat/sessions/00000000-0000-7000-8000-000000000000/transcript"
@@ -144,6 +146,7 @@ def test_nobody_hears_of_anothers_sessions(kind: SignalKind) -> None:
     assert (ResourcesListChanged() in events_of(signal, ALICE)) is (kind is SignalKind.SESSIONS_CHANGED)
     assert events_of(signal, BOB) == []
     assert events_of(signal, ELSEWHERE) == []
+    assert events_of(signal, NARROW) == []
 
 
 def test_the_catalogue_is_everybodys_and_a_cancellation_nobodys() -> None:

@@ -99,14 +99,22 @@ def require(principal: Principal, action: Action) -> None:
     Raises:
         PermissionDeniedError: the role does not allow it, or the scopes do not; then `scope` says which is needed.
     """
+    refused = refusal(principal, action)
+    if refused is not None:
+        raise refused
+
+
+def refusal(principal: Principal, action: Action) -> PermissionDeniedError | None:
+    """Return why the principal may not do something, None where they may."""
     need, exceptions = NEEDS[action], principal.exceptions
     by_role = _RANK[principal.role] >= _RANK[need.role] or action in exceptions.allowed
     if not by_role or action in exceptions.denied:
-        raise PermissionDeniedError(f"You may not do this here ({action}); ask an administrator of your organisation.")
+        return PermissionDeniedError(f"You may not do this here ({action}); ask an administrator of your organisation.")
     if principal.scopes is not None and need.scope not in principal.scopes:
-        raise PermissionDeniedError(
+        return PermissionDeniedError(
             f"Your token lacks the scope '{need.scope}'; sign in again and allow it.", scope=str(need.scope)
         )
+    return None
 
 
 def read_role(written: str, also: Mapping[str, Role]) -> Role:

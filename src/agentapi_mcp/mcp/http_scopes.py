@@ -8,7 +8,7 @@ from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.identity import Action, Principal, refusal
 from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
@@ -52,12 +52,7 @@ class StepUp:
 
     def _lacking(self, principal: Principal, body: bytes) -> PermissionDeniedError | None:
         action = self._action(body)
-        try:
-            if action is not None:
-                require(principal, action)
-        except PermissionDeniedError as exc:
-            return exc
-        return None
+        return None if action is None else refusal(principal, action)
 
     def _action(self, body: bytes) -> Action | None:
         try:

@@ -25,7 +25,7 @@ from mcp_types import (
 )
 
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.identity import Principal, UserId
+from agentapi_mcp.core.identity import Action, Principal, UserId, refusal, require
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
@@ -43,6 +43,8 @@ _OF_A_SESSION = {SignalKind.SESSION_CHANGED, SignalKind.SESSIONS_CHANGED, Signal
 
 def events_of(signal: Signal, principal: Principal) -> list[ServerEvent]:
     """Translate a signal into what the principal may hear of it: of what they do in another organisation, nothing."""
+    if refusal(principal, Action.READ_SESSIONS) is not None:
+        return []
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
         return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
     if signal.kind not in _OF_A_SESSION or (signal.user_id, signal.org_id) != (principal.user_id, principal.org_id):
@@ -134,6 +136,7 @@ class Subscriptions:
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """Serve one `subscriptions/listen` stream; what the caller may not read is left out of the acknowledgement."""
         caller = await self._callers.identify(context)
+        require(caller.principal, Action.READ_SESSIONS)
         wanted = dict.fromkeys(params.notifications.resource_subscriptions or ())
         if len(wanted) > self._options.max_watched:
             raise self._too_many()
@@ -146,6 +149,7 @@ class Subscriptions:
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Begin to tell a 2025-era client of a resource's updates."""
         caller, connection = await self._callers.identify(context), connection_of(context)
+        require(caller.principal, Action.READ_SESSIONS)
         if not await self._resources.is_there(caller, params.uri):
             raise resource_not_found(params.uri)
         most = self._options.max_watched

@@ -1,0 +1,160 @@
+"""Two organisations with two users each, whose tokens come from a real issuer, before a whole server over HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+from mcp.client.session import MessageHandlerFnT
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+
+from agentapi_mcp.app import embedded_postgres, open_app
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.mcp.http_auth import OAuth
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import EdgeServer, create_server
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from mcp import Client
+from tests.support.edges import Served, serve_app
+from tests.support.peers.issuer import IssuerPeer, SigningKey
+from tests.support.peers.openai import OpenAIPeer
+
+RESOURCE = "https://agents.example.com/mcp"
+KEY = SigningKey("tenants")
+_ISSUER = '[[issuers]]\nissuer = "{issuer}"\norganization_claim = "org"\n'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Somebody in an organisation, with a token that is limited to `scopes`."""
+
+    name: str
+    user_id: UserId
+    org_id: OrgId
+    role: Role
+    scopes: frozenset[TokenScope] = frozenset(TokenScope)
+
+    @property
+    def principal(self) -> Principal:
+        """Whom their token lets in."""
+        return Principal(self.user_id, self.org_id, self.role, self.scopes)
+
+
+@dataclass
+class Tenants:
+    """The server, and who may use it: each attacker stands behind one border from `ann`.
+
+    `abe` is her colleague, `vic` one who may only read, `bo` of another organisation, `bea` there the owner; `away` is
+    Ann herself in that other organisation, `narrow` Ann with a token that may manage keys and nothing else.
+    """
+
+    place: Served
+    issuer: IssuerPeer
+    services: Services
+    server: EdgeServer
+    peer: OpenAIPeer
+    database: Database
+    owner_url: str
+    members: dict[str, Member] = field(default_factory=dict[str, Member])
+
+    def token(self, name: str) -> str:
+        """Make a member's token."""
+        member = self.members[name]
+        said = {"iss": self.issuer.issuer, "sub": str(member.user_id), "aud": RESOURCE, "org": str(member.org_id)}
+        said |= {"exp": datetime.now(UTC).timestamp() + 300, "scope": " ".join(sorted(member.scopes))}
+        return KEY.sign(said)
+
+    def http(self, name: str) -> httpx2.AsyncClient:
+        """Make plain HTTP requests as a member."""
+        return httpx2.AsyncClient(headers={"authorization": f"Bearer {self.token(name)}"}, timeout=8)
+
+    @asynccontextmanager
+    async def client(self, name: str, link: str, handler: MessageHandlerFnT | None = None) -> AsyncGenerator[Client]:
+        """Connect an MCP client as a member."""
+        transport, era = link.split("-")
+        async with self.http(name) as http:
+            target: Any = (
+                streamable_http_client(self.place.mcp, http_client=http)
+                if transport == "http"
+                else sse_client(self.place.sse, headers=dict(http.headers))
+            )
+            mode = "legacy" if era == "2025" else "auto"
+            async with Client(target, mode=mode, message_handler=handler, cache=None) as client:
+                yield client
+
+
+@asynccontextmanager
+async def tenants(home: Path, directory: Path) -> AsyncGenerator[Tenants]:
+    """Open the server with its two organisations."""
+    async with AsyncExitStack() as stack:
+        issuer = await stack.enter_async_context(IssuerPeer(KEY))
+        peer = await stack.enter_async_context(OpenAIPeer())
+        config = directory / "agentapi.toml"
+        config.write_text(_ISSUER.format(issuer=issuer.issuer), encoding="utf-8")
+        settings = Settings(
+            home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
+        )
+        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+        app = await stack.enter_async_context(open_app(settings, environ))
+        services = await app.gate.services()
+        embedded = embedded_postgres(settings, environ)
+        urls = await asyncio.to_thread(embedded.ensure)
+        stack.push_async_callback(asyncio.to_thread, embedded.release)
+        database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
+        server = create_server(app.gate, McpOptions())
+        options = HttpOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate))
+        place = await stack.enter_async_context(serve_app(create_http(server, options)))
+        made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)
+        made.members = await _members(database, issuer.issuer)
+        yield made
+
+
+async def _members(database: Database, issuer: str) -> dict[str, Member]:
+    one, two = OrgId(new_id()), OrgId(new_id())
+    ann = UserId(new_id())
+
+    def member(name: str, role: Role, org_id: OrgId, user_id: UUID | None = None, *scopes: TokenScope) -> Member:
+        limited = frozenset(scopes) or frozenset(TokenScope)
+        return Member(name=name, user_id=UserId(user_id or new_id()), org_id=org_id, role=role, scopes=limited)
+
+    members = [
+        member("ann", Role.MEMBER, one, ann),
+        member("abe", Role.OWNER, one),
+        member("vic", Role.VIEWER, one),
+        member("bo", Role.MEMBER, two),
+        member("bea", Role.OWNER, two),
+        member("away", Role.OWNER, two, ann),
+        member("narrow", Role.MEMBER, one, ann, TokenScope.KEYS),
+    ]
+    async with database.as_system("test") as connection:
+        for org_id in (one, two):
+            await connection.execute(
+                "INSERT INTO public.organizations (id, name) VALUES ($1, $2)", org_id, f"o{uuid4().hex}"
+            )
+        for user_id in {one.user_id for one in members}:
+            await connection.execute("INSERT INTO public.profiles (id) VALUES ($1)", user_id)
+            await connection.execute(
+                "INSERT INTO agentapi.identities (issuer, subject, user_id) VALUES ($1, $2, $3)",
+                issuer,
+                str(user_id),
+                user_id,
+            )
+        for one_of in members:
+            await connection.execute(
+                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3) "
+                "ON CONFLICT DO NOTHING",
+                one_of.org_id,
+                one_of.user_id,
+                str(one_of.role),
+            )
+    return {one_of.name: one_of for one_of in members}
