@@ -272,7 +272,9 @@ class PostgresTurns:
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         """Note what became of the turn's callers."""
         async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
-            await it.execute(_MARK[mark] + " AND user_id = $2", turn_id, principal.user_id)
+            await it.execute(
+                _MARK[mark] + " AND user_id = $2 AND org_id = $3", turn_id, principal.user_id, principal.org_id
+            )
 
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Ask the turn's owner to end it; a turn that is final stays as it is."""

@@ -1,0 +1,84 @@
+"""Every command that names something, tried by others than its owner: real processes on one database."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import pytest
+
+from agentapi_mcp.cli.commands import main
+from tests.support.connect import call, fields_of
+from tests.support.tenants import Member, tenants
+
+# What tells nothing of anybody's conversations, or of the machine's own configuration alone.
+ABOUT_NOBODY = {"serve", "connect", "disconnect", "doctor", "migrate"}
+CANARY = f"c{uuid4().hex}"
+
+
+def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
+    """Say what is tried with each command."""
+    return {
+        "chat": ["--session", session_id, "and then?"],
+        "agents list": ["--json"],
+        "agents show": [CANARY],
+        "models list": ["--json"],
+        "sessions list": ["--json"],
+        "sessions show": [session_id],
+        "sessions export": [session_id, "--format", "json"],
+        "sessions rename": [session_id, "taken"],
+        "sessions delete": [session_id, "--yes"],
+        "turns show": [turn_id],
+        "turns cancel": [turn_id],
+    }
+
+
+def commands(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
+    """List every command as it is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+def test_every_command_is_tried() -> None:
+    assert set(commands(main)) == set(tried("", "")) | ABOUT_NOBODY
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("attacker", ["abe", "bo", "away"])
+async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_home: Path, tmp_path: Path) -> None:
+    async with tenants(edge_home, tmp_path) as here, here.client("ann", "http-2026") as ann:
+        done = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[echo]]"))
+        running = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[waits]]", wait_seconds=0))
+        member = here.members[attacker]
+        for command, arguments in tried(str(done["session_id"]), str(running["turn_id"])).items():
+            ran = await asyncio.to_thread(run, edge_home, member, [*command.split(), *arguments])
+            said = ran.stdout + ran.stderr
+            assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
+            names = str(done["session_id"]) in arguments or str(running["turn_id"]) in arguments
+            assert (ran.returncode != 0) == (names or CANARY in arguments), (command, said)
+            if names:
+                assert "There is no such" in said
+        read = fields_of(await call(ann, "get_turn", turn_id=running["turn_id"], wait_seconds=0))
+        assert read["status"] == "running"
+        listed = str((await call(ann, "list_sessions")).structured_content)
+        assert CANARY in listed
+        assert "taken" not in listed
+
+
+def run(home: Path, member: Member, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as a member."""
+    environment = {
+        "PATH": os.defpath,
+        "AGENTAPI_HOME": str(home),
+        "AGENTAPI_USER_ID": str(member.user_id),
+        "AGENTAPI_ORG_ID": str(member.org_id),
+    }
+    command = [sys.executable, "-m", "agentapi_mcp", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # ours

@@ -1,0 +1,369 @@
+"""The net below the checks: what the database refuses, to an outside client and to a program that forgot to ask."""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from inspect import getmembers, isfunction, signature
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
+from agentapi_mcp.core.records.turns import Accepted, Ending, NewTurn, Parameters, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.store_ports import SessionStore, TurnStore
+from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from tests.conftest import DatabaseUrls
+
+LEASE = timedelta(minutes=5)
+# What anybody who is signed in may read, whoever they are: it is nobody's.
+PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names")} | {
+    f"public.{name}" for name in ("agents", "models", "agent_health", "v_agent_status")
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Ann, what she has, and who stands behind which border."""
+
+    ann: Principal
+    running: Turn
+    done: Turn
+    owner: UUID
+    agent_id: AgentId
+    canary: str
+    attackers: dict[str, Principal]
+
+
+def asked(scene_agent: AgentId, text: str, session_id: SessionId | None = None, key: str | None = None) -> NewTurn:
+    return NewTurn(
+        id=TurnId(new_id()),
+        session_id=session_id,
+        agent="guide",
+        agent_id=scene_agent,
+        backend="guide",
+        model=None,
+        model_row_id=None,
+        message=text,
+        title=text,
+        parameters=Parameters(),
+        fingerprint=text.encode(),
+        idempotency_key=key,
+        lease_owner=new_id(),
+        lease=LEASE,
+    )
+
+
+@pytest.fixture
+async def scene(database: Database) -> AsyncGenerator[Scene]:
+    """Make two organisations, and let Ann talk in the first."""
+    one, two, canary, owner = OrgId(new_id()), OrgId(new_id()), f"c{uuid4().hex}", new_id()
+    ann, abe, vic, bo, gone = (UserId(new_id()) for _ in range(5))
+    agent_id = AgentId(new_id())
+    members = [(one, ann), (one, abe), (one, vic), (two, bo), (two, ann)]
+    async with database.as_system("test") as connection:
+        for org_id in (one, two):
+            await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, 'o')", org_id)
+        for user_id in (ann, abe, vic, bo, gone):
+            await connection.execute("INSERT INTO public.profiles (id) VALUES ($1)", user_id)
+        for org_id, user_id in members:
+            await connection.execute(
+                "INSERT INTO public.organization_members (organization_id, user_id) VALUES ($1, $2)", org_id, user_id
+            )
+        await connection.execute(
+            "INSERT INTO public.agents (id, name, type) VALUES ($1, $2, 'guide')", agent_id, f"net-{agent_id}"
+        )
+    turns, principal = PostgresTurns(database), Principal(ann, one, Role.MEMBER)
+    ended, running = asked(agent_id, f"{canary} one", key=canary), asked(agent_id, f"{canary} two")
+    accepted = [await turns.accept(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
+    assert isinstance(accepted[0], Accepted)
+    assert isinstance(accepted[1], Accepted)
+    ending = Ending(lease_owner=owner, state={"handle": canary}, delivered=True, caller_gone=False)
+    over = replace(accepted[0].turn, status=TurnStatus.COMPLETED, reply=f"{canary} answer")
+    done = await turns.finish(principal, over, ending)
+    assert done is not None
+    yield Scene(
+        ann=principal,
+        running=accepted[1].turn,
+        done=done,
+        owner=owner,
+        agent_id=agent_id,
+        canary=canary,
+        attackers={
+            "her colleague, an owner": Principal(abe, one, Role.OWNER),
+            "a viewer": Principal(vic, one, Role.VIEWER),
+            "another organisation's": Principal(bo, two, Role.OWNER),
+            "herself elsewhere": Principal(ann, two, Role.OWNER),
+            "one who says to be in hers": Principal(bo, one, Role.OWNER),
+            "one who was never in": Principal(gone, one, Role.OWNER),
+        },
+    )
+    async with database.as_system("test") as connection:
+        await connection.execute("DELETE FROM public.organizations WHERE id = ANY($1::uuid[])", [one, two])
+        await connection.execute("DELETE FROM public.profiles WHERE id = ANY($1::uuid[])", [ann, abe, vic, bo, gone])
+        await connection.execute("DELETE FROM public.agents WHERE id = $1", agent_id)
+
+
+Attempt = Callable[[Principal], Awaitable[object]]
+
+
+def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
+    """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    session_id, turn_id = scene.done.session_id, scene.running.id
+    ending = Ending(lease_owner=scene.owner, state={}, delivered=True, caller_gone=False)
+    return {
+        "SessionStore.get": lambda who: sessions.get(who, session_id),
+        "SessionStore.defaults": lambda who: sessions.defaults(who, session_id),
+        "SessionStore.list_": lambda who: sessions.list_(who, agent=None, query=None, cursor=None, limit=200),
+        "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
+        "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
+        "SessionStore.rename": lambda who: sessions.rename(who, session_id, "taken"),
+        "SessionStore.delete": lambda who: sessions.delete(who, session_id),
+        "TurnStore.accept": lambda who: turns.accept(who, asked(scene.agent_id, "mine now", session_id)),
+        "TurnStore.get": lambda who: turns.get(who, turn_id),
+        "TurnStore.recent": lambda who: turns.recent(who, 100),
+        "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
+        "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),
+        "TurnStore.save_partial": lambda who: turns.save_partial(who, scene.owner, turn_id, "forged"),
+        "TurnStore.finish": lambda who: turns.finish(who, replace(scene.running, reply="forged"), ending),
+    }
+
+
+def for_principals() -> set[str]:
+    """List what stores do for a principal."""
+    return {
+        f"{port.__name__}.{name}"
+        for port in (SessionStore, TurnStore)
+        for name, method in getmembers(port, isfunction)
+        if "principal" in signature(method).parameters
+    }
+
+
+async def test_no_store_gives_or_does_what_is_hers_although_nobody_checked(scene: Scene, database: Database) -> None:
+    before = await hers(scene, database)
+    tried = attempts(scene, database)
+    assert set(tried) == for_principals()
+    for attacker, principal in scene.attackers.items():
+        for name, attempt in tried.items():
+            try:
+                said = repr(await attempt(principal))
+            except AgentApiError as refused:
+                said = str(refused)
+            assert scene.canary not in said, (attacker, name)
+    assert await hers(scene, database) == before
+
+
+async def test_statements_that_forgot_whom_they_are_for_find_nothing_of_hers(scene: Scene, database: Database) -> None:
+    before = await hers(scene, database)
+    ids = [scene.running.id, scene.done.id, scene.done.session_id]
+    for principal in scene.attackers.values():
+        for door in (database.as_principal, database.as_writer):
+            async with door(principal) as connection:
+                assert (
+                    await connection.fetch("SELECT id FROM public.chat_sessions WHERE id = ANY($1::uuid[])", ids) == []
+                )
+                assert await connection.fetch("SELECT id FROM agentapi.turns WHERE id = ANY($1::uuid[])", ids) == []
+                assert (
+                    await connection.fetch("SELECT id FROM public.chat_messages WHERE session_id = ANY($1)", ids) == []
+                )
+    writes = (
+        "UPDATE public.chat_sessions SET title = 'forged' WHERE id = $1",
+        "DELETE FROM public.chat_sessions WHERE id = $1",
+        "UPDATE agentapi.turns SET cancel_requested_at = now() WHERE session_id = $1",
+        "INSERT INTO public.chat_messages (session_id, role, content) VALUES ($1, 'user', 'forged')",
+    )
+    for principal in scene.attackers.values():
+        for statement in writes:
+            await refused_or_idle(database, principal, statement, scene.done.session_id)
+    assert await hers(scene, database) == before
+
+
+@pytest.mark.parametrize(
+    "who",
+    ["a viewer", "a token to read", "one who says to be in hers", "one who was never in"],
+)
+async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
+    who: str, scene: Scene, database: Database
+) -> None:
+    principal = (
+        replace(scene.ann, scopes=frozenset({TokenScope.READ})) if who == "a token to read" else scene.attackers[who]
+    )
+    with pytest.raises(AgentApiError):
+        await PostgresTurns(database).accept(principal, asked(scene.agent_id, "hello"))
+    async with database.as_system("test") as connection:
+        assert (
+            await connection.fetchval(
+                "SELECT count(*) FROM public.chat_sessions WHERE user_id = $1 AND title = 'hello'", principal.user_id
+            )
+            == 0
+        )
+
+
+async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scene, database: Database) -> None:
+    narrow = replace(scene.ann, scopes=frozenset({TokenScope.KEYS}))
+    for table in ("public.chat_sessions", "public.chat_messages", "agentapi.turns"):
+        async with database.as_principal(narrow) as connection:
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
+
+
+async def test_who_has_left_sees_nothing_at_once_and_a_begun_turn_is_finished(scene: Scene, database: Database) -> None:
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "DELETE FROM public.organization_members WHERE user_id = $1 AND organization_id = $2",
+            scene.ann.user_id,
+            scene.ann.org_id,
+        )
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    assert (await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=5)).items == ()
+    with pytest.raises(AgentApiError):
+        await turns.accept(scene.ann, asked(scene.agent_id, "one more"))
+    ending = Ending(lease_owner=scene.owner, state={}, delivered=False, caller_gone=False)
+    ended = replace(scene.running, status=TurnStatus.COMPLETED, reply="paid for")
+    assert await turns.finish(scene.ann, ended, ending) is not None
+
+
+async def test_an_outside_client_reads_and_writes_nothing_of_hers(
+    scene: Scene, database: Database, database_urls: DatabaseUrls
+) -> None:
+    """As PostgREST runs statements: with a role and the claims of a token, and no program in between."""
+    before, tried = await hers(scene, database), 0
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        relations = await owner.fetch(
+            "SELECT r.oid, r.oid::regclass::text AS name FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace "
+            "WHERE n.nspname IN ('public', 'agentapi') AND r.relkind IN ('r', 'p', 'v', 'm') ORDER BY 2"
+        )
+        for role in ("anon", "authenticated"):
+            for attacker, principal in scene.attackers.items():
+                if attacker == "herself elsewhere":
+                    continue  # without the program she is a member of both
+                async with outside(owner, role, principal.user_id):
+                    for relation in relations:
+                        tried += await attack(owner, scene, role, relation)
+        assert tried > len(relations) * 10
+        print(f"{tried} statements of outside clients on {len(relations)} relations")  # noqa: T201  # of interest
+    finally:
+        await owner.close()
+    assert await hers(scene, database) == before
+
+
+async def attack(owner: "asyncpg.Connection[asyncpg.Record]", scene: Scene, role: str, relation: asyncpg.Record) -> int:
+    """Read every column that the role may read, then try every write."""
+    name: str = relation["name"] if "." in relation["name"] else f"public.{relation['name']}"
+    columns = await owner.fetch(
+        "SELECT quote_ident(attname) AS name, has_column_privilege($1, attrelid, attnum, 'SELECT') AS readable "
+        "FROM pg_attribute WHERE attrelid = $2 AND attnum > 0 AND NOT attisdropped",
+        role,
+        relation["oid"],
+    )
+    readable = [column["name"] for column in columns if column["readable"]]
+    assert role == "authenticated" or not readable, f"anon may read {name}"
+    if readable:
+        rows = await owner.fetch(f"SELECT {', '.join(readable)} FROM {name}")  # noqa: S608  # names of the catalogue
+        text = repr([dict(row) for row in rows])
+        assert scene.canary not in text, name
+        if name not in PUBLIC:
+            assert str(scene.done.session_id) not in text, name
+    for statement in (
+        f"INSERT INTO {name} DEFAULT VALUES",
+        f"UPDATE {name} SET {columns[0]['name']} = {columns[0]['name']}",  # noqa: S608  # names of the catalogue
+        f"DELETE FROM {name}",  # noqa: S608  # a name of the catalogue
+    ):
+        try:
+            async with owner.transaction():
+                done = await owner.execute(statement)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            continue
+        assert name == "public.chat_sessions", f"{role} may {statement}: {done}"
+        assert done.split()[-1] == "0", done
+    return len(readable) + 3
+
+
+async def test_an_outside_client_moves_no_session_of_its_own_across_a_border(
+    scene: Scene, database_urls: DatabaseUrls
+) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    abe, org = scene.attackers["her colleague, an owner"], scene.attackers["another organisation's"].org_id
+    try:
+        async with outside(owner, "authenticated", abe.user_id):
+            own = await owner.fetchval(
+                "INSERT INTO public.chat_sessions (user_id, org_id) VALUES ($1, $2) RETURNING id",
+                abe.user_id,
+                abe.org_id,
+            )
+            for forged in (
+                f"UPDATE public.chat_sessions SET org_id = '{org}' WHERE id = '{own}'",  # noqa: S608  # ids
+                f"UPDATE public.chat_sessions SET user_id = '{scene.ann.user_id}' WHERE id = '{own}'",  # noqa: S608  # ids
+                f"INSERT INTO public.chat_sessions (user_id, org_id) VALUES ('{scene.ann.user_id}', '{abe.org_id}')",  # noqa: S608  # ids
+                f"INSERT INTO public.chat_sessions (user_id, org_id) VALUES ('{abe.user_id}', '{org}')",  # noqa: S608  # ids
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with owner.transaction():
+                        await owner.execute(forged)
+    finally:
+        await owner.close()
+
+
+async def test_no_outside_role_can_become_one_of_the_programs_own(database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        for role in ("anon", "authenticated", "service_role"):
+            for own in ("agentapi_writer", "agentapi_system"):
+                assert not await owner.fetchval("SELECT pg_has_role($1, $2, 'MEMBER')", role, own)
+        callable_by_all = await owner.fetch(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace "
+            "AND has_function_privilege('anon', oid, 'EXECUTE')"
+        )
+        assert callable_by_all == []
+    finally:
+        await owner.close()
+
+
+@asynccontextmanager
+async def outside(owner: "asyncpg.Connection[asyncpg.Record]", role: str, user_id: UserId) -> AsyncGenerator[None]:
+    """Be an outside client until the end, when all is undone."""
+    transaction = owner.transaction()
+    await transaction.start()
+    try:
+        await owner.execute(f"GRANT {role} TO current_user; SET LOCAL ROLE {role}")
+        claims = json.dumps({"sub": str(user_id), "role": role, "email": "x@example.com"})
+        await owner.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+        yield
+    finally:
+        await transaction.rollback()
+
+
+async def refused_or_idle(database: Database, principal: Principal, statement: str, *args: object) -> None:
+    """See that a statement of the writer's changes nothing."""
+
+    async def run(connection: Connection) -> str:
+        return await connection.execute(statement, *args)  # type: ignore[arg-type]  # one of the tests' own
+
+    try:
+        async with database.as_writer(principal) as connection:
+            done = await run(connection)
+    except AgentApiError:
+        return
+    assert done.split()[-1] == "0", done
+
+
+async def hers(scene: Scene, database: Database) -> str:
+    """Read all rows that are Ann's, as one text."""
+    of_hers = "JOIN public.chat_sessions s ON s.id = c.session_id WHERE s.user_id = $1 AND s.org_id = $2"
+    read = (
+        "SELECT t::text AS row FROM public.chat_sessions t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
+        f"SELECT c::text AS row FROM public.chat_messages c {of_hers} ORDER BY c.id",  # noqa: S608  # made of literals
+        "SELECT t::text AS row FROM agentapi.turns t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
+        "SELECT t::text AS row FROM agentapi.idempotency_keys t WHERE user_id = $1 AND org_id = $2",
+    )
+    async with database.as_system("test") as connection:
+        found = [await connection.fetch(sql, scene.ann.user_id, scene.ann.org_id) for sql in read]
+    return repr([[row["row"] for row in rows] for rows in found])
