@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from agentapi_mcp.app import embedded_postgres, open_app
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import OAuth
@@ -94,8 +95,8 @@ class Tenants:
 
 
 @asynccontextmanager
-async def tenants(home: Path, directory: Path) -> AsyncGenerator[Tenants]:
-    """Open the server with its two organisations."""
+async def tenants(home: Path, directory: Path, *, clock: Clock | None = None) -> AsyncGenerator[Tenants]:
+    """Open the server with its two organisations; who holds a stream open is looked at again all the time."""
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(IssuerPeer(KEY))
         peer = await stack.enter_async_context(OpenAIPeer())
@@ -105,14 +106,14 @@ async def tenants(home: Path, directory: Path) -> AsyncGenerator[Tenants]:
             home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
         )
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-        app = await stack.enter_async_context(open_app(settings, environ))
+        app = await stack.enter_async_context(open_app(settings, environ, clock=clock))
         services = await app.gate.services()
         embedded = embedded_postgres(settings, environ)
         urls = await asyncio.to_thread(embedded.ensure)
         stack.push_async_callback(asyncio.to_thread, embedded.release)
         database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
         server = create_server(app.gate, McpOptions())
-        options = HttpOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate))
+        options = HttpOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate), admitted_every=timedelta(milliseconds=20))
         place = await stack.enter_async_context(serve_app(create_http(server, options)))
         made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)
         made.members = await _members(database, issuer.issuer)

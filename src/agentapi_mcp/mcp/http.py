@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import anyio
@@ -25,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.admissions import EVERY, admission_of, ended_with
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.handshake_http import HandshakeHttp
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Authentication, OAuth
@@ -38,13 +40,17 @@ _EXPOSED = ["Mcp-Session-Id", "X-Request-Id", "WWW-Authenticate"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in."""
+    """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in.
+
+    Who holds a stream open is looked at again each `admitted_every`.
+    """
 
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
+    admitted_every: timedelta = EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
                 allow_headers=["*"],
                 expose_headers=_EXPOSED,
             ),
-            Middleware(Authentication, token=options.token, oauth=options.oauth),
+            Middleware(Authentication, token=options.token, oauth=options.oauth, admitted_every=options.admitted_every),
             Middleware(Limits, limits=options.limits),
             Middleware(StepUp, oauth=options.oauth, action_of_tool=server.parts.tools.action),
         ],
@@ -172,7 +178,8 @@ class _Endpoints:
         try:
             async with self._sse.connect_sse(wire.scope, receive, send) as (incoming, outgoing):
                 with serving:  # not round the SDK's own tasks, which close what they opened once this has ended
-                    await self._server.run(incoming, outgoing, self._server.create_initialization_options())
+                    async with ended_with(admission_of(scope), serving.cancel):
+                        await self._server.run(incoming, outgoing, self._server.create_initialization_options())
         finally:
             self._open.discard(serving)
 

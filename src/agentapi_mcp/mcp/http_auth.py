@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal, TokenScope
 from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.admissions import ADMISSION, EVERY, Admission
 from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
@@ -73,7 +76,8 @@ class OAuth:
 class Authentication:
     """Lets in who has a token: the server's own, compared in constant time, or one of an issuer."""
 
-    def __init__(self, app: ASGIApp, token: str | None, oauth: OAuth | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, oauth: OAuth | None, admitted_every: timedelta = EVERY) -> None:
+        self._every = admitted_every
         self._app = app
         self._digest = None if token is None else _digest(token)
         self._oauth = oauth
@@ -96,7 +100,8 @@ class Authentication:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
         else:
             user = None if principal is None else _user(principal)
-            await self._app({**scope, PRINCIPAL: principal, "user": user}, receive, send)
+            held = None if principal is None else Admission(principal, partial(self._identify, scope), self._every)
+            await self._app({**scope, PRINCIPAL: principal, "user": user, ADMISSION: held}, receive, send)
 
     async def _identify(self, scope: Scope) -> Principal | None:
         """Tell who asks; None is the server's own user, for whom its own token stands."""

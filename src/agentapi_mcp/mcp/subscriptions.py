@@ -29,6 +29,7 @@ from agentapi_mcp.core.identity import Action, Principal, UserId, refusal, requi
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
+from agentapi_mcp.mcp.admissions import admission_of, ended_with
 from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.callers import Caller, Callers, Context, connection_of
 from agentapi_mcp.mcp.errors import resource_not_found
@@ -141,10 +142,12 @@ class Subscriptions:
         if len(wanted) > self._options.max_watched:
             raise self._too_many()
         handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
+        admission = admission_of(getattr(context.request, "scope", {}))
         with self._counted(caller, handler.close):
             honoured = [uri for uri in wanted if await self._resources.is_there(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
-            return await handler(context, params.model_copy(update={"notifications": filters}))
+            async with ended_with(admission, handler.close):
+                return await handler(context, params.model_copy(update={"notifications": filters}))
 
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Begin to tell a 2025-era client of a resource's updates."""
@@ -188,7 +191,7 @@ class Subscriptions:
             await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
             await wire.write(b": ok\r\n\r\n")
             with scope:
-                async with anyio.create_task_group() as group:
+                async with ended_with(admission_of(wire.scope), scope.cancel), anyio.create_task_group() as group:
                     group.start_soon(_end_when_gone, wire, scope)
                     await self._tell_over(caller, session, wire)
                     scope.cancel()

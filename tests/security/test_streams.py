@@ -1,0 +1,100 @@
+"""A stream ends with what let its client in: its token's time, its owner's membership."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from tests.support.tenants import Tenants, tenants
+
+ACCEPTS = {"accept": "application/json, text/event-stream"}
+LISTEN = {
+    "jsonrpc": "2.0",
+    "id": "listen-1",
+    "method": "subscriptions/listen",
+    "params": {
+        "notifications": {"resourcesListChanged": True},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    },
+}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "tests", "version": "1"},
+    },
+}
+
+
+@dataclass
+class LateClock(SystemClock):
+    """The time of day, or some time after it."""
+
+    late: timedelta = timedelta()
+
+    def now(self) -> datetime:
+        """Tell it."""
+        return super().now() + self.late
+
+
+async def opened(here: Tenants, http: httpx2.AsyncClient, link: str) -> httpx2.Request:
+    """Say how a stream of this link is opened."""
+    match link:
+        case "sse":
+            return http.build_request("GET", here.place.sse, headers=ACCEPTS)
+        case "http-2025":
+            begun = await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
+            session = {"mcp-session-id": begun.headers["mcp-session-id"]}
+            return http.build_request("GET", here.place.mcp, headers=ACCEPTS | session)
+        case _:
+            named = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+            return http.build_request("POST", here.place.mcp, json=LISTEN, headers=ACCEPTS | named)
+
+
+@pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse"])
+@pytest.mark.parametrize("ends", ["token", "membership"])
+async def test_a_stream_ends_with_what_let_its_client_in(link: str, ends: str, edge_home: Path, tmp_path: Path) -> None:
+    clock = LateClock()
+    async with tenants(edge_home, tmp_path, clock=clock) as here, here.http("bo") as http:
+        stream = await http.send(await opened(here, http, link), stream=True)
+        assert stream.status_code == 200
+        lines = stream.aiter_lines()
+        await anext(lines)
+        if ends == "token":
+            clock.late = timedelta(minutes=10)
+        else:
+            async with here.database.as_system("test") as connection:
+                await connection.execute(
+                    "DELETE FROM public.organization_members WHERE user_id = $1", here.members["bo"].user_id
+                )
+        async for line in lines:  # to its polite end
+            assert "error" not in line
+        refused = await http.post(here.place.mcp, json=LISTEN, headers=ACCEPTS)
+        assert refused.status_code == (401 if ends == "token" else 403)
+
+
+async def test_a_stream_of_who_stays_stays_open(edge_home: Path, tmp_path: Path) -> None:
+    async with tenants(edge_home, tmp_path) as here, here.http("bo") as http, here.http("bea") as other:
+        stream = await http.send(await opened(here, http, "http-2026"), stream=True)
+        lines = stream.aiter_lines()
+        await anext(lines)
+        for _ in range(30):  # much longer than it takes to look again
+            await other.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
+        await PostgresCatalogue(here.database).tell_changed()
+        async for line in lines:
+            if "list_changed" in line:
+                break
+        else:
+            pytest.fail("the stream has ended")
+        await stream.aclose()
