@@ -108,6 +108,16 @@ class Settings(BaseSettings):
         Annotated[str, AfterValidator(_resource)] | None,
         Field(description="The address that clients of `serve` use, for which access tokens are made."),
     ] = None
+    master_key: Annotated[
+        SecretStr | None,
+        Field(description="What seals users' API keys: 32 bytes in base64; of several, with commas, the first seals."),
+    ] = None
+    master_key_file: Annotated[
+        Place | None, Field(description="A file that holds the same, instead of AGENTAPI_MASTER_KEY.")
+    ] = None
+    master_key_command: Annotated[
+        SecretStr | None, Field(description="A command that prints the same, run once at the start, without a shell.")
+    ] = None
     allowed_hosts: Annotated[
         Names, Field(description="Host names that `serve` answers to beside localhost, with commas between them.")
     ] = ()

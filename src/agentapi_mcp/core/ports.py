@@ -1,6 +1,6 @@
-"""What the core needs from outside beside the stores, as Protocols: time, and the backends with their host."""
+"""What the core needs from outside beside the stores, as Protocols: time, seals, and the backends with their host."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -29,6 +29,28 @@ class Clock(Protocol):
 
     async def sleep(self, duration: timedelta) -> None:
         """Wait."""
+        ...
+
+
+class Sealer(Protocol):
+    """Seals secrets for the place where they are kept, named from the table to the row: elsewhere they do not open."""
+
+    @property
+    def key_id(self) -> str:
+        """The id of the master key that seals now."""
+        ...
+
+    def seal(self, plain: str, bound_to: Sequence[str]) -> bytes:
+        """Seal a text for this place."""
+        ...
+
+    def open_(self, sealed: bytes, bound_to: Sequence[str]) -> str:
+        """Open what was sealed for this place.
+
+        Raises:
+            ConfigurationError: the master key that sealed it is not given.
+            StoreError: it was not sealed here, or changed since.
+        """
         ...
 
 

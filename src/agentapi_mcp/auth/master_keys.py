@@ -1,0 +1,137 @@
+"""The master keys: from a setting, a file or a command, read once at the start and kept nowhere."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import os
+import re
+import shlex
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from agentapi_mcp.core.errors import ConfigurationError
+
+KEY_BYTES = 32
+_LARGEST = 64 * 1024
+_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_URL_SAFE = str.maketrans("-_", "+/")
+_REMEDY = "`agentapi-mcp secrets generate` makes one"
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """A key that seals others; without a name of its own, `id` is made of a hash of it."""
+
+    id: str
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKeySource:
+    """Where the operator keeps the master keys: in one of three places."""
+
+    text: str | None = field(default=None, repr=False)
+    file: Path | None = None
+    command: str | None = None
+    patience: timedelta = timedelta(seconds=10)
+
+    async def read(self) -> tuple[MasterKey, ...]:
+        """Read the keys; the first seals.
+
+        Raises:
+            ConfigurationError: there are two places, or what is there is no key; never with a part of it.
+        """
+        if sum(place is not None for place in (self.text, self.file, self.command)) > 1:
+            raise ConfigurationError(
+                "Set one of AGENTAPI_MASTER_KEY, AGENTAPI_MASTER_KEY_FILE and AGENTAPI_MASTER_KEY_COMMAND, not more."
+            )
+        if self.file is not None:
+            return parse_keys(_of_file(self.file), "AGENTAPI_MASTER_KEY_FILE")
+        if self.command is not None:
+            return parse_keys(await _of_command(self.command, self.patience), "AGENTAPI_MASTER_KEY_COMMAND")
+        return parse_keys(self.text or "", "AGENTAPI_MASTER_KEY")
+
+
+def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:
+    """Read `BASE64` or `ID:BASE64`, several with commas between them.
+
+    Raises:
+        ConfigurationError: names the variable and which of the keys is wrong.
+    """
+    written = [part.strip() for part in text.split(",")]
+    keys = tuple(_key(part, f"{variable}: key {place} of {len(written)}") for place, part in enumerate(written, 1))
+    _refuse_twins((key.id for key in keys), variable)
+    return keys
+
+
+def _key(written: str, where: str) -> MasterKey:
+    name, colon, encoded = written.rpartition(":")
+    if colon and not _ID.fullmatch(name):
+        raise ConfigurationError(f"{where} has an id that is none: up to 32 letters, digits, '.', '_' and '-'.")
+    value = b""
+    with suppress(ValueError, binascii.Error):
+        value = base64.b64decode(encoded.translate(_URL_SAFE), validate=True)
+    if len(value) != KEY_BYTES:
+        raise ConfigurationError(f"{where} is not {KEY_BYTES} bytes in base64; {_REMEDY}.")
+    return MasterKey(name or hashlib.sha256(b"agentapi master key\0" + value).hexdigest()[:8], value)
+
+
+def _refuse_twins(ids: Iterable[str], variable: str) -> None:
+    seen = set[str]()
+    for each in ids:
+        if each in seen:
+            raise ConfigurationError(f"{variable} names two keys alike; each needs an id of its own.")
+        seen.add(each)
+
+
+def _of_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST).decode("utf-8-sig").strip()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"AGENTAPI_MASTER_KEY_FILE names a file that cannot be read ({exc.strerror})."
+        ) from exc
+    except UnicodeDecodeError:
+        # Its text would hold what was read.
+        raise ConfigurationError("AGENTAPI_MASTER_KEY_FILE names a file that is not text.") from None
+
+
+async def _of_command(command: str, patience: timedelta) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words:
+        raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND is no command: a program and its arguments, no shell.")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,  # which might repeat what it read, into our log
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND names a program that cannot be run.") from exc
+    try:
+        async with asyncio.timeout(patience.total_seconds()):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        raise ConfigurationError(
+            f"AGENTAPI_MASTER_KEY_COMMAND did not end within {patience.total_seconds():g} s; nobody can answer it here."
+        ) from None
+    finally:
+        with suppress(ProcessLookupError):  # what it started may still hold the pipe
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if process.returncode:
+        raise ConfigurationError(
+            f"AGENTAPI_MASTER_KEY_COMMAND failed (status {process.returncode}); run it by hand to see why."
+        )
+    return said[:_LARGEST].decode("ascii", "replace").strip()

@@ -1,0 +1,76 @@
+"""Sealing of secrets that are kept in the database: AES-256-GCM, bound to the place where they are kept.
+
+A sealed value is: the version (1), the length of the master key's id, the id, a nonce of 96 bits, ciphertext and tag.
+What stands before the nonce, and the place, are authenticated with it.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from agentapi_mcp.auth.master_keys import MasterKey, MasterKeySource
+from agentapi_mcp.core.errors import ConfigurationError, StoreError
+
+_VERSION = 1
+_NONCE = 12
+_TAG = 16
+_NOT_SEALED_HERE = "A secret in the database is not what was sealed for its place; remove it and enter it again."
+
+
+class AesGcmSealer:
+    """Seals with the first of its keys, and opens what any of them has sealed."""
+
+    def __init__(self, keys: Sequence[MasterKey]) -> None:
+        self._first = keys[0].id
+        self._ciphers = {key.id: AESGCM(key.value) for key in keys}
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that seals."""
+        return self._first
+
+    def seal(self, plain: str, bound_to: Sequence[str]) -> bytes:
+        """Seal a text for this place."""
+        name = self._first.encode()
+        head = bytes((_VERSION, len(name))) + name
+        nonce = os.urandom(_NONCE)
+        return head + nonce + self._ciphers[self._first].encrypt(nonce, plain.encode(), _bound(head, bound_to))
+
+    def open_(self, sealed: bytes, bound_to: Sequence[str]) -> str:
+        """Open what was sealed for this place.
+
+        Raises:
+            ConfigurationError: the master key that sealed it is not given.
+            StoreError: it was not sealed here, or changed since.
+        """
+        start = 2 + sealed[1] if len(sealed) > 1 and sealed[0] == _VERSION else len(sealed)
+        if len(sealed) < start + _NONCE + _TAG:
+            raise StoreError(_NOT_SEALED_HERE)
+        head, nonce, rest = sealed[:start], sealed[start : start + _NONCE], sealed[start + _NONCE :]
+        name = head[2:].decode("ascii", "backslashreplace")
+        cipher = self._ciphers.get(name)
+        if cipher is None:
+            raise ConfigurationError(
+                f"A secret in the database was sealed with the master key {name[:32]!r}, which is not given: "
+                "add it to AGENTAPI_MASTER_KEY, after the one that seals."
+            )
+        try:
+            return cipher.decrypt(nonce, rest, _bound(head, bound_to)).decode()
+        except InvalidTag as exc:
+            raise StoreError(_NOT_SEALED_HERE) from exc
+
+
+def _bound(head: bytes, place: Sequence[str]) -> bytes:
+    return head + json.dumps(list(place)).encode()  # JSON, so that no two places are written alike
+
+
+async def open_sealer(source: MasterKeySource) -> AesGcmSealer:
+    """Make a sealer with the keys that are found there.
+
+    Raises:
+        ConfigurationError: they cannot be had.
+    """
+    return AesGcmSealer(await source.read())
