@@ -13,6 +13,7 @@ from typing import cast
 
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.catalogue import Catalogue
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMismatchError, StoreUnavailableError
@@ -20,7 +21,7 @@ from agentapi_mcp.core.health import Health, Part
 from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.ports import Backend, Clock
+from agentapi_mcp.core.ports import Backend, Clock, Sealer
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.runs import RunOptions, Runs
@@ -36,6 +37,7 @@ from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_cata
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
+from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
@@ -157,6 +159,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             clock,
         )
         file = watch.read()
+        sealer = await _open_sealer(settings)
         database, server = await open_store(stack, settings, environ)
         signals = await _open_signals(stack, server, settings, clock)
         profiles = PostgresProfiles(database)
@@ -190,6 +193,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
+            api_keys=ApiKeys(PostgresApiKeys(database), sealer, clock),
             health=health,
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),
@@ -278,6 +282,17 @@ async def _open_door(
     door = cast("Door", await stack.enter_async_context(doors.open_door(settings.resource_url, sign_ins, clock)))
     await door.take(file.sign_in)
     return door
+
+
+async def _open_sealer(settings: Settings) -> Sealer | None:
+    text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
+    if text is None and file is None and command is None:
+        return None
+    # By name, as the door: nobody pays for cryptography who has nothing to seal.
+    keys = import_module("agentapi_mcp.auth.master_keys").MasterKeySource(
+        text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
+    )
+    return cast("Sealer", await import_module("agentapi_mcp.auth.sealing").open_sealer(keys))
 
 
 async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.identities import SignInRules
@@ -47,6 +48,7 @@ class Services:
     turns: Turns
     sessions: Sessions
     agents: Agents
+    api_keys: ApiKeys
     health: Health
     profiles: ProfileStore
     mcp_sessions: McpSessionStore

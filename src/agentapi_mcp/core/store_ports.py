@@ -9,9 +9,10 @@ from uuid import UUID
 from agentapi_mcp.core.events import TurnEvent
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
+from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
 from agentapi_mcp.core.records.identities import Account, Membership
-from agentapi_mcp.core.records.ids import AgentId, MessageId, SessionId, TurnId
+from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Defaults, History, Message, Session, SessionState
@@ -167,6 +168,42 @@ class IdentityStore(Protocol):
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
         """Make an account, in the organisation or else in a personal one."""
+        ...
+
+
+class ApiKeyStore(Protocol):
+    """Sealed keys of providers; another owner's is as if it were not there."""
+
+    async def add(self, new: SealedKey) -> ApiKey:
+        """Keep a key, or raise ConflictError where its owner has one of this name."""
+        ...
+
+    async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
+        """List an owner's keys, oldest first."""
+        ...
+
+    async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
+        """List what a principal's turns may use: their own, and their organisation's."""
+        ...
+
+    async def remove(self, key: ApiKey) -> None:
+        """Remove a key."""
+        ...
+
+    async def set_active(self, key: ApiKey, *, active: bool) -> None:
+        """Let a key be used, or no more."""
+        ...
+
+    async def mark_used(self, key: ApiKey) -> None:
+        """Note that a key is used now, unless that was noted within the minute."""
+        ...
+
+    async def sealed_otherwise(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+        """List keys of all owners that another master key has sealed, by id."""
+        ...
+
+    async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
+        """Put new seals in place of old ones, and return how many were still as they were."""
         ...
 
 

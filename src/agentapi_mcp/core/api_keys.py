@@ -1,0 +1,227 @@
+"""Keys of providers that users and organisations bring: sealed when they come, opened when a turn uses them."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    ConfigurationError,
+    InvalidRequestError,
+    NotFoundError,
+    StoreError,
+)
+from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.ports import Clock, Sealer
+from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey
+from agentapi_mcp.core.records.ids import ApiKeyId
+from agentapi_mcp.core.requests import check_text
+from agentapi_mcp.core.store_ports import ApiKeyStore
+
+_MAX_NAME = 100
+_SHORTEST, _LONGEST = 8, 2000
+_SHORTEST_WITH_END = 12  # of less, four characters would tell too much
+_BATCH = 50
+_TELL_EVERY = timedelta(minutes=1)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key as it was entered; without a name it gets its provider's, and its model's where it has one."""
+
+    provider: str
+    value: SecretStr
+    model: str | None = None
+    name: str | None = None
+
+
+class HeldKeys:
+    """The active keys that a principal's turns may use, still sealed."""
+
+    def __init__(self, keys: Sequence[SealedKey] = (), sealer: Sealer | None = None) -> None:
+        self._keys = sorted(keys, key=_preference, reverse=True)
+        self._sealer = sealer
+
+    def find(self, provider: str, models: Sequence[str] = ()) -> ProviderKey | None:
+        """Find the key for a model, by any of its names: the user's, then the organisation's.
+
+        Of each, the model's own comes before the provider's, and the newest before older ones.
+
+        Raises:
+            ConfigurationError: there is one, and it cannot be opened.
+            StoreError: there is one, and somebody has changed it.
+        """
+        wanted = plain_provider(provider)
+        for sealed in self._keys:
+            key = sealed.key
+            if key.provider == wanted and (key.model is None or key.model in models):
+                return self._open(sealed)
+        return None
+
+    def _open(self, sealed: SealedKey) -> ProviderKey | None:
+        if self._sealer is None:
+            return None
+        try:
+            return ProviderKey(sealed.key, SecretStr(self._sealer.open_(sealed.sealed, _place(sealed.key))))
+        except AgentApiError as exc:
+            _log.warning("api_key_not_opened", extra={"api_key_id": str(sealed.key.id), "error": str(exc)})
+            raise
+
+
+class ApiKeys:
+    """The keys that people brought; without a sealer there are none, and none can be added."""
+
+    def __init__(self, store: ApiKeyStore, sealer: Sealer | None, clock: Clock) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._clock = clock
+
+    async def add(self, principal: Principal, new: NewApiKey, *, organization: bool = False) -> ApiKey:
+        """Seal and keep a key, of the principal or of their organisation; it counts from the next turn on.
+
+        Raises:
+            InvalidRequestError: it is no key, or a name is missing or too long.
+            ConflictError: there is one of this name.
+            ConfigurationError: there is no master key to seal it with.
+        """
+        owner, sealer = _owner(principal, organization=organization), self._needed_sealer()
+        value = _checked(new.value).get_secret_value()
+        provider = plain_provider(_named(new.provider, "provider"))
+        model = None if new.model is None else _named(new.model, "model")
+        key = ApiKey(
+            id=ApiKeyId(new_id()),
+            owner=owner,
+            name=_named(new.name, "name") if new.name is not None else " ".join(filter(None, (provider, model))),
+            provider=provider,
+            model=model,
+            last_four=value[-4:] if len(value) >= _SHORTEST_WITH_END else None,
+            active=True,
+            created_at=self._clock.now(),
+            last_used_at=None,
+        )
+        return await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+
+    async def list_(self, principal: Principal, *, organization: bool = False) -> tuple[ApiKey, ...]:
+        """List the principal's keys, or their organisation's, oldest first; never the keys themselves."""
+        return await self._store.list_(_owner(principal, organization=organization))
+
+    async def remove(self, principal: Principal, which: str, *, organization: bool = False) -> ApiKey:
+        """Remove a key, by its id or name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        key = await self._find(principal, which, organization=organization)
+        await self._store.remove(key)
+        return key
+
+    async def set_active(self, principal: Principal, which: str, *, active: bool, organization: bool = False) -> ApiKey:
+        """Let a key be used again, or no more, by its id or name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        key = await self._find(principal, which, organization=organization)
+        await self._store.set_active(key, active=active)
+        return key
+
+    async def held(self, principal: Principal) -> HeldKeys:
+        """Read the keys that the principal's turns may use."""
+        require(principal, Action.CHAT)
+        if self._sealer is None:
+            return HeldKeys()
+        return HeldKeys(await self._store.active(principal), self._sealer)
+
+    async def resolve(self, principal: Principal, provider: str, model: str | None = None) -> ProviderKey | None:
+        """Find the key that a turn is to use; None is the server's own."""
+        return (await self.held(principal)).find(provider, () if model is None else (model,))
+
+    async def mark_used(self, used: ProviderKey) -> None:
+        """Note that a key is used, at most once a minute; never fails the turn."""
+        last = used.key.last_used_at
+        if last is None or self._clock.now() - last >= _TELL_EVERY:
+            with suppress(StoreError):
+                await self._store.mark_used(used.key)
+
+    async def rotate(self) -> Rotation:
+        """Seal every key with the first master key again, a few at a time; begun again, it goes on where it was.
+
+        It is for whoever has the master keys and the database, and tells them no key.
+
+        Raises:
+            ConfigurationError: there is no master key.
+        """
+        sealer, done, after = self._needed_sealer(), 0, ApiKeyId(UUID(int=0))
+        unopened: dict[str, int] = {}
+        while batch := await self._store.sealed_otherwise(sealer.key_id, after, _BATCH):
+            after = batch[-1].key.id
+            again: list[tuple[SealedKey, SealedKey]] = []
+            for old in batch:
+                place = _place(old.key)
+                try:
+                    sealed = sealer.seal(sealer.open_(old.sealed, place), place)
+                except AgentApiError:
+                    unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
+                else:
+                    again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
+            done += await self._store.replace(again)
+        return Rotation(done, unopened)
+
+    async def _find(self, principal: Principal, which: str, *, organization: bool) -> ApiKey:
+        for key in await self.list_(principal, organization=organization):
+            if which in {str(key.id), key.name}:
+                return key
+        raise NotFoundError("There is no such key; `agentapi-mcp keys list` shows those there are.")
+
+    def _needed_sealer(self) -> Sealer:
+        if self._sealer is None:
+            raise ConfigurationError(
+                "This server keeps no keys of its users: it has no master key to seal them with. Set "
+                "AGENTAPI_MASTER_KEY, AGENTAPI_MASTER_KEY_FILE or AGENTAPI_MASTER_KEY_COMMAND; "
+                "`agentapi-mcp secrets generate` makes one."
+            )
+        return self._sealer
+
+
+def plain_provider(name: str) -> str:
+    """Write a provider's name as it is compared: in small letters."""
+    return name.strip().lower()
+
+
+def _owner(principal: Principal, *, organization: bool) -> KeyOwner:
+    require(principal, Action.EDIT_ORGANIZATION if organization else Action.MANAGE_KEYS)
+    return KeyOwner(principal.org_id, None if organization else principal.user_id)
+
+
+def _place(key: ApiKey) -> tuple[str, str, str, str]:
+    owner = key.owner
+    return "agentapi.user_api_keys", str(owner.org_id), str(owner.user_id or "organization"), str(key.id)
+
+
+def _preference(sealed: SealedKey) -> tuple[bool, bool, datetime, str]:
+    key = sealed.key
+    return key.owner.user_id is not None, key.model is not None, key.created_at, str(key.id)
+
+
+def _named(text: str, argument: str) -> str:
+    check_text(text, argument, _MAX_NAME)
+    name = text.strip()
+    if not name.isprintable():
+        raise InvalidRequestError("must be one line of printable characters.", argument=argument)
+    return name
+
+
+def _checked(value: SecretStr) -> SecretStr:
+    said = value.get_secret_value().strip()
+    if not said.isascii() or not said.isprintable() or " " in said:
+        raise InvalidRequestError("This is no API key: it must be of printable ASCII characters, without spaces.")
+    if not _SHORTEST <= len(said) <= _LONGEST:
+        raise InvalidRequestError(f"This is no API key: it must have {_SHORTEST} to {_LONGEST} characters.")
+    return SecretStr(said)

@@ -1,0 +1,148 @@
+"""Sealed keys of providers in Postgres; each statement names the owner."""
+
+from collections.abc import Sequence
+from typing import LiteralString
+
+from agentapi_mcp.core.errors import ConflictError
+from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
+from agentapi_mcp.core.records.ids import ApiKeyId
+from agentapi_mcp.stores.postgres.database import Database, Row
+
+_KEY: LiteralString = """
+SELECT id, user_id, org_id, provider, model, name, last_four, active, created_at, last_used_at
+  FROM agentapi.user_api_keys
+"""
+_SEALED: LiteralString = """
+SELECT id, user_id, org_id, provider, model, name, last_four, active, created_at, last_used_at, sealed_key, key_id
+  FROM agentapi.user_api_keys
+"""
+
+
+class PostgresApiKeys:
+    """Read and written by the program's own role alone, which no outside client can take."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, new: SealedKey) -> ApiKey:
+        """Keep a key.
+
+        Raises:
+            ConflictError: its owner has one of this name.
+        """
+        key = new.key
+        async with self._database.as_system("a key that its owner enters") as connection:
+            made = await connection.fetchval(
+                "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, model, name, sealed_key, key_id, "
+                "last_four, active, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+                "ON CONFLICT (org_id, user_id, name) DO NOTHING RETURNING id",
+                key.id,
+                key.owner.user_id,
+                key.owner.org_id,
+                key.provider,
+                key.model,
+                key.name,
+                new.sealed,
+                new.key_id,
+                key.last_four,
+                key.active,
+                key.created_at,
+            )
+        if made is None:
+            raise ConflictError(f"There is a key named {key.name!r}; remove it first, or give this one another name.")
+        return key
+
+    async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
+        """List an owner's keys, oldest first."""
+        async with self._database.as_system("keys for their owner, without the keys") as connection:
+            rows = await connection.fetch(
+                _KEY + "WHERE org_id = $1 AND user_id IS NOT DISTINCT FROM $2::uuid ORDER BY id",
+                owner.org_id,
+                owner.user_id,
+            )
+        return tuple(_key(row) for row in rows)
+
+    async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
+        """List what a principal's turns may use: their own, and their organisation's."""
+        async with self._database.as_system("keys that a turn may use") as connection:
+            rows = await connection.fetch(
+                _SEALED + "WHERE org_id = $1 AND (user_id = $2 OR user_id IS NULL) AND active",
+                principal.org_id,
+                principal.user_id,
+            )
+        return tuple(_sealed(row) for row in rows)
+
+    async def remove(self, key: ApiKey) -> None:
+        """Remove a key."""
+        async with self._database.as_system("a key that its owner removes") as connection:
+            await connection.execute(
+                "DELETE FROM agentapi.user_api_keys WHERE id = $1 AND org_id = $2 "
+                "AND user_id IS NOT DISTINCT FROM $3::uuid",
+                key.id,
+                key.owner.org_id,
+                key.owner.user_id,
+            )
+
+    async def set_active(self, key: ApiKey, *, active: bool) -> None:
+        """Let a key be used, or no more."""
+        async with self._database.as_system("a key that its owner turns on or off") as connection:
+            await connection.execute(
+                "UPDATE agentapi.user_api_keys SET active = $4 WHERE id = $1 AND org_id = $2 "
+                "AND user_id IS NOT DISTINCT FROM $3::uuid",
+                key.id,
+                key.owner.org_id,
+                key.owner.user_id,
+                active,
+            )
+
+    async def mark_used(self, key: ApiKey) -> None:
+        """Note that a key is used now, unless that was noted within the minute."""
+        async with self._database.as_system("when a key was used last") as connection:
+            await connection.execute(
+                "UPDATE agentapi.user_api_keys SET last_used_at = now() WHERE id = $1 "
+                "AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
+                key.id,
+            )
+
+    async def sealed_otherwise(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+        """List keys of all owners that another master key has sealed, by id."""
+        async with self._database.as_system("keys to seal again") as connection:
+            rows = await connection.fetch(
+                _SEALED + "WHERE key_id <> $1 AND id > $2 ORDER BY id LIMIT $3", key_id, after, limit
+            )
+        return tuple(_sealed(row) for row in rows)
+
+    async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
+        """Put what is sealed anew in place of what it was made from, and return how many were still as they were."""
+        async with self._database.as_system("keys that were sealed again") as connection:
+            done = [
+                await connection.fetchval(
+                    "UPDATE agentapi.user_api_keys SET sealed_key = $3, key_id = $4 "
+                    "WHERE id = $1 AND sealed_key = $2 RETURNING id",
+                    old.key.id,
+                    old.sealed,
+                    new.sealed,
+                    new.key_id,
+                )
+                for old, new in pairs
+            ]
+        return sum(each is not None for each in done)
+
+
+def _key(row: Row) -> ApiKey:
+    return ApiKey(
+        id=ApiKeyId(row["id"]),
+        owner=KeyOwner(OrgId(row["org_id"]), None if row["user_id"] is None else UserId(row["user_id"])),
+        name=row["name"],
+        provider=row["provider"],
+        model=row["model"],
+        last_four=row["last_four"],
+        active=row["active"],
+        created_at=row["created_at"],
+        last_used_at=row["last_used_at"],
+    )
+
+
+def _sealed(row: Row) -> SealedKey:
+    return SealedKey(_key(row), row["sealed_key"], row["key_id"])
