@@ -11,7 +11,7 @@ from agentapi_mcp.cli import listings
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
 from agentapi_mcp.cli.connecting import ConnectOptions, connect, disconnect
 from agentapi_mcp.cli.doctor import examine
-from agentapi_mcp.cli.keys import secrets
+from agentapi_mcp.cli.keys import keys, secrets
 from agentapi_mcp.cli.mcp_clients import NAMES
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
@@ -217,6 +217,7 @@ def doctor(*, ask: bool, as_json: bool) -> None:
     guarded(partial(examine, ask=ask, as_json=as_json))
 
 
+main.add_command(keys)
 main.add_command(secrets)
 
 

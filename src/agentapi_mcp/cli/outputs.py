@@ -51,6 +51,8 @@ ARGUMENTS = {
     "max_tokens": "--max-tokens",
     "message": "MESSAGE",
     "model": "--model",
+    "name": "--name",
+    "provider": "PROVIDER",
     "query": "--query",
     "session_id": "SESSION_ID",
     "system_prompt": "--system",
