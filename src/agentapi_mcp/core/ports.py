@@ -61,6 +61,7 @@ class Capability(StrEnum):
     STOPS_BILLING = "stops_billing"
     FREE_CHECK = "free_check"
     LISTS_MODELS = "lists_models"
+    OWN_KEYS = "own_keys"
 
 
 class Backend(Protocol):

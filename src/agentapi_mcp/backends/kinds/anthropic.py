@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import mapping, sequence, text
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest
 from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange, get_json
-from agentapi_mcp.backends.wire.options import BaseUrl, HeaderText, HttpOptions, deadlines_of, read_options, secrets_of
+from agentapi_mcp.backends.wire.options import BaseUrl, HeaderText, KeyedOptions, deadlines_of, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent
@@ -23,7 +23,7 @@ _CHECK_PATIENCE = timedelta(seconds=15)
 _PAGES = 20
 
 
-class AnthropicOptions(HttpOptions):
+class AnthropicOptions(KeyedOptions):
     """The options of an agent whose backend is `anthropic`; docs/backends/anthropic.md explains each."""
 
     base_url: BaseUrl = "https://api.anthropic.com"
@@ -56,6 +56,7 @@ class AnthropicBackend:
     def capabilities(self) -> frozenset[Capability]:
         """Declare a free check and a model list; Anthropic stops the bill when the connection is closed."""
         known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        known |= {Capability.OWN_KEYS} if self._options.takes_own_keys else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
@@ -67,13 +68,14 @@ class AnthropicBackend:
         request = HttpRequest(
             method="POST",
             url=f"{options.base_url}/v1/messages",
-            headers=self._headers({"content-type": "application/json"}),
+            headers=self._headers({"content-type": "application/json"}, turn.api_key),
             content=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
             deadlines=deadlines_of(options),
             waits_for_all=not options.stream,
         )
-        answer = MessagesReply(self._faults, options.provider, zero_is_unknown=False)
-        async with aclosing(exchange(self._http, request, self._faults, answer)) as events:
+        faults = self._faults.hiding(turn.api_key)
+        answer = MessagesReply(faults, options.provider, zero_is_unknown=False)
+        async with aclosing(exchange(self._http, request, faults, answer)) as events:
             async for event in events:
                 yield event
 
@@ -119,9 +121,9 @@ class AnthropicBackend:
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
         return page
 
-    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
-        options = self._options
+    def _headers(self, headers: dict[str, str], own: SecretStr | None = None) -> dict[str, str]:
+        options, key = self._options, own or self._options.api_key
         headers["anthropic-version"] = options.version
-        if options.api_key is not None:
-            headers["x-api-key"] = options.api_key.get_secret_value()
+        if key is not None:
+            headers["x-api-key"] = key.get_secret_value()
         return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
 from agentapi_mcp.backends.wire.chat_completions import (
     END_OF_STREAM,
@@ -21,7 +21,7 @@ from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import amount, count, mapping, parse_json, sequence, text
 from agentapi_mcp.backends.wire.google import GoogleTokens
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
-from agentapi_mcp.backends.wire.options import HeaderText, HttpOptions, deadlines_of, read_options, secrets_of
+from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, deadlines_of, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
 from agentapi_mcp.core.errors import BackendError, BackendFault
@@ -40,7 +40,7 @@ _PROVIDERS = {
 }
 
 
-class OpenAIOptions(HttpOptions):
+class OpenAIOptions(KeyedOptions):
     """The options of an agent whose backend is `openai`; docs/backends/openai.md explains each."""
 
     auth: Literal["api_key", "google"] = "api_key"
@@ -96,6 +96,7 @@ class OpenAIBackend:
     def capabilities(self) -> frozenset[Capability]:
         """Declare a free check and a model list; that closing stops the bill only where the operator knows it."""
         known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        known |= {Capability.OWN_KEYS} if self._options.takes_own_keys and self._google is None else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
@@ -113,12 +114,13 @@ class OpenAIBackend:
         request = HttpRequest(
             method="POST",
             url=f"{options.base_url}/chat/completions",
-            headers=await self._headers({"content-type": "application/json"}),
+            headers=await self._headers({"content-type": "application/json"}, turn.api_key),
             content=json.dumps(build_request(turn, turn.model_id, shape), ensure_ascii=False).encode(errors="replace"),
             deadlines=deadlines_of(options),
             waits_for_all=not options.stream,
         )
-        async with self._http.exchange(request) as reply, aclosing(self._events(reply)) as events:
+        faults = self._faults.hiding(turn.api_key)
+        async with self._http.exchange(request) as reply, aclosing(self._events(reply, faults)) as events:
             async for event in events:
                 yield event
 
@@ -149,9 +151,9 @@ class OpenAIBackend:
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
 
-    async def _events(self, reply: Reply) -> AsyncGenerator[BackendEvent]:
-        await self._refuse_errors(reply)
-        answer = ChatReply(self._faults, provider=self._provider, has_cost=self._is_openrouter)
+    async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
+        await self._refuse_errors(reply, faults)
+        answer = ChatReply(faults, provider=self._provider, has_cost=self._is_openrouter)
         said_done = not reply.is_event_stream
         if said_done:
             for event in answer.take(parse_json(await reply.body(), what="The provider's reply")):
@@ -173,7 +175,7 @@ class OpenAIBackend:
             request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
         )
 
-    async def _refuse_errors(self, reply: Reply) -> None:
+    async def _refuse_errors(self, reply: Reply, faults: FaultReader) -> None:
         if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
             return
         if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
@@ -184,7 +186,7 @@ class OpenAIBackend:
             body = parse_json(raw, what="The error")
         except BackendError:
             body = None
-        error = self._faults.of_reply(reply.status, reply.headers, body)
+        error = faults.of_reply(reply.status, reply.headers, body)
         if self._google is not None and error.fault is BackendFault.AUTH:
             self._google.refuse()
         raise error
@@ -199,7 +201,7 @@ class OpenAIBackend:
             deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
         )
         async with self._http.exchange(request) as reply:
-            await self._refuse_errors(reply)
+            await self._refuse_errors(reply, self._faults)
             body = parse_json(await reply.body(), what="The provider's reply")
         if mapping(body).get("error"):
             raise self._faults.of_error(body)
@@ -207,12 +209,12 @@ class OpenAIBackend:
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
-    async def _headers(self, headers: dict[str, str]) -> dict[str, str]:
-        options = self._options
+    async def _headers(self, headers: dict[str, str], own: SecretStr | None = None) -> dict[str, str]:
+        options, key = self._options, own or self._options.api_key
         if self._google is not None:
             headers["authorization"] = f"Bearer {await self._google.token()}"
-        elif options.api_key is not None:
-            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        elif key is not None:
+            headers["authorization"] = f"Bearer {key.get_secret_value()}"
         if self._is_openrouter:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from typing import Self
+
+from pydantic import SecretStr
 
 from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
 from agentapi_mcp.backends.wire.redaction import Redactor
@@ -90,6 +93,10 @@ class FaultReader:
 
     provider: str
     redactor: Redactor
+
+    def hiding(self, key: SecretStr | None) -> Self:
+        """Return one that hides the key of a single turn as well."""
+        return self if key is None else replace(self, redactor=self.redactor.also(key.get_secret_value()))
 
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
         """Tell what a reply with an error status means."""

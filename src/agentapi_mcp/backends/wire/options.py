@@ -15,6 +15,7 @@ from agentapi_mcp.core.wordings import describe_fault
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 _DAY = 24 * 60 * 60
+_CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
 
 
 def _base_url(url: str) -> str:
@@ -67,6 +68,17 @@ class HttpOptions(BaseModel):
     connect_timeout_seconds: Timeout = 10
     idle_timeout_seconds: Timeout = 120
     total_timeout_seconds: Timeout = 1800
+
+
+class KeyedOptions(HttpOptions):
+    """What a backend is given that can ask with the caller's key in place of the operator's."""
+
+    own_keys: bool = True
+
+    @property
+    def takes_own_keys(self) -> bool:
+        """Whether it does: not where the operator says no, or where a credential of theirs would go with it."""
+        return self.own_keys and not _CREDENTIALS & {name.lower() for name in self.headers}
 
 
 def deadlines_of(options: HttpOptions) -> Deadlines:
