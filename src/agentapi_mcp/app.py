@@ -186,14 +186,15 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             clock=clock,
         )
         door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
+        api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,
             door=door,
-            turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health),
+            turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys),
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
-            api_keys=ApiKeys(PostgresApiKeys(database), sealer, clock),
+            api_keys=api_keys,
             health=health,
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),

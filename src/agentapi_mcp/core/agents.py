@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from agentapi_mcp.core.api_keys import HeldKeys
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.errors import BackendError, BackendFault, InvalidRequestError, NotFoundError
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
-from agentapi_mcp.core.ports import Backend
+from agentapi_mcp.core.ports import Backend, Capability
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView, ModelRow, ModelView, Prices
+from agentapi_mcp.core.records.api_keys import ProviderKey, Whose, plain_provider
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.views import agent_view, model_views
@@ -21,11 +23,15 @@ LARGEST_PAGE = 500
 _LONGEST_QUERY = 500
 _LONGEST_SHOWN = 60
 _MOST_NAMED = 20
+_NO_KEYS = HeldKeys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Who answers a turn: the agent by its row's name, the backend that reaches it, and the model, if it has any."""
+    """Who answers a turn: the agent by its row's name, the backend that reaches it, and the model, if it has any.
+
+    `key` is the one that the caller brought, where there is one to ask with.
+    """
 
     agent_id: AgentId
     agent: str
@@ -33,6 +39,12 @@ class Choice:
     backend: Backend
     instructions: str | None
     model: ModelRow | None
+    key: ProviderKey | None = None
+
+    @property
+    def whose(self) -> Whose:
+        """Whose key is asked with."""
+        return Whose.SERVER if self.key is None else self.key.whose
 
     @property
     def model_row_id(self) -> ModelRowId | None:
@@ -116,8 +128,11 @@ class Agents:
         model: str | None = None,
         default_agent: str | None = None,
         default_model: str | None = None,
+        held: HeldKeys = _NO_KEYS,
     ) -> Choice:
         """Decide who answers; the defaults are taken where the caller names nothing, a model of another agent is not.
+
+        A key that is `held` for the model's provider is taken.
 
         Raises:
             NotFoundError: there is no such agent or model.
@@ -127,13 +142,15 @@ class Agents:
         entries = await self._catalogue.entries()
         entry = _find_agent(entries, agent) if agent is not None else self._default(entries, model, default_agent)
         backend, declaration = _usable(entries, entry)
+        chosen = _choose_model(entries, entry, model, default_model)
         return Choice(
             agent_id=entry.row.id,
             agent=entry.name,
             declaration=declaration,
             backend=backend,
             instructions=entry.row.instructions,
-            model=_choose_model(entries, entry, model, default_model),
+            model=chosen,
+            key=_own_key(held, declaration, backend, chosen),
         )
 
     def _default(
@@ -161,6 +178,17 @@ def _usable(entries: Sequence[CatalogueEntry], entry: CatalogueEntry) -> tuple[B
             f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used. {instead}",
         )
     return entry.backend, entry.declaration
+
+
+def _own_key(
+    held: HeldKeys, declaration: AgentDeclaration, backend: Backend, model: ModelRow | None
+) -> ProviderKey | None:
+    """Find the caller's key; a row alone cannot say that an agent is of its provider, and so gets no key sent to it."""
+    if model is None or Capability.OWN_KEYS not in backend.capabilities:
+        return None
+    if plain_provider(model.provider) not in declaration.providers:
+        return None
+    return held.find(model.provider, (model.name, model.model_id))
 
 
 def _choose_model(

@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from agentapi_mcp.core.bills import cost_of, plausible
-from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault, sentences
 from agentapi_mcp.core.events import (
     BackendEvent,
     Finished,
@@ -18,6 +18,7 @@ from agentapi_mcp.core.events import (
 )
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.agents import Prices
+from agentapi_mcp.core.records.api_keys import Whose
 from agentapi_mcp.core.records.turns import Attempt, Bill, Ending, EndReason, Turn, TurnFault, TurnStatus
 from agentapi_mcp.core.texts import one_line, storable
 
@@ -26,6 +27,15 @@ _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.ABANDONED: TurnStatus.CANCELLED,
     EndReason.SHUTDOWN: TurnStatus.INTERRUPTED,
     EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
+}
+_OF_THE_KEY = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
+_REFUSED = {
+    Whose.USER: "It was your own key that was refused: replace it (`agentapi-mcp keys list` shows what you have).",
+    Whose.ORGANIZATION: "It was your organisation's key that was refused: ask its administrator to replace it.",
+}
+_ASKED_WITH = {
+    Whose.USER: "It was asked with your own key.",
+    Whose.ORGANIZATION: "It was asked with your organisation's key.",
 }
 _INTERNAL = TurnFault(
     None,
@@ -42,6 +52,7 @@ class Answer:
     clock: Clock
     prices: Prices
     may_go_on_billing: bool
+    whose: Whose = Whose.SERVER
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
@@ -100,7 +111,7 @@ class Answer:
         elif isinstance(error, BackendError):
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
             self.fault = TurnFault(
-                error.fault, storable(str(error)), error.next_step, error.may_retry, error.retry_after
+                error.fault, storable(str(error)), _next_step(error, self.whose), error.may_retry, error.retry_after
             )
         elif error is None:
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
@@ -135,6 +146,7 @@ class Answer:
                     model=model_used or turn.model,
                     outcome=str(outcome),
                     milliseconds=round(latency.total_seconds() * 1000),
+                    key=self.whose,
                 ),
             ),
             billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},
@@ -161,6 +173,15 @@ class Answer:
         """Return what is to be written beside the turn as it ended."""
         state = self.finished.state if self.finished else {}
         return Ending(lease_owner=owner, delivered=delivered, caller_gone=caller_gone, state=state)
+
+
+def _next_step(error: BackendError, whose: Whose) -> str:
+    """Say what to do, and whose key it was where that matters."""
+    if whose is Whose.SERVER or error.fault not in _OF_THE_KEY:
+        return error.next_step
+    if error.fault is BackendFault.AUTH:
+        return _REFUSED[whose]
+    return sentences(error.next_step, _ASKED_WITH[whose])
 
 
 def _named(name: str | None) -> str | None:

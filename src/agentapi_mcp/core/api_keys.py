@@ -19,7 +19,7 @@ from agentapi_mcp.core.errors import (
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock, Sealer
-from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey
+from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey, plain_provider
 from agentapi_mcp.core.records.ids import ApiKeyId
 from agentapi_mcp.core.requests import check_text
 from agentapi_mcp.core.store_ports import ApiKeyStore
@@ -188,11 +188,6 @@ class ApiKeys:
                 "`agentapi-mcp secrets generate` makes one."
             )
         return self._sealer
-
-
-def plain_provider(name: str) -> str:
-    """Write a provider's name as it is compared: in small letters."""
-    return name.strip().lower()
 
 
 def _owner(principal: Principal, *, organization: bool) -> KeyOwner:

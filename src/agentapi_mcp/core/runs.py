@@ -18,6 +18,7 @@ from agentapi_mcp.core.health import check_of_turn
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import Prices
+from agentapi_mcp.core.records.api_keys import Whose
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.ids import TurnId
@@ -53,6 +54,7 @@ class Assignment:
     principal: Principal
     backend: Backend
     prices: Prices
+    whose: Whose
     prepare: Callable[[], Awaitable[tuple[BackendTurn, History]]]
     observe: Callable[[HealthCheck], Awaitable[None]]
     settled: Callable[[Turn, History | None, int], Awaitable[None]]
@@ -192,7 +194,8 @@ class Runs:
             self._abandon(run, gone)
 
     def _start(self, assignment: Assignment) -> Run:
-        answer = Answer(self._clock, assignment.prices, Capability.STOPS_BILLING not in assignment.backend.capabilities)
+        may_go_on = Capability.STOPS_BILLING not in assignment.backend.capabilities
+        answer = Answer(self._clock, assignment.prices, may_go_on, assignment.whose)
         answer.begin()
         run = Run(assignment, answer)
         self._runs[run.id] = run

@@ -174,6 +174,7 @@ def bill_json(bill: Bill) -> dict[str, object]:
                 "model": a.model,
                 "outcome": a.outcome,
                 "milliseconds": a.milliseconds,
+                "key": str(a.key),
             }
             for a in bill.route
         ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
+from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
 from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
 from agentapi_mcp.core.errors import ConflictError, NextStep, StoreError
 from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
@@ -53,11 +54,12 @@ class TurnPorts:
 class Turns:
     """Messages to agents: each is accepted once, run once, and found again by its id."""
 
-    def __init__(self, ports: TurnPorts, runs: Runs, agents: Agents, health: Health) -> None:
+    def __init__(self, ports: TurnPorts, runs: Runs, agents: Agents, health: Health, api_keys: ApiKeys) -> None:
         self._ports = ports
         self._runs = runs
         self._agents = agents
         self._health = health
+        self._api_keys = api_keys
         self._ratios = TokenRatios()
         self._elsewhere = Elsewhere(ports.turns, ports.events, ports.signals, ports.clock)
 
@@ -143,7 +145,7 @@ class Turns:
     async def _accept(self, principal: Principal, checked: CheckedRequest) -> Assignment | Turn:
         request = checked.request
         defaults = await self._ports.sessions.defaults(principal, checked.session_id)
-        choice = await self._choose(request, defaults)
+        choice = await self._choose(request, defaults, await self._api_keys.held(principal))
         parameters = _parameters(request.parameters, defaults)
         new = NewTurn(
             id=TurnId(new_id()),
@@ -175,7 +177,7 @@ class Turns:
                 told = replace(parameters, system_prompt=system)
                 return self._assign(principal, accepted, choice, told, defaults)
 
-    async def _choose(self, request: ChatRequest, defaults: Defaults) -> Choice:
+    async def _choose(self, request: ChatRequest, defaults: Defaults, held: HeldKeys) -> Choice:
         agent = request.agent or defaults.agent
         default_model = _text(defaults.settings, "default_model")
         if agent == defaults.agent:
@@ -185,6 +187,7 @@ class Turns:
             model=request.model,
             default_agent=_text(defaults.settings, "default_agent"),
             default_model=default_model,
+            held=held,
         )
 
     def _assign(
@@ -199,7 +202,8 @@ class Turns:
             return await self._prepare(principal, accepted, choice, parameters)
 
         async def observe(check: HealthCheck) -> None:
-            await self._health.observe(choice.agent_id, check)
+            if choice.key is None:  # how one's own key fares says nothing of the agent to others
+                await self._health.observe(choice.agent_id, check)
 
         async def settled(turn: Turn, history: History | None, prompt_bytes: int) -> None:
             used = turn.bill.usage.input_tokens
@@ -218,6 +222,7 @@ class Turns:
             principal=principal,
             backend=choice.backend,
             prices=choice.prices,
+            whose=choice.whose,
             prepare=prepare,
             observe=observe,
             settled=settled,
@@ -227,6 +232,8 @@ class Turns:
         self, principal: Principal, accepted: Accepted, choice: Choice, parameters: Parameters
     ) -> tuple[BackendTurn, History]:
         turn, system = accepted.turn, parameters.system_prompt
+        if choice.key is not None:
+            await self._api_keys.mark_used(choice.key)
         history = History(())
         remembers = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
         if not accepted.session_created and not remembers:
@@ -250,6 +257,7 @@ class Turns:
                 history=history.messages,
                 temperature=parameters.temperature,
                 max_tokens=parameters.max_tokens,
+                api_key=choice.key.value if choice.key else None,
                 state=accepted.state,
             ),
             history,

@@ -28,6 +28,7 @@ class AttemptOut(Answer):
     model: str | None
     outcome: str
     milliseconds: int
+    key: str
 
 
 class FaultOut(Answer):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
+from agentapi_mcp.core.records.api_keys import plain_provider
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
@@ -56,6 +57,13 @@ class AgentDeclaration:
     models: tuple[ModelDeclaration, ...] = ()
     variables: tuple[str, ...] = ()
     otherwise: "AgentDeclaration | None" = None
+
+    @property
+    def providers(self) -> frozenset[str]:
+        """The providers, in small letters, whose API the operator says that this agent reaches."""
+        option = self.options.get("provider")
+        named = [model.provider for model in self.models] + ([option] if isinstance(option, str) else [])
+        return frozenset(plain_provider(name) for name in named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ class ProviderKey:
         return self.key.owner.whose
 
 
+def plain_provider(name: str) -> str:
+    """Write a provider's name as it is compared: in small letters."""
+    return name.strip().lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """How many secrets were sealed again, and how many could not be, by the master key that would open them."""

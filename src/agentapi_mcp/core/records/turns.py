@@ -9,6 +9,7 @@ from uuid import UUID
 from agentapi_mcp.core.errors import BackendFault
 from agentapi_mcp.core.events import StopReason, Usage
 from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.records.api_keys import Whose
 from agentapi_mcp.core.records.ids import AgentId, MessageId, ModelRowId, SessionId, TurnId
 
 
@@ -42,13 +43,14 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try to get the answer: who was asked, how it ended (`completed` or a fault), and how long it took."""
+    """One try to get the answer: who was asked, how it ended (`completed` or a fault), how long it took, whose key."""
 
     agent: str
     backend: str
     model: str | None
     outcome: str
     milliseconds: int
+    key: Whose = Whose.SERVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

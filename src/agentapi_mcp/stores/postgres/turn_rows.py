@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 
 from agentapi_mcp.core.errors import BackendFault
 from agentapi_mcp.core.events import StopReason, Usage
+from agentapi_mcp.core.records.api_keys import Whose
 from agentapi_mcp.core.records.turns import Attempt, Bill, EndReason, Turn, TurnFault, TurnStatus
 from agentapi_mcp.stores.postgres.database import Row
 
@@ -70,9 +71,14 @@ def _bill(row: Row) -> Bill:
         time_to_first_token=_span(row["time_to_first_token_ms"]),
         model_used=row["model_used"],
         provider=row["provider"],
-        route=tuple(Attempt(**attempt) for attempt in json.loads(row["route"])),
+        route=tuple(_attempt(attempt) for attempt in json.loads(row["route"])),
         billing_may_go_on=row["billing_may_go_on"],
     )
+
+
+def _attempt(kept: dict[str, Any]) -> Attempt:
+    key = Whose(kept.pop("key", Whose.SERVER))  # once there was none but the server's
+    return Attempt(**kept, key=key)
 
 
 def route_json(bill: Bill) -> str:
@@ -85,6 +91,7 @@ def route_json(bill: Bill) -> str:
                 "model": a.model,
                 "outcome": a.outcome,
                 "milliseconds": a.milliseconds,
+                "key": a.key,
             }
             for a in bill.route
         ]
