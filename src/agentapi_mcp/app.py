@@ -176,7 +176,8 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         shared = await _open_shared(stack, settings, PostgresHealth(database), clock)
         parts = (*_parts(database, settings), shared.part, Part("configuration", "files", watch.probe))
         health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts)
-        agents = Agents(catalogue, health)
+        api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock)
+        agents = Agents(catalogue, health, api_keys)
         ports = TurnPorts(
             turns=PostgresTurns(database),
             sessions=PostgresSessions(database),
@@ -186,7 +187,6 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             clock=clock,
         )
         door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
-        api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,

@@ -5,7 +5,7 @@ import base64
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_bytes
@@ -17,6 +17,8 @@ from pydantic import SecretStr
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.api_keys import NewApiKey
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.identity import Role
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.health import HealthStatus
 from agentapi_mcp.core.records.turns import Turn, TurnStatus
@@ -161,6 +163,53 @@ async def test_a_refusal_says_whose_key_it_was_and_makes_nobody_else_think_the_a
         refused = await at.ask("[[e401]]")
         assert refused.error is not None
         assert "operator" in refused.error.next_step
+
+
+async def test_an_agent_that_lacks_only_a_key_can_be_used_by_whoever_brings_one(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    async with stand(edge_home, tmp_path, 'api_key = "${NOT_SET_HERE}"') as at:
+        me = at.services.principal
+        with pytest.raises(
+            BackendError, match=f"NOT_SET_HERE is not set.*`agentapi-mcp keys add {at.name}`"
+        ) as refused:
+            await at.ask()
+        assert refused.value.fault is BackendFault.BACKEND_MISSING
+        await at.add("sk-of-the-user-0123")
+        assert (route(await at.ask()), at.sent) == (["user"], "sk-of-the-user-0123")
+        assert (await at.services.agents.get(me, at.name)).missing == ()
+        viewer = replace(me, role=Role.VIEWER)
+        assert (await at.services.agents.get(viewer, at.name)).missing == ("NOT_SET_HERE is not set",)
+        asked = len(at.peer.exchanges)
+        with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
+            await at.ask(model="other")
+        by_default = await at.services.agents.resolve(held=await at.services.api_keys.held(me))
+        assert by_default.agent == at.name
+        with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
+            await at.services.agents.resolve(model="other", held=await at.services.api_keys.held(me))
+        await at.clear()
+        with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
+            await at.ask()
+        assert len(at.peer.exchanges) == asked
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ('api_key = "${NOT_SET_HERE}"', 'app_title = "${NOR_THIS}"'),
+        ('api_key = "${NOT_SET_HERE}"', 'app_title = "${NOT_SET_HERE}"'),
+        ('api_key = "${NOT_SET_HERE}"', "own_keys = false"),
+    ],
+)
+async def test_an_agent_that_lacks_more_than_a_key_stays_as_it_is(
+    options: tuple[str, ...], edge_home: Path, tmp_path: Path
+) -> None:
+    async with stand(edge_home, tmp_path, *options) as at:
+        await at.add("sk-of-the-user-0123")
+        with pytest.raises(BackendError, match="NOT_SET_HERE is not set") as refused:
+            await at.ask()
+        assert "keys add" not in str(refused.value)
+        assert (await at.services.agents.get(at.services.principal, at.name)).missing != ()
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from agentapi_mcp.core.api_keys import HeldKeys
+from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
-from agentapi_mcp.core.errors import BackendError, BackendFault, InvalidRequestError, NotFoundError
+from agentapi_mcp.core.errors import (
+    BackendError,
+    BackendFault,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ports import Backend, Capability
@@ -63,11 +69,12 @@ class Choice:
 
 
 class Agents:
-    """The use cases of the catalogue."""
+    """The use cases of the catalogue; `api_keys` are those that people brought, None where nobody can."""
 
-    def __init__(self, catalogue: Catalogue, health: Health) -> None:
+    def __init__(self, catalogue: Catalogue, health: Health, api_keys: ApiKeys | None = None) -> None:
         self._catalogue = catalogue
         self._health = health
+        self._api_keys = api_keys
 
     async def refresh(self) -> None:
         """Look up agents and models now."""
@@ -85,7 +92,8 @@ class Agents:
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
         page = rest[: _page_size(limit)]
         measured = await self._health.measure(page)
-        items = tuple(agent_view(entry, measured) for entry in page)
+        held = await self._held(principal)
+        items = tuple(agent_view(_as_held(entry, held), measured) for entry in page)
         more = len(rest) > len(page)
         return Page(items, encode_cursor(scope, principal, [page[-1].name]) if more else None)
 
@@ -97,7 +105,7 @@ class Agents:
         """
         require(principal, Action.READ_CATALOGUE)
         entry = _find_agent(await self._catalogue.entries(), name)
-        return agent_view(entry, await self._health.measure([entry]))
+        return agent_view(_as_held(entry, await self._held(principal)), await self._health.measure([entry]))
 
     async def models(
         self,
@@ -140,9 +148,14 @@ class Agents:
             BackendError: the agent lacks something; the message says what.
         """
         entries = await self._catalogue.entries()
-        entry = _find_agent(entries, agent) if agent is not None else self._default(entries, model, default_agent)
-        backend, declaration = _usable(entries, entry)
+        if agent is None:
+            agent = self._default([_as_held(each, held) for each in entries], model, default_agent).name
+        entry = _find_agent(entries, agent)
+        backend, declaration = _reach(entries, entry, held)
         chosen = _choose_model(entries, entry, model, default_model)
+        key = _own_key(held, declaration, backend, chosen)
+        if entry.backend is None and key is None:
+            raise _missing(entries, entry, held)
         return Choice(
             agent_id=entry.row.id,
             agent=entry.name,
@@ -150,8 +163,16 @@ class Agents:
             backend=backend,
             instructions=entry.row.instructions,
             model=chosen,
-            key=_own_key(held, declaration, backend, chosen),
+            key=key,
         )
+
+    async def _held(self, principal: Principal) -> HeldKeys:
+        if self._api_keys is None:
+            return _NO_KEYS
+        try:
+            return await self._api_keys.held(principal)
+        except PermissionDeniedError:  # who may not chat uses none
+            return _NO_KEYS
 
     def _default(
         self, entries: Sequence[CatalogueEntry], model: str | None, default_agent: str | None
@@ -167,17 +188,45 @@ class Agents:
         return next((entry for entry in ranked if entry.find_model(model) is not None), ranked[0])
 
 
-def _usable(entries: Sequence[CatalogueEntry], entry: CatalogueEntry) -> tuple[Backend, AgentDeclaration]:
-    others = [one.name for one in entries if one.usable]
-    instead = f"Agents that can be used now: {_listed(others)}."
+def _reach(
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys
+) -> tuple[Backend, AgentDeclaration]:
     if not entry.row.enabled:
-        raise InvalidRequestError(f"The agent {entry.name} is disabled; the operator can enable it. {instead}")
-    if entry.backend is None or entry.declaration is None:
-        raise BackendError(
-            BackendFault.BACKEND_MISSING,
-            f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used. {instead}",
+        raise InvalidRequestError(
+            f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, held)}"
         )
-    return entry.backend, entry.declaration
+    backend = entry.backend or entry.keyless
+    if backend is None or entry.declaration is None:
+        raise _missing(entries, entry, held)
+    return backend, entry.declaration
+
+
+def _missing(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys) -> BackendError:
+    own = ""
+    if entry.keyless is not None and entry.declaration is not None and held.can_be_added:
+        providers = " or ".join(f"`agentapi-mcp keys add {name}`" for name in sorted(entry.declaration.providers))
+        own = f" without a key of your own ({providers})" if providers else ""
+    return BackendError(
+        BackendFault.BACKEND_MISSING,
+        f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used{own}. {_instead(entries, held)}",
+    )
+
+
+def _instead(entries: Sequence[CatalogueEntry], held: HeldKeys) -> str:
+    usable = [entry.name for entry in entries if _as_held(entry, held).usable]
+    return f"Agents that can be used now: {_listed(usable)}."
+
+
+def _as_held(entry: CatalogueEntry, held: HeldKeys) -> CatalogueEntry:
+    """Return an agent as it is for somebody who has these keys: they may be all that it lacks."""
+    model = entry.default_model()
+    if entry.keyless is None or entry.declaration is None or model is None:
+        return entry
+    if plain_provider(model.provider) not in entry.declaration.providers:
+        return entry
+    if not held.has(model.provider, (model.name, model.model_id)):
+        return entry
+    return replace(entry, backend=entry.keyless, missing=())
 
 
 def _own_key(

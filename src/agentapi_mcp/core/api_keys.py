@@ -49,6 +49,15 @@ class HeldKeys:
         self._keys = sorted(keys, key=_preference, reverse=True)
         self._sealer = sealer
 
+    @property
+    def can_be_added(self) -> bool:
+        """Whether this server keeps keys."""
+        return self._sealer is not None
+
+    def has(self, provider: str, models: Sequence[str] = ()) -> bool:
+        """Tell whether `find` would find one, or fail to open it."""
+        return self._match(provider, models) is not None
+
     def find(self, provider: str, models: Sequence[str] = ()) -> ProviderKey | None:
         """Find the key for a model, by any of its names: the user's, then the organisation's.
 
@@ -58,21 +67,23 @@ class HeldKeys:
             ConfigurationError: there is one, and it cannot be opened.
             StoreError: there is one, and somebody has changed it.
         """
-        wanted = plain_provider(provider)
-        for sealed in self._keys:
-            key = sealed.key
-            if key.provider == wanted and (key.model is None or key.model in models):
-                return self._open(sealed)
-        return None
-
-    def _open(self, sealed: SealedKey) -> ProviderKey | None:
-        if self._sealer is None:
+        sealed = self._match(provider, models)
+        if sealed is None or self._sealer is None:
             return None
         try:
             return ProviderKey(sealed.key, SecretStr(self._sealer.open_(sealed.sealed, _place(sealed.key))))
         except AgentApiError as exc:
             _log.warning("api_key_not_opened", extra={"api_key_id": str(sealed.key.id), "error": str(exc)})
             raise
+
+    def _match(self, provider: str, models: Sequence[str]) -> SealedKey | None:
+        wanted = plain_provider(provider)
+        fitting = (
+            sealed
+            for sealed in self._keys
+            if sealed.key.provider == wanted and (sealed.key.model is None or sealed.key.model in models)
+        )
+        return next(fitting, None)
 
 
 class ApiKeys:

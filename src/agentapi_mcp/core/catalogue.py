@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.lent_backends import LentBackend
-from agentapi_mcp.core.ports import Backend, Clock
+from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
 from agentapi_mcp.core.store_ports import CatalogueStore
 
@@ -23,6 +23,8 @@ _REST = timedelta(seconds=30)  # longer than the acceptance of a turn can take
 class CatalogueEntry:
     """A row with the declaration that it stands for; `backend` is None exactly when something is `missing`.
 
+    `keyless` is there where that is only a key: for whoever brings one.
+
     Rows are data and the operator's file is trust: how an agent is reached comes from the declaration alone.
     """
 
@@ -31,6 +33,7 @@ class CatalogueEntry:
     backend: Backend | None
     missing: tuple[str, ...]
     backend_reason: str | None = None
+    keyless: Backend | None = None
 
     @property
     def name(self) -> str:
@@ -176,7 +179,20 @@ class Catalogue:
             declaration = declaration.otherwise
             built = self._backend(declaration)
         lacks, backend = (built, None) if isinstance(built, tuple) else ((), built)
-        return CatalogueEntry(row=row, declaration=declaration, backend=backend, missing=lacks, backend_reason=reason)
+        return CatalogueEntry(
+            row=row,
+            declaration=declaration,
+            backend=backend,
+            missing=lacks,
+            backend_reason=reason,
+            keyless=self._keyless(declaration) if declaration.lacks_key else None,
+        )
+
+    def _keyless(self, declaration: AgentDeclaration) -> LentBackend | None:
+        """Make the backend without the key that it lacks, if it can be asked with another."""
+        options = {name: value for name, value in declaration.options.items() if name != "api_key"}
+        built = self._backend(replace(declaration, options=options, missing=()))
+        return None if isinstance(built, tuple) or Capability.OWN_KEYS not in built.capabilities else built
 
     def _backend(self, declaration: AgentDeclaration) -> LentBackend | tuple[str, ...]:
         """Make the backend once, or say what it lacks.

@@ -42,8 +42,9 @@ class AgentDeclaration:
     """An agent as the operator's file declares it.
 
     `options` go to the backend and may hold secrets: they are never stored, logged or returned. `missing` holds what
-    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"). `variables` are those that
-    the options name. `otherwise` is how the agent is reached where it cannot be reached so.
+    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"); with `lacks_key` that is nothing
+    but the key in its option `api_key`. `variables` are those that the options name. `otherwise` is how the agent is
+    reached where it cannot be reached so.
     """
 
     name: str
@@ -56,6 +57,7 @@ class AgentDeclaration:
     missing: tuple[str, ...] = ()
     models: tuple[ModelDeclaration, ...] = ()
     variables: tuple[str, ...] = ()
+    lacks_key: bool = False
     otherwise: "AgentDeclaration | None" = None
 
     @property

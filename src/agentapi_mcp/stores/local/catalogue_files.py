@@ -180,6 +180,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
+        lacks_key=variables.missing != () and not _lacks_others(agent.options, environ),
         models=tuple(model.declaration() for model in agent.models),
     )
     if agent.otherwise is None:
@@ -192,8 +193,16 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
+        lacks_key=variables.missing != () and not _lacks_others(agent.otherwise.options, environ),
     )
     return replace(declared, otherwise=otherwise)
+
+
+def _lacks_others(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Tell whether another option than `api_key` names a variable that is not set."""
+    variables = _Variables(environ)
+    variables.fill({name: value for name, value in options.items() if name != "api_key"})
+    return variables.missing != ()
 
 
 def _fill(
@@ -263,5 +272,8 @@ class _Variables:
 
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
-    said = [asdict(replace(agent, options={}, missing=(), variables=(), otherwise=None)) for agent in agents]
+    said = [
+        asdict(replace(agent, options={}, missing=(), variables=(), lacks_key=False, otherwise=None))
+        for agent in agents
+    ]
     return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()
