@@ -289,7 +289,7 @@ async def _open_sealer(settings: Settings) -> Sealer | None:
     text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
     if text is None and file is None and command is None:
         return None
-    # By name, as the door: nobody pays for cryptography who has nothing to seal.
+    # By name, as the door: it is for those who have something to seal.
     keys = import_module("agentapi_mcp.auth.master_keys").MasterKeySource(
         text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
     )
