@@ -1,15 +1,18 @@
 """The door of a process: which issuers' tokens are taken now, and whom each lets in."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx2
 
 from agentapi_mcp.auth.fetching import HttpFetch
+from agentapi_mcp.auth.logins import Login
 from agentapi_mcp.auth.tokens import TokenVerifier
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.errors import NotAuthenticatedError
+from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.identities import SignInRules
+from agentapi_mcp.core.records.identities import Issuer, SignInRules
+from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sign_ins import SignIns
 
 
@@ -44,6 +47,38 @@ class Door:
             PermissionDeniedError: its owner has no account or organisation here.
         """
         return await self._sign_ins.principal_of(await self._verifier.verify(token), self._rules.roles)
+
+    def roles(self) -> Mapping[str, Role]:
+        """Tell what other words for roles mean in this database."""
+        return self._rules.roles
+
+    def can_log_in(self, issuer: str) -> bool:
+        """Tell whether pages of ours can sign a visitor in at this issuer."""
+        return self._client_of(issuer) is not None
+
+    async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
+        """Return where to send a visitor to sign in."""
+        return await self._login(issuer).begin(redirect_uri)
+
+    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
+        """Tell who came back, by the rules of every token: it must be made for this server, by that issuer, for us."""
+        token = await self._login(begun.issuer).finish(begun, answer, redirect_uri)
+        claims = await self._verifier.verify(token)
+        ours = self._client_of(begun.issuer)
+        if claims.issuer.issuer != begun.issuer or claims.is_service:
+            raise NotAuthenticatedError("This sign-in is another's; begin again.")
+        if ours is None or claims.client_id not in {None, ours.client_id}:
+            raise NotAuthenticatedError("This sign-in is another program's; begin again.")
+        return await self._sign_ins.principal_of(claims, self._rules.roles)
+
+    def _client_of(self, issuer: str) -> Issuer | None:
+        return next((one for one in self._rules.issuers if one.issuer == issuer and one.client_id), None)
+
+    def _login(self, issuer: str) -> Login:
+        found = self._client_of(issuer)
+        if found is None:
+            raise NotAuthenticatedError("Nobody can sign in here for this; its operator sets the issuer's client_id.")
+        return Login(found, self._resource, HttpFetch(self._client))
 
     def _verify(self, rules: SignInRules) -> TokenVerifier:
         return TokenVerifier(rules.issuers, self._resource, HttpFetch(self._client), self._clock)

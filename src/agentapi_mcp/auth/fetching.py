@@ -39,11 +39,25 @@ class HttpFetch:
 
     async def __call__(self, url: str) -> Mapping[str, object]:
         """Return the document."""
+        return await self._exchange("GET", url, {}, None)
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, object]:
+        """Send a form, and return the document that answers it.
+
+        Raises:
+            FetchError: it cannot be had.
+        """
+        return await self._exchange("POST", url, headers, form)
+
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None
+    ) -> Mapping[str, object]:
         check_address(url)
         body = bytearray()
+        asked = {"accept": "application/json", **headers}
         try:
             with anyio.fail_after(self._within.total_seconds()):
-                async with self._client.stream("GET", url, headers={"accept": "application/json"}) as reply:
+                async with self._client.stream(method, url, headers=asked, data=form) as reply:
                     if not reply.is_success:
                         raise FetchError(f"{url} answers {reply.status_code}")
                     async for chunk in reply.aiter_bytes():

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import SecretStr
+
 from agentapi_mcp.core.identity import OrgId, Role, UserId
 
 # What signs with a private key; no shared secret ever verifies a token here (RFC 8725, section 3.1).
@@ -36,7 +38,8 @@ class Issuer:
 
     `audience` is what its tokens must be made for, by default this server's resource URL (RFC 8707). `jwks_uri` is
     looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `organizations`
-    says which organisation a value of `organization_claim` is here.
+    says which organisation a value of `organization_claim` is here. With a `client_id`, pages of
+    ours sign their visitors in there.
     """
 
     issuer: str
@@ -50,6 +53,8 @@ class Issuer:
     newcomers: Newcomers = Newcomers.NONE
     domains: Mapping[str, OrgId] = field(default_factory=dict[str, OrgId])
     organizations: Mapping[str, OrgId] = field(default_factory=dict[str, OrgId])
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import Role
@@ -79,7 +79,8 @@ def load_catalogue(
         for index, issuer in enumerate(shape.issuers):
             if issuer.issuer in issuers:
                 raise source.refuse(("issuers", index, "issuer"), f"a second issuer {issuer.issuer!r}")
-            issuers[issuer.issuer] = issuer.declaration()
+            secret = _client_secret(source, index, issuer.client_secret, environ)
+            issuers[issuer.issuer] = replace(issuer.declaration(), client_secret=secret)
         roles.update({word.strip().lower(): role for word, role in shape.roles.items()})
     declared = tuple(agents.values())
     return CatalogueFile(declared, _sha256(declared), SignInRules(issuers=tuple(issuers.values()), roles=roles))
@@ -218,6 +219,18 @@ def _fill(
         except RecursionError as exc:
             raise source.refuse((*where, key), f"{key!r} is nested too deeply") from exc
     return filled, variables
+
+
+def _client_secret(source: _Source, index: int, written: str | None, environ: Mapping[str, str]) -> SecretStr | None:
+    """Fill in the secret, which is to stand in the environment; one that is not set is none."""
+    where, variables = ("issuers", index, "client_secret"), _Variables(environ)
+    try:
+        filled = variables.fill(written or "")
+    except _LooseVariableError as exc:
+        raise source.refuse(where, str(exc)) from exc
+    if variables.missing:
+        raise source.refuse(where, f"{'; '.join(variables.missing)}, which 'client_secret' names")
+    return SecretStr(str(filled)) if filled else None
 
 
 class _LooseVariableError(ValueError):

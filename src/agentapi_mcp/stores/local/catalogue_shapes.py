@@ -133,6 +133,8 @@ class IssuerShape(Shape):
     needs_scopes: bool | None = None
     trusts_email: bool = False
     organization_claim: Name | None = None
+    client_id: Name | None = None
+    client_secret: str | None = Field(default=None, repr=False)
     newcomers: Annotated[Newcomers, Field(strict=False)] = Newcomers.NONE
     domains: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
     organizations: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
@@ -153,6 +155,7 @@ class IssuerShape(Shape):
             newcomers=self.newcomers,
             domains={name.lower(): OrgId(org) for name, org in self.domains.items()},
             organizations={name: OrgId(org) for name, org in self.organizations.items()},
+            client_id=self.client_id,
         )
 
 

@@ -1,0 +1,120 @@
+"""Our own sign-in at an issuer, as its client: authorization code with PKCE (RFC 7636), no other way."""
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import cast
+from urllib.parse import quote, urlencode
+
+from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
+from agentapi_mcp.auth.keys import metadata_urls
+from agentapi_mcp.core.errors import NotAuthenticatedError
+from agentapi_mcp.core.identity import TokenScope
+from agentapi_mcp.core.records.identities import Issuer
+from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
+
+_AWAY = "The sign-in cannot be reached now; try again in a moment."
+_FAILED = "The sign-in did not succeed; begin again."
+_log = logging.getLogger(__name__)
+
+
+class Login:
+    """Signs a visitor in at one issuer; the token that comes back is to be verified as every other."""
+
+    def __init__(self, issuer: Issuer, resource: str, fetch: HttpFetch) -> None:
+        self._issuer = issuer
+        self._resource = resource
+        self._fetch = fetch
+
+    async def begin(self, redirect_uri: str) -> LoginBegun:
+        """Return where to send the visitor.
+
+        Raises:
+            NotAuthenticatedError: the issuer cannot be asked.
+        """
+        metadata = await self._metadata()
+        verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        asked = {
+            "response_type": "code",
+            "client_id": self._issuer.client_id or "",
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            "resource": self._resource,
+        }
+        scope = self._scope(metadata)
+        address = str(metadata["authorization_endpoint"])
+        query = urlencode(asked | ({"scope": scope} if scope else {}))
+        url = f"{address}{'&' if '?' in address else '?'}{query}"
+        return LoginBegun(issuer=self._issuer.issuer, url=url, state=state, verifier=verifier)
+
+    async def finish(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> str:
+        """Return the visitor's access token.
+
+        Raises:
+            NotAuthenticatedError: they did not sign in, or came back with what was not asked for.
+        """
+        if not hmac.compare_digest((answer.state or "").encode(), begun.state.encode()):
+            raise self._refusal("its state is another")
+        if answer.issuer is not None and answer.issuer != begun.issuer:  # RFC 9207
+            raise self._refusal("another issuer answers")
+        if answer.error is not None or not answer.code:
+            raise self._refusal("the issuer says no")
+        metadata = await self._metadata()
+        asked = {
+            "grant_type": "authorization_code",
+            "code": answer.code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": begun.verifier,
+            "resource": self._resource,
+        }
+        try:
+            said = await self._exchange(str(metadata["token_endpoint"]), asked)
+        except FetchError as exc:
+            raise self._refusal(str(exc)) from exc
+        token = said.get("access_token")
+        if not isinstance(token, str) or not token:
+            raise self._refusal("the issuer gives no access token")
+        return token
+
+    async def _metadata(self) -> Mapping[str, object]:
+        fault = ""
+        for url in metadata_urls(self._issuer.issuer):
+            try:
+                document = await self._fetch(url)
+                for name in ("authorization_endpoint", "token_endpoint"):
+                    check_address(str(document.get(name)))
+            except FetchError as exc:
+                fault = str(exc)
+                continue
+            if document.get("issuer") == self._issuer.issuer:
+                return document
+            fault = f"{url} is the metadata of another issuer"
+        self._refusal(fault)
+        raise NotAuthenticatedError(_AWAY)
+
+    def _scope(self, metadata: Mapping[str, object]) -> str:
+        listed = metadata.get("scopes_supported")
+        known = cast("list[object]", listed) if isinstance(listed, list) else []
+        long = f"agentapi:{TokenScope.KEYS}"
+        ours = long if long in known else str(TokenScope.KEYS)
+        return " ".join([*(["openid"] if "openid" in known else []), *([ours] if self._issuer.needs_scopes else [])])
+
+    async def _exchange(self, url: str, asked: Mapping[str, str]) -> Mapping[str, object]:
+        client_id, secret = self._issuer.client_id or "", self._issuer.client_secret
+        if secret is None:
+            return await self._fetch.post(url, {**asked, "client_id": client_id}, {})
+        # RFC 6749, section 2.3.1: both are form-encoded first.
+        pair = f"{quote(client_id, safe='')}:{quote(secret.get_secret_value(), safe='')}"
+        basic = base64.b64encode(pair.encode()).decode()
+        return await self._fetch.post(url, asked, {"authorization": f"Basic {basic}"})
+
+    def _refusal(self, reason: str) -> NotAuthenticatedError:
+        """Make the refusal; why is for the log."""
+        _log.info("login_refused", extra={"issuer": self._issuer.issuer, "reason": reason[:200]})
+        return NotAuthenticatedError(_FAILED)
