@@ -21,6 +21,7 @@ from agentapi_mcp.core.health import Health, Part
 from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.key_entries import KeyEntries
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
@@ -42,6 +43,7 @@ from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
+from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
@@ -195,6 +197,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
             api_keys=api_keys,
+            key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
             health=health,
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),

@@ -165,6 +165,14 @@ class Settings(BaseSettings):
         Place | None, Field(description="Postgres binaries to use for the embedded server instead of the wheel's.")
     ] = None
 
+    @property
+    def origin(self) -> str | None:
+        """Where browsers find this server's pages."""
+        if self.resource_url is None:
+            return None
+        parts = urlsplit(self.resource_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
 
 def for_serving(settings: Settings) -> Settings:
     """Fill in what is chosen otherwise for a server of many than for one person's program."""

@@ -19,6 +19,7 @@ import uvicorn
 from agentapi_mcp.app import App, open_app
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.core.services import Gate
+from agentapi_mcp.http.key_pages import KeyPages
 from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.http_guards import HttpLimits, security_settings
@@ -212,6 +213,7 @@ def _http_options(settings: Settings, options: ServeOptions, gate: Gate | None) 
         oauth=None
         if settings.resource_url is None or gate is None
         else OAuth(resource=settings.resource_url, gate=gate),
+        pages=None if settings.origin is None or gate is None else KeyPages(gate, settings.origin).app,
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )
 

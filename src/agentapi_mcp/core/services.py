@@ -1,14 +1,16 @@
 """What an edge is given: the use cases, once the stores are there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.health import Health
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.identity import Principal, Role
+from agentapi_mcp.core.key_entries import KeyEntries
 from agentapi_mcp.core.records.identities import SignInRules
+from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.store_ports import McpQuestionStore, McpSessionStore, ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
@@ -27,6 +29,31 @@ class Door(Protocol):
         Raises:
             NotAuthenticatedError: it is none for this server.
             PermissionDeniedError: its owner has no account or organisation here.
+        """
+        ...
+
+    def roles(self) -> Mapping[str, Role]:
+        """Tell what other words for roles mean in this database."""
+        ...
+
+    def can_log_in(self, issuer: str) -> bool:
+        """Tell whether pages of ours can sign a visitor in at this issuer."""
+        ...
+
+    async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
+        """Return where to send a visitor to sign in.
+
+        Raises:
+            NotAuthenticatedError: the issuer cannot be asked, or not by us.
+        """
+        ...
+
+    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
+        """Tell who came back.
+
+        Raises:
+            NotAuthenticatedError: they did not sign in, or came back with what was not asked for.
+            PermissionDeniedError: they have no account or organisation here.
         """
         ...
 
@@ -49,6 +76,7 @@ class Services:
     sessions: Sessions
     agents: Agents
     api_keys: ApiKeys
+    key_entries: KeyEntries
     health: Health
     profiles: ProfileStore
     mcp_sessions: McpSessionStore

@@ -13,6 +13,7 @@ from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
 from agentapi_mcp.core.records.identities import Account, Membership
 from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
+from agentapi_mcp.core.records.key_requests import KeyRequest
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Defaults, History, Message, Session, SessionState
@@ -204,6 +205,26 @@ class ApiKeyStore(Protocol):
 
     async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
         """Put new seals in place of old ones, and return how many were still as they were."""
+        ...
+
+
+class KeyRequestStore(Protocol):
+    """Requests for keys, each of which is used once."""
+
+    async def add(self, request: KeyRequest) -> None:
+        """Keep a request, and forget those that nobody can use any more."""
+        ...
+
+    async def find(self, token_sha256: bytes) -> KeyRequest | None:
+        """Find a request that can be used."""
+        ...
+
+    async def take(self, token_sha256: bytes) -> KeyRequest | None:
+        """Use a request up; None when it cannot be used."""
+        ...
+
+    async def give_back(self, token_sha256: bytes) -> None:
+        """Let a request be used after all."""
         ...
 
 

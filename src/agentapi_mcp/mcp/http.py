@@ -22,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.services import Gate
@@ -43,12 +43,14 @@ class HttpOptions:
     """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in.
 
     Who holds a stream open is looked at again each `admitted_every`.
+    `pages` are for people's browsers, under /keys/; they look after their visitors themselves.
     """
 
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
+    pages: ASGIApp | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
     admitted_every: timedelta = EVERY
 
@@ -85,6 +87,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
         ],
         middleware=[
             Middleware(RequestIds),
+            Middleware(Pages, pages=options.pages),
             Middleware(Hosts, security=security),
             Middleware(
                 CORSMiddleware,
@@ -109,6 +112,19 @@ def _metadata_routes(oauth: OAuth | None) -> list[Route]:
         return []
     paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, f"{WELL_KNOWN}/mcp", f"{WELL_KNOWN}/sse"))
     return [Route(path, oauth.metadata) for path in paths]
+
+
+class Pages:
+    """Hands what browsers ask for to the pages, past the guards of the protocol."""
+
+    def __init__(self, app: ASGIApp, pages: ASGIApp | None) -> None:
+        self._app = app
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        is_page = self._pages is not None and scope["type"] == "http" and scope["path"].startswith("/keys/")
+        await (self._pages if self._pages is not None and is_page else self._app)(scope, receive, send)
 
 
 class _Asgi:

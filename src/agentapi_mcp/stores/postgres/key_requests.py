@@ -1,0 +1,68 @@
+"""Requests for keys in Postgres: used once, and swept when they are old."""
+
+from typing import LiteralString
+
+from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.records.key_requests import KeyRequest
+from agentapi_mcp.stores.postgres.database import Database, Row
+
+_OPEN: LiteralString = """
+SELECT token_sha256, user_id, org_id, issuer, provider, expires_at FROM agentapi.key_requests
+ WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
+"""
+_TAKE: LiteralString = """
+UPDATE agentapi.key_requests SET used_at = now() WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
+RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at
+"""
+
+
+class PostgresKeyRequests:
+    """Read and written by the program's own role alone: a visitor who has not signed in is nobody yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, request: KeyRequest) -> None:
+        """Keep a request, and forget those that nobody can use any more."""
+        async with self._database.as_system("a user is asked for a key") as connection:
+            await connection.execute("DELETE FROM agentapi.key_requests WHERE expires_at < now()")
+            await connection.execute(
+                "INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at) "
+                "VALUES ($1, $2, $3, $4, $5, $6)",
+                request.token_sha256,
+                request.user_id,
+                request.org_id,
+                request.issuer,
+                request.provider,
+                request.expires_at,
+            )
+
+    async def find(self, token_sha256: bytes) -> KeyRequest | None:
+        """Find a request that can be used."""
+        async with self._database.as_system("what a link stands for") as connection:
+            return _request(await connection.fetchrow(_OPEN, token_sha256))
+
+    async def take(self, token_sha256: bytes) -> KeyRequest | None:
+        """Use a request up."""
+        async with self._database.as_system("a key is entered") as connection:
+            return _request(await connection.fetchrow(_TAKE, token_sha256))
+
+    async def give_back(self, token_sha256: bytes) -> None:
+        """Let a request be used after all."""
+        async with self._database.as_system("what was entered is no key") as connection:
+            await connection.execute(
+                "UPDATE agentapi.key_requests SET used_at = NULL WHERE token_sha256 = $1", token_sha256
+            )
+
+
+def _request(row: Row | None) -> KeyRequest | None:
+    if row is None:
+        return None
+    return KeyRequest(
+        token_sha256=row["token_sha256"],
+        user_id=UserId(row["user_id"]),
+        org_id=OrgId(row["org_id"]),
+        issuer=row["issuer"],
+        provider=row["provider"],
+        expires_at=row["expires_at"],
+    )

@@ -1,0 +1,246 @@
+"""The page where a key is entered: it opens for who asked, after they have signed in, once."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_bytes
+
+import asyncpg
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.http.key_pages import KeyPages
+from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.mcp.http_auth import OAuth
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.local.catalogue_files import load_catalogue
+from tests.support.browsers import Browser
+from tests.support.edges import Served, serve_app
+from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described
+from tests.support.peers.issuer import SigningKey
+
+ORIGIN = "https://agents.example.com"
+RESOURCE = f"{ORIGIN}/mcp"
+SIGNING = SigningKey("one")
+KEY = "sk-entered-0123456789"
+
+
+@dataclass
+class Stand:
+    """A server, the issuer where its visitors sign in, and somebody who has asked for a page."""
+
+    services: Services
+    place: Served
+    issuer: AuthorizerPeer
+    http: httpx2.AsyncClient
+    ann: str
+    principal: Principal
+
+    def browser(self, subject: str | None = None) -> Browser:
+        """Return a browser, before which somebody sits: Ann, or who is named."""
+        self.issuer.subject = subject or self.ann
+        return Browser(self.http, ORIGIN, self.place.base)
+
+    async def signed(self, subject: str) -> Principal:
+        """Make somebody a user, as their first request does."""
+        door = self.services.door
+        assert door is not None
+        claims = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "scope": "chat read"}
+        return await door.authenticate(SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300}))
+
+    async def link(self, principal: Principal | None = None) -> str:
+        """Ask for a page."""
+        door = self.services.door
+        assert door is not None
+        url = await self.services.key_entries.ask(principal or self.principal, "openrouter", door.can_log_in)
+        assert url is not None
+        return url
+
+    async def keys(self) -> list[str]:
+        """List the keys that Ann's turns are asked with."""
+        found = await self.services.api_keys.resolve(self.principal, "openrouter")
+        return [] if found is None else [found.value.get_secret_value()]
+
+
+@asynccontextmanager
+async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n') -> AsyncGenerator[Stand]:
+    async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=8) as http:
+        config = place / "agentapi.toml"
+        config.write_text(described(issuer) + more, encoding="utf-8")
+        settings = Settings(
+            home=home,
+            config=config,
+            resource_url=RESOURCE,
+            master_key=SecretStr(base64.b64encode(token_bytes(32)).decode()),
+            postgres_linger_seconds=20,
+            shutdown_grace_seconds=0,
+        )
+        async with open_app(settings, {}) as app:
+            services = await app.gate.services()
+            options = HttpOptions(
+                oauth=OAuth(resource=RESOURCE, gate=app.gate), pages=KeyPages(app.gate, ORIGIN).app, token="x" * 20
+            )
+            async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as served:
+                ann = f"ann-{new_id().hex}"
+                at = Stand(services, served, issuer, http, ann, None)  # type: ignore[arg-type]  # set at once
+                at.principal = await at.signed(ann)
+                yield at
+
+
+async def test_who_asked_signs_in_and_saves_a_key(
+    edge_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with stand(edge_home, tmp_path) as at:
+        link, browser = await at.link(), at.browser()
+        page = await browser.open(link)
+        assert (page.status_code, browser.place) == (200, f"{ORIGIN}/keys/enter")
+        assert list(browser.cookies) == ["__Host-agentapi-keys"]
+        saved = await browser.send(page, KEY)
+        assert (saved.status_code, "The key is saved" in saved.text) == (200, True)
+        assert await at.keys() == [KEY]
+        assert browser.cookies == {}
+        for answer in (page, saved):
+            assert answer.headers["cache-control"] == "no-store"
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "frame-ancestors 'none'" in policy
+            assert "<script" not in answer.text
+            assert KEY not in answer.text
+    ours = [
+        record for record in caplog.records if not record.name.startswith(("httpx2", "httpcore2"))
+    ]  # the test's own
+    logged = "\n".join(str(vars(record)) for record in ours)
+    assert KEY not in logged
+    assert link.partition("=")[2] not in logged
+
+
+async def test_a_client_without_a_secret_signs_in_too(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path, "") as at:
+        at.issuer.secret = None
+        browser = at.browser()
+        assert (await browser.send(await browser.open(await at.link()), KEY)).status_code == 200
+        assert await at.keys() == [KEY]
+
+
+async def test_a_link_alone_opens_nothing(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        link, thief = await at.link(), at.browser(f"eve-{new_id().hex}")
+        refused = await thief.open(link)
+        assert (refused.status_code, "somebody else" in refused.text) == (403, True)
+        assert "<form" not in refused.text
+        assert (await thief.step("/keys/enter")).status_code == 401
+        assert (await thief.send(refused, KEY)).status_code == 401
+        stranger = at.browser()
+        for path in ("/keys/enter", "/keys/signed-in?code=x&state=y", "/keys/new", "/keys/new?request=x"):
+            assert (await stranger.step(path)).status_code in {401, 404}
+        assert await at.keys() == []
+
+
+async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        link, browser, other = await at.link(), at.browser(), at.browser()
+        page, second = await browser.open(link), await other.open(link)
+        wrong = await browser.send(page, "no key <b>")
+        assert (wrong.status_code, "This is no API key" in wrong.text, "<b>" in wrong.text) == (400, True, False)
+        assert (await browser.send(wrong, KEY)).status_code == 200
+        assert (await other.send(second, "sk-another-0123456789")).status_code == 404
+        assert (await at.browser().open(link)).status_code == 404
+        assert await at.keys() == [KEY]
+
+
+async def test_a_link_that_is_too_old_is_none(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        link, browser = await at.link(), at.browser()
+        page = await browser.open(link)
+        await expire(edge_home)
+        assert (await browser.send(page, KEY)).status_code == 404
+        assert (await at.browser().open(link)).status_code == 404
+        assert await at.keys() == []
+
+
+async def test_a_form_from_elsewhere_is_not_taken(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        browser = at.browser()
+        page = await browser.open(await at.link())
+        for origin in ("https://evil.example", "null", ""):
+            assert (await browser.send(page, KEY, origin=origin)).status_code == 403
+        for token in ("", "x", "é"):
+            assert (await browser.send(page, KEY, form_token=token)).status_code == 403
+        assert (await browser.send(page, "k" * 20_000)).status_code == 400
+        cookie = browser.cookies["__Host-agentapi-keys"]
+        browser.cookies["__Host-agentapi-keys"] = cookie[:-8] + ("A" * 8)
+        assert (await browser.send(page, KEY)).status_code == 401
+        assert await at.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("state", "another"),
+        ("iss", "https://evil.example"),
+        ("token_status", 500),
+        ("claims", {"aud": "https://another.example/mcp"}),
+        ("claims", {"iss": "https://another.example"}),
+        ("claims", {"exp": 1}),
+        ("claims", {"client_id": "another-program"}),
+        ("claims", {"sub": "agentapi-pages"}),
+        ("claims", {"scope": "chat read"}),
+    ],
+)
+async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
+    name: str, value: object, edge_home: Path, tmp_path: Path
+) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        setattr(at.issuer.lies, name, value)
+        refused = await at.browser().open(await at.link())
+        assert refused.status_code in {401, 403}
+        assert "<form" not in refused.text
+        assert "evil" not in refused.text
+
+
+async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        entries, door = at.services.key_entries, at.services.door
+        assert door is not None
+        assert await entries.ask(at.services.principal, "openrouter", door.can_log_in) is None
+        assert not door.can_log_in("https://another.example")
+        assert await entries.ask(at.principal, "openrouter", lambda _: False) is None
+
+
+def test_the_secret_comes_from_the_environment_and_is_missed_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "agentapi.toml"
+    file.write_text(
+        '[[issuers]]\nissuer = "https://auth.example"\nclient_id = "c"\nclient_secret = "${OUR_SECRET}"\n', "utf-8"
+    )
+    (issuer,) = load_catalogue([file], {"OUR_SECRET": "s3cret"}, list).sign_in.issuers
+    assert issuer.client_secret is not None
+    assert issuer.client_secret.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(issuer)
+    with pytest.raises(ConfigurationError, match="line 4: OUR_SECRET is not set, which 'client_secret' names"):
+        load_catalogue([file], {}, list)
+
+
+async def expire(home: Path) -> None:
+    """Let all links be too old."""
+    postgres = EmbeddedPostgres(home)
+    connection = await asyncpg.connect((await asyncio.to_thread(postgres.ensure)).owner_url)
+    try:
+        await connection.execute("UPDATE agentapi.key_requests SET expires_at = now() - interval '1 second'")
+    finally:
+        await connection.close()
+        await asyncio.to_thread(postgres.release)

@@ -1,0 +1,58 @@
+"""A browser as far as a page needs one: cookies, redirects, and a form that is sent from where it was shown."""
+
+import re
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+
+import httpx2
+
+
+@dataclass
+class Browser:
+    """One person's; `origin` is what it takes for the address of the server that listens at `base`."""
+
+    http: httpx2.AsyncClient
+    origin: str
+    base: str
+    cookies: dict[str, str] = field(default_factory=dict[str, str])
+    place: str = ""
+
+    async def open(self, url: str) -> httpx2.Response:
+        """Open an address, and go where it leads."""
+        for _ in range(9):
+            answer = await self.step(url)
+            if not answer.has_redirect_location:
+                return answer
+            url = answer.headers["location"]
+        raise AssertionError(url)
+
+    async def step(self, url: str) -> httpx2.Response:
+        """Open an address alone."""
+        self.place = url if "://" in url else self.origin + url
+        return self._keep(await self.http.get(self._real(self.place), headers=self._headers()))
+
+    async def send(self, page: httpx2.Response, key: str, origin: str | None = None, **changed: str) -> httpx2.Response:
+        """Fill in the form of a page, and send it."""
+        found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text)
+        form = {**dict(found), "key": key, **changed}
+        headers = self._headers() | {"origin": self.origin if origin is None else origin}
+        return self._keep(await self.http.post(self._real(f"{self.origin}/keys/enter"), data=form, headers=headers))
+
+    def _real(self, url: str) -> str:
+        return self.base + url.removeprefix(self.origin) if url.startswith(self.origin) else url
+
+    def _headers(self) -> dict[str, str]:
+        said = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        return {"cookie": said} if said and self.place.startswith(self.origin) else {}
+
+    def _keep(self, answer: httpx2.Response) -> httpx2.Response:
+        for line in answer.headers.get_list("set-cookie"):
+            for name, morsel in SimpleCookie(line).items():
+                assert morsel["httponly"]
+                assert morsel["secure"]
+                assert morsel["samesite"].lower() == "lax"
+                if morsel.value:
+                    self.cookies[name] = morsel.value
+                else:
+                    self.cookies.pop(name, None)
+        return answer
