@@ -76,7 +76,7 @@ class Program:
 @asynccontextmanager
 async def program(home: Path, place: Path, peer: OpenAIPeer) -> AsyncGenerator[Program]:
     """Open a program on a file that is not there yet in its home's place."""
-    name = f"a{str(new_id())[-10:]}"
+    name = f"z{str(new_id())[-10:]}"
     file = place / "agentapi.toml"
     file.write_text("", encoding="utf-8")
     settings = Settings(home=home, config=file, postgres_linger_seconds=20, shutdown_grace_seconds=0)
@@ -165,7 +165,7 @@ async def test_clients_hear_that_the_agents_changed(link: Link, edge_home: Path,
     settings = Settings(home=edge_home, config=file, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with OpenAIPeer() as peer, open_app(settings, {}, clock=QuickClock()) as app:
         services = await app.gate.services()
-        at = Program(services, file, f"a{str(new_id())[-10:]}", peer)
+        at = Program(services, file, f"z{str(new_id())[-10:]}", peer)
         server = create_server(app.gate, McpOptions())
         async with connect(server, link, message_handler=hear) as client:
             if link.endswith("2026"):

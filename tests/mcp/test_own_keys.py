@@ -85,7 +85,7 @@ def written(name: str, peer: OpenAIPeer, options: Sequence[str] = (f'api_key = "
 @asynccontextmanager
 async def stand(home: Path, place: Path, *options: str) -> AsyncGenerator[Stand]:
     """Open a program."""
-    name, file = f"a{str(new_id())[-10:]}", place / "agentapi.toml"
+    name, file = f"z{str(new_id())[-10:]}", place / "agentapi.toml"
     master = base64.b64encode(token_bytes(32)).decode()
     settings = Settings(
         home=home, config=file, master_key=SecretStr(master), postgres_linger_seconds=20, shutdown_grace_seconds=0

@@ -16,7 +16,7 @@ from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
 # What tells nothing of anybody's conversations, or of the machine's own configuration alone.
-ABOUT_NOBODY = {"serve", "connect", "disconnect", "doctor", "migrate"}
+ABOUT_NOBODY = {"serve", "connect", "disconnect", "doctor", "migrate", "keys add", "secrets generate", "secrets rotate"}
 CANARY = f"c{uuid4().hex}"
 
 
@@ -34,6 +34,10 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
         "sessions delete": [session_id, "--yes"],
         "turns show": [turn_id],
         "turns cancel": [turn_id],
+        "keys list": ["--json"],
+        "keys remove": [CANARY],
+        "keys deactivate": [CANARY],
+        "keys activate": [CANARY],
     }
 
 
@@ -56,7 +60,15 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
     async with tenants(edge_home, tmp_path) as here, here.client("ann", "http-2026") as ann:
         done = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[echo]]"))
         running = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[waits]]", wait_seconds=0))
-        member = here.members[attacker]
+        member, owner = here.members[attacker], here.members["ann"]
+        async with here.database.as_system("test") as connection:
+            await connection.execute(
+                "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id, active) "
+                "VALUES (gen_random_uuid(), $1, $2, 'openrouter', $3, 'x', 'k', true)",
+                owner.user_id,
+                owner.org_id,
+                CANARY,
+            )
         for command, arguments in tried(str(done["session_id"]), str(running["turn_id"])).items():
             ran = await asyncio.to_thread(run, edge_home, member, [*command.split(), *arguments])
             said = ran.stdout + ran.stderr
@@ -65,6 +77,9 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
             assert (ran.returncode != 0) == (names or CANARY in arguments), (command, said)
             if names:
                 assert "There is no such" in said
+        async with here.database.as_system("test") as connection:
+            kept = "SELECT active FROM agentapi.user_api_keys WHERE name = $1 AND org_id = $2"
+            assert await connection.fetchval(kept, CANARY, owner.org_id) is True
         read = fields_of(await call(ann, "get_turn", turn_id=running["turn_id"], wait_seconds=0))
         assert read["status"] == "running"
         listed = str((await call(ann, "list_sessions")).structured_content)
