@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_bytes
 from uuid import uuid4
@@ -10,10 +12,21 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.test_processes import environ, run
+from tests.support.embedded import SharedHome
 from tests.support.terminals import terminal
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
 KEY = "sk-or-v1-canary-0123456789-wxyz"
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """Return a home that nobody else seals in: a rotation goes over the whole database."""
+    with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        home = SharedHome(Path(path) / "home")
+        yield home.path
+        home.remove()
 
 
 def master_key() -> str:
@@ -81,9 +94,9 @@ async def test_what_is_no_key_is_refused_without_repeating_it(edge_home: Path) -
         assert "canary" not in out + err
 
 
-async def test_rotation_tells_how_many_and_which_master_key_is_not_there(edge_home: Path) -> None:
+async def test_rotation_tells_how_many_and_which_master_key_is_not_there(own_home: Path) -> None:
     name, old, new = f"key {uuid4()}", f"old-{uuid4().hex[:8]}:{master_key()}", f"new:{master_key()}"
-    env = environ(edge_home)
+    env = environ(own_home)
     assert (await run(env | {"AGENTAPI_MASTER_KEY": old}, "keys", "add", "x", "--name", name, stdin=KEY))[0] == 0
     status, _, err = await run(env | {"AGENTAPI_MASTER_KEY": new}, "secrets", "rotate")
     assert (status, f"'{old.partition(':')[0]}'" in err) == (3, True), err
