@@ -22,6 +22,7 @@ from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.organizations import Allowances, Organizations
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
@@ -48,6 +49,7 @@ from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
+from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
@@ -177,9 +179,10 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         await catalogue.publish()
         shared = await _open_shared(stack, settings, PostgresHealth(database), clock)
         parts = (*_parts(database, settings), shared.part, Part("configuration", "files", watch.probe))
-        health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts)
+        allowances = Allowances(catalogue, PostgresOrganizations(database))
+        health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts, allowances=allowances)
         api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock)
-        agents = Agents(catalogue, health, api_keys)
+        agents = Agents(catalogue, health, api_keys, allowances)
         ports = TurnPorts(
             turns=PostgresTurns(database),
             sessions=PostgresSessions(database),
@@ -196,6 +199,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys),
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
+            organizations=Organizations(PostgresOrganizations(database), catalogue),
             api_keys=api_keys,
             key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
             health=health,

@@ -15,12 +15,15 @@ from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.wordings import describe_fault
 
 VERSION = "0.1.0"
+TOOLSETS = ("core", "admin")
 
 
 def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(name.strip() for name in value.split(",") if name.strip())
+    return _names(value) if isinstance(value, str) else value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _lowered(value: object) -> object:
@@ -53,6 +56,12 @@ def _resource(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("must be the whole address that clients use, as in https://agents.example.com/mcp")
     return url.strip()
+
+
+def _known_toolsets(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or set(names) - set(TOOLSETS):
+        raise ValueError(f"must be one or more of {', '.join(TOOLSETS)}, with commas between them")
+    return names
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -104,6 +113,10 @@ class Settings(BaseSettings):
         Annotated[SecretStr, AfterValidator(_sendable)] | None,
         Field(min_length=16, description="What every client of `serve` must send as Authorization: Bearer."),
     ] = None
+    toolsets: Annotated[
+        Annotated[Names, AfterValidator(_known_toolsets)],
+        Field(description="Which tools clients see: core, admin, with commas between them."),
+    ] = ("core",)
     resource_url: Annotated[
         Annotated[str, AfterValidator(_resource)] | None,
         Field(description="The address that clients of `serve` use, for which access tokens are made."),
@@ -180,6 +193,20 @@ def for_serving(settings: Settings) -> Settings:
     return settings.model_copy(
         update={name: value for name, value in chosen.items() if getattr(settings, name) is None}
     )
+
+
+def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:
+    """Put toolsets of the command line before those of the settings.
+
+    Raises:
+        ConfigurationError: there is no such toolset.
+    """
+    if toolsets is None:
+        return settings
+    try:
+        return settings.model_copy(update={"toolsets": _known_toolsets(_names(toolsets))})
+    except ValueError as exc:
+        raise ConfigurationError(f"--toolsets {exc}.") from None
 
 
 def load_settings() -> Settings:

@@ -12,11 +12,13 @@ import click
 import pytest
 
 from agentapi_mcp.cli.commands import main
+from agentapi_mcp.core.identity import Role
 from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
 # What tells nothing of anybody's conversations, or of the machine's own configuration alone.
 ABOUT_NOBODY = {"serve", "connect", "disconnect", "doctor", "migrate", "keys add", "secrets generate", "secrets rotate"}
+ADMINISTRATORS = {Role.OWNER, Role.ADMIN}
 CANARY = f"c{uuid4().hex}"
 
 
@@ -34,6 +36,9 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
         "sessions delete": [session_id, "--yes"],
         "turns show": [turn_id],
         "turns cancel": [turn_id],
+        "organization show": [],
+        "organization set": ["default_agent", "guide"],
+        "organization unset": ["default_agent"],
         "keys list": ["--json"],
         "keys remove": [CANARY],
         "keys deactivate": [CANARY],
@@ -74,7 +79,8 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
             said = ran.stdout + ran.stderr
             assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
             names = str(done["session_id"]) in arguments or str(running["turn_id"]) in arguments
-            assert (ran.returncode != 0) == (names or CANARY in arguments), (command, said)
+            refused = command.startswith("organization") and member.role not in ADMINISTRATORS
+            assert (ran.returncode != 0) == (names or refused or CANARY in arguments), (command, said)
             if names:
                 assert "There is no such" in said
         async with here.database.as_system("test") as connection:

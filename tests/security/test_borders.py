@@ -105,6 +105,8 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
             {"session_id": loot.session_id, "cursor": loot.transcript_cursor},
         ],
         "get_health": [{}],
+        "get_organization": [{}],
+        "set_organization": [{"default_agent": loot.canary}, {"unset": [loot.canary]}],
     }
 
 
@@ -138,8 +140,8 @@ async def test_every_tool_is_tried_across_every_border(link: str, edge_home: Pat
                         said = await outcome(call(client, tool, **arguments))
                         never = await outcome(call(client, tool, **twin))
                         attempts += 1
-                        given = set(map(str, arguments.values()))
-                        assert not (loot.words - given) & set_of_words(said, loot), (attacker, tool, said)
+                        given = set_of_words(json.dumps(arguments), loot)
+                        assert set_of_words(said, loot) <= given, (attacker, tool, said)
                         if arguments:
                             assert masked(said, loot) == masked(never, nobodys), (attacker, tool)
     assert attempts == len(ATTACKERS) * sum(map(len, tool_attempts(loot).values()))

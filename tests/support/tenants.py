@@ -21,7 +21,7 @@ from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import OAuth
-from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
@@ -112,7 +112,7 @@ async def tenants(home: Path, directory: Path, *, clock: Clock | None = None) ->
         urls = await asyncio.to_thread(embedded.ensure)
         stack.push_async_callback(asyncio.to_thread, embedded.release)
         database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
-        server = create_server(app.gate, McpOptions())
+        server = create_server(app.gate, McpOptions(toolsets=frozenset(Toolset)))
         options = HttpOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate), admitted_every=timedelta(milliseconds=20))
         place = await stack.enter_async_context(serve_app(create_http(server, options)))
         made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)

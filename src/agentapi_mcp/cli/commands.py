@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.app import migrate_database, migration_states
-from agentapi_mcp.cli import listings
+from agentapi_mcp.cli import listings, organizations, stdio
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
 from agentapi_mcp.cli.connecting import ConnectOptions, connect, disconnect
 from agentapi_mcp.cli.doctor import examine
@@ -24,10 +24,19 @@ from agentapi_mcp.telemetry import configure_logs
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_TOOLSETS = click.option("--toolsets", metavar="NAMES", help="Which tools clients see: core, admin; by default core.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(VERSION, prog_name="agentapi-mcp")
-def main() -> None:
+@_TOOLSETS
+@click.pass_context
+def main(context: click.Context, toolsets: str | None) -> None:
     """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
+    if context.invoked_subcommand is None:
+        stdio.main(toolsets)
+    elif toolsets is not None:
+        raise click.UsageError("--toolsets without a command is for the server over stdio; else: serve --toolsets.")
 
 
 @main.command("chat")
@@ -169,15 +178,43 @@ def turns_cancel(turn_id: str) -> None:
     run(lambda services, _: listings.show_turn(services.turns.cancel(services.principal, turn_id)))
 
 
+@main.group()
+def organization() -> None:
+    """See and set what holds for everybody in your organisation."""
+
+
+@organization.command("show")
+@_JSON
+def organization_show(*, as_json: bool) -> None:
+    """Show its settings and its numbers."""
+    run(lambda services, _: organizations.show_organization(services, as_json=as_json))
+
+
+@organization.command("set")
+@click.argument("name")
+@click.argument("values", nargs=-1, required=True)
+def organization_set(name: str, values: tuple[str, ...]) -> None:
+    """Set NAME; allowed_agents and allowed_models take several VALUES."""
+    run(lambda services, _: organizations.set_organization(services, name, values))
+
+
+@organization.command("unset")
+@click.argument("names", nargs=-1, required=True)
+def organization_unset(names: tuple[str, ...]) -> None:
+    """Take settings back."""
+    run(lambda services, _: organizations.unset_organization(services, names))
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
 @click.option("--insecure", is_flag=True, help="Let others in without a token.")
 @click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
 @click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")
-def serve(host: str, port: int, hosts: tuple[str, ...], origins: tuple[str, ...], *, insecure: bool) -> None:
+@_TOOLSETS
+def serve(**given: object) -> None:
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
-    options = ServeOptions(host=host, port=port, insecure=insecure, hosts=hosts, origins=origins)
+    options = ServeOptions(**given)  # type: ignore[arg-type]  # click checked them
     guarded(partial(serve_http, options), loop_factory=fast_loops())
 
 

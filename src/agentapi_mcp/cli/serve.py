@@ -10,22 +10,21 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 
 import uvicorn
 
 from agentapi_mcp.app import App, open_app
+from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.http.key_pages import KeyPages
 from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.http_guards import HttpLimits, security_settings
-from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
-from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings
+from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -44,6 +43,7 @@ class ServeOptions:
     insecure: bool
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
+    toolsets: str | None = None
 
 
 def fast_loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -57,7 +57,7 @@ async def serve_http(options: ServeOptions) -> None:
     Raises:
         ConfigurationError: a setting is wrong, or one cannot listen there.
     """
-    settings = for_serving(load_settings())
+    settings = for_serving(with_toolsets(load_settings(), options.toolsets))
     configure_logs(settings.log_level)
     check_exposure(options, settings)
     _allow_descriptors()
@@ -146,9 +146,8 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def _serve(settings: Settings, options: ServeOptions, listener: socket.socket) -> None:
-    wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
     async with open_app(settings, environment()) as app:
-        server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
+        server = create_server(app.gate, mcp_options(settings))
         edge = create_http(server, _http_options(settings, options, app.gate))
         http = _Uvicorn(
             uvicorn.Config(

@@ -4,21 +4,20 @@ import asyncio
 import os
 import signal
 import sys
-from datetime import timedelta
 
 from agentapi_mcp.app import open_app
+from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.mcp.stdio import serve_stdio
-from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
+from agentapi_mcp.settings import Settings, environment, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 
-def main() -> None:
-    """Serve one client over stdin and stdout."""
+def main(toolsets: str | None = None) -> None:
+    """Serve one client over stdin and stdout; `toolsets`, with commas between them, go before the setting."""
     try:
-        settings = load_settings()
+        settings = with_toolsets(load_settings(), toolsets)
     except ConfigurationError as exc:
         sys.stderr.write(f"agentapi-mcp: {exc}\n")
         sys.exit(3)
@@ -28,7 +27,6 @@ def main() -> None:
 
 async def _serve_and_leave(settings: Settings) -> None:
     """Serve until stdin ends or SIGTERM or SIGINT comes; running turns get their grace, then the process ends."""
-    wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,7 +34,7 @@ async def _serve_and_leave(settings: Settings) -> None:
     async with asyncio.TaskGroup() as group:
         async with open_app(settings, environment()) as app:
             loop.add_signal_handler(signal.SIGHUP, app.gate.reload)
-            server = create_server(app.gate, McpOptions(version=VERSION, default_wait=wait))
+            server = create_server(app.gate, mcp_options(settings))
             serving = group.create_task(serve_stdio(server))
             stopping = group.create_task(_flag(stopped))
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

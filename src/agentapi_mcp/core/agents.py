@@ -17,10 +17,12 @@ from agentapi_mcp.core.errors import (
 )
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.organizations import Allowances, allowed
 from agentapi_mcp.core.ports import Backend, Capability
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView, ModelRow, ModelView, Prices
 from agentapi_mcp.core.records.api_keys import ProviderKey, Whose, plain_provider
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from agentapi_mcp.core.records.organizations import OrganizationSettings
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.views import agent_view, model_views
 
@@ -30,6 +32,7 @@ _LONGEST_QUERY = 500
 _LONGEST_SHOWN = 60
 _MOST_NAMED = 20
 _NO_KEYS = HeldKeys()
+_ALL_ALLOWED = OrganizationSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +72,19 @@ class Choice:
 
 
 class Agents:
-    """The use cases of the catalogue; `api_keys` are those that people brought, None where nobody can."""
+    """The use cases of the catalogue, each in what an organisation allows.
 
-    def __init__(self, catalogue: Catalogue, health: Health, api_keys: ApiKeys | None = None) -> None:
+    `api_keys` are those that people brought; without `allowances` everything is allowed.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        health: Health,
+        api_keys: ApiKeys | None = None,
+        allowances: Allowances | None = None,
+    ) -> None:
+        self._allowances = allowances or Allowances(catalogue)
         self._catalogue = catalogue
         self._health = health
         self._api_keys = api_keys
@@ -86,7 +99,7 @@ class Agents:
         """Page through all agents by name, with what they lack and how they are; `query` searches models too."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = [entry for entry in await self._catalogue.entries() if _matches_agent(entry, wanted)]
+        entries = [entry for entry in await self._allowances.entries(principal) if _matches_agent(entry, wanted)]
         scope = json.dumps(["agents", wanted])
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
@@ -104,7 +117,7 @@ class Agents:
             NotFoundError: there is none of this name; the message names those that exist.
         """
         require(principal, Action.READ_CATALOGUE)
-        entry = _find_agent(await self._catalogue.entries(), name)
+        entry = _find_agent(await self._allowances.entries(principal), name)
         return agent_view(_as_held(entry, await self._held(principal)), await self._health.measure([entry]))
 
     async def models(
@@ -119,7 +132,7 @@ class Agents:
         """Page through the models of all agents, or of one, by agent and name."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = await self._catalogue.entries()
+        entries = await self._allowances.entries(principal)
         chosen = entries if agent is None else [_find_agent(entries, agent)]
         models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
@@ -137,17 +150,18 @@ class Agents:
         default_agent: str | None = None,
         default_model: str | None = None,
         held: HeldKeys = _NO_KEYS,
+        settings: OrganizationSettings = _ALL_ALLOWED,
     ) -> Choice:
         """Decide who answers; the defaults are taken where the caller names nothing, a model of another agent is not.
 
-        A key that is `held` for the model's provider is taken.
+        A key that is `held` for the model's provider is taken; `settings` say what the organisation allows.
 
         Raises:
             NotFoundError: there is no such agent or model.
             InvalidRequestError: it is disabled, or the model is another agent's.
             BackendError: the agent lacks something; the message says what.
         """
-        entries = await self._catalogue.entries()
+        entries = allowed(await self._catalogue.entries(), settings)
         if agent is None:
             agent = self._default([_as_held(each, held) for each in entries], model, default_agent).name
         entry = _find_agent(entries, agent)

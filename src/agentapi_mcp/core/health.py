@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.errors import AgentApiError, BackendFault, NotFoundError, StoreError
 from agentapi_mcp.core.identity import Action, Principal, require
+from agentapi_mcp.core.organizations import Allowances
 from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import AgentView
 from agentapi_mcp.core.records.health import AgentHealth, HealthCheck, HealthStatus
@@ -85,7 +86,9 @@ class Health:
         clock: Clock,
         parts: Sequence[Part] = (),
         deadline: timedelta = timedelta(seconds=5),
+        allowances: Allowances | None = None,
     ) -> None:
+        self._allowances = allowances or Allowances(catalogue)
         self._catalogue = catalogue
         self._store = store
         self._clock = clock
@@ -106,7 +109,7 @@ class Health:
         require(principal, Action.READ_CATALOGUE)
         parts = await self._probe_all(self._parts)
         try:
-            entries = await self._catalogue.entries()
+            entries = await self._allowances.entries(principal)
             wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
             if agent is not None and not wanted:
                 raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")

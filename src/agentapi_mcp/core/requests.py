@@ -72,7 +72,7 @@ def check_request(request: ChatRequest) -> CheckedRequest:
     ):
         if value is not None:
             check_text(value, name, MAX_NAME)
-    _check_parameters(request.parameters)
+    check_parameters(request.parameters)
     session_id = None if request.session_id is None else SessionId(parse_id(request.session_id, "session_id"))
     return CheckedRequest(request, session_id, title_of(request.message))
 
@@ -113,7 +113,12 @@ def title_of(message: str) -> str:
     return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"
 
 
-def _check_parameters(parameters: Parameters) -> None:
+def check_parameters(parameters: Parameters) -> None:
+    """Refuse parameters of a turn that cannot be meant.
+
+    Raises:
+        InvalidRequestError: says which is wrong, and what is allowed.
+    """
     if parameters.system_prompt is not None:
         check_text(parameters.system_prompt, "system_prompt", MAX_PROMPT_BYTES)
     temperature = parameters.temperature

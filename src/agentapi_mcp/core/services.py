@@ -9,6 +9,7 @@ from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sessions import Sessions
@@ -75,6 +76,7 @@ class Services:
     turns: Turns
     sessions: Sessions
     agents: Agents
+    organizations: Organizations
     api_keys: ApiKeys
     key_entries: KeyEntries
     health: Health

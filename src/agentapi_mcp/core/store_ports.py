@@ -15,6 +15,7 @@ from agentapi_mcp.core.records.identities import Account, Membership
 from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.key_requests import KeyRequest
 from agentapi_mcp.core.records.mcp_sessions import McpSession
+from agentapi_mcp.core.records.organizations import Organization
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Defaults, History, Message, Session, SessionState
 from agentapi_mcp.core.records.turns import Accepted, Busy, Ending, Joined, Lease, NewTurn, Signal, Turn, TurnMark
@@ -143,6 +144,22 @@ class ProfileStore(Protocol):
 
     async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
         """Keep which MCP client is here (`mcp_sessions`)."""
+        ...
+
+
+class OrganizationStore(Protocol):
+    """Organisations: what they set for their members, and their numbers."""
+
+    async def settings(self, principal: Principal) -> Mapping[str, object]:
+        """Read what the principal's organisation sets for its members, as it is written."""
+        ...
+
+    async def get(self, principal: Principal) -> Organization:
+        """Read it with its numbers, or raise NotFoundError."""
+        ...
+
+    async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
+        """Set what is given, take back what is None, and leave every other key."""
         ...
 
 

@@ -14,6 +14,7 @@ from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id, parse_id
+from agentapi_mcp.core.organizations import read_settings
 from agentapi_mcp.core.ports import Capability, Clock
 from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
 from agentapi_mcp.core.records.backends import BackendTurn
@@ -188,6 +189,7 @@ class Turns:
             default_agent=_text(defaults.settings, "default_agent"),
             default_model=default_model,
             held=held,
+            settings=read_settings(defaults.settings),
         )
 
     def _assign(

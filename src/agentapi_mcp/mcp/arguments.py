@@ -7,8 +7,9 @@ from typing import Literal, cast
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.mcp.texts import shown
 
-Kind = Literal["string", "integer", "number"]
-_ARTICLE = {"string": "a string", "integer": "a whole number", "number": "a number"}
+Kind = Literal["string", "integer", "number", "array"]
+Value = str | int | float | tuple[str, ...]
+_ARTICLE = {"string": "a string", "integer": "a whole number", "number": "a number", "array": "a list of strings"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Argument:
     def schema(self) -> dict[str, object]:
         """Return the argument's JSON schema."""
         parts: dict[str, object] = {"type": self.kind, "description": self.about}
+        if self.kind == "array":
+            parts["items"] = {"type": "string"}
         parts |= {"minimum": self.least, "maximum": self.most, "enum": list(self.one_of)}
         return {name: part for name, part in parts.items() if part not in (None, "", [])}
 
@@ -45,7 +48,7 @@ def input_schema(arguments: Sequence[Argument]) -> dict[str, object]:
 class Given:
     """The checked arguments of one call."""
 
-    values: Mapping[str, str | int | float]
+    values: Mapping[str, Value]
 
     def text(self, name: str) -> str:
         """Return a required string."""
@@ -60,10 +63,14 @@ class Given:
         """Return an optional number."""
         return cast("float | None", self.values.get(name))
 
+    def find_texts(self, name: str) -> tuple[str, ...] | None:
+        """Return an optional list of strings."""
+        return cast("tuple[str, ...] | None", self.values.get(name))
+
     def find_integer(self, name: str) -> int | None:
         """Return an optional whole number."""
         value = self.values.get(name)
-        return None if value is None else int(value)
+        return None if value is None else int(cast("int", value))
 
 
 def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str, object] | None) -> Given:
@@ -73,7 +80,7 @@ def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str
         InvalidRequestError: names the argument, what is wrong with it, and what there is instead.
     """
     known = {argument.name: argument for argument in arguments}
-    values: dict[str, str | int | float] = {}
+    values: dict[str, Value] = {}
     for name, value in (given or {}).items():
         if name not in known:
             there = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -86,10 +93,12 @@ def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str
     return Given(values)
 
 
-def _check_value(argument: Argument, value: object) -> str | int | float:
+def _check_value(argument: Argument, value: object) -> Value:
     match argument.kind, value:
         case "string", str():
             return _check_choice(argument, value)
+        case "array", list():
+            return _check_items(argument, cast("list[object]", value))
         case (("integer" | "number"), int()) if not isinstance(value, bool):
             return _check_range(argument, value)
         case "number", float():
@@ -104,6 +113,12 @@ def _check_choice(argument: Argument, value: str) -> str:
     if argument.one_of and value not in argument.one_of:
         raise InvalidRequestError(f"{argument.name} must be one of {', '.join(argument.one_of)}.")
     return value
+
+
+def _check_items(argument: Argument, value: list[object]) -> tuple[str, ...]:
+    if not all(isinstance(item, str) for item in value):
+        raise InvalidRequestError(f"{argument.name} must be {_ARTICLE[argument.kind]}.")
+    return tuple(map(str, value))
 
 
 def _check_range(argument: Argument, value: float) -> int | float:

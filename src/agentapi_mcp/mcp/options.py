@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
+
+
+class Toolset(StrEnum):
+    """Tools that are listed together; `core` is what most clients need."""
+
+    CORE = "core"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpOptions:
     """How the edge behaves; `default_wait` None lets it depend on the client (docs/clients.md).
 
+    `toolsets` say which tools there are.
     `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
     """
 
@@ -16,6 +25,7 @@ class McpOptions:
     update_every: timedelta = timedelta(seconds=0.5)
     max_listeners: int = 100
     max_watched: int = 200
+    toolsets: frozenset[Toolset] = frozenset({Toolset.CORE})
 
 
 # Clients that are known to give up on a tool call after 30 seconds, by a word in the name that they send.

@@ -12,17 +12,18 @@ from mcp.server.models import InitializationOptions
 from mcp_types import NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
 
 from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.admin_tools import AdminTools, admin_specs
 from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.boundary import Boundary
 from agentapi_mcp.mcp.callers import Callers
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.completions import Completions
 from agentapi_mcp.mcp.list_tools import ListTools
-from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.prompts import get_prompt, list_prompts
 from agentapi_mcp.mcp.resources import Resources
 from agentapi_mcp.mcp.subscriptions import Subscriptions
-from agentapi_mcp.mcp.tools import Tools
+from agentapi_mcp.mcp.tools import Tools, ToolSpec, core_specs
 from agentapi_mcp.mcp.turn_tools import TurnTools
 
 INSTRUCTIONS = (
@@ -88,7 +89,7 @@ class EdgeServer(Server[Background]):
 def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
     callers, cancellations = Callers(gate), Cancellations()
-    tools = Tools(TurnTools(callers, cancellations, options), ListTools(callers))
+    tools = Tools(_specs(callers, cancellations, options))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
     server = EdgeServer(
@@ -115,6 +116,15 @@ def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     server.middleware.append(Boundary(cancellations))
     server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
     return server
+
+
+def _specs(callers: Callers, cancellations: Cancellations, options: McpOptions) -> tuple[ToolSpec, ...]:
+    specs: list[ToolSpec] = []
+    if Toolset.CORE in options.toolsets:
+        specs += core_specs(TurnTools(callers, cancellations, options), ListTools(callers))
+    if Toolset.ADMIN in options.toolsets:
+        specs += admin_specs(AdminTools(callers))
+    return tuple(specs)
 
 
 @asynccontextmanager

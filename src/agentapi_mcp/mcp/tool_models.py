@@ -182,3 +182,36 @@ class HealthOut(Answer):
     status: str
     parts: list[PartOut]
     agents: list[AgentHealthOut]
+
+
+class OrganizationSettingsOut(Answer):
+    """What holds for every member; null leaves it to the agent, or allows all."""
+
+    default_agent: str | None
+    default_model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+    allowed_agents: list[str] | None
+    allowed_models: list[str] | None
+
+
+class OrganizationNumbersOut(Answer):
+    """How much it is used; turns by status, tokens and cost are of the last thirty days."""
+
+    members: int
+    sessions: int
+    messages: int
+    turns: dict[str, int]
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+class OrganizationOut(Answer):
+    """What `get_organization` and `set_organization` answer."""
+
+    id: str
+    name: str
+    settings: OrganizationSettingsOut
+    numbers: OrganizationNumbersOut

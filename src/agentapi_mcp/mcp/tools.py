@@ -1,6 +1,6 @@
-"""The eight tools: how a model sees them, and what each call runs."""
+"""The tools: how a model sees them, and what each call runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from mcp.shared.exceptions import MCPError
@@ -78,8 +78,8 @@ class ToolSpec:
 class Tools:
     """Lists the tools, always in the same order, and calls them."""
 
-    def __init__(self, turns: TurnTools, lists: ListTools) -> None:
-        self._specs = {spec.name: spec for spec in (*_turn_specs(turns), *_list_specs(lists))}
+    def __init__(self, specs: Sequence[ToolSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
         self._listed = [spec.listed() for spec in self._specs.values()]
 
     async def list_(self, _context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -118,6 +118,11 @@ def refuse_cursor(params: PaginatedRequestParams | None) -> None:
     """Refuse a cursor for a list of one page."""
     if params is not None and params.cursor is not None:
         raise MCPError(INVALID_PARAMS, "This list has one page; leave the cursor out.")
+
+
+def core_specs(turns: TurnTools, lists: ListTools) -> tuple[ToolSpec, ...]:
+    """List the eight tools that there are without further ado."""
+    return (*_turn_specs(turns), *_list_specs(lists))
 
 
 def _turn_specs(tools: TurnTools) -> tuple[ToolSpec, ...]:

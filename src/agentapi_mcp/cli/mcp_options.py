@@ -1,0 +1,12 @@
+"""What the settings say of the MCP edge, over whatever transport."""
+
+from datetime import timedelta
+
+from agentapi_mcp.mcp.options import McpOptions, Toolset
+from agentapi_mcp.settings import VERSION, Settings
+
+
+def mcp_options(settings: Settings) -> McpOptions:
+    """Return how the edge is to behave."""
+    wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
+    return McpOptions(version=VERSION, default_wait=wait, toolsets=frozenset(map(Toolset, settings.toolsets)))

@@ -1,0 +1,72 @@
+"""Organisations in Postgres: what they set, and their numbers."""
+
+import json
+from collections.abc import Mapping
+from typing import LiteralString, cast
+
+from agentapi_mcp.core.errors import NotFoundError
+from agentapi_mcp.core.identity import OrgId, Principal
+from agentapi_mcp.core.organizations import read_settings
+from agentapi_mcp.core.records.organizations import Organization, OrganizationNumbers
+from agentapi_mcp.stores.postgres.database import Database
+
+_GET: LiteralString = """
+SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.sessions, n.messages,
+       n.turns::text AS turns, n.input_tokens, n.output_tokens, n.cost_usd
+  FROM public.organizations o, agentapi.organization_numbers() n
+ WHERE o.id = $1
+"""
+# Key by key, since others keep theirs in the same column.
+_CHANGE: LiteralString = """
+UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text::jsonb) - $3::text[] WHERE id = $1
+"""
+
+
+class PostgresOrganizations:
+    """The organisation that a principal is in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def settings(self, principal: Principal) -> Mapping[str, object]:
+        """Read what the organisation sets for its members, as it is written."""
+        async with self._database.as_principal(principal, plan_once=True) as connection:
+            text = await connection.fetchval(
+                "SELECT settings::text FROM agentapi.own_organizations WHERE id = $1", principal.org_id
+            )
+        return _object(text)
+
+    async def get(self, principal: Principal) -> Organization:
+        """Read it with its numbers, or raise NotFoundError."""
+        async with self._database.as_writer(principal) as connection:
+            row = await connection.fetchrow(_GET, principal.org_id)
+        if row is None:
+            raise NotFoundError("There is no such organisation.")
+        return Organization(
+            id=OrgId(row["id"]),
+            name=row["name"],
+            settings=read_settings(_object(row["settings"])),
+            numbers=OrganizationNumbers(
+                members=row["members"],
+                sessions=row["sessions"],
+                messages=row["messages"],
+                turns=cast("dict[str, int]", _object(row["turns"])),
+                input_tokens=row["input_tokens"],
+                output_tokens=row["output_tokens"],
+                cost_usd=row["cost_usd"],
+            ),
+        )
+
+    async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
+        """Set what is given, take back what is None, and leave every other key."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        removed = [name for name, value in changes.items() if value is None]
+        async with self._database.as_writer(principal) as connection:
+            done = await connection.execute(_CHANGE, principal.org_id, json.dumps(given), removed)
+        if done == "UPDATE 0":
+            raise NotFoundError("There is no such organisation.")
+
+
+def _object(text: str | None) -> Mapping[str, object]:
+    value: object = json.loads(text or "{}")
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
