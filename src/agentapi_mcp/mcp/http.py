@@ -147,6 +147,7 @@ class _Endpoints:
             server, stateless=True, security_settings=security, max_request_body_size=limits.body_bytes
         )
         logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # its lines hold what clients sent
+        logging.getLogger("sse_starlette").setLevel(logging.INFO)  # below, they hold what is answered
         self._sse = SseServerTransport("/messages/", security, limits.body_bytes)
         self._handshake: HandshakeHttp | None = None
         self.streamable = _Asgi(self._serve_streamable)
