@@ -169,7 +169,7 @@ class Agents:
         chosen = _choose_model(entries, entry, model, default_model)
         key = _own_key(held, declaration, backend, chosen)
         if entry.backend is None and key is None:
-            raise _missing(entries, entry, held)
+            raise _missing(entries, entry, held, chosen)
         return Choice(
             agent_id=entry.row.id,
             agent=entry.name,
@@ -215,14 +215,18 @@ def _reach(
     return backend, entry.declaration
 
 
-def _missing(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys) -> BackendError:
-    own = ""
-    if entry.keyless is not None and entry.declaration is not None and held.can_be_added:
-        providers = " or ".join(f"`agentapi-mcp keys add {name}`" for name in sorted(entry.declaration.providers))
-        own = f" without a key of your own ({providers})" if providers else ""
+def _missing(
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys, model: ModelRow | None = None
+) -> BackendError:
+    provider = None
+    if model is not None and entry.declaration is not None and held.can_be_added:
+        named = plain_provider(model.provider)
+        provider = named if named in entry.declaration.providers else None
+    own = f" without a key of your own (`agentapi-mcp keys add {provider}`)" if provider else ""
     return BackendError(
         BackendFault.BACKEND_MISSING,
         f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used{own}. {_instead(entries, held)}",
+        lacks_key_of=provider,
     )
 
 

@@ -226,7 +226,10 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
 
 
 class BackendError(AgentApiError):
-    """The agent failed. `message` is ours or the provider's first line, cleaned."""
+    """The agent failed. `message` is ours or the provider's first line, cleaned.
+
+    `lacks_key_of` names a provider where a key of the caller's own would have been enough.
+    """
 
     code = "backend"
 
@@ -237,9 +240,11 @@ class BackendError(AgentApiError):
         *,
         retry_after: timedelta | None = None,
         retryable: bool | None = None,
+        lacks_key_of: str | None = None,
     ) -> None:
         super().__init__(message)
         self.fault = fault
+        self.lacks_key_of = lacks_key_of
         self.retry_after = retry_after
         self.may_retry = FAULT_ADVICE[fault].retryable if retryable is None else retryable
 

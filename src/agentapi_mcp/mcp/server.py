@@ -18,6 +18,7 @@ from agentapi_mcp.mcp.boundary import Boundary
 from agentapi_mcp.mcp.callers import Callers
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.completions import Completions
+from agentapi_mcp.mcp.key_questions import KeyQuestions
 from agentapi_mcp.mcp.list_tools import ListTools
 from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.prompts import get_prompt, list_prompts
@@ -89,7 +90,7 @@ class EdgeServer(Server[Background]):
 def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
     callers, cancellations = Callers(gate), Cancellations()
-    tools = Tools(_specs(callers, cancellations, options))
+    tools = Tools(_specs(callers, cancellations, options), KeyQuestions(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
     server = EdgeServer(

@@ -8,6 +8,7 @@ from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
     Tool,
@@ -21,6 +22,7 @@ from agentapi_mcp.mcp.arguments import Argument, Given, check_arguments, input_s
 from agentapi_mcp.mcp.boundary import log_unexpected
 from agentapi_mcp.mcp.callers import Context
 from agentapi_mcp.mcp.errors import failed_result, internal_message, tool_error
+from agentapi_mcp.mcp.key_questions import KeyQuestions
 from agentapi_mcp.mcp.list_tools import ListTools
 from agentapi_mcp.mcp.options import LONGEST_WAIT
 from agentapi_mcp.mcp.schemas import output_schema
@@ -78,7 +80,8 @@ class ToolSpec:
 class Tools:
     """Lists the tools, always in the same order, and calls them."""
 
-    def __init__(self, specs: Sequence[ToolSpec]) -> None:
+    def __init__(self, specs: Sequence[ToolSpec], questions: KeyQuestions) -> None:
+        self._questions = questions
         self._specs = {spec.name: spec for spec in specs}
         self._listed = [spec.listed() for spec in self._specs.values()]
 
@@ -97,8 +100,8 @@ class Tools:
         spec = self._specs.get(name)
         return None if spec is None else spec.action
 
-    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
-        """Call one; what the model can mend is a result, an unknown tool is a protocol error."""
+    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
+        """Call one; what the model can mend is a result, what its user can is asked, an unknown tool is a fault."""
         spec = self._specs.get(params.name)
         if spec is None:
             raise MCPError(
@@ -107,7 +110,7 @@ class Tools:
         try:
             return await spec.run(context, check_arguments(spec.name, spec.arguments, params.arguments))
         except AgentApiError as exc:
-            return tool_error(exc)
+            return await self._questions.ask(context, params, exc) or tool_error(exc)
         except MCPError:
             raise
         except Exception as exc:  # noqa: BLE001  # the outermost point of a call: it is logged, and tells nothing
