@@ -130,6 +130,7 @@ async def test_keys_come_from_a_command_that_no_shell_reads() -> None:
     [
         (command("raise SystemExit(3)"), r"failed \(status 3\)"),
         ("no-such-program-s3cret --key", "names a program that cannot be run"),
+        (command("while True: print('s3cret')"), "failed"),
         ("'", "is no command"),
         ("  ", "is no command"),
         (command("import sys; sys.stderr.write('s3cret'); sys.stdout.write('s3cret')"), "is not 32 bytes"),

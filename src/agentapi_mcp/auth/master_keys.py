@@ -121,17 +121,28 @@ async def _of_command(command: str, patience: timedelta) -> str:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND names a program that cannot be run.") from exc
     try:
         async with asyncio.timeout(patience.total_seconds()):
-            said, _ = await process.communicate()
+            said = await _printed(process)
     except TimeoutError:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_COMMAND did not end within {patience.total_seconds():g} s; nobody can answer it here."
         ) from None
     finally:
-        with suppress(ProcessLookupError):  # what it started may still hold the pipe
+        with suppress(ProcessLookupError, PermissionError):  # what it started may still hold the pipe
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if process.returncode:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_COMMAND failed (status {process.returncode}); run it by hand to see why."
         )
-    return said[:_LARGEST].decode("ascii", "replace").strip()
+    return said.decode("ascii", "replace").strip()
+
+
+async def _printed(process: asyncio.subprocess.Process) -> bytes:
+    """Read what a command prints to its end, and wait for that; one that prints too much is not waited for."""
+    said = b""
+    while process.stdout is not None and (piece := await process.stdout.read(_LARGEST)):
+        said += piece
+        if len(said) > _LARGEST:
+            return said
+    await process.wait()
+    return said
