@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from agentapi_mcp.core.records.key_requests import KeyRequest
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.organizations import Organization
 from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.core.records.personal_tokens import FoundToken, PersonalToken
 from agentapi_mcp.core.records.sessions import Defaults, History, Message, Session, SessionState
 from agentapi_mcp.core.records.turns import Accepted, Busy, Ending, Joined, Lease, NewTurn, Signal, Turn, TurnMark
 
@@ -242,6 +243,30 @@ class KeyRequestStore(Protocol):
 
     async def give_back(self, token_sha256: bytes) -> None:
         """Let a request be used after all."""
+        ...
+
+
+class PersonalTokenStore(Protocol):
+    """Personal tokens by their hashes."""
+
+    async def add(self, token: PersonalToken, token_hash: bytes, *, most: int) -> None:
+        """Keep a new one, or raise ConflictError for its name, LimitExceededError where there are `most` already."""
+        ...
+
+    async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
+        """List the principal's that are not revoked, newest first."""
+        ...
+
+    async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
+        """Revoke one of the principal's; False when there is none that is not revoked."""
+        ...
+
+    async def find(self, token_hash: bytes) -> FoundToken | None:
+        """Find a token, whatever became of it, and what its owner is now."""
+        ...
+
+    async def note_use(self, token_id: UUID, at: datetime) -> None:
+        """Note when a token was used."""
         ...
 
 

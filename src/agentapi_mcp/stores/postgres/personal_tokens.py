@@ -1,0 +1,130 @@
+"""Personal tokens in Postgres: their hashes, and what is known of them."""
+
+import json
+from datetime import datetime
+from typing import LiteralString
+from uuid import UUID
+
+from agentapi_mcp.core.errors import ConflictError, LimitExceededError
+from agentapi_mcp.core.identity import OrgId, Principal, TokenScope, UserId
+from agentapi_mcp.core.records.identities import Membership
+from agentapi_mcp.core.records.personal_tokens import FoundToken, PersonalToken
+from agentapi_mcp.stores.postgres.database import Database, Row
+
+_SELECT: LiteralString = """
+SELECT t.id, t.user_id, t.org_id, t.name, t.last_four, t.scopes, t.created_at, t.expires_at, t.last_used_at,
+       t.revoked_at, m.user_id IS NOT NULL AS is_member, m.role::text AS role, m.permissions::text AS permissions
+  FROM agentapi.personal_tokens t
+  LEFT JOIN public.organization_members m ON m.user_id = t.user_id AND m.organization_id = t.org_id
+"""
+
+
+class PostgresPersonalTokens:
+    """The table `agentapi.personal_tokens`, which nobody but the program sees."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, token: PersonalToken, token_hash: bytes, *, most: int) -> None:
+        """Keep a new token; an expired one gives its name away.
+
+        Raises:
+            ConflictError: another one has this name.
+            LimitExceededError: there are `most` already.
+        """
+        async with self._database.as_system("make a user's personal token") as connection:
+            await connection.execute(
+                "UPDATE agentapi.personal_tokens SET revoked_at = expires_at "
+                "WHERE user_id = $1 AND org_id = $2 AND name = $3 AND revoked_at IS NULL AND expires_at <= $4",
+                token.user_id,
+                token.org_id,
+                token.name,
+                token.created_at,
+            )
+            there = await connection.fetchval(
+                "SELECT count(*) FROM agentapi.personal_tokens "
+                "WHERE user_id = $1 AND org_id = $2 AND revoked_at IS NULL",
+                token.user_id,
+                token.org_id,
+            )
+            if there >= most:
+                raise LimitExceededError(f"There are {most} personal tokens already; revoke one that is not needed.")
+            made = await connection.execute(
+                "INSERT INTO agentapi.personal_tokens "
+                "(id, user_id, org_id, name, token_hash, last_four, scopes, created_at, expires_at) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+                "ON CONFLICT (user_id, org_id, name) WHERE revoked_at IS NULL DO NOTHING",
+                token.id,
+                token.user_id,
+                token.org_id,
+                token.name,
+                token_hash,
+                token.last_four,
+                sorted(token.scopes),
+                token.created_at,
+                token.expires_at,
+            )
+            if made == "INSERT 0 0":
+                raise ConflictError(
+                    f"There is a personal token {token.name!r} already: revoke it, or take another name."
+                )
+
+    async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
+        """List what the principal has in their organisation and has not revoked, newest first."""
+        async with self._database.as_system("a user's own personal tokens") as connection:
+            rows = await connection.fetch(
+                _SELECT + "WHERE t.user_id = $1 AND t.org_id = $2 AND t.revoked_at IS NULL "
+                "ORDER BY t.created_at DESC, t.id DESC",
+                principal.user_id,
+                principal.org_id,
+            )
+        return tuple(_token(row) for row in rows)
+
+    async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
+        """Revoke one of the principal's; False when there is none that works."""
+        async with self._database.as_system("revoke a user's own personal token") as connection:
+            done = await connection.execute(
+                "UPDATE agentapi.personal_tokens SET revoked_at = $4 "
+                "WHERE id = $3 AND user_id = $1 AND org_id = $2 AND revoked_at IS NULL",
+                principal.user_id,
+                principal.org_id,
+                token_id,
+                at,
+            )
+        return done == "UPDATE 1"
+
+    async def find(self, token_hash: bytes) -> FoundToken | None:
+        """Find a token, whatever became of it, and what its owner is now."""
+        async with self._database.as_system("whose personal token this is") as connection:
+            row = await connection.fetchrow(_SELECT + "WHERE t.token_hash = $1", token_hash)
+        if row is None:
+            return None
+        token = _token(row)
+        permissions = json.loads(row["permissions"] or "null")
+        membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
+        return FoundToken(token, membership)
+
+    async def note_use(self, token_id: UUID, at: datetime) -> None:
+        """Note when a token was used, unless a later use is noted."""
+        async with self._database.as_system("when a personal token was used") as connection:
+            await connection.execute(
+                "UPDATE agentapi.personal_tokens SET last_used_at = $2 "
+                "WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
+                token_id,
+                at,
+            )
+
+
+def _token(row: Row) -> PersonalToken:
+    return PersonalToken(
+        id=row["id"],
+        user_id=UserId(row["user_id"]),
+        org_id=OrgId(row["org_id"]),
+        name=row["name"],
+        last_four=row["last_four"],
+        scopes=frozenset(TokenScope(scope) for scope in row["scopes"] if scope in set(TokenScope)),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        revoked_at=row["revoked_at"],
+    )
