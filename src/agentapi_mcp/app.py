@@ -23,6 +23,7 @@ from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.key_entries import KeyEntries
 from agentapi_mcp.core.organizations import Allowances, Organizations
+from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
@@ -50,6 +51,7 @@ from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
+from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
@@ -192,10 +194,12 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             clock=clock,
         )
         door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
+        personal_tokens = PersonalTokens(PostgresPersonalTokens(database), clock, file.sign_in)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,
             door=door,
+            personal_tokens=personal_tokens,
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys),
             sessions=Sessions(ports.sessions, ports.cache),
             agents=agents,
@@ -211,7 +215,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         stack.callback(signals.subscribe(partial(_hear_catalogue, catalogue)))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        stack.callback(group.create_task(watch.run(partial(_take, catalogue, door))).cancel)
+        stack.callback(group.create_task(watch.run(partial(_take, catalogue, personal_tokens, door))).cancel)
         host.view.show(services)
         yield services
 
@@ -273,9 +277,10 @@ async def _open_shared(stack: AsyncExitStack, settings: Settings, health: Health
     )
 
 
-async def _take(catalogue: Catalogue, door: Door | None, file: CatalogueFile) -> None:
+async def _take(catalogue: Catalogue, tokens: PersonalTokens, door: Door | None, file: CatalogueFile) -> None:
     """Take a changed file."""
     await catalogue.reload(file)
+    tokens.take(file.sign_in)
     if door is not None:
         await door.take(file.sign_in)
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ResourceTemplateReference
 
@@ -26,7 +24,7 @@ from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
-from tests.support.connect import call, fields_of, subscribe_resource, text_of
+from tests.support.connect import call, connect_with, fields_of, subscribe_resource, text_of
 from tests.support.edges import Served, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 
@@ -51,16 +49,8 @@ class Stand:
     @asynccontextmanager
     async def client(self, token: str, link: str = "http-2026") -> AsyncGenerator[Client]:
         """Connect as whoever has the token."""
-        headers = {"authorization": f"Bearer {token}"}
-        transport, era = link.split("-")
-        async with httpx2.AsyncClient(headers=headers, timeout=8) as http:
-            target: Any = (
-                streamable_http_client(self.place.mcp, http_client=http)
-                if transport == "http"
-                else sse_client(self.place.sse, headers=headers)
-            )
-            async with Client(target, mode="legacy" if era == "2025" else "auto") as client:
-                yield client
+        async with connect_with(self.place, token, link) as client:
+            yield client
 
 
 @asynccontextmanager

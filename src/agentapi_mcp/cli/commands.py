@@ -208,6 +208,7 @@ def organization_unset(names: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--require-token", "needs_token", is_flag=True, help="Let nobody in without a token.")
 @click.option("--insecure", is_flag=True, help="Let others in without a token.")
 @click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
 @click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")

@@ -41,6 +41,7 @@ class ServeOptions:
     host: str
     port: int
     insecure: bool
+    needs_token: bool
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     toolsets: str | None = None
@@ -76,12 +77,14 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
     if (
         settings.bearer_token is None
         and settings.resource_url is None
+        and not options.needs_token
         and not options.insecure
         and not is_loopback(options.host)
     ):
         raise ConfigurationError(
             f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
-            "(`openssl rand -hex 32` makes a good one), or say --insecure if something else guards the server."
+            "(`openssl rand -hex 32` makes a good one), or say --require-token where each client has a personal token, "
+            "or --insecure if something else guards the server."
         )
 
 
@@ -213,6 +216,7 @@ def _http_options(settings: Settings, options: ServeOptions, gate: Gate | None) 
         if settings.resource_url is None or gate is None
         else OAuth(resource=settings.resource_url, gate=gate),
         pages=None if settings.origin is None or gate is None else KeyPages(gate, settings.origin).app,
+        needs_token=options.needs_token,
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )
 

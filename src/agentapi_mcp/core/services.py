@@ -10,6 +10,7 @@ from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
 from agentapi_mcp.core.organizations import Organizations
+from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sessions import Sessions
@@ -67,12 +68,13 @@ class Door(Protocol):
 class Services:
     """The use cases; `principal` is the local user, for edges that have nobody else.
 
-    `door` tells whom access tokens let in, None where there is no address for which they could be made. `reload` lets
-    the configuration be read again, soon and without an answer.
+    `door` tells whom issuers' access tokens let in, None where there is no address for which they could be made.
+    `reload` lets the configuration be read again, soon and without an answer.
     """
 
     principal: Principal
     door: Door | None
+    personal_tokens: PersonalTokens
     turns: Turns
     sessions: Sessions
     agents: Agents

@@ -42,6 +42,7 @@ _EXPOSED = ["Mcp-Session-Id", "X-Request-Id", "WWW-Authenticate"]
 class HttpOptions:
     """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in.
 
+    Without a token of its own and `oauth` nobody is asked for one, unless by `needs_token`.
     Who holds a stream open is looked at again each `admitted_every`.
     `pages` are for people's browsers, under /keys/; they look after their visitors themselves.
     """
@@ -50,6 +51,7 @@ class HttpOptions:
     origins: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
+    needs_token: bool = False
     pages: ASGIApp | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
     admitted_every: timedelta = EVERY
@@ -96,7 +98,14 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
                 allow_headers=["*"],
                 expose_headers=_EXPOSED,
             ),
-            Middleware(Authentication, token=options.token, oauth=options.oauth, admitted_every=options.admitted_every),
+            Middleware(
+                Authentication,
+                gate=server.parts.gate,
+                token=options.token,
+                oauth=options.oauth,
+                needs_token=options.needs_token,
+                admitted_every=options.admitted_every,
+            ),
             Middleware(Limits, limits=options.limits),
             Middleware(StepUp, oauth=options.oauth, action_of_tool=server.parts.tools.action),
         ],

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal, TokenScope
+from agentapi_mcp.core.personal_tokens import NOT_VALID, PREFIX
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.admissions import ADMISSION, EVERY, Admission
 from agentapi_mcp.mcp.callers import PRINCIPAL
@@ -53,7 +54,7 @@ class OAuth:
         """
         door = (await self.gate.services()).door
         if door is None:
-            raise NotAuthenticatedError("This token is not valid.")
+            raise NotAuthenticatedError(NOT_VALID)
         return await door.authenticate(token)
 
     async def metadata(self, request: Request) -> Response:
@@ -74,18 +75,32 @@ class OAuth:
 
 
 class Authentication:
-    """Lets in who has a token: the server's own, compared in constant time, or one of an issuer."""
+    """Lets in who has a token: the server's own, compared in constant time, a personal one, or one of an issuer.
 
-    def __init__(self, app: ASGIApp, token: str | None, oauth: OAuth | None, admitted_every: timedelta = EVERY) -> None:
+    A server that asks nobody for a token takes whom a personal one names for its owner all the same, and no more.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        gate: Gate,
+        token: str | None,
+        oauth: OAuth | None,
+        *,
+        needs_token: bool = False,
+        admitted_every: timedelta = EVERY,
+    ) -> None:
         self._every = admitted_every
         self._app = app
+        self._gate = gate
         self._digest = None if token is None else _digest(token)
         self._oauth = oauth
+        self._asks = needs_token or token is not None or oauth is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["path"].startswith(WELL_KNOWN)
-        if is_open or (self._digest is None and self._oauth is None):
+        if is_open or (not self._asks and not any(PREFIX in given for given in _given(scope))):
             await self._app(scope, receive, send)
             return
         wire = Wire(scope, receive, send)
@@ -109,16 +124,18 @@ class Authentication:
             raise NotAuthenticatedError(
                 "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
             )
-        given = Headers(scope=scope).getlist("authorization")
+        given = _given(scope)
         kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         token = token.strip()
         is_own = hmac.compare_digest(_digest(token), self._digest or b"")
         if kind.lower() == "bearer" and is_own:
             return None
         if not given:
-            raise NotAuthenticatedError("Send Authorization: Bearer and the token of this server.")
+            raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
+        if kind.lower() == "bearer" and token.startswith(PREFIX):
+            return await (await self._gate.services()).personal_tokens.principal_of(token)
         if kind.lower() != "bearer" or not token or self._oauth is None:
-            raise NotAuthenticatedError("This token is not valid.")
+            raise NotAuthenticatedError(NOT_VALID)
         return await self._oauth.authenticate(token)
 
     async def _refuse(self, wire: Wire, status: int, error: AgentApiError, code: str | None) -> None:
@@ -132,6 +149,10 @@ class Authentication:
         await wire.refuse(
             status, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]
         )
+
+
+def _given(scope: Scope) -> list[str]:
+    return Headers(scope=scope).getlist("authorization")
 
 
 def _user(principal: Principal) -> AuthenticatedUser:
