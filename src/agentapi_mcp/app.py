@@ -328,12 +328,13 @@ async def _principal(settings: Settings, profiles: ProfileStore, roles: Mapping[
     if settings.user_id is None and settings.org_id is None:
         return await profiles.local_principal()
     if settings.user_id is None or settings.org_id is None:
-        raise ConfigurationError("Set AGENTAPI_USER_ID and AGENTAPI_ORG_ID together, or neither.")
+        raise ConfigurationError("Say both AGENTAPI_USER_ID and AGENTAPI_ORG_ID (or --user and --org), or neither.")
     user_id = UserId(settings.user_id)
     membership = await profiles.find_membership(user_id, OrgId(settings.org_id))
     if membership is None:
         raise ConfigurationError(
-            "AGENTAPI_USER_ID is no member of the organisation AGENTAPI_ORG_ID in this database; check both."
+            f"The user {user_id} is no member of the organisation {settings.org_id} in this database; check "
+            "AGENTAPI_USER_ID and AGENTAPI_ORG_ID, or --user and --org."
         )
     return member(user_id, membership, roles)
 

@@ -49,7 +49,7 @@ class Stand:
     @asynccontextmanager
     async def client(self, token: str, link: str = "http-2026") -> AsyncGenerator[Client]:
         """Connect as whoever has the token."""
-        async with connect_with(self.place, token, link) as client:
+        async with connect_with(self.place.base, token, link) as client:
             yield client
 
 

@@ -86,7 +86,7 @@ async def stand(home: Path, options: HttpOptions | None = None, resource: str | 
 async def test_a_token_lets_its_owner_in_until_it_is_revoked(link: str, edge_home: Path) -> None:
     async with stand(edge_home) as at:
         made = await at.token()
-        async with connect_with(at.place, made.secret, link) as client:
+        async with connect_with(at.place.base, made.secret, link) as client:
             turn = fields_of(await call(client, "chat", agent="guide", message="what is this program?"))
             assert turn["status"] == "completed"
         assert await at.status(made.secret) == 200
@@ -98,7 +98,7 @@ async def test_a_token_lets_its_owner_in_until_it_is_revoked(link: str, edge_hom
 async def test_a_token_that_may_only_read_cannot_chat(link: str, edge_home: Path) -> None:
     async with stand(edge_home) as at:
         made = await at.token("read")
-        async with connect_with(at.place, made.secret, link) as client:
+        async with connect_with(at.place.base, made.secret, link) as client:
             assert not (await call(client, "list_sessions")).is_error
             if link.startswith("sse"):
                 refused = await call(client, "chat", agent="guide", message="hello")

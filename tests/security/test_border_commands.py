@@ -43,6 +43,9 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
         "keys remove": [CANARY],
         "keys deactivate": [CANARY],
         "keys activate": [CANARY],
+        "tokens create": ["another"],
+        "tokens list": ["--json"],
+        "tokens revoke": [CANARY],
     }
 
 
@@ -74,6 +77,7 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
                 owner.org_id,
                 CANARY,
             )
+        await here.services.personal_tokens.create(owner.principal, CANARY)
         for command, arguments in tried(str(done["session_id"]), str(running["turn_id"])).items():
             ran = await asyncio.to_thread(run, edge_home, member, [*command.split(), *arguments])
             said = ran.stdout + ran.stderr
@@ -88,6 +92,7 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
             assert await connection.fetchval(kept, CANARY, owner.org_id) is True
         read = fields_of(await call(ann, "get_turn", turn_id=running["turn_id"], wait_seconds=0))
         assert read["status"] == "running"
+        assert [token.name for token in await here.services.personal_tokens.list_(owner.principal)] == [CANARY]
         listed = str((await call(ann, "list_sessions")).structured_content)
         assert CANARY in listed
         assert "taken" not in listed

@@ -30,7 +30,7 @@ from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
-from tests.support.edges import Served, piped, serve_app
+from tests.support.edges import piped, serve_app
 from tests.support.peers.openai import OpenAIPeer
 
 Link = Literal["stdio-2025", "stdio-2026", "http-2025", "http-2026", "sse-2025", "sse-2026"]
@@ -82,15 +82,15 @@ async def connect(
 
 
 @asynccontextmanager
-async def connect_with(place: Served, token: str, link: str) -> AsyncGenerator[Client]:
+async def connect_with(base: str, token: str, link: str) -> AsyncGenerator[Client]:
     """Open a client of a server that is served already, as whoever has the token."""
     headers = {"authorization": f"Bearer {token}"}
     transport, era = link.split("-")
     async with httpx2.AsyncClient(headers=headers, timeout=8) as http:
         target: Transport = (
-            streamable_http_client(place.mcp, http_client=http)
+            streamable_http_client(f"{base}/mcp", http_client=http)
             if transport == "http"
-            else sse_client(place.sse, headers=headers)
+            else sse_client(f"{base}/sse", headers=headers)
         )
         async with Client(target, mode="legacy" if era == "2025" else "auto") as client:
             yield client

@@ -15,6 +15,7 @@ from agentapi_mcp.cli.keys import keys, secrets
 from agentapi_mcp.cli.mcp_clients import NAMES
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
+from agentapi_mcp.cli.tokens import tokens
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
 from agentapi_mcp.core.records.turns import Parameters
 from agentapi_mcp.core.services import Services
@@ -257,6 +258,7 @@ def doctor(*, ask: bool, as_json: bool) -> None:
 
 main.add_command(keys)
 main.add_command(secrets)
+main.add_command(tokens)
 
 
 @main.command()

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, cast
+from uuid import UUID
 
 import click
 
@@ -46,6 +47,7 @@ NEXT_STEPS: dict[NextStep, str] = {
 }
 ARGUMENTS = {
     "agent": "--agent",
+    "expires_in": "--expires-in",
     "idempotency_key": "--idempotency-key",
     "limit": "--limit",
     "max_tokens": "--max-tokens",
@@ -54,20 +56,25 @@ ARGUMENTS = {
     "name": "--name",
     "provider": "PROVIDER",
     "query": "--query",
+    "scopes": "--scope",
     "session_id": "SESSION_ID",
     "system_prompt": "--system",
     "temperature": "--temperature",
     "title": "TITLE",
+    "token_name": "NAME",
     "turn_id": "TURN_ID",
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def run(work: Callable[[Services, Settings], Awaitable[None]]) -> None:
-    """Open the program, do the work, and leave with the right status."""
+def run(
+    work: Callable[[Services, Settings], Awaitable[None]], *, user_id: UUID | None = None, org_id: UUID | None = None
+) -> None:
+    """Open the program, do the work, for another user where one is named, and leave with the right status."""
+    named = {name: value for name, value in (("user_id", user_id), ("org_id", org_id)) if value is not None}
 
     async def opened() -> None:
-        settings = load_settings()
+        settings = load_settings().model_copy(update=named)
         configure_logs(settings.log_level)
         async with open_app(settings, environment()) as app:
             await work(await app.gate.services(), settings)

@@ -138,9 +138,9 @@ class PersonalTokens:
 
 
 def _check(name: str, scopes: Collection[str], expires_in: timedelta) -> None:
-    check_text(name, "name", _MAX_NAME)
+    check_text(name, "token_name", _MAX_NAME)
     if not name.strip().isprintable():
-        raise InvalidRequestError("must be one line of printable characters.", argument="name")
+        raise InvalidRequestError("must be one line of printable characters.", argument="token_name")
     if not scopes or not set(scopes) <= set(TokenScope):
         raise InvalidRequestError(f"must be some of {', '.join(TokenScope)}.", argument="scopes")
     if not timedelta(minutes=1) <= expires_in <= LONGEST_LIFETIME:

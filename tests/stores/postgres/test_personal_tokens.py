@@ -236,11 +236,11 @@ async def test_there_is_a_limit(tokens: PersonalTokens, ann: Principal, database
 @pytest.mark.parametrize(
     ("given", "argument"),
     [
-        ({"name": " "}, "name"),
-        ({"name": "x" * 101}, "name"),
-        ({"name": "a\nb"}, "name"),
-        ({"name": "\x1b[2J"}, "name"),
-        ({"name": "\0"}, "name"),
+        ({"name": " "}, "token_name"),
+        ({"name": "x" * 101}, "token_name"),
+        ({"name": "a\nb"}, "token_name"),
+        ({"name": "\x1b[2J"}, "token_name"),
+        ({"name": "\0"}, "token_name"),
         ({"scopes": []}, "scopes"),
         ({"scopes": ["read", "root"]}, "scopes"),
         ({"expires_in": timedelta(0)}, "expires_in"),

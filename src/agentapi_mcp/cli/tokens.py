@@ -1,0 +1,144 @@
+"""The commands for personal tokens."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import click
+
+from agentapi_mcp.cli.outputs import note, print_json, run, say, table
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.errors import NotFoundError
+from agentapi_mcp.core.identity import TokenScope
+from agentapi_mcp.core.personal_tokens import USUAL_SCOPES
+from agentapi_mcp.core.records.personal_tokens import PersonalToken
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+
+_HOURS = {"h": 1, "d": 24, "w": 168}
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Lifetime(click.ParamType[timedelta]):
+    """A number of hours, days or weeks, as in `12h`, `90d` or `8w`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read one."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]{1,5})([hdw])", str(value).strip().lower())
+        if found is None:
+            self.fail("must be a number of hours, days or weeks, as in 12h, 90d or 8w.", param, ctx)
+        return timedelta(hours=int(found[1]) * _HOURS[found[2]])
+
+
+def _for_somebody(command: Callable[..., None]) -> Callable[..., None]:
+    """Let an operator act for somebody else in a database that they share."""
+    for option in (
+        click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation."),
+        click.option("--user", "user_id", type=click.UUID, metavar="USER_ID", help="For this user, and not for you."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def tokens() -> None:
+    """Make, list and revoke personal tokens, with which programs use the server over HTTP."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", type=click.Choice([scope.value for scope in TokenScope]), multiple=True, help="Repeatable."
+)
+@click.option("--expires-in", type=Lifetime(), default="90d", show_default=True, help="At most 366d.")
+@_for_somebody
+@_JSON
+def tokens_create(
+    name: str, scopes: tuple[str, ...], expires_in: timedelta, *, as_json: bool, **who: UUID | None
+) -> None:
+    """Make a token and print it, this once; without --scope it may read, chat and edit."""
+
+    async def create(services: Services, _settings: Settings) -> None:
+        made = await services.personal_tokens.create(
+            services.principal, name, scopes=scopes or USUAL_SCOPES, expires_in=expires_in
+        )
+        if as_json:
+            print_json(_fields_of(made.token) | {"token": made.secret})
+            return
+        say(made.secret)  # alone on stdout, so that a script can take it from there
+        note(
+            f"The token {made.token.name!r} is not shown again. Until {made.token.expires_at:%Y-%m-%d %H:%M} UTC it "
+            f"may: {', '.join(_scopes_of(made.token))}. Send it as Authorization: Bearer."
+        )
+
+    run(create, **who)
+
+
+@tokens.command("list")
+@_for_somebody
+@_JSON
+def tokens_list(*, as_json: bool, **who: UUID | None) -> None:
+    """List the tokens that are not revoked, newest first."""
+
+    async def list_(services: Services, _settings: Settings) -> None:
+        found = await services.personal_tokens.list_(services.principal)
+        if as_json:
+            print_json([_fields_of(token) for token in found])
+            return
+        table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "ID"), [_row_of(token) for token in found])
+        if not found:
+            note("There is no token; `agentapi-mcp tokens create NAME` makes one.")
+
+    run(list_, **who)
+
+
+@tokens.command("revoke")
+@click.argument("which", metavar="ID|NAME")
+@_for_somebody
+def tokens_revoke(which: str, **who: UUID | None) -> None:
+    """End a token now."""
+
+    async def revoke(services: Services, _settings: Settings) -> None:
+        there = await services.personal_tokens.list_(services.principal)
+        found = [one for one in there if one.name == which] or [one for one in there if str(one.id) == which]
+        if not found:
+            raise NotFoundError(
+                f"There is no such token to revoke: {which}. `agentapi-mcp tokens list` shows those there are."
+            )
+        await services.personal_tokens.revoke(services.principal, str(found[0].id))
+        note(f"Revoked {found[0].name!r}. No request with it is answered any more.")
+
+    run(revoke, **who)
+
+
+def _scopes_of(token: PersonalToken) -> list[str]:
+    return [str(scope) for scope in TokenScope if scope in token.scopes]
+
+
+def _row_of(token: PersonalToken) -> tuple[object, ...]:
+    expired = "expired " if token.expires_at <= SystemClock().now() else ""
+    return (
+        token.name,
+        f"…{token.last_four}",
+        " ".join(_scopes_of(token)),
+        f"{expired}{token.expires_at:%Y-%m-%d %H:%M}",
+        "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}",
+        token.id,
+    )
+
+
+def _fields_of(token: PersonalToken) -> dict[str, object]:
+    return {
+        "id": str(token.id),
+        "name": token.name,
+        "last_four": token.last_four,
+        "scopes": _scopes_of(token),
+        "created_at": token.created_at.isoformat(),
+        "expires_at": token.expires_at.isoformat(),
+        "last_used_at": token.last_used_at and token.last_used_at.isoformat(),
+    }
