@@ -15,7 +15,9 @@ from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import ASK_AGAIN_AFTER, FRESH_FOR, USABLE_FOR, metadata_urls
 from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.core.errors import NotAuthenticatedError
-from agentapi_mcp.core.records.identities import Issuer, TokenClaims
+from agentapi_mcp.core.identity import OrgId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.identities import Issuer, Service, TokenClaims
 from tests.support.hosts import ManualClock
 from tests.support.peers.issuer import IssuerPeer, Mood, SigningKey, forged_with_public_key, unsigned
 
@@ -85,11 +87,33 @@ async def test_each_kind_of_key_and_place_of_metadata_is_understood(key: Signing
         assert (await at.verify(key)).subject == "user-1"
 
 
-async def test_an_email_that_nobody_verified_is_none_and_a_program_is_no_user() -> None:
+async def test_an_email_that_nobody_verified_is_none() -> None:
     async with stand() as at:
         assert (await at.verify(email="a@b.c")).email is None
         assert (await at.verify(email="a@b.c", email_verified="true")).email is None
-        assert (await at.verify(sub="cli", client_id="cli")).is_service
+
+
+@pytest.mark.parametrize(
+    ("said", "is_service"),
+    [
+        ({"sub": "cli", "client_id": "cli"}, True),
+        ({"sub": "cli", "azp": "cli"}, True),
+        ({"sub": "cli", "cid": "cli"}, True),
+        ({"sub": "cli@clients", "azp": "cli", "gty": "client-credentials"}, True),
+        ({"sub": "an-object", "azp": "cli", "idtyp": "app"}, True),
+        ({"sub": "a-program", "client_id": "web"}, True),
+        ({"sub": "user-1", "client_id": "nightly"}, False),
+        ({"sub": "user-1", "idtyp": "user", "gty": "password"}, False),
+        ({"sub": "nightly"}, False),
+    ],
+)
+async def test_a_programs_own_token_is_told_from_one_that_stands_for_a_person(
+    said: dict[str, object], *, is_service: bool
+) -> None:
+    org_id = OrgId(new_id())
+    declared = (Service(subject="a-program", org_id=org_id), Service(client_id="nightly", org_id=org_id))
+    async with stand(services=declared) as at:
+        assert (await at.verify(**said)).is_service == is_service
 
 
 @pytest.mark.parametrize(

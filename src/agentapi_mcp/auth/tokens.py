@@ -90,7 +90,7 @@ class TokenVerifier:
         subject = _text(claims["sub"])
         if not subject:
             raise ValueError("it has no subject")
-        client_id = _text(claims.get("client_id")) or _text(claims.get("azp"))
+        client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
         organization = claims.get(issuer.organization_claim) if issuer.organization_claim else None
         return TokenClaims(
@@ -102,7 +102,10 @@ class TokenVerifier:
             organization=_text(organization),
             email=email.lower() if email else None,
             name=_text(claims.get("name")),
-            is_service=subject == client_id or claims.get("gty") == "client-credentials",
+            is_service=subject == client_id
+            or claims.get("gty") == "client-credentials"
+            or claims.get("idtyp") == "app"
+            or any(service.subject == subject for service in issuer.services),
         )
 
 

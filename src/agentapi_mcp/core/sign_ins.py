@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from types import MappingProxyType
 from uuid import UUID
 
-from agentapi_mcp.core.errors import PermissionDeniedError
+from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId, read_exceptions, read_role
 from agentapi_mcp.core.records.identities import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.store_ports import IdentityStore
@@ -18,6 +19,18 @@ _NO_ACCOUNT = (
 )
 _NO_ORGANIZATION = "You are a member of no organisation here; ask an administrator for an invitation."
 _NOT_YOURS = "Your token is for an organisation of which you are no member here."
+_NOT_DECLARED = (
+    "This is a token of a program, and the program {client_id!r} has no place here: the operator declares it under "
+    "[[issuers.services]] in agentapi.toml, with its client_id and an organization."
+)
+_NO_PROGRAM = (
+    "This is a token of a program, and the account that it leads to is a person's: if nobody has that account, the "
+    "operator deletes its row in agentapi.identities."
+)
+_NO_PERSON = (
+    "The account that this token leads to is a program's, and the token does not say that it is one: the operator "
+    "declares its subject under [[issuers.services]] in agentapi.toml."
+)
 
 
 class SignIns:
@@ -31,12 +44,44 @@ class SignIns:
 
         Raises:
             PermissionDeniedError: nobody here, or nobody in the organisation that the token is for.
+            ConfigurationError: a program, for which there is no place as it is declared.
         """
+        if claims.is_service:
+            return await self._service(claims)
         account = await self._store.find(claims.issuer.issuer, claims.subject) or await self._first(claims)
         if account is None:
             raise PermissionDeniedError(_NO_ACCOUNT)
+        if account.is_service:
+            raise PermissionDeniedError(_NO_PERSON)
         principal = member(account.user_id, _membership(account, claims), roles)
         return replace(principal, scopes=scopes_of(claims), via=claims.issuer.issuer, expires_at=claims.expires_at)
+
+    async def _service(self, claims: TokenClaims) -> Principal:
+        """Return a program as what the operator declares it to be: the rows follow, and never lead to anybody else."""
+        client_id = claims.client_id or claims.subject
+        by_subject = (each for each in claims.issuer.services if each.subject == claims.subject)
+        by_client = (each for each in claims.issuer.services if each.client_id == client_id)
+        declared = next(chain(by_subject, by_client), None)
+        if declared is None:
+            raise PermissionDeniedError(_NOT_DECLARED.format(client_id=client_id))
+        if claims.organization is not None and _organization(claims.issuer, claims.organization) != declared.org_id:
+            raise PermissionDeniedError(_NOT_YOURS)
+        try:
+            account = await self._store.place_service(claims.issuer.issuer, claims.subject, declared)
+        except ConfigurationError as exc:
+            _log.warning("program_has_no_place", extra={"client_id": client_id, "reason": str(exc)})
+            raise
+        if account is None:
+            raise PermissionDeniedError(_NO_PROGRAM)
+        return Principal(
+            account.user_id,
+            declared.org_id,
+            declared.role,
+            scopes=scopes_of(claims),
+            exceptions=read_exceptions(account.memberships[0].permissions),
+            via=claims.issuer.issuer,
+            expires_at=claims.expires_at,
+        )
 
     async def _first(self, claims: TokenClaims) -> Account | None:
         issuer, subject = claims.issuer, claims.subject

@@ -11,7 +11,7 @@ from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
-from agentapi_mcp.core.records.identities import Account, Membership
+from agentapi_mcp.core.records.identities import Account, Membership, Service
 from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.key_requests import KeyRequest
 from agentapi_mcp.core.records.mcp_sessions import McpSession
@@ -187,6 +187,14 @@ class IdentityStore(Protocol):
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
         """Make an account, in the organisation or else in a personal one."""
+        ...
+
+    async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
+        """Find or make a program's own account, of its declared organisation alone; None when it is a person's.
+
+        Raises:
+            ConfigurationError: there is no place for it; the message says why.
+        """
         ...
 
 

@@ -4,18 +4,22 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import OrgId, Role
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile, ModelDeclaration, Prices
-from agentapi_mcp.core.records.identities import Newcomers, SubjectIs
+from agentapi_mcp.core.records.identities import Newcomers, Service, SubjectIs
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, catalogue_paths, load_catalogue
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 
 AGENT = '[agents.a]\nbackend = "openai"\n'
 MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"\n'
+SERVICE = '[[issuers]]\nissuer = "https://a.example"\n[[issuers.services]]\nclient_id = "nightly"\n'
+ORG = 'organization = "b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"\n'
 
 
 def known() -> tuple[str, ...]:
@@ -108,6 +112,13 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('[[issuers]]\nissuer = "https://a.example"\nnewcomers = "all"\n', 3, "'newcomers' must be"),
         ('[[issuers]]\nissuer = "https://a.example"\ndomains = { "x.example" = "acme" }\n', 3, "must be an id such as"),
         ('[[issuers]]\nissuer = "https://a.example"\n' * 2, 4, "a second issuer"),
+        (SERVICE + 'org = "x"\n', 5, "unknown key 'org'; there are: client_id, subject, organization, role, name"),
+        (SERVICE, 3, "'organization' is missing"),
+        (SERVICE + 'organization = "acme"\n', 5, "must be an id such as"),
+        (SERVICE + ORG + 'role = "boss"\n', 6, "'role' must be"),
+        (SERVICE + ORG + 'subject = "x"\n', 3, "either a 'client_id' or a 'subject'"),
+        (SERVICE.replace("client_id", "name") + ORG, 3, "either a 'client_id' or a 'subject'"),
+        (SERVICE + ORG + SERVICE.partition("\n")[2].partition("\n")[2] + ORG, 7, "a second service 'nightly'"),
         (MODEL + "price = 3\n", 7, "unknown key 'price'"),
         (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
@@ -253,6 +264,16 @@ def test_an_agent_may_be_reached_otherwise(tmp_path: Path) -> None:
         name="a", backend="openai", description="one", options={"api_key": SECRET}, variables=("KEY",)
     )
     assert SECRET not in repr(agent)
+
+
+def test_a_program_is_declared_with_its_issuer(tmp_path: Path) -> None:
+    text = SERVICE + ORG + '[[issuers.services]]\nsubject = "ci"\nrole = "viewer"\nname = "CI"\n' + ORG
+    (issuer,) = load(tmp_path, text).sign_in.issuers
+    org_id = OrgId(UUID("b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"))
+    assert issuer.services == (
+        Service(client_id="nightly", org_id=org_id, role=Role.MEMBER),
+        Service(subject="ci", org_id=org_id, role=Role.VIEWER, name="CI"),
+    )
 
 
 def test_issuers_of_a_known_kind_need_little(tmp_path: Path) -> None:

@@ -33,13 +33,32 @@ class Newcomers(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A program that has a token of its own, as the operator declares it: what it is, and where.
+
+    Its tokens are known by one of the two: `client_id` where they tell that they are a program's, or `subject`.
+    """
+
+    org_id: OrgId
+    client_id: str | None = None
+    subject: str | None = None
+    role: Role = Role.MEMBER
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return self.name or self.client_id or self.subject or ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
     """An authorization server whose access tokens are taken, as the operator declares it.
 
     `audience` is what its tokens must be made for, by default this server's resource URL (RFC 8707). `jwks_uri` is
     looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `organizations`
     says which organisation a value of `organization_claim` is here. With a `client_id`, pages of
-    ours sign their visitors in there.
+    ours sign their visitors in there. Programs with tokens of their own are let in where `services` names them.
     """
 
     issuer: str
@@ -55,6 +74,7 @@ class Issuer:
     organizations: Mapping[str, OrgId] = field(default_factory=dict[str, OrgId])
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    services: tuple[Service, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +89,7 @@ class SignInRules:
 class TokenClaims:
     """What a verified access token says; `email` only where the issuer says that it is verified.
 
-    `is_service` holds for a program that has a token of its own (client credentials) and stands for no user.
+    `is_service` holds for a program that has a token of its own (client credentials) and stands for no person.
     """
 
     issuer: Issuer
@@ -94,8 +114,12 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user with the organisations that they are a member of, by their ids; `current` is the one they chose."""
+    """A user with the organisations that they are a member of, by their ids; `current` is the one they chose.
+
+    `is_service` holds for a program's own account.
+    """
 
     user_id: UserId
     current: OrgId | None
     memberships: tuple[Membership, ...] = ()
+    is_service: bool = False

@@ -17,7 +17,7 @@ from agentapi_mcp.core.identity import Role
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.identities import Issuer, SignInRules
 from agentapi_mcp.core.wordings import describe_fault
-from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, keys_at
+from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, IssuerShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
 
 DEFAULTS = Path(__file__).parents[2] / "defaults.toml"
@@ -79,6 +79,7 @@ def load_catalogue(
         for index, issuer in enumerate(shape.issuers):
             if issuer.issuer in issuers:
                 raise source.refuse(("issuers", index, "issuer"), f"a second issuer {issuer.issuer!r}")
+            _check_services(source, index, issuer)
             secret = _client_secret(source, index, issuer.client_secret, environ)
             issuers[issuer.issuer] = replace(issuer.declaration(), client_secret=secret)
         roles.update({word.strip().lower(): role for word, role in shape.roles.items()})
@@ -146,6 +147,20 @@ def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationErro
             )
         case _:
             return source.refuse(where, f"{key!r} {describe_fault(fault)}")
+
+
+def _check_services(source: _Source, index: int, issuer: IssuerShape) -> None:
+    seen: set[tuple[str, str]] = set()
+    for place, service in enumerate(issuer.services):
+        where = ("issuers", index, "services", place)
+        named = {"client_id": service.client_id, "subject": service.subject}
+        names = [(key, name) for key, name in named.items() if name is not None]
+        if len(names) != 1:
+            raise source.refuse(where, "a service has either a 'client_id' or a 'subject'")
+        [(key, name)] = names
+        if (key, name) in seen:
+            raise source.refuse((*where, key), f"a second service {name!r}")
+        seen.add((key, name))
 
 
 def _check(source: _Source, name: str, agent: AgentShape, known: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from agentapi_mcp.core.identity import OrgId, Role
 from agentapi_mcp.core.records.agents import ModelDeclaration, Prices
-from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer, Newcomers, SubjectIs
+from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
 
 
 def _storable(value: str) -> str:
@@ -122,6 +122,26 @@ class IssuerKind(StrEnum):
     SUPABASE = "supabase"
 
 
+class ServiceShape(Shape):
+    """`[[issuers.services]]`: a program with a token of its own (client credentials)."""
+
+    client_id: Name | None = None
+    subject: Name | None = None
+    organization: Annotated[UUID, Field(strict=False)]
+    role: Annotated[Role, Field(strict=False)] = Role.MEMBER
+    name: Name | None = None
+
+    def declaration(self) -> Service:
+        """Say it as core does."""
+        return Service(
+            client_id=self.client_id,
+            subject=self.subject,
+            org_id=OrgId(self.organization),
+            role=self.role,
+            name=self.name,
+        )
+
+
 class IssuerShape(Shape):
     """`[[issuers]]`: an authorization server whose access tokens are taken."""
 
@@ -138,6 +158,7 @@ class IssuerShape(Shape):
     newcomers: Annotated[Newcomers, Field(strict=False)] = Newcomers.NONE
     domains: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
     organizations: dict[str, Annotated[UUID, Field(strict=False)]] = Field(default_factory=dict)
+    services: list[ServiceShape] = Field(default_factory=list)
 
     def declaration(self) -> Issuer:
         """Say it as core does, with what is known of its kind."""
@@ -156,6 +177,7 @@ class IssuerShape(Shape):
             domains={name.lower(): OrgId(org) for name, org in self.domains.items()},
             organizations={name: OrgId(org) for name, org in self.organizations.items()},
             client_id=self.client_id,
+            services=tuple(service.declaration() for service in self.services),
         )
 
 
@@ -179,5 +201,5 @@ def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
     """List the keys that the table around `location` may have."""
     shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
     if location[0] == "issuers":
-        shapes[3] = IssuerShape
+        shapes |= {3: IssuerShape, 5: ServiceShape}
     return tuple(shapes[len(location)].model_fields)

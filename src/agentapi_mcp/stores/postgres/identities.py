@@ -4,13 +4,15 @@ import json
 from typing import LiteralString
 from uuid import UUID
 
+from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import OrgId, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.identities import Account, Membership
+from agentapi_mcp.core.records.identities import Account, Membership, Service
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 
 _ACCOUNT: LiteralString = """
 SELECT p.id, p.current_organization_id AS current,
+       EXISTS (SELECT FROM agentapi.identities s WHERE s.user_id = p.id AND s.is_service) AS is_service,
        array_agg(m.organization_id ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS orgs,
        array_agg(m.role::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles,
        array_agg(m.permissions::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS permissions
@@ -24,6 +26,16 @@ _BY_ID: LiteralString = f"{_ACCOUNT} WHERE p.id = $1 GROUP BY p.id"
 _LINK: LiteralString = """
 INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2, $3, $4)
 ON CONFLICT (issuer, subject) DO NOTHING
+"""
+
+_SERVICE: LiteralString = """
+SELECT i.user_id, i.is_service, m.role::text AS role, m.permissions::text AS permissions,
+       m.user_id IS NOT NULL AS is_member,
+       EXISTS (SELECT FROM public.organization_members o
+                WHERE o.user_id = i.user_id AND o.organization_id <> $3) AS is_elsewhere
+  FROM agentapi.identities i
+  LEFT JOIN public.organization_members m ON m.user_id = i.user_id AND m.organization_id = $3
+ WHERE i.issuer = $1 AND i.subject = $2
 """
 
 
@@ -100,6 +112,71 @@ class PostgresIdentities:
         assert made is not None  # noqa: S101  # it was made in this transaction
         return made
 
+    async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
+        """Find a program's own account, made and moved as it is declared; None when the subject is a person's.
+
+        Raises:
+            ConfigurationError: the organisation is none, or profiles are somebody else's to make.
+        """
+        async with self._database.as_system("the place of a declared program") as connection:
+            row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
+            if row is None or not _is_placed(row, service):
+                ours = await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'profiles'") == "ours"
+                row = await _place(connection, issuer, subject, service) if ours else _checked(row, service)
+            if row is None or not row["is_service"]:
+                return None
+        membership = Membership(service.org_id, row["role"], json.loads(row["permissions"] or "null"))
+        return Account(UserId(row["user_id"]), service.org_id, (membership,), is_service=True)
+
+
+def _is_placed(row: Row, service: Service) -> bool:
+    return row["is_service"] and row["is_member"] and row["role"] == service.role and not row["is_elsewhere"]
+
+
+def _checked(row: Row | None, service: Service) -> Row:
+    """Take the place as it is where profiles and memberships are somebody else's to write."""
+    if row is None or (row["is_service"] and not row["is_member"]):
+        raise ConfigurationError(
+            f"This database has profiles of its own: give the program {service.label!r} one, a membership of its "
+            "organisation, and a row in agentapi.identities with is_service."
+        )
+    return row
+
+
+async def _place(connection: Connection, issuer: str, subject: str, service: Service) -> Row | None:
+    # The lock makes the second of two first tokens find what the first has made.
+    await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
+    row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
+    if row is not None and not row["is_service"]:
+        return None
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM public.organizations WHERE id = $1)", service.org_id):
+        raise ConfigurationError(
+            f"The organization of the program {service.label!r} ([[issuers.services]]) is not in this database."
+        )
+    user_id = new_id() if row is None else row["user_id"]
+    if row is None:
+        await connection.execute("INSERT INTO public.profiles (id, full_name) VALUES ($1, $2)", user_id, service.label)
+        await connection.execute(
+            "INSERT INTO agentapi.identities (issuer, subject, user_id, is_service) VALUES ($1, $2, $3, true)",
+            issuer,
+            subject,
+            user_id,
+        )
+    await connection.execute(
+        "DELETE FROM public.organization_members WHERE user_id = $1 AND organization_id <> $2", user_id, service.org_id
+    )
+    await connection.execute(
+        "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3) "
+        "ON CONFLICT (organization_id, user_id) DO UPDATE SET role = excluded.role",
+        service.org_id,
+        user_id,
+        str(service.role),
+    )
+    await connection.execute(
+        "UPDATE public.profiles SET current_organization_id = $2 WHERE id = $1", user_id, service.org_id
+    )
+    return await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
+
 
 async def _linked(
     connection: Connection, issuer: str, subject: str, user_id: UUID | None, email: str | None
@@ -117,4 +194,5 @@ def _account(row: Row | None) -> Account | None:
         Membership(OrgId(org), role or "", json.loads(permissions or "null"))
         for org, role, permissions in zip(row["orgs"] or (), row["roles"] or (), row["permissions"] or (), strict=True)
     )
-    return Account(UserId(row["id"]), None if row["current"] is None else OrgId(row["current"]), memberships)
+    current = None if row["current"] is None else OrgId(row["current"])
+    return Account(UserId(row["id"]), current, memberships, is_service=row["is_service"])
