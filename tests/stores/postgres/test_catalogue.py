@@ -19,8 +19,14 @@ SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywher
 
 @pytest.fixture(autouse=True)
 async def _empty_tables(database: Database) -> AsyncGenerator[None]:
+    await empty(database)
     yield
-    async with database.as_system("empty the catalogue after a test") as connection:
+    await empty(database)
+
+
+async def empty(database: Database) -> None:
+    """Take out all agents: those that other tests of this worker left, too."""
+    async with database.as_system("empty the catalogue around a test") as connection:
         await connection.execute("DELETE FROM public.agents")
         await connection.execute("DELETE FROM agentapi.catalogue_files")
 
