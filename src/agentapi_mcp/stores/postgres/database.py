@@ -30,6 +30,7 @@ _LOST: tuple[type[Exception], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server has just ended the connection, which asyncpg has only half noticed
 )
 _UNAVAILABLE: tuple[type[Exception], ...] = (
     *_LOST,
