@@ -10,6 +10,7 @@ from agentapi_mcp.core.events import TurnEvent
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.agents import AgentRow, CatalogueFile
 from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
+from agentapi_mcp.core.records.audit import AuditEvent, AuditFilter
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck
 from agentapi_mcp.core.records.identities import Account, Membership, Service
 from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
@@ -275,6 +276,28 @@ class PersonalTokenStore(Protocol):
 
     async def note_use(self, token_id: UUID, at: datetime) -> None:
         """Note when a token was used."""
+        ...
+
+
+class AuditStore(Protocol):
+    """What happened, as events that nobody changes."""
+
+    async def append(self, events: Sequence[AuditEvent]) -> None:
+        """Write events, each once however often it comes."""
+        ...
+
+    async def list_(
+        self, principal: Principal, asked: AuditFilter, *, nobodys: bool, cursor: str | None, limit: int
+    ) -> Page[AuditEvent]:
+        """Page through the events of the principal's organisation, newest first; `nobodys` adds those of none."""
+        ...
+
+    async def keep_partitions(self, moment: datetime) -> None:
+        """Make room for the months from this moment on."""
+        ...
+
+    async def has_expired(self, before: datetime) -> bool:
+        """Tell whether there is a month that was over before then."""
         ...
 
 

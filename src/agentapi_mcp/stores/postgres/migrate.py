@@ -169,7 +169,7 @@ async def migrate(
         StoreUnavailableError: it does not answer, or somebody else has locked a table.
     """
     plan = Plan(program, grant_to, dry_run, lock_timeout)
-    async with _connection(url) as connection:
+    async with owner_connection(url) as connection:
         for _ in range(_ATTEMPTS - 1):
             try:
                 return await _run(connection, plan)
@@ -203,7 +203,7 @@ async def _run(connection: "asyncpg.Connection[asyncpg.Record]", plan: Plan) -> 
 
 async def status(url: str) -> tuple[MigrationState, ...]:
     """List the shipped migrations with the time each was applied, and any that only a newer program knows."""
-    async with _connection(url) as connection, connection.transaction(readonly=True):
+    async with owner_connection(url) as connection, connection.transaction(readonly=True):
         known = await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL")
         applied: Mapping[str, Applied] = await _applied(connection) if known else {}
     shipped = {migration.id: migration for migration in migrations()}
@@ -239,7 +239,8 @@ async def is_current(database: Database, *, program: str) -> bool:
 
 
 @asynccontextmanager
-async def _connection(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+async def owner_connection(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    """Connect as the owner of the tables; what goes wrong is told as it is to whoever runs `migrate`."""
     with map_errors():
         connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
         try:

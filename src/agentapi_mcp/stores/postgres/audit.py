@@ -1,0 +1,162 @@
+"""The audit log in Postgres: `audit_events`, which the program may add to and read, and only its owner may prune."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import LiteralString, cast
+from uuid import UUID
+
+from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
+from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.stores.postgres.database import Database, Row
+from agentapi_mcp.stores.postgres.migrate import owner_connection
+
+# An event that was written though nobody heard of it is not written twice.
+_APPEND: LiteralString = """
+INSERT INTO agentapi.audit_events (id, at, org_id, user_id, via, client, address, request_id, action, target_kind,
+                                   target_id, outcome, details)
+SELECT id, at, org_id, user_id, via, client, address, request_id, action, target_kind, target_id, outcome, details
+  FROM jsonb_to_recordset($1::text::jsonb) AS e (
+       id uuid, at timestamptz, org_id uuid, user_id uuid, via text, client text, address text, request_id text,
+       action text, target_kind text, target_id text, outcome text, details jsonb)
+ON CONFLICT DO NOTHING
+"""
+# Each half is served by audit_events_of_organization; the second is of nobody's organisation.
+LIST: LiteralString = """
+SELECT id, at, org_id, user_id, via, client, address, request_id, action, target_kind, target_id, outcome,
+       details::text AS details
+  FROM ((SELECT id, at, org_id, user_id, via, client, address, request_id, action, target_kind, target_id, outcome,
+                details
+           FROM agentapi.audit_events
+          WHERE org_id = $1 AND at <= $3 AND (at, id) < ($3, $4) AND at >= $5
+            AND ($6::uuid IS NULL OR user_id = $6) AND ($7::text IS NULL OR action = $7)
+            AND ($8::text IS NULL OR outcome = $8)
+          ORDER BY at DESC, id DESC LIMIT $9)
+        UNION ALL
+        (SELECT id, at, org_id, user_id, via, client, address, request_id, action, target_kind, target_id, outcome,
+                details
+           FROM agentapi.audit_events
+          WHERE $2::boolean AND org_id IS NULL AND at <= $3 AND (at, id) < ($3, $4) AND at >= $5
+            AND ($6::uuid IS NULL OR user_id = $6) AND ($7::text IS NULL OR action = $7)
+            AND ($8::text IS NULL OR outcome = $8)
+          ORDER BY at DESC, id DESC LIMIT $9)) e
+ ORDER BY at DESC, id DESC LIMIT $9
+"""
+_LAST: tuple[str, str] = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PostgresAudit:
+    """Events of every organisation; each statement that reads them names one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, events: Sequence[AuditEvent]) -> None:
+        """Write events, each once however often it comes."""
+        said = json.dumps([_fields(event) for event in events], allow_nan=False)
+        async with self._database.as_system("write down what happened, whoever did it") as connection:
+            await connection.execute(_APPEND, said)
+
+    async def list_(
+        self, principal: Principal, asked: AuditFilter, *, nobodys: bool, cursor: str | None, limit: int
+    ) -> Page[AuditEvent]:
+        """Page through an organisation's events, newest first."""
+        scope = json.dumps(["audit", str(asked.user_id), asked.action, asked.outcome, str(asked.since)])
+        at, id_ = _position(cursor, scope, principal)
+        async with self._database.as_system("an administrator reads the log of their organisation") as connection:
+            rows = await connection.fetch(
+                LIST,
+                principal.org_id,
+                nobodys,
+                at,
+                id_,
+                asked.since or _FIRST,
+                asked.user_id,
+                asked.action,
+                asked.outcome,
+                limit + 1,
+            )
+        items = tuple(_event(row) for row in rows[:limit])
+        if len(rows) <= limit:
+            return Page(items)
+        return Page(items, encode_cursor(scope, principal, (items[-1].at.isoformat(), str(items[-1].id))))
+
+    async def keep_partitions(self, moment: datetime) -> None:
+        """Make the partitions of the moment's month and of the next, where they are missing."""
+        async with self._database.as_system("partitions for the months to come") as connection:
+            await connection.execute("SELECT agentapi.keep_audit_partitions($1)", moment)
+
+    async def has_expired(self, before: datetime) -> bool:
+        """Tell whether a whole month was over before then."""
+        async with self._database.as_system("whether the log is older than it may be") as connection:
+            return await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "
+                "WHERE i.inhparent = 'agentapi.audit_events'::regclass AND c.relname ~ '^audit_events_\\d{4}_\\d{2}$' "
+                "AND c.relname < 'audit_events_' || to_char($1::timestamptz AT TIME ZONE 'UTC', 'YYYY_MM'))",
+                before,
+            )
+
+
+async def prune_audit(owner_url: str, before: datetime) -> tuple[str, ...]:
+    """Drop the months that were over before then, as the owner of the tables; return them as in 2026_01."""
+    async with owner_connection(owner_url) as connection, connection.transaction():
+        rows = await connection.fetch("SELECT month FROM agentapi.prune_audit_events($1) AS month", before)
+        if rows:
+            await connection.execute(
+                "INSERT INTO agentapi.audit_events (id, at, action, outcome, details) VALUES "
+                "(gen_random_uuid(), now(), $1, 'ok', jsonb_build_object('count', $2::integer))",
+                AuditAction.AUDIT_PRUNED,
+                len(rows),
+            )
+    return tuple(str(row["month"]) for row in rows)
+
+
+def _fields(event: AuditEvent) -> dict[str, object]:
+    target = event.target
+    return {
+        "id": str(event.id),
+        "at": event.at.isoformat(),
+        "org_id": event.org_id and str(event.org_id),
+        "user_id": event.user_id and str(event.user_id),
+        "via": event.via,
+        "client": event.client,
+        "address": event.address,
+        "request_id": event.request_id,
+        "action": event.action,
+        "target_kind": target and target.kind,
+        "target_id": target and target.id,
+        "outcome": event.outcome,
+        "details": dict(event.details),
+    }
+
+
+def _event(row: Row) -> AuditEvent:
+    return AuditEvent(
+        id=row["id"],
+        at=row["at"],
+        action=row["action"],
+        outcome=AuditOutcome(row["outcome"]),
+        org_id=row["org_id"],
+        user_id=row["user_id"],
+        via=row["via"],
+        client=row["client"],
+        address=row["address"],
+        request_id=row["request_id"],
+        target=None if row["target_kind"] is None else AuditTarget(row["target_kind"], row["target_id"]),
+        details=cast("dict[str, str | float]", json.loads(row["details"])),
+    )
+
+
+def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
+    position = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
+    try:
+        at, id_ = position
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(id_)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequestError(
+            "The cursor is not one of this list; leave it out to start at the first page."
+        ) from exc
