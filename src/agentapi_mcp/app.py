@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import cast
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.api_keys import ApiKeys
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.catalogue import Catalogue
 from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.core.errors import ConfigurationError, StoreMismatchError
+from agentapi_mcp.core.gates import AppGate
 from agentapi_mcp.core.health import Health, Part
 from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
@@ -31,7 +33,7 @@ from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Door, Services
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.sign_ins import SignIns, member
-from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
+from agentapi_mcp.core.store_ports import CatalogueStore, HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
@@ -41,6 +43,7 @@ from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
+from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
@@ -62,74 +65,6 @@ _LISTEN_WITHIN = timedelta(seconds=5)
 _POOL_SIZE = 5
 _SHUTDOWN_GRACE = timedelta(seconds=1.5)
 APP_LOGIN = "agentapi_app"
-
-
-class AppGate:
-    """Brings the services up in the background, tells who waits why they do not come, and tries again when asked."""
-
-    def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
-        self._open_services = open_services
-        self._timeout = timeout
-        self._attempt: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
-        self._wake = asyncio.Event()
-        self._closing = False
-
-    async def services(self) -> Services:
-        """Wait for the services within bounds."""
-        if self._attempt.done() and self._attempt.exception() is not None:
-            self._attempt = asyncio.get_running_loop().create_future()
-            self._wake.set()
-        try:
-            async with asyncio.timeout(self._timeout.total_seconds()):
-                return await asyncio.shield(self._attempt)
-        except TimeoutError:
-            raise StoreUnavailableError(
-                "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
-            ) from None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the services are there now."""
-        return self._attempt.done() and self._attempt.exception() is None
-
-    async def run(self) -> None:
-        """Keep the services open until `close`."""
-        while not self._closing:
-            self._wake.clear()
-            try:
-                async with self._open_services() as services:
-                    self._attempt.set_result(services)
-                    await self._wake.wait()
-            except Exception as exc:  # noqa: BLE001  # the outermost point: whoever waits must hear of it
-                self._fail(_reason(exc))
-            if not self._closing:
-                await self._wake.wait()
-
-    def reload(self) -> None:
-        """Read the configuration again, if there are services to use it."""
-        if self.is_open:
-            self._attempt.result().reload()
-
-    def close(self) -> None:
-        """End `run`."""
-        self._closing = True
-        self._wake.set()
-
-    def _fail(self, error: AgentApiError) -> None:
-        if self._attempt.done():
-            self._attempt = asyncio.get_running_loop().create_future()
-        self._attempt.set_exception(error)
-        self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
-
-
-def _reason(error: Exception) -> AgentApiError:
-    innermost: BaseException = error
-    while isinstance(innermost, BaseExceptionGroup):  # a task group's way to say what one of ours said
-        innermost = cast("BaseExceptionGroup[BaseException]", innermost).exceptions[0]
-    if isinstance(innermost, AgentApiError):
-        return innermost
-    _log.error("start_failed", exc_info=error)
-    return StoreUnavailableError("The server could not start; its log on stderr says why.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +107,8 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         principal = await _principal(settings, profiles, file.sign_in.roles)
         host = AppHost(clock, environ)
         stack.push_async_callback(host.aclose)
-
-        def build(declaration: AgentDeclaration) -> Backend:
-            return create(declaration.backend, declaration.options, host)
-
-        catalogue = Catalogue(store=PostgresCatalogue(database), file=file, build=build, clock=clock)
-        stack.push_async_callback(catalogue.aclose)
-        await catalogue.publish()
+        catalogue = await _open_catalogue(stack, PostgresCatalogue(database), file, host, clock)
+        stack.callback(signals.subscribe(partial(_hear_catalogue, catalogue)))
         shared = await _open_shared(stack, settings, PostgresHealth(database), clock)
         parts = (*_parts(database, settings), shared.part, Part("configuration", "files", watch.probe))
         allowances = Allowances(catalogue, PostgresOrganizations(database))
@@ -193,6 +123,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             signals=signals,
             clock=clock,
         )
+        audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
         door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
         personal_tokens = PersonalTokens(PostgresPersonalTokens(database), clock, file.sign_in)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
@@ -200,24 +131,36 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             principal=principal,
             door=door,
             personal_tokens=personal_tokens,
-            turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys),
-            sessions=Sessions(ports.sessions, ports.cache),
+            turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys, audit),
+            sessions=Sessions(ports.sessions, ports.cache, audit),
             agents=agents,
             organizations=Organizations(PostgresOrganizations(database), catalogue),
             api_keys=api_keys,
             key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
             health=health,
+            audit=audit,
             profiles=profiles,
             mcp_sessions=PostgresMcpSessions(database),
             mcp_questions=PostgresMcpQuestions(database),
             signals=signals,
             reload=watch.wake,
         )
-        stack.callback(signals.subscribe(partial(_hear_catalogue, catalogue)))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(group.create_task(watch.run(partial(_take, catalogue, personal_tokens, door))).cancel)
         host.view.show(services)
         yield services
+
+
+async def _open_catalogue(
+    stack: AsyncExitStack, store: CatalogueStore, file: CatalogueFile, host: AppHost, clock: Clock
+) -> Catalogue:
+    def build(declaration: AgentDeclaration) -> Backend:
+        return create(declaration.backend, declaration.options, host)
+
+    catalogue = Catalogue(store=store, file=file, build=build, clock=clock)
+    stack.push_async_callback(catalogue.aclose)
+    await catalogue.publish()
+    return catalogue
 
 
 def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
@@ -306,6 +249,22 @@ async def _open_sealer(settings: Settings) -> Sealer | None:
         text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
     )
     return cast("Sealer", await import_module("agentapi_mcp.auth.sealing").open_sealer(keys))
+
+
+def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> Audit:
+    """Build the audit log; that of the embedded server is also pruned here, since nobody else comes to do it."""
+
+    async def prune(before: datetime) -> None:
+        if isinstance(server, EmbeddedServer):
+            await prune_audit((await server.urls()).owner_url, before)
+
+    return Audit(
+        PostgresAudit(database),
+        clock,
+        operator=operator,
+        retention=timedelta(days=settings.audit_retention_days),
+        prune=prune if isinstance(server, EmbeddedServer) else None,
+    )
 
 
 async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:

@@ -171,6 +171,9 @@ class Settings(BaseSettings):
     abandon_grace_seconds: Annotated[
         float, Field(ge=0, le=3600, description="How long a turn goes on after its only caller went away.")
     ] = 15
+    audit_retention_days: Annotated[
+        int, Field(ge=1, le=36_500, description="How long the audit log is kept, in whole months.")
+    ] = 400
     postgres_linger_seconds: Annotated[
         float, Field(ge=0, le=86_400, description="How long the embedded Postgres outlives its last user.")
     ] = 60

@@ -47,6 +47,10 @@ class OpenGate:
 
     there: Services
 
+    def find(self) -> Services:
+        """Return them."""
+        return self.there
+
     async def services(self) -> Services:
         """Return them."""
         return self.there

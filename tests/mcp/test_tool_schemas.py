@@ -28,6 +28,9 @@ NAMES = [
 class ClosedGate:
     """The stores do not come up."""
 
+    def find(self) -> None:
+        """Nothing is up."""
+
     async def services(self) -> Services:
         """Say why not."""
         raise StoreUnavailableError("The database is not up yet.")

@@ -237,6 +237,9 @@ async def test_an_unknown_tool_is_a_protocol_error_that_names_the_tools(link: Li
 class BrokenGate:
     """Fails in a way that nobody expects."""
 
+    def find(self) -> None:
+        """Nothing is up."""
+
     async def services(self) -> Services:
         """Fail."""
         raise RuntimeError("secret-path /srv/hidden")

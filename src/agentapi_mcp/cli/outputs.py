@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.app import open_app
+from agentapi_mcp.core import contexts
 from agentapi_mcp.core.errors import (
     AgentApiError,
     BackendError,
@@ -19,12 +20,14 @@ from agentapi_mcp.core.errors import (
     ConfigurationError,
     ConflictError,
     NextStep,
+    PermissionDeniedError,
     StoreError,
     retry_after_seconds,
     sentences,
 )
+from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings, environment, load_settings
+from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -76,10 +79,21 @@ def run(
     async def opened() -> None:
         settings = load_settings().model_copy(update=named)
         configure_logs(settings.log_level)
+        contexts.client.set(f"agentapi-mcp {VERSION}, a command")
         async with open_app(settings, environment()) as app:
-            await work(await app.gate.services(), settings)
+            services = await app.gate.services()
+            try:
+                await work(services, settings)
+            except PermissionDeniedError as exc:
+                await services.audit.denied(services.principal, exc, AuditTarget("command", _command()))
+                raise
 
     guarded(opened)
+
+
+def _command() -> str:
+    context = click.get_current_context(silent=True)
+    return "" if context is None else context.command_path.removeprefix(context.find_root().command_path).strip()
 
 
 def guarded(

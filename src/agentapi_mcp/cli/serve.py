@@ -199,10 +199,10 @@ async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
     await told.wait()
     _log.info("stopping")
     edge.stop()
-    if app.gate.is_open:
-        turns = (await app.gate.services()).turns
-        loop.add_signal_handler(signal.SIGINT, turns.hurry)
-        await turns.drain()
+    services = app.gate.find()
+    if services is not None:
+        loop.add_signal_handler(signal.SIGINT, services.turns.hurry)
+        await services.turns.drain()
     http.should_exit = True
 
 

@@ -65,13 +65,14 @@ class NotAuthenticatedError(CallerError):
 
 
 class PermissionDeniedError(CallerError):
-    """The principal may not do this; `scope` is what their token lacks, where that is all."""
+    """The principal may not do this; `scope` is what their token lacks, where that is all; `action` what it was."""
 
     code = "permission_denied"
 
-    def __init__(self, message: str, *, scope: str | None = None) -> None:
+    def __init__(self, message: str, *, scope: str | None = None, action: str | None = None) -> None:
         super().__init__(message)
         self.scope = scope
+        self.action = action
 
 
 class NotFoundError(CallerError):

@@ -109,10 +109,14 @@ def refusal(principal: Principal, action: Action) -> PermissionDeniedError | Non
     need, exceptions = NEEDS[action], principal.exceptions
     by_role = _RANK[principal.role] >= _RANK[need.role] or action in exceptions.allowed
     if not by_role or action in exceptions.denied:
-        return PermissionDeniedError(f"You may not do this here ({action}); ask an administrator of your organisation.")
+        return PermissionDeniedError(
+            f"You may not do this here ({action}); ask an administrator of your organisation.", action=action
+        )
     if principal.scopes is not None and need.scope not in principal.scopes:
         return PermissionDeniedError(
-            f"Your token lacks the scope '{need.scope}'; sign in again and allow it.", scope=str(need.scope)
+            f"Your token lacks the scope '{need.scope}'; sign in again and allow it.",
+            scope=str(need.scope),
+            action=action,
         )
     return None
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.api_keys import ApiKeys
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
@@ -82,6 +83,7 @@ class Services:
     api_keys: ApiKeys
     key_entries: KeyEntries
     health: Health
+    audit: Audit
     profiles: ProfileStore
     mcp_sessions: McpSessionStore
     mcp_questions: McpQuestionStore
@@ -91,6 +93,10 @@ class Services:
 
 class Gate(Protocol):
     """The way to the services, which may not be up yet."""
+
+    def find(self) -> Services | None:
+        """Return the services if they are up now."""
+        ...
 
     async def services(self) -> Services:
         """Wait for the services within bounds.

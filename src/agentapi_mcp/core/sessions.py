@@ -1,8 +1,10 @@
 """Conversations as their user sees them: listed, read, renamed, deleted."""
 
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import parse_id
+from agentapi_mcp.core.records.audit import AuditAction, AuditTarget
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Session
@@ -18,9 +20,10 @@ _MAX_TITLE = 255
 class Sessions:
     """The sessions of whoever asks; another's and none are told alike."""
 
-    def __init__(self, store: SessionStore, cache: SessionCache) -> None:
+    def __init__(self, store: SessionStore, cache: SessionCache, audit: Audit) -> None:
         self._store = store
         self._cache = cache
+        self._audit = audit
 
     async def list_(
         self,
@@ -67,11 +70,14 @@ class Sessions:
         check_text(title, "title", _MAX_TITLE)
         if len(title.splitlines()) > 1:
             raise InvalidRequestError("must be one line.", argument="title")
-        await self._store.rename(principal, SessionId(parse_id(session_id, "session_id")), title.strip())
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        await self._store.rename(principal, parsed, title.strip())
+        await self._audit.record(principal, AuditAction.SESSION_RENAMED, target=AuditTarget("session", str(parsed)))
 
     async def delete(self, principal: Principal, session_id: str) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
         require(principal, Action.EDIT_SESSIONS)
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)
+        await self._audit.record(principal, AuditAction.SESSION_DELETED, target=AuditTarget("session", str(parsed)))
         await self._cache.forget(parsed)

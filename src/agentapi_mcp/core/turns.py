@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
 from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
 from agentapi_mcp.core.errors import ConflictError, NextStep, StoreError
 from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
@@ -17,6 +18,7 @@ from agentapi_mcp.core.ids import new_id, parse_id
 from agentapi_mcp.core.organizations import read_settings
 from agentapi_mcp.core.ports import Capability, Clock
 from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
+from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome, AuditTarget
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.ids import TurnId
@@ -30,6 +32,7 @@ from agentapi_mcp.core.records.turns import (
     Parameters,
     Turn,
     TurnMark,
+    TurnStatus,
 )
 from agentapi_mcp.core.requests import ChatRequest, CheckedRequest, check_request, check_wait
 from agentapi_mcp.core.runs import Assignment, Run, Runs
@@ -55,12 +58,15 @@ class TurnPorts:
 class Turns:
     """Messages to agents: each is accepted once, run once, and found again by its id."""
 
-    def __init__(self, ports: TurnPorts, runs: Runs, agents: Agents, health: Health, api_keys: ApiKeys) -> None:
+    def __init__(
+        self, ports: TurnPorts, runs: Runs, agents: Agents, health: Health, api_keys: ApiKeys, audit: Audit
+    ) -> None:
         self._ports = ports
         self._runs = runs
         self._agents = agents
         self._health = health
         self._api_keys = api_keys
+        self._audit = audit
         self._ratios = TokenRatios()
         self._elsewhere = Elsewhere(ports.turns, ports.events, ports.signals, ports.clock)
 
@@ -102,6 +108,8 @@ class Turns:
         """End a turn now, from any process; one that has ended stays as it is."""
         require(principal, Action.CHAT)
         turn = await self._ports.turns.request_cancel(principal, TurnId(parse_id(turn_id, "turn_id")))
+        if not turn.status.is_final:
+            await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=_target(turn))
         run = self._runs.find(turn.id)
         if run is not None:
             self._runs.stop(run, EndReason.CANCEL_TURN)
@@ -174,6 +182,10 @@ class Turns:
                     next_step=NextStep.WAIT_OR_CANCEL,
                 )
             case accepted:
+                details = AuditDetails(agent=new.agent, model=new.model)
+                await self._audit.record(
+                    principal, AuditAction.TURN_ACCEPTED, target=_target(accepted.turn), details=details
+                )
                 system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
                 told = replace(parameters, system_prompt=system)
                 return self._assign(principal, accepted, choice, told, defaults)
@@ -208,6 +220,7 @@ class Turns:
                 await self._health.observe(choice.agent_id, check)
 
         async def settled(turn: Turn, history: History | None, prompt_bytes: int) -> None:
+            await self._record_end(principal, turn)
             used = turn.bill.usage.input_tokens
             if used is not None:
                 self._ratios.learn(turn.bill.model_used or choice.agent, prompt_bytes, used)
@@ -265,6 +278,23 @@ class Turns:
             history,
         )
 
+    async def _record_end(self, principal: Principal, turn: Turn) -> None:
+        usage = turn.bill.usage
+        details = AuditDetails(
+            agent=turn.agent,
+            model=turn.bill.model_used or turn.model,
+            status=turn.status,
+            reason=turn.end_reason,
+            cost_usd=None if usage.cost_usd is None else float(usage.cost_usd),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        failed = turn.status in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}
+        outcome = AuditOutcome.FAILED if failed else AuditOutcome.OK
+        await self._audit.record(
+            principal, AuditAction.TURN_ENDED, target=_target(turn), outcome=outcome, details=details
+        )
+
     # --- waiting
 
     async def _wait(self, principal: Principal, turn: Turn, wait: timedelta, report: Report | None) -> Turn:
@@ -315,6 +345,10 @@ class Turns:
     async def _mark(self, principal: Principal, turn: Turn, mark: TurnMark) -> None:
         with suppress(StoreError):  # a mark that is lost costs a repeated answer, never a turn
             await self._ports.turns.mark(principal, turn.id, mark)
+
+
+def _target(turn: Turn) -> AuditTarget:
+    return AuditTarget("turn", str(turn.id))
 
 
 def _state(turn: Turn, defaults: Defaults) -> SessionState:

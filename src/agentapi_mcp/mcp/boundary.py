@@ -8,9 +8,11 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 from pydantic import ValidationError
 
+from agentapi_mcp.core import contexts
 from agentapi_mcp.core.contexts import request_id as current_request
-from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.mcp.callers import Context, request_key
+from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.core.records.audit import AuditTarget
+from agentapi_mcp.mcp.callers import Callers, Context, address_of, client_of, request_key
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.errors import internal_message, rpc_error
 from agentapi_mcp.mcp.traces import traced
@@ -21,20 +23,25 @@ _log = logging.getLogger(__name__)
 class Boundary:
     """The middleware round every request and notification."""
 
-    def __init__(self, cancellations: Cancellations) -> None:
+    def __init__(self, cancellations: Cancellations, callers: Callers) -> None:
         self._cancellations = cancellations
+        self._callers = callers
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             self._cancellations.tell(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
         token = current_request.set(current_request.get() or uuid4().hex[:12])
+        contexts.address.set(address_of(getattr(ctx.request, "scope", {})))
+        contexts.client.set(client_of(ctx))
         try:
             with traced():
                 return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
             raise
         except AgentApiError as exc:
+            if isinstance(exc, PermissionDeniedError):
+                await self._callers.denied(ctx, exc, AuditTarget("method", ctx.method))
             raise rpc_error(exc) from exc
         except Exception as exc:  # noqa: BLE001  # the outermost point of the edge
             request_id = log_unexpected("request_failed", exc, what=ctx.method)

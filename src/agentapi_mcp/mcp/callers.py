@@ -8,8 +8,9 @@ from typing import Any, cast
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
-from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Gate, Services
 from agentapi_mcp.mcp.texts import clean
 
@@ -33,6 +34,18 @@ def client_name(context: Context) -> str | None:
     """Return the name that the client gave itself."""
     params = context.session.client_params
     return None if params is None else params.client_info.name
+
+
+def client_of(context: Context) -> str | None:
+    """Return the name and version that the client gave itself, as one line."""
+    params = context.session.client_params
+    return None if params is None else f"{_brief(params.client_info.name)} {_brief(params.client_info.version)}"
+
+
+def address_of(scope: Mapping[str, object]) -> str | None:
+    """Return from where an HTTP request came, as this server sees it; None over stdio."""
+    client = cast("tuple[str, int] | None", scope.get("client"))
+    return None if client is None else _brief(client[0])
 
 
 def connection_of(context: Context) -> Connection:
@@ -60,6 +73,7 @@ class Callers:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
         caller = await self.of_http(getattr(context.request, "scope", {}))
+        await caller.services.audit.signed_in(caller.principal)
         if connection_of(context).session_id is None:  # else `initialize` recorded it
             await self._record(context, caller)
         return caller
@@ -73,6 +87,11 @@ class Callers:
         services = await self._gate.services()
         principal = scope.get(PRINCIPAL)
         return Caller(services, principal if isinstance(principal, Principal) else services.principal)
+
+    async def denied(self, context: Context, error: PermissionDeniedError, target: AuditTarget) -> None:
+        """Record that the sender of a request may not do what it asked for."""
+        caller = await self.of_http(getattr(context.request, "scope", {}))
+        await caller.services.audit.denied(caller.principal, error, target)
 
     async def _record(self, context: Context, caller: Caller) -> None:
         """Keep which client is here, once; a failure is logged and breaks nothing."""

@@ -107,7 +107,7 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
                 admitted_every=options.admitted_every,
             ),
             Middleware(Limits, limits=options.limits),
-            Middleware(StepUp, oauth=options.oauth, action_of_tool=server.parts.tools.action),
+            Middleware(StepUp, gate=server.parts.gate, oauth=options.oauth, action_of_tool=server.parts.tools.action),
         ],
         exception_handlers={404: _nothing_here},
         lifespan=endpoints.lifespan,

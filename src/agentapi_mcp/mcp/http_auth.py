@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentapi_mcp.core import contexts
 from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal, TokenScope
 from agentapi_mcp.core.personal_tokens import NOT_VALID, PREFIX
+from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.admissions import ADMISSION, EVERY, Admission
-from agentapi_mcp.mcp.callers import PRINCIPAL
+from agentapi_mcp.mcp.callers import PRINCIPAL, address_of
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.http_guards import OPEN_PATHS
@@ -108,8 +110,10 @@ class Authentication:
             principal = await self._identify(scope)
         except NotAuthenticatedError as exc:
             error = "invalid_token" if "authorization" in Headers(scope=scope) else None
-            await self._refuse(wire, 401, exc, error)
+            await self._record(scope, exc)
+            await self._challenge(wire, exc, error)
         except PermissionDeniedError as exc:
+            await self._record(scope, exc)
             await wire.refuse(403, INVALID_REQUEST, str(exc))  # no challenge: another token would not help
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
@@ -120,7 +124,7 @@ class Authentication:
 
     async def _identify(self, scope: Scope) -> Principal | None:
         """Tell who asks; None is the server's own user, for whom its own token stands."""
-        if any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL):
+        if _is_in_the_url(scope):
             raise NotAuthenticatedError(
                 "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
             )
@@ -138,7 +142,7 @@ class Authentication:
             raise NotAuthenticatedError(NOT_VALID)
         return await self._oauth.authenticate(token)
 
-    async def _refuse(self, wire: Wire, status: int, error: AgentApiError, code: str | None) -> None:
+    async def _challenge(self, wire: Wire, error: AgentApiError, code: str | None) -> None:
         """Refuse with a challenge that leads a client to the sign-in (RFC 6750, section 3; RFC 9728, section 5.1)."""
         said = [("realm", "agentapi-mcp")]
         if code is not None:
@@ -147,8 +151,22 @@ class Authentication:
             said += [("resource_metadata", self._oauth.metadata_url), ("scope", _FIRST_SCOPES)]
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in said)
         await wire.refuse(
-            status, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]
+            401, INVALID_REQUEST, str(error), [(b"www-authenticate", challenge.encode("ascii", "replace"))]
         )
+
+    async def _record(self, scope: Scope, error: AgentApiError) -> None:
+        """Record a token that is not taken; who has sent none has only asked where to get one."""
+        services = self._gate.find()
+        if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
+            return
+        contexts.address.set(address_of(scope))
+        await services.audit.record(
+            None, AuditAction.SIGN_IN_REFUSED, outcome=AuditOutcome.REFUSED, details=AuditDetails(reason=error.code)
+        )
+
+
+def _is_in_the_url(scope: Scope) -> bool:
+    return any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL)
 
 
 def _given(scope: Scope) -> list[str]:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.core.errors import PermissionDeniedError
+from agentapi_mcp.core import contexts
 from agentapi_mcp.core.identity import Action, Principal, refusal
-from agentapi_mcp.mcp.callers import PRINCIPAL
+from agentapi_mcp.core.records.audit import AuditTarget
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.mcp.callers import PRINCIPAL, address_of
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.http_auth import OAuth
@@ -24,6 +26,11 @@ METHODS: Mapping[str, Action] = {
 }
 
 
+class _Asked(NamedTuple):
+    action: Action
+    target: AuditTarget
+
+
 class StepUp:
     """Answers 403 with the scope that lacks (MCP authorization, 2026-07-28; RFC 6750, section 3.1).
 
@@ -31,8 +38,11 @@ class StepUp:
     they wait for one on their stream, whatever a POST says.
     """
 
-    def __init__(self, app: ASGIApp, oauth: OAuth | None, action_of_tool: Callable[[str], Action | None]) -> None:
+    def __init__(
+        self, app: ASGIApp, gate: Gate, oauth: OAuth | None, action_of_tool: Callable[[str], Action | None]
+    ) -> None:
         self._app = app
+        self._gate = gate
         self._oauth = oauth
         self._action_of_tool = action_of_tool
 
@@ -43,28 +53,29 @@ class StepUp:
             await self._app(scope, receive, send)
             return
         body = await receive()
-        lacking = self._lacking(principal, body.get("body", b""))
-        if lacking is None or lacking.scope is None:
+        asked = self._asked(body.get("body", b""))
+        lacking = None if asked is None else refusal(principal, asked.action)
+        if asked is None or lacking is None or lacking.scope is None:
             await self._app(scope, _again(body, receive), send)
             return
+        contexts.address.set(address_of(scope))
+        await (await self._gate.services()).audit.denied(principal, lacking, asked.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
         await Wire(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
 
-    def _lacking(self, principal: Principal, body: bytes) -> PermissionDeniedError | None:
-        action = self._action(body)
-        return None if action is None else refusal(principal, action)
-
-    def _action(self, body: bytes) -> Action | None:
+    def _asked(self, body: bytes) -> _Asked | None:
         try:
             message = cast("object", json.loads(body))
         except (ValueError, RecursionError):
             return None  # the protocol says what is wrong with it
         said = _fields(message)
-        method = said.get("method")
-        if method == "tools/call":
-            name = _fields(said.get("params")).get("name")
-            return self._action_of_tool(name) if isinstance(name, str) else None
-        return METHODS.get(method) if isinstance(method, str) else None
+        kind, name = "method", said.get("method")
+        if name == "tools/call":
+            kind, name = "tool", _fields(said.get("params")).get("name")
+        if not isinstance(name, str):
+            return None
+        action = self._action_of_tool(name) if kind == "tool" else METHODS.get(name)
+        return None if action is None else _Asked(action, AuditTarget(kind, name))
 
 
 def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[bytes, bytes]:

@@ -90,7 +90,7 @@ class EdgeServer(Server[Background]):
 def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
     callers, cancellations = Callers(gate), Cancellations()
-    tools = Tools(_specs(callers, cancellations, options), KeyQuestions(callers))
+    tools = Tools(callers, _specs(callers, cancellations, options), KeyQuestions(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
     server = EdgeServer(
@@ -114,7 +114,7 @@ def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
         on_completion=Completions(callers).complete,
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
-    server.middleware.append(Boundary(cancellations))
+    server.middleware.append(Boundary(cancellations, callers))
     server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
     return server
 

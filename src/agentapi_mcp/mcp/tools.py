@@ -16,11 +16,12 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
-from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.identity import Action
+from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.mcp.arguments import Argument, Given, check_arguments, input_schema
 from agentapi_mcp.mcp.boundary import log_unexpected
-from agentapi_mcp.mcp.callers import Context
+from agentapi_mcp.mcp.callers import Callers, Context
 from agentapi_mcp.mcp.errors import failed_result, internal_message, tool_error
 from agentapi_mcp.mcp.key_questions import KeyQuestions
 from agentapi_mcp.mcp.list_tools import ListTools
@@ -80,7 +81,8 @@ class ToolSpec:
 class Tools:
     """Lists the tools, always in the same order, and calls them."""
 
-    def __init__(self, specs: Sequence[ToolSpec], questions: KeyQuestions) -> None:
+    def __init__(self, callers: Callers, specs: Sequence[ToolSpec], questions: KeyQuestions) -> None:
+        self._callers = callers
         self._questions = questions
         self._specs = {spec.name: spec for spec in specs}
         self._listed = [spec.listed() for spec in self._specs.values()]
@@ -110,6 +112,8 @@ class Tools:
         try:
             return await spec.run(context, check_arguments(spec.name, spec.arguments, params.arguments))
         except AgentApiError as exc:
+            if isinstance(exc, PermissionDeniedError):
+                await self._callers.denied(context, exc, AuditTarget("tool", spec.name))
             return await self._questions.ask(context, params, exc) or tool_error(exc)
         except MCPError:
             raise

@@ -1,20 +1,27 @@
 """The audit log over real databases: nobody changes it, nobody reads another's, months come and go."""
 
+import asyncio
+import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import InvalidRequestError, StoreError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
+from tests.support.embedded import SharedHome, kill
 
 ALL = AuditFilter()
 PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'agentapi.audit_events'::regclass"
@@ -237,3 +244,29 @@ async def test_whole_months_are_dropped_by_the_owner_alone(store: PostgresAudit,
             "SELECT (details ->> 'count')::int FROM agentapi.audit_events WHERE action = 'audit_pruned' "
             "ORDER BY at DESC LIMIT 1"
         )
+
+
+@pytest.mark.timeout(60)
+async def test_events_survive_a_killed_database_and_those_of_meanwhile_are_written_when_it_is_back() -> None:
+    with tempfile.TemporaryDirectory(prefix="au-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        await asyncio.to_thread(Path(path).chmod, 0o711)
+        shared = SharedHome(Path(path) / "home")
+        try:
+            async with open_app(Settings(home=shared.path, shutdown_grace_seconds=0), {}) as app:
+                services = await app.gate.services()
+                await services.audit.record(services.principal, AuditAction.SECRETS_ROTATED)
+                await services.audit.flush()
+                kill(shared.server().pid)
+                await services.audit.record(services.principal, AuditAction.SESSION_DELETED)
+                await flushed(services.audit)
+                page = await services.audit.list_(services.principal, ALL)
+            assert [one.action for one in page.items] == [AuditAction.SESSION_DELETED, AuditAction.SECRETS_ROTATED]
+        finally:
+            shared.remove()
+
+
+async def flushed(audit: Audit) -> None:
+    """Try until all is written: each connection that the pool still has is lost."""
+    while True:
+        with suppress(StoreError):
+            return await audit.flush()

@@ -1,0 +1,82 @@
+"""The gate to the services, which come up while clients are already answered."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import cast
+
+from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError
+from agentapi_mcp.core.services import Services
+
+_log = logging.getLogger(__name__)
+
+
+class AppGate:
+    """Brings the services up in the background, tells who waits why they do not come, and tries again when asked."""
+
+    def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
+        self._open_services = open_services
+        self._timeout = timeout
+        self._attempt: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    async def services(self) -> Services:
+        """Wait for the services within bounds."""
+        if self._attempt.done() and self._attempt.exception() is not None:
+            self._attempt = asyncio.get_running_loop().create_future()
+            self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await asyncio.shield(self._attempt)
+        except TimeoutError:
+            raise StoreUnavailableError(
+                "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
+            ) from None
+
+    def find(self) -> Services | None:
+        """Return the services if they are there now."""
+        is_open = self._attempt.done() and self._attempt.exception() is None
+        return self._attempt.result() if is_open else None
+
+    async def run(self) -> None:
+        """Keep the services open until `close`."""
+        while not self._closing:
+            self._wake.clear()
+            try:
+                async with self._open_services() as services:
+                    self._attempt.set_result(services)
+                    await self._wake.wait()
+            except Exception as exc:  # noqa: BLE001  # the outermost point: whoever waits must hear of it
+                self._fail(_reason(exc))
+            if not self._closing:
+                await self._wake.wait()
+
+    def reload(self) -> None:
+        """Read the configuration again, if there are services to use it."""
+        services = self.find()
+        if services is not None:
+            services.reload()
+
+    def close(self) -> None:
+        """End `run`."""
+        self._closing = True
+        self._wake.set()
+
+    def _fail(self, error: AgentApiError) -> None:
+        if self._attempt.done():
+            self._attempt = asyncio.get_running_loop().create_future()
+        self._attempt.set_exception(error)
+        self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
+
+
+def _reason(error: Exception) -> AgentApiError:
+    innermost: BaseException = error
+    while isinstance(innermost, BaseExceptionGroup):  # a task group's way to say what one of ours said
+        innermost = cast("BaseExceptionGroup[BaseException]", innermost).exceptions[0]
+    if isinstance(innermost, AgentApiError):
+        return innermost
+    _log.error("start_failed", exc_info=error)
+    return StoreUnavailableError("The server could not start; its log on stderr says why.")
