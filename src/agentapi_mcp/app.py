@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -346,6 +346,12 @@ async def migrate_database(
     """Apply what is missing, let the login `grant_to` work, and return the ids; with `dry_run` nothing is changed."""
     async with _owner_url(settings, environ) as (url, login):
         return await migrate(url, program=VERSION, grant_to=grant_to or login, dry_run=dry_run)
+
+
+async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Drop the months of the audit log that are older than it may be, and return them."""
+    async with _owner_url(settings, environ) as (url, _):
+        return await prune_audit(url, datetime.now(UTC) - timedelta(days=settings.audit_retention_days))
 
 
 async def migration_states(settings: Settings, environ: Mapping[str, str]) -> tuple[MigrationState, ...]:

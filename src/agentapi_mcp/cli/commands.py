@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from agentapi_mcp.app import migrate_database, migration_states
+from agentapi_mcp.app import migrate_database, migration_states, prune_audit_log
 from agentapi_mcp.cli import listings, organizations, stdio
+from agentapi_mcp.cli.audit import audit
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
 from agentapi_mcp.cli.connecting import ConnectOptions, connect, disconnect
 from agentapi_mcp.cli.doctor import examine
@@ -38,6 +39,9 @@ def main(context: click.Context, toolsets: str | None) -> None:
         stdio.main(toolsets)
     elif toolsets is not None:
         raise click.UsageError("--toolsets without a command is for the server over stdio; else: serve --toolsets.")
+
+
+main.add_command(audit)
 
 
 @main.command("chat")
@@ -280,5 +284,7 @@ async def _migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) ->
     ran = await migrate_database(settings, environment(), dry_run=dry_run, grant_to=grant_to)
     verb = "The database fits. Nothing was changed; would apply" if dry_run else "Applied"
     say(f"{verb}: {', '.join(ran)}" if ran else "The database is up to date.")
+    if not dry_run:
+        await prune_audit_log(settings, environment())
     if grant_to is not None:
         say(f"{'It could be granted' if dry_run else 'Granted'}: the login {grant_to} works for the program.")

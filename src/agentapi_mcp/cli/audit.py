@@ -1,0 +1,126 @@
+"""The commands of the audit log."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import click
+
+from agentapi_mcp.app import prune_audit_log
+from agentapi_mcp.cli.outputs import guarded, note, print_json, run, say, table
+from agentapi_mcp.core.identity import UserId
+from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import environment, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_PAGE = 200
+
+
+class Since(click.ParamType[datetime]):
+    """A time, or how long ago it was."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it."""
+        text = str(value)
+        ago = re.fullmatch(r"(\d{1,5})([mhdw])", text)
+        try:
+            if ago is not None:
+                return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+            said = datetime.fromisoformat(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no time: say 30m, 12h, 7d or 2w, or a date such as 2026-07-02.", param, ctx)
+        return said if said.tzinfo is not None else said.astimezone()
+
+
+@click.group(invoke_without_command=True)
+@click.option("--since", type=Since(), help="Since 30m, 12h, 7d or 2w ago, or since a date.")
+@click.option("--user", "user_id", type=click.UUID, metavar="USER_ID", help="Of this user only.")
+@click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")
+@click.option("--outcome", type=click.Choice([str(outcome) for outcome in AuditOutcome]))
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def audit(  # noqa: PLR0913  # one for each option
+    context: click.Context,
+    *,
+    since: datetime | None,
+    user_id: UUID | None,
+    action: str | None,
+    outcome: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """See what happened in your organisation, newest first: who, from where, what, and how it ended."""
+    asked = AuditFilter(
+        user_id=user_id and UserId(user_id),
+        action=None if action is None else AuditAction(action),
+        outcome=None if outcome is None else AuditOutcome(outcome),
+        since=since,
+    )
+    if context.invoked_subcommand is None:
+        run(lambda services, _: _list(services, asked, limit, as_json=as_json))
+
+
+@audit.command()
+def prune() -> None:
+    """Drop the months that are older than AGENTAPI_AUDIT_RETENTION_DAYS, as the owner of the tables."""
+    guarded(_prune)
+
+
+async def _prune() -> None:
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    dropped = await prune_audit_log(settings, environment())
+    months = ", ".join(month.replace("_", "-") for month in dropped)
+    say(f"Dropped: {months}." if dropped else f"No month is older than {settings.audit_retention_days} days.")
+
+
+async def _list(services: Services, asked: AuditFilter, limit: int, *, as_json: bool) -> None:
+    page = await services.audit.list_(services.principal, asked, limit=min(limit, _PAGE))
+    events = list(page.items)
+    while page.next_cursor is not None and len(events) < limit:
+        left = min(limit - len(events), _PAGE)
+        page = await services.audit.list_(services.principal, asked, cursor=page.next_cursor, limit=left)
+        events += page.items
+    if as_json:
+        print_json([event_json(event) for event in events])
+        return
+    table(("AT", "ACTION", "OUTCOME", "USER", "FROM", "TARGET", "DETAILS"), [_row(event) for event in events])
+    if not events:
+        note("No event fits.")
+    if page.next_cursor is not None:
+        note(f"There are more; ask for them with --limit, or narrow with --since. Shown: {len(events)}.")
+
+
+def event_json(event: AuditEvent) -> dict[str, object]:
+    """Say all of an event."""
+    return {
+        "id": str(event.id),
+        "at": event.at.isoformat(),
+        "action": event.action,
+        "outcome": event.outcome,
+        "org_id": event.org_id and str(event.org_id),
+        "user_id": event.user_id and str(event.user_id),
+        "via": event.via,
+        "client": event.client,
+        "address": event.address,
+        "request_id": event.request_id,
+        "target": event.target and {"kind": event.target.kind, "id": event.target.id},
+        "details": dict(event.details),
+    }
+
+
+def _row(event: AuditEvent) -> tuple[object, ...]:
+    return (
+        f"{event.at:%Y-%m-%d %H:%M:%S}",
+        event.action,
+        event.outcome,
+        event.user_id,
+        ", ".join(part for part in (event.via, event.address, event.client) if part),
+        event.target and " ".join(event.target),
+        " ".join(f"{name}={value}" for name, value in event.details.items()),
+    )

@@ -1,0 +1,122 @@
+"""The audit log as its operator reads it in a terminal."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.app import open_app
+from agentapi_mcp.core.records.audit import AuditAction
+from agentapi_mcp.settings import VERSION, Settings
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.acceptance.test_processes import environ, run
+from tests.support.supabase import ACME, ALICE, APP, BOB, Project
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+LONG_AGO = "SELECT agentapi.keep_audit_partitions(now() - interval '600 days')"
+MONTHS = (
+    "SELECT count(*) FROM pg_inherits WHERE inhparent = 'agentapi.audit_events'::regclass "
+    "AND inhrelid::regclass::text ~ '_\\d{4}_\\d{2}$'"
+)
+
+
+@asynccontextmanager
+async def owner(home: Path) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    """Connect as the owner of the tables of an embedded database."""
+    postgres = EmbeddedPostgres(home)
+    connection = await asyncpg.connect((await asyncio.to_thread(postgres.ensure)).owner_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        await asyncio.to_thread(postgres.release)
+
+
+async def test_what_commands_did_is_listed_and_narrowed(edge_home: Path) -> None:
+    env = environ(edge_home)
+    status, out, err = await run(env, "chat", "--agent", "guide", "--json", "what is this program?")
+    assert status == 0, err
+    turn = json.loads(out)
+    assert (await run(env, "sessions", "rename", turn["session_id"], "a new title"))[0] == 0
+    status, out, err = await run(env, "audit", "--json", "--since", "10m", "--limit", "300")
+    assert (status, err) == (0, "")
+    said = json.loads(out)
+    ids = (turn["turn_id"], turn["session_id"])
+    assert [(one["action"], one["client"]) for one in said if one["target"] and one["target"]["id"] in ids] == [
+        ("session_renamed", "agentapi-mcp 0.1.0, a command"),
+        ("turn_ended", "agentapi-mcp 0.1.0, a command"),
+        ("turn_accepted", "agentapi-mcp 0.1.0, a command"),
+    ]
+    assert "a new title" not in out
+    status, out, _ = await run(env, "audit", "--action", "session_renamed", "--outcome", "ok", "--limit", "1")
+    assert (status, out.split("\t")[1:3]) == (0, ["session_renamed", "ok"])
+    status, out, err = await run(env, "audit", "--user", "00000000-0000-4000-8000-000000000000")
+    assert (status, out, err) == (0, "", "No event fits.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--since", "soon"], "'soon' is no time: say 30m, 12h, 7d or 2w, or a date such as 2026-07-02."),
+        (["--since", "2026-13-01"], "'2026-13-01' is no time"),
+        (["--action", "everything"], "'everything' is not one of"),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_in_words(words: list[str], said: str, edge_home: Path) -> None:
+    status, out, err = await run(environ(edge_home), "audit", *words)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+async def test_the_embedded_log_is_pruned_by_the_program(edge_home: Path) -> None:
+    async with open_app(Settings(home=edge_home, postgres_linger_seconds=20), {}) as app:
+        services = await app.gate.services()
+        async with owner(edge_home) as connection:
+            await connection.execute(LONG_AGO)
+            assert await connection.fetchval(MONTHS) > 2
+            await services.audit.record(services.principal, AuditAction.SIGN_IN)
+            while await connection.fetchval(MONTHS) > 2:
+                pass
+
+
+async def test_a_member_is_refused_and_an_owner_reads_of_it(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program=VERSION, grant_to=APP)
+    env = environ(tmp_path) | {"DATABASE_URL": deployed.app, "AGENTAPI_ORG_ID": str(ACME)}
+    status, out, err = await run(env | {"AGENTAPI_USER_ID": str(BOB)}, "audit", "--limit", "5")
+    assert (status, out) == (2, "")
+    assert "audit:read" in err
+    status, out, err = await run(env | {"AGENTAPI_USER_ID": str(ALICE)}, "audit", "--json")
+    assert (status, err) == (0, "")
+    (event,) = json.loads(out)
+    assert (event["action"], event["outcome"], event["user_id"]) == ("permission_denied", "refused", str(BOB))
+    assert event["target"] == {"kind": "command", "id": "audit"}
+    assert event["details"] == {"needs": "audit:read", "reason": "role"}
+
+
+async def test_who_does_not_own_the_tables_drops_nothing(project: Project, tmp_path: Path) -> None:
+    await migrate(project.owner, program=VERSION, grant_to=APP)
+    await project.run(LONG_AGO)
+    env = environ(tmp_path) | {"DATABASE_URL": project.app}
+    status, out, err = await run(env, "audit", "prune")
+    assert (status, out) == (3, "")
+    assert "AGENTAPI_MIGRATE_DATABASE_URL" in err
+    env |= {"AGENTAPI_MIGRATE_DATABASE_URL": project.owner}
+    status, out, err = await run(env, "audit", "prune")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"Dropped: \d{4}-\d\d, \d{4}-\d\d\.\n", out)
+    await project.run(LONG_AGO)
+    assert (await run(env, "migrate", "--dry-run"))[0] == 0
+    assert await project.value(MONTHS) == 4
+    assert (await run(env, "migrate"))[0] == 0
+    assert await project.value(MONTHS) == 2
+
+
+async def test_there_is_nothing_to_drop_at_first(edge_home: Path) -> None:
+    status, out, err = await run(environ(edge_home), "audit", "prune")
+    assert (status, out, err) == (0, "No month is older than 400 days.\n", "")
