@@ -13,6 +13,7 @@ from typing import cast
 
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.allowances import Allowances
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.catalogue import Catalogue
@@ -24,7 +25,7 @@ from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.key_entries import KeyEntries
-from agentapi_mcp.core.organizations import Allowances, Organizations
+from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
@@ -105,6 +106,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         signals = await _open_signals(stack, server, settings, clock)
         profiles = PostgresProfiles(database)
         principal = await _principal(settings, profiles, file.sign_in.roles)
+        audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
         host = AppHost(clock, environ)
         stack.push_async_callback(host.aclose)
         catalogue = await _open_catalogue(stack, PostgresCatalogue(database), file, host, clock)
@@ -113,7 +115,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         parts = (*_parts(database, settings), shared.part, Part("configuration", "files", watch.probe))
         allowances = Allowances(catalogue, PostgresOrganizations(database))
         health = Health(catalogue=catalogue, store=shared.health, clock=clock, parts=parts, allowances=allowances)
-        api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock)
+        api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock, audit)
         agents = Agents(catalogue, health, api_keys, allowances)
         ports = TurnPorts(
             turns=PostgresTurns(database),
@@ -123,9 +125,8 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             signals=signals,
             clock=clock,
         )
-        audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
-        door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database)), clock)
-        personal_tokens = PersonalTokens(PostgresPersonalTokens(database), clock, file.sign_in)
+        door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database), audit), clock)
+        personal_tokens = PersonalTokens(PostgresPersonalTokens(database), clock, file.sign_in, audit)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,
@@ -134,7 +135,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             turns=Turns(ports, await stack.enter_async_context(runs.open()), agents, health, api_keys, audit),
             sessions=Sessions(ports.sessions, ports.cache, audit),
             agents=agents,
-            organizations=Organizations(PostgresOrganizations(database), catalogue),
+            organizations=Organizations(PostgresOrganizations(database), catalogue, audit),
             api_keys=api_keys,
             key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
             health=health,

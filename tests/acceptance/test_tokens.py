@@ -18,6 +18,7 @@ from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from tests.acceptance.test_processes import environ, run
 from tests.acceptance.test_serve import serving
 from tests.conftest import DatabaseUrls
+from tests.support.audits import audit_log
 from tests.support.connect import call, connect_with, fields_of, text_of
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
@@ -103,7 +104,7 @@ async def test_an_operator_makes_tokens_for_somebody_else(edge_home: Path, datab
     async with open_database(RemoteServer(database_urls.app), PoolOptions()) as database:
         issuer = Issuer(issuer="https://a.example", newcomers=Newcomers.PERSONAL)
         claims = TokenClaims(issuer=issuer, subject=new_id().hex, scopes=frozenset(), expires_at=datetime.now(UTC))
-        ann = await SignIns(PostgresIdentities(database)).principal_of(claims)
+        ann = await SignIns(PostgresIdentities(database), audit_log(database)).principal_of(claims)
     named = ("--user", str(ann.user_id), "--org", str(ann.org_id))
     status, out, err = await run(env, "tokens", "create", "hers", *named)
     assert status == 0, err

@@ -25,6 +25,7 @@ from agentapi_mcp.core.records.api_keys import ApiKey, ProviderKey, Whose
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
+from tests.support.audits import audit_log
 from tests.support.hosts import ManualClock
 from tests.support.members import new_member
 
@@ -32,7 +33,7 @@ ONE, TWO = MasterKey("one", bytes(range(32))), MasterKey("two", bytes(range(32, 
 
 
 def api_keys(database: Database, *keys: MasterKey) -> ApiKeys:
-    return ApiKeys(PostgresApiKeys(database), AesGcmSealer(keys or [ONE]), SystemClock())
+    return ApiKeys(PostgresApiKeys(database), AesGcmSealer(keys or [ONE]), SystemClock(), audit_log(database))
 
 
 def new(value: str = "sk-or-v1-0123456789abcdef", provider: str = "openrouter", **given: str | None) -> NewApiKey:
@@ -202,9 +203,9 @@ async def test_a_row_that_was_given_to_another_user_does_not_open(
 async def test_without_a_master_key_there_are_no_keys_and_it_says_so(database: Database) -> None:
     ann = await new_member(database)
     await api_keys(database).add(ann, new())
-    without = ApiKeys(PostgresApiKeys(database), None, SystemClock())
+    without = ApiKeys(PostgresApiKeys(database), None, SystemClock(), audit_log(database))
     assert await without.resolve(ann, "openrouter") is None
-    for work in (without.add(ann, new(name="other")), without.rotate()):
+    for work in (without.add(ann, new(name="other")), without.rotate(ann)):
         with pytest.raises(ConfigurationError, match="AGENTAPI_MASTER_KEY_FILE"):
             await work
 
@@ -226,9 +227,9 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
                 key.id,
                 sealer.seal("sk-by-the-first-run", place),
             )
-    done = await both.rotate()
+    done = await both.rotate(ann)
     assert (done.sealed, done.unopened) == (117, {"lost": 1})
-    again = await both.rotate()
+    again = await both.rotate(ann)
     assert (again.sealed, again.unopened) == (0, {"lost": 1})
     assert (await row(database, lost))["key_id"] == "lost"
     await both.remove(ann, "lost")
@@ -240,7 +241,10 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
 
 async def test_the_last_use_is_noted_at_most_once_a_minute(database: Database) -> None:
     clock = ManualClock(at=SystemClock().now())
-    keys, ann = ApiKeys(PostgresApiKeys(database), AesGcmSealer([ONE]), clock), await new_member(database)
+    keys, ann = (
+        ApiKeys(PostgresApiKeys(database), AesGcmSealer([ONE]), clock, audit_log(database, clock)),
+        await new_member(database),
+    )
     key = await keys.add(ann, new())
 
     async def use() -> object:

@@ -8,12 +8,10 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.core import contexts
-from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import InvalidRequestError, PermissionDeniedError, StoreUnavailableError
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.audit import (
     AWAITED,
     AuditAction,
@@ -26,6 +24,7 @@ from agentapi_mcp.core.records.audit import (
 from agentapi_mcp.stores.postgres.audit import PostgresAudit
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, open_database
 from tests.conftest import DatabaseUrls
+from tests.support.audits import audit_log
 from tests.support.hosts import ManualClock
 
 YEAR = timedelta(days=365)
@@ -33,11 +32,6 @@ YEAR = timedelta(days=365)
 
 def somebody(role: Role = Role.OWNER) -> Principal:
     return Principal(UserId(new_id()), OrgId(new_id()), role)
-
-
-def log_of(database: Database, clock: Clock | None = None, operator: Principal | None = None) -> Audit:
-    store = PostgresAudit(database)
-    return Audit(store, clock or SystemClock(), operator=operator or somebody(), retention=YEAR)
 
 
 async def written(database: Database, principal: Principal, *, nobodys: bool = False) -> list[AuditEvent]:
@@ -66,7 +60,7 @@ class Away:
 
 
 async def test_a_turn_waits_for_no_database_and_a_changed_right_does(database: Database) -> None:
-    audit, principal = log_of(database), somebody()
+    audit, principal = audit_log(database), somebody()
     await audit.record(principal, AuditAction.TURN_ACCEPTED)
     assert await written(database, principal) == []
     await audit.record(principal, AuditAction.TOKEN_CREATED, target=AuditTarget("token", "1"))
@@ -79,7 +73,7 @@ async def test_a_turn_waits_for_no_database_and_a_changed_right_does(database: D
 
 async def test_what_waits_is_written_in_the_background_and_at_the_end(database: Database) -> None:
     principal = somebody()
-    async with log_of(database).open() as audit:
+    async with audit_log(database).open() as audit:
         await audit.record(principal, AuditAction.TURN_ACCEPTED)
         while not await written(database, principal):
             pass
@@ -91,7 +85,7 @@ async def test_what_waits_is_written_in_the_background_and_at_the_end(database: 
 
 
 async def test_an_event_says_who_from_where_and_only_what_it_may(database: Database) -> None:
-    audit, principal = log_of(database), somebody()
+    audit, principal = audit_log(database), somebody()
     contexts.address.set("192.0.2.7")
     contexts.client.set("ide 1.0")
     contexts.request_id.set("r-1")
@@ -121,7 +115,7 @@ async def test_an_event_says_who_from_where_and_only_what_it_may(database: Datab
 
 async def test_refusals_are_counted_within_a_minute(database: Database) -> None:
     clock, operator = ManualClock(at=SystemClock().now()), somebody()
-    audit, principal = log_of(database, clock, operator), somebody()
+    audit, principal = audit_log(database, clock, operator), somebody()
     error = PermissionDeniedError("no", scope="chat", action="sessions:chat")
     for tool in ("chat", "chat", "cancel_turn", "chat"):
         await audit.denied(principal, error, AuditTarget("tool", tool))
@@ -134,7 +128,7 @@ async def test_refusals_are_counted_within_a_minute(database: Database) -> None:
 
 async def test_who_comes_from_many_addresses_does_not_fill_the_log(database: Database) -> None:
     operator = somebody()
-    audit = log_of(database, ManualClock(at=SystemClock().now()), operator)
+    audit = audit_log(database, ManualClock(at=SystemClock().now()), operator)
     before = len(await written(database, operator, nobodys=True))
     for number in range(3000):
         contexts.address.set(f"2001:db8::{number:x}")
@@ -149,7 +143,7 @@ async def test_who_comes_from_many_addresses_does_not_fill_the_log(database: Dat
 async def test_a_minute_of_refusals_is_told_when_it_is_over(database: Database) -> None:
     clock, principal = ManualClock(at=SystemClock().now()), somebody()
     error = PermissionDeniedError("no", action="sessions:chat")
-    async with log_of(database, clock).open() as audit:  # time passes where it waits
+    async with audit_log(database, clock).open() as audit:  # time passes where it waits
         for _ in range(5):
             await audit.denied(principal, error, AuditTarget("tool", "chat"))
         while len(found := await written(database, principal)) < 2:
@@ -160,7 +154,7 @@ async def test_a_minute_of_refusals_is_told_when_it_is_over(database: Database) 
 async def test_months_come_as_time_goes_on(database: Database) -> None:
     clock, principal = ManualClock(at=SystemClock().now() + timedelta(days=300)), somebody()
     months: list[str] = []
-    async with log_of(database, clock).open() as audit:
+    async with audit_log(database, clock).open() as audit:
         for number in (1, 2, 3):
             await audit.record(principal, AuditAction.TURN_ACCEPTED)
             while len(await written(database, principal)) < number:
@@ -177,7 +171,7 @@ async def test_months_come_as_time_goes_on(database: Database) -> None:
 
 async def test_a_sign_in_is_recorded_once_an_hour_for_each_address(database: Database) -> None:
     clock, principal = ManualClock(at=SystemClock().now()), somebody()
-    audit = log_of(database, clock)
+    audit = audit_log(database, clock)
     for address, later in (("192.0.2.7", 0), ("192.0.2.7", 59), ("192.0.2.8", 0), ("192.0.2.7", 2), ("192.0.2.7", 0)):
         clock.advance(timedelta(minutes=later))
         contexts.address.set(address)
@@ -187,7 +181,7 @@ async def test_a_sign_in_is_recorded_once_an_hour_for_each_address(database: Dat
 
 
 async def test_an_administrator_reads_their_own_organisation_alone_and_that_is_recorded(database: Database) -> None:
-    audit, principal = log_of(database), somebody(Role.ADMIN)
+    audit, principal = audit_log(database), somebody(Role.ADMIN)
     await audit.record(principal, AuditAction.SESSION_DELETED)
     await audit.record(somebody(), AuditAction.SESSION_DELETED)
     await audit.record(None, AuditAction.SIGN_IN_REFUSED, outcome=AuditOutcome.REFUSED)
@@ -199,7 +193,7 @@ async def test_an_administrator_reads_their_own_organisation_alone_and_that_is_r
 
 async def test_the_operator_also_reads_what_is_nobodys(database: Database) -> None:
     operator = somebody()
-    audit = log_of(database, operator=operator)
+    audit = audit_log(database, operator=operator)
     contexts.address.set("192.0.2.99")
     await audit.record(None, AuditAction.SIGN_IN_REFUSED, outcome=AuditOutcome.REFUSED)
     page = await audit.list_(operator, AuditFilter(action=AuditAction.SIGN_IN_REFUSED))
@@ -216,13 +210,13 @@ async def test_the_operator_also_reads_what_is_nobodys(database: Database) -> No
 )
 async def test_a_member_and_a_narrow_token_may_not_read_it(reader: Principal, database: Database) -> None:
     with pytest.raises(PermissionDeniedError):
-        await log_of(database).list_(reader, AuditFilter())
+        await audit_log(database).list_(reader, AuditFilter())
 
 
 @pytest.mark.parametrize("limit", [0, 201])
 async def test_a_page_has_a_size(limit: int, database: Database) -> None:
     with pytest.raises(InvalidRequestError):
-        await log_of(database).list_(somebody(), AuditFilter(), limit=limit)
+        await audit_log(database).list_(somebody(), AuditFilter(), limit=limit)
 
 
 async def test_what_could_not_be_written_is_written_when_the_database_is_back(
@@ -231,7 +225,7 @@ async def test_what_could_not_be_written_is_written_when_the_database_is_back(
     principal, server = somebody(), Away(database_urls.app, is_back=True)
     async with open_database(server, PoolOptions(max_size=1)) as lost:
         await lose(lost, database_urls, server)
-        audit = log_of(lost)
+        audit = audit_log(lost)
         await audit.record(principal, AuditAction.TURN_ACCEPTED)
         for action in sorted(AWAITED):
             with pytest.raises(StoreUnavailableError, match="It is done"):
@@ -247,7 +241,7 @@ async def test_what_is_lost_is_told_in_the_log_and_recorded(
     principal, operator, server = somebody(), somebody(), Away(database_urls.app, is_back=True)
     async with open_database(server, PoolOptions(max_size=1)) as lost:
         await lose(lost, database_urls, server)
-        audit = log_of(lost, operator=operator)
+        audit = audit_log(lost, operator=operator)
         for _ in range(10_003):
             await audit.record(principal, AuditAction.TURN_ACCEPTED)
         server.is_back = True
@@ -265,7 +259,7 @@ async def test_who_leaves_while_the_database_is_away_says_how_much_is_lost(
     server = Away(database_urls.app, is_back=True)
     async with open_database(server, PoolOptions(max_size=1)) as lost:
         await lose(lost, database_urls, server)
-        async with log_of(lost).open() as audit:
+        async with audit_log(lost).open() as audit:
             for _ in range(3):
                 await audit.record(somebody(), AuditAction.TURN_ACCEPTED)
     said = [

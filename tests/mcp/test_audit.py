@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.audit import AuditFilter
@@ -77,7 +78,8 @@ async def test_what_a_token_may_not_do_is_recorded_and_counted(edge_home: Path, 
     reader = f"reader-{new_id().hex}"
     async with stand(edge_home, tmp_path) as at, at.client(at.token(reader, scope="read")) as client:
         for _ in range(5):
-            await call(client, "chat", agent="guide", message="hello")
+            with pytest.raises(MCPError, match="lacks the scope 'chat'"):
+                await call(client, "chat", agent="guide", message="hello")
     rows = await rows_of(edge_home, OF_SUBJECT, reader)
     refused = [row for row in rows if row["action"] == "permission_denied"]
     assert [(row["target_kind"], row["target_id"], row["outcome"]) for row in refused] == [
@@ -151,4 +153,5 @@ async def talk(at: Stand, token: str, canary: str) -> None:
         ):
             await call(client, tool, **arguments)
     async with at.client(at.token(f"reader-{new_id().hex}", scope="read", note=canary)) as reader:
-        await call(reader, "chat", agent=canary, message=canary)
+        with pytest.raises(MCPError, match="lacks the scope 'chat'"):
+            await call(reader, "chat", agent=canary, message=canary)

@@ -17,7 +17,19 @@ from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
 # What tells nothing of anybody's conversations, or of the machine's own configuration alone.
-ABOUT_NOBODY = {"serve", "connect", "disconnect", "doctor", "migrate", "keys add", "secrets generate", "secrets rotate"}
+ABOUT_NOBODY = {
+    "",
+    "audit prune",
+    "connect",
+    "disconnect",
+    "doctor",
+    "keys add",
+    "migrate",
+    "secrets generate",
+    "secrets rotate",
+    "serve",
+}
+FOR_ADMINISTRATORS = ("audit", "organization")
 ADMINISTRATORS = {Role.OWNER, Role.ADMIN}
 CANARY = f"c{uuid4().hex}"
 
@@ -36,6 +48,7 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
         "sessions delete": [session_id, "--yes"],
         "turns show": [turn_id],
         "turns cancel": [turn_id],
+        "audit": ["--json", "--limit", "200"],
         "organization show": [],
         "organization set": ["default_agent", "guide"],
         "organization unset": ["default_agent"],
@@ -51,6 +64,8 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
 
 def commands(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
     """List every command as it is typed."""
+    if group.invoke_without_command:
+        yield " ".join(before)
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*before, name))
@@ -83,7 +98,7 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
             said = ran.stdout + ran.stderr
             assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
             names = str(done["session_id"]) in arguments or str(running["turn_id"]) in arguments
-            refused = command.startswith("organization") and member.role not in ADMINISTRATORS
+            refused = command.startswith(FOR_ADMINISTRATORS) and member.role not in ADMINISTRATORS
             assert (ran.returncode != 0) == (names or refused or CANARY in arguments), (command, said)
             if names:
                 assert "There is no such" in said

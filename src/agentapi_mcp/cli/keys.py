@@ -110,7 +110,7 @@ def secrets_rotate() -> None:
     """Seal every key with the first master key again; may be stopped and begun again at any time."""
 
     async def rotate(services: Services, _settings: Settings) -> None:
-        done = await services.api_keys.rotate()
+        done = await services.api_keys.rotate(services.principal)
         say(f"Sealed again: {done.sealed}.")
         if done.unopened:
             which = ", ".join(f"{count} by {name!r}" for name, count in sorted(done.unopened.items()))

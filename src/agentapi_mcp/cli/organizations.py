@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from agentapi_mcp.cli.outputs import print_json, say
+from agentapi_mcp.core.allowances import NAMES
 from agentapi_mcp.core.errors import InvalidRequestError
-from agentapi_mcp.core.organizations import NAMES
 from agentapi_mcp.core.records.organizations import Organization
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.admin_tools import organization_out

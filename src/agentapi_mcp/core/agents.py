@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from agentapi_mcp.core.allowances import Allowances, allowed
 from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
@@ -17,7 +18,6 @@ from agentapi_mcp.core.errors import (
 )
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
-from agentapi_mcp.core.organizations import Allowances, allowed
 from agentapi_mcp.core.ports import Backend, Capability
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentView, ModelRow, ModelView, Prices
 from agentapi_mcp.core.records.api_keys import ProviderKey, Whose, plain_provider

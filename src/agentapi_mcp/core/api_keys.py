@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import (
     AgentApiError,
     ConfigurationError,
@@ -20,6 +21,7 @@ from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock, Sealer
 from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey, plain_provider
+from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.ids import ApiKeyId
 from agentapi_mcp.core.requests import check_text
 from agentapi_mcp.core.store_ports import ApiKeyStore
@@ -89,8 +91,9 @@ class HeldKeys:
 class ApiKeys:
     """The keys that people brought; without a sealer there are none, and none can be added."""
 
-    def __init__(self, store: ApiKeyStore, sealer: Sealer | None, clock: Clock) -> None:
+    def __init__(self, store: ApiKeyStore, sealer: Sealer | None, clock: Clock, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
         self._sealer = sealer
         self._clock = clock
 
@@ -117,7 +120,9 @@ class ApiKeys:
             created_at=self._clock.now(),
             last_used_at=None,
         )
-        return await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+        kept = await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+        await self._record(principal, AuditAction.KEY_ADDED, kept)
+        return kept
 
     async def list_(self, principal: Principal, *, organization: bool = False) -> tuple[ApiKey, ...]:
         """List the principal's keys, or their organisation's, oldest first; never the keys themselves."""
@@ -131,6 +136,7 @@ class ApiKeys:
         """
         key = await self._find(principal, which, organization=organization)
         await self._store.remove(key)
+        await self._record(principal, AuditAction.KEY_REMOVED, key)
         return key
 
     async def set_active(self, principal: Principal, which: str, *, active: bool, organization: bool = False) -> ApiKey:
@@ -141,6 +147,7 @@ class ApiKeys:
         """
         key = await self._find(principal, which, organization=organization)
         await self._store.set_active(key, active=active)
+        await self._record(principal, AuditAction.KEY_CHANGED, key, status="active" if active else "inactive")
         return key
 
     async def held(self, principal: Principal) -> HeldKeys:
@@ -161,10 +168,10 @@ class ApiKeys:
             with suppress(StoreError):
                 await self._store.mark_used(used.key)
 
-    async def rotate(self) -> Rotation:
+    async def rotate(self, operator: Principal) -> Rotation:
         """Seal every key with the first master key again, a few at a time; begun again, it goes on where it was.
 
-        It is for whoever has the master keys and the database, and tells them no key.
+        It is for whoever has the master keys and the database, and tells them no key; no role stands in their way.
 
         Raises:
             ConfigurationError: there is no master key.
@@ -183,7 +190,14 @@ class ApiKeys:
                 else:
                     again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
             done += await self._store.replace(again)
+        await self._audit.record(operator, AuditAction.SECRETS_ROTATED, details=AuditDetails(count=done))
         return Rotation(done, unopened)
+
+    async def _record(
+        self, principal: Principal, action: AuditAction, key: ApiKey, *, status: str | None = None
+    ) -> None:
+        details = AuditDetails(provider=key.provider, model=key.model, status=status)
+        await self._audit.record(principal, action, target=AuditTarget("key", str(key.id)), details=details)
 
     async def _find(self, principal: Principal, which: str, *, organization: bool) -> ApiKey:
         for key in await self.list_(principal, organization=organization):

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agentapi_mcp.core.allowances import Allowances
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.errors import AgentApiError, BackendFault, NotFoundError, StoreError
 from agentapi_mcp.core.identity import Action, Principal, require
-from agentapi_mcp.core.organizations import Allowances
 from agentapi_mcp.core.ports import Backend, Capability, Clock
 from agentapi_mcp.core.records.agents import AgentView
 from agentapi_mcp.core.records.health import AgentHealth, HealthCheck, HealthStatus

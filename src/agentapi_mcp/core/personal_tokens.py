@@ -9,11 +9,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from string import ascii_letters, digits
+from uuid import UUID
 
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import InvalidRequestError, NotAuthenticatedError, NotFoundError, PermissionDeniedError
 from agentapi_mcp.core.identity import Action, Principal, TokenScope, require
 from agentapi_mcp.core.ids import new_id, parse_id
 from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.personal_tokens import NewToken, PersonalToken
 from agentapi_mcp.core.requests import check_text
@@ -41,8 +44,9 @@ _log = logging.getLogger(__name__)
 class PersonalTokens:
     """Made, listed and revoked by their owner; each use looks up the token, and what its owner is now."""
 
-    def __init__(self, store: PersonalTokenStore, clock: Clock, rules: SignInRules) -> None:
+    def __init__(self, store: PersonalTokenStore, clock: Clock, rules: SignInRules, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
         self._clock = clock
         self._rules = rules
 
@@ -85,6 +89,8 @@ class PersonalTokens:
         )
         await self._store.add(token, _hash(secret), most=MOST_TOKENS)
         _log.info("personal_token_made", extra={"token_id": str(token.id), "user_id": str(token.user_id)})
+        said = AuditDetails(scopes=" ".join(sorted(wanted)), expires_at=token.expires_at.isoformat())
+        await self._audit.record(principal, AuditAction.TOKEN_CREATED, target=_target(token.id), details=said)
         return NewToken(secret, token)
 
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
@@ -103,6 +109,7 @@ class PersonalTokens:
         if not await self._store.revoke(principal, parsed, self._clock.now()):
             raise NotFoundError("There is no such personal token, or it was revoked already.")
         _log.info("personal_token_revoked", extra={"token_id": token_id, "user_id": str(principal.user_id)})
+        await self._audit.record(principal, AuditAction.TOKEN_REVOKED, target=_target(parsed))
 
     def take(self, rules: SignInRules) -> None:
         """Go by these rules from now on, which say what other words for roles mean."""
@@ -135,6 +142,10 @@ class PersonalTokens:
             await self._store.note_use(token.id, now)
         principal = member(token.user_id, found.membership, self._rules.roles)
         return replace(principal, scopes=token.scopes, via=f"{_VIA}{token.id}", expires_at=token.expires_at)
+
+
+def _target(token_id: UUID) -> AuditTarget:
+    return AuditTarget("token", str(token_id))
 
 
 def _check(name: str, scopes: Collection[str], expires_in: timedelta) -> None:

@@ -7,8 +7,10 @@ from itertools import chain
 from types import MappingProxyType
 from uuid import UUID
 
+from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId, read_exceptions, read_role
+from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.identities import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.store_ports import IdentityStore
 
@@ -36,8 +38,9 @@ _NO_PERSON = (
 class SignIns:
     """Asked for each request: what was taken away since the token was made is gone at once."""
 
-    def __init__(self, store: IdentityStore) -> None:
+    def __init__(self, store: IdentityStore, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
 
     async def principal_of(self, claims: TokenClaims, roles: Mapping[str, Role] = NO_ROLES) -> Principal:
         """Return who a token stands for, where `roles` are what other words for roles mean.
@@ -85,16 +88,27 @@ class SignIns:
 
     async def _first(self, claims: TokenClaims) -> Account | None:
         issuer, subject = claims.issuer, claims.subject
-        account = await self._known(claims)
+        account, reason = await self._known(claims), "known"
         if account is None and issuer.newcomers is not Newcomers.NONE:
             org_id = _by_domain(issuer, claims.email)
             if org_id is not None or issuer.newcomers is Newcomers.PERSONAL:
+                reason = "new"
                 account = await self._store.make(
                     issuer.issuer, subject, email=claims.email, name=claims.name, org_id=org_id, role="member"
                 )
         if account is not None:
             _log.info("first_sign_in", extra={"issuer": issuer.issuer, "user_id": str(account.user_id)})
+            await self._record(account, claims, reason)
         return account
+
+    async def _record(self, account: Account, claims: TokenClaims, reason: str) -> None:
+        """Record that an issuer's subject has an account from now on: a new one, or one that was known."""
+        if account.memberships:
+            who = replace(member(account.user_id, account.memberships[0], NO_ROLES), via=claims.issuer.issuer)
+            target = AuditTarget("account", str(account.user_id))
+            await self._audit.record(
+                who, AuditAction.IDENTITY_LINKED, target=target, details=AuditDetails(reason=reason)
+            )
 
     async def _known(self, claims: TokenClaims) -> Account | None:
         """Find somebody who was here before their first token was."""

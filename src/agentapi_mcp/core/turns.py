@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
+from agentapi_mcp.core.allowances import read_settings
 from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
@@ -15,7 +16,6 @@ from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id, parse_id
-from agentapi_mcp.core.organizations import read_settings
 from agentapi_mcp.core.ports import Capability, Clock
 from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome, AuditTarget

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 
 from mcp_types import CallToolResult
 
+from agentapi_mcp.core.allowances import NAMES
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Action
-from agentapi_mcp.core.organizations import NAMES
 from agentapi_mcp.core.records.organizations import Organization
 from agentapi_mcp.mcp.arguments import Argument, Given
 from agentapi_mcp.mcp.callers import Callers, Context

@@ -1,11 +1,14 @@
 """The audit log as its operator reads it in a terminal."""
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from secrets import token_bytes
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -58,6 +61,27 @@ async def test_what_commands_did_is_listed_and_narrowed(edge_home: Path) -> None
     assert (status, out.split("\t")[1:3]) == (0, ["session_renamed", "ok"])
     status, out, err = await run(env, "audit", "--user", "00000000-0000-4000-8000-000000000000")
     assert (status, out, err) == (0, "", "No event fits.\n")
+
+
+async def test_changes_of_tokens_keys_and_settings_are_recorded_before_they_are_told(edge_home: Path) -> None:
+    key, name = "sk-or-v1-canary-0123456789", f"n{uuid4().hex}"
+    env = environ(edge_home) | {"AGENTAPI_MASTER_KEY": base64.b64encode(token_bytes(32)).decode()}
+    _, secret, _ = await run(env, "tokens", "create", name, "--scope", "read")
+    await run(env, "tokens", "revoke", name)
+    await run(env, "keys", "add", "vendor", "--name", name, stdin=key)
+    await run(env, "keys", "deactivate", name)
+    await run(env, "keys", "remove", name)
+    await run(env, "organization", "set", "default_agent", "guide")
+    await run(env, "organization", "unset", "default_agent")
+    _, out, _ = await run(env, "audit", "--json", "--since", "10m", "--limit", "200")
+    said = {each["action"]: each for each in json.loads(out)}
+    changes = ("token_created", "token_revoked", "key_added", "key_changed", "key_removed", "organization_changed")
+    assert set(changes) <= set(said)
+    assert said["token_created"]["details"]["scopes"] == "read"
+    assert said["token_created"]["target"] == said["token_revoked"]["target"]
+    assert said["key_changed"]["details"] == {"provider": "vendor", "status": "inactive"}
+    assert said["organization_changed"]["details"] == {"settings": "default_agent"}
+    assert not [text for text in (secret.strip(), key, name) if text in out]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteS
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.conftest import DatabaseUrls
+from tests.support.audits import audit_log
 from tests.support.supabase import APP, Project
 
 ACME = OrgId(UUID("b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"))
@@ -38,7 +39,7 @@ def claims(subject: str | None = None, /, **changed: object) -> TokenClaims:
 
 @pytest.fixture
 def sign_ins(database: Database) -> SignIns:
-    return SignIns(PostgresIdentities(database))
+    return SignIns(PostgresIdentities(database), audit_log(database))
 
 
 async def test_a_first_sign_in_makes_an_account_and_the_next_ones_find_it(sign_ins: SignIns) -> None:
@@ -165,7 +166,7 @@ async def test_scopes_narrow(sign_ins: SignIns, scopes: set[str], needed: bool, 
 async def test_profiles_that_were_there_are_found_by_their_own_issuer_alone(project: Project) -> None:
     await migrate(project.owner, program=VERSION, grant_to=APP)
     async with open_database(RemoteServer(project.app), PoolOptions()) as database:
-        sign_ins = SignIns(PostgresIdentities(database))
+        sign_ins = SignIns(PostgresIdentities(database), audit_log(database))
         workos = Issuer(issuer="https://api.workos.example", subject_is=SubjectIs.WORKOS_ID)
         supabase = Issuer(issuer="https://p.supabase.example/auth/v1", subject_is=SubjectIs.PROFILE_ID)
         evil = Issuer(issuer="https://evil.example")

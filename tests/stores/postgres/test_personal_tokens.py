@@ -28,6 +28,7 @@ from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
 from tests.conftest import DatabaseUrls
+from tests.support.audits import audit_log
 from tests.support.hostile import TEXTS, holds
 from tests.support.hosts import ManualClock
 
@@ -41,7 +42,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def tokens(database: Database, clock: ManualClock) -> PersonalTokens:
-    return PersonalTokens(PostgresPersonalTokens(database), clock, SignInRules())
+    return PersonalTokens(PostgresPersonalTokens(database), clock, SignInRules(), audit_log(database, clock))
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def ann(database: Database, clock: ManualClock) -> Principal:
         scopes=frozenset(),
         expires_at=clock.now(),
     )
-    return await SignIns(PostgresIdentities(database)).principal_of(claims)
+    return await SignIns(PostgresIdentities(database), audit_log(database)).principal_of(claims)
 
 
 async def refusal(tokens: PersonalTokens, secret: str) -> str:
@@ -263,7 +264,8 @@ async def test_what_is_no_token_is_refused_before_anything_is_looked_up(
     tokens: PersonalTokens, ann: Principal, clock: ManualClock
 ) -> None:
     secret = (await tokens.create(ann, "near")).secret
-    untouched = PersonalTokens(cast("Any", None), clock, SignInRules())  # it has nothing to look into
+    nothing = cast("Any", None)  # to look into
+    untouched = PersonalTokens(nothing, clock, SignInRules(), nothing)
     nearly = st.integers(0, len(secret) - 1).flatmap(
         lambda place: TEXTS.map(lambda text: secret[:place] + text + secret[place + 1 :])
     )

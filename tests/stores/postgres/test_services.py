@@ -16,6 +16,7 @@ from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.support.audits import audit_log
 from tests.support.supabase import ACME, ALICE, APP, Project
 
 
@@ -36,7 +37,7 @@ def claims(*services: Service, **changed: Any) -> TokenClaims:  # noqa: ANN401  
 
 @pytest.fixture
 def sign_ins(database: Database) -> SignIns:
-    return SignIns(PostgresIdentities(database))
+    return SignIns(PostgresIdentities(database), audit_log(database))
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ async def test_no_profile_is_made_in_somebody_elses_database_but_one_of_theirs_i
     await migrate(project.owner, program=VERSION, grant_to=APP)
     token = claims(Service(client_id="nightly", org_id=OrgId(ACME), role=Role.VIEWER))
     async with open_database(RemoteServer(project.app), PoolOptions()) as database:
-        sign_ins = SignIns(PostgresIdentities(database))
+        sign_ins = SignIns(PostgresIdentities(database), audit_log(database))
         with pytest.raises(ConfigurationError, match="profiles of its own"):
             await sign_ins.principal_of(token)
         row = f"('{token.issuer.issuer}', 'nightly', '{ALICE}'"

@@ -45,6 +45,7 @@ async def principal(database: Database) -> Principal:
 async def agent(database: Database) -> AsyncGenerator[AgentId]:
     """Return an agent's row; it goes away with all that it said."""
     async with database.as_system("add an agent") as connection:
+        await connection.execute("DELETE FROM public.agents")  # those that other tests of this worker left
         row = await connection.fetchval(
             "INSERT INTO public.agents (name, type) VALUES ('droid', 'custom') RETURNING id"
         )

@@ -14,15 +14,16 @@ class AuditAction(StrEnum):
     """What is recorded."""
 
     SIGN_IN = "sign_in"
+    IDENTITY_LINKED = "identity_linked"
     SIGN_IN_REFUSED = "sign_in_refused"
     PERMISSION_DENIED = "permission_denied"
     TOKEN_CREATED = "token_created"  # noqa: S105  # the name of an action
     TOKEN_REVOKED = "token_revoked"  # noqa: S105  # the name of an action
     KEY_ADDED = "key_added"
     KEY_REMOVED = "key_removed"
+    KEY_CHANGED = "key_changed"
     SECRETS_ROTATED = "secrets_rotated"
     ORGANIZATION_CHANGED = "organization_changed"
-    MEMBER_CHANGED = "member_changed"
     TURN_ACCEPTED = "turn_accepted"
     TURN_ENDED = "turn_ended"
     TURN_CANCELLED = "turn_cancelled"
@@ -40,9 +41,9 @@ AWAITED = frozenset(
         AuditAction.TOKEN_REVOKED,
         AuditAction.KEY_ADDED,
         AuditAction.KEY_REMOVED,
+        AuditAction.KEY_CHANGED,
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
-        AuditAction.MEMBER_CHANGED,
     }
 )
 # What somebody outside can make happen at will: counted within a minute instead of written each time.

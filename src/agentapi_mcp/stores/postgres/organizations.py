@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import LiteralString, cast
 
+from agentapi_mcp.core.allowances import read_settings
 from agentapi_mcp.core.errors import NotFoundError
 from agentapi_mcp.core.identity import OrgId, Principal
-from agentapi_mcp.core.organizations import read_settings
 from agentapi_mcp.core.records.organizations import Organization, OrganizationNumbers
 from agentapi_mcp.stores.postgres.database import Database
 
