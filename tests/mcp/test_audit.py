@@ -49,10 +49,10 @@ async def test_who_signs_in_and_chats_is_recorded_with_where_they_come_from(
         turn = fields_of(await call(client, "chat", agent="guide", message="what is this program?"))
         await call(client, "list_sessions")
     rows = await rows_of(edge_home, OF_SUBJECT, ann)
-    assert [row["action"] for row in rows] == ["sign_in", "turn_accepted", "turn_ended"]
+    assert [row["action"] for row in rows] == ["identity_linked", "sign_in", "turn_accepted", "turn_ended"]
     assert {(row["via"], row["address"], row["outcome"]) for row in rows} == {(at.issuer.issuer, "127.0.0.1", "ok")}
-    assert {row["client"] for row in rows} == {"mcp 0.1.0"}
-    assert {row["target_id"] for row in rows[1:]} == {turn["turn_id"]}
+    assert {row["client"] for row in rows[1:]} == {"mcp 0.1.0"}
+    assert {row["target_id"] for row in rows[2:]} == {turn["turn_id"]}
     assert '"agent": "guide"' in rows[-1]["details"]
     assert '"status": "completed"' in rows[-1]["details"]
 

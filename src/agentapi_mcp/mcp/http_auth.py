@@ -106,6 +106,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         wire = Wire(scope, receive, send)
+        contexts.address.set(address_of(scope))
         try:
             principal = await self._identify(scope)
         except NotAuthenticatedError as exc:
@@ -159,7 +160,6 @@ class Authentication:
         services = self._gate.find()
         if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
             return
-        contexts.address.set(address_of(scope))
         await services.audit.record(
             None, AuditAction.SIGN_IN_REFUSED, outcome=AuditOutcome.REFUSED, details=AuditDetails(reason=error.code)
         )

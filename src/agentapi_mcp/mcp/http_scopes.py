@@ -7,11 +7,10 @@ from typing import NamedTuple, cast
 from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.core import contexts
 from agentapi_mcp.core.identity import Action, Principal, refusal
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Gate
-from agentapi_mcp.mcp.callers import PRINCIPAL, address_of
+from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.http_auth import OAuth
@@ -58,7 +57,6 @@ class StepUp:
         if asked is None or lacking is None or lacking.scope is None:
             await self._app(scope, _again(body, receive), send)
             return
-        contexts.address.set(address_of(scope))
         await (await self._gate.services()).audit.denied(principal, lacking, asked.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
         await Wire(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
