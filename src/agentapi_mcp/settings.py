@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -61,6 +62,19 @@ def _resource(url: str) -> str:
 def _known_toolsets(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names or set(names) - set(TOOLSETS):
         raise ValueError(f"must be one or more of {', '.join(TOOLSETS)}, with commas between them")
+    return names
+
+
+def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            network = ip_network(name)
+        except ValueError as exc:
+            raise ValueError(
+                "must be addresses or networks, as in 10.1.2.3 or 10.1.0.0/16, with commas between them"
+            ) from exc
+        if network.prefixlen == 0:
+            raise ValueError("must not be every address: anybody could then claim to be anybody else")
     return names
 
 
@@ -136,6 +150,10 @@ class Settings(BaseSettings):
     ] = ()
     allowed_origins: Annotated[
         Names, Field(description="Web origins that may call `serve` from a browser, with commas between them.")
+    ] = ()
+    trusted_proxies: Annotated[
+        Annotated[Names, AfterValidator(_networks)],
+        Field(description="Addresses and networks of proxies whose X-Forwarded-For `serve` believes."),
     ] = ()
     max_body_bytes: Annotated[
         int, Field(ge=1024, le=1_073_741_824, description="The largest request body that `serve` reads.")

@@ -12,6 +12,7 @@ from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.settings import Settings, load_settings
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
+NETWORKS = "must be addresses or networks, as in 10.1.2.3 or 10.1.0.0/16, with commas between them"
 ROOT = Path(__file__).parents[2]
 
 
@@ -89,6 +90,10 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("config", "~nobody-of-this-name/x.toml", "begins with a ~ whose home directory is unknown"),
         ("home", "data", "must be an absolute path, or begin with ~/"),
         ("log_level", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+        ("trusted_proxies", "10.0.0.1, proxy.example", NETWORKS),
+        ("trusted_proxies", "*", NETWORKS),
+        ("trusted_proxies", "10.0.0.1/8", NETWORKS),
+        ("trusted_proxies", "::/0", "must not be every address: anybody could then claim to be anybody else"),
         ("pool_size", "1", "must be at least 2"),
         ("start_timeout_seconds", "0", "must be more than 0"),
         ("statement_cache", "perhaps", "must be true or false"),

@@ -43,7 +43,9 @@ class Served:
 @asynccontextmanager
 async def serve_app(edge: HttpEdge) -> AsyncGenerator[Served]:
     """Serve an application by the real HTTP server, without the loop that waits for signals."""
-    config = uvicorn.Config(edge.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        edge.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2, proxy_headers=False
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

@@ -158,7 +158,8 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies),  # given, so that no environment variable decides
                 ws="none",
                 timeout_keep_alive=75,  # longer than a load balancer keeps an idle connection
                 timeout_graceful_shutdown=_ANSWERS_WITHIN,

@@ -27,6 +27,7 @@ from agentapi_mcp.mcp.traces import traced
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(:(\d{1,5}|\*))?")
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST_ADDRESS = 64  # a proxy's word is text
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +75,7 @@ class RequestIds:
             finally:
                 took = round((time.monotonic() - begun) * 1000)
                 said = {"method": scope["method"], "path": scope["path"], "status": status, "milliseconds": took}
+                said["client"] = client_of(scope)
                 _log.log(logging.DEBUG if scope["path"] in OPEN_PATHS else logging.INFO, "http_request", extra=said)
                 request_id.reset(token)
 
@@ -171,6 +173,12 @@ class Limits:
                 raise _StuckError from None
 
         return timed
+
+
+def client_of(scope: Scope) -> str:
+    """Return the address of whoever asks; behind a trusted proxy it is the one that the proxy names."""
+    client = scope.get("client")
+    return "" if client is None else str(client[0])[:_LONGEST_ADDRESS]
 
 
 def security_settings(hosts: Sequence[str], origins: Sequence[str]) -> TransportSecuritySettings:
