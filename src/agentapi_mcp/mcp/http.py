@@ -24,12 +24,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.admissions import EVERY, admission_of, ended_with
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.handshake_http import HandshakeHttp
-from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Authentication, OAuth
+from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Accepted, Authentication, OAuth
 from agentapi_mcp.mcp.http_guards import Hosts, HttpLimits, Limits, RequestIds, security_settings
 from agentapi_mcp.mcp.http_scopes import StepUp
 from agentapi_mcp.mcp.server import EdgeServer
@@ -55,6 +57,7 @@ class HttpOptions:
     pages: ASGIApp | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
     admitted_every: timedelta = EVERY
+    clock: Clock = field(default_factory=SystemClock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,8 @@ def create_http(server: EdgeServer, options: HttpOptions) -> HttpEdge:
             Middleware(
                 Authentication,
                 gate=server.parts.gate,
-                token=options.token,
-                oauth=options.oauth,
-                needs_token=options.needs_token,
+                accepted=Accepted(options.token, options.oauth, options.needs_token),
+                clock=options.clock,
                 admitted_every=options.admitted_every,
             ),
             Middleware(Limits, limits=options.limits),

@@ -16,9 +16,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.core import contexts
-from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
+from agentapi_mcp.core.errors import (
+    AgentApiError,
+    LimitExceededError,
+    NotAuthenticatedError,
+    PermissionDeniedError,
+    retry_after_seconds,
+)
 from agentapi_mcp.core.identity import Principal, TokenScope
 from agentapi_mcp.core.personal_tokens import NOT_VALID, PREFIX
+from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.admissions import ADMISSION, EVERY, Admission
@@ -26,6 +33,7 @@ from agentapi_mcp.mcp.callers import PRINCIPAL, address_of
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.http_guards import OPEN_PATHS
+from agentapi_mcp.mcp.refused_sign_ins import Attempt, RefusedSignIns, source_of
 
 # What a client asks for at first; more when it meets something that needs it.
 _FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
@@ -76,6 +84,15 @@ class OAuth:
         return JSONResponse(said, headers={"cache-control": "public, max-age=300"})
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Which tokens are taken beside personal ones; with `needs_token` nobody comes in without any."""
+
+    token: str | None
+    oauth: OAuth | None
+    needs_token: bool
+
+
 class Authentication:
     """Lets in who has a token: the server's own, compared in constant time, a personal one, or one of an issuer.
 
@@ -86,18 +103,19 @@ class Authentication:
         self,
         app: ASGIApp,
         gate: Gate,
-        token: str | None,
-        oauth: OAuth | None,
+        accepted: Accepted,
+        clock: Clock,
         *,
-        needs_token: bool = False,
         admitted_every: timedelta = EVERY,
     ) -> None:
+        token, oauth = accepted.token, accepted.oauth
         self._every = admitted_every
         self._app = app
         self._gate = gate
+        self._refused = RefusedSignIns(clock)
         self._digest = None if token is None else _digest(token)
         self._oauth = oauth
-        self._asks = needs_token or token is not None or oauth is not None
+        self._asks = accepted.needs_token or token is not None or oauth is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -116,6 +134,9 @@ class Authentication:
         except PermissionDeniedError as exc:
             await self._record(scope, exc)
             await wire.refuse(403, INVALID_REQUEST, str(exc))  # no challenge: another token would not help
+        except LimitExceededError as exc:
+            wait = str(retry_after_seconds(exc)).encode()
+            await wire.refuse(429, INTERNAL_ERROR, explain(exc), [(b"retry-after", wait)])
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
         else:
@@ -131,15 +152,25 @@ class Authentication:
             )
         given = _given(scope)
         kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        token = token.strip()
-        is_own = hmac.compare_digest(_digest(token), self._digest or b"")
-        if kind.lower() == "bearer" and is_own:
-            return None
         if not given:
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
-        if kind.lower() == "bearer" and token.startswith(PREFIX):
+        token = token.strip() if kind.lower() == "bearer" else ""
+        attempt = Attempt(source_of(scope), _digest(token))
+        self._refused.check(attempt)
+        try:
+            principal = await self._verify(token, attempt.digest)
+        except NotAuthenticatedError:
+            self._refused.refuse(attempt)
+            raise
+        self._refused.accept(attempt)
+        return principal
+
+    async def _verify(self, token: str, digest: bytes) -> Principal | None:
+        if self._digest is not None and hmac.compare_digest(digest, self._digest):
+            return None
+        if token.startswith(PREFIX):
             return await (await self._gate.services()).personal_tokens.principal_of(token)
-        if kind.lower() != "bearer" or not token or self._oauth is None:
+        if not token or self._oauth is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await self._oauth.authenticate(token)
 

@@ -1,0 +1,101 @@
+"""How often one address may come with a token that is none, before no token of it is looked at for a while."""
+
+import logging
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv6Address, ip_address
+from typing import TypeVar
+
+from starlette.types import Scope
+
+from agentapi_mcp.core.errors import LimitExceededError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.mcp.http_guards import client_of
+
+MOST = 20
+WITHIN = timedelta(minutes=1)
+KNOWN_FOR = timedelta(hours=1)
+REMEMBERED = 10_000
+_NETWORK_BITS = 64  # of an IPv6 address; the rest is the client's to choose
+K = TypeVar("K")
+V = TypeVar("V")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A token that somebody presents, by its digest, and from where."""
+
+    source: str
+    digest: bytes
+
+
+class RefusedSignIns:
+    """Counts refusals by address, in bounded memory: what came first is forgotten first, and nothing runs by itself.
+
+    A token that was good from the same address within the hour is verified in spite of all others from there, so that
+    nobody behind a shared address locks out those who are in.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._refused = OrderedDict[str, deque[float]]()
+        self._good = OrderedDict[Attempt, float]()
+
+    def check(self, attempt: Attempt) -> None:
+        """Refuse to look at the token of an address from which too many were refused.
+
+        Raises:
+            LimitExceededError: it says when one may try again.
+        """
+        wait = self._wait(attempt.source)
+        if wait > 0 and not self._is_known(attempt):
+            raise LimitExceededError(
+                "Too many tokens were refused from your address, so that none is looked at for a while.",
+                retry_after=timedelta(seconds=wait),
+            )
+
+    def refuse(self, attempt: Attempt) -> None:
+        """Count a token that was refused."""
+        self._good.pop(attempt, None)
+        times = self._refused.setdefault(attempt.source, deque(maxlen=MOST))
+        times.append(self._clock.monotonic())
+        _bound(self._refused, attempt.source)
+        if self._wait(attempt.source) > 0:
+            _log.warning("sign_ins_limited", extra={"client": attempt.source})
+
+    def accept(self, attempt: Attempt) -> None:
+        """Remember a token that was good."""
+        self._good[attempt] = self._clock.monotonic()
+        _bound(self._good, attempt)
+
+    def _wait(self, source: str) -> float:
+        times = self._refused.get(source)
+        if times is None or len(times) < MOST:
+            return 0
+        return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
+
+    def _is_known(self, attempt: Attempt) -> bool:
+        known = self._good.get(attempt)
+        return known is not None and self._clock.monotonic() - known < KNOWN_FOR.total_seconds()
+
+
+def source_of(scope: Scope) -> str:
+    """Return where a request comes from: an IPv4 address, or the network of an IPv6 one."""
+    said = client_of(scope)
+    try:
+        address = ip_address(said.partition("%")[0])
+    except ValueError:  # a proxy's word, or none
+        return said
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> _NETWORK_BITS << _NETWORK_BITS)}/{_NETWORK_BITS}"
+
+
+def _bound(memory: OrderedDict[K, V], newest: K) -> None:
+    memory.move_to_end(newest)
+    if len(memory) > REMEMBERED:
+        memory.popitem(last=False)
