@@ -151,6 +151,10 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[
         Names, Field(description="Web origins that may call `serve` from a browser, with commas between them.")
     ] = ()
+    tls_cert: Annotated[
+        Place | None, Field(description="The certificate of `serve` with its chain, a PEM file; read again on SIGHUP.")
+    ] = None
+    tls_key: Annotated[Place | None, Field(description="The private key of that certificate, a PEM file.")] = None
     trusted_proxies: Annotated[
         Annotated[Names, AfterValidator(_networks)],
         Field(description="Addresses and networks of proxies whose X-Forwarded-For `serve` believes."),

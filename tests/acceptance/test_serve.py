@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -47,14 +48,14 @@ async def until_it_says_where(process: asyncio.subprocess.Process) -> list[str]:
     """Read what it says until it names its address."""
     assert process.stderr is not None
     said = [(await process.stderr.readline()).decode()]
-    while " serves MCP at http://" not in said[-1]:
+    while " serves MCP at http" not in said[-1]:
         assert said[-1], "".join(said)
         said.append((await process.stderr.readline()).decode())
     return said
 
 
 @asynccontextmanager
-async def serving(env: Mapping[str, str], *words: str) -> AsyncGenerator[Serving]:
+async def serving(env: Mapping[str, str], *words: str, verify: ssl.SSLContext | bool = True) -> AsyncGenerator[Serving]:
     """Start `serve` on a free port, and wait until it is ready."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND, "serve", "--port", "0", *words, env=dict(env), stderr=asyncio.subprocess.PIPE
@@ -63,7 +64,7 @@ async def serving(env: Mapping[str, str], *words: str) -> AsyncGenerator[Serving
     try:
         said = await until_it_says_where(process)
         base = said[-1].partition("at ")[2].partition("/mcp")[0]
-        async with httpx2.AsyncClient(timeout=20) as http:
+        async with httpx2.AsyncClient(timeout=20, verify=verify) as http:
             while (await http.get(f"{base}/readyz")).status_code != 200:
                 pass
         yield Serving(process, base, said)

@@ -24,6 +24,7 @@ from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 _TOOLSETS = click.option("--toolsets", metavar="NAMES", help="Which tools clients see: core, admin; by default core.")
@@ -218,6 +219,8 @@ def organization_unset(names: tuple[str, ...]) -> None:
 @click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
 @click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")
 @_TOOLSETS
+@click.option("--tls-cert", type=_FILE, help="The server's certificate with its chain, a PEM file.")
+@click.option("--tls-key", type=_FILE, help="The private key of that certificate, a PEM file.")
 def serve(**given: object) -> None:
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
     options = ServeOptions(**given)  # type: ignore[arg-type]  # click checked them

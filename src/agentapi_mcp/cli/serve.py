@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import uvicorn
 
 from agentapi_mcp.app import App, open_app
+from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.core.services import Gate
@@ -45,6 +47,8 @@ class ServeOptions:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     toolsets: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 def fast_loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -61,9 +65,10 @@ async def serve_http(options: ServeOptions) -> None:
     settings = for_serving(with_toolsets(load_settings(), options.toolsets))
     configure_logs(settings.log_level)
     check_exposure(options, settings)
+    certificate = open_certificate(options.tls_cert or settings.tls_cert, options.tls_key or settings.tls_key)
     _allow_descriptors()
     with listen(options.host, options.port) as listener:
-        await _serve(settings, options, listener)
+        await _serve(settings, options, listener, certificate)
 
 
 def check_exposure(options: ServeOptions, settings: Settings) -> None:
@@ -148,7 +153,9 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def _serve(settings: Settings, options: ServeOptions, listener: socket.socket) -> None:
+async def _serve(
+    settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
+) -> None:
     async with open_app(settings, environment()) as app:
         server = create_server(app.gate, mcp_options(settings))
         edge = create_http(server, _http_options(settings, options, app.gate))
@@ -161,23 +168,29 @@ async def _serve(settings: Settings, options: ServeOptions, listener: socket.soc
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=list(settings.trusted_proxies),  # given, so that no environment variable decides
                 ws="none",
+                ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
                 timeout_keep_alive=75,  # longer than a load balancer keeps an idle connection
                 timeout_graceful_shutdown=_ANSWERS_WITHIN,
             )
         )
         for library in ("uvicorn.error", "mcp.server"):  # they tell of each step of a start and a stop
             logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.gate.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, certificate)
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, edge, http))
             opening = group.create_task(_open_now(app, http))
-            named = bool(options.hosts or settings.allowed_hosts)
-            opening.add_done_callback(lambda _: _say_where(options, listener, http, named=named))
+            opening.add_done_callback(lambda _: _say_where(settings, options, listener, http))
             await http.serve([listener])
             stopping.cancel()
         refused = opening.result()
         if refused is not None:
             raise refused
+
+
+def _reload(app: App, certificate: Certificate | None) -> None:
+    app.gate.reload()
+    if certificate is not None:
+        certificate.renew()
 
 
 async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
@@ -222,12 +235,17 @@ def _http_options(settings: Settings, options: ServeOptions, gate: Gate | None) 
     )
 
 
-def _say_where(options: ServeOptions, listener: socket.socket, http: _Uvicorn, *, named: bool) -> None:
+def _say_where(settings: Settings, options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
     if http.should_exit:
         return
     host = f"[{options.host}]" if ":" in options.host else options.host
-    base = f"http://{host}:{listener.getsockname()[1]}"
+    base = f"http{'s' * http.config.is_ssl}://{host}:{listener.getsockname()[1]}"
     sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
-    if options.host in _ANYWHERE and not named:
+    if options.host in _ANYWHERE and not (options.hosts or settings.allowed_hosts):
         sys.stderr.write("Other machines are answered with 421 until --allowed-host says how they call this one.\n")
+    if not (http.config.is_ssl or settings.trusted_proxies or is_loopback(options.host)):
+        sys.stderr.write(
+            "Tokens and messages can be read on their way: give --tls-cert and --tls-key, or name the proxy that "
+            "speaks TLS in AGENTAPI_TRUSTED_PROXIES.\n"
+        )
     sys.stderr.flush()
