@@ -100,9 +100,14 @@ class Hosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        refused = None
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            refused = await self._check.validate_request(Request(scope))
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        refused = await self._check.validate_request(Request(scope))
+        if refused is None and _is_embedded(Headers(scope=scope)):
+            message = "A page of another web site asks for this without saying its origin; only a CORS request says it."
+            await Wire(scope, receive, send).refuse(403, INVALID_REQUEST, message)
+            return
         if refused is None:
             await self._app(scope, receive, send)
             return
@@ -173,6 +178,13 @@ class Limits:
                 raise _StuckError from None
 
         return timed
+
+
+def _is_embedded(headers: Headers) -> bool:
+    """Tell whether another site's page makes its visitor's browser ask, as for an image, which brings no Origin."""
+    if "origin" in headers or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}:
+        return False
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")  # a link
 
 
 def client_of(scope: Scope) -> str:
