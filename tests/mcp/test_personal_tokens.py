@@ -26,6 +26,7 @@ from tests.mcp.test_oauth import OWN, RESOURCE
 from tests.support.connect import call, connect_with, fields_of, text_of
 from tests.support.edges import Served, serve_app
 from tests.support.hostile import TEXTS, holds
+from tests.support.hosts import ManualClock
 
 LINKS = ("http-2025", "http-2026", "sse-2025")
 WAYS = {
@@ -47,11 +48,12 @@ class MovedClock(SystemClock):
 
 @dataclass
 class Stand:
-    """A server, what it does, and time."""
+    """A server, what it does, and time; `attempts` is that in which refused tokens are counted."""
 
     place: Served
     services: Services
     clock: MovedClock
+    attempts: ManualClock
 
     async def token(self, *scopes: str, days: int = 90) -> NewToken:
         """Make a token of the machine's user."""
@@ -72,14 +74,16 @@ class Stand:
 @asynccontextmanager
 async def stand(home: Path, options: HttpOptions | None = None, resource: str | None = None) -> AsyncGenerator[Stand]:
     settings = Settings(home=home, resource_url=resource, postgres_linger_seconds=20, shutdown_grace_seconds=0)
-    clock = MovedClock()
+    clock, attempts = MovedClock(), ManualClock()
     async with open_app(settings, {}, clock=clock) as app:
         services = await app.gate.services()
         if resource is not None:
             options = HttpOptions(oauth=OAuth(resource=resource, gate=app.gate))
-        edge = create_http(create_server(app.gate, McpOptions()), options or HttpOptions(needs_token=True))
+        edge = create_http(
+            create_server(app.gate, McpOptions()), options or HttpOptions(needs_token=True, clock=attempts)
+        )
         async with serve_app(edge) as place:
-            yield Stand(place, services, clock)
+            yield Stand(place, services, clock, attempts)
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -170,6 +174,7 @@ async def test_any_text_that_is_sent_as_a_token_is_refused_in_our_words(edge_hom
         given = TEXTS | bodies.map(lambda body: PREFIX + body) | bodies.map(lambda body: f"{secret} {body}")
 
         async def check(token: str) -> None:
+            at.attempts.advance(timedelta(minutes=1))
             raw = b"Bearer " + token.encode("utf-8", "surrogatepass")
             value = bytes(byte for byte in raw if byte >= 0x20 and byte != 0x7F).strip()  # what a header can hold
             answer = await http.post("/mcp", json=message("ping"), headers=[(b"authorization", value)])
