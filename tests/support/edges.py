@@ -41,15 +41,18 @@ class Served:
 
 
 @asynccontextmanager
-async def serve_app(edge: HttpEdge) -> AsyncGenerator[Served]:
-    """Serve an application by the real HTTP server, without the loop that waits for signals."""
+async def serve_app(edge: HttpEdge, port: socket.socket | None = None) -> AsyncGenerator[Served]:
+    """Serve an application by the real HTTP server, without the loop that waits for signals.
+
+    `port` is for one that must know its own address before.
+    """
     config = uvicorn.Config(
         edge.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2, proxy_headers=False
     )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with port or socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serve` does
         await server.startup([listener])
         try:
