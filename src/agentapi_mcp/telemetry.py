@@ -11,7 +11,10 @@ from agentapi_mcp.core.contexts import request_id, trace_id, turn_id
 
 
 def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream`, stderr by default; stdout is never touched."""
+    """Send all logs of this process to `stream`, stderr by default; stdout is never touched.
+
+    The level is that of our own lines; of the libraries', warnings and worse are shown.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -31,7 +34,9 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel((level or "warning").upper())
+    chosen = logging.getLevelNamesMapping()[(level or "warning").upper()]
+    root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log what clients and providers said
+    logging.getLogger("agentapi_mcp").setLevel(chosen)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

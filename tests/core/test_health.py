@@ -166,7 +166,7 @@ async def test_failures_of_traffic_add_up_and_one_answer_heals() -> None:
     scene = Scene({"a": CheckedBackend(capabilities=frozenset())})
     assert await scene.statuses() == {"a": HealthStatus.UNKNOWN}
     for expected in (HealthStatus.DEGRADED, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY):
-        await scene.health.observe(scene.rows["a"].id, check_of_turn(BackendFault.UPSTREAM, message="it failed"))
+        await scene.health.observe(scene.rows["a"].id, check_of_turn(BackendFault.UPSTREAM))
         assert await scene.statuses() == {"a": expected}
     await scene.health.observe(scene.rows["a"].id, check_of_turn(None))
     assert await scene.statuses() == {"a": HealthStatus.HEALTHY}

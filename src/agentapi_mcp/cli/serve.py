@@ -173,8 +173,6 @@ async def _serve(
                 timeout_graceful_shutdown=_ANSWERS_WITHIN,
             )
         )
-        for library in ("uvicorn.error", "mcp.server"):  # they tell of each step of a start and a stop
-            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, certificate)
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, edge, http))

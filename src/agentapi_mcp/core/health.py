@@ -66,13 +66,18 @@ class HealthReport:
     agents: tuple[AgentView, ...]
 
 
-def check_of_turn(fault: BackendFault | None, *, message: str = "", latency: timedelta | None = None) -> HealthCheck:
-    """Say what a turn's end tells of its agent; `fault` None is an answer, UNKNOWN tells nothing."""
+def check_of_turn(fault: BackendFault | None, *, latency: timedelta | None = None) -> HealthCheck:
+    """Say what a turn's end tells of its agent; `fault` None is an answer, UNKNOWN tells nothing.
+
+    The provider's own words are left out: they can repeat the message, and everybody sees an agent's health.
+    """
     if fault is None:
         return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
     if fault in _NOT_THE_AGENTS_FAULT:
         return HealthCheck(status=HealthStatus.UNKNOWN)
-    return HealthCheck(status=HealthStatus.UNHEALTHY, error=message or str(fault), latency=latency)
+    return HealthCheck(
+        status=HealthStatus.UNHEALTHY, error=f"A turn failed: {fault.replace('_', ' ')}.", latency=latency
+    )
 
 
 class Health:

@@ -310,9 +310,8 @@ class Runs:
                 answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):
-                fault, message = (answer.fault.fault, answer.fault.message) if answer.fault else (None, "")
                 latency = answer.bill(run.assignment.accepted.turn).latency
-                await run.assignment.observe(check_of_turn(fault, message=message, latency=latency))
+                await run.assignment.observe(check_of_turn(answer.fault and answer.fault.fault, latency=latency))
         except AgentApiError as exc:
             _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
 
