@@ -1,6 +1,7 @@
 """A stranger's way in: the SDK's own client signs in at a real authorization server, and chats."""
 
 import asyncio
+import re
 import socket
 import time
 from collections.abc import AsyncGenerator
@@ -39,7 +40,8 @@ from tests.support.edges import serve_app
 from tests.support.peers.oidc_provider import REDIRECT, Browser, OidcProvider, oidc_provider
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
-PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+PING: dict[str, object] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+CHAT = PING | {"method": "tools/call"}
 ERAS = ["legacy", "auto"]
 
 
@@ -140,10 +142,10 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "agentapi.toml"
 
 
-async def refused(url: str, token: str) -> httpx2.Response:
-    """Ask with a token that is not to be taken."""
+async def present(url: str, token: str, asking: dict[str, object] = PING) -> httpx2.Response:
+    """Ask with a token as it is, as a client does that cannot get another."""
     async with httpx2.AsyncClient(timeout=20) as http:
-        return await http.post(url, json=PING, headers={"authorization": f"Bearer {token}"})
+        return await http.post(url, json=asking, headers={"authorization": f"Bearer {token}"})
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -213,20 +215,26 @@ async def test_an_expired_token_is_refreshed_without_a_new_sign_in(mode: str, ed
             first, second = person.wallet.tokens
             assert (person.sign_ins, first.refresh_token == second.refresh_token) == (1, False)
             clock.later = timedelta(hours=1, minutes=1)
-            answer = await refused(url, second.access_token)
+            answer = await present(url, second.access_token)
             assert (answer.status_code, "has expired" in answer.text) == (401, True)
             assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
+@pytest.mark.parametrize("mode", ERAS)
 async def test_a_client_that_was_granted_too_little_asks_for_more_when_it_needs_it(
-    edge_home: Path, config: Path
+    mode: str, edge_home: Path, config: Path
 ) -> None:
     async with oidc_provider() as provider:
         declare(config, provider)
         async with server(edge_home, config) as url:
             person = Person(Browser(f"somebody-{new_id().hex}", scope="read"))
-            async with person.client(url) as client:
+            async with person.client(url, mode) as client:
                 assert not (await call(client, "list_sessions")).is_error
+                asking = CHAT | {"params": {"name": "chat", "arguments": {"agent": "guide", "message": "hello"}}}
+                answer = await present(url, person.wallet.tokens[0].access_token, asking)
+                challenge = answer.headers["www-authenticate"]
+                assert (answer.status_code, 'error="insufficient_scope"' in challenge) == (403, True)
+                assert re.search(r'scope="[^"]*\bchat\b[^"]*"', challenge)
                 person.browser.scope = None
                 turn = fields_of(await call(client, "chat", agent="guide", message="hello"))
             assert (turn["status"], person.sign_ins) == ("completed", 2)
@@ -234,21 +242,23 @@ async def test_a_client_that_was_granted_too_little_asks_for_more_when_it_needs_
             assert {"read", "chat"} <= set((person.wallet.tokens[-1].scope or "").split())
 
 
-async def test_a_token_for_another_server_is_refused(edge_home: Path, config: Path) -> None:
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_token_for_another_server_is_refused(mode: str, edge_home: Path, config: Path) -> None:
     async with oidc_provider() as provider:
         declare(config, provider)
         async with server(edge_home, config) as here, server(edge_home, config) as there:
             person = Person()
-            async with person.client(there) as client:
+            async with person.client(there, mode) as client:
                 assert not (await call(client, "list_sessions")).is_error
             token = person.wallet.tokens[0].access_token
-            answer = await refused(here, token)
+            answer = await present(here, token)
             assert (answer.status_code, 'error="invalid_token"' in answer.headers["www-authenticate"]) == (401, True)
-            assert (await refused(there, token)).status_code == 200
+            assert (await present(there, token)).status_code == 200
 
 
+@pytest.mark.parametrize("mode", ERAS)
 async def test_a_program_comes_in_where_it_is_declared_and_is_told_how_where_it_is_not(
-    edge_home: Path, config: Path
+    mode: str, edge_home: Path, config: Path
 ) -> None:
     settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with open_app(settings, {}) as app:
@@ -275,7 +285,7 @@ async def test_a_program_comes_in_where_it_is_declared_and_is_told_how_where_it_
                     if not declared:
                         assert "[[issuers.services]]" in answer.text
                         continue
-                    async with Client(streamable_http_client(url, http_client=http), cache=None) as client:
+                    async with Client(streamable_http_client(url, http_client=http), mode=mode, cache=None) as client:
                         assert not (await call(client, "list_sessions")).is_error
                         refused_ = await call(client, "chat", agent="guide", message="hello")
                         assert "You may not do this here" in text_of(refused_)
@@ -336,21 +346,22 @@ async def make_admin(home: Path, subject: str, *, of: str) -> None:
         await asyncio.to_thread(postgres.release)
 
 
-async def test_a_key_that_was_rotated_away_opens_nothing(edge_home: Path, config: Path) -> None:
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_key_that_was_rotated_away_opens_nothing(mode: str, edge_home: Path, config: Path) -> None:
     clock = LaterClock()
     async with oidc_provider() as provider:
         declare(config, provider)
         async with server(edge_home, config, clock) as url:
             before, after = Person(), Person()
-            async with before.client(url) as client:
+            async with before.client(url, mode) as client:
                 assert not (await call(client, "list_sessions")).is_error
             await provider.tell(rotate=True)
             clock.later = timedelta(minutes=1)  # long enough for the issuer to be asked again
-            async with after.client(url) as client:
+            async with after.client(url, mode) as client:
                 assert not (await call(client, "list_sessions")).is_error
-            answer = await refused(url, before.wallet.tokens[0].access_token)
-            assert answer.status_code == 401
-            async with before.client(url) as client:
+            answer = await present(url, before.wallet.tokens[0].access_token)
+            assert (answer.status_code, 'error="invalid_token"' in answer.headers["www-authenticate"]) == (401, True)
+            async with before.client(url, mode) as client:
                 assert not (await call(client, "list_sessions")).is_error
             assert before.sign_ins == 2
 
