@@ -1,4 +1,4 @@
-"""The public keys of an authorization server: fetched when needed, kept for minutes, never waited for twice."""
+"""The public keys of an authorization server: fetched when needed, kept for minutes, never waited for long."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer
 FRESH_FOR = timedelta(minutes=5)
 USABLE_FOR = timedelta(minutes=30)  # while the issuer does not answer
 ASK_AGAIN_AFTER = timedelta(seconds=30)
+_PATIENCE = timedelta(seconds=1)  # with an issuer of which there are keys to go on with
 _ANSWERS_WITHIN = timedelta(seconds=8)
 _MOST_KEYS = 100
 _log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class KeySet:
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """Return the key that must have signed a token.
 
-        A known key is found without waiting; for an unknown one the issuer is asked again, at most every 30 s.
+        A known key is found without waiting for five minutes. Then, and for an unknown one, the issuer is asked again,
+        at most every 30 s: what it rotated away opens nothing more. One that does not answer within a second is not
+        waited for while there is a key to go on with.
 
         Raises:
             NoKeyError: there is none.
@@ -51,10 +54,9 @@ class KeySet:
         if found is not None and not self._is_older_than(FRESH_FOR):
             return found
         asking = self._ask()
-        if found is not None and not self._is_older_than(USABLE_FOR):
-            return found  # the next one finds the newer keys, or none
         if asking is not None:
-            await asyncio.shield(asking)
+            can_go_on = found is not None and not self._is_older_than(USABLE_FOR)
+            await asyncio.wait([asking], timeout=self._patience() if can_go_on else None)
         found = self._find(kid, algorithm)
         if found is None or self._is_older_than(USABLE_FOR):
             raise NoKeyError(f"{self._issuer.issuer} has no such key ({self._fault or 'its keys are others'})")
@@ -85,6 +87,10 @@ class KeySet:
         self._asked_at = now
         self._asking = asyncio.get_running_loop().create_task(self._refresh())
         return self._asking
+
+    def _patience(self) -> float:
+        waited = self._clock.monotonic() - (self._asked_at or 0)
+        return max(_PATIENCE.total_seconds() - waited, 0)
 
     async def _refresh(self) -> None:
         try:
