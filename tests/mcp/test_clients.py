@@ -9,11 +9,11 @@ import pytest
 from agentapi_mcp.core.errors import StoreUnavailableError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.records.identities import Membership
-from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.store_ports import ProfileStore
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from tests.support.connect import LINKS, Link, call, connect, open_edge
+from tests.support.edges import OpenGate
 from tests.support.peers.openai import OpenAIPeer
 
 
@@ -41,21 +41,6 @@ class Profiles:
         await self.real.record_client(principal, session_id, state)
 
 
-@dataclass
-class OpenGate:
-    """Services that are there."""
-
-    there: Services
-
-    def find(self) -> Services:
-        """Return them."""
-        return self.there
-
-    async def services(self) -> Services:
-        """Return them."""
-        return self.there
-
-
 @pytest.mark.parametrize("link", [link for link in LINKS if link != "http-2025"])
 async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
@@ -67,7 +52,7 @@ async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link
         [(session_id, state)] = profiles.recorded
         assert session_id == f"{edge.services.principal.user_id}/Some IDE"
         protocol = "2025-11-25" if link.endswith("2025") else "2026-07-28"
-        assert state == {"client": "Some IDE", "version": "1.0", "protocol": protocol}
+        assert state == {"client": "Some IDE", "version": "1.0", "protocol": protocol, "toolsets": ["core"]}
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("away"), RuntimeError("broken")])

@@ -15,6 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.http import HttpEdge
 from agentapi_mcp.mcp.server import EdgeServer
 from agentapi_mcp.mcp.stdio import serve_stdio
@@ -38,6 +39,21 @@ class Served:
     def sse(self) -> str:
         """The address of SSE."""
         return f"{self.base}/sse"
+
+
+@dataclass
+class OpenGate:
+    """Services that are there."""
+
+    there: Services
+
+    def find(self) -> Services:
+        """Return them."""
+        return self.there
+
+    async def services(self) -> Services:
+        """Return them."""
+        return self.there
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Gate, Services
+from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.texts import clean
 
 Context = ServerRequestContext[Any, Any]
@@ -62,8 +63,9 @@ def request_key(context: Context, request_id: object) -> tuple[object, str]:
 class Callers:
     """Finds out who sends a request: whom its HTTP request was let in as, else the machine's user."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, options: McpOptions) -> None:
         self._gate = gate
+        self._toolsets = sorted(options.toolsets)
         self._recorded: set[tuple[Principal, str, str, str]] = set()
 
     async def identify(self, context: Context) -> Caller:
@@ -105,6 +107,7 @@ class Callers:
             self._recorded.clear()
         self._recorded.add(client)
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
+        state["toolsets"] = self._toolsets
         try:
             await caller.services.profiles.record_client(caller.principal, f"{caller.principal.user_id}/{name}", state)
         except AgentApiError as exc:

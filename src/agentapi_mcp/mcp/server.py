@@ -89,7 +89,7 @@ class EdgeServer(Server[Background]):
 
 def create_server(gate: Gate, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
-    callers, cancellations = Callers(gate), Cancellations()
+    callers, cancellations = Callers(gate, options), Cancellations()
     tools = Tools(callers, _specs(callers, cancellations, options), KeyQuestions(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)

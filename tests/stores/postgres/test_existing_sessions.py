@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.errors import ConfigurationError, NotFoundError, StoreMismatchError
+from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import TurnStatus
 from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import render_json, render_markdown
+from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.migrate import migrate, status
+from mcp import Client
+from tests.support.connect import call
+from tests.support.edges import OpenGate, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.poolers import open_pooler
 from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
@@ -162,9 +170,31 @@ async def test_a_client_is_recorded_beside_those_of_other_programs(deployed: Pro
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
         for version in ("1.0", "1.1"):
-            await server.profiles.record_client(server.principal, f"{ALICE}/desk", {"version": version})
+            state = {"version": version, "protocol": "2026-07-28"}
+            await server.profiles.record_client(server.principal, f"{ALICE}/desk", state)
+            await deployed.run('UPDATE public.mcp_sessions SET mcp_state = mcp_state || \'{"theme": "dark"}\'')
+        await server.profiles.record_client(server.principal, f"{ALICE}/gone", state)
+        await deployed.run("UPDATE public.mcp_sessions SET expires_at = now() - interval '1 day'")
+        await server.profiles.record_client(server.principal, f"{ALICE}/desk", state)
+    themed = "SELECT count(*) FROM public.mcp_sessions WHERE mcp_state ->> 'theme' = 'dark'"
+    assert await deployed.value(themed) == 1  # what others keep beside it stays
     kept = "SELECT string_agg(session_id || coalesce(mcp_state ->> 'version', ''), ' ' ORDER BY session_id DESC) "
     assert await deployed.value(kept + "FROM public.mcp_sessions") == f"old-client {ALICE}/desk1.1"
+
+
+async def test_a_2025_client_has_its_transport_session_there_as_well(deployed: Project, tmp_path: Path) -> None:
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        edge = create_http(create_server(OpenGate(server), McpOptions()), HttpOptions())
+        async with serve_app(edge) as place, Client(streamable_http_client(place.mcp), mode="legacy") as client:
+            assert not (await call(client, "list_sessions")).is_error
+            http = "SELECT count(*) FROM public.mcp_sessions WHERE mcp_state ->> 'transport' = 'http'"
+            assert await deployed.value(http) == 1
+    await deployed.run("UPDATE public.mcp_sessions SET expires_at = now() - interval '1 day'")
+    async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
+        await server.mcp_sessions.open_(server.principal, McpSession(id="another", protocol="2025-11-25"))
+    left = "SELECT string_agg(session_id, ' ' ORDER BY session_id) FROM public.mcp_sessions"
+    assert await deployed.value(left) == "another old-client"  # what is somebody else's is theirs to sweep out
 
 
 async def test_health_says_when_the_login_owns_the_tables(deployed: Project, tmp_path: Path) -> None:
