@@ -85,13 +85,16 @@ class Index:
         self._mean_length = max(1.0, sum(entry.length for entry in self._entries) / max(1, total))
 
     def search(self, question: str, context: str = "", limit: int = 8) -> list[Match]:
-        """Rank the sections for a question; the words of `context` count less and need not be covered."""
+        """Rank the sections for a question: first those whose author foresaw just this one, then by what they say.
+
+        The words of `context` count less and need not be covered.
+        """
         asked = terms(question)
         around = frozenset(terms(context)) - frozenset(asked)
         query = _Query(asked, around, _with_kind(question))
-        found = [self._match(entry, query) for entry in self._entries]
-        ranked = sorted((match for match in found if match.score > 0), key=lambda match: -match.score)
-        return ranked[:limit]
+        found = [(query.alike not in entry.asks, self._match(entry, query)) for entry in self._entries]
+        ranked = sorted((pair for pair in found if pair[1].score > 0), key=lambda pair: (pair[0], -pair[1].score))
+        return [match for _, match in ranked[:limit]]
 
     def find(self, heading_word: str) -> Section | None:
         """Find the first section whose heading begins with this very word."""
