@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from agentapi_mcp.core.texts import one_line
+
 LONGEST_LINE = 300
 _SHORTEST_SECRET = 4
 _HIDDEN = "[hidden]"
@@ -17,7 +19,6 @@ _KEY_LIKE = re.compile(
     """
 )
 _PATH = re.compile(r"(?<![\w/:.])(?:[A-Za-z]:)?[/\\](?:[\w.@~+-]+[/\\])+[\w.@~+-]+")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
 class Redactor:
@@ -39,6 +40,5 @@ class Redactor:
     def _clean(self, line: str) -> str:
         for secret in self._secrets:
             line = line.replace(secret, _HIDDEN)
-        line = _PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, _UNPRINTABLE.sub(" ", line)))
-        line = " ".join(line.split())
-        return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
+        line = "".join(character if character.isprintable() else " " for character in line)
+        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, line)), LONGEST_LINE)
