@@ -17,6 +17,7 @@ from agentapi_mcp.core.allowances import Allowances
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.clients import Clients
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import ConfigurationError, StoreMismatchError
 from agentapi_mcp.core.gates import AppGate
@@ -46,6 +47,7 @@ from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
@@ -136,6 +138,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             sessions=Sessions(ports.sessions, ports.cache, audit),
             agents=agents,
             organizations=Organizations(PostgresOrganizations(database), catalogue, audit),
+            clients=Clients(PostgresClients(database), allowances, clock),
             api_keys=api_keys,
             key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
             health=health,

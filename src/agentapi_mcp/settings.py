@@ -16,7 +16,7 @@ from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.wordings import describe_fault
 
 VERSION = "0.1.0"
-TOOLSETS = ("core", "admin")
+TOOLSETS = ("core", "admin", "preferences")
 
 
 def _split(value: object) -> object:
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     ] = None
     toolsets: Annotated[
         Annotated[Names, AfterValidator(_known_toolsets)],
-        Field(description="Which tools clients see: core, admin, with commas between them."),
+        Field(description="Which tools clients see: core, admin, preferences, with commas between them."),
     ] = ("core",)
     resource_url: Annotated[
         Annotated[str, AfterValidator(_resource)] | None,

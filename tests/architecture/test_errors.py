@@ -45,7 +45,7 @@ def test_every_leaf_has_an_exit_status_of_its_family() -> None:
 
 def test_every_next_step_and_argument_has_the_words_of_the_command_line() -> None:
     assert set(NEXT_STEPS) == set(NextStep)
-    asked = {each.name for kind in (ChatRequest, Parameters) for each in fields(kind)} - {"parameters"}
+    asked = {each.name for kind in (ChatRequest, Parameters) for each in fields(kind)} - {"parameters", "preferences"}
     assert asked <= set(ARGUMENTS)
 
 

@@ -22,6 +22,8 @@ from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.ports import Backend
 from agentapi_mcp.core.records.agents import AgentDeclaration, AgentRow, CatalogueFile, Prices
 from agentapi_mcp.core.records.health import AgentTraffic, HealthCheck, HealthStatus
+from agentapi_mcp.core.records.organizations import OrganizationSettings
+from agentapi_mcp.core.records.preferences import AgentPreferences, Preferences
 from tests.support.catalogues import (
     ALICE,
     BOB,
@@ -36,6 +38,7 @@ from tests.support.hosts import ManualClock
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 NO_KEY = "OPENROUTER_API_KEY is not set"
+GUIDE_FIRST = OrganizationSettings(default_agent="guide")
 
 
 @dataclass
@@ -125,15 +128,15 @@ async def test_guide_comes_last_wherever_the_file_names_it() -> None:
 
 async def test_a_given_default_goes_before_the_files_order() -> None:
     scene = usual()
-    assert (await scene.agents.resolve(default_agent="guide")).agent == "guide"
-    assert (await scene.agents.resolve(agent="droid", default_agent="guide")).agent == "droid"
+    assert (await scene.agents.resolve(settings=GUIDE_FIRST)).agent == "guide"
+    assert (await scene.agents.resolve(agent="droid", settings=GUIDE_FIRST)).agent == "droid"
     with pytest.raises(NotFoundError):
-        await scene.agents.resolve(default_agent="gone")
+        await scene.agents.resolve(settings=OrganizationSettings(default_agent="gone"))
 
 
 async def test_who_names_only_a_model_gets_an_agent_that_has_it() -> None:
     scene = usual()
-    assert (await scene.agents.resolve(model="gpt-4o", default_agent="guide")).agent == "droid"
+    assert (await scene.agents.resolve(model="gpt-4o", settings=GUIDE_FIRST)).agent == "droid"
     with pytest.raises(BackendError):
         await scene.agents.resolve(model="gemini-1.5-pro")
     with pytest.raises(NotFoundError):
@@ -145,12 +148,45 @@ async def test_a_default_model_is_taken_where_it_is_the_agents() -> None:
     scene = Scene(rows, (declared("a", "two", "one"), declared("b", "three")))
 
     async def model(agent: str, default_model: str | None = None) -> str | None:
-        choice = await scene.agents.resolve(agent=agent, default_model=default_model)
+        choice = await scene.agents.resolve(agent=agent, session_model=default_model)
         return choice.model.name if choice.model else None
 
     assert await model("a") == "two"
     assert await model("a", "one") == "one"
     assert await model("a", "three") == "two"
+
+
+async def test_a_clients_preferences_go_before_the_organisations_settings() -> None:
+    rows = (agent_row("a", model_row("one"), model_row("two")), agent_row("b", model_row("three")))
+    scene = Scene(rows, (declared("a", "two", "one"), declared("b", "three")))
+
+    async def chosen(preferences: Preferences, **given: str) -> tuple[str, str | None]:
+        settings = OrganizationSettings(default_agent="a", default_model="one")
+        choice = await scene.agents.resolve(settings=settings, preferences=preferences, **given)  # type: ignore[arg-type]  # names of agents and models
+        return choice.agent, choice.model.name if choice.model else None
+
+    b_first, two = Preferences(default_agent="b"), Preferences(default_model="two")
+    own = Preferences(default_model="one", agents={"a": AgentPreferences(model="two")})
+    assert await chosen(Preferences()) == ("a", "one")
+    assert await chosen(b_first) == ("b", "three")
+    assert await chosen(b_first, agent="a") == ("a", "one")
+    assert await chosen(b_first, model="two") == ("a", "two")
+    assert await chosen(two) == ("a", "two")
+    assert await chosen(own) == ("a", "two")
+    assert await chosen(own, session_model="one") == ("a", "one")
+    assert await chosen(own, agent="b") == ("b", "three")
+    assert await chosen(Preferences(default_agent="gone", default_model="gone")) == ("a", "one")
+
+
+async def test_an_agent_that_is_switched_off_in_a_client_does_not_answer_there() -> None:
+    off = AgentPreferences(enabled=False)
+    scene = usual()
+    chosen = await scene.agents.resolve(preferences=Preferences(default_agent="droid", agents={"droid": off}))
+    assert chosen.agent == "guide"
+    with pytest.raises(InvalidRequestError, match=r"droid\.enabled"):
+        await scene.agents.resolve(agent="droid", preferences=Preferences(agents={"droid": off}))
+    with pytest.raises(InvalidRequestError, match="every agent"):
+        await scene.agents.resolve(preferences=Preferences(agents=dict.fromkeys(("ccrouter", "droid", "guide"), off)))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ async def scene(home: Path, directory: Path) -> AsyncGenerator[tuple[Tenants, Lo
         assert done["status"] == "completed"
         running = fields_of(await call(ann, "chat", agent="droid", message=f"{canary} [[waits]]", wait_seconds=0))
         who, sessions = here.members["ann"].principal, here.services.sessions
+        await call(ann, "set_preference", name="guide.system_prompt", value=canary)
         page = await sessions.list_(who, limit=1)
         transcript = await sessions.transcript(who, str(done["session_id"]), limit=1)
         assert page.next_cursor is not None
@@ -107,6 +108,8 @@ def tool_attempts(loot: Loot) -> Mapping[str, list[dict[str, object]]]:
         "get_health": [{}],
         "get_organization": [{}],
         "set_organization": [{"default_agent": loot.canary}, {"unset": [loot.canary]}],
+        "get_preferences": [{}],
+        "set_preference": [{"name": "default_agent", "value": loot.canary}, {"name": f"{loot.canary}.enabled"}],
     }
 
 

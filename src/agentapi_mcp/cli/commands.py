@@ -15,6 +15,7 @@ from agentapi_mcp.cli.doctor import examine
 from agentapi_mcp.cli.keys import keys, secrets
 from agentapi_mcp.cli.mcp_clients import NAMES
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
+from agentapi_mcp.cli.preferences import preferences
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 from agentapi_mcp.cli.tokens import tokens
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
@@ -27,7 +28,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-_TOOLSETS = click.option("--toolsets", metavar="NAMES", help="Which tools clients see: core, admin; by default core.")
+_TOOLSETS = click.option(
+    "--toolsets", metavar="NAMES", help="Which tools clients see: core, admin, preferences; by default core."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -264,6 +267,7 @@ def doctor(*, ask: bool, as_json: bool) -> None:
 
 
 main.add_command(keys)
+main.add_command(preferences)
 main.add_command(secrets)
 main.add_command(tokens)
 

@@ -24,6 +24,7 @@ from agentapi_mcp.core.records.api_keys import ProviderKey, Whose, plain_provide
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
 from agentapi_mcp.core.records.organizations import OrganizationSettings
 from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.core.records.preferences import NO_PREFERENCES, Preferences
 from agentapi_mcp.core.views import agent_view, model_views
 
 LARGEST_PAGE = 500
@@ -94,12 +95,19 @@ class Agents:
         await self._catalogue.refresh()
 
     async def list_(
-        self, principal: Principal, *, query: str | None = None, cursor: str | None = None, limit: int = 50
+        self,
+        principal: Principal,
+        *,
+        query: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        preferences: Preferences = NO_PREFERENCES,
     ) -> Page[AgentView]:
         """Page through all agents by name, with what they lack and how they are; `query` searches models too."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = [entry for entry in await self._allowances.entries(principal) if _matches_agent(entry, wanted)]
+        entries = _enabled_agents(await self._allowances.entries(principal), preferences)
+        entries = [entry for entry in entries if _matches_agent(entry, wanted)]
         scope = json.dumps(["agents", wanted])
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
@@ -128,11 +136,12 @@ class Agents:
         query: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
+        preferences: Preferences = NO_PREFERENCES,
     ) -> Page[ModelView]:
         """Page through the models of all agents, or of one, by agent and name."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = await self._allowances.entries(principal)
+        entries = _enabled_agents(await self._allowances.entries(principal), preferences)
         chosen = entries if agent is None else [_find_agent(entries, agent)]
         models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
@@ -147,14 +156,15 @@ class Agents:
         *,
         agent: str | None = None,
         model: str | None = None,
-        default_agent: str | None = None,
-        default_model: str | None = None,
+        session_model: str | None = None,
         held: HeldKeys = _NO_KEYS,
         settings: OrganizationSettings = _ALL_ALLOWED,
+        preferences: Preferences = NO_PREFERENCES,
     ) -> Choice:
-        """Decide who answers; the defaults are taken where the caller names nothing, a model of another agent is not.
+        """Decide who answers: whom the caller names, else the client's preferences, else the organisation's settings.
 
-        A key that is `held` for the model's provider is taken; `settings` say what the organisation allows.
+        A default that is not there, as a model of another agent, is passed over. A key that is `held` for the model's
+        provider is taken; `settings` say what the organisation allows.
 
         Raises:
             NotFoundError: there is no such agent or model.
@@ -163,10 +173,16 @@ class Agents:
         """
         entries = allowed(await self._catalogue.entries(), settings)
         if agent is None:
-            agent = self._default([_as_held(each, held) for each in entries], model, default_agent).name
+            agent = self._default([_as_held(each, held) for each in entries], model, settings, preferences).name
         entry = _find_agent(entries, agent)
+        own = preferences.of_agent(entry.name)
+        if not own.enabled:
+            raise InvalidRequestError(
+                f"You switched the agent {entry.name} off in this client; set {entry.name}.enabled to true again."
+            )
         backend, declaration = _reach(entries, entry, held)
-        chosen = _choose_model(entries, entry, model, default_model)
+        defaults = (session_model, own.model, preferences.default_model, settings.default_model)
+        chosen = _choose_model(entries, entry, model, defaults)
         key = _own_key(held, declaration, backend, chosen)
         if entry.backend is None and key is None:
             raise _missing(entries, entry, held, chosen)
@@ -189,17 +205,30 @@ class Agents:
             return _NO_KEYS
 
     def _default(
-        self, entries: Sequence[CatalogueEntry], model: str | None, default_agent: str | None
+        self,
+        entries: Sequence[CatalogueEntry],
+        model: str | None,
+        settings: OrganizationSettings,
+        preferences: Preferences,
     ) -> CatalogueEntry:
         """Take the given default, else the first usable agent; a caller who names but a model gets an agent of it."""
-        ranked = sorted(entries, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
-        if default_agent is not None:
-            ranked = [_find_agent(entries, default_agent), *ranked]
+        enabled = _enabled_agents(entries, preferences)
+        ranked = sorted(enabled, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
+        default = next((entry.name for entry in enabled if entry.name == preferences.default_agent), None)
+        if default is None and settings.default_agent is not None:
+            default = _find_agent(entries, settings.default_agent).name
+        ranked.sort(key=lambda entry: entry.name != default)
+        if entries and not ranked:
+            raise InvalidRequestError("You switched every agent off in this client; switch one on again.")
         if not ranked:
             raise NotFoundError("There is no agent yet; declare one in agentapi.toml.")
         if model is None:
             return ranked[0]
         return next((entry for entry in ranked if entry.find_model(model) is not None), ranked[0])
+
+
+def _enabled_agents(entries: Sequence[CatalogueEntry], preferences: Preferences) -> list[CatalogueEntry]:
+    return [entry for entry in entries if preferences.of_agent(entry.name).enabled]
 
 
 def _reach(
@@ -259,12 +288,12 @@ def _own_key(
 
 
 def _choose_model(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model: str | None, default_model: str | None
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model: str | None, defaults: Sequence[str | None]
 ) -> ModelRow | None:
     if model is not None:
         return _enabled(entry, _named_model(entries, entry, model))
-    given = entry.find_model(default_model) if default_model is not None else None
-    chosen = given or entry.default_model()
+    found = (entry.find_model(default) for default in defaults if default is not None)
+    chosen = next((each for each in found if each is not None), None) or entry.default_model()
     if chosen is None and entry.default_model_name is not None:
         raise NotFoundError(
             f"The default model of the agent {entry.name} is not in its list; name one of: {_model_names(entry)}."

@@ -39,6 +39,7 @@ class Action(StrEnum):
     READ_SESSIONS = "sessions:read"
     CHAT = "sessions:chat"
     EDIT_SESSIONS = "sessions:edit"
+    EDIT_PREFERENCES = "preferences:edit"
     MANAGE_KEYS = "keys:manage"
     MANAGE_TOKENS = "tokens:manage"
     READ_ORGANIZATION = "organization:read"
@@ -59,6 +60,7 @@ NEEDS: Mapping[Action, Need] = {
     Action.READ_SESSIONS: Need(Role.VIEWER, TokenScope.READ),
     Action.CHAT: Need(Role.MEMBER, TokenScope.CHAT),
     Action.EDIT_SESSIONS: Need(Role.MEMBER, TokenScope.EDIT),
+    Action.EDIT_PREFERENCES: Need(Role.MEMBER, TokenScope.EDIT),
     Action.MANAGE_KEYS: Need(Role.MEMBER, TokenScope.KEYS),
     Action.MANAGE_TOKENS: Need(Role.MEMBER, TokenScope.KEYS),
     Action.READ_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),

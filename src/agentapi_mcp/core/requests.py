@@ -10,6 +10,7 @@ from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.ids import parse_id
 from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.records.preferences import NO_PREFERENCES, Preferences
 from agentapi_mcp.core.records.turns import Parameters
 
 MAX_MESSAGE_BYTES = 1_000_000
@@ -23,7 +24,7 @@ _TITLE = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """One message to an agent, as the caller wrote it."""
+    """One message to an agent, as the caller wrote it; `preferences` hold where it says nothing."""
 
     message: str
     agent: str | None = None
@@ -31,6 +32,7 @@ class ChatRequest:
     session_id: str | None = None
     idempotency_key: str | None = None
     parameters: Parameters = field(default_factory=Parameters)
+    preferences: Preferences = NO_PREFERENCES
 
 
 @dataclass(frozen=True, slots=True)

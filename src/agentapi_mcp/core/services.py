@@ -7,6 +7,8 @@ from typing import Protocol
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
+from agentapi_mcp.core.client_ports import McpQuestionStore, McpSessionStore
+from agentapi_mcp.core.clients import Clients
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
@@ -15,7 +17,7 @@ from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import McpQuestionStore, McpSessionStore, ProfileStore, Signals
+from agentapi_mcp.core.store_ports import ProfileStore, Signals
 from agentapi_mcp.core.turns import Turns
 
 
@@ -80,6 +82,7 @@ class Services:
     sessions: Sessions
     agents: Agents
     organizations: Organizations
+    clients: Clients
     api_keys: ApiKeys
     key_entries: KeyEntries
     health: Health

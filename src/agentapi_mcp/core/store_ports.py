@@ -15,7 +15,6 @@ from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCh
 from agentapi_mcp.core.records.identities import Account, Membership, Service
 from agentapi_mcp.core.records.ids import AgentId, ApiKeyId, MessageId, SessionId, TurnId
 from agentapi_mcp.core.records.key_requests import KeyRequest
-from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.organizations import Organization
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.personal_tokens import FoundToken, PersonalToken
@@ -134,7 +133,7 @@ class HealthStore(Protocol):
 
 
 class ProfileStore(Protocol):
-    """Users, organisations, and the MCP clients they use."""
+    """Users and organisations."""
 
     async def local_principal(self) -> Principal:
         """Find the machine's user and personal organisation, made on first use in a database that is ours."""
@@ -142,10 +141,6 @@ class ProfileStore(Protocol):
 
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
         """Find what a user of an existing database is in an organisation."""
-        ...
-
-    async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
-        """Keep which MCP client is here (`mcp_sessions`)."""
         ...
 
 
@@ -298,56 +293,6 @@ class AuditStore(Protocol):
 
     async def has_expired(self, before: datetime) -> bool:
         """Tell whether there is a month that was over before then."""
-        ...
-
-
-class McpSessionStore(Protocol):
-    """The transport sessions of 2025-era clients; another user's is as if it were not there."""
-
-    async def open_(self, principal: Principal, session: McpSession) -> None:
-        """Keep a new one; it lives for a day after its last use."""
-        ...
-
-    async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        """Find one that has not ended."""
-        ...
-
-    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Note that its client watches a resource; False when it watches `most` others already."""
-        ...
-
-    async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        """Note that it no longer does."""
-        ...
-
-    async def close(self, principal: Principal, session_id: str) -> bool:
-        """End it; False when there is none."""
-        ...
-
-    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Tell every process that the client takes a request back."""
-        ...
-
-
-class McpQuestionStore(Protocol):
-    """What 2025-era clients are being asked, so that their answer reaches who asked through any process."""
-
-    async def ask(self, principal: Principal, session_id: str, question_id: str) -> None:
-        """Note that the client is being asked; only then an answer is kept."""
-        ...
-
-    async def answer(
-        self, principal: Principal, session_id: str, question_id: str, answer: Mapping[str, object]
-    ) -> bool:
-        """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
-        ...
-
-    async def find_answer(self, principal: Principal, session_id: str, question_id: str) -> Mapping[str, object] | None:
-        """Find the client's answer."""
-        ...
-
-    async def withdraw(self, principal: Principal, session_id: str, question_id: str) -> None:
-        """Forget the question, and its answer."""
         ...
 
 

@@ -1,14 +1,14 @@
 """The use case: a message to an agent, from acceptance to answer, waited for or not."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.core.agents import Agents, Choice
 from agentapi_mcp.core.allowances import read_settings
-from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
+from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.elsewhere import REPORT_AT_LEAST_EVERY, REPORT_EVERY, TAIL, Elsewhere, Progress, Report
 from agentapi_mcp.core.errors import ConflictError, NextStep, StoreError
@@ -16,6 +16,7 @@ from agentapi_mcp.core.events import TextDelta, TurnEnded, TurnEvent
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ids import new_id, parse_id
+from agentapi_mcp.core.parameters import merge_parameters
 from agentapi_mcp.core.ports import Capability, Clock
 from agentapi_mcp.core.prompts import TokenRatios, fit_history, history_budget, join_instructions
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome, AuditTarget
@@ -154,8 +155,17 @@ class Turns:
     async def _accept(self, principal: Principal, checked: CheckedRequest) -> Assignment | Turn:
         request = checked.request
         defaults = await self._ports.sessions.defaults(principal, checked.session_id)
-        choice = await self._choose(request, defaults, await self._api_keys.held(principal))
-        parameters = _parameters(request.parameters, defaults)
+        settings = read_settings(defaults.settings)
+        choice = await self._agents.resolve(
+            agent=request.agent or defaults.agent,
+            model=request.model,
+            session_model=defaults.model if request.agent in (None, defaults.agent) else None,
+            held=await self._api_keys.held(principal),
+            settings=settings,
+            preferences=request.preferences,
+        )
+        chosen = request.preferences.of_agent(choice.agent)
+        parameters = merge_parameters(request.parameters, defaults.metadata, chosen, settings)
         new = NewTurn(
             id=TurnId(new_id()),
             session_id=checked.session_id,
@@ -189,20 +199,6 @@ class Turns:
                 system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
                 told = replace(parameters, system_prompt=system)
                 return self._assign(principal, accepted, choice, told, defaults)
-
-    async def _choose(self, request: ChatRequest, defaults: Defaults, held: HeldKeys) -> Choice:
-        agent = request.agent or defaults.agent
-        default_model = _text(defaults.settings, "default_model")
-        if agent == defaults.agent:
-            default_model = defaults.model or default_model
-        return await self._agents.resolve(
-            agent=agent,
-            model=request.model,
-            default_agent=_text(defaults.settings, "default_agent"),
-            default_model=default_model,
-            held=held,
-            settings=read_settings(defaults.settings),
-        )
 
     def _assign(
         self,
@@ -358,36 +354,4 @@ def _state(turn: Turn, defaults: Defaults) -> SessionState:
         agent=turn.agent,
         model=turn.model,
         metadata=defaults.metadata,
-    )
-
-
-def _text(settings: Mapping[str, object], name: str) -> str | None:
-    value = settings.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _number(settings: Mapping[str, object], name: str) -> float | None:
-    value = settings.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _parameters(given: Parameters, defaults: Defaults) -> Parameters:
-    """Take the call's arguments, else the session's, else the organisation's; the agent's own stand in its options."""
-    own, settings = defaults.metadata, defaults.settings
-    temperature = next(
-        (
-            t
-            for t in (given.temperature, _number(own, "temperature"), _number(settings, "temperature"))
-            if t is not None
-        ),
-        None,
-    )
-    max_tokens = next(
-        (n for n in (given.max_tokens, _number(own, "max_tokens"), _number(settings, "max_tokens")) if n is not None),
-        None,
-    )
-    return Parameters(
-        system_prompt=given.system_prompt or _text(own, "system_prompt"),
-        temperature=temperature,
-        max_tokens=None if max_tokens is None else int(max_tokens),
     )

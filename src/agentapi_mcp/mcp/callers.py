@@ -11,6 +11,7 @@ from mcp.server.context import ServerRequestContext
 from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.audit import AuditTarget
+from agentapi_mcp.core.records.preferences import Preferences
 from agentapi_mcp.core.services import Gate, Services
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.texts import clean
@@ -41,6 +42,16 @@ def client_of(context: Context) -> str | None:
     """Return the name and version that the client gave itself, as one line."""
     params = context.session.client_params
     return None if params is None else f"{_brief(params.client_info.name)} {_brief(params.client_info.version)}"
+
+
+def preferring_client(context: Context) -> str:
+    """Return the name under which a user's choices in this client are kept."""
+    return _brief(client_name(context) or "")
+
+
+async def preferences_of(caller: Caller, context: Context) -> Preferences:
+    """Return what the caller has chosen in this client."""
+    return await caller.services.clients.preferences(caller.principal, preferring_client(context))
 
 
 def address_of(scope: Mapping[str, object]) -> str | None:
@@ -97,8 +108,7 @@ class Callers:
 
     async def _record(self, context: Context, caller: Caller) -> None:
         """Keep which client is here, once; a failure is logged and breaks nothing."""
-        params = context.session.client_params
-        name = _brief(params.client_info.name) if params else "unknown"
+        params, name = context.session.client_params, preferring_client(context)
         version = _brief(params.client_info.version) if params else ""
         client = (caller.principal, name, version, context.protocol_version)
         if client in self._recorded:
@@ -109,7 +119,7 @@ class Callers:
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets
         try:
-            await caller.services.profiles.record_client(caller.principal, f"{caller.principal.user_id}/{name}", state)
+            await caller.services.clients.record(caller.principal, name, state)
         except AgentApiError as exc:
             _log.warning("mcp_client_not_recorded", extra={"client": name, "code": exc.code})
         except Exception:  # noqa: BLE001  # a client that is not recorded is no reason to refuse its call

@@ -9,8 +9,9 @@ from mcp_types import (
     PromptReference,
 )
 
+from agentapi_mcp.core.records.preferences import Preferences
 from agentapi_mcp.core.records.sessions import Session
-from agentapi_mcp.mcp.callers import Caller, Callers, Context
+from agentapi_mcp.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.mcp.prompts import check_prompt
 from agentapi_mcp.mcp.resources import TEMPLATE_URIS
 from agentapi_mcp.mcp.texts import clean, shown
@@ -36,7 +37,8 @@ class Completions:
             case "session_id":
                 values, more = await _sessions(await self._callers.identify(context), typed)
             case "agent":
-                values, more = await _agents(await self._callers.identify(context), typed)
+                caller = await self._callers.identify(context)
+                values, more = await _agents(caller, await preferences_of(caller, context), typed)
             case _:
                 values, more = [], False
         return CompleteResult(completion=Completion(values=values[:_MOST], has_more=more))
@@ -53,7 +55,7 @@ async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
     return [str(session.id) for session in found], page.next_cursor is not None
 
 
-async def _agents(caller: Caller, typed: str) -> tuple[list[str], bool]:
-    page = await caller.services.agents.list_(caller.principal, limit=_MOST)
+async def _agents(caller: Caller, preferences: Preferences, typed: str) -> tuple[list[str], bool]:
+    page = await caller.services.agents.list_(caller.principal, limit=_MOST, preferences=preferences)
     names = [agent.name for agent in page.items if agent.name.lower().startswith(typed.lower())]
     return names, page.next_cursor is not None

@@ -15,7 +15,7 @@ from agentapi_mcp.core.records.health import HealthStatus
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.transcripts import render_json, render_markdown, transcript_uri
 from agentapi_mcp.mcp.arguments import Given
-from agentapi_mcp.mcp.callers import Callers, Context
+from agentapi_mcp.mcp.callers import Callers, Context, preferences_of
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.texts import clean
 from agentapi_mcp.mcp.tool_models import (
@@ -46,7 +46,11 @@ class ListTools:
         """Page through the agents."""
         caller = await self.callers.identify(context)
         page = await caller.services.agents.list_(
-            caller.principal, query=given.find_text("query"), cursor=given.find_text("cursor"), limit=PAGE
+            caller.principal,
+            query=given.find_text("query"),
+            cursor=given.find_text("cursor"),
+            limit=PAGE,
+            preferences=await preferences_of(caller, context),
         )
         agents = [agent_out(view) for view in page.items]
         lines = [_agent_line(agent) for agent in agents]
@@ -63,6 +67,7 @@ class ListTools:
             query=given.find_text("query"),
             cursor=given.find_text("cursor"),
             limit=PAGE,
+            preferences=await preferences_of(caller, context),
         )
         models = [_model_out(view) for view in page.items]
         lines = [_model_line(model) for model in models]

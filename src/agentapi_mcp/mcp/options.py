@@ -10,6 +10,7 @@ class Toolset(StrEnum):
 
     CORE = "core"
     ADMIN = "admin"
+    PREFERENCES = "preferences"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,10 @@ from mcp_types import (
 from agentapi_mcp.core.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.core.ids import parse_id
 from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.records.preferences import Preferences
 from agentapi_mcp.core.records.sessions import Session
 from agentapi_mcp.core.transcripts import render_json, render_markdown, transcript_uri
-from agentapi_mcp.mcp.callers import Caller, Callers, Context
+from agentapi_mcp.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.mcp.errors import resource_not_found
 from agentapi_mcp.mcp.list_tools import PAGE, agent_out
 from agentapi_mcp.mcp.tool_models import AgentsOut
@@ -127,7 +128,7 @@ class Resources:
         """Read one."""
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
-            return _contents(params.uri, JSON, await _read_catalogue(caller))
+            return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
         place = find_transcript(params.uri)
         if place is None:
             _refuse(params.uri)
@@ -159,12 +160,12 @@ def _contents(uri: str, mime_type: str, text: str) -> ReadResourceResult:
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=mime_type, text=text)])
 
 
-async def _read_catalogue(caller: Caller) -> str:
+async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     agents = caller.services.agents
-    page = await agents.list_(caller.principal, limit=PAGE)
+    page = await agents.list_(caller.principal, limit=PAGE, preferences=preferences)
     views = list(page.items)
     while page.next_cursor is not None:
-        page = await agents.list_(caller.principal, limit=PAGE, cursor=page.next_cursor)
+        page = await agents.list_(caller.principal, limit=PAGE, cursor=page.next_cursor, preferences=preferences)
         views += page.items
     return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
 

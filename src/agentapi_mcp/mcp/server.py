@@ -21,6 +21,7 @@ from agentapi_mcp.mcp.completions import Completions
 from agentapi_mcp.mcp.key_questions import KeyQuestions
 from agentapi_mcp.mcp.list_tools import ListTools
 from agentapi_mcp.mcp.options import McpOptions, Toolset
+from agentapi_mcp.mcp.preference_tools import PreferenceTools, preference_specs
 from agentapi_mcp.mcp.prompts import get_prompt, list_prompts
 from agentapi_mcp.mcp.resources import Resources
 from agentapi_mcp.mcp.subscriptions import Subscriptions
@@ -125,6 +126,8 @@ def _specs(callers: Callers, cancellations: Cancellations, options: McpOptions) 
         specs += core_specs(TurnTools(callers, cancellations, options), ListTools(callers))
     if Toolset.ADMIN in options.toolsets:
         specs += admin_specs(AdminTools(callers))
+    if Toolset.PREFERENCES in options.toolsets:
+        specs += preference_specs(PreferenceTools(callers))
     return tuple(specs)
 
 

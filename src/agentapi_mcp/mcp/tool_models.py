@@ -215,3 +215,23 @@ class OrganizationOut(Answer):
     name: str
     settings: OrganizationSettingsOut
     numbers: OrganizationNumbersOut
+
+
+class AgentPreferencesOut(Answer):
+    """What a user has chosen for an agent; null leaves it to the organisation and the agent."""
+
+    agent: str
+    enabled: bool
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+
+
+class PreferencesOut(Answer):
+    """What `get_preferences` and `set_preference` answer: the choices of one user in one client."""
+
+    client: str
+    default_agent: str | None
+    default_model: str | None
+    agents: list[AgentPreferencesOut]

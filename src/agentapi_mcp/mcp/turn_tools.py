@@ -1,7 +1,7 @@
 """The tools that talk: chat, get_turn, cancel_turn."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from mcp_types import CallToolResult
@@ -9,7 +9,7 @@ from mcp_types import CallToolResult
 from agentapi_mcp.core.records.turns import Parameters, Turn
 from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.mcp.arguments import Given
-from agentapi_mcp.mcp.callers import Callers, Context, client_name, request_key
+from agentapi_mcp.mcp.callers import Callers, Context, client_name, preferences_of, request_key
 from agentapi_mcp.mcp.cancellations import Cancellations
 from agentapi_mcp.mcp.options import McpOptions, default_wait
 from agentapi_mcp.mcp.progress import reporter
@@ -42,8 +42,9 @@ class TurnTools:
 
         async def work() -> Turn:
             caller = await self.callers.identify(context)
+            asked = replace(request, preferences=await preferences_of(caller, context))
             return await caller.services.turns.chat(
-                caller.principal, request, wait=patience.left(), report=reporter(context)
+                caller.principal, asked, wait=patience.left(), report=reporter(context)
             )
 
         return turn_result(await self.cancellations.carry(request_key(context, context.request_id), work))

@@ -171,15 +171,15 @@ async def test_a_client_is_recorded_beside_those_of_other_programs(deployed: Pro
     async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
         for version in ("1.0", "1.1"):
             state = {"version": version, "protocol": "2026-07-28"}
-            await server.profiles.record_client(server.principal, f"{ALICE}/desk", state)
+            await server.clients.record(server.principal, "desk", state)
             await deployed.run('UPDATE public.mcp_sessions SET mcp_state = mcp_state || \'{"theme": "dark"}\'')
-        await server.profiles.record_client(server.principal, f"{ALICE}/gone", state)
+        themed = "SELECT count(*) FROM public.mcp_sessions WHERE mcp_state ?& '{theme, version}'"
+        assert await deployed.value(themed) == 1  # what others keep beside it stays
+        await server.clients.record(server.principal, "gone", state)
         await deployed.run("UPDATE public.mcp_sessions SET expires_at = now() - interval '1 day'")
-        await server.profiles.record_client(server.principal, f"{ALICE}/desk", state)
-    themed = "SELECT count(*) FROM public.mcp_sessions WHERE mcp_state ->> 'theme' = 'dark'"
-    assert await deployed.value(themed) == 1  # what others keep beside it stays
+        await server.clients.record(server.principal, "desk", state)
     kept = "SELECT string_agg(session_id || coalesce(mcp_state ->> 'version', ''), ' ' ORDER BY session_id DESC) "
-    assert await deployed.value(kept + "FROM public.mcp_sessions") == f"old-client {ALICE}/desk1.1"
+    assert await deployed.value(kept + "FROM public.mcp_sessions") == f"old-client {ALICE}/{ACME}/desk1.1"
 
 
 async def test_a_2025_client_has_its_transport_session_there_as_well(deployed: Project, tmp_path: Path) -> None:

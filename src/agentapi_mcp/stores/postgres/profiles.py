@@ -1,7 +1,6 @@
-"""Users, organisations and MCP clients in Postgres."""
+"""Users and organisations in Postgres."""
 
 import json
-from collections.abc import Mapping
 
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
@@ -69,28 +68,3 @@ class PostgresProfiles:
                 org_id,
             )
         return None if row is None else Membership(org_id, row["role"], json.loads(row["permissions"] or "null"))
-
-    async def record_client(self, principal: Principal, session_id: str, state: Mapping[str, object]) -> None:
-        """Keep which MCP client is here, for thirty days (`mcp_sessions`), beside what else is kept of it.
-
-        What this program kept of clients that have not come for so long is swept out.
-        """
-        known = (principal.user_id, session_id, json.dumps(dict(state)))
-        async with self._database.as_system("which MCP client a user has") as connection:
-            await connection.execute(
-                "DELETE FROM public.mcp_sessions "
-                "WHERE expires_at < now() AND mcp_state ? 'protocol' AND session_id <> $1",
-                session_id,
-            )
-            updated = await connection.execute(
-                "UPDATE public.mcp_sessions "
-                "SET mcp_state = coalesce(mcp_state, '{}') || $3::jsonb, updated_at = now(), "
-                "expires_at = now() + interval '30 days' WHERE user_id = $1 AND session_id = $2",
-                *known,
-            )
-            if updated == "UPDATE 0":
-                await connection.execute(
-                    "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
-                    "VALUES ($1, $2, $3::jsonb, '{}', now() + interval '30 days') ON CONFLICT DO NOTHING",
-                    *known,
-                )

@@ -1,0 +1,71 @@
+"""The commands for what a user has chosen in their MCP clients."""
+
+import click
+
+from agentapi_mcp.cli.outputs import print_json, run, say
+from agentapi_mcp.core.records.preferences import ClientPreferences
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.mcp.preference_tools import preference_lines, preferences_out
+from agentapi_mcp.settings import Settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_CLIENT = click.option("--client", metavar="NAME", help="The MCP client; needed only where you have several.")
+
+
+@click.group()
+def preferences() -> None:
+    """See and set what you take in each of your MCP clients."""
+
+
+@preferences.command("show")
+@_JSON
+def preferences_show(*, as_json: bool) -> None:
+    """Show your MCP clients, and what you chose in each."""
+
+    async def show(services: Services, _settings: Settings) -> None:
+        chosen = await services.clients.list_(services.principal)
+        if as_json:
+            print_json([preferences_out(one).model_dump(mode="json") for one in chosen])
+            return
+        if not chosen:
+            say("No MCP client of yours has been here in the last thirty days.")
+        for one in chosen:
+            _print(one)
+
+    run(show)
+
+
+@preferences.command("set")
+@_CLIENT
+@click.argument("name")
+@click.argument("value")
+def preferences_set(name: str, value: str, client: str | None) -> None:
+    """Set NAME to VALUE.
+
+    NAME is default_agent, default_model, AGENT.enabled (true or false), AGENT.model, AGENT.temperature,
+    AGENT.max_tokens or AGENT.system_prompt.
+    """
+    _change(name, value, client)
+
+
+@preferences.command("unset")
+@_CLIENT
+@click.argument("name")
+def preferences_unset(name: str, client: str | None) -> None:
+    """Take NAME back."""
+    _change(name, None, client)
+
+
+def _change(name: str, value: str | None, client: str | None) -> None:
+    async def change(services: Services, _settings: Settings) -> None:
+        found = await services.clients.find_client(services.principal, client)
+        _print(await services.clients.change(services.principal, found, name, value))
+
+    run(change)
+
+
+def _print(chosen: ClientPreferences) -> None:
+    lines = preference_lines(preferences_out(chosen))
+    say(f"{chosen.client}:{'' if lines else ' nothing chosen'}")
+    for line in lines:
+        say(f"  {line}")

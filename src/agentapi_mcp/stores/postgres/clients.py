@@ -1,0 +1,107 @@
+"""The MCP clients of users in `mcp_sessions`: a row each, whose id is made of user, organisation and client."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import LiteralString, cast
+
+from agentapi_mcp.core.client_ports import State
+from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.stores.postgres.database import Connection, Database
+
+# What this program wrote of clients says with which protocol they came; other rows are none of its own.
+_SWEEP: LiteralString = """
+DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ? 'protocol'
+"""
+_MERGE: LiteralString = """
+UPDATE public.mcp_sessions
+   SET mcp_state = coalesce(mcp_state, '{}') || $3::text::jsonb, updated_at = now(),
+       expires_at = now() + interval '30 days'
+ WHERE user_id = $1 AND session_id = $2
+"""
+_INSERT: LiteralString = """
+INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at)
+VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '30 days')
+    ON CONFLICT DO NOTHING
+"""
+# Its life is prolonged at most once a day, since most uses need not write.
+_FIND: LiteralString = """
+SELECT mcp_state::text AS state, expires_at < now() + interval '29 days' AS ages
+  FROM public.mcp_sessions
+ WHERE user_id = $1 AND session_id = $2 AND expires_at > now()
+"""
+_PROLONG: LiteralString = """
+UPDATE public.mcp_sessions SET expires_at = now() + interval '30 days' WHERE user_id = $1 AND session_id = $2
+"""
+_LIST: LiteralString = """
+SELECT session_id, mcp_state::text AS state
+  FROM public.mcp_sessions
+ WHERE user_id = $1 AND starts_with(session_id, $2) AND expires_at > now()
+ ORDER BY session_id
+ LIMIT 200
+"""
+_LOCK: LiteralString = """
+SELECT mcp_state::text FROM public.mcp_sessions WHERE user_id = $1 AND session_id = $2 FOR UPDATE
+"""
+_WRITE: LiteralString = """
+UPDATE public.mcp_sessions
+   SET mcp_state = $3::text::jsonb, updated_at = now(), expires_at = now() + interval '30 days'
+ WHERE user_id = $1 AND session_id = $2
+"""
+
+
+class PostgresClients:
+    """Rows that live for thirty days after their client was last here."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, principal: Principal, client: str, state: State) -> None:
+        """Keep that a client is here, beside what else is kept of it; sweep out those that stayed away."""
+        known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
+        async with self._database.as_system("which MCP client a user has") as connection:
+            await connection.execute(_SWEEP)
+            if await connection.execute(_MERGE, *known) == "UPDATE 0":
+                await connection.execute(_INSERT, *known)
+
+    async def find(self, principal: Principal, client: str) -> State:
+        """Read what is kept of one; nothing where there is none."""
+        own = (principal.user_id, _id(principal, client))
+        async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
+            row = await connection.fetchrow(_FIND, *own)
+            if row is not None and row["ages"]:
+                await connection.execute(_PROLONG, *own)
+        return {} if row is None else _state(row["state"])
+
+    async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
+        """List the user's clients by name."""
+        begin = _id(principal, "")
+        async with self._database.as_system("one user's MCP clients, each statement names the user") as connection:
+            rows = await connection.fetch(_LIST, principal.user_id, begin)
+        return [(row["session_id"].removeprefix(begin), _state(row["state"])) for row in rows]
+
+    async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
+        """Write and return what `edit` makes of it, which nobody else changes meanwhile; what it raises undoes all."""
+        own = (principal.user_id, _id(principal, client))
+        async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
+            await connection.execute(_SWEEP)
+            changed = edit(_state(await _locked(connection, *own, client)))
+            await connection.execute(_WRITE, *own, json.dumps(dict(changed)))
+        return changed
+
+
+async def _locked(connection: Connection, user_id: object, session_id: str, client: str) -> str | None:
+    """Return a client's state, made where it is not there yet, and let nobody else change it in this transaction."""
+    row = await connection.fetchrow(_LOCK, user_id, session_id)
+    if row is None:
+        await connection.execute(_INSERT, user_id, session_id, json.dumps({"client": client, "protocol": None}))
+        row = await connection.fetchrow(_LOCK, user_id, session_id)
+    return None if row is None else row["mcp_state"]
+
+
+def _id(principal: Principal, client: str) -> str:
+    return f"{principal.user_id}/{principal.org_id}/{client}"
+
+
+def _state(text: str | None) -> State:
+    value: object = json.loads(text or "{}")
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
