@@ -21,6 +21,7 @@ from agentapi_mcp.core.transcripts import transcript_uri
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, OAuth
 from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.mcp.refused_sign_ins import MOST
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from mcp import Client
@@ -81,6 +82,34 @@ async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path:
             assert (said["resource"], said["authorization_servers"]) == (RESOURCE, [at.issuer.issuer])
         wrong = await http.post(at.place.mcp, json={}, headers={"authorization": "Bearer a.b.c"})
         assert (wrong.status_code, 'error="invalid_token"' in wrong.headers["www-authenticate"]) == (401, True)
+
+
+async def test_colleagues_whose_tokens_have_expired_lock_out_nobody(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+
+        async def status(token: str) -> int:
+            return (await http.post(at.place.mcp, json={}, headers={"authorization": f"Bearer {token}"})).status_code
+
+        for number in range(MOST + 1):
+            assert await status(at.token(f"colleague-{number}", exp=1)) == 401
+        async with at.client(at.token(f"ann-{new_id().hex}")) as ann:
+            assert not (await call(ann, "list_agents")).is_error
+        for number in range(MOST):
+            assert await status(f"a.b.{number}") == 401
+        assert await status(at.token("another")) == 429
+
+
+async def test_an_issuer_that_does_not_tell_its_keys_sends_nobody_to_the_sign_in(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+        at.issuer.mood = "fails"
+        for _ in range(MOST + 1):
+            refused = await http.post(at.place.mcp, json={}, headers={"authorization": f"Bearer {at.token('ann')}"})
+            assert refused.status_code == 503
+            assert refused.headers["retry-after"]
+            assert "www-authenticate" not in refused.headers
+            assert "authorization server" in refused.text
 
 
 @pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse-2025", "sse-2026"])

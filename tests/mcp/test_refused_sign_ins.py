@@ -75,6 +75,20 @@ def test_a_token_that_was_good_and_is_no_more_counts_as_any_other() -> None:
         refused.check(good)
 
 
+def test_a_token_that_has_expired_counts_for_itself_alone() -> None:
+    clock = ManualClock()
+    refused, expired = RefusedSignIns(clock), Attempt(HOME, b"expired")
+    for _ in range(MOST):
+        refused.check(expired)
+        refused.refuse(expired, was_good=True)
+    with pytest.raises(LimitExceededError):
+        refused.check(expired)
+    refused.check(guess(1))
+    refused.check(Attempt("203.0.113.10", b"expired"))
+    clock.advance(WITHIN)
+    refused.check(expired)
+
+
 def test_no_more_addresses_are_remembered_than_said() -> None:
     refused = guessed_often(ManualClock())
     for number in range(REMEMBERED - 1):

@@ -11,6 +11,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from agentapi_mcp.auth.fetching import Fetch, FetchError
+from agentapi_mcp.core.errors import IssuerUnavailableError
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer
 
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class NoKeyError(Exception):
-    """There is no such key, or the keys cannot be had; the message is for the operator's log."""
+    """There is no such key; the message is for the operator's log."""
 
 
 class KeySet:
@@ -38,7 +39,7 @@ class KeySet:
         self._fetched_at: float | None = None
         self._asked_at: float | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._fault = "they were not asked for yet"
+        self._fault = ""
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
         """Return the key that must have signed a token.
@@ -49,6 +50,7 @@ class KeySet:
 
         Raises:
             NoKeyError: there is none.
+            IssuerUnavailableError: the issuer does not tell.
         """
         found = self._find(kid, algorithm)
         if found is not None and not self._is_older_than(FRESH_FOR):
@@ -59,7 +61,9 @@ class KeySet:
             await asyncio.wait([asking], timeout=self._patience() if can_go_on else None)
         found = self._find(kid, algorithm)
         if found is None or self._is_older_than(USABLE_FOR):
-            raise NoKeyError(f"{self._issuer.issuer} has no such key ({self._fault or 'its keys are others'})")
+            if self._fault:
+                raise IssuerUnavailableError("The authorization server does not tell its keys now.")
+            raise NoKeyError(f"{self._issuer.issuer} has no such key")
         return found
 
     async def aclose(self) -> None:

@@ -34,13 +34,14 @@ class TokenVerifier:
 
         Raises:
             NotAuthenticatedError: it is not one for this server, by an issuer that is trusted, at this time.
+            IssuerUnavailableError: that cannot be said, since its issuer does not tell its keys.
         """
         try:
             return await self._verify(token)
         except (jwt.PyJWTError, NoKeyError, ValueError, OverflowError) as exc:
             _log.info("token_refused", extra={"reason": f"{type(exc).__name__}: {exc}"[:200]})
             expired = isinstance(exc, jwt.ExpiredSignatureError)
-            raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID) from exc
+            raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID, was_good=expired) from exc
 
     async def aclose(self) -> None:
         """Ask no issuer any more."""

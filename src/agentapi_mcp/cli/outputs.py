@@ -19,6 +19,7 @@ from agentapi_mcp.core.errors import (
     CallerError,
     ConfigurationError,
     ConflictError,
+    IssuerUnavailableError,
     NextStep,
     PermissionDeniedError,
     StoreError,
@@ -39,6 +40,7 @@ EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (CallerError, 2),
     (BackendError, FAILED),
     (ConfigurationError, 3),
+    (IssuerUnavailableError, 3),
     (StoreError, 3),
     (AgentApiError, INTERNAL),
 )

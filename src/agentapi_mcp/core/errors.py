@@ -59,9 +59,13 @@ class InvalidRequestError(CallerError):
 
 
 class NotAuthenticatedError(CallerError):
-    """Nobody is known to be asking."""
+    """Nobody is known to be asking; `was_good` where a token has been one for this server, so that nobody guesses."""
 
     code = "not_authenticated"
+
+    def __init__(self, message: str, *, was_good: bool = False) -> None:
+        super().__init__(message)
+        self.was_good = was_good
 
 
 class PermissionDeniedError(CallerError):
@@ -106,6 +110,13 @@ class ConfigurationError(AgentApiError):
     """The operator's file or a setting is wrong; the message names the place and the remedy."""
 
     code = "configuration"
+
+
+class IssuerUnavailableError(AgentApiError):
+    """An authorization server does not tell its keys now, so that nobody can say whether its token is good."""
+
+    code = "issuer_unavailable"
+    retryable = True
 
 
 class StoreError(AgentApiError):

@@ -129,11 +129,11 @@ class PersonalTokens:
         found, now = await self._store.find(_hash(secret)), self._clock.now()
         if found is None or found.token.revoked_at is not None:
             _log.info("token_refused", extra={"reason": "a personal token, unknown or revoked"})
-            raise NotAuthenticatedError(NOT_VALID)
+            raise NotAuthenticatedError(NOT_VALID, was_good=found is not None)
         token = found.token
         if now >= token.expires_at:
             _log.info("token_refused", extra={"reason": "a personal token, expired", "token_id": str(token.id)})
-            raise NotAuthenticatedError("This token has expired; make another one.")
+            raise NotAuthenticatedError("This token has expired; make another one.", was_good=True)
         if found.membership is None:
             raise PermissionDeniedError(
                 "You are no longer a member of the organisation that this token is for; ask an administrator."

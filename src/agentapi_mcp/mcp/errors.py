@@ -35,6 +35,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "limit_exceeded": Translation(INTERNAL_ERROR),
     "configuration": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),
     "backend": Translation(INTERNAL_ERROR),
+    "issuer_unavailable": Translation(INTERNAL_ERROR, "Try again in half a minute; the server's log says more."),
     "store": Translation(INTERNAL_ERROR, "Try again; if it stays, the operator finds the reason in the server's log."),
     "store_unavailable": Translation(INTERNAL_ERROR),
     "store_mismatch": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),

@@ -159,8 +159,8 @@ class Authentication:
         self._refused.check(attempt)
         try:
             principal = await self._verify(token, attempt.digest)
-        except NotAuthenticatedError:
-            self._refused.refuse(attempt)
+        except NotAuthenticatedError as exc:
+            self._refused.refuse(attempt, was_good=exc.was_good)
             raise
         self._refused.accept(attempt)
         return principal

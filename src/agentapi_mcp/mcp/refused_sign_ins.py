@@ -34,13 +34,13 @@ class Attempt:
 class RefusedSignIns:
     """Counts refusals by address, in bounded memory: what came first is forgotten first, and nothing runs by itself.
 
-    A token that was good from the same address within the hour is verified in spite of all others from there, so that
-    nobody behind a shared address locks out those who are in.
+    A token that was good from the same address within the hour is verified in spite of all others there, and one that
+    has expired or was revoked counts for itself alone, so that nobody behind a shared address locks out the others.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._refused = OrderedDict[str, deque[float]]()
+        self._refused = OrderedDict[str | Attempt, deque[float]]()
         self._good = OrderedDict[Attempt, float]()
 
     def check(self, attempt: Attempt) -> None:
@@ -49,20 +49,21 @@ class RefusedSignIns:
         Raises:
             LimitExceededError: it says when one may try again.
         """
-        wait = self._wait(attempt.source)
-        if wait > 0 and not self._is_known(attempt):
+        wait = max(self._wait(attempt), 0 if self._is_known(attempt) else self._wait(attempt.source))
+        if wait > 0:
             raise LimitExceededError(
-                "Too many tokens were refused from your address, so that none is looked at for a while.",
+                "Too many tokens were refused from your address, so that yours is not looked at for a while.",
                 retry_after=timedelta(seconds=wait),
             )
 
-    def refuse(self, attempt: Attempt) -> None:
-        """Count a token that was refused."""
+    def refuse(self, attempt: Attempt, *, was_good: bool = False) -> None:
+        """Count a token that was refused, for its address unless it `was_good` once, which nobody has guessed."""
         self._good.pop(attempt, None)
-        times = self._refused.setdefault(attempt.source, deque(maxlen=MOST))
+        counted = attempt if was_good else attempt.source
+        times = self._refused.setdefault(counted, deque(maxlen=MOST))
         times.append(self._clock.monotonic())
-        _bound(self._refused, attempt.source)
-        if self._wait(attempt.source) > 0:
+        _bound(self._refused, counted)
+        if self._wait(counted) > 0:
             _log.warning("sign_ins_limited", extra={"client": attempt.source})
 
     def accept(self, attempt: Attempt) -> None:
@@ -70,8 +71,8 @@ class RefusedSignIns:
         self._good[attempt] = self._clock.monotonic()
         _bound(self._good, attempt)
 
-    def _wait(self, source: str) -> float:
-        times = self._refused.get(source)
+    def _wait(self, counted: str | Attempt) -> float:
+        times = self._refused.get(counted)
         if times is None or len(times) < MOST:
             return 0
         return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
