@@ -41,6 +41,7 @@ class Action(StrEnum):
     EDIT_SESSIONS = "sessions:edit"
     EDIT_PREFERENCES = "preferences:edit"
     MANAGE_KEYS = "keys:manage"
+    CREATE_TOKENS = "tokens:create"
     MANAGE_TOKENS = "tokens:manage"
     READ_ORGANIZATION = "organization:read"
     EDIT_ORGANIZATION = "organization:edit"
@@ -62,7 +63,8 @@ NEEDS: Mapping[Action, Need] = {
     Action.EDIT_SESSIONS: Need(Role.MEMBER, TokenScope.EDIT),
     Action.EDIT_PREFERENCES: Need(Role.MEMBER, TokenScope.EDIT),
     Action.MANAGE_KEYS: Need(Role.MEMBER, TokenScope.KEYS),
-    Action.MANAGE_TOKENS: Need(Role.MEMBER, TokenScope.KEYS),
+    Action.CREATE_TOKENS: Need(Role.MEMBER, TokenScope.KEYS),
+    Action.MANAGE_TOKENS: Need(Role.VIEWER, TokenScope.KEYS),
     Action.READ_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
     Action.EDIT_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
     Action.READ_AUDIT: Need(Role.ADMIN, TokenScope.ADMIN),

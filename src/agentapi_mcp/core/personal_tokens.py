@@ -64,7 +64,7 @@ class PersonalTokens:
             ConflictError: another token that still works has this name.
             PermissionDeniedError: the principal may make none, or none of these scopes.
         """
-        require(principal, Action.MANAGE_TOKENS)
+        require(principal, Action.CREATE_TOKENS)
         if principal.via.startswith(_VIA):
             raise PermissionDeniedError(
                 "A personal token makes no other one, which could outlive it; make it where you sign in."

@@ -111,7 +111,7 @@ async def test_scopes_are_within_those_of_who_makes_the_token(tokens: PersonalTo
     [
         {"role": Role.VIEWER},
         {"scopes": frozenset({READ, CHAT, EDIT})},
-        {"exceptions": Exceptions(denied=frozenset({Action.MANAGE_TOKENS}))},
+        {"exceptions": Exceptions(denied=frozenset({Action.CREATE_TOKENS}))},
         {"via": "token:018f"},
     ],
 )
@@ -121,6 +121,13 @@ async def test_who_may_make_no_tokens_makes_none(
     with pytest.raises(PermissionDeniedError):
         await tokens.create(replace(ann, **limited), "refused", scopes=["read"])
     assert await tokens.list_(ann) == ()
+
+
+async def test_who_became_a_viewer_still_ends_their_tokens(tokens: PersonalTokens, ann: Principal) -> None:
+    made, viewer = await tokens.create(ann, "earlier"), replace(ann, role=Role.VIEWER)
+    assert [token.name for token in await tokens.list_(viewer)] == ["earlier"]
+    await tokens.revoke(viewer, str(made.token.id))
+    assert await refusal(tokens, made.secret) == NOT_VALID
 
 
 async def test_a_revoked_token_is_refused_at_once(tokens: PersonalTokens, ann: Principal) -> None:
