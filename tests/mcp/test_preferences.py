@@ -6,6 +6,7 @@ from typing import cast
 from uuid import uuid4
 
 import pytest
+from mcp_types import CallToolResult
 
 from agentapi_mcp.mcp.options import McpOptions, Toolset
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
@@ -17,6 +18,10 @@ BOTH = McpOptions(toolsets=frozenset({Toolset.CORE, Toolset.PREFERENCES}))
 
 def some_client() -> str:
     return f"Desk {uuid4().hex[:8]}"
+
+
+def names(listed: CallToolResult, of: str, field: str) -> set[object]:
+    return {one[field] for one in cast("list[dict[str, object]]", fields_of(listed)[of])}
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -41,8 +46,8 @@ async def test_what_is_chosen_in_a_client_holds_there_alone(link: Link, edge_hom
             refused = await call(client, "chat", agent="droid", message="hello")
             assert refused.is_error
             assert "droid.enabled" in text_of(refused)
-            assert "droid" not in json.dumps(fields_of(await call(client, "list_agents"))["agents"])
-            assert "gpt-4o" not in json.dumps(fields_of(await call(client, "list_models"))["models"])
+            assert "droid" not in names(await call(client, "list_agents"), "agents", "name")
+            assert "droid" not in names(await call(client, "list_models"), "models", "agent")
             assert fields_of(await call(client, "chat", message="What are you?"))["agent"] != "droid"
         async with connect(edge.server, link, name=some_client()) as other:
             assert fields_of(await call(other, "get_preferences"))["agents"] == []
@@ -102,8 +107,7 @@ async def test_entries_of_other_programs_choose_an_agent_and_start_nothing(edge_
             assert fields_of(await call(client, "chat", message=f"{edge.tag} [[echo]]"))["agent"] == "droid"
             sent = await edge.peer.received(path="/api/v1/chat/completions")
             assert "theirs" not in str(sent.headers)
-            there = cast("list[dict[str, object]]", fields_of(await call(client, "list_agents"))["agents"])
-            assert "files" not in {one["name"] for one in there}
+            assert "files" not in names(await call(client, "list_agents"), "agents", "name")
             await call(client, "set_preference", name="droid.enabled", value="false")
             assert (await call(client, "chat", agent="droid", message="hello")).is_error
     assert not started.exists()
