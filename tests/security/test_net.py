@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from inspect import getmembers, isfunction, signature
 from uuid import UUID, uuid4
 
@@ -14,15 +13,15 @@ import pytest
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
-from agentapi_mcp.core.records.turns import Accepted, Ending, NewTurn, Parameters, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.core.records.turns import Accepted, Ending, Turn, TurnMark, TurnStatus
 from agentapi_mcp.core.store_ports import SessionStore, TurnStore
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
+from tests.support.new_turns import new_turn
 
-LEASE = timedelta(minutes=5)
 # What anybody who is signed in may read, whoever they are: it is nobody's.
 PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names")} | {
     f"public.{name}" for name in ("agents", "models", "agent_health", "v_agent_status")
@@ -40,25 +39,6 @@ class Scene:
     agent_id: AgentId
     canary: str
     attackers: dict[str, Principal]
-
-
-def asked(scene_agent: AgentId, text: str, session_id: SessionId | None = None, key: str | None = None) -> NewTurn:
-    return NewTurn(
-        id=TurnId(new_id()),
-        session_id=session_id,
-        agent="guide",
-        agent_id=scene_agent,
-        backend="guide",
-        model=None,
-        model_row_id=None,
-        message=text,
-        title=text,
-        parameters=Parameters(),
-        fingerprint=text.encode(),
-        idempotency_key=key,
-        lease_owner=new_id(),
-        lease=LEASE,
-    )
 
 
 @pytest.fixture
@@ -81,7 +61,7 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
             "INSERT INTO public.agents (id, name, type) VALUES ($1, $2, 'guide')", agent_id, f"net-{agent_id}"
         )
     turns, principal = PostgresTurns(database), Principal(ann, one, Role.MEMBER)
-    ended, running = asked(agent_id, f"{canary} one", key=canary), asked(agent_id, f"{canary} two")
+    ended, running = new_turn(agent_id, f"{canary} one", key=canary), new_turn(agent_id, f"{canary} two")
     accepted = [await turns.accept(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
     assert isinstance(accepted[0], Accepted)
     assert isinstance(accepted[1], Accepted)
@@ -127,7 +107,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
         "SessionStore.rename": lambda who: sessions.rename(who, session_id, "taken"),
         "SessionStore.delete": lambda who: sessions.delete(who, session_id),
-        "TurnStore.accept": lambda who: turns.accept(who, asked(scene.agent_id, "mine now", session_id)),
+        "TurnStore.accept": lambda who: turns.accept(who, new_turn(scene.agent_id, "mine now", session_id)),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
@@ -197,7 +177,7 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
         replace(scene.ann, scopes=frozenset({TokenScope.READ})) if who == "a token to read" else scene.attackers[who]
     )
     with pytest.raises(AgentApiError):
-        await PostgresTurns(database).accept(principal, asked(scene.agent_id, "hello"))
+        await PostgresTurns(database).accept(principal, new_turn(scene.agent_id, "hello"))
     async with database.as_system("test") as connection:
         assert (
             await connection.fetchval(
@@ -224,7 +204,7 @@ async def test_who_has_left_sees_nothing_at_once_and_a_begun_turn_is_finished(sc
     turns, sessions = PostgresTurns(database), PostgresSessions(database)
     assert (await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=5)).items == ()
     with pytest.raises(AgentApiError):
-        await turns.accept(scene.ann, asked(scene.agent_id, "one more"))
+        await turns.accept(scene.ann, new_turn(scene.agent_id, "one more"))
     ending = Ending(lease_owner=scene.owner, state={}, delivered=False, caller_gone=False)
     ended = replace(scene.running, status=TurnStatus.COMPLETED, reply="paid for")
     assert await turns.finish(scene.ann, ended, ending) is not None

@@ -5,15 +5,14 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import cast
 
-from agentapi_mcp.core.allowances import Allowances, model_names, typed_setting
+from agentapi_mcp.core.allowances import Allowances, typed_setting
 from agentapi_mcp.core.catalogue import CatalogueEntry
+from agentapi_mcp.core.checked_settings import check_names, check_setting
 from agentapi_mcp.core.client_ports import ClientStore, State
 from agentapi_mcp.core.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.core.identity import Action, OrgId, Principal, UserId, require
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.preferences import AgentPreferences, ClientPreferences, Preferences
-from agentapi_mcp.core.records.turns import Parameters
-from agentapi_mcp.core.requests import MAX_NAME, check_parameters, check_text
 from agentapi_mcp.core.texts import one_line
 
 DEFAULTS = ("default_agent", "default_model")
@@ -153,25 +152,9 @@ def _named(name: str) -> tuple[str | None, str]:
 def _checked(name: str, agent: str | None, setting: str, value: object, entries: Sequence[CatalogueEntry]) -> object:
     """Return the value as its type, and refuse what cannot be meant."""
     typed = _typed(setting, _parsed(setting, value))
-    if typed is None:
-        kinds = {"enabled": "true or false", "temperature": "a number", "max_tokens": "a whole number"}
-        raise InvalidRequestError(f"must be {kinds.get(setting, 'text that is not blank')}.", argument=name)
     if agent is not None:
-        _check_known(name, agent, "agent", {entry.name for entry in entries})
-    match setting, typed:
-        case ("temperature", float()):
-            check_parameters(Parameters(temperature=typed))
-        case ("max_tokens", int()):
-            check_parameters(Parameters(max_tokens=typed))
-        case ("system_prompt", str()):
-            check_parameters(Parameters(system_prompt=typed))
-        case ("default_agent", str()):
-            _check_known(name, typed, "agent", {entry.name for entry in entries})
-        case ("default_model" | "model", str()):
-            of = [entry for entry in entries if agent in (None, entry.name)]
-            _check_known(name, typed, "model", {m for e in of for row in e.row.models for m in model_names(e, row)})
-        case _:
-            pass
+        check_names((agent,), "agent", [entry.name for entry in entries], name)
+    check_setting(setting, typed, [entry for entry in entries if agent in (None, entry.name)], name)
     return typed
 
 
@@ -191,15 +174,6 @@ def _parsed(setting: str, value: object) -> object:
                 return value
     except ValueError:
         return None
-
-
-def _check_known(name: str, given: str, what: str, known: set[str]) -> None:
-    check_text(given, name, MAX_NAME)
-    if given not in known:
-        there = ", ".join(sorted(known)[:20]) or "none"
-        raise InvalidRequestError(
-            f"names {one_line(given, 60)!r}, and there is no such {what}; there are: {there}.", argument=name
-        )
 
 
 def _edit_default(setting: str, value: object | None) -> Callable[[State], State]:

@@ -1,20 +1,17 @@
 """An organisation's settings and numbers, for its administrators; and what its settings allow."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
 
-from agentapi_mcp.core.allowances import LISTS, NAMES, model_names, typed_setting
+from agentapi_mcp.core.allowances import NAMES, typed_setting
 from agentapi_mcp.core.audit import Audit
-from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.checked_settings import check_setting
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.organizations import Organization
-from agentapi_mcp.core.records.turns import Parameters
-from agentapi_mcp.core.requests import MAX_NAME, check_parameters, check_text
+from agentapi_mcp.core.requests import MAX_NAME
 from agentapi_mcp.core.store_ports import OrganizationStore
-
-_MOST_ALLOWED = 200
 
 
 class Organizations:
@@ -49,7 +46,8 @@ class Organizations:
                 raise InvalidRequestError(f"There is no setting {name[:MAX_NAME]!r}; there are: {', '.join(NAMES)}.")
         entries = await self._catalogue.entries()
         for name, value in changes.items():
-            _check(name, value, entries)
+            if value is not None:
+                check_setting(name, typed_setting(name, value), entries, name)
         await self._store.change(principal, changes)
         await self._audit.record(
             principal,
@@ -58,40 +56,3 @@ class Organizations:
             details=AuditDetails(settings=", ".join(sorted(changes))),
         )
         return await self._store.get(principal)
-
-
-def _check(name: str, value: object, entries: Sequence[CatalogueEntry]) -> None:
-    if value is None:
-        return
-    typed = typed_setting(name, value)
-    if typed is None:
-        kind = "a list of names" if name in LISTS else {"temperature": "a number", "max_tokens": "a whole number"}
-        words = kind if isinstance(kind, str) else kind.get(name, "text that is not blank")
-        raise InvalidRequestError(f"must be {words}.", argument=name)
-    match name, typed:
-        case ("temperature", float()):
-            check_parameters(Parameters(temperature=typed))
-        case ("max_tokens", int()):
-            check_parameters(Parameters(max_tokens=typed))
-        case ("system_prompt", str()):
-            check_parameters(Parameters(system_prompt=typed))
-        case (_, tuple()):
-            _check_names(name, cast("tuple[str, ...]", typed), entries)
-        case _:
-            _check_names(name, (str(typed),), entries)
-
-
-def _check_names(name: str, given: tuple[str, ...], entries: Sequence[CatalogueEntry]) -> None:
-    if not 1 <= len(given) <= _MOST_ALLOWED:
-        raise InvalidRequestError(
-            f"must have between 1 and {_MOST_ALLOWED} names; unset it to allow all.", argument=name
-        )
-    if name.endswith(("agent", "agents")):
-        known = {entry.name for entry in entries}
-    else:
-        known = {each for entry in entries for model in entry.row.models for each in model_names(entry, model)}
-    for one in given:
-        check_text(one, name, MAX_NAME)
-        if one not in known:
-            what = "agent" if name.endswith(("agent", "agents")) else "model"
-            raise InvalidRequestError(f"names {one!r}, and there is no such {what}; see list_{what}s.", argument=name)

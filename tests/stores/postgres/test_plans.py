@@ -7,13 +7,13 @@ from uuid import UUID
 import asyncpg
 
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
-from agentapi_mcp.core.records.turns import Accepted, Ending, NewTurn, Parameters, TurnMark, TurnStatus
+from agentapi_mcp.core.records.ids import AgentId, SessionId
+from agentapi_mcp.core.records.turns import Accepted, Ending, TurnMark, TurnStatus
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from tests.support.new_turns import new_turn
 from tests.support.supabase import APP, Project
 
 GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys"]
@@ -49,33 +49,14 @@ SELECT relname, seq_scan::int AS scans, (seq_tup_read + idx_tup_fetch)::int AS r
 """
 
 
-def said(text: str, session_id: SessionId | None = None, key: str | None = None) -> NewTurn:
-    return NewTurn(
-        id=TurnId(new_id()),
-        session_id=session_id,
-        agent="guide",
-        agent_id=AGENT,
-        backend="guide",
-        model=None,
-        model_row_id=None,
-        message=text,
-        title=text,
-        parameters=Parameters(),
-        fingerprint=text.encode(),
-        idempotency_key=key,
-        lease_owner=new_id(),
-        lease=timedelta(seconds=15),
-    )
-
-
 async def use(database: Database, user: Principal, session_id: SessionId) -> None:
     """Do once whatever a turn, its followers and its readers do."""
     turns, sessions = PostgresTurns(database), PostgresSessions(database)
     for new in (
-        said("a new one"),
-        said("with a key", key="k1"),
-        said("with a key", key="k1"),
-        said("more", session_id),
+        new_turn(AGENT, "a new one"),
+        new_turn(AGENT, "with a key", key="k1"),
+        new_turn(AGENT, "with a key", key="k1"),
+        new_turn(AGENT, "more", session_id),
     ):
         accepted = await turns.accept(user, new)
         if not isinstance(accepted, Accepted):

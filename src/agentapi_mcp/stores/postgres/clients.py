@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from agentapi_mcp.core.client_ports import State
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.jsons import json_object
 
 # What this program wrote of clients says with which protocol they came; other rows are none of its own.
 _SWEEP: LiteralString = """
@@ -70,21 +71,21 @@ class PostgresClients:
             row = await connection.fetchrow(_FIND, *own)
             if row is not None and row["ages"]:
                 await connection.execute(_PROLONG, *own)
-        return {} if row is None else _state(row["state"])
+        return {} if row is None else json_object(row["state"])
 
     async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
         """List the user's clients by name."""
         begin = _id(principal, "")
         async with self._database.as_system("one user's MCP clients, each statement names the user") as connection:
             rows = await connection.fetch(_LIST, principal.user_id, begin)
-        return [(row["session_id"].removeprefix(begin), _state(row["state"])) for row in rows]
+        return [(row["session_id"].removeprefix(begin), json_object(row["state"])) for row in rows]
 
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
         """Write and return what `edit` makes of it, which nobody else changes meanwhile; what it raises undoes all."""
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             await connection.execute(_SWEEP)
-            changed = edit(_state(await _locked(connection, *own, client)))
+            changed = edit(json_object(await _locked(connection, *own, client)))
             await connection.execute(_WRITE, *own, json.dumps(dict(changed)))
         return changed
 
@@ -100,8 +101,3 @@ async def _locked(connection: Connection, user_id: object, session_id: str, clie
 
 def _id(principal: Principal, client: str) -> str:
     return f"{principal.user_id}/{principal.org_id}/{client}"
-
-
-def _state(text: str | None) -> State:
-    value: object = json.loads(text or "{}")
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ from agentapi_mcp.core.errors import NotFoundError
 from agentapi_mcp.core.identity import OrgId, Principal
 from agentapi_mcp.core.records.organizations import Organization, OrganizationNumbers
 from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.jsons import json_object
 
 _GET: LiteralString = """
 SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.sessions, n.messages,
@@ -34,7 +35,7 @@ class PostgresOrganizations:
             text = await connection.fetchval(
                 "SELECT settings::text FROM agentapi.own_organizations WHERE id = $1", principal.org_id
             )
-        return _object(text)
+        return json_object(text)
 
     async def get(self, principal: Principal) -> Organization:
         """Read it with its numbers, or raise NotFoundError."""
@@ -45,12 +46,12 @@ class PostgresOrganizations:
         return Organization(
             id=OrgId(row["id"]),
             name=row["name"],
-            settings=read_settings(_object(row["settings"])),
+            settings=read_settings(json_object(row["settings"])),
             numbers=OrganizationNumbers(
                 members=row["members"],
                 sessions=row["sessions"],
                 messages=row["messages"],
-                turns=cast("dict[str, int]", _object(row["turns"])),
+                turns=cast("dict[str, int]", json_object(row["turns"])),
                 input_tokens=row["input_tokens"],
                 output_tokens=row["output_tokens"],
                 cost_usd=row["cost_usd"],
@@ -65,8 +66,3 @@ class PostgresOrganizations:
             done = await connection.execute(_CHANGE, principal.org_id, json.dumps(given), removed)
         if done == "UPDATE 0":
             raise NotFoundError("There is no such organisation.")
-
-
-def _object(text: str | None) -> Mapping[str, object]:
-    value: object = json.loads(text or "{}")
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}

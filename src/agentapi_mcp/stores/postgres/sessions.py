@@ -1,11 +1,11 @@
 """Sessions and their messages in Postgres, by keyset pages."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import LiteralString, cast
+from typing import LiteralString
 from uuid import UUID
 
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
@@ -16,6 +16,7 @@ from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage, Message, MessageRole, Session
 from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.settling import no_session, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN_ALONE, to_turn
@@ -103,10 +104,10 @@ class PostgresSessions:
         if row is None or (session_id is not None and row["id"] is None):
             raise no_session()
         return Defaults(
-            settings=_object(row["settings"]),
+            settings=json_object(row["settings"]),
             agent=row["agent"],
             model=row["model"],
-            metadata=_object(row["metadata"]),
+            metadata=json_object(row["metadata"]),
         )
 
     async def list_(
@@ -259,18 +260,13 @@ def _role(row: Row) -> MessageRole:
     return _ROLES.get(row["role"], MessageRole.TOOL)
 
 
-def _object(text: str | None) -> Mapping[str, object]:
-    value: object = json.loads(text or "{}")
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
-
-
 def _to_session(row: Row) -> Session:
     return Session(
         id=row["id"],
         title=row["title"],
         agent=row["agent"],
         model=row["model"],
-        metadata=_object(row["metadata"]),
+        metadata=json_object(row["metadata"]),
         created_at=row["created_at"],
         last_message_at=row["last_message_at"],
         message_count=row["message_count"],
@@ -286,6 +282,6 @@ def _to_message(row: Row, turn: Turn | None) -> Message:
         created_at=row["created_at"],
         tokens_in=row["tokens_in"],
         tokens_out=row["tokens_out"],
-        metadata=_object(row["metadata"]),
+        metadata=json_object(row["metadata"]),
         turn=turn,
     )
