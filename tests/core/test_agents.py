@@ -185,6 +185,11 @@ async def test_an_agent_that_is_switched_off_in_a_client_does_not_answer_there()
     assert chosen.agent == "guide"
     with pytest.raises(InvalidRequestError, match=r"droid\.enabled"):
         await scene.agents.resolve(agent="droid", preferences=Preferences(agents={"droid": off}))
+    with pytest.raises(BackendError) as lacking:
+        await scene.agents.resolve(agent="ccrouter", preferences=Preferences(agents={"guide": off}))
+    assert "Agents that can be used now: droid." in str(lacking.value)
+    with pytest.raises(NotFoundError, match="there are: ccrouter, guide"):
+        await scene.agents.resolve(agent="gone", preferences=Preferences(agents={"droid": off}))
     with pytest.raises(InvalidRequestError, match="every agent"):
         await scene.agents.resolve(preferences=Preferences(agents=dict.fromkeys(("ccrouter", "droid", "guide"), off)))
 

@@ -1,6 +1,7 @@
 """The table of who may do what, and the one function that says no."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,9 @@ def test_a_refusal_names_the_scope_only_where_the_scope_is_all_that_lacks(action
     with pytest.raises(PermissionDeniedError) as refused:
         require(somebody(Role.OWNER, frozenset()), action)
     assert refused.value.scope == NEEDS[action].scope
+    assert str(refused.value).endswith("sign in again and allow it.")
+    with pytest.raises(PermissionDeniedError, match="make one that has it"):
+        require(replace(somebody(Role.OWNER, frozenset()), via="token:018f"), action)
     denied = Exceptions(denied=frozenset({action}))
     with pytest.raises(PermissionDeniedError) as refused:
         require(somebody(Role.OWNER, frozenset(), denied), action)

@@ -171,17 +171,18 @@ class Agents:
             InvalidRequestError: it is disabled, or the model is another agent's.
             BackendError: the agent lacks something; the message says what.
         """
-        entries = allowed(await self._catalogue.entries(), settings)
+        there = allowed(await self._catalogue.entries(), settings)
+        entries = _enabled_agents(there, preferences)
         if agent is None:
-            agent = self._default([_as_held(each, held) for each in entries], model, settings, preferences).name
-        entry = _find_agent(entries, agent)
-        own = preferences.of_agent(entry.name)
-        if not own.enabled:
+            agent = self._default([_as_held(each, held) for each in there], model, settings, preferences).name
+        elif agent in {entry.name for entry in there} - {entry.name for entry in entries}:
             raise InvalidRequestError(
-                f"You switched the agent {entry.name} off in this client; set {entry.name}.enabled to true again."
+                f"You switched the agent {agent} off in this client; set {agent}.enabled to true again."
             )
+        entry = _find_agent(entries, agent)
         backend, declaration = _reach(entries, entry, held)
-        defaults = (session_model, own.model, preferences.default_model, settings.default_model)
+        own_model = preferences.of_agent(entry.name).model
+        defaults = (session_model, own_model, preferences.default_model, settings.default_model)
         chosen = _choose_model(entries, entry, model, defaults)
         key = _own_key(held, declaration, backend, chosen)
         if entry.backend is None and key is None:

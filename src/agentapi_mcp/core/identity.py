@@ -13,6 +13,9 @@ UserId = NewType("UserId", UUID)
 OrgId = NewType("OrgId", UUID)
 
 
+VIA_PERSONAL = "token:"  # how `via` begins where a personal token let somebody in; its id follows
+
+
 class Role(StrEnum):
     """What a user is in an organisation; each may do what those before it may."""
 
@@ -117,8 +120,9 @@ def refusal(principal: Principal, action: Action) -> PermissionDeniedError | Non
             f"You may not do this here ({action}); ask an administrator of your organisation.", action=action
         )
     if principal.scopes is not None and need.scope not in principal.scopes:
+        mended = "make one that has it" if principal.via.startswith(VIA_PERSONAL) else "sign in again and allow it"
         return PermissionDeniedError(
-            f"Your token lacks the scope '{need.scope}'; sign in again and allow it.",
+            f"Your token lacks the scope '{need.scope}'; {mended}.",
             scope=str(need.scope),
             action=action,
         )

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import InvalidRequestError, NotAuthenticatedError, NotFoundError, PermissionDeniedError
-from agentapi_mcp.core.identity import Action, Principal, TokenScope, require
+from agentapi_mcp.core.identity import VIA_PERSONAL, Action, Principal, TokenScope, require
 from agentapi_mcp.core.ids import new_id, parse_id
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
@@ -37,7 +37,6 @@ _SECRET_DIGITS, _CHECK_DIGITS = 43, 6  # 62 ** 43 > 2 ** 256, 62 ** 6 > 2 ** 32
 _FORM = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_DIGITS + _CHECK_DIGITS}}}")
 _MAX_NAME = 100
 _USE_NOTED_EVERY = timedelta(minutes=1)
-_VIA = "token:"
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +64,7 @@ class PersonalTokens:
             PermissionDeniedError: the principal may make none, or none of these scopes.
         """
         require(principal, Action.CREATE_TOKENS)
-        if principal.via.startswith(_VIA):
+        if principal.via.startswith(VIA_PERSONAL):
             raise PermissionDeniedError(
                 "A personal token makes no other one, which could outlive it; make it where you sign in."
             )
@@ -141,7 +140,7 @@ class PersonalTokens:
         if token.last_used_at is None or now - token.last_used_at >= _USE_NOTED_EVERY:
             await self._store.note_use(token.id, now)
         principal = member(token.user_id, found.membership, self._rules.roles)
-        return replace(principal, scopes=token.scopes, via=f"{_VIA}{token.id}", expires_at=token.expires_at)
+        return replace(principal, scopes=token.scopes, via=f"{VIA_PERSONAL}{token.id}", expires_at=token.expires_at)
 
 
 def _target(token_id: UUID) -> AuditTarget:
