@@ -303,6 +303,19 @@ async def test_no_outside_role_can_become_one_of_the_programs_own(database_urls:
             "AND has_function_privilege('anon', oid, 'EXECUTE')"
         )
         assert callable_by_all == []
+        looks_elsewhere = await owner.fetch(
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef "
+            "AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
+        )
+        assert looks_elsewhere == []
+        assert await owner.fetchval(
+            "SELECT count(*) > 0 FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef"
+        )
+        open_tables = await owner.fetch(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relrowsecurity "
+            "AND relnamespace IN ('agentapi'::regnamespace, 'public'::regnamespace)"
+        )
+        assert open_tables == []
     finally:
         await owner.close()
 
