@@ -31,7 +31,7 @@ class RecordedClients(Clients):
         await self.real.record(principal, client, state)
 
 
-@pytest.mark.parametrize("link", [link for link in LINKS if link != "http-2025"])
+@pytest.mark.parametrize("link", LINKS)
 async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         clients = RecordedClients(edge.services.clients)

@@ -1,5 +1,7 @@
 """Texts of others, so that they can be kept and shown."""
 
+from typing import cast
+
 
 def storable(text: str) -> str:
     """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
@@ -9,6 +11,19 @@ def storable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def storable_value(value: object) -> object:
+    """Do the same to all texts of a JSON value."""
+    match value:
+        case str():
+            return storable(value)
+        case list():
+            return [storable_value(each) for each in cast("list[object]", value)]
+        case dict():
+            return {storable(name): storable_value(each) for name, each in cast("dict[str, object]", value).items()}
+        case _:
+            return value
 
 
 def one_line(text: str, most: int = 200) -> str:

@@ -87,8 +87,7 @@ class Callers:
         """
         caller = await self.of_http(getattr(context.request, "scope", {}))
         await caller.services.audit.signed_in(caller.principal)
-        if connection_of(context).session_id is None:  # else `initialize` recorded it
-            await self._record(context, caller)
+        await self._record(context, caller)
         return caller
 
     async def of_http(self, scope: Mapping[str, object]) -> Caller:

@@ -31,6 +31,7 @@ from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.store_ports import Signals
+from agentapi_mcp.core.texts import storable_value
 from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.callers import Caller, Callers
 from agentapi_mcp.mcp.cancellations import MAX_REASON, Cancellations
@@ -216,8 +217,8 @@ class HandshakeHttp:
         session = McpSession(
             id=secrets.token_urlsafe(24),
             protocol=str(answer.result["protocolVersion"]),
-            client=_object(params.get("clientInfo")),
-            capabilities=_object(params.get("capabilities")),
+            client=_object(storable_value(params.get("clientInfo"))),
+            capabilities=_object(storable_value(params.get("capabilities"))),
         )
         try:
             caller = await self.callers.of_http(scope)

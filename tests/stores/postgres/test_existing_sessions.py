@@ -193,8 +193,10 @@ async def test_a_2025_client_has_its_transport_session_there_as_well(deployed: P
     await deployed.run("UPDATE public.mcp_sessions SET expires_at = now() - interval '1 day'")
     async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
         await server.mcp_sessions.open_(server.principal, McpSession(id="another", protocol="2025-11-25"))
-    left = "SELECT string_agg(session_id, ' ' ORDER BY session_id) FROM public.mcp_sessions"
-    assert await deployed.value(left) == "another old-client"  # what is somebody else's is theirs to sweep out
+        await server.clients.record(server.principal, "desk", {"protocol": "2026-07-28"})
+    left = "SELECT string_agg(session_id, ' ' ORDER BY session_id DESC) FROM public.mcp_sessions"
+    # what is somebody else's is theirs to sweep out
+    assert await deployed.value(left) == f"old-client another {ALICE}/{ACME}/desk"
 
 
 async def test_health_says_when_the_login_owns_the_tables(deployed: Project, tmp_path: Path) -> None:
