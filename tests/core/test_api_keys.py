@@ -200,6 +200,21 @@ async def test_a_row_that_was_given_to_another_user_does_not_open(
         await keys.resolve(eve, "openrouter")
 
 
+async def test_a_row_that_was_given_to_another_provider_does_not_open(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    keys, ann = api_keys(database), await new_member(database)
+    key = await keys.add(ann, new())
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        await owner.execute("UPDATE agentapi.user_api_keys SET provider = 'elsewhere' WHERE id = $1", key.id)
+    finally:
+        await owner.close()
+    assert await keys.resolve(ann, "openrouter") is None
+    with pytest.raises(StoreError, match="not what was sealed"):
+        await keys.resolve(ann, "elsewhere")
+
+
 async def test_without_a_master_key_there_are_no_keys_and_it_says_so(database: Database) -> None:
     ann = await new_member(database)
     await api_keys(database).add(ann, new())

@@ -220,9 +220,11 @@ def _owner(principal: Principal, *, organization: bool) -> KeyOwner:
     return KeyOwner(principal.org_id, None if organization else principal.user_id)
 
 
-def _place(key: ApiKey) -> tuple[str, str, str, str]:
+def _place(key: ApiKey) -> tuple[str, ...]:
+    """Say where a key belongs: who writes rows moves it neither to another owner nor to another provider."""
     owner = key.owner
-    return "agentapi.user_api_keys", str(owner.org_id), str(owner.user_id or "organization"), str(key.id)
+    whose = str(owner.user_id or "organization")
+    return "agentapi.user_api_keys", str(owner.org_id), whose, str(key.id), key.provider, key.model or ""
 
 
 def _preference(sealed: SealedKey) -> tuple[bool, bool, datetime, str]:
