@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -70,7 +70,8 @@ async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenera
     clock = ManualClock()
     async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, httpx2.AsyncClient() as client:
         fetch = HttpFetch(client, within=timedelta(seconds=0.3))
-        verifier = TokenVerifier([Issuer(issuer=peer.issuer, **issuer)], RESOURCE, fetch, clock)
+        verifier = TokenVerifier(RESOURCE, fetch, clock)
+        await verifier.take([Issuer(issuer=peer.issuer, **issuer)])
         try:
             yield Stand(verifier, peer, clock)
         finally:
@@ -259,6 +260,20 @@ async def test_known_keys_last_while_their_issuer_is_unwell_but_not_for_ever(moo
         await at.unanswered(KEY.sign(at.claims()))
 
 
+async def test_what_is_declared_anew_of_an_issuer_leaves_its_keys_known() -> None:
+    async with stand() as at:
+        await at.verify()
+        issuer = Issuer(issuer=at.peer.issuer, trusts_email=True)
+        await at.verifier.take([issuer])
+        assert (await at.verify()).issuer == issuer
+        assert at.peer.times_asked == 1
+        await at.verifier.take([replace(issuer, jwks_uri=at.peer.jwks_uri)])
+        await at.verify()
+        assert at.peer.times_asked == 2
+        await at.verifier.take([])
+        await at.refused(KEY.sign(at.claims()))
+
+
 async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_alone() -> None:
     clock = ManualClock()
     async with IssuerPeer(KEY) as one, IssuerPeer(OTHER) as two, httpx2.AsyncClient() as client:
@@ -266,7 +281,8 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
             Issuer(issuer=one.issuer),
             Issuer(issuer=two.issuer, audience="authenticated", jwks_uri=two.jwks_uri),
         ]
-        verifier = TokenVerifier(issuers, RESOURCE, HttpFetch(client), clock)
+        verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock)
+        await verifier.take(issuers)
         first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
         assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
@@ -279,7 +295,8 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
 @given(st.text(max_size=80) | st.from_regex(r"[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}"))
 async def test_any_text_is_refused(token: str) -> None:
     async with httpx2.AsyncClient() as client:
-        verifier = TokenVerifier([Issuer(issuer="http://127.0.0.1:9")], RESOURCE, HttpFetch(client), ManualClock())
+        verifier = TokenVerifier(RESOURCE, HttpFetch(client), ManualClock())
+        await verifier.take([Issuer(issuer="http://127.0.0.1:9")])
         with pytest.raises(NotAuthenticatedError):
             await verifier.verify(token)
 

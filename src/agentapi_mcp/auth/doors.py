@@ -23,17 +23,13 @@ class Door:
         self._client = client
         self._resource = resource
         self._sign_ins = sign_ins
-        self._clock = clock
         self._rules = SignInRules()
-        self._verifier = self._verify(self._rules)
+        self._verifier = TokenVerifier(resource, HttpFetch(client), clock)
 
     async def take(self, rules: SignInRules) -> None:
-        """Go by these rules from now on; what is known of the issuers' keys is kept where nothing changed of them."""
-        before, self._rules = self._rules, rules
-        if rules.issuers == before.issuers:
-            return
-        verifier, self._verifier = self._verifier, self._verify(rules)
-        await verifier.aclose()
+        """Go by these rules from now on."""
+        self._rules = rules
+        await self._verifier.take(rules.issuers)
 
     def issuers(self) -> tuple[str, ...]:
         """List the names of the issuers, as clients look for them."""
@@ -79,9 +75,6 @@ class Door:
         if found is None:
             raise NotAuthenticatedError("Nobody can sign in here for this; its operator sets the issuer's client_id.")
         return Login(found, self._resource, HttpFetch(self._client))
-
-    def _verify(self, rules: SignInRules) -> TokenVerifier:
-        return TokenVerifier(rules.issuers, self._resource, HttpFetch(self._client), self._clock)
 
     async def aclose(self) -> None:
         """Ask no issuer any more."""

@@ -24,10 +24,24 @@ _log = logging.getLogger(__name__)
 class TokenVerifier:
     """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it."""
 
-    def __init__(self, issuers: Iterable[Issuer], resource: str, fetch: Fetch, clock: Clock) -> None:
+    def __init__(self, resource: str, fetch: Fetch, clock: Clock) -> None:
         self._resource = resource
+        self._fetch = fetch
         self._clock = clock
-        self._issuers = {issuer.issuer: (issuer, KeySet(issuer, fetch, clock)) for issuer in issuers}
+        self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
+
+    async def take(self, issuers: Iterable[Issuer]) -> None:
+        """Trust these issuers from now on, and no others; the keys of one that stays where it was are kept."""
+        before, self._issuers = self._issuers, {}
+        for issuer in issuers:
+            known = before.get(issuer.issuer)
+            if known is not None and known[0].jwks_uri == issuer.jwks_uri:
+                keys = before.pop(issuer.issuer)[1]
+            else:
+                keys = KeySet(issuer, self._fetch, self._clock)
+            self._issuers[issuer.issuer] = (issuer, keys)
+        for _, keys in before.values():
+            await keys.aclose()
 
     async def verify(self, token: str) -> TokenClaims:
         """Return what a token says.
@@ -44,9 +58,8 @@ class TokenVerifier:
             raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID, was_good=expired) from exc
 
     async def aclose(self) -> None:
-        """Ask no issuer any more."""
-        for _, keys in self._issuers.values():
-            await keys.aclose()
+        """Trust nobody, and ask no issuer any more."""
+        await self.take(())
 
     async def _verify(self, token: str) -> TokenClaims:
         if len(token) > _LONGEST:
