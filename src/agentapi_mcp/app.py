@@ -26,6 +26,7 @@ from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
@@ -55,6 +56,7 @@ from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
+from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
@@ -138,6 +140,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             sessions=Sessions(ports.sessions, ports.cache, audit),
             agents=agents,
             organizations=Organizations(PostgresOrganizations(database), catalogue, audit),
+            memberships=Memberships(PostgresMembers(database), clock, audit),
             clients=Clients(PostgresClients(database), allowances, clock),
             api_keys=api_keys,
             key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
@@ -288,11 +291,15 @@ async def _open_signals(stack: AsyncExitStack, server: Server, settings: Setting
 
 
 async def _principal(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal:
-    if settings.user_id is None and settings.org_id is None:
-        return await profiles.local_principal()
-    if settings.user_id is None or settings.org_id is None:
-        raise ConfigurationError("Say both AGENTAPI_USER_ID and AGENTAPI_ORG_ID (or --user and --org), or neither.")
-    user_id = UserId(settings.user_id)
+    if settings.user_id is None:
+        local = await profiles.local_principal()
+        if settings.org_id is None:
+            return local
+        user_id = local.user_id
+    elif settings.org_id is None:
+        raise ConfigurationError("Say AGENTAPI_ORG_ID beside AGENTAPI_USER_ID (or --org beside --user).")
+    else:
+        user_id = UserId(settings.user_id)
     membership = await profiles.find_membership(user_id, OrgId(settings.org_id))
     if membership is None:
         raise ConfigurationError(

@@ -29,12 +29,12 @@ ABOUT_NOBODY = {
     "secrets rotate",
     "serve",
 }
-FOR_ADMINISTRATORS = ("audit", "organization")
+FOR_ADMINISTRATORS = ("audit", "members", "organization set", "organization show", "organization unset")
 ADMINISTRATORS = {Role.OWNER, Role.ADMIN}
 CANARY = f"c{uuid4().hex}"
 
 
-def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
+def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
     """Say what is tried with each command."""
     return {
         "chat": ["--session", session_id, "and then?"],
@@ -49,6 +49,12 @@ def tried(session_id: str, turn_id: str) -> dict[str, list[str]]:
         "turns show": [turn_id],
         "turns cancel": [turn_id],
         "audit": ["--json", "--limit", "200"],
+        "members list": ["--json"],
+        "members invite": ["another@example.com"],
+        "members withdraw": ["another@example.com"],
+        "members role": [user_id, "viewer"],
+        "members remove": [user_id],
+        "organization create": ["Another"],
         "organization show": [],
         "organization set": ["default_agent", "guide"],
         "organization unset": ["default_agent"],
@@ -77,7 +83,7 @@ def commands(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_every_command_is_tried() -> None:
-    assert set(commands(main)) == set(tried("", "")) | ABOUT_NOBODY
+    assert set(commands(main)) == set(tried("", "", "")) | ABOUT_NOBODY
 
 
 @pytest.mark.timeout(120)
@@ -87,6 +93,7 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         done = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[echo]]"))
         running = fields_of(await call(ann, "chat", agent="droid", message=f"{CANARY} [[waits]]", wait_seconds=0))
         member, owner = here.members[attacker], here.members["ann"]
+        over_there = str(here.members["bea" if member.org_id == owner.org_id else "abe"].user_id)
         async with here.database.as_system("test") as connection:
             await connection.execute(
                 "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id, active) "
@@ -96,14 +103,14 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
                 CANARY,
             )
         await here.services.personal_tokens.create(owner.principal, CANARY)
-        for command, arguments in tried(str(done["session_id"]), str(running["turn_id"])).items():
+        for command, arguments in tried(str(done["session_id"]), str(running["turn_id"]), over_there).items():
             ran = await asyncio.to_thread(run, edge_home, member, [*command.split(), *arguments])
             said = ran.stdout + ran.stderr
             assert CANARY not in said.replace(CANARY, "", 1 if CANARY in arguments else 0), (command, said)
-            names = str(done["session_id"]) in arguments or str(running["turn_id"]) in arguments
+            names = bool({str(done["session_id"]), str(running["turn_id"]), over_there} & set(arguments))
             refused = command.startswith(FOR_ADMINISTRATORS) and member.role not in ADMINISTRATORS
             assert (ran.returncode != 0) == (names or refused or CANARY in arguments), (command, said)
-            if names:
+            if names and not refused:
                 assert "There is no such" in said
         async with here.database.as_system("test") as connection:
             kept = "SELECT active FROM agentapi.user_api_keys WHERE name = $1 AND org_id = $2"

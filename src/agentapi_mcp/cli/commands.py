@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import click
 
@@ -14,6 +15,7 @@ from agentapi_mcp.cli.connecting import ConnectOptions, connect, disconnect
 from agentapi_mcp.cli.doctor import examine
 from agentapi_mcp.cli.keys import keys, secrets
 from agentapi_mcp.cli.mcp_clients import NAMES
+from agentapi_mcp.cli.members import in_organization, members
 from agentapi_mcp.cli.outputs import guarded, note, run, say, table
 from agentapi_mcp.cli.preferences import preferences
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
@@ -192,26 +194,36 @@ def organization() -> None:
     """See and set what holds for everybody in your organisation."""
 
 
+@organization.command("create")
+@click.argument("name")
+def organization_create(name: str) -> None:
+    """Make another organisation, which you own, and print its id."""
+    run(lambda services, _: organizations.create_organization(services, name))
+
+
 @organization.command("show")
+@in_organization
 @_JSON
-def organization_show(*, as_json: bool) -> None:
+def organization_show(*, as_json: bool, org_id: UUID | None) -> None:
     """Show its settings and its numbers."""
-    run(lambda services, _: organizations.show_organization(services, as_json=as_json))
+    run(lambda services, _: organizations.show_organization(services, as_json=as_json), org_id=org_id)
 
 
 @organization.command("set")
 @click.argument("name")
 @click.argument("values", nargs=-1, required=True)
-def organization_set(name: str, values: tuple[str, ...]) -> None:
+@in_organization
+def organization_set(name: str, values: tuple[str, ...], org_id: UUID | None) -> None:
     """Set NAME; allowed_agents and allowed_models take several VALUES."""
-    run(lambda services, _: organizations.set_organization(services, name, values))
+    run(lambda services, _: organizations.set_organization(services, name, values), org_id=org_id)
 
 
 @organization.command("unset")
 @click.argument("names", nargs=-1, required=True)
-def organization_unset(names: tuple[str, ...]) -> None:
+@in_organization
+def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
     """Take settings back."""
-    run(lambda services, _: organizations.unset_organization(services, names))
+    run(lambda services, _: organizations.unset_organization(services, names), org_id=org_id)
 
 
 @main.command()
@@ -267,6 +279,7 @@ def doctor(*, ask: bool, as_json: bool) -> None:
 
 
 main.add_command(keys)
+main.add_command(members)
 main.add_command(preferences)
 main.add_command(secrets)
 main.add_command(tokens)

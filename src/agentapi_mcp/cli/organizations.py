@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from agentapi_mcp.cli.outputs import print_json, say
+from agentapi_mcp.cli.outputs import note, print_json, say
 from agentapi_mcp.core.allowances import NAMES
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.records.organizations import Organization
@@ -10,6 +10,12 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.admin_tools import organization_out
 
 _LISTS = ("allowed_agents", "allowed_models")
+
+
+async def create_organization(services: Services, name: str) -> None:
+    """Make an organisation and print its id, alone on stdout."""
+    say(str(await services.memberships.create_organization(services.principal, name)))
+    note("You own it. Invite people with `agentapi-mcp members invite EMAIL --org` and this id.")
 
 
 async def show_organization(services: Services, *, as_json: bool) -> None:

@@ -48,6 +48,8 @@ class Action(StrEnum):
     MANAGE_TOKENS = "tokens:manage"
     READ_ORGANIZATION = "organization:read"
     EDIT_ORGANIZATION = "organization:edit"
+    MANAGE_MEMBERS = "members:manage"
+    MANAGE_OWNERS = "owners:manage"
     READ_AUDIT = "audit:read"
 
 
@@ -70,6 +72,8 @@ NEEDS: Mapping[Action, Need] = {
     Action.MANAGE_TOKENS: Need(Role.VIEWER, TokenScope.KEYS),
     Action.READ_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
     Action.EDIT_ORGANIZATION: Need(Role.ADMIN, TokenScope.ADMIN),
+    Action.MANAGE_MEMBERS: Need(Role.ADMIN, TokenScope.ADMIN),
+    Action.MANAGE_OWNERS: Need(Role.OWNER, TokenScope.ADMIN),
     Action.READ_AUDIT: Need(Role.ADMIN, TokenScope.ADMIN),
 }
 _RANK = {role: rank for rank, role in enumerate(Role)}

@@ -12,6 +12,7 @@ from agentapi_mcp.core.clients import Clients
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.records.identities import SignInRules
@@ -82,6 +83,7 @@ class Services:
     sessions: Sessions
     agents: Agents
     organizations: Organizations
+    memberships: Memberships
     clients: Clients
     api_keys: ApiKeys
     key_entries: KeyEntries

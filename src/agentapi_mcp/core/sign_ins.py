@@ -16,10 +16,8 @@ from agentapi_mcp.core.store_ports import IdentityStore
 
 NO_ROLES: Mapping[str, Role] = MappingProxyType({})
 _log = logging.getLogger(__name__)
-_NO_ACCOUNT = (
-    "You are signed in, but have no account here; ask an administrator of your organisation for an invitation."
-)
-_NO_ORGANIZATION = "You are a member of no organisation here; ask an administrator for an invitation."
+_NO_ACCOUNT = "You are signed in, but have no account here; ask an administrator of your organisation to let you in."
+_NO_ORGANIZATION = "You are a member of no organisation here; ask an administrator to let you in."
 _NOT_YOURS = "Your token is for an organisation of which you are no member here."
 _NOT_DECLARED = (
     "This is a token of a program, and the program {client_id!r} has no place here: the operator declares it under "
@@ -51,7 +49,11 @@ class SignIns:
         """
         if claims.is_service:
             return await self._service(claims)
-        account = await self._store.find(claims.issuer.issuer, claims.subject) or await self._first(claims)
+        account = await self._store.find(claims.issuer.issuer, claims.subject)
+        if account is None:
+            account = await self._first(claims)
+        elif not account.memberships and not account.is_service:
+            account = await self._invited(claims, account.user_id) or account
         if account is None:
             raise PermissionDeniedError(_NO_ACCOUNT)
         if account.is_service:
@@ -89,16 +91,36 @@ class SignIns:
     async def _first(self, claims: TokenClaims) -> Account | None:
         issuer, subject = claims.issuer, claims.subject
         account, reason = await self._known(claims), "known"
-        if account is None and issuer.newcomers is not Newcomers.NONE:
+        if account is None or not account.memberships:
+            invited = await self._invited(claims, account and account.user_id)
+            if invited is not None:
+                return invited
+        if account is None and issuer.newcomers in {Newcomers.DOMAIN, Newcomers.PERSONAL}:
             org_id = _by_domain(issuer, claims.email)
             if org_id is not None or issuer.newcomers is Newcomers.PERSONAL:
                 reason = "new"
-                account = await self._store.make(
-                    issuer.issuer, subject, email=claims.email, name=claims.name, org_id=org_id, role="member"
-                )
+                try:
+                    account = await self._store.make(
+                        issuer.issuer, subject, email=claims.email, name=claims.name, org_id=org_id, role="member"
+                    )
+                except ConfigurationError as exc:  # for the operator; whoever signs in has no account
+                    _log.warning("newcomer_not_made", extra={"issuer": issuer.issuer, "reason": str(exc)})
         if account is not None:
             _log.info("first_sign_in", extra={"issuer": issuer.issuer, "user_id": str(account.user_id)})
             await self._record(account, claims, reason)
+        return account
+
+    async def _invited(self, claims: TokenClaims, user_id: UserId | None) -> Account | None:
+        """Let somebody in where they are expected, if the operator believes the issuer's word for their e-mail."""
+        issuer = claims.issuer
+        if claims.email is None or issuer.newcomers not in {Newcomers.INVITED, Newcomers.DOMAIN}:
+            return None
+        account = await self._store.accept_invitations(
+            issuer.issuer, claims.subject, email=claims.email, name=claims.name, user_id=user_id
+        )
+        if account is not None:
+            _log.info("invitation_accepted", extra={"issuer": issuer.issuer, "user_id": str(account.user_id)})
+            await self._record(account, claims, "invited")
         return account
 
     async def _record(self, account: Account, claims: TokenClaims, reason: str) -> None:

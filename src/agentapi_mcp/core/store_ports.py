@@ -182,7 +182,20 @@ class IdentityStore(Protocol):
     async def make(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
-        """Make an account, in the organisation or else in a personal one."""
+        """Make an account, in the organisation or else in a personal one.
+
+        Raises:
+            ConfigurationError: profiles are somebody else's to make.
+        """
+        ...
+
+    async def accept_invitations(
+        self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
+    ) -> Account | None:
+        """Make somebody, whose account is made where there is none, a member wherever this e-mail is expected.
+
+        None, and nothing is changed, where it is expected nowhere.
+        """
         ...
 
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:

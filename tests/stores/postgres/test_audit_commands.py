@@ -142,5 +142,6 @@ async def test_who_does_not_own_the_tables_drops_nothing(project: Project, tmp_p
 
 
 async def test_there_is_nothing_to_drop_at_first(edge_home: Path) -> None:
+    assert (await run(environ(edge_home), "audit"))[0] == 0
     status, out, err = await run(environ(edge_home), "audit", "prune")
     assert (status, out, err) == (0, "No month is older than 400 days.\n", "")

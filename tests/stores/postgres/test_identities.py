@@ -1,6 +1,7 @@
 """Signing in over a real database: whose token leads to which account, and that nobody gets another's."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -8,20 +9,24 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import OrgId, Role, TokenScope
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.records.identities import Issuer, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.sign_ins import SignIns
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
+from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
 from tests.support.supabase import APP, Project
 
 ACME = OrgId(UUID("b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"))
+ADMIN = frozenset({"admin"})
 ALICE, BOB = UUID("6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01"), UUID("0c9be6a4-31cf-4d86-9a55-3b1f0a9c6e02")
 
 
@@ -88,6 +93,68 @@ async def test_a_domain_leads_into_its_organisation_when_the_issuer_verified_the
             await sign_ins.principal_of(claims(issuer=employer, email=email))
 
 
+async def invite(database: Database, owner: Principal, email: str, role: Role = Role.MEMBER) -> None:
+    await Memberships(PostgresMembers(database), SystemClock(), audit_log(database)).invite(owner, email, role)
+
+
+@pytest.mark.parametrize("newcomers", [Newcomers.INVITED, Newcomers.DOMAIN])
+async def test_an_invitation_leads_into_its_organisation_once(
+    newcomers: Newcomers, sign_ins: SignIns, database: Database
+) -> None:
+    owner, email = await sign_ins.principal_of(claims(scopes=ADMIN)), f"{new_id().hex}@example.com"
+    await invite(database, owner, email.upper(), Role.ADMIN)
+    issuer = Issuer(issuer=f"https://{new_id().hex}.example", newcomers=newcomers)
+    for strange in (claims(issuer=issuer), claims(issuer=issuer, email=f"x{email}")):
+        with pytest.raises(PermissionDeniedError, match="no account here"):
+            await sign_ins.principal_of(strange)
+    for distrusted in (Newcomers.NONE, Newcomers.PERSONAL):
+        elsewhere = claims(email=email, issuer=replace(issuer, issuer=f"{issuer.issuer}/1", newcomers=distrusted))
+        with suppress(PermissionDeniedError):
+            assert (await sign_ins.principal_of(elsewhere)).org_id != owner.org_id
+    expected = claims(issuer=issuer, email=email, name="Bo")
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(sign_ins.principal_of(expected)) for _ in range(4)]
+    assert {(task.result().org_id, task.result().role) for task in tasks} == {(owner.org_id, Role.ADMIN)}
+    assert len({task.result().user_id for task in tasks}) == 1
+    with pytest.raises(PermissionDeniedError):
+        await sign_ins.principal_of(replace(expected, subject="another"))
+
+
+async def test_who_is_in_no_organisation_any_more_comes_in_by_an_invitation(
+    sign_ins: SignIns, database: Database
+) -> None:
+    owner, email = await sign_ins.principal_of(claims(scopes=ADMIN)), f"{new_id().hex}@example.com"
+    issuer = Issuer(issuer=f"https://{new_id().hex}.example", newcomers=Newcomers.INVITED)
+    bo, memberships = (
+        claims(issuer=issuer, email=email),
+        Memberships(PostgresMembers(database), SystemClock(), audit_log(database)),
+    )
+    await invite(database, owner, email)
+    first = await sign_ins.principal_of(bo)
+    await memberships.remove(owner, email)
+    with pytest.raises(PermissionDeniedError, match="no organisation here"):
+        await sign_ins.principal_of(bo)
+    await invite(database, owner, email, Role.VIEWER)
+    again = await sign_ins.principal_of(bo)
+    assert (again.user_id, again.org_id, again.role) == (first.user_id, owner.org_id, Role.VIEWER)
+
+
+async def test_an_invitation_that_is_too_old_or_taken_back_lets_nobody_in(
+    sign_ins: SignIns, database: Database
+) -> None:
+    owner, email = await sign_ins.principal_of(claims(scopes=ADMIN)), f"{new_id().hex}@example.com"
+    bo = claims(issuer=Issuer(issuer=f"https://{new_id().hex}.example", newcomers=Newcomers.INVITED), email=email)
+    await invite(database, owner, email)
+    async with database.as_system("test") as connection:
+        await connection.execute("UPDATE agentapi.invitations SET expires_at = now() WHERE email = $1", email)
+    with pytest.raises(PermissionDeniedError):
+        await sign_ins.principal_of(bo)
+    await invite(database, owner, email)
+    await Memberships(PostgresMembers(database), SystemClock(), audit_log(database)).withdraw(owner, email)
+    with pytest.raises(PermissionDeniedError):
+        await sign_ins.principal_of(bo)
+
+
 async def test_an_email_leads_to_an_account_only_where_it_is_trusted_and_free(
     sign_ins: SignIns, database: Database
 ) -> None:
@@ -105,7 +172,7 @@ async def test_an_email_leads_to_an_account_only_where_it_is_trusted_and_free(
     trusted = claims(email=email.lower())
     trusted = replace(trusted, issuer=replace(trusted.issuer, trusts_email=True))
     found = await sign_ins.principal_of(trusted)
-    assert found.user_id == distrusted.user_id or (found.user_id, found.role) == (user_id, Role.ADMIN)
+    assert (found.user_id, found.role) == (user_id, Role.ADMIN)
     second = replace(trusted, subject="another")
     assert (await sign_ins.principal_of(second)).user_id != found.user_id
 
@@ -170,10 +237,21 @@ async def test_profiles_that_were_there_are_found_by_their_own_issuer_alone(proj
         workos = Issuer(issuer="https://api.workos.example", subject_is=SubjectIs.WORKOS_ID)
         supabase = Issuer(issuer="https://p.supabase.example/auth/v1", subject_is=SubjectIs.PROFILE_ID)
         evil = Issuer(issuer="https://evil.example")
-        alice = await sign_ins.principal_of(claims("user_01A", issuer=workos))
+        alice = await sign_ins.principal_of(claims("user_01A", issuer=workos, scopes=ADMIN))
         assert (alice.user_id, alice.org_id, alice.role) == (ALICE, ACME, Role.OWNER)
         bob = await sign_ins.principal_of(claims(str(BOB), issuer=supabase))
         assert (bob.user_id, bob.org_id, bob.role) == (BOB, ACME, Role.VIEWER)  # `billing` is none of our roles
+        with pytest.raises(PermissionDeniedError, match="no account here"):
+            await sign_ins.principal_of(claims())  # for whom nobody is made in others' tables
+        memberships = Memberships(PostgresMembers(database), SystemClock(), audit_log(database))
+        assert {member.user_id for member in (await memberships.list_(alice)).members} == {ALICE, BOB}
+        for change in (
+            memberships.invite(alice, "eve@example.com", Role.MEMBER),
+            memberships.remove(alice, str(BOB)),
+            memberships.create_organization(alice, "Another"),
+        ):
+            with pytest.raises(ConfigurationError, match="had organisations before"):
+                await change
         for stranger in (
             claims("user_01A", issuer=evil),
             claims("user_01A", issuer=supabase),

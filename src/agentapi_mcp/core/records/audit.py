@@ -24,6 +24,11 @@ class AuditAction(StrEnum):
     KEY_CHANGED = "key_changed"
     SECRETS_ROTATED = "secrets_rotated"
     ORGANIZATION_CHANGED = "organization_changed"
+    ORGANIZATION_CREATED = "organization_created"
+    MEMBER_INVITED = "member_invited"
+    INVITATION_WITHDRAWN = "invitation_withdrawn"
+    MEMBER_CHANGED = "member_changed"
+    MEMBER_REMOVED = "member_removed"
     TURN_ACCEPTED = "turn_accepted"
     TURN_ENDED = "turn_ended"
     TURN_CANCELLED = "turn_cancelled"
@@ -44,6 +49,11 @@ AWAITED = frozenset(
         AuditAction.KEY_CHANGED,
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
+        AuditAction.ORGANIZATION_CREATED,
+        AuditAction.MEMBER_INVITED,
+        AuditAction.INVITATION_WITHDRAWN,
+        AuditAction.MEMBER_CHANGED,
+        AuditAction.MEMBER_REMOVED,
     }
 )
 # What somebody outside can make happen at will: counted within a minute instead of written each time.

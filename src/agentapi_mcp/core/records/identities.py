@@ -28,6 +28,7 @@ class Newcomers(StrEnum):
     """What becomes of somebody who signs in for the first time and is a member of nothing."""
 
     NONE = "none"
+    INVITED = "invited"
     DOMAIN = "domain"
     PERSONAL = "personal"
 

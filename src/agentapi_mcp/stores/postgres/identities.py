@@ -9,6 +9,7 @@ from agentapi_mcp.core.identity import OrgId, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.identities import Account, Membership, Service
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.facts import is_ours
 
 _ACCOUNT: LiteralString = """
 SELECT p.id, p.current_organization_id AS current,
@@ -28,6 +29,12 @@ INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2
 ON CONFLICT (issuer, subject) DO NOTHING
 """
 
+_PROFILE: LiteralString = """
+INSERT INTO public.profiles (id, email, full_name, current_organization_id) VALUES ($1, $2, $3, $4)
+"""
+_MEMBER: LiteralString = """
+INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+"""
 _SERVICE: LiteralString = """
 SELECT i.user_id, i.is_service, m.role::text AS role, m.permissions::text AS permissions,
        m.user_id IS NOT NULL AS is_member,
@@ -82,11 +89,10 @@ class PostgresIdentities:
     ) -> Account:
         """Make an account: a member of the organisation, or without one the owner of a personal one."""
         async with self._database.as_system("a first sign-in") as connection:
-            # The lock makes the second of two first sign-ins find what the first has made.
-            await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
-            found = _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+            found = await _first_of_all(connection, issuer, subject)
             if found is not None:
                 return found
+            await _check_ours(connection)
             user_id, org = new_id(), org_id or new_id()
             if org_id is None:
                 await connection.execute(
@@ -94,23 +100,39 @@ class PostgresIdentities:
                     org,
                     name or email or "Personal",
                 )
-            await connection.execute(
-                "INSERT INTO public.profiles (id, email, full_name, current_organization_id) VALUES ($1, $2, $3, $4)",
-                user_id,
-                email,
-                name,
-                org,
-            )
-            await connection.execute(
-                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, $3)",
-                org,
-                user_id,
-                "owner" if org_id is None else role,
-            )
+            await connection.execute(_PROFILE, user_id, email, name, org)
+            await connection.execute(_MEMBER, org, user_id, "owner" if org_id is None else role)
             await connection.execute(_LINK, issuer, subject, user_id, email)
             made = _account(await connection.fetchrow(_BY_ID, user_id))
         assert made is not None  # noqa: S101  # it was made in this transaction
         return made
+
+    async def accept_invitations(
+        self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
+    ) -> Account | None:
+        """Make somebody, whose account is made where there is none, a member wherever this e-mail is expected."""
+        async with self._database.as_system("somebody signs in who may be invited") as connection:
+            expected = "SELECT EXISTS (SELECT FROM agentapi.invitations WHERE email = $1 AND expires_at > now())"
+            if await connection.fetchval(expected, email):
+                found = await _first_of_all(connection, issuer, subject)
+            else:
+                found = _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+            if found is not None and found.memberships:  # made by their other request a moment ago
+                return found
+            invitations = await connection.fetch(
+                "DELETE FROM agentapi.invitations WHERE email = $1 AND expires_at > now() RETURNING org_id, role", email
+            )
+            if not invitations:
+                return None
+            first = invitations[0]["org_id"]
+            account_id = found.user_id if found is not None else user_id
+            if account_id is None:
+                account_id = UserId(new_id())
+                await connection.execute(_PROFILE, account_id, email, name, first)
+            for invitation in invitations:
+                await connection.execute(_MEMBER, invitation["org_id"], account_id, invitation["role"])
+            await connection.execute(_LINK, issuer, subject, account_id, email)
+            return _account(await connection.fetchrow(_BY_ID, account_id))
 
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
         """Find a program's own account, made and moved as it is declared; None when the subject is a person's.
@@ -121,12 +143,25 @@ class PostgresIdentities:
         async with self._database.as_system("the place of a declared program") as connection:
             row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
             if row is None or not _is_placed(row, service):
-                ours = await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'profiles'") == "ours"
+                ours = await is_ours(connection, "profiles")
                 row = await _place(connection, issuer, subject, service) if ours else _checked(row, service)
             if row is None or not row["is_service"]:
                 return None
         membership = Membership(service.org_id, row["role"], json.loads(row["permissions"] or "null"))
         return Account(UserId(row["user_id"]), service.org_id, (membership,), is_service=True)
+
+
+async def _first_of_all(connection: Connection, issuer: str, subject: str) -> Account | None:
+    """Make the second of two first sign-ins wait, and find what the first has made."""
+    await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
+    return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+
+
+async def _check_ours(connection: Connection) -> None:
+    if not await is_ours(connection, "profiles", "organizations", "organization_members"):
+        raise ConfigurationError(
+            "This database has profiles of its own: nobody is made there; take `newcomers` out of [[issuers]]."
+        )
 
 
 def _is_placed(row: Row, service: Service) -> bool:

@@ -7,6 +7,7 @@ from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.identities import Membership
 from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.facts import is_ours
 
 
 class PostgresProfiles:
@@ -22,7 +23,7 @@ class PostgresProfiles:
             ConfigurationError: the database's profiles are somebody else's; nothing is invented there.
         """
         async with self._database.as_system("the machine's user on a private database") as connection:
-            if await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'profiles'") != "ours":
+            if not await is_ours(connection, "profiles"):
                 raise ConfigurationError(
                     "This database has profiles of its own: set AGENTAPI_USER_ID and AGENTAPI_ORG_ID, "
                     "to say who you are."

@@ -1,0 +1,105 @@
+"""The commands for who is in an organisation."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import click
+
+from agentapi_mcp.cli.outputs import note, print_json, run, table
+from agentapi_mcp.core.identity import Role
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ROLE = click.Choice([role.value for role in Role])
+
+
+def in_organization(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command be about another organisation of its user."""
+    option = click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation of yours.")
+    return option(command)
+
+
+@click.group()
+def members() -> None:
+    """See who is in your organisation, invite people, and say what they may do."""
+
+
+@members.command("list")
+@in_organization
+@_JSON
+def members_list(*, as_json: bool, org_id: UUID | None) -> None:
+    """List members, and who is invited."""
+
+    async def list_(services: Services, _settings: Settings) -> None:
+        found = await services.memberships.list_(services.principal)
+        if as_json:
+            said = [
+                {"user_id": str(one.user_id), "email": one.email, "role": one.role, "is_service": one.is_service}
+                for one in found.members
+            ]
+            invited = [
+                {"email": one.email, "role": one.role, "expires_at": one.expires_at.isoformat()}
+                for one in found.invitations
+            ]
+            print_json({"members": said, "invitations": invited})
+            return
+        rows = [(one.email or "-", one.role, "program" if one.is_service else "", one.user_id) for one in found.members]
+        rows += [(one.email, one.role, f"invited until {one.expires_at:%Y-%m-%d}", "") for one in found.invitations]
+        table(("E-MAIL", "ROLE", "NOTE", "ID"), rows)
+
+    run(list_, org_id=org_id)
+
+
+@members.command("invite")
+@click.argument("email")
+@click.option("--role", type=_ROLE, default="member", show_default=True)
+@in_organization
+def members_invite(email: str, role: str, org_id: UUID | None) -> None:
+    """Let in whoever first signs in with this verified e-mail within two weeks."""
+
+    async def invite(services: Services, _settings: Settings) -> None:
+        made = await services.memberships.invite(services.principal, email, Role(role))
+        note(f"Invited {made.email} as {made.role} until {made.expires_at:%Y-%m-%d}. No mail is sent.")
+
+    run(invite, org_id=org_id)
+
+
+@members.command("withdraw")
+@click.argument("email")
+@in_organization
+def members_withdraw(email: str, org_id: UUID | None) -> None:
+    """Take an invitation back."""
+
+    async def withdraw(services: Services, _settings: Settings) -> None:
+        await services.memberships.withdraw(services.principal, email)
+        note("Taken back.")
+
+    run(withdraw, org_id=org_id)
+
+
+@members.command("role")
+@click.argument("which", metavar="ID|EMAIL")
+@click.argument("role", type=_ROLE)
+@in_organization
+def members_role(which: str, role: str, org_id: UUID | None) -> None:
+    """Give a member another role, from their next request on."""
+
+    async def change(services: Services, _settings: Settings) -> None:
+        member = await services.memberships.set_role(services.principal, which, Role(role))
+        note(f"{member.email or member.user_id} is {role} now.")
+
+    run(change, org_id=org_id)
+
+
+@members.command("remove")
+@click.argument("which", metavar="ID|EMAIL")
+@in_organization
+def members_remove(which: str, org_id: UUID | None) -> None:
+    """Let a member in no more; their sessions stay."""
+
+    async def remove(services: Services, _settings: Settings) -> None:
+        member = await services.memberships.remove(services.principal, which)
+        note(f"Removed {member.email or member.user_id}.")
+
+    run(remove, org_id=org_id)

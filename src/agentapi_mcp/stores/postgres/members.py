@@ -1,0 +1,117 @@
+"""Members of organisations and invitations in Postgres; each statement names the organisation."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import LiteralString
+
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import OrgId, UserId
+from agentapi_mcp.core.records.members import Invitation, MemberList, OrganizationMember
+from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.facts import is_ours
+
+_MEMBERS: LiteralString = """
+SELECT m.user_id, m.role::text AS role, p.email::text AS email,
+       EXISTS (SELECT FROM agentapi.identities i WHERE i.user_id = m.user_id AND i.is_service) AS is_service
+  FROM public.organization_members m
+  JOIN public.profiles p ON p.id = m.user_id
+ WHERE m.organization_id = $1
+ ORDER BY p.email, m.user_id
+"""
+_LOCK: LiteralString = """
+SELECT user_id, role::text AS role, NULL AS email, false AS is_service
+  FROM public.organization_members
+ WHERE organization_id = $1
+   FOR UPDATE
+"""
+
+
+class PostgresMembers:
+    """Written where the tables are ours; in other databases memberships are their application's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
+        """List members and open invitations, by e-mail."""
+        async with self._database.as_system("an organisation's members for its administrators") as connection:
+            members = await connection.fetch(_MEMBERS, org_id)
+            invitations = await connection.fetch(
+                "SELECT email, role, expires_at FROM agentapi.invitations WHERE org_id = $1 AND expires_at > $2 "
+                "ORDER BY email",
+                org_id,
+                now,
+            )
+        return MemberList(
+            members=tuple(_member(row) for row in members),
+            invitations=tuple(
+                Invitation(email=row["email"], role=row["role"], expires_at=row["expires_at"]) for row in invitations
+            ),
+        )
+
+    async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
+        """Keep an invitation, in place of an earlier one; forget those that nobody can use any more."""
+        async with self._database.as_system("somebody is invited into an organisation") as connection:
+            await _check_ours(connection)
+            await connection.execute("DELETE FROM agentapi.invitations WHERE expires_at < now()")
+            await connection.execute(
+                "INSERT INTO agentapi.invitations (org_id, email, role, expires_at) VALUES ($1, $2, $3, $4) "
+                "ON CONFLICT (org_id, email) DO UPDATE SET role = excluded.role, expires_at = excluded.expires_at",
+                org_id,
+                invitation.email,
+                invitation.role,
+                invitation.expires_at,
+            )
+
+    async def withdraw(self, org_id: OrgId, email: str) -> bool:
+        """Take an invitation back; False when there is none."""
+        async with self._database.as_system("an invitation is taken back") as connection:
+            done = await connection.execute(
+                "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2", org_id, email
+            )
+        return done == "DELETE 1"
+
+    async def change(
+        self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
+    ) -> None:
+        """Give a member a role, or with None take the membership away, while nobody else changes any of them."""
+        async with self._database.as_system("a member's role in an organisation") as connection:
+            await _check_ours(connection)
+            check([_member(row) for row in await connection.fetch(_LOCK, org_id)])
+            if role is None:
+                await connection.execute(
+                    "DELETE FROM public.organization_members WHERE organization_id = $1 AND user_id = $2",
+                    org_id,
+                    user_id,
+                )
+            else:
+                await connection.execute(
+                    "UPDATE public.organization_members SET role = $3 WHERE organization_id = $1 AND user_id = $2",
+                    org_id,
+                    user_id,
+                    role,
+                )
+
+    async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
+        """Make an organisation with its first owner."""
+        async with self._database.as_system("the operator makes an organisation") as connection:
+            await _check_ours(connection)
+            await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, $2)", org_id, name)
+            await connection.execute(
+                "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'owner')",
+                org_id,
+                owner,
+            )
+
+
+async def _check_ours(connection: Connection) -> None:
+    if not await is_ours(connection, "organizations", "organization_members"):
+        raise ConfigurationError(
+            "This database had organisations before: who is in them is for the application to say that made them."
+        )
+
+
+def _member(row: Row) -> OrganizationMember:
+    return OrganizationMember(
+        user_id=UserId(row["user_id"]), role=row["role"] or "", email=row["email"], is_service=row["is_service"]
+    )
