@@ -64,7 +64,7 @@ async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Pr
     written |= {f"grant on public.mcp_sessions to {role}" for role in ("anon", "authenticated")}
     secured = {f"row security of public.{name}" for name in FIVE} | {f"relation public.{v}" for v in VIEWS}
     assert changed == secured | written
-    assert all(set(before[key].split()) - set(after[key].split()) == WRITES for key in written)
+    assert all(set(before[key].split()) - set(after[key].split()) == WRITES | {"SELECT"} for key in written)
     assert all(after[f"row security of public.{name}"] == "t f" for name in FIVE)
     assert all(after[f"relation public.{view}"].endswith("{security_invoker=true}") for view in VIEWS)
     taken = {f"grant on public.{name} to anon" for name in (*FIVE, *VIEWS)}
@@ -91,7 +91,7 @@ async def test_a_project_without_the_tables_gets_them_closed_to_anon(project: Pr
     assert before.keys() <= after.keys()
     changed = {key for key in before if before[key] != after[key]}
     assert changed == {f"grant on public.mcp_sessions to {role}" for role in ("anon", "authenticated")}
-    assert all(set(before[key].split()) - set(after[key].split()) == WRITES for key in changed)
+    assert all(set(before[key].split()) - set(after[key].split()) == WRITES | {"SELECT"} for key in changed)
     assert not [key for key in after.keys() - before.keys() if key.endswith(" to anon")]
     assert "grant on public.agents to service_role" in after
     assert "grant on public.agents to authenticated" not in after
@@ -172,9 +172,12 @@ async def test_policies_that_were_there_stay_and_hidden_rows_stay_hidden(deploye
     kept = [key for key in before if key.startswith("policy ")]
     assert len(kept) == 5
     assert [before[key] for key in kept] == [after[key] for key in kept]
-    # Row-level security hid the agents, and what their owner put into their configuration, from signed-in users.
-    assert await deployed.value("SELECT count(config) FROM public.agents", user=ALICE) == 0
-    assert await deployed.value("SELECT count(config) FROM public.models", user=ALICE) == 7
+    # Row-level security hid the agents from signed-in users; what their owner put into their configuration, all do now.
+    assert await deployed.value("SELECT count(name) FROM public.agents", user=ALICE) == 0
+    assert await deployed.value("SELECT count(name) FROM public.models", user=ALICE) == 7
+    for table in ("agents", "models"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await deployed.value(f"SELECT count(config) FROM public.{table}", user=ALICE)  # noqa: S608  # ours
     assert await deployed.value("SELECT count(*) FROM agentapi.agent_names", user=ALICE) == 2
 
 

@@ -15,11 +15,15 @@ _GET: LiteralString = """
 SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.sessions, n.messages,
        n.turns::text AS turns, n.input_tokens, n.output_tokens, n.cost_usd
   FROM public.organizations o, agentapi.organization_numbers() n
- WHERE o.id = $1
+ WHERE o.id = $1 AND o.id = ANY (agentapi.own_organization_ids())
+   AND agentapi.may('organization:read', '{admin,owner}', 'admin')
 """
-# Key by key, since others keep theirs in the same column.
+# Key by key, since others keep theirs in the same column. Who may is asked here too, for a table without row-level
+# security.
 _CHANGE: LiteralString = """
-UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text::jsonb) - $3::text[] WHERE id = $1
+UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text::jsonb) - $3::text[]
+ WHERE id = $1 AND id = ANY (agentapi.own_organization_ids())
+   AND agentapi.may('organization:edit', '{admin,owner}', 'admin')
 """
 
 
