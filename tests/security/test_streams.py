@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.mcp.refused_sign_ins import MOST
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from tests.support.tenants import Tenants, tenants
 
@@ -82,6 +84,28 @@ async def test_a_stream_ends_with_what_let_its_client_in(link: str, ends: str, e
             assert "error" not in line
         refused = await http.post(here.place.mcp, json=LISTEN, headers=ACCEPTS)
         assert refused.status_code == (401 if ends == "token" else 403)
+
+
+@pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse"])
+async def test_every_stream_of_a_revoked_token_ends_whoever_guesses_beside_it(
+    link: str, edge_home: Path, tmp_path: Path
+) -> None:
+    async with tenants(edge_home, tmp_path) as here, httpx2.AsyncClient(timeout=8) as guesser:
+        tokens, bo = here.services.personal_tokens, here.members["bo"].principal
+        made = await tokens.create(bo, f"t{uuid4().hex}", scopes=["read"])
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {made.secret}"}, timeout=8) as http:
+            streams = [await http.send(await opened(here, http, link), stream=True) for _ in range(3)]
+            lines = [stream.aiter_lines() for stream in streams]
+            for each in lines:
+                await anext(each)
+            for number in range(MOST):
+                guess = {"authorization": f"Bearer a.b.{number}"}
+                refused = await guesser.post(here.place.mcp, json=LISTEN, headers=ACCEPTS | guess)
+                assert refused.status_code == 401
+            await tokens.revoke(bo, str(made.token.id))
+            for each in lines:
+                async for line in each:  # to its polite end
+                    assert "error" not in line
 
 
 async def test_a_stream_of_who_stays_stays_open(edge_home: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import anyio
 
-from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError, PermissionDeniedError
+from agentapi_mcp.core.errors import AgentApiError, IssuerUnavailableError, StoreUnavailableError
 from agentapi_mcp.core.identity import Principal
 
 ADMISSION = "agentapi.admission"  # where an HTTP request's scope holds it
@@ -31,10 +31,10 @@ class Admission:
     async def _holds(self) -> bool:
         try:
             return await self.again() == self.principal
-        except (NotAuthenticatedError, PermissionDeniedError):
-            return False
-        except AgentApiError:
+        except (StoreUnavailableError, IssuerUnavailableError):
             return True  # nobody can be looked up just now
+        except AgentApiError:
+            return False
 
 
 def admission_of(scope: Mapping[str, object]) -> Admission | None:

@@ -141,7 +141,9 @@ class Authentication:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc), [(b"retry-after", b"5")])
         else:
             user = None if principal is None else _user(principal)
-            held = None if principal is None else Admission(principal, partial(self._identify, scope), self._every)
+            # A stream's token is asked for again whoever else guesses at its address.
+            again = partial(self._verify, *_presented(scope))
+            held = None if principal is None else Admission(principal, again, self._every)
             await self._app({**scope, PRINCIPAL: principal, "user": user, ADMISSION: held}, receive, send)
 
     async def _identify(self, scope: Scope) -> Principal | None:
@@ -150,15 +152,13 @@ class Authentication:
             raise NotAuthenticatedError(
                 "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
             )
-        given = _given(scope)
-        kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        if not given:
+        if not _given(scope):
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
-        token = token.strip() if kind.lower() == "bearer" else ""
-        attempt = Attempt(source_of(scope), _digest(token))
+        token, digest = _presented(scope)
+        attempt = Attempt(source_of(scope), digest)
         self._refused.check(attempt)
         try:
-            principal = await self._verify(token, attempt.digest)
+            principal = await self._verify(token, digest)
         except NotAuthenticatedError as exc:
             self._refused.refuse(attempt, was_good=exc.was_good)
             raise
@@ -202,6 +202,14 @@ def _is_in_the_url(scope: Scope) -> bool:
 
 def _given(scope: Scope) -> list[str]:
     return Headers(scope=scope).getlist("authorization")
+
+
+def _presented(scope: Scope) -> tuple[str, bytes]:
+    """Return the token that a request brings, empty where it is none, with its digest."""
+    given = _given(scope)
+    kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    token = token.strip() if kind.lower() == "bearer" else ""
+    return token, _digest(token)
 
 
 def _user(principal: Principal) -> AuthenticatedUser:
