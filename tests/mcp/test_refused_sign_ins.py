@@ -1,5 +1,6 @@
 """Who guesses tokens is soon refused unheard; who is in stays in, whoever else has the same address."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
@@ -164,3 +165,19 @@ async def test_an_access_token_is_not_verified_once_its_address_has_guessed(edge
         for number in range(MOST):
             assert await ask(f"a.b.{number}") == 401
         assert [await ask(known), await ask(fresh), await ask("a.b.c")] == [200, 429, 429]
+
+
+async def test_guesses_that_are_sent_together_are_counted_too(edge_home: Path) -> None:
+    async with served(edge_home, HttpOptions(token=TOKEN)) as (_, _, http):
+
+        async def ask(token: str) -> int:
+            headers = ACCEPT | {"authorization": f"Bearer {token}"}
+            return (await http.post("/mcp", json=message("ping"), headers=headers)).status_code
+
+        async with asyncio.TaskGroup() as group:
+            guesses = [group.create_task(ask(f"agentapi_pat_{number}")) for number in range(4 * MOST)]
+            good = [group.create_task(ask(TOKEN)) for _ in range(3)]
+        statuses = [task.result() for task in guesses]
+        assert statuses.count(401) + statuses.count(429) == 4 * MOST
+        assert statuses.count(401) < 2 * MOST
+        assert {task.result() for task in good} <= {200, 429}

@@ -156,13 +156,13 @@ class Authentication:
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
         token, digest = _presented(scope)
         attempt = Attempt(source_of(scope), digest)
-        self._refused.check(attempt)
-        try:
-            principal = await self._verify(token, digest)
-        except NotAuthenticatedError as exc:
-            self._refused.refuse(attempt, was_good=exc.was_good)
-            raise
-        self._refused.accept(attempt)
+        async with self._refused.looking_at(attempt):
+            try:
+                principal = await self._verify(token, digest)
+            except NotAuthenticatedError as exc:
+                self._refused.refuse(attempt, was_good=exc.was_good)
+                raise
+            self._refused.accept(attempt)
         return principal
 
     async def _verify(self, token: str, digest: bytes) -> Principal | None:

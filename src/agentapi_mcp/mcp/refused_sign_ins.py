@@ -1,8 +1,11 @@
 """How often one address may come with a token that is none, before no token of it is looked at for a while."""
 
+import asyncio
 import logging
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import TypeVar
@@ -17,6 +20,7 @@ MOST = 20
 WITHIN = timedelta(minutes=1)
 KNOWN_FOR = timedelta(hours=1)
 REMEMBERED = 10_000
+_AT_ONCE = 10  # new tokens of one address
 _NETWORK_BITS = 64  # of an IPv6 address; the rest is the client's to choose
 K = TypeVar("K")
 V = TypeVar("V")
@@ -31,6 +35,14 @@ class Attempt:
     digest: bytes
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Who waits, or is looked at, of one address."""
+
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    users: int = 0
+
+
 class RefusedSignIns:
     """Counts refusals by address, in bounded memory: what came first is forgotten first, and nothing runs by itself.
 
@@ -42,6 +54,29 @@ class RefusedSignIns:
         self._clock = clock
         self._refused = OrderedDict[str | Attempt, deque[float]]()
         self._good = OrderedDict[Attempt, float]()
+        self._lanes: dict[str, _Lane] = {}
+
+    @asynccontextmanager
+    async def looking_at(self, attempt: Attempt) -> AsyncGenerator[None]:
+        """Look at a token within this: of one address at few at once, so that guesses sent together are counted too.
+
+        Raises:
+            LimitExceededError: as `check` does.
+        """
+        if self._is_known(attempt):
+            self.check(attempt)
+            yield
+            return
+        lane = self._lanes.setdefault(attempt.source, _Lane())
+        lane.users += 1
+        try:
+            async with lane.places:
+                self.check(attempt)
+                yield
+        finally:
+            lane.users -= 1
+            if lane.users == 0:
+                del self._lanes[attempt.source]
 
     def check(self, attempt: Attempt) -> None:
         """Refuse to look at the token of an address from which too many were refused.
