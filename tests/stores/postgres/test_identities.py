@@ -11,7 +11,7 @@ import pytest
 
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.records.identities import Issuer, Newcomers, SubjectIs, TokenClaims
@@ -23,7 +23,7 @@ from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
-from tests.support.supabase import APP, Project
+from tests.support.supabase import APP, OWNER, Project
 
 ACME = OrgId(UUID("b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"))
 ADMIN = frozenset({"admin"})
@@ -262,6 +262,42 @@ async def test_profiles_that_were_there_are_found_by_their_own_issuer_alone(proj
         ):
             with pytest.raises(PermissionDeniedError):
                 await sign_ins.principal_of(stranger)
+
+
+@pytest.mark.parametrize("policy", ["FOR UPDATE TO authenticated USING (id = auth.uid())", "USING (id = auth.uid())"])
+async def test_what_users_may_write_of_their_profile_leads_nobody_else_to_it(policy: str, project: Project) -> None:
+    await project.run(f'CREATE POLICY "Users write their profile" ON public.profiles {policy}', role=OWNER)
+    await migrate(project.owner, program=VERSION, grant_to=APP)
+    forged = "UPDATE public.profiles SET email = 'ceo@acme.example', workos_id = {} WHERE id = auth.uid() RETURNING 1"
+    assert await project.value(forged.format("'user_ceo'"), user=BOB) == 1
+    workos = Issuer(issuer="https://api.workos.example", subject_is=SubjectIs.WORKOS_ID)
+    trusted = Issuer(issuer="https://idp.acme.example", trusts_email=True)
+    async with open_database(RemoteServer(project.app), PoolOptions()) as database:
+        sign_ins = SignIns(PostgresIdentities(database), audit_log(database))
+        with pytest.raises(PermissionDeniedError, match="no account here"):
+            await sign_ins.principal_of(claims("user_ceo", issuer=workos))
+        assert await project.value(forged.format("NULL"), user=BOB) == 1
+        with pytest.raises(PermissionDeniedError, match="no account here"):
+            await sign_ins.principal_of(claims(issuer=trusted, email="ceo@acme.example"))
+        await project.run('DROP POLICY "Users write their profile" ON public.profiles', role=OWNER)
+        assert (await sign_ins.principal_of(claims("user_01A", issuer=workos))).user_id == ALICE
+        assert (await sign_ins.principal_of(claims(issuer=trusted, email="ceo@acme.example"))).user_id == BOB
+
+
+async def test_one_email_leads_one_subject_to_an_account(sign_ins: SignIns, database: Database) -> None:
+    owner, email, user_id = await sign_ins.principal_of(claims()), f"{new_id().hex}@example.com", new_id()
+    async with database.as_system("test") as connection:
+        await connection.execute("INSERT INTO public.profiles (id, email) VALUES ($1, $2)", user_id, email)
+        await connection.execute(
+            "INSERT INTO public.organization_members (organization_id, user_id) VALUES ($1, $2)", owner.org_id, user_id
+        )
+    issuer = Issuer(issuer=f"https://{new_id().hex}.example", trusts_email=True, newcomers=Newcomers.PERSONAL)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(sign_ins.principal_of(claims(str(number), issuer=issuer, email=email)))
+            for number in range(6)
+        ]
+    assert [task.result().user_id for task in tasks].count(UserId(user_id)) == 1
 
 
 async def test_nobody_but_the_program_reads_identities(database_urls: DatabaseUrls, sign_ins: SignIns) -> None:

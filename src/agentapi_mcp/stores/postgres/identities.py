@@ -1,6 +1,7 @@
 """Accounts in Postgres: whose an issuer's subject is, and what they are in which organisation."""
 
 import json
+import logging
 from typing import LiteralString
 from uuid import UUID
 
@@ -29,6 +30,17 @@ INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2
 ON CONFLICT (issuer, subject) DO NOTHING
 """
 
+# Without row-level security, or with a policy that lets them.
+_FORGEABLE: LiteralString = """
+SELECT bool_or(has_column_privilege(r.rolname, p.oid, $1, k.kind)
+               AND (NOT p.relrowsecurity OR EXISTS (
+                    SELECT FROM pg_policy y
+                     WHERE y.polrelid = p.oid AND y.polpermissive AND y.polcmd IN ('*', k.command)
+                       AND (y.polroles = '{0}' OR EXISTS (SELECT FROM unnest(y.polroles) AS o
+                                                           WHERE pg_has_role(r.rolname, o, 'USAGE'))))))
+  FROM pg_class p, pg_roles r, (VALUES ('UPDATE', 'w'), ('INSERT', 'a')) AS k (kind, command)
+ WHERE p.oid = 'public.profiles'::regclass AND r.rolname IN ('anon', 'authenticated')
+"""
 _PROFILE: LiteralString = """
 INSERT INTO public.profiles (id, email, full_name, current_organization_id) VALUES ($1, $2, $3, $4)
 """
@@ -46,6 +58,9 @@ SELECT i.user_id, i.is_service, m.role::text AS role, m.permissions::text AS per
 """
 
 
+_log = logging.getLogger(__name__)
+
+
 class PostgresIdentities:
     """Identities lead to profiles; two that sign in at the same moment for the first time get one account."""
 
@@ -60,8 +75,10 @@ class PostgresIdentities:
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
         """Link the subject with the profile that has it as its `workos_id`, and return the account."""
         async with self._database.as_system("whose WorkOS id this is") as connection:
-            user_id = await connection.fetchval("SELECT id FROM public.profiles WHERE workos_id = $1", subject)
-            return await _linked(connection, issuer, subject, user_id, None)
+            found = await connection.fetch("SELECT id FROM public.profiles WHERE workos_id = $1 LIMIT 2", subject)
+            if len(found) != 1 or await _is_forgeable(connection, "workos_id"):
+                return None
+            return await _linked(connection, issuer, subject, found[0]["id"], None)
 
     async def link_profile(self, issuer: str, subject: str) -> Account | None:
         """Link the subject with the profile that has it as its id, as Supabase's users have."""
@@ -76,13 +93,16 @@ class PostgresIdentities:
     async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
         """Link the subject with the one profile of this e-mail, if no other identity leads to it."""
         async with self._database.as_system("whose verified e-mail this is") as connection:
+            # Of two subjects with one e-mail the second finds that the account is taken.
+            await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
             found = await connection.fetch(
                 "SELECT id FROM public.profiles WHERE lower(email) = lower($1) AND workos_id IS NULL AND NOT EXISTS "
                 "(SELECT FROM agentapi.identities i WHERE i.user_id = profiles.id) LIMIT 2",
                 email,
             )
-            user_id = found[0]["id"] if len(found) == 1 else None
-            return await _linked(connection, issuer, subject, user_id, email)
+            if len(found) != 1 or await _is_forgeable(connection, "email"):
+                return None
+            return await _linked(connection, issuer, subject, found[0]["id"], email)
 
     async def make(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
@@ -149,6 +169,14 @@ class PostgresIdentities:
                 return None
         membership = Membership(service.org_id, row["role"], json.loads(row["permissions"] or "null"))
         return Account(UserId(row["user_id"]), service.org_id, (membership,), is_service=True)
+
+
+async def _is_forgeable(connection: Connection, column: str) -> bool:
+    """Tell whether outside clients may write a column of `profiles`, so that it says nothing of whose a profile is."""
+    forgeable = await connection.fetchval(_FORGEABLE, column)
+    if forgeable:
+        _log.warning("identity_not_linked", extra={"reason": f"signed-in users may write profiles.{column}"})
+    return forgeable
 
 
 async def _first_of_all(connection: Connection, issuer: str, subject: str) -> Account | None:
