@@ -122,6 +122,32 @@ async def test_a_programs_own_token_is_told_from_one_that_stands_for_a_person(
         assert (await at.verify(**said)).is_service == is_service
 
 
+@pytest.mark.parametrize("said", [["one"], {"id": "one"}, 7, True, "", "x" * 300, "a\nb", []])
+async def test_an_organisation_that_cannot_be_read_binds_a_token_to_none(said: object) -> None:
+    async with stand(organization_claim="org") as at:
+        assert (await at.verify(org="one")).organization == "one"
+        for nothing in ({}, {"org": None}):
+            assert (await at.verify(**nothing)).organization is None
+        await at.refused(KEY.sign(at.claims(org=said)))
+
+
+@pytest.mark.parametrize(
+    ("email", "read"),
+    [
+        ("Ann@Example.com", "ann@example.com"),
+        ("a.n+n@example.com", "a.n+n@example.com"),
+        ("eve@\u212aorp.com", None),
+        ("eve@evil.example,ann@example.com", None),
+        ('"eve@evil.example"@example.com', None),
+        ("eve@evil.example@example.com", None),
+        ("eve @example.com", None),
+    ],
+)
+async def test_an_email_that_could_be_taken_for_anothers_says_nothing(email: str, read: str | None) -> None:
+    async with stand() as at:
+        assert (await at.verify(email=email, email_verified=True)).email == read
+
+
 @pytest.mark.parametrize(
     "changed",
     [

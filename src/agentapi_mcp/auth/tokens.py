@@ -1,6 +1,7 @@
 """Access tokens in the form of JWTs (RFC 9068, RFC 8725): whose they are, and for whom they were made."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -17,6 +18,7 @@ _LONGEST = 16 * 1024
 _LONGEST_NAME = 255
 _LEEWAY = timedelta(seconds=30)  # clocks differ
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_PLAIN_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _NOT_VALID = "This token is not valid here."
 _log = logging.getLogger(__name__)
 
@@ -106,15 +108,18 @@ class TokenVerifier:
             raise ValueError("it has no subject")
         client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
-        organization = claims.get(issuer.organization_claim) if issuer.organization_claim else None
+        said = claims.get(issuer.organization_claim) if issuer.organization_claim else None
+        organization = _text(said)
+        if said is not None and organization is None:  # it binds the token to something, and not to all that is
+            raise ValueError("its organisation is no text")
         return TokenClaims(
             issuer=issuer,
             subject=subject,
             scopes=_scopes(claims),
             expires_at=expires_at,
             client_id=client_id,
-            organization=_text(organization),
-            email=email.lower() if email else None,
+            organization=organization,
+            email=_email(email),
             name=_text(claims.get("name")),
             is_service=subject == client_id
             or claims.get("gty") == "client-credentials"
@@ -133,6 +138,13 @@ def _text(value: object) -> str | None:
     if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME or not value.isprintable():
         return None
     return value
+
+
+def _email(said: str | None) -> str | None:
+    """Return an e-mail in lower case; one that could be taken for another's, as with letters alike, says nothing."""
+    if said is None or not _PLAIN_EMAIL.fullmatch(said):
+        return None
+    return said.lower()
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
