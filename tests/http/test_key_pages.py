@@ -5,7 +5,7 @@ import base64
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_bytes
@@ -17,8 +17,9 @@ from pydantic import SecretStr
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.records.audit import AuditFilter
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.http.key_pages import KeyPages
 from agentapi_mcp.mcp.http import HttpOptions, create_http
@@ -149,6 +150,20 @@ async def test_a_link_alone_opens_nothing(edge_home: Path, tmp_path: Path) -> No
         for path in ("/keys/enter", "/keys/signed-in?code=x&state=y", "/keys/new", "/keys/new?request=x"):
             assert (await stranger.step(path)).status_code in {401, 404}
         assert await at.keys() == []
+
+
+async def test_the_audit_log_says_who_came_to_the_page_and_from_where(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path) as at:
+        link, eve = await at.link(), f"eve-{new_id().hex}"
+        assert (await at.browser(eve).open(link)).status_code == 403
+        browser = at.browser()
+        await browser.send(await browser.open(link), KEY)
+        for who, actions in ((at.principal, {"key_added", "sign_in"}), (await at.signed(eve), {"permission_denied"})):
+            reader = replace(who, role=Role.OWNER, scopes=None)
+            listed = (await at.services.audit.list_(reader, AuditFilter())).items
+            found = {one.action: (one.via, one.address) for one in listed if one.user_id == who.user_id}
+            for action in actions:
+                assert found[action] == (at.issuer.issuer, "127.0.0.1")
 
 
 async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hmac
 import html
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 from pydantic import SecretStr
@@ -21,6 +22,7 @@ from agentapi_mcp.core.errors import (
     PermissionDeniedError,
 )
 from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.records.key_requests import KeyRequest, Visit
 from agentapi_mcp.core.records.logins import LoginAnswer
 from agentapi_mcp.core.services import Door, Gate, Services
@@ -94,7 +96,13 @@ class KeyPages:
             state=said.get("state"), code=said.get("code"), issuer=said.get("iss"), error=said.get("error")
         )
         visitor = await door.finish_login(visit.login, answer, self._origin + _SIGNED_IN)
-        return self._to(_ENTER, services, await services.key_entries.admit(visit, visitor))
+        try:
+            admitted = await services.key_entries.admit(visit, visitor)
+        except PermissionDeniedError as exc:
+            await services.audit.denied(visitor, exc, AuditTarget("page", _ENTER))
+            raise
+        await services.audit.signed_in(visitor)
+        return self._to(_ENTER, services, admitted)
 
     async def _show(self, request: Request) -> Response:
         """Show the form."""
@@ -137,7 +145,8 @@ class KeyPages:
         membership = await services.profiles.find_membership(asked.user_id, asked.org_id)
         if membership is None or services.door is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
-        return visit, asked, member(asked.user_id, membership, services.door.roles())
+        visitor = member(asked.user_id, membership, services.door.roles())
+        return visit, asked, replace(visitor, via=asked.issuer)
 
     def _to(self, url: str, services: Services, visit: Visit) -> Response:
         response = RedirectResponse(url, 303, headers=_HEADERS)

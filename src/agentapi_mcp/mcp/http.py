@@ -24,11 +24,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentapi_mcp.core import contexts
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Gate
 from agentapi_mcp.mcp.admissions import EVERY, admission_of, ended_with
+from agentapi_mcp.mcp.callers import address_of
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.handshake_http import HandshakeHttp
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, Accepted, Authentication, OAuth
@@ -134,8 +136,11 @@ class Pages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        is_page = self._pages is not None and scope["type"] == "http" and scope["path"].startswith("/keys/")
-        await (self._pages if self._pages is not None and is_page else self._app)(scope, receive, send)
+        if self._pages is None or scope["type"] != "http" or not scope["path"].startswith("/keys/"):
+            await self._app(scope, receive, send)
+            return
+        contexts.address.set(address_of(scope))
+        await self._pages(scope, receive, send)
 
 
 class _Asgi:
