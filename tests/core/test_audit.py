@@ -140,6 +140,19 @@ async def test_who_comes_from_many_addresses_does_not_fill_the_log(database: Dat
     assert found[-1].details == {"count": 2899}
 
 
+async def test_one_organisation_hides_no_other_ones_refusals(database: Database) -> None:
+    flooding, quiet = somebody(), somebody()
+    audit = audit_log(database, ManualClock(at=SystemClock().now()), flooding)
+    for number in range(200):
+        contexts.address.set(f"2001:db8::{number:x}")
+        for who in (flooding, None):
+            await audit.record(who, AuditAction.PERMISSION_DENIED, outcome=AuditOutcome.REFUSED)
+    await audit.record(quiet, AuditAction.PERMISSION_DENIED, outcome=AuditOutcome.REFUSED)
+    await audit.flush()
+    (event,) = await written(database, quiet)
+    assert (event.org_id, event.user_id) == (quiet.org_id, quiet.user_id)
+
+
 async def test_a_minute_of_refusals_is_told_when_it_is_over(database: Database) -> None:
     clock, principal = ManualClock(at=SystemClock().now()), somebody()
     error = PermissionDeniedError("no", action="sessions:chat")

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from agentapi_mcp.app import migrate_database, migration_states, prune_audit_log
+from agentapi_mcp.app import migrate_database, migration_states
 from agentapi_mcp.cli import listings, organizations, stdio
 from agentapi_mcp.cli.audit import audit
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
@@ -304,7 +304,5 @@ async def _migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) ->
     ran = await migrate_database(settings, environment(), dry_run=dry_run, grant_to=grant_to)
     verb = "The database fits. Nothing was changed; would apply" if dry_run else "Applied"
     say(f"{verb}: {', '.join(ran)}" if ran else "The database is up to date.")
-    if not dry_run:
-        await prune_audit_log(settings, environment())
     if grant_to is not None:
         say(f"{'It could be granted' if dry_run else 'Granted'}: the login {grant_to} works for the program.")

@@ -305,7 +305,8 @@ class Runs:
     async def _report(self, run: Run, history: History | None, prompt_bytes: int) -> None:
         answer = run.answer
         try:
-            await run.assignment.settled(run.snapshot(), history, prompt_bytes)
+            if run.final is not None:  # else another process settles it
+                await run.assignment.settled(run.final, history, prompt_bytes)
             if (
                 answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL

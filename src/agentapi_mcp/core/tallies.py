@@ -1,9 +1,11 @@
 """Events that somebody outside can make happen at will: counted within a minute, so that nobody fills the disk."""
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 from datetime import timedelta
 
+from agentapi_mcp.core.identity import OrgId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.audit import AuditEvent
@@ -13,21 +15,26 @@ _MOST_KINDS = 100
 
 
 class Tally:
-    """Passes the first event of a kind in a minute on, and counts the others; kinds beyond a hundred are one."""
+    """Passes the first event of a kind in a minute on and counts the others; past 100 kinds an organisation's are one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since = 0.0
         self._counted: dict[Hashable, tuple[AuditEvent, int]] = {}
+        self._kinds = Counter[OrgId | None]()
 
     def add(self, event: AuditEvent) -> AuditEvent | None:
         """Return what is to be written now, None when the event is counted."""
         if not self._counted:
             self._since = self._clock.monotonic()
         kind = _kind(event)
-        if kind not in self._counted and len(self._counted) >= _MOST_KINDS:
-            event = AuditEvent(id=event.id, at=event.at, action=event.action, outcome=event.outcome)
+        if kind not in self._counted and self._kinds[event.org_id] >= _MOST_KINDS:
+            event = AuditEvent(
+                id=event.id, at=event.at, action=event.action, outcome=event.outcome, org_id=event.org_id
+            )
             kind = _kind(event)
+        if kind not in self._counted:
+            self._kinds[event.org_id] += 1
         first, others = self._counted.get(kind, (event, -1))
         self._counted[kind] = (first, others + 1)
         return event if others < 0 else None
@@ -41,6 +48,7 @@ class Tally:
     def take(self) -> tuple[AuditEvent, ...]:
         """Return one event with the count of the others for each kind, and begin anew."""
         counted, self._counted = self._counted, {}
+        self._kinds.clear()
         return tuple(
             replace(first, id=new_id(), at=self._clock.now(), details={**first.details, "count": others})
             for first, others in counted.values()

@@ -135,10 +135,8 @@ async def test_who_does_not_own_the_tables_drops_nothing(project: Project, tmp_p
     assert (status, err) == (0, "")
     assert re.fullmatch(r"Dropped: \d{4}-\d\d, \d{4}-\d\d\.\n", out)
     await project.run(LONG_AGO)
-    assert (await run(env, "migrate", "--dry-run"))[0] == 0
-    assert await project.value(MONTHS) == 4
     assert (await run(env, "migrate"))[0] == 0
-    assert await project.value(MONTHS) == 2
+    assert await project.value(MONTHS) == 4  # how long they are kept is not for whoever migrates to say
 
 
 async def test_there_is_nothing_to_drop_at_first(edge_home: Path) -> None:
