@@ -21,6 +21,7 @@ from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import OAuth
+from agentapi_mcp.mcp.http_guards import HttpLimits
 from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
@@ -95,7 +96,9 @@ class Tenants:
 
 
 @asynccontextmanager
-async def tenants(home: Path, directory: Path, *, clock: Clock | None = None) -> AsyncGenerator[Tenants]:
+async def tenants(
+    home: Path, directory: Path, *, clock: Clock | None = None, limits: HttpLimits | None = None
+) -> AsyncGenerator[Tenants]:
     """Open the server with its two organisations; who holds a stream open is looked at again all the time."""
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(IssuerPeer(KEY))
@@ -113,7 +116,11 @@ async def tenants(home: Path, directory: Path, *, clock: Clock | None = None) ->
         stack.push_async_callback(asyncio.to_thread, embedded.release)
         database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
         server = create_server(app.gate, McpOptions(toolsets=frozenset(Toolset)))
-        options = HttpOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate), admitted_every=timedelta(milliseconds=20))
+        options = HttpOptions(
+            oauth=OAuth(resource=RESOURCE, gate=app.gate),
+            admitted_every=timedelta(milliseconds=20),
+            limits=limits or HttpLimits(),
+        )
         place = await stack.enter_async_context(serve_app(create_http(server, options)))
         made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)
         made.members = await _members(database, issuer.issuer)

@@ -44,6 +44,8 @@ from agentapi_mcp.mcp.texts import clean
 
 SESSION_HEADER = "mcp-session-id"
 _LONGEST_ID = 200
+_LONGEST_NAME = 200
+_LARGEST_KEPT = 8 * 1024  # of what a client says of itself
 _log = logging.getLogger(__name__)
 
 
@@ -217,8 +219,8 @@ class HandshakeHttp:
         session = McpSession(
             id=secrets.token_urlsafe(24),
             protocol=str(answer.result["protocolVersion"]),
-            client=_object(storable_value(params.get("clientInfo"))),
-            capabilities=_object(storable_value(params.get("capabilities"))),
+            client=_client(params.get("clientInfo")),
+            capabilities=_small(params.get("capabilities")),
         )
         try:
             caller = await self.callers.of_http(scope)
@@ -246,6 +248,19 @@ def _connection(asker: _Asker | None, request: Request) -> Connection:
     connection = Connection.from_envelope(session.protocol, dict(session.client), dict(session.capabilities))
     connection.session_id = session.id
     return connection
+
+
+def _client(value: object) -> dict[str, object]:
+    """Return what a client says of itself; of one that says too much, its name and version."""
+    said = _object(storable_value(value))
+    kept = _small(said)
+    return kept or {name: str(said.get(name, ""))[:_LONGEST_NAME] for name in ("name", "version")}
+
+
+def _small(value: object) -> dict[str, object]:
+    """Return what may be kept for each session; empty where it is too large for that."""
+    said = _object(storable_value(value))
+    return said if len(json.dumps(said)) <= _LARGEST_KEPT else {}
 
 
 def _object(value: object) -> dict[str, object]:

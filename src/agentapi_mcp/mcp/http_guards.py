@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.core.contexts import request_id
 from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.identity import Principal, UserId
 from agentapi_mcp.mcp.boundary import log_unexpected
+from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import internal_message
 from agentapi_mcp.mcp.exchanges import Wire
 from agentapi_mcp.mcp.traces import traced
@@ -117,30 +119,40 @@ class Hosts:
 
 
 class Limits:
-    """Bounds what one client can hold: bytes, requests at once, and time to send or to read."""
+    """Bounds what a client can hold: bytes, time to send or to read, and of the requests at once half for one user."""
 
     def __init__(self, app: ASGIApp, limits: HttpLimits) -> None:
         self._app = app
         self._limits = limits
         self._open = 0
+        self._held = Counter[UserId | None]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        wire = Wire(scope, receive, self._timed(send))
+        wire, principal = Wire(scope, receive, self._timed(send)), scope.get(PRINCIPAL)
+        holder = principal.user_id if isinstance(principal, Principal) else None
+        if holder is not None and self._held[holder] >= max(1, self._limits.open_requests // 2):
+            message = "You have as many open requests and streams as one user may; close one first."
+            await wire.refuse(429, INTERNAL_ERROR, message, [(b"retry-after", b"1")])
+            return
         if self._open >= self._limits.open_requests:
             message = "This server has as many open requests as it may; try again in a moment."
             await wire.refuse(503, INTERNAL_ERROR, message, [(b"retry-after", b"1")])
             return
         self._open += 1
+        self._held[holder] += 1
         try:
             body = await self._body(wire)
             if body is not None:
                 await self._app(scope, _replay(body, receive), wire.send)
         finally:
             self._open -= 1
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
 
     async def _body(self, wire: Wire) -> list[Message] | None:
         """Read the whole body, or refuse it; None when the request is dealt with."""

@@ -24,6 +24,16 @@ SELECT mcp_state::text
 """
 
 
+# Of one user; whoever begins another ends the one that was longest unused.
+MOST_SESSIONS = 200
+_DROP_OLDEST: LiteralString = """
+DELETE FROM public.mcp_sessions
+ WHERE session_id IN (SELECT session_id FROM public.mcp_sessions
+                       WHERE user_id = $1 AND mcp_state ->> 'transport' = 'http'
+                       ORDER BY expires_at DESC OFFSET $2)
+"""
+
+
 class PostgresMcpSessions:
     """Rows of `mcp_sessions` that belong to Streamable HTTP; ended ones are swept out when a new one begins."""
 
@@ -36,6 +46,7 @@ class PostgresMcpSessions:
             await connection.execute(
                 "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
             )
+            await connection.execute(_DROP_OLDEST, principal.user_id, MOST_SESSIONS - 1)
             await connection.execute(
                 "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
                 "VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '24 hours')",
