@@ -56,6 +56,10 @@ def _resource(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("must be the whole address that clients use, as in https://agents.example.com/mcp")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a name or a password: everybody is told this address")
+    if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("must begin with https: tokens travel as they are; http is for this machine alone")
     return url.strip()
 
 
@@ -205,11 +209,14 @@ class Settings(BaseSettings):
 
     @property
     def origin(self) -> str | None:
-        """Where browsers find this server's pages."""
+        """Where browsers find this server's pages, as they write it (RFC 6454, section 6.2)."""
         if self.resource_url is None:
             return None
         parts = urlsplit(self.resource_url)
-        return f"{parts.scheme}://{parts.netloc}"
+        host = parts.hostname or ""
+        usual = {"https": 443, "http": 80}[parts.scheme]
+        port = "" if parts.port in {None, usual} else f":{parts.port}"
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def for_serving(settings: Settings) -> Settings:

@@ -12,6 +12,7 @@ from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.settings import Settings, load_settings
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
+WHOLE_ADDRESS = "must be the whole address that clients use, as in https://agents.example.com/mcp"
 NETWORKS = "must be addresses or networks, as in 10.1.2.3 or 10.1.0.0/16, with commas between them"
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +65,20 @@ def test_no_message_names_a_variable_that_is_not_there() -> None:
     assert named <= {variable(name) for name in Settings.model_fields}
 
 
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Agents.Example.com/mcp", "https://agents.example.com"),
+        ("https://agents.example.com:443/mcp", "https://agents.example.com"),
+        ("https://agents.example.com:8443/mcp", "https://agents.example.com:8443"),
+        ("http://127.0.0.1:8000/mcp", "http://127.0.0.1:8000"),
+        ("http://[::1]:80/mcp", "http://[::1]"),
+    ],
+)
+def test_the_origin_is_what_browsers_write(url: str, origin: str) -> None:
+    assert Settings(resource_url=url).origin == origin
+
+
 @pytest.mark.parametrize("written", ["INFO", "Info", " info"])
 def test_a_log_level_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv("AGENTAPI_LOG_LEVEL", written)
@@ -94,6 +109,18 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("trusted_proxies", "*", NETWORKS),
         ("trusted_proxies", "10.0.0.1/8", NETWORKS),
         ("trusted_proxies", "::/0", "must not be every address: anybody could then claim to be anybody else"),
+        ("resource_url", "agents.example.com/mcp", WHOLE_ADDRESS),
+        ("resource_url", "https://agents.example.com/mcp?x=1", WHOLE_ADDRESS),
+        (
+            "resource_url",
+            "https://user:word@agents.example.com/mcp",
+            "must not hold a name or a password: everybody is told this address",
+        ),
+        (
+            "resource_url",
+            "http://agents.example.com/mcp",
+            "must begin with https: tokens travel as they are; http is for this machine alone",
+        ),
         ("pool_size", "1", "must be at least 2"),
         ("start_timeout_seconds", "0", "must be more than 0"),
         ("statement_cache", "perhaps", "must be true or false"),

@@ -69,6 +69,7 @@ class KeySet:
     async def aclose(self) -> None:
         """Ask no more."""
         if self._asking is not None:
+            self._fault = "it is not asked any more"  # for who waits for it: try again
             self._asking.cancel()
             await asyncio.wait([self._asking])
 

@@ -15,7 +15,7 @@ _MOST_KINDS = 100
 
 
 class Tally:
-    """Passes the first event of a kind in a minute on and counts the others; past 100 kinds an organisation's are one."""
+    """Passes the first event of a kind in a minute on, counts the others; an organisation's past 100 kinds are one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -91,12 +91,14 @@ class Callers:
         return caller
 
     async def of_http(self, scope: Mapping[str, object]) -> Caller:
-        """Tell who sends an HTTP request, which was let through.
+        """Tell who sends an HTTP request, which was let through; what no HTTP request brings is the machine's user's.
 
         Raises:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
         services = await self._gate.services()
+        if scope and PRINCIPAL not in scope:
+            raise RuntimeError("an HTTP request came past the authentication")
         principal = scope.get(PRINCIPAL)
         return Caller(services, principal if isinstance(principal, Principal) else services.principal)
 

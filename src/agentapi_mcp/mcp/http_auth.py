@@ -121,7 +121,7 @@ class Authentication:
         """Serve one request."""
         is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS or scope["path"].startswith(WELL_KNOWN)
         if is_open or (not self._asks and not any(PREFIX in given for given in _given(scope))):
-            await self._app(scope, receive, send)
+            await self._app({**scope, PRINCIPAL: None}, receive, send)
             return
         wire = Wire(scope, receive, send)
         contexts.address.set(address_of(scope))
