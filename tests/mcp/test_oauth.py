@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ResourceTemplateReference
 
 from agentapi_mcp.app import open_app
-from agentapi_mcp.core.identity import TokenScope
+from agentapi_mcp.core.identity import Role, TokenScope
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import transcript_uri
 from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.http_auth import WELL_KNOWN, OAuth
@@ -40,6 +41,7 @@ class Stand:
 
     place: Served
     issuer: IssuerPeer
+    services: Services
 
     def token(self, subject: str, scope: str = "chat read edit", **changed: object) -> str:
         """Make a token."""
@@ -63,10 +65,10 @@ async def stand(home: Path, directory: Path, newcomers: str = "personal") -> Asy
             home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
         )
         async with open_app(settings, {}) as app:
-            await app.gate.services()
+            services = await app.gate.services()
             options = HttpOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
             async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as place:
-                yield Stand(place, issuer)
+                yield Stand(place, issuer, services)
 
 
 async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path: Path) -> None:
@@ -82,6 +84,20 @@ async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path:
             assert (said["resource"], said["authorization_servers"]) == (RESOURCE, [at.issuer.issuer])
         wrong = await http.post(at.place.mcp, json={}, headers={"authorization": "Bearer a.b.c"})
         assert (wrong.status_code, 'error="invalid_token"' in wrong.headers["www-authenticate"]) == (401, True)
+
+
+async def test_who_is_invited_comes_in_and_a_colleague_does_not(edge_home: Path, tmp_path: Path) -> None:
+    async with stand(edge_home, tmp_path, newcomers="invited") as at, httpx2.AsyncClient() as http:
+        email, members = f"{new_id().hex}@example.com", at.services.memberships
+        owner = replace(at.services.principal, org_id=await members.create_organization(at.services.principal, "Acme"))
+        await members.invite(owner, email, Role.VIEWER)
+        colleague = at.token(f"eve-{new_id().hex}", email=f"x{email}", email_verified=True)
+        refused = await http.post(at.place.mcp, json={}, headers={"authorization": f"Bearer {colleague}"})
+        assert (refused.status_code, "to let you in" in refused.text) == (403, True)
+        async with at.client(at.token(f"bo-{new_id().hex}", email=email, email_verified=True)) as bo:
+            assert not (await call(bo, "list_agents")).is_error
+            assert "ask an administrator" in text_of(await call(bo, "chat", message="hello"))  # a viewer's
+        assert {one.role for one in (await members.list_(owner)).members} == {"owner", "viewer"}
 
 
 async def test_colleagues_whose_tokens_have_expired_lock_out_nobody(edge_home: Path, tmp_path: Path) -> None:
