@@ -44,6 +44,11 @@ def found(key: ProviderKey | None) -> tuple[str, Whose] | None:
     return None if key is None else (key.value.get_secret_value(), key.whose)
 
 
+async def resolved(keys: ApiKeys, who: Principal, provider: str, model: str | None = None) -> ProviderKey | None:
+    """Find the key that a turn would use."""
+    return (await keys.held(who)).find(provider, () if model is None else (model,))
+
+
 async def row(database: Database, key: ApiKey) -> asyncpg.Record:
     async with database.as_system("test") as connection:
         kept = await connection.fetchrow("SELECT * FROM agentapi.user_api_keys WHERE id = $1", key.id)
@@ -55,10 +60,10 @@ async def test_a_key_is_used_by_its_owner_and_nobody_else(database: Database) ->
     keys, ann = api_keys(database), await new_member(database)
     bob, eve = await new_member(database, ann), await new_member(database)
     await keys.add(ann, new("sk-ann-0123456789"))
-    assert found(await keys.resolve(ann, "OpenRouter", "m")) == ("sk-ann-0123456789", Whose.USER)
-    assert await keys.resolve(ann, "anthropic") is None
+    assert found(await resolved(keys, ann, "OpenRouter", "m")) == ("sk-ann-0123456789", Whose.USER)
+    assert await resolved(keys, ann, "anthropic") is None
     for other in (bob, eve, replace(ann, org_id=eve.org_id), replace(eve, org_id=ann.org_id)):
-        assert await keys.resolve(other, "openrouter") is None
+        assert await resolved(keys, other, "openrouter") is None
         assert await keys.list_(other) == ()
 
 
@@ -68,30 +73,30 @@ async def test_the_users_key_comes_before_the_organisations_and_the_models_befor
     keys, ann = api_keys(database), await new_member(database)
     bob, eve = await new_member(database, ann, Role.MEMBER), await new_member(database)
     await keys.add(ann, new("organisation-key"), organization=True)
-    assert found(await keys.resolve(bob, "openrouter", "m")) == ("organisation-key", Whose.ORGANIZATION)
+    assert found(await resolved(keys, bob, "openrouter", "m")) == ("organisation-key", Whose.ORGANIZATION)
     await keys.add(ann, new("organisation-m-key", model="m"), organization=True)
-    assert found(await keys.resolve(bob, "openrouter", "m")) == ("organisation-m-key", Whose.ORGANIZATION)
+    assert found(await resolved(keys, bob, "openrouter", "m")) == ("organisation-m-key", Whose.ORGANIZATION)
     await keys.add(bob, new("own-key-of-bob"))
-    assert found(await keys.resolve(bob, "openrouter", "m")) == ("own-key-of-bob", Whose.USER)
+    assert found(await resolved(keys, bob, "openrouter", "m")) == ("own-key-of-bob", Whose.USER)
     await keys.add(bob, new("own-m-key-of-bob", model="m"))
-    assert found(await keys.resolve(bob, "openrouter", "m")) == ("own-m-key-of-bob", Whose.USER)
-    assert found(await keys.resolve(bob, "openrouter", "n")) == ("own-key-of-bob", Whose.USER)
-    assert found(await keys.resolve(ann, "openrouter", "n")) == ("organisation-key", Whose.ORGANIZATION)
-    assert await keys.resolve(eve, "openrouter", "m") is None
+    assert found(await resolved(keys, bob, "openrouter", "m")) == ("own-m-key-of-bob", Whose.USER)
+    assert found(await resolved(keys, bob, "openrouter", "n")) == ("own-key-of-bob", Whose.USER)
+    assert found(await resolved(keys, ann, "openrouter", "n")) == ("organisation-key", Whose.ORGANIZATION)
+    assert await resolved(keys, eve, "openrouter", "m") is None
     await keys.add(bob, new("newer-key-of-bob", name="newer"))
-    assert found(await keys.resolve(bob, "openrouter", "n")) == ("newer-key-of-bob", Whose.USER)
+    assert found(await resolved(keys, bob, "openrouter", "n")) == ("newer-key-of-bob", Whose.USER)
 
 
 async def test_a_key_that_is_turned_off_or_removed_is_not_used(database: Database) -> None:
     keys, ann = api_keys(database), await new_member(database)
     key = await keys.add(ann, new())
     await keys.set_active(ann, "openrouter", active=False)
-    assert await keys.resolve(ann, "openrouter") is None
+    assert await resolved(keys, ann, "openrouter") is None
     assert [each.active for each in await keys.list_(ann)] == [False]
     await keys.set_active(ann, str(key.id), active=True)
-    assert await keys.resolve(ann, "openrouter") is not None
+    assert await resolved(keys, ann, "openrouter") is not None
     await keys.remove(ann, str(key.id))
-    assert await keys.resolve(ann, "openrouter") is None
+    assert await resolved(keys, ann, "openrouter") is None
     with pytest.raises(NotFoundError):
         await keys.remove(ann, str(key.id))
 
@@ -126,7 +131,7 @@ async def test_roles_and_scopes_decide_who_may_keep_keys(database: Database) -> 
         with pytest.raises(PermissionDeniedError):
             await keys.remove(principal, "openrouter", organization=organization)
     with pytest.raises(PermissionDeniedError):
-        await keys.resolve(viewer, "openrouter")
+        await resolved(keys, viewer, "openrouter")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ async def test_the_end_of_a_long_key_is_shown_and_nothing_else(
     assert key.last_four == ending
     kept = await row(database, key)
     assert value.strip().encode() not in kept["sealed_key"]
-    used = await keys.resolve(ann, "openrouter")
+    used = await resolved(keys, ann, "openrouter")
     assert found(used) == (value.strip(), Whose.USER)
     assert value.strip() not in repr((key, used, await keys.list_(ann), new(value)))
 
@@ -176,8 +181,8 @@ async def test_what_was_copied_to_another_row_or_user_does_not_open(database: Da
             own.id,
         )
     with pytest.raises(StoreError, match="not what was sealed"):
-        await keys.resolve(eve, "openrouter")
-    assert found(await keys.resolve(ann, "openrouter")) == ("sk-ann-0123456789", Whose.USER)
+        await resolved(keys, eve, "openrouter")
+    assert found(await resolved(keys, ann, "openrouter")) == ("sk-ann-0123456789", Whose.USER)
 
 
 async def test_a_row_that_was_given_to_another_user_does_not_open(
@@ -197,7 +202,7 @@ async def test_a_row_that_was_given_to_another_user_does_not_open(
     finally:
         await owner.close()
     with pytest.raises(StoreError, match="not what was sealed"):
-        await keys.resolve(eve, "openrouter")
+        await resolved(keys, eve, "openrouter")
 
 
 async def test_a_row_that_was_given_to_another_provider_does_not_open(
@@ -210,16 +215,16 @@ async def test_a_row_that_was_given_to_another_provider_does_not_open(
         await owner.execute("UPDATE agentapi.user_api_keys SET provider = 'elsewhere' WHERE id = $1", key.id)
     finally:
         await owner.close()
-    assert await keys.resolve(ann, "openrouter") is None
+    assert await resolved(keys, ann, "openrouter") is None
     with pytest.raises(StoreError, match="not what was sealed"):
-        await keys.resolve(ann, "elsewhere")
+        await resolved(keys, ann, "elsewhere")
 
 
 async def test_without_a_master_key_there_are_no_keys_and_it_says_so(database: Database) -> None:
     ann = await new_member(database)
     await api_keys(database).add(ann, new())
     without = ApiKeys(PostgresApiKeys(database), None, SystemClock(), audit_log(database))
-    assert await without.resolve(ann, "openrouter") is None
+    assert await resolved(without, ann, "openrouter") is None
     for work in (without.add(ann, new(name="other")), without.rotate(ann)):
         with pytest.raises(ConfigurationError, match="AGENTAPI_MASTER_KEY_FILE"):
             await work
@@ -249,9 +254,9 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
     assert (await row(database, lost))["key_id"] == "lost"
     await both.remove(ann, "lost")
     await both.remove(ann, "key 119")
-    assert found(await api_keys(database, TWO).resolve(ann, "openrouter")) == ("sk-000000000118", Whose.USER)
+    assert found(await resolved(api_keys(database, TWO), ann, "openrouter")) == ("sk-000000000118", Whose.USER)
     with pytest.raises(AgentApiError):
-        await old.resolve(ann, "openrouter")
+        await resolved(old, ann, "openrouter")
 
 
 async def test_the_last_use_is_noted_at_most_once_a_minute(database: Database) -> None:
@@ -263,7 +268,7 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(database: Database) -
     key = await keys.add(ann, new())
 
     async def use() -> object:
-        used = await keys.resolve(ann, "openrouter")
+        used = await resolved(keys, ann, "openrouter")
         assert used is not None
         await keys.mark_used(used)
         return (await row(database, key))["last_used_at"]

@@ -73,7 +73,7 @@ class Stand:
 
     async def keys(self) -> list[str]:
         """List the keys that Ann's turns are asked with."""
-        found = await self.services.api_keys.resolve(self.principal, "openrouter")
+        found = (await self.services.api_keys.held(self.principal)).find("openrouter")
         return [] if found is None else [found.value.get_secret_value()]
 
 

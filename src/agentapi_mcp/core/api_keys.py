@@ -157,10 +157,6 @@ class ApiKeys:
             return HeldKeys()
         return HeldKeys(await self._store.active(principal), self._sealer)
 
-    async def resolve(self, principal: Principal, provider: str, model: str | None = None) -> ProviderKey | None:
-        """Find the key that a turn is to use; None is the server's own."""
-        return (await self.held(principal)).find(provider, () if model is None else (model,))
-
     async def mark_used(self, used: ProviderKey) -> None:
         """Note that a key is used, at most once a minute; never fails the turn."""
         last = used.key.last_used_at
