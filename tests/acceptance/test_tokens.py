@@ -86,7 +86,7 @@ async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home
         (("create", "x", "--expires-in", "soon"), 2, "as in 12h, 90d or 8w"),
         (("create", "x", "--scope", "root"), 2, "root"),
         (("revoke", "no-such-token"), 2, "`agentapi-mcp tokens list` shows"),
-        (("list", "--user", str(new_id())), 3, "--user and --org"),
+        (("list", "--user", str(new_id())), 3, "--org beside --user"),
         (("list", "--user", str(new_id()), "--org", str(new_id())), 3, "is no member of the organisation"),
     ],
 )
