@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.database import Database
 from tests.support.embedded import SharedHome
 from tests.support.supabase import Project, copied, make_roles, make_template
 
@@ -59,6 +60,22 @@ async def deployed(supabase_server: str, deployed_template: str) -> AsyncGenerat
     """Return a project with the AgentAPI tables as deployed, and old conversations."""
     async with copied(supabase_server, deployed_template) as made:
         yield made
+
+
+@pytest.fixture
+async def no_agents(database: Database) -> AsyncGenerator[None]:
+    """Empty the worker's database of agents and what they said around a test: programs of other tests leave some."""
+    await _empty(database)
+    yield
+    await _empty(database)
+
+
+async def _empty(database: Database) -> None:
+    async with database.as_system("empty the tables around a test") as connection:
+        await connection.execute("DELETE FROM agentapi.turns")
+        await connection.execute("DELETE FROM public.chat_sessions")
+        await connection.execute("DELETE FROM public.agents")
+        await connection.execute("DELETE FROM agentapi.catalogue_files")
 
 
 async def _check_superuser(server: str) -> None:

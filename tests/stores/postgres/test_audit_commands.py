@@ -74,7 +74,7 @@ async def test_changes_of_tokens_keys_and_settings_are_recorded_before_they_are_
     await run(env, "organization", "set", "default_agent", "guide")
     await run(env, "organization", "unset", "default_agent")
     _, out, _ = await run(env, "audit", "--json", "--since", "10m", "--limit", "200")
-    said = {each["action"]: each for each in json.loads(out)}
+    said = {each["action"]: each for each in reversed(json.loads(out))}  # the newest of each
     changes = ("token_created", "token_revoked", "key_added", "key_changed", "key_removed", "organization_changed")
     assert set(changes) <= set(said)
     assert said["token_created"]["details"]["scopes"] == "read"

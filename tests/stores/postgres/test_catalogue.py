@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -14,21 +13,8 @@ from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
 from tests.support.catalogues import declared
 
+pytestmark = pytest.mark.usefixtures("no_agents")
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
-
-
-@pytest.fixture(autouse=True)
-async def _empty_tables(database: Database) -> AsyncGenerator[None]:
-    await empty(database)
-    yield
-    await empty(database)
-
-
-async def empty(database: Database) -> None:
-    """Take out all agents: those that other tests of this worker left, too."""
-    async with database.as_system("empty the catalogue around a test") as connection:
-        await connection.execute("DELETE FROM public.agents")
-        await connection.execute("DELETE FROM agentapi.catalogue_files")
 
 
 def file(*agents: AgentDeclaration) -> CatalogueFile:

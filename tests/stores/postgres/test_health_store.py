@@ -17,19 +17,17 @@ from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.health import TRAFFIC, PostgresHealth
 from tests.conftest import DatabaseUrls
 
+pytestmark = pytest.mark.usefixtures("no_agents")
 WELL = HealthCheck(status=HealthStatus.HEALTHY)
 DOWN = HealthCheck(status=HealthStatus.UNHEALTHY, error="no answer")
 USER = UUID(int=77)
 
 
 @pytest.fixture(autouse=True)
-async def _empty_tables(database: Database) -> AsyncGenerator[None]:
+async def _nobody_stays(database: Database) -> AsyncGenerator[None]:
     yield
-    async with database.as_system("empty the tables after a test") as connection:
-        await connection.execute("DELETE FROM agentapi.turns")
-        await connection.execute("DELETE FROM public.chat_sessions")
+    async with database.as_system("take the user out after a test") as connection:
         await connection.execute("DELETE FROM public.profiles WHERE id = $1", USER)
-        await connection.execute("DELETE FROM public.agents")
 
 
 async def add_agent(database: Database, name: str) -> AgentId:

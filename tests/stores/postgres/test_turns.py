@@ -1,6 +1,5 @@
 """Turns in Postgres: the order of what is said, and what is returned against what is kept."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -32,6 +31,7 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 
+pytestmark = pytest.mark.usefixtures("no_agents")
 OWNER = UUID(int=5)
 
 
@@ -42,18 +42,12 @@ async def principal(database: Database) -> Principal:
 
 
 @pytest.fixture
-async def agent(database: Database) -> AsyncGenerator[AgentId]:
+async def agent(database: Database) -> AgentId:
     """Return an agent's row; it goes away with all that it said."""
     async with database.as_system("add an agent") as connection:
-        await connection.execute("DELETE FROM public.agents")  # those that other tests of this worker left
-        row = await connection.fetchval(
-            "INSERT INTO public.agents (name, type) VALUES ('droid', 'custom') RETURNING id"
+        return AgentId(
+            await connection.fetchval("INSERT INTO public.agents (name, type) VALUES ('droid', 'custom') RETURNING id")
         )
-    yield AgentId(row)
-    async with database.as_system("empty the tables after a test") as connection:
-        await connection.execute("DELETE FROM agentapi.turns")
-        await connection.execute("DELETE FROM public.chat_sessions")
-        await connection.execute("DELETE FROM public.agents")
 
 
 def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, lease: float = 60) -> NewTurn:
