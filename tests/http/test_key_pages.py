@@ -160,8 +160,8 @@ async def test_the_audit_log_says_who_came_to_the_page_and_from_where(edge_home:
         await browser.send(await browser.open(link), KEY)
         for who, actions in ((at.principal, {"key_added", "sign_in"}), (await at.signed(eve), {"permission_denied"})):
             reader = replace(who, role=Role.OWNER, scopes=None)
-            listed = (await at.services.audit.list_(reader, AuditFilter())).items
-            found = {one.action: (one.via, one.address) for one in listed if one.user_id == who.user_id}
+            listed = (await at.services.audit.list_(reader, AuditFilter(user_id=who.user_id))).items
+            found = {one.action: (one.via, one.address) for one in listed}
             for action in actions:
                 assert found[action] == (at.issuer.issuer, "127.0.0.1")
 

@@ -10,7 +10,6 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.audit import AuditFilter
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from tests.mcp.test_oauth import Stand, stand
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge
@@ -22,6 +21,7 @@ OF_SUBJECT = (
     f"SELECT {COLUMNS} FROM agentapi.audit_events JOIN agentapi.identities USING (user_id) "  # noqa: S608  # ours
     "WHERE subject = $1 ORDER BY at, audit_events.id"
 )
+OF_TARGET = f"SELECT {COLUMNS} FROM agentapi.audit_events WHERE target_id = $1"  # noqa: S608  # ours
 OF_NOBODY = (
     f"SELECT {COLUMNS} FROM agentapi.audit_events "  # noqa: S608  # ours
     "WHERE org_id IS NULL AND request_id LIKE $1 ORDER BY at, id"
@@ -66,12 +66,11 @@ async def test_each_transport_says_which_client_asks(link: Link, edge_home: Path
         message = f"{edge.tag} [[slow]] [[chunks2]]"
         turn = fields_of(await call(it, "chat", agent="droid", message=message, wait_seconds=0))
         await call(it, "cancel_turn", turn_id=turn["turn_id"])
-        page = await edge.services.audit.list_(edge.services.principal, AuditFilter(), limit=9)
-    events = [event for event in page.items if event.target and event.target.id == turn["turn_id"]]
-    assert {event.action for event in events} >= {"turn_accepted", "turn_cancelled", "turn_ended"}
-    assert {event.client for event in events} == {"IDE 1.0"}
-    assert {event.address for event in events} == {None if link.startswith("stdio") else "127.0.0.1"}
-    assert None not in {event.request_id for event in events}
+    rows = await rows_of(edge_home, OF_TARGET, str(turn["turn_id"]))
+    assert {row["action"] for row in rows} == {"turn_accepted", "turn_cancelled", "turn_ended"}
+    assert {row["client"] for row in rows} == {"IDE 1.0"}
+    assert {row["address"] for row in rows} == {None if link.startswith("stdio") else "127.0.0.1"}
+    assert None not in {row["request_id"] for row in rows}
 
 
 async def test_what_a_token_may_not_do_is_recorded_and_counted(edge_home: Path, tmp_path: Path) -> None:

@@ -113,6 +113,11 @@ class SharedHome:
                 found.append(int(entry.name))
         return found
 
+    def keeper(self) -> int:
+        """Wait for the one keeper: a shell starts it, and while the kernel swaps programs it has no command line."""
+        (keeper,) = wait_until(lambda: self.pids("keeper"))
+        return keeper
+
     def residents(self) -> list[int]:
         """List the processes that work in this home: a killed server's children have other names and end after it."""
         found: list[int] = []
