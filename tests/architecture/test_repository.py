@@ -3,8 +3,12 @@
 import re
 import subprocess
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")
@@ -57,6 +61,38 @@ def test_the_lock_has_every_dependency() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     names = [re.split(r"[<>=;\[ ]", line)[0] for line in project()["dependencies"]]
     assert [name for name in names if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)] == []
+
+
+def test_an_installed_lock_lacks_nothing_that_its_packages_ask_for() -> None:
+    # scripts/setup resolves nothing, so this stands for what a resolver would have said.
+    installed = {canonicalize_name(one.name): one for one in distributions()}
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    asked = [Requirement(line) for line in [*project()["dependencies"], *groups["dev"]]]
+    seen: set[str] = set()
+    wrong: list[str] = []
+    while asked:
+        one = asked.pop()
+        if str(one) in seen:
+            continue
+        seen.add(str(one))
+        have = installed.get(canonicalize_name(one.name))
+        if have is None or not one.specifier.contains(have.version, prereleases=True):
+            wrong.append(f"{one}: {have.version if have else 'nothing'} is installed")
+            continue
+        needs = [Requirement(line) for line in have.requires or ()]
+        extras = one.extras or {""}
+        asked += [need for need in needs if not need.marker or any(need.marker.evaluate({"extra": e}) for e in extras)]
+    assert len(seen) > len(groups["dev"])
+    assert wrong == []
+
+
+def test_what_installs_a_lock_takes_it_as_it_is() -> None:
+    files = [ROOT / "scripts" / "setup", ROOT / "Containerfile"]
+    installs = [
+        line for file in files for line in file.read_text(encoding="utf-8").splitlines() if "--require-hashes" in line
+    ]
+    assert len(installs) == 5
+    assert [line for line in installs if "--no-deps" not in line] == []
 
 
 def test_every_dependency_is_explained_and_its_major_capped() -> None:
