@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.web.application import WebOptions
 from tests.acceptance.test_processes import environ
 from tests.support import npm_peers
 from tests.support.connect import open_edge
-from tests.support.edges import serve_app
+from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
@@ -42,7 +42,7 @@ async def served(transport: str, home: Path) -> AsyncGenerator[Target]:
     if transport == "stdio":
         yield Target(None, command, environ(home))
         return
-    async with open_edge(home, OpenAIPeer()) as edge, serve_app(create_http(edge.server, HttpOptions())) as place:
+    async with open_edge(home, OpenAIPeer()) as edge, serve_app(mcp_application(edge.server, WebOptions())) as place:
         yield Target(place.mcp, command, {})
 
 

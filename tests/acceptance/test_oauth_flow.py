@@ -27,17 +27,17 @@ from agentapi_mcp.auth.keys import FRESH_FOR
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.oauth import OAuth
 from mcp import Client
 from tests.acceptance.test_processes import environ
 from tests.acceptance.test_serve import serving
 from tests.support.connect import call, fields_of, text_of
-from tests.support.edges import serve_app
+from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.oidc_provider import REDIRECT, Browser, OidcProvider, oidc_provider
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
@@ -131,9 +131,9 @@ async def server(
     )
     async with open_app(settings, {}, clock=clock) as app:
         await app.gate.services()
-        options = HttpOptions(oauth=OAuth(resource=resource, gate=app.gate))
+        options = WebOptions(oauth=OAuth(resource=resource, gate=app.gate))
         async with serve_app(
-            create_http(create_server(app.gate, McpOptions(toolsets=frozenset(Toolset))), options), port
+            mcp_application(create_server(app.gate, McpOptions(toolsets=frozenset(Toolset))), options), port
         ):
             yield base + path
 

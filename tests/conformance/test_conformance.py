@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.mcp.http import HttpOptions, create_http
+from agentapi_mcp.web.application import WebOptions
 from tests.conformance.fixtures import register
 from tests.support.connect import open_edge
+from tests.support.edges import mcp_application
 from tests.support.npm_peers import installed, node_bin, node_environment
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
@@ -57,7 +58,7 @@ async def serving(home: Path, replicas: int) -> AsyncGenerator[str]:
     """Serve so many whole programs on one database, each with what the suite looks for."""
     async with AsyncExitStack() as stack:
         edges = [await stack.enter_async_context(open_edge(home, OpenAIPeer())) for _ in range(replicas)]
-        apps = [create_http(register(edge.server), HttpOptions()) for edge in edges]
+        apps = [mcp_application(register(edge.server), WebOptions()) for edge in edges]
         yield await stack.enter_async_context(serve_replicas(apps))
 
 

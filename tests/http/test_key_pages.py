@@ -21,16 +21,16 @@ from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.audit import AuditFilter
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.http.key_pages import KeyPages
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
+from agentapi_mcp.http.key_pages import key_pages_mount
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.local.catalogue_files import load_catalogue
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.oauth import OAuth
 from tests.support.browsers import Browser
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described
 from tests.support.peers.issuer import SigningKey
 
@@ -92,10 +92,9 @@ async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}
         )
         async with open_app(settings, {}) as app:
             services = await app.gate.services()
-            options = HttpOptions(
-                oauth=OAuth(resource=RESOURCE, gate=app.gate), pages=KeyPages(app.gate, ORIGIN).app, token="x" * 20
-            )
-            async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as served:
+            options = WebOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate), token="x" * 20)
+            pages = key_pages_mount(app.gate, ORIGIN)
+            async with serve_app(mcp_application(create_server(app.gate, McpOptions()), options, pages)) as served:
                 ann = f"ann-{new_id().hex}"
                 at = Stand(services, served, issuer, http, ann, None)  # type: ignore[arg-type]  # set at once
                 at.principal = await at.signed(ann)
@@ -196,7 +195,9 @@ async def test_a_form_from_elsewhere_is_not_taken(edge_home: Path, tmp_path: Pat
             assert (await browser.send(page, KEY, origin=origin)).status_code == 403
         for token in ("", "x", "é"):
             assert (await browser.send(page, KEY, form_token=token)).status_code == 403
-        assert (await browser.send(page, "k" * 20_000)).status_code == 400
+        large = await browser.send(page, "k" * 20_000)
+        assert (large.status_code, "larger than 16,384 bytes" in large.text) == (413, True)
+        assert (await at.http.get(f"{at.place.base}/keys/new", headers={"host": "evil.example"})).status_code == 421
         cookie = browser.cookies["__Host-agentapi-keys"]
         browser.cookies["__Host-agentapi-keys"] = cookie[:-8] + ("A" * 8)
         assert (await browser.send(page, KEY)).status_code == 401

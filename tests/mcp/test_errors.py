@@ -13,7 +13,7 @@ from agentapi_mcp.core.errors import (
     NextStep,
     NotFoundError,
 )
-from agentapi_mcp.mcp.errors import NEXT_STEPS, TRANSLATIONS, explain, rpc_error, tool_error
+from agentapi_mcp.mcp.errors import NEXT_STEPS, RPC_CODES, STEPS_OF_CODES, explain, rpc_error, tool_error
 from tests.support.connect import text_of
 
 
@@ -38,8 +38,10 @@ def test_every_error_has_an_answer_for_tools_and_for_other_requests(kind: type[A
     assert error.data["code"] == kind.code
 
 
-def test_the_table_holds_nothing_that_the_tree_does_not() -> None:
-    assert set(TRANSLATIONS) == {kind.code for kind in tree()}
+def test_the_tables_hold_nothing_that_the_tree_does_not() -> None:
+    codes = {kind.code for kind in tree()}
+    assert set(RPC_CODES) == codes
+    assert set(STEPS_OF_CODES) <= codes
 
 
 def test_a_limit_says_when_to_come_back() -> None:

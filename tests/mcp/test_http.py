@@ -17,12 +17,12 @@ from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotificati
 
 from agentapi_mcp.core.identity import Principal, UserId
 from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_guards import HttpLimits
 from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.limits import HttpLimits
 from mcp import Client
 from tests.support.connect import Edge, call, fields_of, open_edge, subscribe_resource
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
@@ -46,12 +46,12 @@ def message(method: str, params: Mapping[str, object] | None = None, request_id:
 
 @asynccontextmanager
 async def served(
-    home: Path, options: HttpOptions | None = None, peer: OpenAIPeer | None = None, mcp: McpOptions | None = None
+    home: Path, options: WebOptions | None = None, peer: OpenAIPeer | None = None, mcp: McpOptions | None = None
 ) -> AsyncGenerator[tuple[Served, Edge, httpx2.AsyncClient]]:
     """Serve a whole program over HTTP, with a client that is no MCP client."""
     async with (
         open_edge(home, peer or OpenAIPeer(), mcp) as edge,
-        serve_app(create_http(edge.server, options or HttpOptions())) as place,
+        serve_app(mcp_application(edge.server, options or WebOptions())) as place,
         httpx2.AsyncClient(base_url=place.base, timeout=8) as http,
     ):
         yield place, edge, http
@@ -87,7 +87,7 @@ async def test_an_evil_host_or_origin_is_refused_everywhere(method: str, path: s
 
 
 async def test_a_host_and_an_origin_that_the_operator_allows_get_in(edge_home: Path) -> None:
-    options = HttpOptions(hosts=("agents.example",), origins=("https://app.example",))
+    options = WebOptions(hosts=("agents.example",), origins=("https://app.example",))
     async with served(edge_home, options) as (_, _, http):
         allowed = {"host": "agents.example:8443", "origin": "https://app.example"}
         answer = await http.post("/mcp", json=message("ping"), headers=ACCEPT | allowed)
@@ -115,7 +115,7 @@ async def test_a_host_and_an_origin_that_the_operator_allows_get_in(edge_home: P
 async def test_nobody_gets_in_without_the_token(
     headers: dict[str, str], query: str, says: str, path: str, edge_home: Path
 ) -> None:
-    async with served(edge_home, HttpOptions(token=TOKEN)) as (_, _, http):
+    async with served(edge_home, WebOptions(token=TOKEN)) as (_, _, http):
         answer = await http.post(path + query, json=message("ping"), headers=ACCEPT | headers)
         assert answer.status_code == 401
         assert says in fault(answer)
@@ -125,7 +125,7 @@ async def test_nobody_gets_in_without_the_token(
 
 
 async def test_with_the_token_all_is_open_and_health_is_open_without(edge_home: Path) -> None:
-    async with served(edge_home, HttpOptions(token=TOKEN)) as (place, _, http):
+    async with served(edge_home, WebOptions(token=TOKEN)) as (place, _, http):
         authorised = httpx2.AsyncClient(headers={"authorization": f"bearer {TOKEN}"})
         async with authorised, Client(_streamable(place, authorised)) as client:
             assert not (await call(client, "list_agents")).is_error
@@ -153,7 +153,7 @@ async def test_a_body_too_large_is_refused_declared_or_not(edge_home: Path) -> N
         for _ in range(3):
             yield b" " * 1000
 
-    async with served(edge_home, HttpOptions(limits=HttpLimits(body_bytes=2000))) as (_, _, http):
+    async with served(edge_home, WebOptions(limits=HttpLimits(body_bytes=2000))) as (_, _, http):
         kind = {"content-type": "application/json"}
         for content in (b" " * 2001, chunks()):
             answer = await http.post("/mcp", content=content, headers=ACCEPT | kind)
@@ -164,7 +164,7 @@ async def test_a_body_too_large_is_refused_declared_or_not(edge_home: Path) -> N
 
 async def test_half_a_body_is_waited_for_and_then_refused(edge_home: Path) -> None:
     limits = HttpLimits(body_time=timedelta(milliseconds=50))
-    async with served(edge_home, HttpOptions(limits=limits)) as (place, _, http):
+    async with served(edge_home, WebOptions(limits=limits)) as (place, _, http):
         host, port = place.base.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         head = f"POST /mcp HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
@@ -261,7 +261,7 @@ async def test_a_session_is_recorded_and_nobody_elses_is_there(edge_home: Path) 
 
 async def test_as_many_requests_as_allowed_are_open_at_once(edge_home: Path) -> None:
     limits = HttpLimits(open_requests=1)
-    async with served(edge_home, HttpOptions(limits=limits)) as (_, _, http), http.stream("GET", "/sse") as stream:
+    async with served(edge_home, WebOptions(limits=limits)) as (_, _, http), http.stream("GET", "/sse") as stream:
         await anext(stream.aiter_text())
         answer = await http.post("/mcp", json=message("ping"), headers=ACCEPT)
         assert answer.status_code == 503
@@ -270,9 +270,9 @@ async def test_as_many_requests_as_allowed_are_open_at_once(edge_home: Path) -> 
 
 
 async def test_a_client_that_never_reads_is_dropped(edge_home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "agentapi_mcp.mcp.http_guards")
+    caplog.set_level("INFO", "agentapi_mcp.web.request_ids")
     limits = HttpLimits(write_time=timedelta(milliseconds=100))
-    async with served(edge_home, HttpOptions(limits=limits)) as (place, edge, http):
+    async with served(edge_home, WebOptions(limits=limits)) as (place, edge, http):
         async with Client(place.mcp) as client:
             said = f"{edge.tag} [[echo]] " + "x" * 900_000
             uri = fields_of(await call(client, "chat", agent="droid", message=said))["transcript_uri"]
@@ -295,7 +295,7 @@ async def test_a_client_that_never_reads_is_dropped(edge_home: Path, caplog: pyt
 async def test_a_request_has_one_id_in_its_answer_and_in_the_log(
     edge_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "agentapi_mcp.mcp.http_guards")
+    caplog.set_level("INFO", "agentapi_mcp.web.request_ids")
     async with served(edge_home) as (_, _, http):
         given = await http.post("/mcp", json=message("ping"), headers=ACCEPT | {"x-request-id": "from-a-proxy.1"})
         assert given.headers["x-request-id"] == "from-a-proxy.1"
@@ -336,7 +336,7 @@ async def replicas(home: Path, peer: OpenAIPeer) -> AsyncGenerator[tuple[str, Ed
     async with (
         open_edge(home, peer) as one,
         open_edge(home, OpenAIPeer()) as two,
-        serve_replicas([create_http(edge.server, HttpOptions()) for edge in (one, two)]) as url,
+        serve_replicas([mcp_application(edge.server, WebOptions()) for edge in (one, two)]) as url,
     ):
         yield url, one
 

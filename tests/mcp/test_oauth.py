@@ -19,15 +19,15 @@ from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.transcripts import transcript_uri
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import WELL_KNOWN, OAuth
 from agentapi_mcp.mcp.options import McpOptions
-from agentapi_mcp.mcp.refused_sign_ins import MOST
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.auth_rate_limit import MOST
+from agentapi_mcp.web.oauth import WELL_KNOWN, OAuth
 from mcp import Client
 from tests.support.connect import call, connect_with, fields_of, subscribe_resource, text_of
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 
 RESOURCE = "https://agents.example.com/mcp"
@@ -66,8 +66,8 @@ async def stand(home: Path, directory: Path, newcomers: str = "personal") -> Asy
         )
         async with open_app(settings, {}) as app:
             services = await app.gate.services()
-            options = HttpOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
-            async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as place:
+            options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
+            async with serve_app(mcp_application(create_server(app.gate, McpOptions()), options)) as place:
                 yield Stand(place, issuer, services)
 
 

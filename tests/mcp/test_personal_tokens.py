@@ -16,23 +16,23 @@ from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.personal_tokens import PREFIX
 from agentapi_mcp.core.records.personal_tokens import NewToken
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.oauth import OAuth
 from tests.mcp.test_http import ACCEPT, begin, fault, message
 from tests.mcp.test_oauth import OWN, RESOURCE
 from tests.support.connect import call, connect_with, fields_of, text_of
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.hostile import TEXTS, holds
 from tests.support.hosts import ManualClock
 
 LINKS = ("http-2025", "http-2026", "sse-2025")
 WAYS = {
-    "open": HttpOptions(),
-    "asks": HttpOptions(needs_token=True),
-    "own token": HttpOptions(token=OWN),
+    "open": WebOptions(),
+    "asks": WebOptions(needs_token=True),
+    "own token": WebOptions(token=OWN),
 }
 
 
@@ -72,15 +72,15 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(home: Path, options: HttpOptions | None = None, resource: str | None = None) -> AsyncGenerator[Stand]:
+async def stand(home: Path, options: WebOptions | None = None, resource: str | None = None) -> AsyncGenerator[Stand]:
     settings = Settings(home=home, resource_url=resource, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     clock, attempts = MovedClock(), ManualClock()
     async with open_app(settings, {}, clock=clock) as app:
         services = await app.gate.services()
         if resource is not None:
-            options = HttpOptions(oauth=OAuth(resource=resource, gate=app.gate))
-        edge = create_http(
-            create_server(app.gate, McpOptions()), options or HttpOptions(needs_token=True, clock=attempts)
+            options = WebOptions(oauth=OAuth(resource=resource, gate=app.gate))
+        edge = mcp_application(
+            create_server(app.gate, McpOptions()), options or WebOptions(needs_token=True, clock=attempts)
         )
         async with serve_app(edge) as place:
             yield Stand(place, services, clock, attempts)
@@ -152,7 +152,7 @@ async def test_a_token_works_beside_sign_in_and_issuers_are_not_asked_about_it(e
 
 
 async def test_nobody_posts_into_the_stream_of_whom_a_token_names(edge_home: Path) -> None:
-    async with stand(edge_home, HttpOptions()) as at, httpx2.AsyncClient(timeout=8) as http:
+    async with stand(edge_home, WebOptions()) as at, httpx2.AsyncClient(timeout=8) as http:
         one = {"authorization": f"Bearer {(await at.token()).secret}"}
         another = {"authorization": f"Bearer {(await at.token('read')).secret}"}
         async with http.stream("GET", at.place.sse, headers=one) as stream:

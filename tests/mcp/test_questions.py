@@ -13,9 +13,10 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp_types import CallToolRequestParams, CallToolResult, ElicitRequest, ElicitRequestFormParams, ElicitResult
 
 from agentapi_mcp.mcp.callers import Context
-from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.server import EdgeServer
+from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import Edge, open_edge
+from tests.support.edges import mcp_application
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
 
@@ -85,7 +86,7 @@ async def _events(answer: httpx2.Response) -> AsyncIterator[Json]:
 async def asked(home: Path, replicas: int = 1, within: timedelta | None = None) -> AsyncGenerator[Asked]:
     """Serve one or two replicas whose tool asks."""
     async with open_edge(home, OpenAIPeer()) as one, open_edge(home, OpenAIPeer()) as two:
-        apps = [create_http(asks(edge.server, within), HttpOptions()) for edge in (one, two)[:replicas]]
+        apps = [mcp_application(asks(edge.server, within), WebOptions()) for edge in (one, two)[:replicas]]
         async with serve_replicas(apps) as url, httpx2.AsyncClient(base_url=url, timeout=8) as http:
             begun = await http.post("", json=INITIALIZE, headers=ACCEPT)
             yield Asked(http, one, ACCEPT | {"mcp-session-id": begun.headers["mcp-session-id"]})

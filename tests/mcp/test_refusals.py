@@ -3,13 +3,13 @@
 import httpx2
 import pytest
 
-from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.web.application import WebOptions
 from tests.mcp.test_http import ACCEPT, META, MODERN, message
 from tests.mcp.test_tool_schemas import NAMES, ClosedGate
 from tests.support.connect import LINKS, Link, call, connect, text_of
-from tests.support.edges import serve_app
+from tests.support.edges import mcp_application, serve_app
 
 _FOREIGN = ("pydantic", "http://", "https://", "validation error", "Traceback", "type=")
 
@@ -46,7 +46,7 @@ async def test_parameters_of_a_wrong_shape_are_refused_without_a_librarys_words(
 ) -> None:
     headers = ACCEPT if era == "2025" else MODERN | {"mcp-method": method} | ({"mcp-name": name} if name else {})
     said = params if era == "2025" else params | {"_meta": META}
-    edge = create_http(create_server(ClosedGate(), McpOptions()), HttpOptions())
+    edge = mcp_application(create_server(ClosedGate(), McpOptions()), WebOptions())
     async with serve_app(edge) as served, httpx2.AsyncClient() as http:
         answer = await http.post(served.mcp, json=message(method, said), headers=headers)
     assert answer.json()["error"]["code"] == -32602

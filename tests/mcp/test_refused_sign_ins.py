@@ -8,8 +8,9 @@ import httpx2
 import pytest
 
 from agentapi_mcp.core.errors import LimitExceededError
-from agentapi_mcp.mcp.http import HttpOptions
-from agentapi_mcp.mcp.refused_sign_ins import KNOWN_FOR, MOST, REMEMBERED, WITHIN, Attempt, RefusedSignIns, source_of
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.auth_rate_limit import KNOWN_FOR, MOST, REMEMBERED, WITHIN, Attempt, RefusedSignIns
+from agentapi_mcp.web.requests import source_of
 from tests.mcp.test_http import ACCEPT, TOKEN, fault, message, served
 from tests.mcp.test_oauth import stand
 from tests.support.hosts import ManualClock
@@ -129,7 +130,7 @@ def test_an_address_is_one_of_ipv4_or_a_network_of_ipv6(client: object, source: 
 
 async def test_who_guesses_is_told_to_wait_and_who_is_in_stays_in(edge_home: Path) -> None:
     clock = ManualClock()
-    async with served(edge_home, HttpOptions(token=TOKEN, clock=clock)) as (_, _, http):
+    async with served(edge_home, WebOptions(token=TOKEN, clock=clock)) as (_, _, http):
 
         async def ask(headers: dict[str, str], path: str = "/mcp") -> httpx2.Response:
             return await http.post(path, json=message("ping"), headers=ACCEPT | headers)
@@ -168,7 +169,7 @@ async def test_an_access_token_is_not_verified_once_its_address_has_guessed(edge
 
 
 async def test_guesses_that_are_sent_together_are_counted_too(edge_home: Path) -> None:
-    async with served(edge_home, HttpOptions(token=TOKEN)) as (_, _, http):
+    async with served(edge_home, WebOptions(token=TOKEN)) as (_, _, http):
 
         async def ask(token: str) -> int:
             headers = ACCEPT | {"authorization": f"Bearer {token}"}

@@ -13,15 +13,15 @@ import pytest
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.oauth import OAuth
 from tests.mcp.test_http import fault, message
 from tests.mcp.test_oauth import KEY, OWN, RESOURCE
 from tests.support.connect import call, connect_with, fields_of
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer
 
 
@@ -74,8 +74,8 @@ async def stand(home: Path, directory: Path) -> AsyncGenerator[Stand]:
         )
         async with open_app(settings, {}) as app:
             services = await app.gate.services()
-            options = HttpOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
-            async with serve_app(create_http(create_server(app.gate, McpOptions()), options)) as place:
+            options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
+            async with serve_app(mcp_application(create_server(app.gate, McpOptions()), options)) as place:
                 yield Stand(place, issuer, services, config, f"nightly-{new_id().hex}")
 
 

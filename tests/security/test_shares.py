@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from agentapi_mcp.mcp.http_guards import HttpLimits
 from agentapi_mcp.stores.postgres.mcp_sessions import MOST_SESSIONS
+from agentapi_mcp.web.limits import HttpLimits
 from tests.security.test_streams import ACCEPTS, INITIALIZE, opened
 from tests.support.tenants import tenants
 

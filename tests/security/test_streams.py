@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.mcp.refused_sign_ins import MOST
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.web.auth_rate_limit import MOST
 from tests.support.tenants import Tenants, tenants
 
 ACCEPTS = {"accept": "application/json, text/event-stream"}

@@ -25,12 +25,12 @@ from mcp_types import (
 
 from agentapi_mcp.app import open_app
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import HttpOptions, create_http
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.web.application import WebOptions
 from mcp import Client
-from tests.support.edges import piped, serve_app
+from tests.support.edges import mcp_application, piped, serve_app
 from tests.support.peers.openai import OpenAIPeer
 
 Link = Literal["stdio-2025", "stdio-2026", "http-2025", "http-2026", "sse-2025", "sse-2026"]
@@ -68,7 +68,7 @@ async def connect(
         if transport == "stdio":
             target: str | Transport = piped(server)
         else:
-            served = await stack.enter_async_context(serve_app(create_http(server, HttpOptions())))
+            served = await stack.enter_async_context(serve_app(mcp_application(server, WebOptions())))
             target = served.mcp if transport == "http" else sse_client(served.sse)
         yield await stack.enter_async_context(
             Client(

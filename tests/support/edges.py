@@ -16,9 +16,11 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import HttpEdge
+from agentapi_mcp.mcp.http import mcp_mount
 from agentapi_mcp.mcp.server import EdgeServer
 from agentapi_mcp.mcp.stdio import serve_stdio
+from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
+from agentapi_mcp.web.mounts import Mount
 
 Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 
@@ -28,7 +30,7 @@ class Served:
     """Where an application is served."""
 
     base: str
-    edge: HttpEdge
+    edge: WebApplication
 
     @property
     def mcp(self) -> str:
@@ -56,8 +58,15 @@ class OpenGate:
         return self.there
 
 
+def mcp_application(server: EdgeServer, options: WebOptions | None = None, *more: Mount) -> WebApplication:
+    """Build the HTTP application as `serve` does: the MCP server, and what else is mounted."""
+    given = options or WebOptions()
+    mcp = mcp_mount(server, oauth=given.oauth, body_bytes=given.limits.body_bytes)
+    return create_web(server.parts.gate, [*more, mcp], given)
+
+
 @asynccontextmanager
-async def serve_app(edge: HttpEdge, port: socket.socket | None = None) -> AsyncGenerator[Served]:
+async def serve_app(edge: WebApplication, port: socket.socket | None = None) -> AsyncGenerator[Served]:
     """Serve an application by the real HTTP server, without the loop that waits for signals.
 
     `port` is for one that must know its own address before.

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.mcp.http import HttpEdge
+from agentapi_mcp.web.application import WebApplication
 from tests.support.edges import serve_app
 
 
@@ -25,7 +25,7 @@ class Alternating:
 
 
 @asynccontextmanager
-async def serve_replicas(edges: Sequence[HttpEdge]) -> AsyncGenerator[str]:
+async def serve_replicas(edges: Sequence[WebApplication]) -> AsyncGenerator[str]:
     """Serve all of them, and give the address of Streamable HTTP."""
     async with AsyncExitStack() as stack:
         for edge in edges:

@@ -19,15 +19,15 @@ from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserI
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
-from agentapi_mcp.mcp.http_guards import HttpLimits
 from agentapi_mcp.mcp.options import McpOptions, Toolset
 from agentapi_mcp.mcp.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.limits import HttpLimits
+from agentapi_mcp.web.oauth import OAuth
 from mcp import Client
-from tests.support.edges import Served, serve_app
+from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer
 
@@ -116,12 +116,12 @@ async def tenants(
         stack.push_async_callback(asyncio.to_thread, embedded.release)
         database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
         server = create_server(app.gate, McpOptions(toolsets=frozenset(Toolset)))
-        options = HttpOptions(
+        options = WebOptions(
             oauth=OAuth(resource=RESOURCE, gate=app.gate),
             admitted_every=timedelta(milliseconds=20),
             limits=limits or HttpLimits(),
         )
-        place = await stack.enter_async_context(serve_app(create_http(server, options)))
+        place = await stack.enter_async_context(serve_app(mcp_application(server, options)))
         made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)
         made.members = await _members(database, issuer.issuer)
         yield made

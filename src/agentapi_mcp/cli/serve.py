@@ -21,13 +21,15 @@ from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.core.services import Gate
-from agentapi_mcp.http.key_pages import KeyPages
-from agentapi_mcp.mcp.http import HttpEdge, HttpOptions, create_http
-from agentapi_mcp.mcp.http_auth import OAuth
-from agentapi_mcp.mcp.http_guards import HttpLimits, security_settings
+from agentapi_mcp.http.key_pages import key_pages_mount
+from agentapi_mcp.mcp.http import mcp_mount
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
+from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
+from agentapi_mcp.web.hosts import allowed_names
+from agentapi_mcp.web.limits import HttpLimits
+from agentapi_mcp.web.oauth import OAuth
 
 _log = logging.getLogger(__name__)
 _ANSWERS_WITHIN = 5  # seconds for answers to leave once the turns have ended
@@ -77,8 +79,8 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
     Raises:
         ConfigurationError: others could reach the server, and nothing would ask who they are; or a name is none.
     """
-    http = _http_options(settings, options, None)
-    security_settings(http.hosts, http.origins)
+    web = _web_options(settings, options, None)
+    allowed_names(web.hosts, web.origins)
     if (
         settings.bearer_token is None
         and settings.resource_url is None
@@ -157,11 +159,10 @@ async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
 ) -> None:
     async with open_app(settings, environment()) as app:
-        server = create_server(app.gate, mcp_options(settings))
-        edge = create_http(server, _http_options(settings, options, app.gate))
+        web = _create_web(app.gate, settings, options)
         http = _Uvicorn(
             uvicorn.Config(
-                edge.app,
+                web.app,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -175,7 +176,7 @@ async def _serve(
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, certificate)
         async with asyncio.TaskGroup() as group:
-            stopping = group.create_task(_stop_on_signal(app, edge, http))
+            stopping = group.create_task(_stop_on_signal(app, web, http))
             opening = group.create_task(_open_now(app, http))
             opening.add_done_callback(lambda _: _say_where(settings, options, listener, http))
             await http.serve([listener])
@@ -203,14 +204,14 @@ async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
     return None
 
 
-async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
+async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None:
     """Stop when told to; a second Ctrl-C takes the running turns their grace."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     await told.wait()
     _log.info("stopping")
-    edge.stop()
+    web.stop()
     services = app.gate.find()
     if services is not None:
         loop.add_signal_handler(signal.SIGINT, services.turns.hurry)
@@ -218,16 +219,24 @@ async def _stop_on_signal(app: App, edge: HttpEdge, http: _Uvicorn) -> None:
     http.should_exit = True
 
 
-def _http_options(settings: Settings, options: ServeOptions, gate: Gate | None) -> HttpOptions:
+def _create_web(gate: Gate, settings: Settings, options: ServeOptions) -> WebApplication:
+    web = _web_options(settings, options, gate)
+    server = create_server(gate, mcp_options(settings))
+    mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
+    if settings.origin is not None:
+        mounts.insert(0, key_pages_mount(gate, settings.origin))
+    return create_web(gate, mounts, web)
+
+
+def _web_options(settings: Settings, options: ServeOptions, gate: Gate | None) -> WebOptions:
     own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
-    return HttpOptions(
+    return WebOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),
         origins=(*settings.allowed_origins, *options.origins),
         token=None if settings.bearer_token is None else settings.bearer_token.get_secret_value(),
         oauth=None
         if settings.resource_url is None or gate is None
         else OAuth(resource=settings.resource_url, gate=gate),
-        pages=None if settings.origin is None or gate is None else KeyPages(gate, settings.origin).app,
         needs_token=options.needs_token,
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )

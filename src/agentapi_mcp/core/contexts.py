@@ -1,5 +1,6 @@
 """What a log line or an audit event belongs to: set once at the edge or by the turn, read by whoever writes it."""
 
+import logging
 from contextvars import ContextVar
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -7,3 +8,17 @@ turn_id: ContextVar[str | None] = ContextVar("turn_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 address: ContextVar[str | None] = ContextVar("address", default=None)
 client: ContextVar[str | None] = ContextVar("client", default=None)
+
+_log = logging.getLogger(__name__)
+
+
+def log_unexpected(event: str, error: Exception, *, what: str) -> str:
+    """Log an unexpected error once, with its traceback; return the request id under which the log has it."""
+    current = str(request_id.get())
+    _log.error(event, exc_info=error, extra={"what": what, "request_id": current})
+    return current
+
+
+def internal_message(request_id: str) -> str:
+    """Tell a caller that the server failed, in words that find the log's entry and tell nothing else."""
+    return f"Internal error, request id {request_id}. The server's log has the details under this id."

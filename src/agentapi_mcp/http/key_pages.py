@@ -27,8 +27,9 @@ from agentapi_mcp.core.records.key_requests import KeyRequest, Visit
 from agentapi_mcp.core.records.logins import LoginAnswer
 from agentapi_mcp.core.services import Door, Gate, Services
 from agentapi_mcp.core.sign_ins import member
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 
-_LARGEST = 16 * 1024
+_MAX_FORM_BYTES = 16 * 1024
 _MINUTES_15 = 900
 _SIGNED_IN, _ENTER = "/keys/signed-in", "/keys/enter"
 _HEADERS = {
@@ -59,6 +60,19 @@ _FORM = (
 )
 _log = logging.getLogger(__name__)
 Serve = Callable[[Request], Awaitable[Response]]
+
+
+def key_pages_mount(gate: Gate, origin: str) -> Mount:
+    """Mount the pages: browsers bring no token and sign in on the page, and only its own origin may send its form."""
+    return Mount(
+        paths=("/keys/",),
+        app=KeyPages(gate, origin).app,
+        authentication=AuthenticationMode.OPEN,
+        render=_refused,
+        origins=(origin,),
+        content_type="application/x-www-form-urlencoded",
+        max_body_bytes=_MAX_FORM_BYTES,
+    )
 
 
 class KeyPages:
@@ -116,7 +130,7 @@ class KeyPages:
             raise PermissionDeniedError("This form was not sent from this page; open the link again.")
         services, _ = await self._open()
         visit, asked, visitor = await self._visitor(request, services)
-        form = await _read(request)
+        form = _fields(await request.body())
         if not hmac.compare_digest(form.get("form_token", "").encode(), (visit.form_token or "").encode()):
             raise PermissionDeniedError("This form is another visit's; open the link again.")
         try:
@@ -174,17 +188,19 @@ def _guarded(serve: Serve) -> Serve:
     return guarded
 
 
-async def _read(request: Request) -> dict[str, str]:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST:
-            raise InvalidRequestError("The form is too large.")
+def _fields(body: bytes) -> dict[str, str]:
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10)
     except ValueError as exc:
         raise InvalidRequestError("This is no form of this page.") from exc
     return {name: values[0] for name, values in fields.items()}
+
+
+def _refused(refusal: Refusal) -> Response:
+    """Render what the HTTP host refuses as a page."""
+    page = _page("This did not work", f"<p>{html.escape(refusal.message)}</p>", refusal.status)
+    page.headers.update(refusal.headers)
+    return page
 
 
 def _form(asked: KeyRequest, visit: Visit, fault: str = "") -> Response:

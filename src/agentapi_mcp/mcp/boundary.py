@@ -1,6 +1,5 @@
 """The outermost point of the edge: every request has an id in the log, and what nobody expected tells nothing."""
 
-import logging
 from uuid import uuid4
 
 from mcp.server.context import CallNext, HandlerResult
@@ -9,15 +8,15 @@ from mcp_types import INTERNAL_ERROR
 from pydantic import ValidationError
 
 from agentapi_mcp.core import contexts
+from agentapi_mcp.core.contexts import internal_message, log_unexpected
 from agentapi_mcp.core.contexts import request_id as current_request
 from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.records.audit import AuditTarget
-from agentapi_mcp.mcp.callers import Callers, Context, address_of, client_of, request_key
+from agentapi_mcp.mcp.callers import Callers, Context, client_of, request_key
 from agentapi_mcp.mcp.cancellations import Cancellations
-from agentapi_mcp.mcp.errors import internal_message, rpc_error
-from agentapi_mcp.mcp.traces import traced
-
-_log = logging.getLogger(__name__)
+from agentapi_mcp.mcp.errors import rpc_error
+from agentapi_mcp.web.requests import address_of
+from agentapi_mcp.web.tracing import traced
 
 
 class Boundary:
@@ -48,10 +47,3 @@ class Boundary:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
-
-
-def log_unexpected(event: str, error: Exception, *, what: str) -> str:
-    """Log what nobody expected, once and with its traceback; return the id under which the log has it."""
-    request_id = str(current_request.get())
-    _log.error(event, exc_info=error, extra={"what": what, "request_id": request_id})
-    return request_id

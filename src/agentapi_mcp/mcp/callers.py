@@ -15,9 +15,9 @@ from agentapi_mcp.core.records.preferences import Preferences
 from agentapi_mcp.core.services import Gate, Services
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.texts import clean
+from agentapi_mcp.web.requests import PRINCIPAL
 
 Context = ServerRequestContext[Any, Any]
-PRINCIPAL = "agentapi.principal"  # where an HTTP request's scope holds whom it was let in as
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 100
@@ -52,12 +52,6 @@ def preferring_client(context: Context) -> str:
 async def preferences_of(caller: Caller, context: Context) -> Preferences:
     """Return what the caller has chosen in this client."""
     return await caller.services.clients.preferences(caller.principal, preferring_client(context))
-
-
-def address_of(scope: Mapping[str, object]) -> str | None:
-    """Return from where an HTTP request came, as this server sees it; None over stdio."""
-    client = cast("tuple[str, int] | None", scope.get("client"))
-    return None if client is None else _brief(client[0])
 
 
 def connection_of(context: Context) -> Connection:

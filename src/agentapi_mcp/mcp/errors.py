@@ -1,9 +1,10 @@
 """The one table from core's errors to what MCP says: a tool's result that the model can act on, or a JSON-RPC error."""
 
-from dataclasses import dataclass
+from http import HTTPStatus
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
+from starlette.responses import JSONResponse, Response
 
 from agentapi_mcp.core.errors import (
     AgentApiError,
@@ -14,33 +15,34 @@ from agentapi_mcp.core.errors import (
     sentences,
 )
 from agentapi_mcp.mcp.texts import clean
+from agentapi_mcp.web.mounts import Refusal
 
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """The JSON-RPC code outside of tools, and the next step where the error's own message does not name one."""
-
-    rpc_code: int
-    next_step: str = ""
-
-
-TRANSLATIONS: dict[str, Translation] = {
-    "internal": Translation(INTERNAL_ERROR, "Try again; the server's log says more."),
-    "caller": Translation(INVALID_PARAMS),
-    "invalid_request": Translation(INVALID_PARAMS),
-    "not_authenticated": Translation(INVALID_REQUEST, "Sign in, then try again."),
-    "permission_denied": Translation(INVALID_REQUEST),
-    "not_found": Translation(INVALID_PARAMS),
-    "conflict": Translation(INVALID_REQUEST),
-    "limit_exceeded": Translation(INTERNAL_ERROR),
-    "configuration": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),
-    "backend": Translation(INTERNAL_ERROR),
-    "issuer_unavailable": Translation(INTERNAL_ERROR, "Try again in half a minute; the server's log says more."),
-    "store": Translation(INTERNAL_ERROR, "Try again; if it stays, the operator finds the reason in the server's log."),
-    "store_unavailable": Translation(INTERNAL_ERROR),
-    "store_mismatch": Translation(INTERNAL_ERROR, "The operator of this server has to mend it."),
+RPC_CODES: dict[str, int] = {
+    "internal": INTERNAL_ERROR,
+    "caller": INVALID_PARAMS,
+    "invalid_request": INVALID_PARAMS,
+    "not_authenticated": INVALID_REQUEST,
+    "permission_denied": INVALID_REQUEST,
+    "not_found": INVALID_PARAMS,
+    "conflict": INVALID_REQUEST,
+    "limit_exceeded": INTERNAL_ERROR,
+    "configuration": INTERNAL_ERROR,
+    "backend": INTERNAL_ERROR,
+    "issuer_unavailable": INTERNAL_ERROR,
+    "store": INTERNAL_ERROR,
+    "store_unavailable": INTERNAL_ERROR,
+    "store_mismatch": INTERNAL_ERROR,
 }
 
+# The next step where the error's own message does not name one.
+STEPS_OF_CODES: dict[str, str] = {
+    "internal": "Try again; the server's log says more.",
+    "not_authenticated": "Sign in, then try again.",
+    "configuration": "The operator of this server has to mend it.",
+    "issuer_unavailable": "Try again in half a minute; the server's log says more.",
+    "store": "Try again; if it stays, the operator finds the reason in the server's log.",
+    "store_mismatch": "The operator of this server has to mend it.",
+}
 
 NEXT_STEPS: dict[NextStep, str] = {
     NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",
@@ -63,7 +65,7 @@ def _next_step(error: AgentApiError) -> str:
         return error.next_step
     if isinstance(error, CallerError) and error.next_step is not None:
         return NEXT_STEPS[error.next_step]
-    return TRANSLATIONS[error.code].next_step
+    return STEPS_OF_CODES.get(error.code, "")
 
 
 def tool_error(error: AgentApiError) -> CallToolResult:
@@ -82,7 +84,7 @@ def rpc_error(error: AgentApiError) -> MCPError:
     seconds = retry_after_seconds(error)
     if seconds is not None:
         data["retry_after_seconds"] = seconds
-    return MCPError(TRANSLATIONS[error.code].rpc_code, explain(error), data)
+    return MCPError(RPC_CODES[error.code], explain(error), data)
 
 
 def resource_not_found(uri: str) -> MCPError:
@@ -90,6 +92,10 @@ def resource_not_found(uri: str) -> MCPError:
     return MCPError(INVALID_PARAMS, "There is no such resource.", {"uri": clean(uri)})
 
 
-def internal_message(request_id: str) -> str:
-    """Say that we failed, in words that find the log's entry and tell nothing else."""
-    return f"Internal error, request id {request_id}. The server's log has the details under this id."
+def rpc_refusal(refusal: Refusal) -> Response:
+    """Render a refusal of the HTTP host as a JSON-RPC error that belongs to no request."""
+    ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR or refusal.status == HTTPStatus.TOO_MANY_REQUESTS
+    message = refusal.message if refusal.error is None else explain(refusal.error)
+    error = {"code": INTERNAL_ERROR if ours else INVALID_REQUEST, "message": message}
+    body = {"jsonrpc": "2.0", "id": None, "error": error}
+    return JSONResponse(body, refusal.status, headers=dict(refusal.headers))

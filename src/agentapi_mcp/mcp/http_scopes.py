@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentapi_mcp.core.identity import Action, Principal, refusal
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Gate
-from agentapi_mcp.mcp.callers import PRINCIPAL
 from agentapi_mcp.mcp.errors import explain
 from agentapi_mcp.mcp.exchanges import Wire
-from agentapi_mcp.mcp.http_auth import OAuth
+from agentapi_mcp.web.oauth import OAuth, challenge
+from agentapi_mcp.web.requests import PRINCIPAL
 
 # What every method needs beside tools/call, whose tools say it themselves; what is not here tells nothing of anybody.
 METHODS: Mapping[str, Action] = {
@@ -78,11 +78,9 @@ class StepUp:
 
 def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[bytes, bytes]:
     """Ask for what the token has and what it lacks: clients that step up ask for nothing else."""
-    wanted = sorted({*map(str, principal.scopes or ()), scope})
-    said = [("realm", "agentapi-mcp"), ("error", "insufficient_scope"), ("scope", " ".join(wanted))]
-    if oauth is not None:
-        said.append(("resource_metadata", oauth.metadata_url))
-    return b"www-authenticate", ("Bearer " + ", ".join(f'{name}="{value}"' for name, value in said)).encode()
+    wanted = " ".join(sorted({*map(str, principal.scopes or ()), scope}))
+    said = challenge(oauth, [("error", "insufficient_scope")], wanted)
+    return b"www-authenticate", said.encode()
 
 
 def _is_call(scope: Scope) -> bool:

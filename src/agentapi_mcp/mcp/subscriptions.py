@@ -29,13 +29,13 @@ from agentapi_mcp.core.identity import Action, Principal, UserId, refusal, requi
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
-from agentapi_mcp.mcp.admissions import admission_of, ended_with
 from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.callers import Caller, Callers, Context, connection_of
 from agentapi_mcp.mcp.errors import resource_not_found
 from agentapi_mcp.mcp.exchanges import EVENT_STREAM, PING, PING_SECONDS, Wire, event_of
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.resources import CATALOGUE_URI, Resources
+from agentapi_mcp.web.stream_reauth import admission_of, ended_with
 
 _log = logging.getLogger(__name__)
 _BUFFERED = 256

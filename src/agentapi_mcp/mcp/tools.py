@@ -16,13 +16,13 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
+from agentapi_mcp.core.contexts import internal_message, log_unexpected
 from agentapi_mcp.core.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.core.identity import Action
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.mcp.arguments import Argument, Given, check_arguments, input_schema
-from agentapi_mcp.mcp.boundary import log_unexpected
 from agentapi_mcp.mcp.callers import Callers, Context
-from agentapi_mcp.mcp.errors import failed_result, internal_message, tool_error
+from agentapi_mcp.mcp.errors import failed_result, tool_error
 from agentapi_mcp.mcp.key_questions import KeyQuestions
 from agentapi_mcp.mcp.list_tools import ListTools
 from agentapi_mcp.mcp.options import LONGEST_WAIT

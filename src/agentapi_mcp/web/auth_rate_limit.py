@@ -7,21 +7,16 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv6Address, ip_address
 from typing import TypeVar
-
-from starlette.types import Scope
 
 from agentapi_mcp.core.errors import LimitExceededError
 from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.mcp.http_guards import client_of
 
 MOST = 20
 WITHIN = timedelta(minutes=1)
 KNOWN_FOR = timedelta(hours=1)
 REMEMBERED = 10_000
 _AT_ONCE = 10  # new tokens of one address
-_NETWORK_BITS = 64  # of an IPv6 address; the rest is the client's to choose
 K = TypeVar("K")
 V = TypeVar("V")
 _log = logging.getLogger(__name__)
@@ -115,20 +110,6 @@ class RefusedSignIns:
     def _is_known(self, attempt: Attempt) -> bool:
         known = self._good.get(attempt)
         return known is not None and self._clock.monotonic() - known < KNOWN_FOR.total_seconds()
-
-
-def source_of(scope: Scope) -> str:
-    """Return where a request comes from: an IPv4 address, or the network of an IPv6 one."""
-    said = client_of(scope)
-    try:
-        address = ip_address(said.partition("%")[0])
-    except ValueError:  # a proxy's word, or none
-        return said
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> _NETWORK_BITS << _NETWORK_BITS)}/{_NETWORK_BITS}"
 
 
 def _bound(memory: OrderedDict[K, V], newest: K) -> None:

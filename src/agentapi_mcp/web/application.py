@@ -1,0 +1,136 @@
+"""The ASGI application: mounts behind the checks that all of them share, with one lifespan."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.web.auth_rate_limit import RefusedSignIns
+from agentapi_mcp.web.authentication import Accepted, Authentication, Authenticator
+from agentapi_mcp.web.health import health_mount
+from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
+from agentapi_mcp.web.limits import HttpLimits, Limits, OpenRequests
+from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
+from agentapi_mcp.web.oauth import OAuth, metadata_mount
+from agentapi_mcp.web.request_ids import RequestIds
+from agentapi_mcp.web.stream_reauth import EVERY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebOptions:
+    """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in.
+
+    Without a token of its own and `oauth` nobody is asked for one, unless by `needs_token`.
+    The token of whoever holds a stream open is verified again each `admitted_every`.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    oauth: OAuth | None = None
+    needs_token: bool = False
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    admitted_every: timedelta = EVERY
+    clock: Clock = field(default_factory=SystemClock)
+
+
+@dataclass(frozen=True, slots=True)
+class WebApplication:
+    """The application, and the switch that ends its streams and its readiness before the process stops."""
+
+    app: ASGIApp
+    stop: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the checks of all mounts count and compare together."""
+
+    options: WebOptions
+    names: AllowedNames
+    authenticator: Authenticator
+    open_requests: OpenRequests
+
+
+def create_web(gate: Gate, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
+    """Build the application, which may be served once; a request goes to the first mount that serves its path.
+
+    Raises:
+        ConfigurationError: an allowed host or origin is of a form that no request ever brings.
+    """
+    stopping = False
+    own = [health_mount(gate, lambda: stopping)]
+    if options.oauth is not None:
+        own.append(metadata_mount(options.oauth, [path for mount in mounts for path in mount.metadata_paths]))
+    shared = _Shared(
+        options=options,
+        names=allowed_names(options.hosts, options.origins),
+        authenticator=Authenticator(
+            gate, Accepted(options.token, options.oauth, options.needs_token), RefusedSignIns(options.clock)
+        ),
+        open_requests=OpenRequests(options.limits.open_requests),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            for mount in mounts:
+                await stack.enter_async_context(mount.lifespan())
+            yield
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
+        for mount in mounts:
+            mount.stop()
+
+    app = _Dispatcher([(mount, _guarded(mount, shared)) for mount in (*own, *mounts)], Starlette(lifespan=lifespan))
+    return WebApplication(app, stop)
+
+
+class _Dispatcher:
+    """Hands each request to its mount, and the rest of the protocol to Starlette."""
+
+    def __init__(self, mounts: Sequence[tuple[Mount, ASGIApp]], lifespan: Starlette) -> None:
+        self._mounts = mounts
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] != "http":
+            await self._lifespan(scope, receive, send)
+            return
+        app = next((app for mount, app in self._mounts if mount.serves(scope["path"])), _nothing_here)
+        await app(scope, receive, send)
+
+
+def _guarded(mount: Mount, shared: _Shared) -> ASGIApp:
+    """Put the checks before a mount: id and trace, host and origin, CORS, authentication, limits."""
+    app: ASGIApp = mount.app
+    if mount.guarded:
+        app = Limits(app, mount, shared.options.limits, shared.open_requests)
+    app = Authentication(app, mount, shared.authenticator, admitted_every=shared.options.admitted_every)
+    if mount.cors:
+        app = CORSMiddleware(
+            app,
+            allow_origin_regex=origin_pattern(shared.names),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate"],
+        )
+    if mount.guarded:
+        app = Hosts(app, mount, shared.names)
+    return RequestIds(app, mount)
+
+
+async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    refusal = Refusal(status=HTTPStatus.NOT_FOUND, message="There is nothing here.")
+    await json_refusal(refusal)(scope, receive, send)

@@ -1,0 +1,48 @@
+"""The two addresses that load balancers and orchestrators ask: is the process alive, and is it ready."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+
+_READY_WITHIN = timedelta(seconds=3)
+
+
+def health_mount(gate: Gate, is_stopping: Callable[[], bool]) -> Mount:
+    """Serve /healthz and /readyz, which say nothing secret; a prober knows neither a token nor a name of the server."""
+
+    async def alive(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_request: Request) -> Response:
+        fault = "stopping" if is_stopping() else await _fault(gate)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
+        return JSONResponse({"status": fault or "ok"}, status)
+
+    app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
+    return Mount(
+        paths=("/healthz", "/readyz"),
+        app=app,
+        authentication=AuthenticationMode.OPEN,
+        guarded=False,
+        cors=True,
+        quiet=True,
+    )
+
+
+async def _fault(gate: Gate) -> str | None:
+    try:
+        async with asyncio.timeout(_READY_WITHIN.total_seconds()):
+            services = await gate.services()
+            return None if await services.health.is_ready() else "not ready"
+    except (AgentApiError, TimeoutError):
+        return "not ready"

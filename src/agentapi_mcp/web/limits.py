@@ -1,0 +1,148 @@
+"""What a client can hold: bytes of a body, time to send and to read, requests and streams open at once."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentapi_mcp.core.identity import Principal, UserId
+from agentapi_mcp.web.mounts import Mount, Refusal
+from agentapi_mcp.web.requests import PRINCIPAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """The most bytes of a body, requests and streams open at once, and how long a client may take to send or read."""
+
+    body_bytes: int = 4 * 1024 * 1024
+    open_requests: int = 1000
+    body_time: timedelta = timedelta(seconds=30)
+    write_time: timedelta = timedelta(seconds=60)
+
+
+class ClientStuckError(Exception):
+    """The client does not read what it asked for."""
+
+
+class OpenRequests:
+    """The requests and streams that are open now, over all mounts; half of them may be one user's."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+        self._held = Counter[UserId | None]()
+
+    def refusal(self, holder: UserId | None) -> Refusal | None:
+        """Return why no further request may be opened now, None where one may."""
+        wait = {"retry-after": "1"}
+        if holder is not None and self._held[holder] >= max(1, self._most // 2):
+            message = "You have as many open requests and streams as one user may; close one first."
+            return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, message=message, headers=wait)
+        if self._open >= self._most:
+            message = "This server has as many open requests as it may; try again in a moment."
+            return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=message, headers=wait)
+        return None
+
+    @asynccontextmanager
+    async def held_by(self, holder: UserId | None) -> AsyncGenerator[None]:
+        """Count one for as long as the context lasts."""
+        self._open += 1
+        self._held[holder] += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
+
+
+class Limits:
+    """Bound what the requests of a mount hold, and read their bodies before the edge sees them."""
+
+    def __init__(self, app: ASGIApp, mount: Mount, limits: HttpLimits, open_requests: OpenRequests) -> None:
+        self._app = app
+        self._mount = mount
+        self._limits = limits
+        self._open = open_requests
+        own = mount.max_body_bytes
+        self._most = limits.body_bytes if own is None else min(own, limits.body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        principal, timed = scope.get(PRINCIPAL), self._timed(send)
+        holder = principal.user_id if isinstance(principal, Principal) else None
+        refusal = self._open.refusal(holder)
+        if refusal is not None:
+            await self._mount.render(refusal)(scope, receive, timed)
+            return
+        async with self._open.held_by(holder):
+            body = await self._body(scope, receive)
+            if isinstance(body, Refusal):
+                await self._mount.render(body)(scope, receive, timed)
+            else:
+                await self._app(scope, _replay(body, receive), timed)
+
+    async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Refusal:
+        """Read the whole body, or return why it is refused."""
+        if scope["method"] != "POST":
+            return []
+        headers = Headers(scope=scope)
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != self._mount.content_type:
+            message = f"Send the body as Content-Type: {self._mount.content_type}."
+            return _unread(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+        declared = headers.get("content-length", "")
+        body: bytes | None = None
+        try:
+            if not declared.isdecimal() or int(declared) <= self._most:
+                async with asyncio.timeout(self._limits.body_time.total_seconds()):
+                    body = await _read(receive, self._most)
+        except TimeoutError:
+            seconds = self._limits.body_time.total_seconds()
+            return _unread(HTTPStatus.REQUEST_TIMEOUT, f"The body did not come within {seconds:g} s.")
+        if body is None:
+            message = f"The body is larger than {self._most:,} bytes, or incomplete."
+            return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        return [{"type": "http.request", "body": body, "more_body": False}]
+
+    def _timed(self, send: Send) -> Send:
+        async def timed(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._limits.write_time.total_seconds()):
+                    await send(message)
+            except TimeoutError:
+                raise ClientStuckError from None
+
+        return timed
+
+
+def _unread(status: int, message: str) -> Refusal:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return Refusal(status=status, message=message, headers={"connection": "close"})
+
+
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """Read all of the body; None when it is too large, or its client goes away in the middle."""
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > most:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+    return None
+
+
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    waiting = deque(messages)
+
+    async def replayed() -> Message:
+        return waiting.popleft() if waiting else await receive()
+
+    return replayed

@@ -1,0 +1,87 @@
+"""This server as an OAuth 2.0 protected resource: its metadata (RFC 9728), and the challenges that lead to it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError
+from agentapi_mcp.core.identity import Principal, TokenScope
+from agentapi_mcp.core.personal_tokens import NOT_VALID
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, json_refusal
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_REALM = ("realm", "agentapi-mcp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth:
+    """This server as clients find it (RFC 9728): its address, for which tokens are made, and who lets in by them."""
+
+    resource: str
+    gate: Gate
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the metadata is (RFC 9728, section 3.1)."""
+        parts = urlsplit(self.resource)
+        return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
+
+    async def authenticate(self, token: str) -> Principal:
+        """Tell whom a token lets in.
+
+        Raises:
+            NotAuthenticatedError: it is none for this server.
+            PermissionDeniedError: its owner has no account or organisation here.
+            StoreUnavailableError: nobody can be looked up now.
+        """
+        door = (await self.gate.services()).door
+        if door is None:
+            raise NotAuthenticatedError(NOT_VALID)
+        return await door.authenticate(token)
+
+    async def metadata(self, request: Request) -> Response:
+        """Answer with the metadata."""
+        try:
+            door = (await self.gate.services()).door
+        except AgentApiError as exc:
+            refusal = Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(exc), headers={"retry-after": "5"})
+            return json_refusal(refusal)
+        said = {
+            "resource": self.resource,
+            "authorization_servers": [] if door is None else list(door.issuers()),
+            "scopes_supported": [str(scope) for scope in TokenScope],
+            "bearer_methods_supported": ["header"],
+            "resource_name": "AgentAPI",
+        }
+        del request
+        return JSONResponse(said, headers={"cache-control": "public, max-age=300"})
+
+
+def challenge(oauth: OAuth | None, parameters: Iterable[tuple[str, str]], scopes: str | None = None) -> str:
+    """Write the value of WWW-Authenticate (RFC 6750, section 3); with OAuth it names the metadata (RFC 9728, 5.1)."""
+    named = [_REALM, *parameters]
+    if scopes is not None:
+        named.append(("scope", scopes))
+    if oauth is not None:
+        named.append(("resource_metadata", oauth.metadata_url))
+    text = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in named)
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def metadata_mount(oauth: OAuth, paths_of_edges: Iterable[str]) -> Mount:
+    """Serve the metadata at the resource's path, and at the root and below each edge, where some clients look first."""
+    below = (f"{WELL_KNOWN}{path}" for path in paths_of_edges)
+    paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, *below))
+    app = Starlette(routes=[Route(path, oauth.metadata) for path in paths], exception_handlers={404: _nothing_here})
+    return Mount(paths=(WELL_KNOWN,), app=app, authentication=AuthenticationMode.OPEN, cors=True)
+
+
+async def _nothing_here(_request: Request, _error: Exception) -> Response:
+    return json_refusal(Refusal(status=HTTPStatus.NOT_FOUND, message="There is no metadata at this path."))
