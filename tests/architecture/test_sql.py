@@ -1,71 +1,146 @@
-"""Every SQL literal of the stores is prepared on the migrated schema: a misspelt column fails here."""
+"""Every SQL statement of the package is prepared on the migrated schema: a misspelt column fails here."""
 
 import ast
-from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-import agentapi_mcp.stores.postgres as stores
+import agentapi_mcp
 from tests.conftest import DatabaseUrls
+from tests.support.statements import SqlCall, package_calls, sql_calls
 
-FOLDER = Path(stores.__file__).parent
-METHODS = frozenset({"fetch", "fetchrow", "fetchval", "execute"})
 PREPARABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-MODULES = sorted(path.name for path in FOLDER.glob("*.py"))
+LOCK = "LOCK TABLE"  # no statement that can be prepared, but one that can be tried
+UNPREPARED = {  # each call whose SQL is neither, and why
+    "Connection.fetch(sql)": "passes on the SQL of its caller",
+    "Connection.fetchrow(sql)": "passes on the SQL of its caller",
+    "Connection.fetchval(sql)": "passes on the SQL of its caller",
+    "Connection.execute(sql)": "passes on the SQL of its caller",
+    "Database._transaction('COMMIT')": "names no table",
+    "Database._undo('ROLLBACK')": "names no table",
+    "Database._begin(begin)": "sets the role and the claims, known at run time; every test of a store runs it",
+    "_run(_BOUNDS)": "sets parameters; every migration runs it",
+    "_run(_BOOTSTRAP)": "makes the table of migrations; every migration runs it",
+    "_run(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
+    "_apply(migration.sql)": "is a migration, which the database of this test has been through",
+}
+CALLS = package_calls(agentapi_mcp)
+STATEMENTS = [
+    pytest.param(call.place, sql, id=f"{call.place}-{number}")
+    for call in CALLS
+    if call.name not in UNPREPARED
+    for number, sql in enumerate(call.texts)
+]
 
 
-def constants(tree: ast.Module) -> dict[str, str]:
-    """Collect the module's text constants, dictionaries of them included under `name`."""
-    found: dict[str, str] = {}
-    for node in tree.body:
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target = node.targets[0]
-        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-            found[target.id] = value.value
-    return found
+def is_understood(call: SqlCall) -> bool:
+    """Tell whether everything that a call can send is a statement that a test can try."""
+    return bool(call.texts) and all(sql.lstrip().startswith((*PREPARABLE, LOCK)) for sql in call.texts)
 
 
-def text_of(node: ast.expr, known: dict[str, str]) -> str | None:
-    """Read the SQL that an argument stands for."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = text_of(node.left, known), text_of(node.right, known)
-        return None if left is None or right is None else left + right
+def calls_in(source: str, folder: Path) -> list[SqlCall]:
+    """Read the calls of a module with this source."""
+    path = folder / "sample.py"
+    path.write_text(source, encoding="utf-8")
+    spec = spec_from_file_location("sample", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(sql_calls(module, ast.parse(source)))
+
+
+async def complaint_of(sql: str, connection: "asyncpg.Connection[asyncpg.Record]") -> str | None:
+    """Return what the database has against a statement."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await (connection.execute(sql) if sql.startswith(LOCK) else connection.prepare(sql))
+    except asyncpg.PostgresError as fault:
+        return str(fault)
+    finally:
+        await transaction.rollback()
     return None
 
 
-def statements() -> Iterator[tuple[str, str]]:
-    """List where each statement stands, and its text."""
-    shared = constants(ast.parse((FOLDER / "turn_rows.py").read_text(encoding="utf-8")))
-    for name in MODULES:
-        tree = ast.parse((FOLDER / name).read_text(encoding="utf-8"))
-        known = {**shared, **constants(tree)}
-        for node in ast.walk(tree):
-            called = node.func if isinstance(node, ast.Call) else None
-            if not (isinstance(node, ast.Call) and isinstance(called, ast.Attribute) and called.attr in METHODS):
-                continue
-            text = text_of(node.args[0], known) if node.args else None
-            if text is not None and text.lstrip().startswith(PREPARABLE):
-                yield f"{name}:{node.lineno}", text
-
-
-@pytest.mark.parametrize(("place", "sql"), [pytest.param(place, sql, id=place) for place, sql in statements()])
+@pytest.mark.parametrize(("place", "sql"), STATEMENTS)
 async def test_a_statement_fits_the_schema(place: str, sql: str, database_urls: DatabaseUrls) -> None:
     owner = await asyncpg.connect(database_urls.owner)
     try:
-        await owner.prepare(sql)
-    except asyncpg.PostgresError as fault:
-        pytest.fail(f"{place}: {fault}")
+        assert await complaint_of(sql, owner) is None, place
     finally:
         await owner.close()
 
 
+@pytest.mark.parametrize("sql", ["SELECT missing FROM agentapi.turns", "LOCK TABLE agentapi.missing IN SHARE MODE"])
+async def test_a_statement_that_does_not_fit_is_refused(sql: str, database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        assert "missing" in str(await complaint_of(sql, owner))
+    finally:
+        await owner.close()
+
+
+def test_every_statement_can_be_read_or_is_listed_with_a_reason() -> None:
+    unread = [f"{call.place}: {call.name}" for call in CALLS if not is_understood(call)]
+    listed = [f"{call.place}: {call.name}" for call in CALLS if call.name in UNPREPARED]
+    assert unread == listed
+
+
+def test_the_list_of_the_unprepared_names_only_calls_that_are_there() -> None:
+    assert set(UNPREPARED) - {call.name for call in CALLS} == set()
+
+
 def test_the_statements_are_found() -> None:
-    assert len(list(statements())) >= 40
+    assert len(STATEMENTS) >= 165
+
+
+SENDS = "async def send(connection, table, key, *sqls):\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    await connection.fetch(f'SELECT 1 FROM {table}')",
+        "    await connection.fetch(table)",
+        "    await connection.fetch(SELECT + table)",
+        "    await connection.fetch(MIXED[key])",
+        "    await connection.fetch(missing)",
+        "    await connection.fetch(SELECT.lower())",
+        "    await connection.fetch(SELECT if key else table)",
+        "    await connection.execute(query=table)",
+        "    await connection.execute(*sqls)",
+        "    SELECT = table\n    await connection.fetch(SELECT)",
+        "    sql = 'SELECT 1'\n    sql = sql + table\n    await connection.fetch(sql)",
+        "    sql = 'SELECT 1'\n    sql += table\n    await connection.fetch(sql)",
+        "    for sql in sqls:\n        await connection.fetch(sql)",
+        "    await connection.execute('VACUUM')",
+    ],
+)
+def test_a_statement_that_cannot_be_read_is_refused(line: str, tmp_path: Path) -> None:
+    constants = "SELECT = 'SELECT 1'\nMIXED = {1: 'SELECT 1', 2: 3}\n"
+    assert [is_understood(call) for call in calls_in(f"{constants}{SENDS}{line}\n", tmp_path)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("line", "texts"),
+    [
+        ("    await connection.fetch('SELECT 1')", ["SELECT 1"]),
+        ("    await connection.fetch(FORMATTED)", ["SELECT 1 + 2"]),
+        ("    await connection.fetch(FORMATTED + ' + 3')", ["SELECT 1 + 2 + 3"]),
+        ("    await connection.fetch(BY_KEY[key] + ' + 3')", ["SELECT 1 + 3", "SELECT 2 + 3"]),
+        ("    await connection.fetch(FORMATTED if key else 'SELECT 3')", ["SELECT 1 + 2", "SELECT 3"]),
+        ("    sql = FORMATTED + ' + 3'\n    await connection.fetch(sql)", ["SELECT 1 + 2 + 3"]),
+        ("    async def inner():\n        await connection.fetch(FORMATTED)", ["SELECT 1 + 2"]),
+        ("    await connection.fetch(ast.__name__)", ["ast"]),
+    ],
+)
+def test_constants_are_evaluated_and_each_of_their_values_is_read(line: str, texts: list[str], tmp_path: Path) -> None:
+    constants = "import ast\nONE = 1\nFORMATTED = f'SELECT {ONE} + 2'\nBY_KEY = {1: 'SELECT 1', 2: 'SELECT 2'}\n"
+    assert [list(call.texts) for call in calls_in(f"{constants}{SENDS}{line}\n", tmp_path)] == [texts]
+
+
+def test_a_call_without_an_argument_sends_no_sql(tmp_path: Path) -> None:
+    assert calls_in(f"{SENDS}    await connection.execute()\n", tmp_path) == []
