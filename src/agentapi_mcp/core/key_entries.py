@@ -91,12 +91,12 @@ class KeyEntries:
         Raises:
             PermissionDeniedError: somebody else has signed in, or one who may not keep keys.
         """
+        require(visitor, Action.MANAGE_KEYS)
         request = await self._get(visit.token_sha256)
         if (visitor.user_id, visitor.via) != (request.user_id, request.issuer):
             raise PermissionDeniedError("You signed in as somebody else than who asked for this page.")
         if visitor.org_id != request.org_id:
             raise PermissionDeniedError("You signed in for another organisation than the one that you asked from.")
-        require(visitor, Action.MANAGE_KEYS)
         return Visit(token_sha256=visit.token_sha256, form_token=secrets.token_urlsafe(24))
 
     async def save(self, visit: Visit, visitor: Principal, value: SecretStr) -> ApiKey:
@@ -104,8 +104,10 @@ class KeyEntries:
 
         Raises:
             NotFoundError: it was used up before, or is too old.
+            PermissionDeniedError: the visitor may not keep keys; then the link is not used up.
             CallerError: it is no key; then the link is not used up.
         """
+        require(visitor, Action.MANAGE_KEYS)
         request = await self._store.take(visit.token_sha256)
         if request is None or (visitor.user_id, visitor.org_id) != (request.user_id, request.org_id):
             raise NotFoundError(_GONE)

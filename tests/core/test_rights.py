@@ -1,0 +1,215 @@
+"""Every use case refuses a principal without the right before it touches anything."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from inspect import Parameter, getmembers, isasyncgenfunction, isclass, isfunction, signature
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from agentapi_mcp.core.errors import PermissionDeniedError
+from agentapi_mcp.core.identity import NEEDS, Action, Exceptions, OrgId, Principal, Role, TokenScope, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.services import Services
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a use case needs, with the arguments on which that depends; others are never looked at."""
+
+    use_case: str
+    needs: tuple[Action, ...]
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def __str__(self) -> str:
+        """Name the row."""
+        said = "".join(f"-{name}={value}" for name, value in self.arguments.items())
+        return f"{self.use_case}{said}"
+
+
+OWN, SHARED = {"organization": False}, {"organization": True}
+TABLE = [
+    Row("Agents.get", (Action.READ_CATALOGUE,)),
+    Row("Agents.list_", (Action.READ_CATALOGUE,)),
+    Row("Agents.models", (Action.READ_CATALOGUE,)),
+    Row("ApiKeys.add", (Action.MANAGE_KEYS,), OWN),
+    Row("ApiKeys.add", (Action.EDIT_ORGANIZATION,), SHARED),
+    Row("ApiKeys.held", (Action.CHAT,)),
+    Row("ApiKeys.list_", (Action.MANAGE_KEYS,), OWN),
+    Row("ApiKeys.list_", (Action.EDIT_ORGANIZATION,), SHARED),
+    Row("ApiKeys.remove", (Action.MANAGE_KEYS,), OWN),
+    Row("ApiKeys.remove", (Action.EDIT_ORGANIZATION,), SHARED),
+    Row("ApiKeys.set_active", (Action.MANAGE_KEYS,), {**OWN, "active": True}),
+    Row("ApiKeys.set_active", (Action.EDIT_ORGANIZATION,), {**SHARED, "active": True}),
+    Row("Audit.list_", (Action.READ_AUDIT,)),
+    Row("Clients.change", (Action.EDIT_PREFERENCES,)),
+    Row("Clients.find_client", (Action.READ_CATALOGUE,)),
+    Row("Clients.get", (Action.READ_CATALOGUE,)),
+    Row("Clients.list_", (Action.READ_CATALOGUE,)),
+    Row("Health.report", (Action.READ_CATALOGUE,)),
+    Row("KeyEntries.admit", (Action.MANAGE_KEYS,)),
+    Row("KeyEntries.save", (Action.MANAGE_KEYS,)),
+    Row("Memberships.invite", (Action.MANAGE_MEMBERS,), {"role": Role.ADMIN}),
+    Row("Memberships.invite", (Action.MANAGE_MEMBERS, Action.MANAGE_OWNERS), {"role": Role.OWNER}),
+    Row("Memberships.list_", (Action.READ_ORGANIZATION,)),
+    Row("Memberships.remove", (Action.MANAGE_MEMBERS,)),
+    Row("Memberships.set_role", (Action.MANAGE_MEMBERS,), {"role": Role.ADMIN}),
+    Row("Memberships.set_role", (Action.MANAGE_MEMBERS, Action.MANAGE_OWNERS), {"role": Role.OWNER}),
+    Row("Memberships.withdraw", (Action.MANAGE_MEMBERS,)),
+    Row("Organizations.change", (Action.EDIT_ORGANIZATION,)),
+    Row("Organizations.get", (Action.READ_ORGANIZATION,)),
+    Row("PersonalTokens.create", (Action.CREATE_TOKENS,)),
+    Row("PersonalTokens.list_", (Action.MANAGE_TOKENS,)),
+    Row("PersonalTokens.revoke", (Action.MANAGE_TOKENS,)),
+    Row("Sessions.delete", (Action.EDIT_SESSIONS,)),
+    Row("Sessions.get", (Action.READ_SESSIONS,)),
+    Row("Sessions.list_", (Action.READ_SESSIONS,)),
+    Row("Sessions.rename", (Action.EDIT_SESSIONS,)),
+    Row("Sessions.transcript", (Action.READ_SESSIONS,)),
+    Row("Turns.cancel", (Action.CHAT,)),
+    Row("Turns.chat", (Action.CHAT,), {"wait": timedelta(0)}),
+    Row("Turns.get", (Action.READ_SESSIONS,)),
+    Row("Turns.recent", (Action.READ_SESSIONS,)),
+    Row("Turns.start", (Action.CHAT,)),
+]
+OPEN_TO_ALL = {
+    "ApiKeys.rotate": "for the operator at the server's command line, whom no role limits",
+    "Audit.denied": "records a refusal",
+    "Audit.record": "records what a use case did that has checked the right",
+    "Audit.signed_in": "records a sign-in, which needs no right",
+    "Clients.preferences": "reads the caller's own preferences to serve any other request",
+    "Clients.record": "keeps that a client connected, which needs no right",
+    "KeyEntries.ask": "returns no address instead, as the next test shows",
+    "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
+    "Turns.follow": "takes a turn, which only the other use cases of turns hand out",
+}
+
+
+class TouchedError(Exception):
+    """A use case called one of its parts."""
+
+
+class Part:
+    """A store, or any other part or argument of a use case: it has every attribute, and a call is counted and fails."""
+
+    def __init__(self, calls: list[str], name: str) -> None:
+        self._calls = calls
+        self._name = name
+
+    def __getattr__(self, name: str) -> "Part":
+        """Return a part of it."""
+        return Part(self._calls, f"{self._name}.{name}")
+
+    def __call__(self, *_args: object, **_kwargs: object) -> object:
+        """Count and refuse."""
+        self._calls.append(self._name)
+        raise TouchedError(self._name)
+
+
+def use_case_classes() -> dict[str, type[Any]]:
+    """Return the classes among the fields of `Services` that are no ports."""
+    fields = get_type_hints(Services).values()
+    return {each.__name__: each for each in fields if isclass(each) and not getattr(each, "_is_protocol", False)}
+
+
+def principal_parameter(function: object) -> str | None:
+    """Name the parameter that is a principal, if there is one."""
+    hints = get_type_hints(function)
+    hints.pop("return", None)
+    return next((name for name, hint in hints.items() if hint is Principal or Principal in get_args(hint)), None)
+
+
+def use_cases() -> Iterator[str]:
+    """Name all public methods that take a principal."""
+    for name, class_ in use_case_classes().items():
+        for method, function in getmembers(class_, isfunction):
+            if not method.startswith("_") and principal_parameter(function) is not None:
+                yield f"{name}.{method}"
+
+
+def required(function: object, calls: list[str]) -> dict[str, Any]:
+    """Return a part for each parameter that must be given."""
+    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    parameters = signature(function).parameters.values()  # pyright: ignore[reportArgumentType]  # it is callable
+    needed = [each for each in parameters if each.kind in kinds and each.default is Parameter.empty]
+    return {each.name: Part(calls, each.name) for each in needed if each.name != "self"}
+
+
+async def outcome_of(row: Row, principal: Principal) -> tuple[Exception | None, list[str]]:
+    """Return what a use case raises for a principal, and the calls that it made before."""
+    calls: list[str] = []
+    class_name, _, method = row.use_case.partition(".")
+    class_ = use_case_classes()[class_name]
+    function = getattr(class_, method)
+    arguments = required(function, calls) | dict(row.arguments) | {str(principal_parameter(function)): principal}
+    try:
+        await function(class_(**required(class_.__init__, calls)), **arguments)
+    except Exception as exc:  # noqa: BLE001  # whatever it is, it is what the test asks for
+        return exc, calls
+    return None, calls
+
+
+def principal_with(role: Role, scopes: frozenset[TokenScope] | None, denied: frozenset[Action]) -> Principal:
+    return Principal(UserId(new_id()), OrgId(new_id()), role, scopes, Exceptions(denied=denied))
+
+
+def without(action: Action) -> Iterator[tuple[str, Principal]]:
+    """Yield principals who lack nothing but the right to an action: by role, by scope, by an exception."""
+    need, roles = NEEDS[action], list(Role)
+    for role in roles[: roles.index(need.role)]:
+        yield f"role={role}", principal_with(role, None, frozenset())
+    yield f"no-scope={need.scope}", principal_with(Role.OWNER, frozenset(TokenScope) - {need.scope}, frozenset())
+    yield "denied", principal_with(Role.OWNER, None, frozenset({action}))
+
+
+REFUSED = [
+    pytest.param(row, principal, id=f"{row}-{action}-{lack}")
+    for row in TABLE
+    for action in row.needs
+    for lack, principal in without(action)
+]
+
+
+def test_every_use_case_that_takes_a_principal_has_a_row() -> None:
+    rows = {row.use_case for row in TABLE}
+    assert sorted(use_cases()) == sorted(rows | set(OPEN_TO_ALL))
+    assert rows & set(OPEN_TO_ALL) == set()
+
+
+@pytest.mark.parametrize(("row", "principal"), REFUSED)
+async def test_who_lacks_the_right_is_refused_before_anything_is_touched(row: Row, principal: Principal) -> None:
+    raised, calls = await outcome_of(row, principal)
+    assert isinstance(raised, PermissionDeniedError)
+    assert raised.action in row.needs
+    assert calls == []
+
+
+@pytest.mark.parametrize("row", TABLE, ids=str)
+async def test_who_has_the_right_and_no_more_is_not_refused(row: Row) -> None:
+    roles, needs = list(Role), [NEEDS[action] for action in row.needs]
+    role = max((need.role for need in needs), key=roles.index)
+    principal = principal_with(role, frozenset(need.scope for need in needs), frozenset())
+    raised, _ = await outcome_of(row, principal)
+    assert raised is not None  # it goes on to its parts, which fail
+    assert not isinstance(raised, PermissionDeniedError)
+
+
+@pytest.mark.parametrize(
+    "principal",
+    [pytest.param(each, id=lack) for lack, each in without(Action.MANAGE_KEYS) if not lack.startswith("no-scope")],
+)
+async def test_who_may_keep_no_keys_is_not_asked_for_one(principal: Principal) -> None:
+    calls: list[str] = []
+    entries = use_case_classes()["KeyEntries"](**required(use_case_classes()["KeyEntries"].__init__, calls))
+
+    def can_log_in(_issuer: str) -> bool:
+        return True
+
+    assert await entries.ask(principal, "openai", can_log_in) is None
+    assert calls == []
+
+
+def test_no_row_is_a_stream_which_would_be_refused_only_when_it_is_read() -> None:
+    rows = [row.use_case.split(".") for row in TABLE]
+    assert [name for name in rows if isasyncgenfunction(getattr(use_case_classes()[name[0]], name[1]))] == []
