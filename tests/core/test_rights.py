@@ -1,7 +1,7 @@
 """Every use case refuses a principal without the right before it touches anything."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from inspect import Parameter, getmembers, isasyncgenfunction, isclass, isfunction, signature
 from typing import Any, get_args, get_type_hints
@@ -9,7 +9,17 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import NEEDS, Action, Exceptions, OrgId, Principal, Role, TokenScope, UserId
+from agentapi_mcp.core.identity import (
+    NEEDS,
+    VIA_PERSONAL,
+    Action,
+    Exceptions,
+    OrgId,
+    Principal,
+    Role,
+    TokenScope,
+    UserId,
+)
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.services import Services
 
@@ -207,6 +217,24 @@ async def test_who_may_keep_no_keys_is_not_asked_for_one(principal: Principal) -
         return True
 
     assert await entries.ask(principal, "openai", can_log_in) is None
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("scopes", "via", "scope"),
+    [
+        pytest.param(frozenset({TokenScope.KEYS}), "local", "chat", id="a-scope-that-its-own-token-lacks"),
+        pytest.param(None, f"{VIA_PERSONAL}{new_id()}", None, id="signed-in-by-a-personal-token"),
+    ],
+)
+async def test_no_token_makes_one_that_may_do_more_or_lasts_longer(
+    scopes: frozenset[TokenScope] | None, via: str, scope: str | None
+) -> None:
+    principal = replace(principal_with(Role.OWNER, scopes, frozenset()), via=via)
+    row = Row("PersonalTokens.create", (), {"name": "laptop", "scopes": ["chat", "keys"]})
+    raised, calls = await outcome_of(row, principal)
+    assert isinstance(raised, PermissionDeniedError)
+    assert raised.scope == scope
     assert calls == []
 
 
