@@ -21,6 +21,8 @@ from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.support.embedded import SharedHome
 from tests.support.valkey import Valkey
 
+pytest_plugins = ["tests.support.short_reports"]
+
 settings.register_profile("house", deadline=None, print_blob=True)  # no test is timed
 settings.load_profile("house")
 
