@@ -29,6 +29,7 @@ from tests.support.npm_peers import installed
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.http import Answer, Exchange
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.waiting import expect_soon
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -300,4 +301,4 @@ async def test_it_ends_with_a_server_that_is_killed() -> None:
         exchange = await real.peer.received()
         server.kill()
         await server.wait()
-        await exchange.gone.wait()
+        await expect_soon(exchange.gone.wait(), "the program has closed its request to the provider")

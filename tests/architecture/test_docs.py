@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -57,12 +58,25 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
     assert not broken
 
 
+def fault_of(snippet: str, parse: Callable[[str], object]) -> str | None:
+    """Return why a snippet does not parse, with its first line; None if it does."""
+    try:
+        parse(snippet)
+    except ValueError as fault:
+        return f"{snippet.partition(chr(10))[0]}: {fault}"
+    return None
+
+
 @each_page
 def test_every_snippet_parses(page: Path) -> None:
-    for snippet in snippets(page, "json"):
-        json.loads(snippet)
-    for snippet in snippets(page, "toml"):
-        tomllib.loads(snippet)
+    faults = [fault_of(snippet, json.loads) for snippet in snippets(page, "json")]
+    faults += [fault_of(snippet, tomllib.loads) for snippet in snippets(page, "toml")]
+    assert [fault for fault in faults if fault is not None] == []
+
+
+@pytest.mark.parametrize("parse", [json.loads, tomllib.loads], ids=["json", "toml"])
+def test_a_snippet_that_does_not_parse_is_told(parse: Callable[[str], object]) -> None:
+    assert str(fault_of("[1,\n", parse)).startswith("[1,: ")
 
 
 @each_page

@@ -219,15 +219,15 @@ async def test_no_trick_with_the_signature_works() -> None:
 
 async def test_an_algorithm_that_the_operator_did_not_name_is_refused() -> None:
     async with stand(KEY, EC, algorithms=("ES256",)) as at:
-        await at.verify(EC)
-        await at.refused(KEY.sign(at.claims()))
+        assert (await at.verify(EC)).subject == "user-1"
+        assert await at.refused(KEY.sign(at.claims())) == "This token is not valid here."
 
 
 async def test_a_token_without_a_key_id_is_taken_where_only_one_key_can_be_meant() -> None:
     async with stand(KEY, EC) as at:
-        await at.verifier.verify(KEY.sign(at.claims(), kid=None))
+        assert (await at.verifier.verify(KEY.sign(at.claims(), kid=None))).subject == "user-1"
     async with stand(KEY, OTHER) as at:
-        await at.refused(KEY.sign(at.claims(), kid=None))
+        assert await at.refused(KEY.sign(at.claims(), kid=None)) == "This token is not valid here."
 
 
 async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -> None:
@@ -235,8 +235,8 @@ async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -
         await at.verify()
         at.peer.keys = [OTHER]
         at.clock.advance(ASK_AGAIN_AFTER)
-        await at.verify(OTHER)
-        await at.refused(KEY.sign(at.claims()))
+        assert (await at.verify(OTHER)).subject == "user-1"
+        assert await at.refused(KEY.sign(at.claims())) == "This token is not valid here."
 
 
 async def test_a_rotated_key_is_forgotten_within_minutes_though_nobody_uses_the_new_one() -> None:
@@ -280,7 +280,7 @@ async def test_known_keys_last_while_their_issuer_is_unwell_but_not_for_ever(moo
         await at.verify()
         at.peer.mood = mood
         at.clock.advance(FRESH_FOR)
-        await at.verify()
+        assert (await at.verify()).subject == "user-1"
         await at.unanswered(OTHER.sign(at.claims()))  # it may be new
         at.clock.advance(USABLE_FOR - FRESH_FOR)
         await at.unanswered(KEY.sign(at.claims()))

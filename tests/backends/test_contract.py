@@ -15,6 +15,7 @@ from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta
 from agentapi_mcp.core.records.health import HealthStatus
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import Behaviour, Patience, Rig, case_of, has_case
+from tests.support.waiting import expect_soon
 
 KINDS = registry.builtin_names()
 VARIANTS = [(kind, variant) for kind in KINDS if has_case(kind) for variant in case_of(kind).variants]
@@ -190,7 +191,7 @@ async def test_closing_the_iterator_frees_the_agent(kind: str, variant: str) -> 
         async with closing(rig, Behaviour.WAITS) as events:
             while not isinstance(await anext(events), TextDelta):
                 pass
-        await rig.freed()
+        await expect_soon(rig.freed(), "the agent sees that nobody waits for it")
 
 
 @EACH

@@ -10,6 +10,7 @@ from agentapi_mcp.core.events import BackendEvent, Finished
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import Behaviour, backend_turn
 from tests.support.peers.droid import DroidRig, droid_rig
+from tests.support.waiting import expect_soon
 
 
 async def finished(rig: DroidRig, model: str) -> Finished:
@@ -21,7 +22,7 @@ async def finished(rig: DroidRig, model: str) -> Finished:
 async def test_a_process_that_is_not_used_is_ended() -> None:
     async with FakeHost() as host, droid_rig(host, idle_seconds=0.05) as rig:
         await finished(rig, "answer")
-        await rig.freed()
+        await expect_soon(rig.freed(), "the idle process ends")
 
 
 async def test_a_process_is_kept_for_the_sessions_next_turn() -> None:
@@ -34,7 +35,7 @@ async def test_the_process_used_longest_ago_makes_room() -> None:
     async with FakeHost() as host, droid_rig(host, max_processes=1) as rig:
         await finished(rig, "answer")
         await finished(rig, "answer")  # of another session
-        await rig.freed()
+        await expect_soon(rig.freed(), "the older process ends")
 
 
 @pytest.mark.parametrize(

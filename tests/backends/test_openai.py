@@ -32,6 +32,7 @@ from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.http import Pace, Ticks
 from tests.support.peers.openai import KEY, OpenAIPeer
+from tests.support.waiting import expect_soon
 
 FULL_USAGE = Usage(input_tokens=11, output_tokens=5, cached_tokens=4, reasoning_tokens=2)
 BOTH = pytest.mark.parametrize("stream", [True, False])
@@ -186,7 +187,7 @@ async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_i
 async def test_a_reply_that_is_not_read_frees_its_connection() -> None:
     async with stand() as it:
         await it.fail("redirect")
-        await it.peer.client_gone()
+        await expect_soon(it.peer.client_gone(), "the connection is closed")
 
 
 async def test_no_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,6 +150,7 @@ async def test_being_told_reads_a_file_that_looks_unchanged(edge_home: Path, tmp
         at.write()
         at.services.reload()
         await at.until(at.name)
+        assert (await at.agents())[at.name] == ()
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -188,11 +189,12 @@ async def test_another_process_sees_the_change_at_once(edge_home: Path, tmp_path
         program(edge_home, one, peer) as changing,
         program(edge_home, two, peer) as watching,
     ):
-        await watching.agents()
+        assert changing.name not in await watching.agents()
         changing.write()
         async with asyncio.timeout(8):
             while changing.name not in await watching.agents():
                 pass
+        assert (await watching.agents())[changing.name] != ()  # it is declared in the other's file alone
 
 
 async def test_two_programs_with_different_files_do_not_fight(

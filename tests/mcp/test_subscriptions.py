@@ -60,9 +60,14 @@ async def run_on(client: Client, edge: Edge) -> dict[str, object]:
     )
 
 
-async def hear_of(event: object, events: AsyncIterator[object]) -> None:
-    while await anext(events) != event:
-        pass
+async def expect_event(event: object, events: AsyncIterator[object]) -> None:
+    """Read events up to this one; fail when they end before it."""
+    before: list[object] = []
+    async for heard in events:
+        if heard == event:
+            return
+        before.append(heard)
+    pytest.fail(f"{event} did not come; there were {before}")
 
 
 async def test_a_listener_hears_of_its_transcript_and_of_new_sessions(edge_home: Path) -> None:
@@ -72,9 +77,9 @@ async def test_a_listener_hears_of_its_transcript_and_of_new_sessions(edge_home:
         uri = str(turn["transcript_uri"])
         async with client.listen(resource_subscriptions=[uri], resources_list_changed=True) as events:
             steps.release()
-            await hear_of(Updated(uri), events)
+            await expect_event(Updated(uri), events)
             await call(client, "chat", agent="guide", message=edge.tag)
-            await hear_of(ListChanged(), events)
+            await expect_event(ListChanged(), events)
 
 
 async def test_a_2025_client_hears_of_its_transcript_and_of_new_sessions(edge_home: Path) -> None:

@@ -15,6 +15,7 @@ from agentapi_mcp.mcp.server import create_server
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.waiting import expect_soon
 
 TURN_FIELDS = {
     "session_id", "turn_id", "status", "reply", "reply_truncated", "agent", "backend", "model", "usage", "cost_usd",
@@ -177,7 +178,7 @@ async def test_a_request_that_is_taken_back_frees_the_agent(link: Link, edge_hom
             asked = group.create_task(call(client, "chat", agent="droid", message=f"{edge.tag} [[waits]]"))
             await edge.peer.received()
             asked.cancel()
-        await edge.peer.client_gone()  # abandon_grace is 0 here
+        await expect_soon(edge.peer.client_gone(), "the request to the provider is closed")  # abandon_grace is 0 here
 
 
 @pytest.mark.parametrize(

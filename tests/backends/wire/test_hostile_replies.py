@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -126,8 +126,14 @@ def test_a_line_that_comes_byte_by_byte_is_looked_at_once() -> None:
 @example("1e99999999999999999999")
 @example("NaN")
 def test_what_is_no_json_is_the_providers_fault(raw: str | bytes) -> None:
-    with suppress(BackendError):
-        parse_json(raw, what="It")
+    fault: BackendFault | None = None
+    value: object = None
+    try:
+        value = parse_json(raw, what="It")
+    except BackendError as error:
+        fault = error.fault
+    assert fault in {None, BackendFault.BAD_REPLY}
+    assert isinstance(value, dict | list | str | int | Decimal | None)
 
 
 @given(json_values())
@@ -146,18 +152,18 @@ def test_a_number_is_one_that_can_be_counted_with_or_it_is_absent(value: object)
 @example([{"choices": [], "usage": {"prompt_tokens": 10**30, "cost": "1e99999"}}])
 def test_a_chat_completion_of_any_shape_is_events_or_a_fault(pieces: list[object]) -> None:
     answer = chat()
-    for piece in pieces:
-        events_of(lambda piece=piece: answer.take(piece))
-    events_of(lambda: iter([answer.end(said_done=True)]))
+    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.take(piece))]
+    events += events_of(lambda: iter([answer.end(said_done=True)]))
+    assert [event for event in events if not isinstance(event, BackendEvent)] == []
 
 
 @given(st.lists(json_values(MESSAGES_KEYS, MESSAGES_KINDS), max_size=4), st.sampled_from([FAULTS, ROUTER_FAULTS]))
 @example([{"error": "\U00018cd6 \ud7fc"}], FAULTS)
 def test_a_message_of_any_shape_is_events_or_a_fault(pieces: list[object], faults: FaultReader) -> None:
     answer = MessagesReply(faults, None, zero_is_unknown=faults is ROUTER_FAULTS)
-    for piece in pieces:
-        events_of(lambda piece=piece: answer.take(piece))
-    events_of(lambda: iter([answer.end(None)]))
+    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.take(piece))]
+    events += events_of(lambda: iter([answer.end(None)]))
+    assert [event for event in events if not isinstance(event, BackendEvent)] == []
 
 
 @given(json_values(ERROR_KEYS, ERROR_WORDS), st.integers(100, 999), TEXTS)

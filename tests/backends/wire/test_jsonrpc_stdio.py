@@ -130,7 +130,7 @@ async def test_closing_ends_the_whole_group_of_a_deaf_program() -> None:
         process.listen()
         pids = cast("list[int]", (await process.hear(SOON)).params["pids"])
         await process.aclose(timedelta(seconds=0.1))
-        wait_until(lambda: not any(map(is_there, pids)))
+        assert wait_until(lambda: not any(map(is_there, pids)))
 
 
 @linux

@@ -48,7 +48,9 @@ def test_data_of_another_version_is_left_alone(home: SharedHome) -> None:
 def test_data_that_is_none_is_left_alone(home: SharedHome) -> None:
     start_once(home)
     (home.data / "PG_VERSION").unlink()
-    refusal(home, "StoreMismatchError")
+    before = home.listing()
+    assert "an unknown version" in refusal(home, "StoreMismatchError")
+    assert home.listing() == before
 
 
 def test_damaged_data_is_reported(home: SharedHome) -> None:

@@ -187,7 +187,7 @@ RIGHTS = {
 }
 
 
-async def refused(project: Project, url: str, words: list[str]) -> None:
+async def expect_refusal(project: Project, url: str, words: list[str]) -> None:
     """Expect a refusal that names all of these, and a database that is as it was."""
     before = await dump(project.admin)
     for dry_run in (True, False):
@@ -202,19 +202,19 @@ async def refused(project: Project, url: str, words: list[str]) -> None:
 async def test_another_shape_is_refused_by_name(misfit: str, deployed: Project) -> None:
     role, change, words = SHAPES[misfit]
     await deployed.run(change, role=role)
-    await refused(deployed, deployed.owner, words)
+    await expect_refusal(deployed, deployed.owner, words)
 
 
 @pytest.mark.parametrize("lack", RIGHTS)
 async def test_a_missing_right_is_refused_by_name(lack: str, deployed: Project) -> None:
     change, words = RIGHTS[lack]
     await deployed.run(change)
-    await refused(deployed, deployed.owner, words)
+    await expect_refusal(deployed, deployed.owner, words)
 
 
 async def test_all_misfits_are_named_at_once(deployed: Project) -> None:
     await deployed.run("ALTER TABLE public.models DROP model_id; ALTER TABLE public.agents OWNER TO postgres")
-    await refused(deployed, deployed.owner, ["public.models.model_id", "public.agents belongs to"])
+    await expect_refusal(deployed, deployed.owner, ["public.models.model_id", "public.agents belongs to"])
 
 
 async def test_a_login_that_may_not_create_roles_needs_them_to_be_there(
@@ -224,9 +224,13 @@ async def test_a_login_that_may_not_create_roles_needs_them_to_be_there(
         pytest.skip("the program's own role belongs to other databases of this server as well")
     await deployed.run(f"ALTER ROLE {OWNER} NOCREATEROLE")
     try:
-        await refused(deployed, deployed.owner, ["the role agentapi_system is missing", "CREATE ROLE agentapi_system"])
+        await expect_refusal(
+            deployed, deployed.owner, ["the role agentapi_system is missing", "CREATE ROLE agentapi_system"]
+        )
         await deployed.run(f"CREATE ROLE agentapi_system NOLOGIN NOINHERIT; GRANT agentapi_system TO {OWNER}")
-        await refused(deployed, deployed.owner, ["the role agentapi_writer is missing", "CREATE ROLE agentapi_writer"])
+        await expect_refusal(
+            deployed, deployed.owner, ["the role agentapi_writer is missing", "CREATE ROLE agentapi_writer"]
+        )
         await deployed.run(f"CREATE ROLE agentapi_writer NOLOGIN NOINHERIT; GRANT agentapi_writer TO {OWNER}")
         assert await migrate(deployed.owner, program="0.1.0")
     finally:
@@ -236,7 +240,7 @@ async def test_a_login_that_may_not_create_roles_needs_them_to_be_there(
 async def test_a_role_that_walks_through_row_level_security_is_refused(deployed: Project) -> None:
     await deployed.run("ALTER ROLE authenticated BYPASSRLS")
     try:
-        await refused(deployed, deployed.owner, ["the role authenticated must not be a superuser, nor bypass"])
+        await expect_refusal(deployed, deployed.owner, ["the role authenticated must not be a superuser, nor bypass"])
     finally:
         await deployed.run("ALTER ROLE authenticated NOBYPASSRLS")
 
