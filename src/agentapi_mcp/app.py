@@ -30,12 +30,13 @@ from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.ports import Backend, Clock, Sealer
+from agentapi_mcp.core.principals import member
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.runs import RunOptions, Runs
 from agentapi_mcp.core.services import Door, Services
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.sign_ins import SignIns, member
+from agentapi_mcp.core.sign_ins import SignIns
 from agentapi_mcp.core.store_ports import CatalogueStore, HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings

@@ -4,7 +4,6 @@ import hmac
 import html
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from urllib.parse import parse_qs
 
 from pydantic import SecretStr
@@ -22,11 +21,11 @@ from agentapi_mcp.core.errors import (
     PermissionDeniedError,
 )
 from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.principals import Credential, member
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.records.key_requests import KeyRequest, Visit
 from agentapi_mcp.core.records.logins import LoginAnswer
 from agentapi_mcp.core.services import Door, Gate, Services
-from agentapi_mcp.core.sign_ins import member
 
 _LARGEST = 16 * 1024
 _MINUTES_15 = 900
@@ -145,8 +144,8 @@ class KeyPages:
         membership = await services.profiles.find_membership(asked.user_id, asked.org_id)
         if membership is None or services.door is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
-        visitor = member(asked.user_id, membership, services.door.roles())
-        return visit, asked, replace(visitor, via=asked.issuer)
+        signed_in = Credential(via=asked.issuer)
+        return visit, asked, member(asked.user_id, membership, services.door.roles(), signed_in)
 
     def _to(self, url: str, services: Services, visit: Visit) -> Response:
         response = RedirectResponse(url, 303, headers=_HEADERS)
