@@ -17,8 +17,10 @@ from agentapi_mcp.core.allowances import Allowances
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.change_feed import ChangeFeed
 from agentapi_mcp.core.clients import Clients
 from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.elicitations import Elicitations
 from agentapi_mcp.core.errors import ConfigurationError, StoreMismatchError
 from agentapi_mcp.core.gates import AppGate
 from agentapi_mcp.core.health import Health, Part
@@ -38,6 +40,7 @@ from agentapi_mcp.core.services import Door, Services
 from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.core.sign_ins import SignIns
 from agentapi_mcp.core.store_ports import CatalogueStore, HealthStore, ProfileStore, SessionCache, TurnEvents
+from agentapi_mcp.core.transport_sessions import TransportSessions
 from agentapi_mcp.core.turns import TurnPorts, Turns
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.connected import EmbeddedServer
@@ -148,9 +151,9 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             health=health,
             audit=audit,
             profiles=profiles,
-            mcp_sessions=PostgresMcpSessions(database),
-            mcp_questions=PostgresMcpQuestions(database),
-            signals=signals,
+            transport_sessions=TransportSessions(PostgresMcpSessions(database), signals),
+            elicitations=Elicitations(PostgresMcpQuestions(database), signals),
+            change_feed=ChangeFeed(signals),
             reload=watch.wake,
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())

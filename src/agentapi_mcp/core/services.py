@@ -7,8 +7,9 @@ from typing import Protocol
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.api_keys import ApiKeys
 from agentapi_mcp.core.audit import Audit
-from agentapi_mcp.core.client_ports import McpQuestionStore, McpSessionStore
+from agentapi_mcp.core.change_feed import ChangeFeed
 from agentapi_mcp.core.clients import Clients
+from agentapi_mcp.core.elicitations import Elicitations
 from agentapi_mcp.core.health import Health
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.key_entries import KeyEntries
@@ -18,7 +19,8 @@ from agentapi_mcp.core.personal_tokens import PersonalTokens
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
 from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.store_ports import ProfileStore, Signals
+from agentapi_mcp.core.store_ports import ProfileStore
+from agentapi_mcp.core.transport_sessions import TransportSessions
 from agentapi_mcp.core.turns import Turns
 
 
@@ -90,10 +92,10 @@ class Services:
     health: Health
     audit: Audit
     profiles: ProfileStore
-    mcp_sessions: McpSessionStore
-    mcp_questions: McpQuestionStore
+    transport_sessions: TransportSessions
+    elicitations: Elicitations
+    change_feed: ChangeFeed
     reload: Callable[[], None]
-    signals: Signals
 
 
 class Gate(Protocol):
