@@ -28,6 +28,7 @@ from agentapi_mcp.core.hosts import AppHost
 from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.key_page_visits import KeyPageVisits
 from agentapi_mcp.core.members import Memberships
 from agentapi_mcp.core.organizations import Organizations
 from agentapi_mcp.core.personal_tokens import PersonalTokens
@@ -36,8 +37,9 @@ from agentapi_mcp.core.principals import member
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.runs import RunOptions, Runs
-from agentapi_mcp.core.services import Door, Services
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.core.sign_in_ports import Door
 from agentapi_mcp.core.sign_ins import SignIns
 from agentapi_mcp.core.store_ports import CatalogueStore, HealthStore, ProfileStore, SessionCache, TurnEvents
 from agentapi_mcp.core.transport_sessions import TransportSessions
@@ -135,6 +137,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         door = await _open_door(stack, settings, file, SignIns(PostgresIdentities(database), audit), clock)
         personal_tokens = PersonalTokens(PostgresPersonalTokens(database), clock, file.sign_in, audit)
+        key_entries = KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin)
         runs = Runs(ports.turns, ports.events, signals, clock, _run_options(settings), owner=new_id())
         services = Services(
             principal=principal,
@@ -147,10 +150,9 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             memberships=Memberships(PostgresMembers(database), clock, audit),
             clients=Clients(PostgresClients(database), allowances, clock),
             api_keys=api_keys,
-            key_entries=KeyEntries(PostgresKeyRequests(database), api_keys, sealer, clock, settings.origin),
+            key_page_visits=KeyPageVisits(key_entries, door, profiles, audit),
             health=health,
             audit=audit,
-            profiles=profiles,
             transport_sessions=TransportSessions(PostgresMcpSessions(database), signals),
             elicitations=Elicitations(PostgresMcpQuestions(database), signals),
             change_feed=ChangeFeed(signals),
