@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.ids import new_id

@@ -18,7 +18,8 @@ from ipaddress import ip_address
 from time import monotonic
 from urllib.parse import urlsplit
 
-from agentapi_mcp.app import home_of, open_app, open_store
+from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends.registry import names
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError, sentences

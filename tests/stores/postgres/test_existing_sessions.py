@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp.client.streamable_http import streamable_http_client
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import ConfigurationError, NotFoundError, StoreMismatchError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import TurnStatus
