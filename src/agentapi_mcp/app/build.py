@@ -10,8 +10,8 @@ from functools import partial
 from importlib import import_module
 from typing import cast
 
-from agentapi_mcp.app.backend_host import AppHost
 from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.core.agents import Agents
 from agentapi_mcp.core.allowances import Allowances
@@ -159,8 +159,9 @@ async def open_foundation(
     )
 
 
-async def open_catalogue(base: Foundation, file: CatalogueFile, host: AppHost) -> Catalogue:
+async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost) -> Catalogue:
     """Write what the operator declares, and make the backends that it names."""
+    # Backends are found by name, so no type tells which needs what: the host has what the neediest of them asks.
 
     def build(declaration: AgentDeclaration) -> Backend:
         return create(declaration.backend, declaration.options, host)
