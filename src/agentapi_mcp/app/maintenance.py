@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from agentapi_mcp.app.database import owner_url
+from agentapi_mcp.auth import master_keys
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.audit import prune_audit
 from agentapi_mcp.stores.postgres.migrate import MigrationState, migrate, status
+
+
+def new_master_key() -> str:
+    """Make a master key, as AGENTAPI_MASTER_KEY takes it."""
+    return master_keys.new_master_key()
 
 
 async def migrate_database(
