@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
-from agentapi_mcp.app import APP_LOGIN
+from agentapi_mcp.app.database import APP_LOGIN
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, ThoughtDelta, ToolActivity, UsageReported

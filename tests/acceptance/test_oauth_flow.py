@@ -22,7 +22,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from mcp.shared.exceptions import MCPError
 from pydantic import AnyUrl
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.auth.keys import FRESH_FOR
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.ids import new_id

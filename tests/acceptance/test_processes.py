@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.records.turns import TurnStatus
 from agentapi_mcp.core.requests import ChatRequest
 from agentapi_mcp.settings import Settings

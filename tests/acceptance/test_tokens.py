@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.identities import Issuer, Newcomers, TokenClaims
 from agentapi_mcp.core.sign_ins import SignIns

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.health import HealthStatus

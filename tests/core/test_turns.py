@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import (
     BackendError,
     BackendFault,

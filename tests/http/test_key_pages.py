@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import Principal, Role
 from agentapi_mcp.core.ids import new_id
@@ -65,9 +65,7 @@ class Stand:
 
     async def link(self, principal: Principal | None = None) -> str:
         """Ask for a page."""
-        door = self.services.door
-        assert door is not None
-        url = await self.services.key_entries.ask(principal or self.principal, "openrouter", door.can_log_in)
+        url = await self.services.key_page_visits.invite(principal or self.principal, "openrouter")
         assert url is not None
         return url
 
@@ -231,11 +229,12 @@ async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
 
 async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
     async with stand(edge_home, tmp_path) as at:
-        entries, door = at.services.key_entries, at.services.door
+        visits, door = at.services.key_page_visits, at.services.door
         assert door is not None
-        assert await entries.ask(at.services.principal, "openrouter", door.can_log_in) is None
+        assert await visits.invite(at.principal, "openrouter") is not None
+        assert await visits.invite(at.services.principal, "openrouter") is None
         assert not door.can_log_in("https://another.example")
-        assert await entries.ask(at.principal, "openrouter", lambda _: False) is None
+        assert await visits.invite(replace(at.principal, via="https://another.example"), "openrouter") is None
 
 
 def test_the_secret_comes_from_the_environment_and_is_missed_with_its_line(tmp_path: Path) -> None:

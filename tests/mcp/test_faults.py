@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from mcp_types import CallToolResult
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
 from agentapi_mcp.core.errors import FAULT_ADVICE, BackendFault
 from agentapi_mcp.mcp.options import McpOptions

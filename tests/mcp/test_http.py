@@ -250,7 +250,7 @@ async def test_a_session_ends_with_a_delete_and_its_stream_with_it(edge_home: Pa
 async def test_a_session_is_recorded_and_nobody_elses_is_there(edge_home: Path) -> None:
     async with served(edge_home) as (_, edge, http):
         headers = await begin(http)
-        sessions, mine = edge.services.mcp_sessions, edge.services.principal
+        sessions, mine = edge.services.transport_sessions, edge.services.principal
         found = await sessions.find(mine, headers["mcp-session-id"])
         assert found is not None
         assert (found.client["name"], found.protocol) == ("raw", "2025-11-25")

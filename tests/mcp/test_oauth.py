@@ -13,7 +13,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ResourceTemplateReference
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.identity import Role, TokenScope
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.records.ids import SessionId

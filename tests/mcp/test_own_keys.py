@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.api_keys import NewApiKey
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.identity import Role

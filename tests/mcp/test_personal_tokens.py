@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from hypothesis import strategies as st
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.personal_tokens import PREFIX

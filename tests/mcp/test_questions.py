@@ -106,7 +106,7 @@ async def test_the_answer_reaches_who_asked_through_any_replica_whatever_it_hold
             result = await anext(events)
         assert result["id"] == CALL["id"]
         assert json.loads(json.dumps(result))["result"]["structuredContent"] == {"said": json.dumps(content)}
-        store, caller = client.edge.services.mcp_questions, client.edge.services.principal
+        store, caller = client.edge.services.elicitations, client.edge.services.principal
         session, asked_id = client.headers["mcp-session-id"], str(question["id"])
         assert await store.find_answer(caller, session, asked_id) is None
         assert not await store.answer(caller, session, asked_id, said)
@@ -133,7 +133,7 @@ async def test_a_question_that_nobody_answers_is_taken_back(edge_home: Path) -> 
 async def test_only_the_first_answer_counts_and_one_to_nothing_is_forgotten(edge_home: Path) -> None:
     async with asked(edge_home, 2) as client, client.calling() as events:
         question = await anext(events)
-        store, caller = client.edge.services.mcp_questions, client.edge.services.principal
+        store, caller = client.edge.services.elicitations, client.edge.services.principal
         for nothing in ("ask-0123456789012345678901", "ask-\x00", 7, "x" * 500):
             assert await client.post({"jsonrpc": "2.0", "id": nothing, "result": {}}) == 202
         session, asked_id = client.headers["mcp-session-id"], str(question["id"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.options import McpOptions

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.events import TextDelta, TurnEnded
 from agentapi_mcp.core.records.health import HealthStatus

@@ -23,7 +23,7 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import EdgeServer, create_server

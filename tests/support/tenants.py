@@ -14,7 +14,8 @@ from mcp.client.session import MessageHandlerFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from agentapi_mcp.app import embedded_postgres, open_app
+from agentapi_mcp.app.database import embedded_postgres
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
 from agentapi_mcp.core.ids import new_id
 from agentapi_mcp.core.ports import Clock

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from secrets import token_bytes
 
 from agentapi_mcp.core.errors import ConfigurationError
 
@@ -55,6 +56,11 @@ class MasterKeySource:
         if self.command is not None:
             return parse_keys(await _of_command(self.command, self.patience), "AGENTAPI_MASTER_KEY_COMMAND")
         return parse_keys(self.text or "", "AGENTAPI_MASTER_KEY")
+
+
+def new_master_key() -> str:
+    """Make a key at random, written as `parse_keys` reads it."""
+    return base64.b64encode(token_bytes(KEY_BYTES)).decode()
 
 
 def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from agentapi_mcp.app import prune_audit_log
+from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.cli.outputs import guarded, note, print_json, run, say, table
 from agentapi_mcp.core.identity import UserId
 from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from agentapi_mcp.app import migrate_database, migration_states
+from agentapi_mcp.app.maintenance import migrate_database, migration_states
 from agentapi_mcp.cli import listings, organizations, stdio
 from agentapi_mcp.cli.audit import audit
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat

@@ -4,8 +4,9 @@ import sys
 
 import click
 
-from agentapi_mcp.cli.checks import Check, Examination, Outcome
+from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
+from agentapi_mcp.core.records.diagnosis import Check, Outcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
 
@@ -30,7 +31,7 @@ async def examine(*, ask: bool, as_json: bool) -> None:
         if not as_json:
             _print(check)
 
-    await Examination(environ=environment(), tell=tell, ask=ask).run()
+    await create_doctor(environment()).examine(tell, ask=ask)
     faults = sum(check.outcome is Outcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
@@ -45,7 +46,7 @@ def _print(check: Check) -> None:
     shown = click.style(word.ljust(_OUTCOME_WIDTH), fg=colour) if sys.stdout.isatty() else word.ljust(_OUTCOME_WIDTH)
     lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {clean(check.detail)}"]
     label = "to use it:" if check.outcome is Outcome.NOT_IN_USE else "mend:"
-    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {clean(line)}" for line in check.mend]
+    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {clean(line)}" for line in check.advice]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
@@ -56,6 +57,6 @@ def _json(check: Check) -> dict[str, object]:
         "name": check.name,
         "outcome": check.outcome,
         "detail": check.detail,
-        "mend": list(check.mend),
+        "mend": list(check.advice),
         "duration_ms": milliseconds,
     }

@@ -1,12 +1,11 @@
 """The commands for API keys and for the master keys that seal them."""
 
-import base64
 import sys
-from secrets import token_bytes
 
 import click
 from pydantic import SecretStr
 
+from agentapi_mcp.app.maintenance import new_master_key
 from agentapi_mcp.cli.outputs import note, print_json, run, say, table
 from agentapi_mcp.core.api_keys import NewApiKey
 from agentapi_mcp.core.errors import StoreError
@@ -102,7 +101,7 @@ def secrets() -> None:
 @secrets.command("generate")
 def secrets_generate() -> None:
     """Print a new master key."""
-    say(base64.b64encode(token_bytes(32)).decode())
+    say(new_master_key())
 
 
 @secrets.command("rotate")

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core import contexts
 from agentapi_mcp.core.errors import (
     AgentApiError,

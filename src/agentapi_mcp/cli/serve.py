@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvicorn
 
-from agentapi_mcp.app import App, open_app
+from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError

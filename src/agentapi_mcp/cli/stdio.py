@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.mcp.server import create_server

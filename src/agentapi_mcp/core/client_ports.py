@@ -29,7 +29,7 @@ class ClientStore(Protocol):
         ...
 
 
-class McpSessionStore(Protocol):
+class TransportSessionStore(Protocol):
     """The transport sessions of 2025-era clients; another user's is as if it were not there."""
 
     async def open_(self, principal: Principal, session: McpSession) -> None:
@@ -57,23 +57,25 @@ class McpSessionStore(Protocol):
         ...
 
 
-class McpQuestionStore(Protocol):
+class ElicitationStore(Protocol):
     """What 2025-era clients are being asked, so that their answer reaches who asked through any process."""
 
-    async def ask(self, principal: Principal, session_id: str, question_id: str) -> None:
+    async def ask(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Note that the client is being asked; only then an answer is kept."""
         ...
 
     async def answer(
-        self, principal: Principal, session_id: str, question_id: str, answer: Mapping[str, object]
+        self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
         """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
         ...
 
-    async def find_answer(self, principal: Principal, session_id: str, question_id: str) -> Mapping[str, object] | None:
+    async def find_answer(
+        self, principal: Principal, session_id: str, elicitation_id: str
+    ) -> Mapping[str, object] | None:
         """Find the client's answer."""
         ...
 
-    async def withdraw(self, principal: Principal, session_id: str, question_id: str) -> None:
+    async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Forget the question, and its answer."""
         ...

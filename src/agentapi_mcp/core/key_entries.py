@@ -23,6 +23,7 @@ from agentapi_mcp.core.errors import (
 )
 from agentapi_mcp.core.identity import Action, Principal, require
 from agentapi_mcp.core.ports import Clock, Sealer
+from agentapi_mcp.core.principals import without_scopes
 from agentapi_mcp.core.records.api_keys import ApiKey
 from agentapi_mcp.core.records.key_requests import KeyRequest, Visit
 from agentapi_mcp.core.records.logins import LoginBegun
@@ -53,7 +54,7 @@ class KeyEntries:
         if self._sealer is None or self._origin is None or not can_log_in(principal.via):
             return None
         try:
-            require(replace(principal, scopes=None), Action.MANAGE_KEYS)
+            require(without_scopes(principal), Action.MANAGE_KEYS)
         except PermissionDeniedError:
             return None
         token = secrets.token_urlsafe(32)

@@ -6,7 +6,6 @@ import re
 import secrets
 import zlib
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import timedelta
 from string import ascii_letters, digits
 from uuid import UUID
@@ -16,11 +15,11 @@ from agentapi_mcp.core.errors import InvalidRequestError, NotAuthenticatedError,
 from agentapi_mcp.core.identity import VIA_PERSONAL, Action, Principal, TokenScope, require
 from agentapi_mcp.core.ids import new_id, parse_id
 from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.principals import Credential, member
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.identities import SignInRules
 from agentapi_mcp.core.records.personal_tokens import NewToken, PersonalToken
 from agentapi_mcp.core.requests import check_text
-from agentapi_mcp.core.sign_ins import member
 from agentapi_mcp.core.store_ports import PersonalTokenStore
 
 # What secret scanners look for; the check digits let them, and us, tell a token from what only begins like one.
@@ -139,8 +138,8 @@ class PersonalTokens:
             )
         if token.last_used_at is None or now - token.last_used_at >= _USE_NOTED_EVERY:
             await self._store.note_use(token.id, now)
-        principal = member(token.user_id, found.membership, self._rules.roles)
-        return replace(principal, scopes=token.scopes, via=f"{VIA_PERSONAL}{token.id}", expires_at=token.expires_at)
+        credential = Credential(via=f"{VIA_PERSONAL}{token.id}", scopes=token.scopes, expires_at=token.expires_at)
+        return member(token.user_id, found.membership, self._rules.roles, credential)
 
 
 def _target(token_id: UUID) -> AuditTarget:

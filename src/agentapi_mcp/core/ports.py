@@ -7,11 +7,8 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from agentapi_mcp.core.events import BackendEvent
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.agents import AgentView
 from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
 from agentapi_mcp.core.records.health import HealthCheck
-from agentapi_mcp.core.records.turns import Turn
 
 T = TypeVar("T")
 
@@ -89,29 +86,12 @@ class Backend(Protocol):
         ...
 
 
-class ServerView(Protocol):
-    """The read-only view of the server for a backend that needs it."""
-
-    async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List the agents as they are now."""
-        ...
-
-    async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first, the running one left out."""
-        ...
-
-
 class BackendHost(Protocol):
     """What a backend is given to live from."""
 
     @property
     def clock(self) -> Clock:
         """Time."""
-        ...
-
-    @property
-    def view(self) -> ServerView:
-        """The server, to read."""
         ...
 
     def secret(self, name: str) -> str | None:

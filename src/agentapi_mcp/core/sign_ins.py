@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 from uuid import UUID
 
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId, read_exceptions, read_role
+from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
+from agentapi_mcp.core.principals import Credential, member, service
 from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.records.identities import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
 from agentapi_mcp.core.store_ports import IdentityStore
@@ -58,8 +58,7 @@ class SignIns:
             raise PermissionDeniedError(_NO_ACCOUNT)
         if account.is_service:
             raise PermissionDeniedError(_NO_PERSON)
-        principal = member(account.user_id, _membership(account, claims), roles)
-        return replace(principal, scopes=scopes_of(claims), via=claims.issuer.issuer, expires_at=claims.expires_at)
+        return member(account.user_id, _membership(account, claims), roles, _credential(claims))
 
     async def _service(self, claims: TokenClaims) -> Principal:
         """Return a program as what the operator declares it to be: the rows follow, and never lead to anybody else."""
@@ -78,15 +77,7 @@ class SignIns:
             raise
         if account is None:
             raise PermissionDeniedError(_NO_PROGRAM)
-        return Principal(
-            account.user_id,
-            declared.org_id,
-            declared.role,
-            scopes=scopes_of(claims),
-            exceptions=read_exceptions(account.memberships[0].permissions),
-            via=claims.issuer.issuer,
-            expires_at=claims.expires_at,
-        )
+        return service(account, declared, _credential(claims))
 
     async def _first(self, claims: TokenClaims) -> Account | None:
         issuer, subject = claims.issuer, claims.subject
@@ -126,7 +117,7 @@ class SignIns:
     async def _record(self, account: Account, claims: TokenClaims, reason: str) -> None:
         """Record that an issuer's subject has an account from now on: a new one, or one that was known."""
         if account.memberships:
-            who = replace(member(account.user_id, account.memberships[0], NO_ROLES), via=claims.issuer.issuer)
+            who = member(account.user_id, account.memberships[0], NO_ROLES, Credential(via=claims.issuer.issuer))
             target = AuditTarget("account", str(account.user_id))
             await self._audit.record(
                 who, AuditAction.IDENTITY_LINKED, target=target, details=AuditDetails(reason=reason)
@@ -148,16 +139,14 @@ class SignIns:
         return account
 
 
-def member(user_id: UserId, membership: Membership, roles: Mapping[str, Role]) -> Principal:
-    """Return a user as what they are in an organisation."""
-    role = read_role(membership.role, roles)
-    return Principal(user_id, membership.org_id, role, exceptions=read_exceptions(membership.permissions))
-
-
 def scopes_of(claims: TokenClaims) -> frozenset[TokenScope] | None:
     """Return what the token's scopes leave of its owner's rights; None is all of them."""
     named = frozenset(scope for scope in TokenScope if {str(scope), f"agentapi:{scope}"} & claims.scopes)
     return named if named or claims.issuer.needs_scopes else None
+
+
+def _credential(claims: TokenClaims) -> Credential:
+    return Credential(via=claims.issuer.issuer, scopes=scopes_of(claims), expires_at=claims.expires_at)
 
 
 def _membership(account: Account, claims: TokenClaims) -> Membership:

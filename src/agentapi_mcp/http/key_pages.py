@@ -1,10 +1,8 @@
 """The page where somebody enters an API key: they sign in first, and only who asked for it comes that far."""
 
-import hmac
 import html
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from urllib.parse import parse_qs
 
 from pydantic import SecretStr
@@ -21,12 +19,9 @@ from agentapi_mcp.core.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.audit import AuditTarget
-from agentapi_mcp.core.records.key_requests import KeyRequest, Visit
+from agentapi_mcp.core.key_page_visits import KeyPageVisits, SignedInVisit
 from agentapi_mcp.core.records.logins import LoginAnswer
-from agentapi_mcp.core.services import Door, Gate, Services
-from agentapi_mcp.core.sign_ins import member
+from agentapi_mcp.core.services import Gate
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 
 _MAX_FORM_BYTES = 16 * 1024
@@ -93,80 +88,50 @@ class KeyPages:
         )
 
     async def _begin(self, request: Request) -> Response:
-        """Send whoever opened the link to sign in."""
-        services, door = await self._open()
-        asked = await services.key_entries.find(request.query_params.get("request", ""))
-        begun = await door.begin_login(asked.issuer, self._origin + _SIGNED_IN)
-        return self._to(begun.url, services, Visit(token_sha256=asked.token_sha256, login=begun))
+        """Send the visitor who opened the link to sign in."""
+        visits = await self._visits()
+        redirect = await visits.begin(request.query_params.get("request", ""), self._origin + _SIGNED_IN)
+        return self._to(redirect.url, redirect.sealed)
 
     async def _admit(self, request: Request) -> Response:
-        """Take who comes back from the sign-in, if it is who asked."""
-        services, door = await self._open()
-        visit = self._visit(request, services)
-        if visit.login is None:
-            raise NotAuthenticatedError("You did not come from the sign-in; open the link again.")
-        said = request.query_params
+        """Admit the visitor who comes back from the sign-in."""
+        visits, said = await self._visits(), request.query_params
         answer = LoginAnswer(
             state=said.get("state"), code=said.get("code"), issuer=said.get("iss"), error=said.get("error")
         )
-        visitor = await door.finish_login(visit.login, answer, self._origin + _SIGNED_IN)
-        try:
-            admitted = await services.key_entries.admit(visit, visitor)
-        except PermissionDeniedError as exc:
-            await services.audit.denied(visitor, exc, AuditTarget("page", _ENTER))
-            raise
-        await services.audit.signed_in(visitor)
-        return self._to(_ENTER, services, admitted)
+        return self._to(_ENTER, await visits.sign_in(self._sealed(request), answer, self._origin + _SIGNED_IN))
 
     async def _show(self, request: Request) -> Response:
         """Show the form."""
-        services, _ = await self._open()
-        visit, asked, _ = await self._visitor(request, services)
-        return _form(asked, visit)
+        visits = await self._visits()
+        return _form(await visits.find(self._sealed(request)))
 
     async def _save(self, request: Request) -> Response:
-        """Keep what was entered."""
+        """Store the key that was entered."""
         if request.headers.get("origin") != self._origin:
             raise PermissionDeniedError("This form was not sent from this page; open the link again.")
-        services, _ = await self._open()
-        visit, asked, visitor = await self._visitor(request, services)
+        visits = await self._visits()
+        visit = await visits.find(self._sealed(request))
         form = _fields(await request.body())
-        if not hmac.compare_digest(form.get("form_token", "").encode(), (visit.form_token or "").encode()):
-            raise PermissionDeniedError("This form is another visit's; open the link again.")
         try:
-            await services.key_entries.save(visit, visitor, SecretStr(form.get("key", "")))
+            await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
         except InvalidRequestError as exc:
-            return _form(asked, visit, fault=str(exc))
+            return _form(visit, fault=str(exc))
         done = _page("The key is saved", "<p>It is used from your next message on. You can close this page.</p>")
         done.delete_cookie(self._cookie, path="/", secure=self._is_secure, httponly=True, samesite="lax")
         return done
 
-    async def _open(self) -> tuple[Services, Door]:
-        services = await self._gate.services()
-        if services.door is None:
-            raise NotFoundError("Nobody can sign in here.")
-        return services, services.door
+    async def _visits(self) -> KeyPageVisits:
+        return (await self._gate.services()).key_page_visits
 
-    def _visit(self, request: Request, services: Services) -> Visit:
-        return services.key_entries.open_(request.cookies.get(self._cookie, ""))
+    def _sealed(self, request: Request) -> str:
+        return request.cookies.get(self._cookie, "")
 
-    async def _visitor(self, request: Request, services: Services) -> tuple[Visit, KeyRequest, Principal]:
-        """Tell who has signed in, as they are in their organisation now."""
-        visit = self._visit(request, services)
-        if not visit.form_token:
-            raise NotAuthenticatedError("You have not signed in yet; open the link again.")
-        asked = await services.key_entries.visited(visit)
-        membership = await services.profiles.find_membership(asked.user_id, asked.org_id)
-        if membership is None or services.door is None:
-            raise PermissionDeniedError("You are no member of this organisation any more.")
-        visitor = member(asked.user_id, membership, services.door.roles())
-        return visit, asked, replace(visitor, via=asked.issuer)
-
-    def _to(self, url: str, services: Services, visit: Visit) -> Response:
+    def _to(self, url: str, sealed: str) -> Response:
         response = RedirectResponse(url, 303, headers=_HEADERS)
         response.set_cookie(
             self._cookie,
-            services.key_entries.seal(visit),
+            sealed,
             max_age=_MINUTES_15,
             path="/",
             secure=self._is_secure,
@@ -203,10 +168,10 @@ def _refused(refusal: Refusal) -> Response:
     return page
 
 
-def _form(asked: KeyRequest, visit: Visit, fault: str = "") -> Response:
-    provider = html.escape(asked.provider)
+def _form(visit: SignedInVisit, fault: str = "") -> Response:
+    provider = html.escape(visit.provider)
     body = _FORM.format(
-        token=html.escape(visit.form_token or ""),
+        token=html.escape(visit.form_token),
         provider=provider,
         fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
     )

@@ -29,8 +29,7 @@ from starlette.types import Send as AsgiSend
 
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
-from agentapi_mcp.core.records.turns import Signal, SignalKind
-from agentapi_mcp.core.store_ports import Signals
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.texts import storable_value
 from agentapi_mcp.mcp.background import Background
 from agentapi_mcp.mcp.callers import Caller, Callers
@@ -59,7 +58,7 @@ class HandshakeHttp:
     subscriptions: Subscriptions
     background: Background
     questions: Questions = field(default_factory=Questions)
-    heard: Signals | None = None
+    heard: Services | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one HTTP request."""
@@ -79,7 +78,7 @@ class HandshakeHttp:
             case "GET", _Asker():
                 await self._get(wire, request, asker)
             case "DELETE", _Asker(caller, session):
-                await caller.services.mcp_sessions.close(caller.principal, session.id)
+                await caller.services.transport_sessions.close(caller.principal, session.id)
                 await wire.reply(204)
             case _:
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
@@ -90,19 +89,18 @@ class HandshakeHttp:
         self._hear(caller)
         if len(session_id) > _LONGEST_ID or not session_id.isprintable():
             return None
-        session = await caller.services.mcp_sessions.find(caller.principal, session_id)
+        session = await caller.services.transport_sessions.find(caller.principal, session_id)
         return None if session is None else _Asker(caller, session)
 
     def _hear(self, caller: Caller) -> None:
         """Hear what clients answer or take back through another replica; once for each life of the stores."""
-        if self.heard is not caller.services.signals:
-            self.heard = caller.services.signals
-            self.heard.subscribe(self._heard)
+        if self.heard is not caller.services:
+            self.heard = caller.services
+            self.heard.elicitations.on_answer(self.questions.hear)
+            self.heard.transport_sessions.on_cancelled(self._cancel)
 
-    def _heard(self, signal: Signal) -> None:
-        self.questions.hear(signal)
-        if signal.kind is SignalKind.REQUEST_CANCELLED and signal.mcp_session and signal.request_id:
-            self.cancellations.cancel((signal.mcp_session, signal.request_id), signal.reason or "")
+    def _cancel(self, session_id: str, request_id: str, reason: str) -> None:
+        self.cancellations.cancel((session_id, request_id), reason)
 
     async def _get(self, wire: Wire, request: Request, asker: "_Asker") -> None:
         if not check_accept_headers(request)[1]:
@@ -164,9 +162,9 @@ class HandshakeHttp:
         reason = said.get("reason")
         text = clean(reason)[:MAX_REASON] if isinstance(reason, str) else ""
         if not self.cancellations.cancel((asker.session.id, str(request_id)), text):
-            store = asker.caller.services.mcp_sessions
+            sessions = asker.caller.services.transport_sessions
             try:
-                await store.tell_cancelled(
+                await sessions.tell_cancelled(
                     asker.caller.principal, asker.session.id, str(request_id)[:_LONGEST_ID], text
                 )
             except AgentApiError as exc:
@@ -224,7 +222,7 @@ class HandshakeHttp:
         )
         try:
             caller = await self.callers.of_http(scope)
-            await caller.services.mcp_sessions.open_(caller.principal, session)
+            await caller.services.transport_sessions.open_(caller.principal, session)
         except AgentApiError as exc:
             _log.warning("mcp_session_not_begun", extra={"code": exc.code})
             return []

@@ -45,9 +45,7 @@ class KeyQuestions:
     async def _address(self, context: Context, provider: str) -> str | None:
         try:
             caller = await self._callers.identify(context)
-            door = caller.services.door
-            can_log_in = None if door is None else door.can_log_in
-            return can_log_in and await caller.services.key_entries.ask(caller.principal, provider, can_log_in)
+            return await caller.services.key_page_visits.invite(caller.principal, provider)
         except AgentApiError as exc:  # the caller hears of the error that led here
             _log.warning("key_not_asked_for", extra={"code": exc.code})
             return None

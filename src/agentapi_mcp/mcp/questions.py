@@ -14,7 +14,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCRequest, JSONRPCResponse
 
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.mcp.callers import Caller
 
 Answer = JSONRPCResponse | JSONRPCError
@@ -52,9 +51,9 @@ class Questions:
         """
         question_id = f"ask-{secrets.token_urlsafe(16)}"
         question = self._open.setdefault((session_id, question_id), _Open())
-        store = caller.services.mcp_questions
+        elicitations = caller.services.elicitations
         try:
-            await store.ask(caller.principal, session_id, question_id)
+            await elicitations.ask(caller.principal, session_id, question_id)
             await send(request(question_id))
             with anyio.move_on_after(within):
                 return _result(await self._answer(caller, session_id, question_id, question))
@@ -78,27 +77,26 @@ class Questions:
             said = answer.model_dump(
                 by_alias=True, exclude_none=True
             )  # it came as JSON, with whatever is in its strings
-            await caller.services.mcp_questions.answer(caller.principal, session_id, question_id, said)
+            await caller.services.elicitations.answer(caller.principal, session_id, question_id, said)
         elif question.answer is None:
             question.answer = answer
             question.heard.set()
 
-    def hear(self, signal: Signal) -> None:
+    def hear(self, session_id: str, question_id: str) -> None:
         """Look for the answer that another process has taken."""
-        if signal.kind is SignalKind.REQUEST_ANSWERED and signal.mcp_session and signal.request_id:
-            question = self._open.get((signal.mcp_session, signal.request_id))
-            if question is not None:
-                question.heard.set()
+        question = self._open.get((session_id, question_id))
+        if question is not None:
+            question.heard.set()
 
     async def _answer(self, caller: Caller, session_id: str, question_id: str, question: _Open) -> Answer:
-        store = caller.services.mcp_questions
+        elicitations = caller.services.elicitations
         while True:
             with anyio.move_on_after(self._look_every):
                 await question.heard.wait()
             question.heard.clear()
             if question.answer is not None:
                 return question.answer
-            found = await store.find_answer(caller.principal, session_id, question_id)
+            found = await elicitations.find_answer(caller.principal, session_id, question_id)
             if found is not None:
                 return read_answer(found)
 
@@ -121,6 +119,6 @@ def _result(answer: Answer) -> dict[str, Any]:
 
 async def _withdraw(caller: Caller, session_id: str, question_id: str) -> None:
     try:
-        await caller.services.mcp_questions.withdraw(caller.principal, session_id, question_id)
+        await caller.services.elicitations.withdraw(caller.principal, session_id, question_id)
     except AgentApiError as exc:
         _log.warning("question_not_withdrawn", extra={"code": exc.code})

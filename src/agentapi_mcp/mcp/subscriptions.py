@@ -5,7 +5,9 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import cast
 
 import anyio
@@ -25,7 +27,7 @@ from mcp_types import (
 )
 
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.identity import Action, Principal, UserId, refusal, require
+from agentapi_mcp.core.identity import Action, UserId, require
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.core.transcripts import transcript_uri
@@ -39,23 +41,23 @@ from agentapi_mcp.web.stream_reauth import admission_of, ended_with
 
 _log = logging.getLogger(__name__)
 _BUFFERED = 256
-_OF_A_SESSION = {SignalKind.SESSION_CHANGED, SignalKind.SESSIONS_CHANGED, SignalKind.ENDED}
 
 
-def events_of(signal: Signal, principal: Principal) -> list[ServerEvent]:
-    """Translate a signal into what the principal may hear of it: of what they do in another organisation, nothing."""
-    if refusal(principal, Action.READ_SESSIONS) is not None:
-        return []
+def events_of(signal: Signal) -> list[ServerEvent]:
+    """Translate a change into the events of the resources that it concerns."""
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
         return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
-    if signal.kind not in _OF_A_SESSION or (signal.user_id, signal.org_id) != (principal.user_id, principal.org_id):
-        return []
     events: list[ServerEvent] = []
     if signal.kind is SignalKind.SESSIONS_CHANGED:
         events.append(ResourcesListChanged())
     if signal.session_id is not None:
         events += [ResourceUpdated(transcript_uri(signal.session_id, json=as_json)) for as_json in (False, True)]
     return events
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanged:
+    """A client's transport session is not as it was: it ended, or its subscriptions changed."""
 
 
 class Pace:
@@ -106,10 +108,10 @@ class UserBus:
         self._paces[token] = pace
 
         def hear(signal: Signal) -> None:
-            for event in events_of(signal, self._caller.principal):
+            for event in events_of(signal):
                 pace.offer(event)
 
-        stop_hearing = self._caller.services.signals.subscribe(hear)
+        stop_hearing = self._caller.services.change_feed.subscribe(self._caller.principal, hear)
 
         def unsubscribe() -> None:
             stop_hearing()
@@ -157,8 +159,8 @@ class Subscriptions:
             raise resource_not_found(params.uri)
         most = self._options.max_watched
         if connection.session_id is not None:
-            store = caller.services.mcp_sessions
-            if not await store.watch(caller.principal, connection.session_id, params.uri, most=most):
+            sessions = caller.services.transport_sessions
+            if not await sessions.watch(caller.principal, connection.session_id, params.uri, most=most):
                 raise self._too_many()
             return EmptyResult()
         if not connection.has_standalone_channel:
@@ -175,7 +177,7 @@ class Subscriptions:
         connection = connection_of(context)
         if connection.session_id is not None:
             caller = await self._callers.identify(context)
-            await caller.services.mcp_sessions.unwatch(caller.principal, connection.session_id, params.uri)
+            await caller.services.transport_sessions.unwatch(caller.principal, connection.session_id, params.uri)
         else:
             _watched(connection).discard(params.uri)
         return EmptyResult()
@@ -198,13 +200,13 @@ class Subscriptions:
             await wire.write(b"", more=False)
 
     async def _tell_over(self, caller: Caller, session: McpSession, wire: Wire) -> None:
-        watched, sessions = session.watched, caller.services.mcp_sessions
+        watched, sessions = session.watched, caller.services.transport_sessions
         async with hearing(caller, self._options.update_every, mcp_session=session.id) as heard:
             while True:
-                said: ServerEvent | Signal | None = None
+                said: ServerEvent | SessionChanged | None = None
                 with anyio.move_on_after(PING_SECONDS):
                     said = await heard.get()
-                if isinstance(said, Signal):
+                if isinstance(said, SessionChanged):
                     again = await sessions.find(caller.principal, session.id)
                     if again is None:
                         break
@@ -258,22 +260,19 @@ class Subscriptions:
 @asynccontextmanager
 async def hearing(
     caller: Caller, every: timedelta, mcp_session: str | None = None
-) -> AsyncGenerator[asyncio.Queue[ServerEvent | Signal]]:
+) -> AsyncGenerator[asyncio.Queue[ServerEvent | SessionChanged]]:
     """Give what the caller may hear as it comes, with the changes of their MCP session; a full queue drops events."""
-    heard: asyncio.Queue[ServerEvent | Signal] = asyncio.Queue(_BUFFERED)
+    heard: asyncio.Queue[ServerEvent | SessionChanged] = asyncio.Queue(_BUFFERED)
 
-    def hear(event: ServerEvent | Signal) -> None:
+    def hear(event: ServerEvent | SessionChanged) -> None:
         if not heard.full():
             heard.put_nowait(event)
-
-    def hear_signal(signal: Signal) -> None:
-        if signal.kind is SignalKind.MCP_SESSION_CHANGED and signal.mcp_session == mcp_session:
-            hear(signal)
 
     with ExitStack() as stack:
         stack.callback(UserBus(caller, every).subscribe(hear))
         if mcp_session is not None:
-            stack.callback(caller.services.signals.subscribe(hear_signal))
+            sessions = caller.services.transport_sessions
+            stack.callback(sessions.on_change(caller.principal, mcp_session, partial(hear, SessionChanged())))
         yield heard
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.audit import Audit
 from agentapi_mcp.core.errors import InvalidRequestError, StoreError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId

@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.records.audit import AuditAction
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres

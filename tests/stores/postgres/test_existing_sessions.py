@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mcp.client.streamable_http import streamable_http_client
 
-from agentapi_mcp.app import open_app
+from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.errors import ConfigurationError, NotFoundError, StoreMismatchError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import TurnStatus
@@ -192,7 +192,7 @@ async def test_a_2025_client_has_its_transport_session_there_as_well(deployed: P
             assert await deployed.value(http) == 1
     await deployed.run("UPDATE public.mcp_sessions SET expires_at = now() - interval '1 day'")
     async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
-        await server.mcp_sessions.open_(server.principal, McpSession(id="another", protocol="2025-11-25"))
+        await server.transport_sessions.open_(server.principal, McpSession(id="another", protocol="2025-11-25"))
         await server.clients.record(server.principal, "desk", {"protocol": "2026-07-28"})
     left = "SELECT string_agg(session_id, ' ' ORDER BY session_id DESC) FROM public.mcp_sessions"
     # what is somebody else's is theirs to sweep out

@@ -14,6 +14,7 @@ from agentapi_mcp.backends.guides.intents import (
     wants_more,
 )
 from agentapi_mcp.backends.guides.pages import Section, trimmed
+from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.backends.guides.state import (
     LiveState,
     describe_named,
@@ -25,7 +26,6 @@ from agentapi_mcp.backends.guides.state import (
 )
 from agentapi_mcp.backends.guides.words import terms
 from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.ports import BackendHost
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
 
@@ -69,7 +69,7 @@ _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
 class Answers:
     """Answers questions from one index and the live state of one server."""
 
-    def __init__(self, index: Index, host: BackendHost) -> None:
+    def __init__(self, index: Index, host: GuideHost) -> None:
         self._index = index
         self._host = host
 

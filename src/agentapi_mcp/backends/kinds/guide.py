@@ -8,9 +8,10 @@ from importlib.resources.abc import Traversable
 from agentapi_mcp.backends.guides.answers import Answers
 from agentapi_mcp.backends.guides.index import Index
 from agentapi_mcp.backends.guides.pages import find_documentation, read_sections
+from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
-from agentapi_mcp.core.ports import BackendHost, Capability
+from agentapi_mcp.core.ports import Capability
 from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
@@ -23,7 +24,7 @@ class GuideBackend:
 
     capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING})
 
-    def __init__(self, host: BackendHost, find: Callable[[], Traversable] = find_documentation) -> None:
+    def __init__(self, host: GuideHost, find: Callable[[], Traversable] = find_documentation) -> None:
         self._host = host
         self._find = find
         self._answers: Answers | None = None
@@ -61,7 +62,7 @@ class GuideBackend:
         return self._answers
 
 
-def create(options: Mapping[str, object], host: BackendHost) -> GuideBackend:
+def create(options: Mapping[str, object], host: GuideHost) -> GuideBackend:
     """Make a guide.
 
     Raises:

@@ -55,6 +55,17 @@ def catalogue_paths(named: Path | None, home: Path) -> tuple[Path, ...]:
         raise ConfigurationError(message) from exc
 
 
+def named_variables(paths: Sequence[Path]) -> set[str]:
+    """List the environment variables that the files name, as far as they can be read."""
+    found: set[str] = set()
+    for path in paths:
+        try:
+            found |= set(re.findall(r"\$\{(\w+)", path.read_text(encoding="utf-8", errors="replace")))
+        except OSError:
+            continue
+    return found
+
+
 def load_catalogue(
     paths: Sequence[Path], environ: Mapping[str, str], known_backends: Callable[[], Collection[str]]
 ) -> CatalogueFile:

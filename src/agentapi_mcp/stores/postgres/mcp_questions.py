@@ -18,7 +18,7 @@ class PostgresMcpQuestions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ask(self, principal: Principal, session_id: str, question_id: str) -> None:
+    async def ask(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Note that the client is being asked; only then an answer is kept."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
@@ -27,15 +27,15 @@ class PostgresMcpQuestions:
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state ->> 'transport' = 'http'",
                 session_id,
                 principal.user_id,
-                question_id,
+                elicitation_id,
             )
 
     async def answer(
-        self, principal: Principal, session_id: str, question_id: str, answer: Mapping[str, object]
+        self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
         """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
         signal = Signal(
-            SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=question_id
+            SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=elicitation_id
         )
         async with self._database.as_system(_PURPOSE) as connection:
             kept = await connection.fetchval(
@@ -44,14 +44,16 @@ class PostgresMcpQuestions:
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",
                 session_id,
                 principal.user_id,
-                question_id,
+                elicitation_id,
                 json.dumps(answer),
             )
             if kept is not None:
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
         return kept is not None
 
-    async def find_answer(self, principal: Principal, session_id: str, question_id: str) -> Mapping[str, object] | None:
+    async def find_answer(
+        self, principal: Principal, session_id: str, elicitation_id: str
+    ) -> Mapping[str, object] | None:
         """Find the client's answer."""
         async with self._database.as_system(_PURPOSE) as connection:
             text = await connection.fetchval(
@@ -59,11 +61,11 @@ class PostgresMcpQuestions:
                 "WHERE session_id = $1 AND user_id = $2",
                 session_id,
                 principal.user_id,
-                question_id,
+                elicitation_id,
             )
         return None if text is None else cast("Mapping[str, object]", json.loads(text))
 
-    async def withdraw(self, principal: Principal, session_id: str, question_id: str) -> None:
+    async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Forget the question, and its answer."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
@@ -71,5 +73,5 @@ class PostgresMcpQuestions:
                 "WHERE session_id = $1 AND user_id = $2",
                 session_id,
                 principal.user_id,
-                question_id,
+                elicitation_id,
             )

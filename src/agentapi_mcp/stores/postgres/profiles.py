@@ -5,6 +5,7 @@ import json
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.principals import local_owner
 from agentapi_mcp.core.records.identities import Membership
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.facts import is_ours
@@ -34,7 +35,7 @@ class PostgresProfiles:
                 row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
         if row is None:  # pragma: no cover  # it was made in the same transaction
             raise ConfigurationError("The local profile could not be made.")
-        return Principal(UserId(row["user_id"]), OrgId(row["org_id"]))
+        return local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))
 
     async def _make(self, connection: Connection) -> None:
         await connection.execute("LOCK TABLE agentapi.local_identity IN SHARE ROW EXCLUSIVE MODE")

@@ -1,4 +1,4 @@
-"""What the backends of a process live from, and the view of the server that some of them have."""
+"""The host of this process's backends, and the view of the server that the guide is given."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager

@@ -1,14 +1,19 @@
-"""The gate to the services, which come up while clients are already answered."""
+"""Start-up: the services come up in the background, while clients are already answered."""
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
+from agentapi_mcp.app.services import open_services
+from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError
+from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +75,29 @@ class AppGate:
             self._attempt = asyncio.get_running_loop().create_future()
         self._attempt.set_exception(error)
         self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running program, seen from an edge."""
+
+    settings: Settings
+    gate: AppGate
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None
+) -> AsyncGenerator[App]:
+    """Open the program and return at once: the stores come up in the background, and close when the context ends."""
+    time = clock or SystemClock()
+    gate = AppGate(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gate.run())
+        try:
+            yield App(settings, gate)
+        finally:
+            gate.close()
 
 
 def _reason(error: Exception) -> AgentApiError:

@@ -1,0 +1,328 @@
+"""Builds each subject of the core on its stores, one function a subject."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from importlib import import_module
+from typing import cast
+
+from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.backends.guides.ports import GuideHost
+from agentapi_mcp.backends.registry import create, names
+from agentapi_mcp.core.agents import Agents
+from agentapi_mcp.core.allowances import Allowances
+from agentapi_mcp.core.api_keys import ApiKeys
+from agentapi_mcp.core.audit import Audit
+from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.change_feed import ChangeFeed
+from agentapi_mcp.core.elicitations import Elicitations
+from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.core.health import Health, Part
+from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
+from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.core.key_page_visits import KeyPageVisits
+from agentapi_mcp.core.personal_tokens import PersonalTokens
+from agentapi_mcp.core.ports import Backend, Clock, Sealer
+from agentapi_mcp.core.principals import member
+from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.core.runs import RunOptions, Runs
+from agentapi_mcp.core.sign_in_ports import Door
+from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
+from agentapi_mcp.core.transport_sessions import TransportSessions
+from agentapi_mcp.core.turns import TurnPorts, Turns
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.embedded.connected import EmbeddedServer
+from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
+from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
+from agentapi_mcp.stores.local.events import LocalTurnEvents
+from agentapi_mcp.stores.local.session_caches import LocalSessionCache
+from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
+from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
+from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.stores.postgres.database import Database, Server
+from agentapi_mcp.stores.postgres.health import PostgresHealth
+from agentapi_mcp.stores.postgres.identities import PostgresIdentities
+from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
+from agentapi_mcp.stores.postgres.logins import login_remark
+from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
+from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
+from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
+from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
+from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.signals import PostgresSignals
+from agentapi_mcp.stores.postgres.turns import PostgresTurns
+
+_log = logging.getLogger(__name__)
+_LISTEN_WITHIN = timedelta(seconds=5)
+_SHUTDOWN_GRACE = timedelta(seconds=1.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What every subject is built on; what is opened is closed with the stack, in reverse."""
+
+    stack: AsyncExitStack
+    settings: Settings
+    clock: Clock
+    database: Database
+    signals: PostgresSignals
+    profiles: ProfileStore
+    principal: Principal
+    audit: Audit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What replicas share besides the database, or what stands for it in one process."""
+
+    cache: SessionCache
+    events: TurnEvents
+    health: HealthStore
+    part: Part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentServices:
+    """The agents as users find them: allowed, measured, and with their keys."""
+
+    agents: Agents
+    allowances: Allowances
+    health: Health
+    api_keys: ApiKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The ways in: with an issuer's token, a personal one, or by signing in on a page."""
+
+    door: Door | None
+    personal_tokens: PersonalTokens
+    key_page_visits: KeyPageVisits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """What clients and processes tell each other."""
+
+    sessions: TransportSessions
+    elicitations: Elicitations
+    change_feed: ChangeFeed
+
+
+def catalogue_watch(settings: Settings, environ: Mapping[str, str], clock: Clock) -> CatalogueWatch:
+    """Return the watch over the operator's files; it reads none yet."""
+    return CatalogueWatch(
+        partial(catalogue_paths, settings.config, home_of(settings, environ)),
+        lambda paths: load_catalogue(paths, environ, names),
+        clock,
+    )
+
+
+async def open_sealer(settings: Settings) -> Sealer | None:
+    """Read the master keys; None where none is set."""
+    text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
+    if text is None and file is None and command is None:
+        return None
+    # By name, as the door: it is for those who have something to seal.
+    keys = import_module("agentapi_mcp.auth.master_keys").MasterKeySource(
+        text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
+    )
+    return cast("Sealer", await import_module("agentapi_mcp.auth.sealing").open_sealer(keys))
+
+
+async def open_foundation(
+    stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str], clock: Clock, roles: Mapping[str, Role]
+) -> Foundation:
+    """Open the database, listen to what other processes tell, and find out who the operator is."""
+    database, server = await open_store(stack, settings, environ)
+    signals = await _open_signals(stack, server, settings, clock)
+    profiles = PostgresProfiles(database)
+    principal = await _operator(settings, profiles, roles)
+    audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
+    return Foundation(
+        stack=stack,
+        settings=settings,
+        clock=clock,
+        database=database,
+        signals=signals,
+        profiles=profiles,
+        principal=principal,
+        audit=audit,
+    )
+
+
+async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost) -> Catalogue:
+    """Write what the operator declares, and make the backends that it names."""
+    # Backends are found by name, so no type tells which needs what: the host has what the neediest of them asks.
+
+    def build(declaration: AgentDeclaration) -> Backend:
+        return create(declaration.backend, declaration.options, host)
+
+    catalogue = Catalogue(store=PostgresCatalogue(base.database), file=file, build=build, clock=base.clock)
+    base.stack.push_async_callback(catalogue.aclose)
+    await catalogue.publish()
+    base.stack.callback(base.signals.subscribe(partial(_hear_catalogue, catalogue)))
+    return catalogue
+
+
+async def open_shared(base: Foundation) -> Shared:
+    """Open Redis where there is one; without it, caches and events stay in this process."""
+    here, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
+    if settings.redis_url is None:
+        return Shared(
+            cache=LocalSessionCache(base.clock),
+            events=here,
+            health=health,
+            part=Part("cache", "in this process"),
+        )
+    # By name, so that a laptop without Redis does not pay for the import.
+    redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
+    client = await base.stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, base.clock))
+    return Shared(
+        cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
+        events=await base.stack.enter_async_context(redis.open_turn_events(here, client, url, base.clock)),
+        health=redis.RedisHealth(health, client),
+        part=Part("redis", "by URL", client.probe),
+    )
+
+
+def build_agents(
+    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, configuration: Part
+) -> AgentServices:
+    """Build what tells of agents: which are allowed, how they are, and whose keys they are asked with."""
+    where = "embedded" if base.settings.database_url is None else "by URL"
+    postgres = Part("postgres", where, partial(login_remark, base.database), needed=True)
+    allowances = Allowances(catalogue, PostgresOrganizations(base.database))
+    health = Health(
+        catalogue=catalogue,
+        store=shared.health,
+        clock=base.clock,
+        parts=(postgres, shared.part, configuration),
+        allowances=allowances,
+    )
+    api_keys = ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit)
+    agents = Agents(catalogue, health, api_keys, allowances)
+    return AgentServices(agents=agents, allowances=allowances, health=health, api_keys=api_keys)
+
+
+async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, sealer: Sealer | None) -> Access:
+    """Open the ways in by the rules of the operator's file."""
+    door = await _open_door(base, file)
+    requests = PostgresKeyRequests(base.database)
+    entries = KeyEntries(requests, api_keys, sealer, base.clock, base.settings.origin)
+    tokens = PostgresPersonalTokens(base.database)
+    return Access(
+        door=door,
+        personal_tokens=PersonalTokens(tokens, base.clock, file.sign_in, base.audit),
+        key_page_visits=KeyPageVisits(entries, door, base.profiles, base.audit),
+    )
+
+
+async def open_turns(base: Foundation, shared: Shared, services: AgentServices) -> Turns:
+    """Start what runs turns in this process; it is closed before everything that turns need."""
+    ports = TurnPorts(
+        turns=PostgresTurns(base.database),
+        sessions=PostgresSessions(base.database),
+        cache=shared.cache,
+        events=shared.events,
+        signals=base.signals,
+        clock=base.clock,
+    )
+    runs = Runs(ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id())
+    await base.stack.enter_async_context(runs.open())
+    return Turns(ports, runs, services.agents, services.health, services.api_keys, base.audit)
+
+
+def build_transport(base: Foundation) -> Transport:
+    """Build what lets any replica serve a client, and hear of changes."""
+    return Transport(
+        sessions=TransportSessions(PostgresMcpSessions(base.database), base.signals),
+        elicitations=Elicitations(PostgresMcpQuestions(base.database), base.signals),
+        change_feed=ChangeFeed(base.signals),
+    )
+
+
+def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
+    if signal.kind is SignalKind.CATALOGUE_CHANGED:
+        catalogue.expire()
+
+
+async def _open_door(base: Foundation, file: CatalogueFile) -> Door | None:
+    resource = base.settings.resource_url
+    if resource is None:
+        return None
+    # By name: a program over stdio has no need of cryptography.
+    doors = import_module("agentapi_mcp.auth.doors")
+    sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
+    door = cast("Door", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock)))
+    await door.take(file.sign_in)
+    return door
+
+
+def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> Audit:
+    """Build the audit log; that of the embedded server is also pruned here, since nobody else comes to do it."""
+
+    async def prune(before: datetime) -> None:
+        if isinstance(server, EmbeddedServer):
+            await prune_audit((await server.urls()).owner_url, before)
+
+    return Audit(
+        PostgresAudit(database),
+        clock,
+        operator=operator,
+        retention=timedelta(days=settings.audit_retention_days),
+        prune=prune if isinstance(server, EmbeddedServer) else None,
+    )
+
+
+async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:
+    signals = PostgresSignals(server, clock)
+    if not settings.statement_cache:
+        _log.warning(
+            "no_listen", extra={"reason": "AGENTAPI_STATEMENT_CACHE is off: updates of other processes are polled"}
+        )
+        return signals
+    listening = asyncio.Event()
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    stack.callback(group.create_task(signals.run(listening.set)).cancel)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LISTEN_WITHIN.total_seconds()):
+            await listening.wait()
+    return signals
+
+
+async def _operator(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal:
+    """Return the user of the machine: the local one, or whom the settings name."""
+    if settings.user_id is None:
+        local = await profiles.local_principal()
+        if settings.org_id is None:
+            return local
+        user_id = local.user_id
+    elif settings.org_id is None:
+        raise ConfigurationError("Say AGENTAPI_ORG_ID beside AGENTAPI_USER_ID (or --org beside --user).")
+    else:
+        user_id = UserId(settings.user_id)
+    membership = await profiles.find_membership(user_id, OrgId(settings.org_id))
+    if membership is None:
+        raise ConfigurationError(
+            f"The user {user_id} is no member of the organisation {settings.org_id} in this database; check "
+            "AGENTAPI_USER_ID and AGENTAPI_ORG_ID, or --user and --org."
+        )
+    return member(user_id, membership, roles)
+
+
+def _run_options(settings: Settings) -> RunOptions:
+    grace = settings.shutdown_grace_seconds
+    return RunOptions(
+        abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
+        shutdown_grace=_SHUTDOWN_GRACE if grace is None else timedelta(seconds=grace),
+        max_running=settings.max_running_turns,
+    )

@@ -1,0 +1,66 @@
+"""Where the data live: the database by its address, or the embedded one in the user's home."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.settings import VERSION, Settings
+from agentapi_mcp.stores.embedded.connected import EmbeddedServer
+from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+
+APP_LOGIN = "agentapi_app"
+_POOL_SIZE = 5
+
+
+def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Return where this user's data and configuration live."""
+    return default_home(environ) if settings.home is None else settings.home
+
+
+def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> EmbeddedPostgres:
+    """Return the launcher of the embedded server as the settings want it; nothing is started."""
+    return EmbeddedPostgres(
+        home=home_of(settings, environ),
+        linger=timedelta(seconds=settings.postgres_linger_seconds),
+        bindir=settings.postgres_bindir,
+    )
+
+
+async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
+    """Open the database until the stack is closed; the embedded one is brought to this version, no other is.
+
+    Raises:
+        StoreError: it cannot be used; the message says what to do.
+    """
+    options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
+    if settings.database_url is not None:
+        remote = RemoteServer(settings.database_url.get_secret_value())
+        database = await stack.enter_async_context(open_database(remote, options))
+        if not await is_current(database, program=VERSION):
+            raise StoreMismatchError("The database is not ready for this program; run `agentapi-mcp migrate` once.")
+        return database, remote
+    embedded = EmbeddedServer(embedded_postgres(settings, environ))
+    stack.push_async_callback(embedded.aclose)
+    database = await stack.enter_async_context(open_database(embedded, options))
+    if not await is_current(database, program=VERSION):
+        urls = await embedded.urls()
+        await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
+    return database, embedded
+
+
+@asynccontextmanager
+async def owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[tuple[str, str | None]]:
+    """Give the address of the login that owns the tables, and the login that is to be granted their use."""
+    given = settings.migrate_database_url or settings.database_url
+    if given is not None:
+        yield given.get_secret_value(), None
+        return
+    embedded = EmbeddedServer(embedded_postgres(settings, environ))
+    try:
+        yield (await embedded.urls()).owner_url, APP_LOGIN
+    finally:
+        await embedded.aclose()

@@ -1,0 +1,138 @@
+"""The installation of this program on this machine, as the doctor examines it."""
+
+import platform
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import import_module
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.backends.registry import names
+from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.core.doctor import Doctor
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.diagnosis import DatabaseFacts, Declarations
+from agentapi_mcp.core.services import Gate
+from agentapi_mcp.settings import VERSION, Settings, load_settings
+from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths, load_catalogue, named_variables
+from agentapi_mcp.stores.postgres.diagnosis import read_facts
+
+
+@dataclass(frozen=True, slots=True)
+class ThisInstallation:
+    """This program, before its settings are read."""
+
+    environ: Mapping[str, str]
+    clock: Clock
+    load: Callable[[], Settings] = load_settings
+
+    @property
+    def program(self) -> str:
+        """Version and interpreter, in words."""
+        return (
+            f"agentapi-mcp {VERSION} on {platform.python_implementation()} {platform.python_version()}, "
+            f"{sys.executable}"
+        )
+
+    def configure(self) -> "ThisConfiguration":
+        """Read the settings."""
+        return ThisConfiguration(self.load(), self.environ, self.clock)
+
+
+@dataclass(frozen=True, slots=True)
+class ThisConfiguration:
+    """This program as it is set up."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    clock: Clock
+
+    @property
+    def home(self) -> Path:
+        """Where data and configuration live."""
+        return home_of(self.settings, self.environ)
+
+    @property
+    def database_log(self) -> Path:
+        """The log of the embedded database."""
+        return self.home / "pg18" / "pg.log"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the database is named by an address."""
+        return self.settings.database_url is not None
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether what is sent to the database leaves this machine."""
+        if self.settings.database_url is None:
+            return False
+        host = urlsplit(self.settings.database_url.get_secret_value()).hostname
+        if not host or host == "localhost":
+            return False
+        try:
+            return not ip_address(host).is_loopback
+        except ValueError:
+            return True
+
+    def variables(self) -> frozenset[str]:
+        """List the variables that the settings and the configuration files read."""
+        try:
+            paths = self.configuration_paths()
+        except AgentApiError:  # told by the check of the configuration
+            paths = ()
+        settings = (f"AGENTAPI_{name.upper()}" for name in Settings.model_fields)
+        return frozenset({*settings, *named_variables((*paths, DEFAULTS))})
+
+    def configuration_paths(self) -> tuple[Path, ...]:
+        """List the configuration files."""
+        return catalogue_paths(self.settings.config, self.home)
+
+    def read_configuration(self) -> Declarations:
+        """Read the configuration files, and which of their agents are as they come with the program."""
+        paths = self.configuration_paths()
+        agents = {agent.name: agent for agent in load_catalogue(paths, self.environ, names).agents}
+        offered = load_catalogue([DEFAULTS], self.environ, names).agents
+        return Declarations(
+            own_files=tuple(str(path) for path in paths if path != DEFAULTS),
+            agents=agents,
+            packaged=frozenset(agent.name for agent in offered if agent == agents.get(agent.name)),
+        )
+
+    async def ask_database(self) -> DatabaseFacts:
+        """Open the database as the program does, and ask what it is."""
+        async with AsyncExitStack() as stack:
+            database, _ = await open_store(stack, self.settings, self.environ)
+            return await read_facts(database, self.clock)
+
+    async def ask_redis(self) -> timedelta | None:
+        """Write to Redis, and return how long that took."""
+        settings = self.settings
+        if settings.redis_url is None:
+            return None
+        # By name, so that a laptop without Redis does not pay for the import.
+        redis = import_module("agentapi_mcp.stores.redis")
+        url = settings.redis_url.get_secret_value()
+        async with redis.open_redis(url, settings.redis_prefix, self.clock) as client:
+            begun = self.clock.monotonic()
+            await client.probe()
+            return timedelta(seconds=self.clock.monotonic() - begun)
+
+    @asynccontextmanager
+    async def open_program(self) -> AsyncGenerator[Gate]:
+        """Open the program itself."""
+        async with open_app(self.settings, self.environ) as app:
+            yield app.gate
+
+
+def create_doctor(environ: Mapping[str, str]) -> Doctor:
+    """Return the doctor of this installation."""
+    clock = SystemClock()
+    return Doctor(ThisInstallation(environ, clock), clock)

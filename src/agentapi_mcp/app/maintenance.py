@@ -1,0 +1,35 @@
+"""What an operator does to an installation beside running it: migrations, pruning, and new master keys."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from agentapi_mcp.app.database import owner_url
+from agentapi_mcp.auth import master_keys
+from agentapi_mcp.settings import VERSION, Settings
+from agentapi_mcp.stores.postgres.audit import prune_audit
+from agentapi_mcp.stores.postgres.migrate import MigrationState, migrate, status
+
+
+def new_master_key() -> str:
+    """Make a master key, as AGENTAPI_MASTER_KEY takes it."""
+    return master_keys.new_master_key()
+
+
+async def migrate_database(
+    settings: Settings, environ: Mapping[str, str], *, dry_run: bool, grant_to: str | None = None
+) -> tuple[str, ...]:
+    """Apply what is missing, let the login `grant_to` work, and return the ids; with `dry_run` nothing is changed."""
+    async with owner_url(settings, environ) as (url, login):
+        return await migrate(url, program=VERSION, grant_to=grant_to or login, dry_run=dry_run)
+
+
+async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Drop the months of the audit log that are older than it may be, and return them."""
+    async with owner_url(settings, environ) as (url, _):
+        return await prune_audit(url, datetime.now(UTC) - timedelta(days=settings.audit_retention_days))
+
+
+async def migration_states(settings: Settings, environ: Mapping[str, str]) -> tuple[MigrationState, ...]:
+    """List the migrations with the time each was applied."""
+    async with owner_url(settings, environ) as (url, _):
+        return await status(url)

@@ -1,0 +1,83 @@
+"""Ties the subjects together into what edges are given, and closes them in reverse."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from agentapi_mcp.app.backend_host import AppHost
+from agentapi_mcp.app.build import (
+    Access,
+    build_agents,
+    build_transport,
+    catalogue_watch,
+    open_access,
+    open_catalogue,
+    open_foundation,
+    open_sealer,
+    open_shared,
+    open_turns,
+)
+from agentapi_mcp.core.catalogue import Catalogue
+from agentapi_mcp.core.clients import Clients
+from agentapi_mcp.core.health import Part
+from agentapi_mcp.core.members import Memberships
+from agentapi_mcp.core.organizations import Organizations
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.agents import CatalogueFile
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.sessions import Sessions
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.clients import PostgresClients
+from agentapi_mcp.stores.postgres.members import PostgresMembers
+from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
+from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
+    """Open stores, backends and use cases; close them in reverse, running turns first."""
+    async with AsyncExitStack() as stack:
+        watch = catalogue_watch(settings, environ, clock)
+        file = watch.read()
+        sealer = await open_sealer(settings)
+        base = await open_foundation(stack, settings, environ, clock, file.sign_in.roles)
+        host = AppHost(clock, environ)
+        stack.push_async_callback(host.aclose)
+        catalogue = await open_catalogue(base, file, host)
+        shared = await open_shared(base)
+        agents = build_agents(base, catalogue, shared, sealer, Part("configuration", "files", watch.probe))
+        access = await open_access(base, file, agents.api_keys, sealer)
+        turns = await open_turns(base, shared, agents)
+        transport = build_transport(base)
+        services = Services(
+            principal=base.principal,
+            door=access.door,
+            personal_tokens=access.personal_tokens,
+            turns=turns,
+            sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit),
+            agents=agents.agents,
+            organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
+            memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
+            clients=Clients(PostgresClients(base.database), agents.allowances, clock),
+            api_keys=agents.api_keys,
+            key_page_visits=access.key_page_visits,
+            health=agents.health,
+            audit=base.audit,
+            transport_sessions=transport.sessions,
+            elicitations=transport.elicitations,
+            change_feed=transport.change_feed,
+            reload=watch.wake,
+        )
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
+        host.view.show(services)
+        yield services
+
+
+async def _reload(catalogue: Catalogue, access: Access, file: CatalogueFile) -> None:
+    """Go by a changed configuration file from now on."""
+    await catalogue.reload(file)
+    access.personal_tokens.take(file.sign_in)
+    if access.door is not None:
+        await access.door.take(file.sign_in)

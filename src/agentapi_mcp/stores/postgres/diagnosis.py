@@ -1,0 +1,33 @@
+"""What a database tells of itself to the doctor."""
+
+from datetime import timedelta
+
+from agentapi_mcp.core.errors import StoreUnavailableError
+from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.core.records.diagnosis import DatabaseFacts
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.logins import login_remark
+
+
+async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
+    """Ask for version, role and encryption, and measure how long the answer takes.
+
+    Raises:
+        StoreError: it does not answer; the message says what to do.
+    """
+    begun = clock.monotonic()
+    async with database.as_system("doctor") as connection:
+        row = await connection.fetchrow(
+            "SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby, "
+            "coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted"
+        )
+    latency = timedelta(seconds=clock.monotonic() - begun)
+    if row is None:
+        raise StoreUnavailableError("The database did not answer.")
+    return DatabaseFacts(
+        version=row["version"],
+        is_standby=row["standby"],
+        is_encrypted=row["encrypted"],
+        latency=latency,
+        remark=await login_remark(database),
+    )

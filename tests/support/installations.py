@@ -1,0 +1,81 @@
+"""An installation of which the test says what its parts answer."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.core.records.diagnosis import DatabaseFacts, Declarations
+from agentapi_mcp.core.services import Gate
+
+WELL = DatabaseFacts(
+    version="18.1", is_standby=False, is_encrypted=True, latency=timedelta(milliseconds=2), remark=None
+)
+
+
+@dataclass
+class FakeInstallation:
+    """One that works by a database elsewhere; an error in place of an answer is raised.
+
+    A `database` of None never answers. `asked` lists the parts that were asked, in order.
+    """
+
+    home: Path
+    database: DatabaseFacts | AgentApiError | None = WELL
+    is_remote: bool = True
+    is_exposed: bool = True
+    redis: AgentApiError | timedelta | None = None
+    configuration: AgentApiError | None = None
+    environ: Mapping[str, str] = field(default_factory=dict[str, str])
+    asked: list[str] = field(default_factory=list[str])
+
+    program = "agentapi-mcp of a test"
+
+    @property
+    def database_log(self) -> Path:
+        """A log, which is there where the test has written one."""
+        return self.home / "pg.log"
+
+    def configure(self) -> "FakeInstallation":
+        """Return itself."""
+        return self
+
+    def variables(self) -> frozenset[str]:
+        """List one setting."""
+        return frozenset({"AGENTAPI_HOME"})
+
+    def configuration_paths(self) -> tuple[Path, ...]:
+        """List one file."""
+        return (self.home / "agentapi.toml",)
+
+    def read_configuration(self) -> Declarations:
+        """Declare nothing."""
+        if self.configuration is not None:
+            raise self.configuration
+        return Declarations(own_files=(), agents={}, packaged=frozenset())
+
+    async def ask_database(self) -> DatabaseFacts:
+        """Answer what the test gave."""
+        self.asked.append("database")
+        if isinstance(self.database, AgentApiError):
+            raise self.database
+        if self.database is None:
+            await asyncio.Event().wait()
+        return self.database or WELL
+
+    async def ask_redis(self) -> timedelta | None:
+        """Answer what the test gave."""
+        self.asked.append("redis")
+        if isinstance(self.redis, AgentApiError):
+            raise self.redis
+        return self.redis
+
+    @asynccontextmanager
+    async def open_program(self) -> AsyncGenerator[Gate]:
+        """Refuse: the agents are asked of a real program only."""
+        self.asked.append("program")
+        raise AssertionError("the program was opened")
+        yield  # it is a generator
