@@ -21,6 +21,7 @@ from agentapi_mcp.core.identity import (
     UserId,
 )
 from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.core.key_entries import KeyEntries
 from agentapi_mcp.core.services import Services
 
 
@@ -77,6 +78,7 @@ TABLE = [
     Row("Sessions.list_", (Action.READ_SESSIONS,)),
     Row("Sessions.rename", (Action.EDIT_SESSIONS,)),
     Row("Sessions.transcript", (Action.READ_SESSIONS,)),
+    Row("TransportSessions.watch", (Action.READ_SESSIONS,), {"most": 1}),
     Row("Turns.cancel", (Action.CHAT,)),
     Row("Turns.chat", (Action.CHAT,), {"wait": timedelta(0)}),
     Row("Turns.get", (Action.READ_SESSIONS,)),
@@ -88,10 +90,22 @@ OPEN_TO_ALL = {
     "Audit.denied": "records a refusal",
     "Audit.record": "records what a use case did that has checked the right",
     "Audit.signed_in": "records a sign-in, which needs no right",
+    "ChangeFeed.subscribe": "tells only what the principal may read, as tests/core/test_change_feed.py shows",
     "Clients.preferences": "reads the caller's own preferences to serve any other request",
     "Clients.record": "keeps that a client connected, which needs no right",
+    "Elicitations.answer": "belongs to a call that has been let through",
+    "Elicitations.ask": "belongs to a call that has been let through",
+    "Elicitations.find_answer": "belongs to a call that has been let through",
+    "Elicitations.withdraw": "belongs to a call that has been let through",
     "KeyEntries.ask": "returns no address instead, as the next test shows",
+    "KeyPageVisits.invite": "returns no address instead, as KeyEntries.ask does",
     "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
+    "TransportSessions.close": "ends the caller's own session, which needs no right",
+    "TransportSessions.find": "a client connects before it is known what it will ask for",
+    "TransportSessions.on_change": "tells that the caller's own session changed, and nothing of it",
+    "TransportSessions.open_": "a client connects before it is known what it will ask for",
+    "TransportSessions.tell_cancelled": "takes the caller's own request back, which needs no right",
+    "TransportSessions.unwatch": "ends the caller's own subscription, which needs no right",
     "Turns.follow": "takes a turn, which only the other use cases of turns hand out",
 }
 
@@ -118,8 +132,8 @@ class Part:
 
 
 def use_case_classes() -> dict[str, type[Any]]:
-    """Return the classes among the fields of `Services` that are no ports."""
-    fields = get_type_hints(Services).values()
+    """Return the classes among the fields of `Services` that are no ports, and those behind the visits of a page."""
+    fields = (*get_type_hints(Services).values(), KeyEntries)
     return {each.__name__: each for each in fields if isclass(each) and not getattr(each, "_is_protocol", False)}
 
 
