@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from agentapi_mcp.core.events import BackendEvent
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.agents import AgentView
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 from agentapi_mcp.core.records.turns import Turn
 
@@ -60,7 +60,6 @@ class Capability(StrEnum):
     RESUME = "resume"
     STOPS_BILLING = "stops_billing"
     FREE_CHECK = "free_check"
-    LISTS_MODELS = "lists_models"
     OWN_KEYS = "own_keys"
 
 
@@ -78,10 +77,6 @@ class Backend(Protocol):
 
     async def check(self) -> HealthCheck:
         """Measure without cost whether the agent can answer; never raises for what it measures."""
-        ...
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List what the agent offers; empty where it cannot tell."""
         ...
 
     async def aclose(self) -> None:

@@ -11,7 +11,7 @@ from agentapi_mcp.backends.guides.pages import find_documentation, read_sections
 from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 # A sentence or a line at a time: what a reader takes in at once.
@@ -43,10 +43,6 @@ class GuideBackend:
         except ConfigurationError as error:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
         return HealthCheck(status=HealthStatus.HEALTHY)
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """Offer none: it is no model."""
-        return ()
 
     async def aclose(self) -> None:
         """Hold nothing, free nothing."""
