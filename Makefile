@@ -1,14 +1,16 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test try-latest check audit lock bench clean
+.PHONY: help run test coverage test-15 try-latest check audit lock bench clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 
 help:
 	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
 	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
+	@echo 'make coverage  the same suite with every process measured; fails below the bounds'
+	@echo 'make test-15  the tests of stores, security and architecture on Postgres 15, which is installed where it can be'
 	@echo 'make try-latest  try the newest release of every peer that the tests pin from npm'
-	@echo 'make check   format, lint, types, import contracts, file sizes'
+	@echo 'make check   format, lint, types, import contracts, dependencies, file sizes'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
@@ -20,7 +22,14 @@ run:
 
 test:
 	@sh scripts/setup dev
-	@$(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2) $(TESTS)  # roles belong to all of a server of yours
+	@$(if $(COVERAGE),TESTS="$(TESTS)" sh scripts/coverage )$(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2) $(TESTS)  # roles belong to all of a server of yours
+
+coverage:
+	@$(MAKE) --no-print-directory test COVERAGE=1
+
+test-15:
+	@sh scripts/setup dev
+	@sh scripts/test-15
 
 bench:
 	@sh scripts/setup dev

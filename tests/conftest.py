@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import asyncpg
@@ -18,6 +19,7 @@ from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.support.clusters import Cluster, create_migrated, open_cluster
 from tests.support.embedded import SharedHome
 from tests.support.valkey import Valkey
 
@@ -26,13 +28,63 @@ pytest_plugins = ["tests.support.short_reports"]
 settings.register_profile("house", deadline=None, print_blob=True)  # no test is timed
 settings.load_profile("house")
 
+POSTGRES_BIN = os.environ.get("TEST_POSTGRES_BIN")  # noqa: TID251  # it is a setting of the tests, not of the program
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep only what is tried on another version of Postgres, where one is named."""
+    if POSTGRES_BIN is not None:
+        kept = [item for item in items if _uses_the_cluster(cast("pytest.Function", item))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+
+
+def _uses_the_cluster(item: pytest.Function) -> bool:
+    """Tell whether a test asks the version that is tried: whole programs started as users do bring their own."""
+    starts_programs = "edge_home" in item.fixturenames and item.get_closest_marker("acceptance") is not None
+    return "postgres_bin" in item.fixturenames and not starts_programs
+
 
 @pytest.fixture(scope="session")
-def edge_home() -> Iterator[Path]:
+def postgres_bin() -> Path | None:
+    """Return where the binaries of the Postgres are that is tried in place of the embedded one."""
+    return None if POSTGRES_BIN is None else Path(POSTGRES_BIN)
+
+
+@pytest.fixture(scope="session")
+def cluster(postgres_bin: Path | None) -> Iterator[Cluster | None]:
+    """Return this worker's server of the version that is tried."""
+    if postgres_bin is None:
+        yield None
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp", ignore_cleanup_errors=True) as path,
+        open_cluster(postgres_bin, _reachable(path) / "server") as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_urls(cluster: Cluster | None) -> tuple[str, str] | None:
+    """Return the addresses of a database on it for whole programs, for the owner of its tables and for the program."""
+    return None if cluster is None else create_migrated(cluster, "programs")
+
+
+@pytest.fixture(autouse=True)
+def _programs_use_the_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whole programs use the version that is tried."""
+    if POSTGRES_BIN is not None and "edge_home" in request.fixturenames:
+        owner, app = request.getfixturevalue("cluster_urls")
+        monkeypatch.setenv("AGENTAPI_DATABASE_URL", app)
+        monkeypatch.setenv("AGENTAPI_MIGRATE_DATABASE_URL", owner)
+
+
+@pytest.fixture(scope="session")
+def edge_home(cluster_urls: tuple[str, str] | None) -> Iterator[Path]:
     """Return a home for whole programs, in a short directory that everybody may enter; its Postgres is started once."""
+    del cluster_urls
     with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o711)
-        shared = SharedHome(Path(path) / "home")
+        shared = SharedHome(_reachable(path) / "home")
         yield shared.path
         shared.remove()
 
@@ -52,8 +104,11 @@ class DatabaseUrls:
 
 
 @pytest.fixture(scope="session")
-async def database_urls(given_url: str | None) -> AsyncGenerator[DatabaseUrls]:
+async def database_urls(given_url: str | None, cluster: Cluster | None) -> AsyncGenerator[DatabaseUrls]:
     """Return a migrated database of this worker's own."""
+    if cluster is not None:
+        yield DatabaseUrls(*await cluster.create_migrated("agentapi"))
+        return
     if given_url is not None:
         async with _database_on(given_url) as url:
             await migrate(url, program=VERSION)
@@ -105,6 +160,12 @@ async def database(database_urls: DatabaseUrls) -> AsyncGenerator[Database]:
     """Return the two doors to it."""
     async with open_database(RemoteServer(database_urls.app), PoolOptions()) as database:
         yield database
+
+
+def _reachable(path: str) -> Path:
+    """Let the account that runs Postgres enter a directory."""
+    Path(path).chmod(0o711)
+    return Path(path)
 
 
 @asynccontextmanager

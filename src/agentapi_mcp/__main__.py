@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def prepare_stdio() -> None:
-    """Keep rich out: structlog loads it where it is installed, for colours that no MCP client sees."""
+    """Keep rich out: structlog loads it where something else installed it, for colours that no MCP client sees."""
     sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is turned off (the import system, 5.3.1)
 
 

@@ -12,10 +12,11 @@ from uuid import UUID
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from agentapi_mcp import __version__
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.wordings import describe_fault
 
-VERSION = "0.1.0"
+VERSION = __version__
 TOOLSETS = ("core", "admin", "preferences")
 
 

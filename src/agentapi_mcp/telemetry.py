@@ -37,12 +37,6 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     chosen = logging.getLevelNamesMapping()[(level or "warning").upper()]
     root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log what clients and providers said
     logging.getLogger("agentapi_mcp").setLevel(chosen)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
 
 
 def _add_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

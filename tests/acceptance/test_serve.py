@@ -293,7 +293,7 @@ async def test_a_changed_file_is_taken_on_sighup_over_http_and_over_stdio(edge_h
 @pytest.mark.parametrize(("snippet", "answer"), [(0, "agents work right now"), (1, "guide (healthy; by guide)")])
 async def test_the_documented_curl_commands_are_answered(edge_home: Path, snippet: int, answer: str) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("NOT TRIED: there is no curl here")
+        pytest.skip("needs curl")
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
     script = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[snippet]
     async with serving(environ(edge_home)) as server:

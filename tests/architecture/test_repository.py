@@ -3,12 +3,15 @@
 import re
 import subprocess
 import tomllib
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from agentapi_mcp import __version__
+from agentapi_mcp.mcp.options import McpOptions
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")
@@ -61,6 +64,13 @@ def test_the_lock_has_every_dependency() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     names = [re.split(r"[<>=;\[ ]", line)[0] for line in project()["dependencies"]]
     assert [name for name in names if not re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)] == []
+
+
+def test_the_version_stands_in_one_place() -> None:
+    literal = re.compile(rf"[\"']{re.escape(__version__)}[\"']")
+    files = tracked("pyproject.toml", "src/*.py", "scripts/*", "Containerfile")
+    assert [file.name for file in files if literal.search(file.read_text(encoding="utf-8"))] == ["__init__.py"]
+    assert version("agentapi-mcp") == McpOptions().version == __version__
 
 
 def test_an_installed_lock_lacks_nothing_that_its_packages_ask_for() -> None:

@@ -1,5 +1,6 @@
 """Which access tokens are taken, and that no issuer can make us slow, or believe what is old."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ RESOURCE = "https://agents.example.com/mcp"
 KEY = SigningKey("one")
 OTHER = SigningKey("two")
 EC, ED = SigningKey("ec", "ES256"), SigningKey("ed", "EdDSA")
-MOODS: tuple[Mood, ...] = ("hangs", "fails", "empty", "huge", "redirects", "other_issuer", "nonsense")
+MOODS: tuple[Mood, ...] = ("hangs", "fails", "empty", "huge", "redirects", "other_issuer", "nonsense", "bad_address")
 
 
 @dataclass
@@ -66,11 +67,18 @@ class Stand:
 
 
 @asynccontextmanager
+async def open_fetching() -> AsyncGenerator[tuple[httpx2.AsyncClient, asyncio.TaskGroup]]:
+    """Open what keys are fetched with, and where."""
+    async with httpx2.AsyncClient() as client, asyncio.TaskGroup() as group:
+        yield client, group
+
+
+@asynccontextmanager
 async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenerator[Stand]:  # noqa: ANN401  # whatever an issuer has
     clock = ManualClock()
-    async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, httpx2.AsyncClient() as client:
+    async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, open_fetching() as (client, group):
         fetch = HttpFetch(client, within=timedelta(seconds=0.3))
-        verifier = TokenVerifier(RESOURCE, fetch, clock)
+        verifier = TokenVerifier(RESOURCE, fetch, clock, group)
         await verifier.take([Issuer(issuer=peer.issuer, **issuer)])
         try:
             yield Stand(verifier, peer, clock)
@@ -302,12 +310,12 @@ async def test_what_is_declared_anew_of_an_issuer_leaves_its_keys_known() -> Non
 
 async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_alone() -> None:
     clock = ManualClock()
-    async with IssuerPeer(KEY) as one, IssuerPeer(OTHER) as two, httpx2.AsyncClient() as client:
+    async with IssuerPeer(KEY) as one, IssuerPeer(OTHER) as two, open_fetching() as (client, group):
         issuers = [
             Issuer(issuer=one.issuer),
             Issuer(issuer=two.issuer, audience="authenticated", jwks_uri=two.jwks_uri),
         ]
-        verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock)
+        verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock, group)
         await verifier.take(issuers)
         first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
@@ -320,8 +328,8 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
 @settings(deadline=None, max_examples=50)
 @given(st.text(max_size=80) | st.from_regex(r"[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}\.[A-Za-z0-9_-]{0,30}"))
 async def test_any_text_is_refused(token: str) -> None:
-    async with httpx2.AsyncClient() as client:
-        verifier = TokenVerifier(RESOURCE, HttpFetch(client), ManualClock())
+    async with open_fetching() as (client, group):
+        verifier = TokenVerifier(RESOURCE, HttpFetch(client), ManualClock(), group)
         await verifier.take([Issuer(issuer="http://127.0.0.1:9")])
         with pytest.raises(NotAuthenticatedError):
             await verifier.verify(token)

@@ -132,12 +132,6 @@ async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> No
         assert at.peer.exchanges == []
 
 
-async def test_models_of_all_pages_are_listed() -> None:
-    async with stand() as at:
-        assert [model.model_id for model in await at.backend.models()] == ["claude-stub-1", "claude-stub-2"]
-        assert "after_id=claude-stub-1" in at.peer.exchanges[1].path
-
-
 async def test_the_bill_stops_with_the_connection_unless_the_operator_knows_better() -> None:
     async with stand() as at, stand(stops_billing=False) as other:
         assert Capability.STOPS_BILLING in at.backend.capabilities

@@ -228,12 +228,3 @@ async def test_a_check_of_an_agent_that_is_not_there_is_unhealthy(kind: str, var
         check = await rig.backend.check()
     assert check.status is HealthStatus.UNHEALTHY
     assert check.error
-
-
-@EACH
-async def test_offered_models_have_distinct_ids(kind: str, variant: str) -> None:
-    async with FakeHost() as host, case_of(kind).open(variant, host, Patience()) as rig:
-        offered = [model.model_id for model in await rig.backend.models()]
-        await rig.backend.aclose()
-    assert len(offered) == len(set(offered))
-    assert all(offered)

@@ -13,6 +13,7 @@ import pytest
 
 from agentapi_mcp.cli.commands import main
 from agentapi_mcp.core.identity import Role
+from tests.support.clusters import cluster_environ
 from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants
 
@@ -130,6 +131,7 @@ def run(home: Path, member: Member, words: list[str]) -> subprocess.CompletedPro
         "AGENTAPI_HOME": str(home),
         "AGENTAPI_USER_ID": str(member.user_id),
         "AGENTAPI_ORG_ID": str(member.org_id),
+        **cluster_environ(),
     }
     command = [sys.executable, "-m", "agentapi_mcp", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # ours

@@ -15,7 +15,7 @@ from agentapi_mcp.core.records.agents import (
     ModelRow,
     Prices,
 )
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
 from agentapi_mcp.core.records.ids import AgentId, ModelRowId
 from tests.support.hosts import ManualClock
@@ -42,10 +42,6 @@ class CheckedBackend:
         """Count, and answer as told."""
         self.checks += 1
         return self.outcome
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """Offer none."""
-        return ()
 
     async def aclose(self) -> None:
         """Remember it."""

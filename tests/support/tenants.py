@@ -1,7 +1,7 @@
 """Two organisations with two users each, whose tokens come from a real issuer, before a whole server over HTTP."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -112,10 +112,8 @@ async def tenants(
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
         app = await stack.enter_async_context(open_app(settings, environ, clock=clock))
         services = await app.gate.services()
-        embedded = embedded_postgres(settings, environ)
-        urls = await asyncio.to_thread(embedded.ensure)
-        stack.push_async_callback(asyncio.to_thread, embedded.release)
-        database = await stack.enter_async_context(open_database(RemoteServer(urls.app_url), PoolOptions()))
+        owner_url, app_url = await _urls(stack, settings, environ)
+        database = await stack.enter_async_context(open_database(RemoteServer(app_url), PoolOptions()))
         server = create_server(app.gate, McpOptions(toolsets=frozenset(Toolset)))
         options = WebOptions(
             oauth=OAuth(resource=RESOURCE, gate=app.gate),
@@ -123,9 +121,19 @@ async def tenants(
             limits=limits or HttpLimits(),
         )
         place = await stack.enter_async_context(serve_app(mcp_application(server, options)))
-        made = Tenants(place, issuer, services, server, peer, database, urls.owner_url)
+        made = Tenants(place, issuer, services, server, peer, database, owner_url)
         made.members = await _members(database, issuer.issuer)
         yield made
+
+
+async def _urls(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the addresses of the server's database for the owner of its tables and for the program."""
+    if settings.database_url is not None and settings.migrate_database_url is not None:
+        return settings.migrate_database_url.get_secret_value(), settings.database_url.get_secret_value()
+    embedded = embedded_postgres(settings, environ)
+    urls = await asyncio.to_thread(embedded.ensure)
+    stack.push_async_callback(asyncio.to_thread, embedded.release)
+    return urls.owner_url, urls.app_url
 
 
 async def _members(database: Database, issuer: str) -> dict[str, Member]:

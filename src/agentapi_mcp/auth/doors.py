@@ -1,5 +1,6 @@
 """The door of a process: which issuers' tokens are taken now, and whom each lets in."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,12 +21,12 @@ from agentapi_mcp.core.sign_ins import SignIns
 class Door:
     """Lets in by access tokens; opened with `open_door`."""
 
-    def __init__(self, client: httpx2.AsyncClient, resource: str, sign_ins: SignIns, clock: Clock) -> None:
+    def __init__(self, client: httpx2.AsyncClient, resource: str, verifier: TokenVerifier, sign_ins: SignIns) -> None:
         self._client = client
         self._resource = resource
         self._sign_ins = sign_ins
         self._rules = SignInRules()
-        self._verifier = TokenVerifier(resource, HttpFetch(client), clock)
+        self._verifier = verifier
 
     async def take(self, rules: SignInRules) -> None:
         """Go by these rules from now on."""
@@ -85,10 +86,9 @@ class Door:
 @asynccontextmanager
 async def open_door(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[Door]:
     """Open a door that nobody's token opens yet."""
-    async with httpx2.AsyncClient(
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    ) as client:  # of many users
-        door = Door(client, resource, sign_ins, clock)
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # none: the client speaks for many users
+    async with httpx2.AsyncClient(cookies=cookies) as client, asyncio.TaskGroup() as group:
+        door = Door(client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins)
         try:
             yield door
         finally:

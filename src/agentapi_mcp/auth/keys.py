@@ -31,10 +31,11 @@ class NoKeyError(Exception):
 class KeySet:
     """An issuer's keys by their `kid` (RFC 7517), asked for at most once at a time and twice a minute."""
 
-    def __init__(self, issuer: Issuer, fetch: Fetch, clock: Clock) -> None:
+    def __init__(self, issuer: Issuer, fetch: Fetch, clock: Clock, group: asyncio.TaskGroup) -> None:
         self._issuer = issuer
         self._fetch = fetch
         self._clock = clock
+        self._group = group
         self._keys: tuple[PyJWK, ...] = ()
         self._fetched_at: float | None = None
         self._asked_at: float | None = None
@@ -90,7 +91,7 @@ class KeySet:
         if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_AFTER.total_seconds():
             return None
         self._asked_at = now
-        self._asking = asyncio.get_running_loop().create_task(self._refresh())
+        self._asking = self._group.create_task(self._refresh())
         return self._asking
 
     def _patience(self) -> float:
@@ -104,6 +105,10 @@ class KeySet:
         except (FetchError, TimeoutError) as exc:
             self._fault = str(exc) or f"its answer takes longer than {_ANSWERS_WITHIN.total_seconds():g} s"
             _log.warning("issuer_keys_unavailable", extra={"issuer": self._issuer.issuer, "reason": self._fault})
+            return
+        except Exception as exc:  # noqa: BLE001  # no answer of an issuer may end the group, and with it the program
+            self._fault = type(exc).__name__
+            _log.exception("issuer_keys_failed", extra={"issuer": self._issuer.issuer})
             return
         self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
 

@@ -1,5 +1,6 @@
 """Access tokens in the form of JWTs (RFC 9068, RFC 8725): whose they are, and for whom they were made."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -24,12 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 class TokenVerifier:
-    """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it."""
+    """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it.
 
-    def __init__(self, resource: str, fetch: Fetch, clock: Clock) -> None:
+    Keys are fetched in the group, which must outlive the verifier.
+    """
+
+    def __init__(self, resource: str, fetch: Fetch, clock: Clock, group: asyncio.TaskGroup) -> None:
         self._resource = resource
         self._fetch = fetch
         self._clock = clock
+        self._group = group
         self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
 
     async def take(self, issuers: Iterable[Issuer]) -> None:
@@ -40,7 +45,7 @@ class TokenVerifier:
             if known is not None and known[0].jwks_uri == issuer.jwks_uri:
                 keys = before.pop(issuer.issuer)[1]
             else:
-                keys = KeySet(issuer, self._fetch, self._clock)
+                keys = KeySet(issuer, self._fetch, self._clock, self._group)
             self._issuers[issuer.issuer] = (issuer, keys)
         for _, keys in before.values():
             await keys.aclose()

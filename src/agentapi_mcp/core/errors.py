@@ -164,7 +164,6 @@ class BackendFault(StrEnum):
     BAD_REPLY = "bad_reply"
     STREAM_CUT = "stream_cut"
     CANCELLED = "cancelled"
-    NEEDS_INPUT = "needs_input"
     BACKEND_MISSING = "backend_missing"
 
 
@@ -227,9 +226,6 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
     ),
     BackendFault.CANCELLED: FaultAdvice(
         retryable=False, next_step="The turn was cancelled; send the message again if it is still wanted."
-    ),
-    BackendFault.NEEDS_INPUT: FaultAdvice(
-        retryable=False, next_step="The agent waits for something that this server cannot give it yet."
     ),
     BackendFault.BACKEND_MISSING: FaultAdvice(
         retryable=False, next_step="The agent is not set up on this server; the list of agents says what is missing."

@@ -30,7 +30,6 @@ _NOT_THE_AGENTS_FAULT = frozenset(
         BackendFault.CONTENT_POLICY,
         BackendFault.NOT_FOUND,
         BackendFault.CANCELLED,
-        BackendFault.NEEDS_INPUT,
     }
 )
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from agentapi_mcp.core.events import BackendEvent
 from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 
 
@@ -41,14 +41,6 @@ class LentBackend:
         self._users += 1
         try:
             return await self._backend.check()
-        finally:
-            self._users -= 1
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List what the agent offers."""
-        self._users += 1
-        try:
-            return await self._backend.models()
         finally:
             self._users -= 1
 

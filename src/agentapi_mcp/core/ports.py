@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from agentapi_mcp.core.events import BackendEvent
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck
 
 T = TypeVar("T")
@@ -57,7 +57,6 @@ class Capability(StrEnum):
     RESUME = "resume"
     STOPS_BILLING = "stops_billing"
     FREE_CHECK = "free_check"
-    LISTS_MODELS = "lists_models"
     OWN_KEYS = "own_keys"
 
 
@@ -75,10 +74,6 @@ class Backend(Protocol):
 
     async def check(self) -> HealthCheck:
         """Measure without cost whether the agent can answer; never raises for what it measures."""
-        ...
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List what the agent offers; empty where it cannot tell."""
         ...
 
     async def aclose(self) -> None:

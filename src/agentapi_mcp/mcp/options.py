@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from agentapi_mcp import __version__
+
 
 class Toolset(StrEnum):
     """Tools that are listed together; `core` is what most clients need."""
@@ -21,7 +23,7 @@ class McpOptions:
     `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
     """
 
-    version: str = "0.1.0"
+    version: str = __version__
     default_wait: timedelta | None = None
     update_every: timedelta = timedelta(seconds=0.5)
     max_listeners: int = 100

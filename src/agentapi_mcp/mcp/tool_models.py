@@ -46,7 +46,7 @@ class TurnOut(Answer):
 
     session_id: str
     turn_id: str
-    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    status: Literal["running", "completed", "failed", "cancelled", "interrupted"]
     reply: str
     reply_truncated: bool
     agent: str

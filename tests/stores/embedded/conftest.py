@@ -45,7 +45,7 @@ def ordinary_home(place: Path) -> Iterator[SharedHome]:
         shared.packages = [Path(path) for path in site.getsitepackages()]
         python = next((python for python in _PYTHONS if _can_run(python, shared)), None)
         if python is None:
-            pytest.skip("NOT SHOWN: uid 65534 can reach no Python like this one, or not this checkout")
+            pytest.skip("needs a Python like this one, and a checkout, that uid 65534 can reach")
         shared.python = python
     yield shared
     shared.remove()

@@ -15,7 +15,8 @@ pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.timeout(60),
     pytest.mark.skipif(
-        not sys.platform.startswith("linux") or os.geteuid() != 0, reason="NOT SHOWN: only root can show it"
+        not sys.platform.startswith("linux") or os.geteuid() != 0,
+        reason="needs root on Linux",
     ),
 ]
 

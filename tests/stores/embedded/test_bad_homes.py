@@ -15,7 +15,7 @@ from tests.support.embedded import SOURCE, SharedHome, kill
 pytestmark = [
     pytest.mark.acceptance,
     pytest.mark.timeout(60),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT SHOWN: written for /proc"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it reads /proc"),
 ]
 
 
@@ -142,7 +142,7 @@ def small_disk(home: SharedHome, request: pytest.FixtureRequest) -> Iterator[Sha
     home.path.mkdir()
     words = ["/bin/mount", "-t", "tmpfs", "-o", f"size={request.param},mode=711", "tmpfs", str(home.path)]
     if os.geteuid() != 0 or subprocess.run(words, check=False, capture_output=True).returncode:  # noqa: S603  # ours
-        pytest.skip("NOT SHOWN: a full disk needs root and the right to mount")
+        pytest.skip("needs root and the right to mount: it fills a disk of its own")
     yield home
     home.kill_everything()
     subprocess.run(["/bin/umount", str(home.path)], check=True)  # noqa: S603  # ours

@@ -10,12 +10,13 @@ import pytest
 
 from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import Database
+from tests.support.clusters import open_cluster
 from tests.support.embedded import SharedHome
 from tests.support.supabase import Project, copied, make_roles, make_template
 
 
 @pytest.fixture(scope="session")
-async def supabase_server(given_url: str | None) -> AsyncGenerator[str]:
+async def supabase_server(given_url: str | None, postgres_bin: Path | None) -> AsyncGenerator[str]:
     """Return a server's address for its superuser; it is yours, or one of its own, since roles belong to a server."""
     if given_url is not None:
         await _check_superuser(given_url)
@@ -24,6 +25,11 @@ async def supabase_server(given_url: str | None) -> AsyncGenerator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="sb-", dir="/tmp", ignore_cleanup_errors=True) as path:
         await asyncio.to_thread(Path(path).chmod, 0o711)
+        if postgres_bin is not None:
+            with open_cluster(postgres_bin, Path(path) / "server") as cluster:
+                await make_roles(cluster.superuser_url)
+                yield cluster.superuser_url
+            return
         shared = SharedHome(Path(path) / "home")
         postgres = EmbeddedPostgres(shared.path)
         urls = await asyncio.to_thread(postgres.ensure)
@@ -82,6 +88,6 @@ async def _check_superuser(server: str) -> None:
     connection = await asyncpg.connect(server)
     try:
         if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            pytest.skip("NOT SHOWN: the login of TEST_DATABASE_URL is no superuser, so it cannot make Supabase's roles")
+            pytest.skip("needs a superuser in TEST_DATABASE_URL: it makes Supabase's roles")
     finally:
         await connection.close()

@@ -93,11 +93,11 @@ class AnthropicPeer(HttpPeer):
 
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
-        path, _, query = exchange.path.partition("?")
+        path = exchange.path.partition("?")[0]
         if path.endswith("/v1/messages"):
             await self._message(exchange, answer)
         elif path.endswith("/v1/models"):
-            await answer.json(200, _MODELS["after_id" in query])
+            await answer.json(200, _MODELS)
         else:
             await answer.json(404, self.error(404, "There is no such thing here."))
 
@@ -242,21 +242,12 @@ async def _break_off(script: Script, answer: Answer) -> bool:
     return True
 
 
-_MODELS: dict[bool, Json] = {
-    False: {
-        "data": [{"type": "model", "id": "claude-stub-1", "display_name": "Claude Stub 1"}],
-        "has_more": True,
-        "first_id": "claude-stub-1",
-        "last_id": "claude-stub-1",
-    },
-    True: {
-        "data": [{"type": "model", "id": "claude-stub-2", "display_name": "Claude Stub 2"}],
-        "has_more": False,
-        "first_id": "claude-stub-2",
-        "last_id": "claude-stub-2",
-    },
+_MODELS: Json = {
+    "data": [{"type": "model", "id": "claude-stub-1", "display_name": "Claude Stub 1"}],
+    "has_more": True,
+    "first_id": "claude-stub-1",
+    "last_id": "claude-stub-1",
 }
-
 PROVOKES: dict[Behaviour, str] = {
     Behaviour.ANSWERS: "chunks3",
     Behaviour.WAITS: "waits",

@@ -16,7 +16,9 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from tests.support.peers.http import Answer, Exchange, HttpPeer
 
 Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-Mood = Literal["well", "hangs", "fails", "lies", "empty", "huge", "redirects", "other_issuer", "nonsense"]
+Mood = Literal[
+    "well", "hangs", "fails", "lies", "empty", "huge", "redirects", "other_issuer", "nonsense", "bad_address"
+]
 
 
 @dataclass
@@ -112,7 +114,8 @@ class IssuerPeer(HttpPeer):
             await answer.json(404, {})
             return
         name = "https://somebody.else" if self.mood == "other_issuer" else self.issuer
-        await answer.json(200, {"issuer": name, "jwks_uri": self.jwks_uri})
+        keys = "https://[no-address" if self.mood == "bad_address" else self.jwks_uri
+        await answer.json(200, {"issuer": name, "jwks_uri": keys})
 
 
 def forged_with_public_key(key: SigningKey, claims: Mapping[str, object]) -> str:

@@ -122,7 +122,7 @@ class OpenAIPeer(HttpPeer):
         elif exchange.path == "/api/v1/key":
             await answer.json(200, {"data": {"label": "stub", "limit": 10, "limit_remaining": self.limit_remaining}})
         elif exchange.path.endswith("/models") and self.has_models:
-            await answer.json(200, {"object": "list", "data": _MODELS[Flavour.OPENROUTER in exchange.path]})
+            await answer.json(200, {"object": "list", "data": _MODELS})
         else:
             await answer.json(404, {"error": {"message": "There is no such thing here.", "type": "not_found"}})
 
@@ -304,18 +304,7 @@ _PLAIN_REPLIES: dict[str, tuple[int, str, dict[str, str]]] = {
     "redirect": (307, "", {"location": "http://127.0.0.1:9/"}),
     "huge": (200, "x" * 40_000_000, {}),
 }
-_MODELS: dict[bool, list[Json]] = {
-    True: [
-        {
-            "id": "stub/m1",
-            "name": "Stub: M1",
-            "context_length": 131072,
-            "pricing": {"prompt": "0.0000007", "completion": "0.0000014", "input_cache_read": "0.00000007"},
-        },
-        {"id": "stub/auto", "name": "Stub: Auto", "pricing": {"prompt": "-1", "completion": "-1"}},
-    ],
-    False: [{"id": "stub-1", "object": "model", "owned_by": "stub"}],
-}
+_MODELS: list[Json] = [{"id": "stub-1", "object": "model", "owned_by": "stub"}]
 
 _PROVOKES: dict[Behaviour, str] = {
     Behaviour.ANSWERS: "chunks3",

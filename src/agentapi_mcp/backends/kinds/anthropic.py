@@ -8,7 +8,7 @@ from datetime import timedelta
 from pydantic import Field, SecretStr
 
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import mapping, sequence, text
+from agentapi_mcp.backends.wire.fields import mapping
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest
 from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange, get_json
 from agentapi_mcp.backends.wire.options import BaseUrl, HeaderText, KeyedOptions, deadlines_of, read_options, secrets_of
@@ -16,11 +16,10 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent
 from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _CHECK_PATIENCE = timedelta(seconds=15)
-_PAGES = 20
 
 
 class AnthropicOptions(KeyedOptions):
@@ -54,8 +53,8 @@ class AnthropicBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check and a model list; Anthropic stops the bill when the connection is closed."""
-        known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        """Declare a free check; Anthropic stops the bill when the connection is closed."""
+        known = {Capability.FREE_CHECK}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
@@ -83,43 +82,27 @@ class AnthropicBackend:
         """Ask for the first of the models, which costs nothing and needs the key."""
         started = self._clock.monotonic()
         try:
-            await self._page("?limit=1", _CHECK_PATIENCE)
+            await self._find_first_model()
         except BackendError as error:
             busy = error.fault is BackendFault.RATE_LIMIT
             return HealthCheck(status=HealthStatus.DEGRADED if busy else HealthStatus.UNHEALTHY, error=str(error))
         return HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=self._clock.monotonic() - started))
 
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List all pages of what `/v1/models` names."""
-        offered: dict[str, OfferedModel] = {}
-        query = "?limit=1000"
-        for _ in range(_PAGES):
-            page = await self._page(query, deadlines_of(self._options).total)
-            for row in map(mapping, sequence(page.get("data"))):
-                if name := text(row.get("id")):
-                    offered[name] = OfferedModel(model_id=name, name=text(row.get("display_name")))
-            last = text(page.get("last_id"))
-            if page.get("has_more") is not True or last is None or not last.replace("-", "").replace(".", "").isalnum():
-                break
-            query = f"?limit=1000&after_id={last}"
-        return tuple(offered.values())
-
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
 
-    async def _page(self, query: str, patience: timedelta) -> Mapping[str, object]:
+    async def _find_first_model(self) -> None:
         deadlines = deadlines_of(self._options)
-        total = min(patience, deadlines.total)
+        total = min(_CHECK_PATIENCE, deadlines.total)
         request = HttpRequest(
             method="GET",
-            url=f"{self._options.base_url}/v1/models{query}",
+            url=f"{self._options.base_url}/v1/models?limit=1",
             headers=self._headers({}),
             deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
         )
         page = mapping(await get_json(self._http, request, self._faults))
         if not isinstance(page.get("data"), list):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
-        return page
 
     def _headers(self, headers: dict[str, str], own: SecretStr | None = None) -> dict[str, str]:
         options, key = self._options, own or self._options.api_key

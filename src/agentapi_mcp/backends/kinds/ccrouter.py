@@ -26,11 +26,11 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent
 from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _CHECK_PATIENCE = timedelta(seconds=10)
-_NEW = 3  # since this version it has keys of its own, lists models, and stops its upstream
+_NEW = 3  # since this version it has keys of its own, and stops its upstream
 _PROVIDER_ERROR = re.compile(r"Error from provider\([^)]*\):\s*")
 _STACK = re.compile(r"(?<=.)(?:[A-Z]\w*)?Error: .*|\n\s+at .*", re.DOTALL)
 
@@ -101,8 +101,8 @@ class CcrouterBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check and a model list; versions before 3 go on asking, and paying, when we have left."""
-        known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        """Declare a free check; versions before 3 go on asking, and paying, when we have left."""
+        known = {Capability.FREE_CHECK}
         return frozenset(known | {Capability.STOPS_BILLING} if (self._version or 0) >= _NEW else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
@@ -130,19 +130,14 @@ class CcrouterBackend:
         started = self._clock.monotonic()
         try:
             await self._find_version()
-            offered = await self._offered()
+            can_answer = await self._offers_a_model()
         except BackendError as error:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
         latency = timedelta(seconds=self._clock.monotonic() - started)
-        if not offered:
+        if not can_answer:
             error = "The router has no providers yet: configure one, then restart it (ccr restart)."
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=error, latency=latency)
         return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List what the router's configuration names; the providers' keys that stand beside it are passed over."""
-        await self._find_version()
-        return await self._offered()
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
@@ -162,20 +157,12 @@ class CcrouterBackend:
             message = "What answers at the base URL is not claude-code-router; check base_url and its port."
             raise BackendError(BackendFault.BAD_REPLY, message)
 
-    async def _offered(self) -> tuple[OfferedModel, ...]:
+    async def _offers_a_model(self) -> bool:
         if (self._version or 0) >= _NEW:
             rows = map(mapping, sequence(mapping(await self._get("/v1/models")).get("data")))
-            names = [(name, name) for row in rows if (name := text(row.get("id")))]
-        else:
-            providers = map(mapping, sequence(mapping(await self._get("/api/config")).get("Providers")))
-            names = [
-                (f"{provider},{model}", model)
-                for row in providers
-                if (provider := text(row.get("name")))
-                for model in map(text, sequence(row.get("models")))
-                if model
-            ]
-        return tuple(OfferedModel(model_id=route, name=name) for route, name in dict(names).items())
+            return any(text(row.get("id")) for row in rows)
+        providers = map(mapping, sequence(mapping(await self._get("/api/config")).get("Providers")))
+        return any(text(row.get("name")) and any(map(text, sequence(row.get("models")))) for row in providers)
 
     async def _get(self, path: str, *, with_key: bool = True) -> object:
         deadlines = deadlines_of(self._options)

@@ -21,7 +21,7 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta
 from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _INTERRUPT_WITHIN = timedelta(seconds=3)
@@ -142,10 +142,6 @@ class DroidBackend:
         if process.returncode or not said.strip()[:1].isdigit():
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="What command names is not the Droid CLI.")
         return HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=self._clock.monotonic() - started))
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List none: which of the CLI's models an account may use is not known before they are asked."""
-        return ()
 
     async def aclose(self) -> None:
         """End its processes."""

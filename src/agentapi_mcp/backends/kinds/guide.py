@@ -12,7 +12,7 @@ from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.ports import Capability
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 # A sentence or a line at a time: what a reader takes in at once.
@@ -44,10 +44,6 @@ class GuideBackend:
         except ConfigurationError as error:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
         return HealthCheck(status=HealthStatus.HEALTHY)
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """Offer none: it is no model."""
-        return ()
 
     async def aclose(self) -> None:
         """Hold nothing, free nothing."""

@@ -18,7 +18,7 @@ from agentapi_mcp.backends.wire.chat_completions import (
     build_request,
 )
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import amount, count, mapping, parse_json, sequence, text
+from agentapi_mcp.backends.wire.fields import mapping, parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, deadlines_of, read_options, secrets_of
@@ -27,12 +27,10 @@ from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEve
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent, SignOfLife
 from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.agents import Prices
-from agentapi_mcp.core.records.backends import BackendTurn, OfferedModel
+from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _CHECK_PATIENCE = timedelta(seconds=15)
-_MILLION = Decimal(1_000_000)
 _PROVIDERS = {
     "openrouter.ai": "openrouter",
     "googleapis.com": "google",
@@ -94,8 +92,8 @@ class OpenAIBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check and a model list; that closing stops the bill only where the operator knows it."""
-        known = {Capability.FREE_CHECK, Capability.LISTS_MODELS}
+        """Declare a free check; that closing stops the bill only where the operator knows it."""
+        known = {Capability.FREE_CHECK}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys and self._google is None else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
@@ -128,7 +126,7 @@ class OpenAIBackend:
         """Ask OpenRouter for the key's budget, others for their models."""
         started = self._clock.monotonic()
         try:
-            body = await self._get("/key" if self._is_openrouter else "/models", _CHECK_PATIENCE)
+            body = await self._get("/key" if self._is_openrouter else "/models")
         except BackendError as error:
             return HealthCheck(status=_status_of(error), error=str(error))
         latency = timedelta(seconds=self._clock.monotonic() - started)
@@ -136,17 +134,6 @@ class OpenAIBackend:
             spent = "The key has no credit left; raise its limit or add credit."
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=spent, latency=latency)
         return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
-
-    async def models(self) -> tuple[OfferedModel, ...]:
-        """List what `/models` names, with OpenRouter's prices; empty where there is no such list."""
-        try:
-            body = await self._get("/models", timedelta(seconds=self._options.total_timeout_seconds))
-        except BackendError as error:
-            if error.fault is BackendFault.NOT_FOUND:
-                return ()
-            raise
-        rows = (mapping(row) for row in sequence(mapping(body).get("data")))
-        return tuple(self._offered(name, row) for row in rows if (name := text(row.get("id"))))
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
@@ -191,9 +178,9 @@ class OpenAIBackend:
             self._google.refuse()
         raise error
 
-    async def _get(self, path: str, patience: timedelta) -> object:
+    async def _get(self, path: str) -> object:
         deadlines = deadlines_of(self._options)
-        total = min(patience, deadlines.total)
+        total = min(_CHECK_PATIENCE, deadlines.total)
         request = HttpRequest(
             method="GET",
             url=f"{self._options.base_url}{path}",
@@ -220,22 +207,6 @@ class OpenAIBackend:
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}
         return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}
 
-    def _offered(self, name: str, row: Mapping[str, object]) -> OfferedModel:
-        pricing = mapping(row.get("pricing"))
-        prices = Prices(
-            input=_per_million(pricing.get("prompt")),
-            output=_per_million(pricing.get("completion")),
-            cached_input=_per_million(pricing.get("input_cache_read")),
-            source=f"{self._options.base_url}/models",
-            on=self._clock.now().date(),
-        )
-        return OfferedModel(
-            model_id=name.removeprefix("models/"),  # Gemini lists `models/gemini-…` and is asked for `gemini-…`
-            name=text(row.get("name")) or text(row.get("display_name")),
-            context_window=count(row.get("context_length")) or count(row.get("max_model_len")),
-            prices=Prices() if prices.input is None and prices.output is None else prices,
-        )
-
 
 async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent | StreamComment]:
     parser = EventParser()
@@ -255,11 +226,6 @@ async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent
 def _provider_at(base_url: str) -> str | None:
     host = urlsplit(base_url).hostname or ""
     return next((name for domain, name in _PROVIDERS.items() if host == domain or host.endswith(f".{domain}")), None)
-
-
-def _per_million(price: object) -> Decimal | None:
-    per_token = amount(price)
-    return None if per_token is None or per_token > 1 else (per_token * _MILLION).normalize()
 
 
 def _is_spent(body: object) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr
 
 from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.agents import Prices
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.sessions import HistoryMessage
 
@@ -29,13 +28,3 @@ class BackendTurn:
     max_tokens: int | None = None
     api_key: SecretStr | None = None
     state: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferedModel:
-    """A model that a backend says it offers; None is unknown."""
-
-    model_id: str
-    name: str | None = None
-    context_window: int | None = None
-    prices: Prices = field(default_factory=Prices)

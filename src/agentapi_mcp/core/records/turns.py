@@ -14,10 +14,9 @@ from agentapi_mcp.core.records.ids import AgentId, MessageId, ModelRowId, Sessio
 
 
 class TurnStatus(StrEnum):
-    """Where a turn stands; all but the first two are final."""
+    """Where a turn stands; all but the first are final."""
 
     RUNNING = "running"
-    INPUT_REQUIRED = "input_required"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -26,7 +25,7 @@ class TurnStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing will change any more."""
-        return self not in {TurnStatus.RUNNING, TurnStatus.INPUT_REQUIRED}
+        return self is not TurnStatus.RUNNING
 
 
 class EndReason(StrEnum):

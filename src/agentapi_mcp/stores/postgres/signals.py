@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
-import structlog
 
 from agentapi_mcp.core.identity import OrgId, UserId
 from agentapi_mcp.core.ports import Clock
@@ -20,7 +20,7 @@ from agentapi_mcp.stores.postgres.database import Server, connect
 
 CHANNEL = "agentapi"
 _RETRY = timedelta(seconds=2)
-_log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def signal_json(signal: Signal) -> str:
@@ -55,7 +55,7 @@ class PostgresSignals:
                     listening()
                     await gone.wait()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
-                _log.info("signals_lost", error=type(exc).__name__)
+                _log.info("signals_lost", extra={"error": type(exc).__name__})
             await self._clock.sleep(_RETRY)
 
     @asynccontextmanager

@@ -22,9 +22,5 @@ SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, 
 HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own")
-# For later work: named here so that nothing else takes them.
-OAUTH_TOKEN = Key("oauth_token:{}:{}", timedelta(hours=1), "a sealed token, until its refresh is due")
-CIRCUIT_BREAKER = Key("circuit_breaker:{}", timedelta(minutes=5), "an agent that is given a rest")
-LIMIT = Key("limit:{}:{}", timedelta(hours=24), "how much of a limit is used")
 
-KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, PROBE, OAUTH_TOKEN, CIRCUIT_BREAKER, LIMIT)
+KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, PROBE)
