@@ -1,12 +1,17 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test try-latest check audit lock bench clean
+.PHONY: help run test test-fast test-inprocess try-latest check audit lock bench clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
+FAST_TESTS = tests/core tests/http tests/cli tests/auth tests/architecture tests/stores/postgres
+# Roles belong to all of a server of yours: one worker there.
+PYTEST = $(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2)
 
 help:
 	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
 	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
+	@echo 'make test-fast       run the tests of the core, the stores and the small parts (half a minute)'
+	@echo 'make test-inprocess  run all tests but those that start whole programs (TESTS=path to run less)'
 	@echo 'make try-latest  try the newest release of every peer that the tests pin from npm'
 	@echo 'make check   format, lint, types, import contracts, file sizes'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
@@ -20,7 +25,15 @@ run:
 
 test:
 	@sh scripts/setup dev
-	@$(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2) $(TESTS)  # roles belong to all of a server of yours
+	@$(PYTEST) $(TESTS)
+
+test-fast:
+	@sh scripts/setup dev
+	@$(PYTEST) -m "not acceptance" $(FAST_TESTS)
+
+test-inprocess:
+	@sh scripts/setup dev
+	@$(PYTEST) -m "not acceptance" $(TESTS)
 
 bench:
 	@sh scripts/setup dev

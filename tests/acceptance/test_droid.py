@@ -32,7 +32,6 @@ from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(
         (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the lock holds the binary of Linux on x64"
     ),
