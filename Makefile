@@ -1,12 +1,17 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test coverage test-15 try-latest check audit lock bench clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check audit lock bench clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
+FAST_TESTS = tests/core tests/http tests/cli tests/auth tests/architecture tests/stores/postgres
+# Roles belong to all of a server of yours: one worker there.
+PYTEST = $(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2)
 
 help:
 	@echo 'make run     chat in the terminal, through the real MCP server (ARGS="--agent droid" to pass options)'
 	@echo 'make test    run the whole suite against real servers that it starts itself (TESTS=path to run less)'
+	@echo 'make test-fast       run the tests of the core, the stores and the small parts (half a minute)'
+	@echo 'make test-inprocess  run all tests but those that start whole programs (TESTS=path to run less)'
 	@echo 'make coverage  the same suite with every process measured; fails below the bounds'
 	@echo 'make test-15  the tests of stores, security and architecture on Postgres 15, which is installed where it can be'
 	@echo 'make try-latest  try the newest release of every peer that the tests pin from npm'
@@ -22,7 +27,15 @@ run:
 
 test:
 	@sh scripts/setup dev
-	@$(if $(COVERAGE),TESTS="$(TESTS)" sh scripts/coverage )$(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2) $(TESTS)  # roles belong to all of a server of yours
+	@$(if $(COVERAGE),TESTS="$(TESTS)" sh scripts/coverage )$(PYTEST) $(TESTS)
+
+test-fast:
+	@sh scripts/setup dev
+	@$(PYTEST) -m "not acceptance" $(FAST_TESTS)
+
+test-inprocess:
+	@sh scripts/setup dev
+	@$(PYTEST) -m "not acceptance" $(TESTS)
 
 coverage:
 	@$(MAKE) --no-print-directory test COVERAGE=1

@@ -1,25 +1,28 @@
 """Real servers for the tests, which each worker starts for itself, or yours by TEST_DATABASE_URL, TEST_REDIS_URL."""
 
-import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from hypothesis import settings
 
-from agentapi_mcp.app.database import APP_LOGIN
-from agentapi_mcp.settings import VERSION
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import migrate
+from tests.support.certificates import Pair
 from tests.support.clusters import Cluster, create_migrated, open_cluster
+from tests.support.databases import (
+    DatabaseUrls,
+    Seed,
+    SharedDatabase,
+    Template,
+    cluster_template,
+    embedded_template,
+    emptier,
+    given_template,
+)
 from tests.support.embedded import SharedHome
 from tests.support.valkey import Valkey
 
@@ -27,16 +30,56 @@ pytest_plugins = ["tests.support.short_reports"]
 
 settings.register_profile("house", deadline=None, print_blob=True)  # no test is timed
 settings.load_profile("house")
+_RUN_PLACE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
+
+_NO_AUTHORITY = "certificate.pem"
+_PROGRAMS_SECONDS = 180
 POSTGRES_BIN = os.environ.get("TEST_POSTGRES_BIN")  # noqa: TID251  # it is a setting of the tests, not of the program
 
 
+class Worker(Protocol):
+    """A process that runs a share of the tests, as the one that started it sees it."""
+
+    config: pytest.Config
+    workerinput: dict[str, str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the directory that the workers of a run share, unless this is one of them; let them trust nobody."""
+    if not hasattr(config, "workerinput"):
+        place = tempfile.TemporaryDirectory(prefix="run-", dir="/tmp", ignore_cleanup_errors=True)
+        Path(place.name).chmod(0o711)  # Postgres runs as another account where root runs the tests
+        config.stash[_RUN_PLACE] = place
+        (Path(place.name) / _NO_AUTHORITY).write_bytes(Pair.make().pem)
+    # Each HTTP client reads all certificates that this machine trusts, some 30 ms, and no test leaves the machine.
+    os.environ["SSL_CERT_FILE"] = str(_run_place(config) / _NO_AUTHORITY)  # noqa: TID251  # OpenSSL's setting, not ours
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Worker) -> None:
+    """Tell a worker where it is."""
+    node.workerinput["run_place"] = node.config.stash[_RUN_PLACE].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    if _RUN_PLACE in config.stash:
+        config.stash[_RUN_PLACE].cleanup()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep only what is tried on another version of Postgres, where one is named."""
+    """Give tests that start whole programs more time: each start costs seconds on a busy machine.
+
+    Where another version of Postgres is named, keep only what is tried on it.
+    """
     if POSTGRES_BIN is not None:
         kept = [item for item in items if _uses_the_cluster(cast("pytest.Function", item))]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
+    for item in items:
+        if item.get_closest_marker("acceptance") is not None:
+            item.add_marker(pytest.mark.timeout(_PROGRAMS_SECONDS))
 
 
 def _uses_the_cluster(item: pytest.Function) -> bool:
@@ -80,13 +123,22 @@ def _programs_use_the_cluster(request: pytest.FixtureRequest, monkeypatch: pytes
 
 
 @pytest.fixture(scope="session")
-def edge_home(cluster_urls: tuple[str, str] | None) -> Iterator[Path]:
-    """Return a home for whole programs, in a short directory that everybody may enter; its Postgres is started once."""
-    del cluster_urls
-    with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        shared = SharedHome(_reachable(path) / "home")
-        yield shared.path
-        shared.remove()
+def seed(pytestconfig: pytest.Config) -> Seed:
+    """Return the cluster that every server of the tests is a copy of."""
+    return Seed(_run_place(pytestconfig))
+
+
+@pytest.fixture(scope="session")
+async def edge_home(seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Path]:
+    """Return a home for whole programs, whose Postgres is up and migrated, unless another version is tried."""
+    if cluster is not None:
+        with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
+            home = SharedHome(_reachable(path) / "home")
+            yield home.path
+            home.remove()
+        return
+    async with seed.started("mcp-") as server:
+        yield server.home
 
 
 @pytest.fixture(scope="session")
@@ -95,34 +147,50 @@ def given_url() -> str | None:
     return os.environ.get("TEST_DATABASE_URL")  # noqa: TID251  # it is a setting of the tests, not of the program
 
 
-@dataclass(frozen=True)
-class DatabaseUrls:
-    """The addresses of one database: for the owner of its tables, and for the program."""
+@pytest.fixture(scope="session")
+async def template(given_url: str | None, seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Template]:
+    """Return this worker's migrated database, to be copied."""
+    if cluster is not None:
+        yield await cluster_template(cluster)
+        return
+    if given_url is not None:
+        async with given_template(given_url) as made:
+            yield made
+        return
+    async with seed.started("db-") as server:
+        yield embedded_template(server)
 
-    owner: str
-    app: str
+
+@pytest.fixture
+async def own_database(template: Template) -> AsyncGenerator[DatabaseUrls]:
+    """Return a migrated database for one test alone, which may change its tables."""
+    async with template.copied() as urls:
+        yield urls
 
 
 @pytest.fixture(scope="session")
-async def database_urls(given_url: str | None, cluster: Cluster | None) -> AsyncGenerator[DatabaseUrls]:
-    """Return a migrated database of this worker's own."""
-    if cluster is not None:
-        yield DatabaseUrls(*await cluster.create_migrated("agentapi"))
-        return
-    if given_url is not None:
-        async with _database_on(given_url) as url:
-            await migrate(url, program=VERSION)
-            yield DatabaseUrls(url, url)
-        return
-    with tempfile.TemporaryDirectory(prefix="db-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        await asyncio.to_thread(os.chmod, path, 0o711)
-        shared = SharedHome(Path(path) / "home")
-        postgres = EmbeddedPostgres(shared.path)
-        urls = await asyncio.to_thread(postgres.ensure)
-        await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
-        yield DatabaseUrls(urls.owner_url, urls.app_url)
-        await asyncio.to_thread(postgres.release)
-        await asyncio.to_thread(shared.remove)
+async def shared_database(template: Template) -> AsyncGenerator[SharedDatabase]:
+    """Return the database that the tests of this worker use one after the other."""
+    async with (
+        template.copied() as urls,
+        emptier(urls.owner) as rows,
+        open_database(RemoteServer(urls.app), PoolOptions()) as database,
+    ):
+        yield SharedDatabase(urls, database, rows)
+
+
+@pytest.fixture
+async def database_urls(shared_database: SharedDatabase) -> AsyncGenerator[DatabaseUrls]:
+    """Return a migrated database without rows; what a test writes into it goes with the test."""
+    yield shared_database.urls
+    await shared_database.rows.empty()
+
+
+@pytest.fixture
+def database(database_urls: DatabaseUrls, shared_database: SharedDatabase) -> Database:
+    """Return the two doors to it."""
+    del database_urls  # which empties it
+    return shared_database.database
 
 
 @pytest.fixture(scope="session")
@@ -155,28 +223,13 @@ def valkey() -> Iterator[Valkey]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
-async def database(database_urls: DatabaseUrls) -> AsyncGenerator[Database]:
-    """Return the two doors to it."""
-    async with open_database(RemoteServer(database_urls.app), PoolOptions()) as database:
-        yield database
+def _run_place(config: pytest.Config) -> Path:
+    """Return the directory that the workers of this run share."""
+    given: dict[str, str] | None = getattr(config, "workerinput", None)
+    return Path(config.stash[_RUN_PLACE].name if given is None else given["run_place"])
 
 
 def _reachable(path: str) -> Path:
     """Let the account that runs Postgres enter a directory."""
     Path(path).chmod(0o711)
     return Path(path)
-
-
-@asynccontextmanager
-async def _database_on(url: str) -> AsyncGenerator[str]:
-    """Create a database on a server for a while."""
-    name = f"agentapi_test_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(url)
-    try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        base, _, query = url.partition("?")
-        yield f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()

@@ -30,7 +30,7 @@ from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.acceptance
 RESOURCE = "https://agents.example.com/mcp"
 KEY = SigningKey("one")
 NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}

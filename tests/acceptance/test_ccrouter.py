@@ -31,7 +31,7 @@ from tests.support.peers.cases import backend_turn
 from tests.support.peers.http import Outcome
 from tests.support.peers.openai import OpenAIPeer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.acceptance
 KEY = "router-key-0123456789"
 UPSTREAM_KEY = "sk-upstream-0123456789"
 

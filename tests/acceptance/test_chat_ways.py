@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.test_processes import environ, run
 from tests.support.peers.openai import OpenAIPeer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
 OWN = {"session_id", "turn_id", "transcript_uri", "latency_ms", "time_to_first_token_ms", "route", "next_step"}
 SOONER = {"saved"}  # a tool answers when the agent does, and the database may hear of it a moment later

@@ -12,7 +12,7 @@ from agentapi_mcp.cli.jsonc import parse
 from agentapi_mcp.cli.mcp_clients import NAMES, JsonForm, TomlForm, find_client
 from tests.acceptance.test_processes import environ, run
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 BEFORE = {
     "claude-desktop": '{"globalShortcut": "", "mcpServers": {"files": {"command": "npx", "args": ["-y", "files"]}}}',
     "claude-code": '{\n  "numStartups": 12,\n  "mcpServers": {},\n  "projects": {"/a": {"mcpServers": {}}}\n}\n',

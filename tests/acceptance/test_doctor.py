@@ -13,7 +13,7 @@ from tests.acceptance.test_processes import environ, run
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 NAMES = ["program", "settings", "home", "configuration", "database", "redis"]
 Checks = dict[str, dict[str, Any]]
 

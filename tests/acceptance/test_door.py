@@ -17,7 +17,7 @@ from tests.acceptance.test_serve import serving
 from tests.support.certificates import Pair, trusting
 from tests.support.connect import call
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 CLAIMS = [
     [],
     ["203.0.113.9"],

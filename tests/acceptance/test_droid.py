@@ -33,7 +33,6 @@ from tests.support.waiting import expect_soon
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(
         (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the lock holds the binary of Linux on x64"
     ),

@@ -9,7 +9,7 @@ from fastmcp.client.transports import StdioTransport
 
 from tests.acceptance.test_npm_clients import MESSAGE, REPLY, TOOLS, served
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 
 
 def _client(server: Any, mode: str) -> Any:  # noqa: ANN401  # its answers are unions of unions

@@ -23,7 +23,7 @@ from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described
 from tests.support.peers.issuer import SigningKey
 from tests.support.peers.openai import OpenAIPeer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.acceptance
 ORIGIN = "https://agents.example.com"
 SIGNING = SigningKey("one")
 KEY = f"sk-canary-{base64.b16encode(token_bytes(8)).decode()}"

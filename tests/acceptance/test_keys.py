@@ -15,7 +15,7 @@ from tests.acceptance.test_processes import environ, run
 from tests.support.embedded import SharedHome
 from tests.support.terminals import terminal
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.acceptance
 KEY = "sk-or-v1-canary-0123456789-wxyz"
 
 

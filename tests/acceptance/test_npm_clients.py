@@ -19,7 +19,7 @@ from tests.support.connect import open_edge
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.acceptance
 TOOLS = {"chat", "get_turn", "cancel_turn", "list_agents", "list_models", "list_sessions", "get_transcript"}
 MESSAGE = "how do I add OpenRouter?"
 REPLY = "OPENROUTER_API_KEY"

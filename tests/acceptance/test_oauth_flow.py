@@ -40,7 +40,7 @@ from tests.support.connect import call, fields_of, text_of
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.oidc_provider import REDIRECT, Browser, OidcProvider, oidc_provider
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.acceptance
 PING: dict[str, object] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 CHAT = PING | {"method": "tools/call"}
 ERAS = ["legacy", "auto"]

@@ -23,7 +23,7 @@ from tests.support.connect import call, fields_of
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 MESSAGE = "[[slow]] [[chunks9]] kept"
 NOBODYS = "6a1f0c52-9a1e-4f43-8a60-0d5b7f7f6f01"
 COMMAND = [sys.executable, "-m", "agentapi_mcp"]

@@ -12,7 +12,7 @@ from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.terminals import Terminal, terminal
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
 SLOW = "[[slow]] [[chunks9]] {}\r"
 

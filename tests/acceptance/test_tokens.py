@@ -21,7 +21,7 @@ from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
 from tests.support.connect import call, connect_with, fields_of, text_of
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.acceptance
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 

@@ -18,6 +18,10 @@ HOSTS = ("files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs"
 SUPPRESSION = re.compile(r"#\s*(noqa(:\s*[A-Z0-9, ]+)?|type:\s*ignore(\[[\w, -]+\])?|pragma: no cover)(?P<rest>.*)")
 
 
+# The program as a process of its own, begun here or by a helper of the acceptance tests.
+PROGRAM = re.compile(r'sys\.executable,\s*"-m",\s*"agentapi_mcp"|^from tests\.acceptance\.', re.MULTILINE)
+
+
 def tracked(*patterns: str) -> list[Path]:
     """List the files that git keeps; empty outside a checkout."""
     listed = subprocess.run(  # noqa: S603  # git, on our own checkout
@@ -126,3 +130,9 @@ def test_every_suppression_has_its_reason() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_tests_that_start_the_program_are_marked() -> None:
+    starting = [file for file in tracked("tests/**/test_*.py") if PROGRAM.search(file.read_text(encoding="utf-8"))]
+    assert len(starting) > 3
+    assert [file.name for file in starting if "pytest.mark.acceptance" not in file.read_text(encoding="utf-8")] == []

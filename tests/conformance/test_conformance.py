@@ -19,7 +19,6 @@ from tests.support.replicas import serve_replicas
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:The logging capability is deprecated"),  # the suite asks for it
 ]
 EXPECTED = Path(__file__).with_name("expected_failures.yml")

@@ -77,7 +77,7 @@ class Stand:
 
 @asynccontextmanager
 async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n') -> AsyncGenerator[Stand]:
-    async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=8) as http:
+    async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=25) as http:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + more, encoding="utf-8")
         settings = Settings(

@@ -34,7 +34,7 @@ async def client(
     token = SIGNING.sign(said | {"exp": datetime.now(UTC).timestamp() + 300})
     headers = {"authorization": f"Bearer {token}"}
     transport, era = link.split("-")
-    async with httpx2.AsyncClient(headers=headers, timeout=8) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=25) as http:
         target = (
             streamable_http_client(at.place.mcp, http_client=http)
             if transport == "http"

@@ -169,7 +169,7 @@ async def test_the_operators_own_token_stands_for_the_machines_user(edge_home: P
 
 
 async def test_nobody_posts_into_another_users_stream(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=8) as http:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
         ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
         async with http.stream("GET", at.place.sse, headers={"authorization": f"Bearer {ann}"}) as stream:
             lines = stream.aiter_lines()
@@ -183,7 +183,7 @@ async def test_nobody_posts_into_another_users_stream(edge_home: Path, tmp_path:
 
 
 async def test_a_2025_clients_session_is_its_users_alone(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=8) as http:
+    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
         ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
         accept = {"accept": "application/json, text/event-stream"}
         client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}

@@ -33,7 +33,7 @@ from tests.support.dumps import contents
 from tests.support.peers.openai import OpenAIPeer
 
 SERVERS = "sk-of-the-server-0123456789"
-WAIT = timedelta(seconds=8)
+WAIT = timedelta(seconds=25)
 
 
 @dataclass

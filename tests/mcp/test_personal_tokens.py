@@ -67,7 +67,7 @@ class Stand:
     async def status(self, *tokens: str) -> int:
         """Tell how a request with these tokens is answered."""
         headers = [("accept", ACCEPT["accept"]), *(("authorization", f"Bearer {token}") for token in tokens)]
-        async with httpx2.AsyncClient(timeout=8) as http:
+        async with httpx2.AsyncClient(timeout=25) as http:
             return (await http.post(self.place.mcp, json=message("ping"), headers=headers)).status_code
 
 
@@ -109,7 +109,7 @@ async def test_a_token_that_may_only_read_cannot_chat(link: str, edge_home: Path
                 assert "lacks the scope 'chat'" in text_of(refused)
         asked = message("tools/call", {"name": "chat", "arguments": {"agent": "guide", "message": "hello"}})
         headers = {"authorization": f"Bearer {made.secret}"}
-        async with httpx2.AsyncClient(base_url=at.place.base, headers=headers, timeout=8) as http:
+        async with httpx2.AsyncClient(base_url=at.place.base, headers=headers, timeout=25) as http:
             refused = await http.post("/mcp", json=asked, headers=await begin(http))
             assert (refused.status_code, "'chat'" in fault(refused)) == (403, True)
 
@@ -145,14 +145,14 @@ async def test_a_token_works_beside_sign_in_and_issuers_are_not_asked_about_it(e
         made = await at.token("read")
         assert await at.status(made.secret) == 200
         assert await at.status(made.secret[:-1]) == 401
-        async with httpx2.AsyncClient(timeout=8) as http:
+        async with httpx2.AsyncClient(timeout=25) as http:
             headers = {"authorization": f"Bearer {made.secret[:-1]}"}
             refused = await http.post(at.place.mcp, json={}, headers=headers)
         assert 'resource_metadata="' in refused.headers["www-authenticate"]
 
 
 async def test_nobody_posts_into_the_stream_of_whom_a_token_names(edge_home: Path) -> None:
-    async with stand(edge_home, WebOptions()) as at, httpx2.AsyncClient(timeout=8) as http:
+    async with stand(edge_home, WebOptions()) as at, httpx2.AsyncClient(timeout=25) as http:
         one = {"authorization": f"Bearer {(await at.token()).secret}"}
         another = {"authorization": f"Bearer {(await at.token('read')).secret}"}
         async with http.stream("GET", at.place.sse, headers=one) as stream:
@@ -168,7 +168,7 @@ async def test_nobody_posts_into_the_stream_of_whom_a_token_names(edge_home: Pat
 
 
 async def test_any_text_that_is_sent_as_a_token_is_refused_in_our_words(edge_home: Path) -> None:
-    async with stand(edge_home) as at, httpx2.AsyncClient(base_url=at.place.base, timeout=8) as http:
+    async with stand(edge_home) as at, httpx2.AsyncClient(base_url=at.place.base, timeout=25) as http:
         secret = (await at.token()).secret
         bodies = TEXTS | st.from_regex(r"\A[0-9A-Za-z]{49}\Z")
         given = TEXTS | bodies.map(lambda body: PREFIX + body) | bodies.map(lambda body: f"{secret} {body}")

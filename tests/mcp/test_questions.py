@@ -87,7 +87,7 @@ async def asked(home: Path, replicas: int = 1, within: timedelta | None = None) 
     """Serve one or two replicas whose tool asks."""
     async with open_edge(home, OpenAIPeer()) as one, open_edge(home, OpenAIPeer()) as two:
         apps = [mcp_application(asks(edge.server, within), WebOptions()) for edge in (one, two)[:replicas]]
-        async with serve_replicas(apps) as url, httpx2.AsyncClient(base_url=url, timeout=8) as http:
+        async with serve_replicas(apps) as url, httpx2.AsyncClient(base_url=url, timeout=25) as http:
             begun = await http.post("", json=INITIALIZE, headers=ACCEPT)
             yield Asked(http, one, ACCEPT | {"mcp-session-id": begun.headers["mcp-session-id"]})
 

@@ -53,12 +53,12 @@ class Stand:
         """Ask as the program."""
         token = self.token(**changed)
         headers = {"authorization": f"Bearer {token}", "accept": "application/json, text/event-stream"}
-        async with httpx2.AsyncClient(timeout=8) as http:
+        async with httpx2.AsyncClient(timeout=25) as http:
             return await http.post(self.place.mcp, json=message("ping", {}), headers=headers)
 
     async def until(self, status: int, **changed: str) -> httpx2.Response:
         """Ask until the changed file has been taken."""
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(25):
             while (answer := await self.asked(**changed)).status_code != status:
                 pass
         return answer
@@ -128,7 +128,7 @@ async def test_a_role_that_is_declared_anew_counts_for_the_next_request(edge_hom
         async with connect_with(at.place.base, at.token(), "http-2026") as program:
             assert not (await call(program, "chat", agent="guide", message="what is a turn?")).is_error
             at.declare(organization, 'role = "viewer"')
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(25):
                 while not (await call(program, "chat", agent="guide", message="what is a turn?")).is_error:
                     pass
             assert not (await call(program, "list_sessions")).is_error

@@ -71,7 +71,7 @@ async def test_when_the_wait_is_over_the_turn_runs_on_and_get_turn_finds_its_end
         assert turn["status"] == "running"
         assert f"get_turn with turn_id {turn['turn_id']}" in text_of(result)
         steps.release(3)
-        ended = fields_of(await call(client, "get_turn", turn_id=turn["turn_id"], wait_seconds=5))
+        ended = fields_of(await call(client, "get_turn", turn_id=turn["turn_id"], wait_seconds=25))
         assert (ended["status"], ended["reply"]) == ("completed", "w0 w1 w2 ")
 
 

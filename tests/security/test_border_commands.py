@@ -87,7 +87,7 @@ def test_every_command_is_tried() -> None:
     assert set(commands(main)) == set(tried("", "", "")) | ABOUT_NOBODY
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.acceptance
 @pytest.mark.parametrize("attacker", ["abe", "bo", "away"])
 async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_home: Path, tmp_path: Path) -> None:
     async with tenants(edge_home, tmp_path) as here, here.client("ann", "http-2026") as ann:

@@ -90,10 +90,10 @@ async def test_a_stream_ends_with_what_let_its_client_in(link: str, ends: str, e
 async def test_every_stream_of_a_revoked_token_ends_whoever_guesses_beside_it(
     link: str, edge_home: Path, tmp_path: Path
 ) -> None:
-    async with tenants(edge_home, tmp_path) as here, httpx2.AsyncClient(timeout=8) as guesser:
+    async with tenants(edge_home, tmp_path) as here, httpx2.AsyncClient(timeout=25) as guesser:
         tokens, bo = here.services.personal_tokens, here.members["bo"].principal
         made = await tokens.create(bo, f"t{uuid4().hex}", scopes=["read"])
-        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {made.secret}"}, timeout=8) as http:
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {made.secret}"}, timeout=25) as http:
             streams = [await http.send(await opened(here, http, link), stream=True) for _ in range(3)]
             lines = [stream.aiter_lines() for stream in streams]
             for each in lines:

@@ -27,7 +27,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
 
 WAIT = timedelta(seconds=20)
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 @asynccontextmanager
@@ -124,7 +124,7 @@ async def test_one_that_is_down_at_start_and_comes_later_is_used_then(
 
 async def wait_until_well(services: Services) -> None:
     """Probe until it works; each probe asks the server itself."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         while (await part(services))[0] is not HealthStatus.HEALTHY:
             pass
 
@@ -133,7 +133,7 @@ async def test_one_that_goes_down_or_hangs_costs_a_turn_little(edge_home: Path, 
     async with OpenAIPeer() as peer, program(edge_home, valkey.url, peer) as services:
         turn = await ask(services, "hello")
         valkey.hang()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(25):
             turn = await ask(services, "while it hangs", turn)
         assert "in time" in (await part(services))[1]
         valkey.go_on()

@@ -175,7 +175,7 @@ async def test_a_stream_lives_an_hour_and_strange_entries_are_passed_over(redis_
 async def test_it_ends_at_any_moment_of_a_write_or_a_read(redis_url: str, redis_prefix: str) -> None:
     others = asyncio.all_tasks()
     for steps in range(40):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(25):
             async with opened("redis", redis_url, redis_prefix) as events:
                 turn = TurnId(new_id())
                 stop = events.listen(turn, Heard())

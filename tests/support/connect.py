@@ -86,7 +86,7 @@ async def connect_with(base: str, token: str, link: str) -> AsyncGenerator[Clien
     """Open a client of a server that is served already, as whoever has the token."""
     headers = {"authorization": f"Bearer {token}"}
     transport, era = link.split("-")
-    async with httpx2.AsyncClient(headers=headers, timeout=8) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=25) as http:
         target: Transport = (
             streamable_http_client(f"{base}/mcp", http_client=http)
             if transport == "http"

@@ -79,7 +79,7 @@ class Tenants:
 
     def http(self, name: str) -> httpx2.AsyncClient:
         """Make plain HTTP requests as a member."""
-        return httpx2.AsyncClient(headers={"authorization": f"Bearer {self.token(name)}"}, timeout=8)
+        return httpx2.AsyncClient(headers={"authorization": f"Bearer {self.token(name)}"}, timeout=25)
 
     @asynccontextmanager
     async def client(self, name: str, link: str, handler: MessageHandlerFnT | None = None) -> AsyncGenerator[Client]:

@@ -11,7 +11,7 @@ import pytest
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], seconds: float = 8.0, interval: float = 0.005) -> T:
+def wait_until(condition: Callable[[], T], seconds: float = 25.0, interval: float = 0.005) -> T:
     """Wait until a condition holds, and return what it gave then; fail when it does not in time."""
     end = time.monotonic() + seconds
     while not (given := condition()):

@@ -1,6 +1,7 @@
 """JSON schemas as clients can read them: no references, no titles, nullable as a list of types."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 from pydantic import BaseModel
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 Json = dict[str, object]
 
 
+@cache
 def output_schema(model: type[BaseModel]) -> Json:
     """Return a model's schema with every reference put in its place; some clients do not follow references.
 

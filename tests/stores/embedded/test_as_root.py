@@ -13,7 +13,6 @@ from tests.support.embedded import PROGRAM, SOURCE, SharedHome
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(60),
     pytest.mark.skipif(
         not sys.platform.startswith("linux") or os.geteuid() != 0,
         reason="needs root on Linux",

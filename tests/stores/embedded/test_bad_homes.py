@@ -14,7 +14,6 @@ from tests.support.embedded import SOURCE, SharedHome, kill
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(60),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it reads /proc"),
 ]
 

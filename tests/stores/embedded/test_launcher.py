@@ -16,7 +16,6 @@ from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.acceptance,
-    pytest.mark.timeout(60),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux: it reads /proc"),
 ]
 

@@ -8,36 +8,30 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
-from agentapi_mcp.stores.postgres.database import Database
 from tests.support.clusters import open_cluster
-from tests.support.embedded import SharedHome
+from tests.support.databases import Seed, drop_seed
 from tests.support.supabase import Project, copied, make_roles, make_template
 
 
 @pytest.fixture(scope="session")
-async def supabase_server(given_url: str | None, postgres_bin: Path | None) -> AsyncGenerator[str]:
+async def supabase_server(given_url: str | None, postgres_bin: Path | None, seed: Seed) -> AsyncGenerator[str]:
     """Return a server's address for its superuser; it is yours, or one of its own, since roles belong to a server."""
     if given_url is not None:
         await _check_superuser(given_url)
         await make_roles(given_url)
         yield given_url
         return
-    with tempfile.TemporaryDirectory(prefix="sb-", dir="/tmp", ignore_cleanup_errors=True) as path:
-        await asyncio.to_thread(Path(path).chmod, 0o711)
-        if postgres_bin is not None:
+    if postgres_bin is not None:
+        with tempfile.TemporaryDirectory(prefix="sb-", dir="/tmp", ignore_cleanup_errors=True) as path:
+            await asyncio.to_thread(Path(path).chmod, 0o711)
             with open_cluster(postgres_bin, Path(path) / "server") as cluster:
                 await make_roles(cluster.superuser_url)
                 yield cluster.superuser_url
-            return
-        shared = SharedHome(Path(path) / "home")
-        postgres = EmbeddedPostgres(shared.path)
-        urls = await asyncio.to_thread(postgres.ensure)
-        server = urls.owner_url.replace("agentapi_owner@/agentapi", "postgres@/postgres")
-        await make_roles(server)
-        yield server
-        await asyncio.to_thread(postgres.release)
-        await asyncio.to_thread(shared.remove)
+        return
+    async with seed.started("sb-") as server:
+        await drop_seed(server)
+        await make_roles(server.superuser)
+        yield server.superuser
 
 
 @pytest.fixture(scope="session")
@@ -66,22 +60,6 @@ async def deployed(supabase_server: str, deployed_template: str) -> AsyncGenerat
     """Return a project with the AgentAPI tables as deployed, and old conversations."""
     async with copied(supabase_server, deployed_template) as made:
         yield made
-
-
-@pytest.fixture
-async def no_agents(database: Database) -> AsyncGenerator[None]:
-    """Empty the worker's database of agents and what they said around a test: programs of other tests leave some."""
-    await _empty(database)
-    yield
-    await _empty(database)
-
-
-async def _empty(database: Database) -> None:
-    async with database.as_system("empty the tables around a test") as connection:
-        await connection.execute("DELETE FROM agentapi.turns")
-        await connection.execute("DELETE FROM public.chat_sessions")
-        await connection.execute("DELETE FROM public.agents")
-        await connection.execute("DELETE FROM agentapi.catalogue_files")
 
 
 async def _check_superuser(server: str) -> None:

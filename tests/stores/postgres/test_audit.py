@@ -21,6 +21,7 @@ from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
+from tests.support.databases import Seed
 from tests.support.embedded import SharedHome, kill
 
 ALL = AuditFilter()
@@ -246,11 +247,13 @@ async def test_whole_months_are_dropped_by_the_owner_alone(store: PostgresAudit,
         )
 
 
-@pytest.mark.timeout(60)
-async def test_events_survive_a_killed_database_and_those_of_meanwhile_are_written_when_it_is_back() -> None:
+async def test_events_survive_a_killed_database_and_those_of_meanwhile_are_written_when_it_is_back(
+    seed: Seed,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="au-", dir="/tmp", ignore_cleanup_errors=True) as path:
         await asyncio.to_thread(Path(path).chmod, 0o711)
         shared = SharedHome(Path(path) / "home")
+        await seed.copy_to(shared.path)
         try:
             async with open_app(Settings(home=shared.path, shutdown_grace_seconds=0), {}) as app:
                 services = await app.gate.services()

@@ -21,7 +21,7 @@ from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.acceptance.test_processes import environ, run
 from tests.support.supabase import ACME, ALICE, APP, BOB, Project
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 LONG_AGO = "SELECT agentapi.keep_audit_partitions(now() - interval '600 days')"
 MONTHS = (
     "SELECT count(*) FROM pg_inherits WHERE inhparent = 'agentapi.audit_events'::regclass "

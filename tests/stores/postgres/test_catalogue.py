@@ -13,7 +13,6 @@ from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
 from tests.support.catalogues import declared
 
-pytestmark = pytest.mark.usefixtures("no_agents")
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 
 

@@ -12,7 +12,7 @@ from agentapi_mcp.stores.postgres.migrate import migrations
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, APP, OLD_SESSION, OWNER, Project
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.acceptance
 
 ALL = ", ".join(migration.id for migration in migrations())
 

@@ -29,7 +29,7 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.poolers import open_pooler
 from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
 
-LONG = timedelta(seconds=8)
+LONG = timedelta(seconds=25)
 BROAD = """
 ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.chat_messages ENABLE ROW LEVEL SECURITY;

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import pytest
 
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
 from agentapi_mcp.core.records.ids import AgentId
@@ -17,17 +16,9 @@ from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.health import TRAFFIC, PostgresHealth
 from tests.conftest import DatabaseUrls
 
-pytestmark = pytest.mark.usefixtures("no_agents")
 WELL = HealthCheck(status=HealthStatus.HEALTHY)
 DOWN = HealthCheck(status=HealthStatus.UNHEALTHY, error="no answer")
 USER = UUID(int=77)
-
-
-@pytest.fixture(autouse=True)
-async def _nobody_stays(database: Database) -> AsyncGenerator[None]:
-    yield
-    async with database.as_system("take the user out after a test") as connection:
-        await connection.execute("DELETE FROM public.profiles WHERE id = $1", USER)
 
 
 async def add_agent(database: Database, name: str) -> AgentId:

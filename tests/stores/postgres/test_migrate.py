@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.core.errors import StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate, migrations, status
 from tests.conftest import DatabaseUrls
 
@@ -24,35 +24,33 @@ async def test_the_program_sees_that_the_schema_is_its_own(database: Database) -
     assert await is_current(database, program="0.1.0")
 
 
-async def test_an_edited_migration_and_a_newer_program_are_refused(database_urls: DatabaseUrls) -> None:
-    owner = await asyncpg.connect(database_urls.owner)
+async def test_an_edited_migration_and_a_newer_program_are_refused(own_database: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(own_database.owner)
     try:
         await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0004_turns'")
         with pytest.raises(StoreMismatchError, match="0004_turns"):
-            await migrate(database_urls.owner, program="0.1.0")
+            await migrate(own_database.owner, program="0.1.0")
         await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0004_turns'")
         await owner.execute("INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_future', 'x', '9.0.0')")
         with pytest.raises(StoreMismatchError, match="Upgrade"):
-            await migrate(database_urls.owner, program="0.1.0")
+            await migrate(own_database.owner, program="0.1.0")
     finally:
-        await owner.execute("DELETE FROM agentapi.migrations WHERE id = '9999_future'")
         await owner.close()
 
 
-async def test_what_a_development_version_made_is_refused_by_name(
-    database: Database, database_urls: DatabaseUrls
-) -> None:
-    owner = await asyncpg.connect(database_urls.owner)
+async def test_what_a_development_version_made_is_refused_by_name(own_database: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(own_database.owner)
     try:
         await owner.execute("UPDATE agentapi.migrations SET id = '0004_other' WHERE id = '0004_turns'")
         with pytest.raises(StoreMismatchError, match="0004_other"):
-            await migrate(database_urls.owner, program="0.1.0")
-        with pytest.raises(StoreMismatchError, match="AGENTAPI_HOME"):
-            await is_current(database, program="0.1.0")
+            await migrate(own_database.owner, program="0.1.0")
+        async with open_database(RemoteServer(own_database.app), PoolOptions()) as database:
+            with pytest.raises(StoreMismatchError, match="AGENTAPI_HOME"):
+                await is_current(database, program="0.1.0")
+            await owner.execute("UPDATE agentapi.migrations SET id = '0004_turns' WHERE id = '0004_other'")
+            assert await is_current(database, program="0.1.0")
     finally:
-        await owner.execute("UPDATE agentapi.migrations SET id = '0004_turns' WHERE id = '0004_other'")
         await owner.close()
-    assert await is_current(database, program="0.1.0")
 
 
 async def test_a_login_without_rights_is_told_which(database_urls: DatabaseUrls) -> None:

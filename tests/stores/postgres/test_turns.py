@@ -31,7 +31,6 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 
-pytestmark = pytest.mark.usefixtures("no_agents")
 OWNER = UUID(int=5)
 
 

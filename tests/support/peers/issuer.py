@@ -5,7 +5,8 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import jwt
@@ -23,20 +24,21 @@ Mood = Literal[
 
 @dataclass
 class SigningKey:
-    """A key pair with its name."""
+    """A key pair with its name; it is made when it is first used, since tests name keys that most runs never use."""
 
     kid: str
     algorithm: str = "RS256"
-    private: Private = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def private(self) -> Private:
+        """The private half."""
         match self.algorithm[:2]:
             case "ES":
-                self.private = ec.generate_private_key(ec.SECP256R1())
+                return ec.generate_private_key(ec.SECP256R1())
             case "Ed":
-                self.private = ed25519.Ed25519PrivateKey.generate()
+                return ed25519.Ed25519PrivateKey.generate()
             case _:
-                self.private = rsa.generate_private_key(65537, 2048)
+                return rsa.generate_private_key(65537, 2048)
 
     @property
     def jwk(self) -> dict[str, object]:

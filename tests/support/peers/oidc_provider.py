@@ -86,7 +86,7 @@ class Browser:
         if self.scope is not None:
             asked = asked | {"scope": self.scope}
         place = f"{address}?{urlencode(asked)}"
-        async with httpx2.AsyncClient(timeout=8) as http:
+        async with httpx2.AsyncClient(timeout=25) as http:
             while not place.startswith(asked["redirect_uri"]):
                 answer = await http.get(place)
                 if answer.status_code == 200:  # a page, which wants a name, or consent

@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 
+from agentapi_mcp.app.startup import AppGate
 from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
-from agentapi_mcp.core.gates import AppGate
 from agentapi_mcp.core.services import Services
 
 SOON = timedelta(seconds=20)
@@ -108,7 +108,7 @@ async def test_a_reason_inside_exception_groups_is_found() -> None:
 
 
 async def test_an_unforeseen_error_is_logged_and_tells_callers_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, "agentapi_mcp.core.gates"):
+    with caplog.at_level(logging.ERROR, "agentapi_mcp.app.startup"):
         async with running(ValueError(PASSWORD)) as opening:
             with pytest.raises(StoreUnavailableError) as caught:
                 await opening.gate.services()
