@@ -57,7 +57,7 @@ from agentapi_mcp.stores.postgres.logins import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.members import PostgresMembers
-from agentapi_mcp.stores.postgres.migrate import MigrationState, is_current, migrate, status
+from agentapi_mcp.stores.postgres.migrate import MigrationState, Preview, is_current, migrate, preview, status
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
 from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
@@ -352,11 +352,17 @@ async def _owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGen
 
 
 async def migrate_database(
-    settings: Settings, environ: Mapping[str, str], *, dry_run: bool, grant_to: str | None = None
+    settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None
 ) -> tuple[str, ...]:
-    """Apply what is missing, let the login `grant_to` work, and return the ids; with `dry_run` nothing is changed."""
+    """Apply what is missing, let the login `grant_to` work, and return the ids."""
     async with _owner_url(settings, environ) as (url, login):
-        return await migrate(url, program=VERSION, grant_to=grant_to or login, dry_run=dry_run)
+        return await migrate(url, program=VERSION, grant_to=grant_to or login)
+
+
+async def preview_migration(settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None) -> Preview:
+    """Return what `migrate_database` would do, and change nothing."""
+    async with _owner_url(settings, environ) as (url, login):
+        return await preview(url, program=VERSION, grant_to=grant_to or login)
 
 
 async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
