@@ -101,10 +101,11 @@ async def make_template(server: str, *, deployed: bool) -> AsyncGenerator[str]:
 async def make_restored(server: str, dump: Path) -> AsyncGenerator[str]:
     """Make a database from a dump of one that the program made, to be copied, and return its name."""
     sql = await asyncio.to_thread(dump.read_text, encoding="utf-8")
+    sql = sql.replace("agentapi_owner", OWNER).replace(",MAINTAIN", "")  # which Postgres 16 does not know
     async with _program_roles(server), _created(server, "") as name:
         connection = await asyncpg.connect(address(server, database=name))
         try:
-            await connection.execute(sql.replace("agentapi_owner", OWNER))
+            await connection.execute(sql)
         finally:
             await connection.close()
         yield name

@@ -8,7 +8,8 @@ import pytest
 from agentapi_mcp.core.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.carry_over import OLD, compare_with_schema
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, migrations, preview, status
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.schema_objects import read_objects
 from tests.support.dumps import dump
 from tests.support.schema_dump import FIXTURES
@@ -247,7 +248,8 @@ async def found_after(project: Project, sql: str) -> tuple[str, ...]:
         await connection.execute(f"SET LOCAL ROLE {OWNER}")
         await connection.execute(sql)
         facts = await connection.fetch("SELECT name FROM agentapi.facts WHERE value = 'ours'")
-        return compare_with_schema(await read_objects(connection), [row["name"] for row in facts])
+        version = connection.get_server_version().major
+        return compare_with_schema(await read_objects(connection), [row["name"] for row in facts], postgres=version)
     finally:
         await transaction.rollback()
         await connection.close()

@@ -50,6 +50,8 @@ _CONDITIONAL = frozenset(
 _MONTH = re.compile(r"audit_events_\d{4}_\d{2}")
 _MONTHLY = "audit_events_MONTH"
 _MOST = 20
+# Before, pg_get_viewdef wrote the table before each column also where a view has one table only.
+_UNQUALIFIED_SINCE = 16
 _INSTEAD = (
     "or keep it for that version, and give this one another AGENTAPI_HOME or database (DATABASE_URL). "
     "Nothing was changed."
@@ -86,7 +88,9 @@ async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Coll
     if not is_old(ids):
         return False
     facts = await connection.fetch("SELECT name FROM agentapi.facts WHERE value = 'ours'")
-    found = compare_with_schema(await read_objects(connection), [row["name"] for row in facts])
+    ours = [str(row["name"]) for row in facts]
+    version = connection.get_server_version()
+    found = compare_with_schema(await read_objects(connection), ours, postgres=version.major)
     if found:
         rest = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
         raise StoreMismatchError(
@@ -102,9 +106,14 @@ async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Coll
     return True
 
 
-def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str]) -> tuple[str, ...]:
-    """Name the differences to the shipped schema; `ours` are the tables and views of public that the program made."""
+def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str], *, postgres: int) -> tuple[str, ...]:
+    """Name the differences to the shipped schema, as the major version `postgres` writes it.
+
+    `ours` are the tables and views of public that the program made.
+    """
     found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_ours(ours)
+    if postgres < _UNQUALIFIED_SINCE:
+        found, wanted = _without_qualifiers(found), _without_qualifiers(wanted)
     names = {each[:3] for each in found}
     absent = {each for each in wanted if each[:3] in _CONDITIONAL and each.place in theirs and each[:3] not in names}
     if not any(_MONTH.search(each.place) for each in objects):  # all of them were pruned
@@ -138,6 +147,13 @@ def _wanted(ours: Collection[str]) -> set[SchemaObject]:
     conditional = {each for each in own if each[:3] in _CONDITIONAL}
     return {each for each in own if each.place not in theirs} | {
         each for each in conditional.union(existing) if each.place in theirs
+    }
+
+
+def _without_qualifiers(objects: Iterable[SchemaObject]) -> set[SchemaObject]:
+    return {
+        each._replace(definition=re.sub(r"\b\w+\.", "", each.definition)) if each.kind == "view" else each
+        for each in objects
     }
 
 
