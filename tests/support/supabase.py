@@ -1,5 +1,6 @@
 """Databases that look like an organisation's Supabase project, with or without the AgentAPI tables as deployed."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -94,6 +95,35 @@ async def make_template(server: str, *, deployed: bool) -> AsyncGenerator[str]:
         finally:
             await connection.close()
         yield name
+
+
+@asynccontextmanager
+async def make_restored(server: str, dump: Path) -> AsyncGenerator[str]:
+    """Make a database from a dump of one that the program made, to be copied, and return its name."""
+    sql = await asyncio.to_thread(dump.read_text, encoding="utf-8")
+    sql = sql.replace("agentapi_owner", OWNER).replace(",MAINTAIN", "")  # which Postgres 16 does not know
+    async with _program_roles(server), _created(server, "") as name:
+        connection = await asyncpg.connect(address(server, database=name))
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+        yield name
+
+
+@asynccontextmanager
+async def _program_roles(server: str) -> AsyncGenerator[None]:
+    admin = await asyncpg.connect(server)
+    try:
+        have = {row["rolname"] for row in await admin.fetch("SELECT rolname FROM pg_roles")}
+        made = sorted({"agentapi_system", "agentapi_writer"} - have)
+        for name in made:
+            await admin.execute(f"SET ROLE {OWNER}; CREATE ROLE {name} NOLOGIN NOINHERIT; RESET ROLE")
+        yield
+        for name in made:
+            await admin.execute(f"DROP ROLE {name}")
+    finally:
+        await admin.close()
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from agentapi_mcp.app.database import owner_url
 from agentapi_mcp.auth import master_keys
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.audit import prune_audit
-from agentapi_mcp.stores.postgres.migrate import MigrationState, migrate, status
+from agentapi_mcp.stores.postgres.migrate import MigrationState, Preview, migrate, preview, status
 
 
 def new_master_key() -> str:
@@ -16,11 +16,17 @@ def new_master_key() -> str:
 
 
 async def migrate_database(
-    settings: Settings, environ: Mapping[str, str], *, dry_run: bool, grant_to: str | None = None
+    settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None
 ) -> tuple[str, ...]:
-    """Apply what is missing, let the login `grant_to` work, and return the ids; with `dry_run` nothing is changed."""
+    """Apply what is missing, let the login `grant_to` work, and return the ids."""
     async with owner_url(settings, environ) as (url, login):
-        return await migrate(url, program=VERSION, grant_to=grant_to or login, dry_run=dry_run)
+        return await migrate(url, program=VERSION, grant_to=grant_to or login)
+
+
+async def preview_migration(settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None) -> Preview:
+    """Return what `migrate_database` would do, and change nothing."""
+    async with owner_url(settings, environ) as (url, login):
+        return await preview(url, program=VERSION, grant_to=grant_to or login)
 
 
 async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:

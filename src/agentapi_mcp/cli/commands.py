@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from agentapi_mcp.app.maintenance import migrate_database, migration_states
+from agentapi_mcp.app.maintenance import Preview, migrate_database, migration_states, preview_migration
 from agentapi_mcp.cli import listings, organizations, stdio
 from agentapi_mcp.cli.audit import audit
 from agentapi_mcp.cli.chats import ChatOptions, DirectTalk, chat
@@ -287,7 +287,7 @@ main.add_command(tokens)
 
 @main.command()
 @click.option("--status", "only_status", is_flag=True, help="Show what was applied and what is to come.")
-@click.option("--dry-run", is_flag=True, help="Try it, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="List what it would do, and change nothing.")
 @click.option("--grant-to", metavar="LOGIN", help="Let this login work for the program.")
 def migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) -> None:
     """Bring the database to this version."""
@@ -301,8 +301,22 @@ async def _migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) ->
         states = await migration_states(settings, environment())
         table(("MIGRATION", "APPLIED", "NOTE"), [(s.id, s.applied_at or "not yet", s.note or "") for s in states])
         return
-    ran = await migrate_database(settings, environment(), dry_run=dry_run, grant_to=grant_to)
-    verb = "The database fits. Nothing was changed; would apply" if dry_run else "Applied"
-    say(f"{verb}: {', '.join(ran)}" if ran else "The database is up to date.")
+    if dry_run:
+        _say_preview(await preview_migration(settings, environment(), grant_to=grant_to))
+        return
+    ran = await migrate_database(settings, environment(), grant_to=grant_to)
+    say(f"Applied: {', '.join(ran)}" if ran else "The database is up to date.")
     if grant_to is not None:
-        say(f"{'It could be granted' if dry_run else 'Granted'}: the login {grant_to} works for the program.")
+        say(f"Granted: the login {grant_to} works for the program.")
+
+
+def _say_preview(plan: Preview) -> None:
+    say(f"Database {plan.database} on Postgres {plan.server}, as the login {plan.login}: it fits. Nothing was changed.")
+    if plan.carries_over:
+        say("It was made before the first release and equals this program's schema: it would be carried over.")
+    if plan.migrations:
+        say(f"It would apply: {', '.join(plan.migrations)}")
+    elif not plan.carries_over:
+        say("The database is up to date.")
+    for change in plan.changes:
+        say(f"  {change}")

@@ -179,5 +179,5 @@ def _base62(number: int, length: int) -> str:
 
 
 def _hash(secret: str) -> bytes:
-    """Hash a token for the database (0010_personal_tokens.sql says why so)."""
+    """Hash a token for the database (0001_schema.sql says why so)."""
     return hashlib.sha256(secret.encode("ascii")).digest()

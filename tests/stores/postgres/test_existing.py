@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +14,8 @@ import pytest
 from agentapi_mcp.core.errors import StoreUnavailableError
 from agentapi_mcp.core.identity import OrgId, Principal, UserId
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import migrate, migrations, status
+from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.sessions import LIST, MESSAGES
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Project, copied
@@ -44,6 +46,20 @@ ANALYZE public.chat_sessions, public.chat_messages;
 """  # noqa: S608  # ids of the tests
 WRITES = {"INSERT", "UPDATE", "DELETE", "TRUNCATE"}
 PLAN: LiteralString = "EXPLAIN (ANALYZE, FORMAT JSON) "
+# Some of what a preview says of the deployed project.
+ANNOUNCED = {
+    f"grant the role agentapi_writer to {APP}",
+    f"grant the role authenticated to {APP}",
+    "create schema agentapi",
+    "create table agentapi.turns",
+    "create index public.agentapi_sessions_owner on public.chat_sessions",
+    "create policy agentapi_system on public.profiles",
+    "enable row-level security on public.chat_messages",
+    "set security_invoker = true on public.v_recent_sessions",
+    "grant SELECT (created_at, description, enabled, id, name, type, updated_at) on public.agents to authenticated",
+    "grant SELECT (current_organization_id, email, id, workos_id) on public.profiles to agentapi_system",
+    "revoke DELETE, INSERT, SELECT, TRUNCATE, UPDATE on public.agents from authenticated",
+}
 SMALL = {"agents", "models", "organization_members"}
 
 
@@ -127,23 +143,41 @@ async def test_a_second_run_and_three_at_once_change_nothing_more(deployed: Proj
     assert await dump(deployed.admin) == once
 
 
-async def test_a_dry_run_tells_all_and_changes_nothing(deployed: Project) -> None:
+async def test_a_preview_tells_all_and_changes_nothing(deployed: Project) -> None:
     before = await dump(deployed.admin)
-    assert await migrate(deployed.owner, program="0.1.0", grant_to=APP, dry_run=True) == ALL
+    plan = await preview(deployed.owner, program="0.1.0", grant_to=APP)
     assert await dump(deployed.admin) == before
-    assert [state.applied_at for state in await status(deployed.owner)] == [None] * len(ALL)
+    assert (plan.migrations, plan.carries_over, plan.login) == (ALL, False, OWNER)
+    assert plan.database == urlsplit(deployed.owner).path.removeprefix("/")
+    assert plan.server.split(".")[0].isdecimal()
+    assert set(plan.changes) >= ANNOUNCED
+    changed = {line for line in plan.changes if "agentapi" not in line and "row-level security" not in line}
+    assert {line.split()[0] for line in changed} == {"grant", "revoke", "set"}
+    assert not [line for line in plan.changes if "on public.projects" in line]
+
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    assert (await preview(deployed.owner, program="0.1.0", grant_to=APP)).changes == ()
+
+
+async def test_a_preview_on_a_second_run_names_what_is_granted_only(deployed: Project) -> None:
+    await migrate(deployed.owner, program="0.1.0")
+    assert (await preview(deployed.owner, program="0.1.0", grant_to=APP)).changes == tuple(
+        f"grant the role {role} to {APP}" for role in ("agentapi_system", "agentapi_writer", "authenticated")
+    )
 
 
 async def test_the_state_of_each_migration_is_told(deployed: Project) -> None:
+    assert [state.applied_at for state in await status(deployed.owner)] == [None] * len(ALL)
     await migrate(deployed.owner, program="0.1.0")
+    (state,) = await status(deployed.owner)
+    assert (state.id, state.note) == ("0001_schema", None)
+    assert state.applied_at is not None
     await deployed.run(
-        "UPDATE agentapi.migrations SET sha256 = 'x' WHERE id = '0004_turns';"
+        "UPDATE agentapi.migrations SET sha256 = 'x' WHERE id = '0001_schema';"
         "INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_later', 'x', '9.1.0')"
     )
     states = {state.id: state for state in await status(deployed.owner)}
-    assert states["0001_assertions"].applied_at is not None
-    assert states["0001_assertions"].note is None
-    assert "another form" in (states["0004_turns"].note or "")
+    assert "another form" in (states["0001_schema"].note or "")
     assert "9.1.0" in (states["9999_later"].note or "")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.stores.postgres.migrate import migrations
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, APP, OLD_SESSION, OWNER, Project
 
@@ -50,14 +50,16 @@ async def test_from_an_existing_project_to_a_conversation(deployed: Project, tmp
 
     status, out, err = await run(deployed, tmp_path, "migrate", "--dry-run", "--grant-to", APP)
     assert (status, err) == (0, "")
-    assert out.splitlines() == [
-        f"The database fits. Nothing was changed; would apply: {ALL}",
-        f"It could be granted: the login {APP} works for the program.",
-    ]
+    first, second, *changes = out.splitlines()
+    assert f", as the login {OWNER}: it fits. Nothing was changed." in first
+    assert second == f"It would apply: {ALL}"
+    assert {"  create schema agentapi", f"  grant the role agentapi_system to {APP}"} <= set(changes)
     status, out, _ = await run(deployed, tmp_path, "migrate", "--grant-to", APP)
     assert (status, out.splitlines()[0]) == (0, f"Applied: {ALL}")
     status, out, _ = await run(deployed, tmp_path, "migrate")
     assert (status, out) == (0, "The database is up to date.\n")
+    status, out, _ = await run(deployed, tmp_path, "migrate", "--dry-run")
+    assert (status, out.splitlines()[1:]) == (0, ["The database is up to date."])
 
     status, out, err = await run(deployed, tmp_path, "sessions", "list")
     assert status == 0, err

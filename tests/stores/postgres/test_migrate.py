@@ -8,13 +8,15 @@ import pytest
 
 from agentapi_mcp.core.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, migrations, status
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from tests.conftest import DatabaseUrls
 
 
 async def test_what_is_applied_is_not_applied_again(database_urls: DatabaseUrls) -> None:
     assert await migrate(database_urls.owner, program="0.1.0") == ()
-    assert await migrate(database_urls.owner, program="0.1.0", dry_run=True) == ()
+    plan = await preview(database_urls.owner, program="0.1.0")
+    assert (plan.migrations, plan.changes, plan.carries_over) == ((), (), False)
     states = await status(database_urls.owner)
     assert [state.id for state in states] == [migration.id for migration in migrations()]
     assert all(state.applied_at is not None for state in states)
@@ -27,10 +29,10 @@ async def test_the_program_sees_that_the_schema_is_its_own(database: Database) -
 async def test_an_edited_migration_and_a_newer_program_are_refused(own_database: DatabaseUrls) -> None:
     owner = await asyncpg.connect(own_database.owner)
     try:
-        await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0004_turns'")
-        with pytest.raises(StoreMismatchError, match="0004_turns"):
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = 'x' || sha256 WHERE id = '0001_schema'")
+        with pytest.raises(StoreMismatchError, match="0001_schema"):
             await migrate(own_database.owner, program="0.1.0")
-        await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0004_turns'")
+        await owner.execute("UPDATE agentapi.migrations SET sha256 = substr(sha256, 2) WHERE id = '0001_schema'")
         await owner.execute("INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ('9999_future', 'x', '9.0.0')")
         with pytest.raises(StoreMismatchError, match="Upgrade"):
             await migrate(own_database.owner, program="0.1.0")
@@ -41,14 +43,12 @@ async def test_an_edited_migration_and_a_newer_program_are_refused(own_database:
 async def test_what_a_development_version_made_is_refused_by_name(own_database: DatabaseUrls) -> None:
     owner = await asyncpg.connect(own_database.owner)
     try:
-        await owner.execute("UPDATE agentapi.migrations SET id = '0004_other' WHERE id = '0004_turns'")
-        with pytest.raises(StoreMismatchError, match="0004_other"):
+        await owner.execute("UPDATE agentapi.migrations SET id = '0001_other' WHERE id = '0001_schema'")
+        with pytest.raises(StoreMismatchError, match="0001_other"):
             await migrate(own_database.owner, program="0.1.0")
         async with open_database(RemoteServer(own_database.app), PoolOptions()) as database:
             with pytest.raises(StoreMismatchError, match="AGENTAPI_HOME"):
                 await is_current(database, program="0.1.0")
-            await owner.execute("UPDATE agentapi.migrations SET id = '0004_turns' WHERE id = '0004_other'")
-            assert await is_current(database, program="0.1.0")
     finally:
         await owner.close()
 

@@ -6,7 +6,7 @@ import pytest
 from agentapi_mcp.core.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.logins import login_remark
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, status
+from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
 from tests.support.dumps import dump
 from tests.support.supabase import APP, OWNER, Project
 
@@ -105,7 +105,26 @@ SHAPES = {
     "an index of our name for whose a session is": (
         OWNER,
         "CREATE INDEX agentapi_sessions_owner ON public.projects (title)",
-        ["There is something named public.agentapi_sessions_owner"],
+        ["there is something named public.agentapi_sessions_owner"],
+    ),
+    "an index of our name for the sessions of an organisation": (
+        OWNER,
+        "CREATE INDEX agentapi_sessions_organization ON public.projects (title)",
+        ["there is something named public.agentapi_sessions_organization"],
+    ),
+    "columns for signing in of another type": (
+        OWNER,
+        (
+            "ALTER TABLE public.profiles ALTER email TYPE json USING to_json(email), DROP workos_id; "
+            "ALTER TABLE public.organizations ALTER name TYPE json USING to_json(name); "
+            "ALTER TABLE public.organization_members ALTER permissions DROP DEFAULT, ALTER permissions TYPE text"
+        ),
+        [
+            "public.profiles.email must be text, or character varying(1) or longer, it is json",
+            "public.profiles.workos_id must be text, or character varying(1) or longer, it is missing",
+            "public.organizations.name must be text, or character varying(1) or longer, it is json",
+            "public.organization_members.permissions must be jsonb, it is text",
+        ],
     ),
     "a function of another kind": (
         OWNER,
@@ -124,6 +143,14 @@ SHAPES = {
         OWNER,
         "GRANT SELECT ON public.chat_messages TO public",
         ["anon may use public.chat_messages, by a grant to PUBLIC"],
+    ),
+    "grants to everybody to write, and to read secrets": (
+        OWNER,
+        "GRANT INSERT ON public.mcp_sessions TO public; GRANT SELECT (config) ON public.agents TO public",
+        [
+            "anon may use public.agents, anon may write public.mcp_sessions, authenticated may write",
+            ", anon may read config of public.agents, authenticated may read config of public.agents, by a grant to",
+        ],
     ),
     "somebody else's schema": (
         OWNER,
@@ -190,9 +217,9 @@ RIGHTS = {
 async def expect_refusal(project: Project, url: str, words: list[str]) -> None:
     """Expect a refusal that names all of these, and a database that is as it was."""
     before = await dump(project.admin)
-    for dry_run in (True, False):
+    for run in (preview, migrate):
         with pytest.raises(StoreMismatchError) as refusal:
-            await migrate(url, program="0.1.0", dry_run=dry_run)
+            await run(url, program="0.1.0")
         assert [word for word in words if word not in str(refusal.value)] == [], str(refusal.value)
         assert "Nothing was changed" in str(refusal.value)
     assert await dump(project.admin) == before
@@ -225,7 +252,7 @@ async def test_a_login_that_may_not_create_roles_needs_them_to_be_there(
     await deployed.run(f"ALTER ROLE {OWNER} NOCREATEROLE")
     try:
         await expect_refusal(
-            deployed, deployed.owner, ["the role agentapi_system is missing", "CREATE ROLE agentapi_system"]
+            deployed, deployed.owner, ["the role agentapi_system is missing", "CREATE ROLE agentapi_writer"]
         )
         await deployed.run(f"CREATE ROLE agentapi_system NOLOGIN NOINHERIT; GRANT agentapi_system TO {OWNER}")
         await expect_refusal(

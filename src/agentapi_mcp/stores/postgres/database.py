@@ -257,7 +257,7 @@ class Database:
 
 
 def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
-    """Say who asks, as the policies read it (0009_writers.sql)."""
+    """Say who asks, as the policies read it (0001_schema.sql, section 5)."""
     said: dict[str, object] = {
         "sub": str(principal.user_id),
         "role": "authenticated",

@@ -1,20 +1,24 @@
 """Numbered SQL files, applied forward in one transaction that locks, looks, applies and records."""
 
-import hashlib
 import logging
 import re
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from importlib import resources
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import asyncpg
 
 from agentapi_mcp.core.errors import StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.stores.postgres.carry_over import OLD, carry_over, is_old, refuse_partly_old
 from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
+from agentapi_mcp.stores.postgres.schema_files import Migration, migrations
+from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 
+_Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 _LOCK = 7_206_310
 _OURS = "AA001"
@@ -98,16 +102,6 @@ $$
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One file; `needs` is the oldest program that may run on a database that has it."""
-
-    id: str
-    sql: str
-    sha256: str
-    needs: str
-
-
-@dataclass(frozen=True, slots=True)
 class MigrationState:
     """A migration, and when it was applied here, None when it was not; `note` says what is wrong with it."""
 
@@ -130,75 +124,112 @@ class Plan:
     """What a run is to do."""
 
     program: str
-    grant_to: str | None
-    dry_run: bool
-    lock_timeout: timedelta
+    grant_to: str | None = None
+    lock_timeout: timedelta = timedelta(seconds=10)
 
 
-@cache
-def migrations() -> tuple[Migration, ...]:
-    """Read the shipped files, in order."""
-    folder = resources.files("agentapi_mcp.stores.postgres") / "migrations"
-    found: list[Migration] = []
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
-        if not file.name.endswith(".sql"):
-            continue
-        sql = file.read_text(encoding="utf-8")
-        needs = re.match(r"-- needs: (\d+\.\d+\.\d+)\n", sql)
-        if needs is None:
-            raise StoreMismatchError(f"The migration {file.name} does not say which program it needs.")
-        found.append(Migration(file.name[:-4], sql, hashlib.sha256(sql.encode()).hexdigest(), needs[1]))
-    return tuple(found)
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a migration would do: `changes` are sentences, of roles, grants and all objects but columns."""
+
+    server: str
+    database: str
+    login: str
+    migrations: tuple[str, ...]
+    carries_over: bool
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    migrations: tuple[str, ...]
+    carried_over: bool
 
 
 async def migrate(
-    url: str,
-    *,
-    program: str,
-    grant_to: str | None = None,
-    dry_run: bool = False,
-    lock_timeout: timedelta = timedelta(seconds=10),
+    url: str, *, program: str, grant_to: str | None = None, lock_timeout: timedelta = timedelta(seconds=10)
 ) -> tuple[str, ...]:
     """Apply all that is missing in one transaction, as the owner of the tables, and return its ids.
 
-    `grant_to` is a login that is to work for the program. With `dry_run` all of it is rolled back. A table that
-    somebody else has locked for longer than `lock_timeout` ends it.
+    `grant_to` is a login that is to work for the program. A table that somebody else has locked for longer than
+    `lock_timeout` ends it.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
         StoreUnavailableError: it does not answer, or somebody else has locked a table.
     """
-    plan = Plan(program, grant_to, dry_run, lock_timeout)
+    return await _repeat(url, partial(_migrate, plan=Plan(program, grant_to, lock_timeout)))
+
+
+async def preview(url: str, *, program: str, grant_to: str | None = None) -> Preview:
+    """Do all that `migrate` would do, undo it, and return what it was.
+
+    Raises:
+        StoreMismatchError: as `migrate`.
+        StoreUnavailableError: as `migrate`.
+    """
+    return await _repeat(url, partial(_preview, plan=Plan(program, grant_to)))
+
+
+async def _repeat(url: str, run: Callable[[_Connection], Awaitable[_Result]]) -> _Result:
     async with owner_connection(url) as connection:
         for _ in range(_ATTEMPTS - 1):
             try:
-                return await _run(connection, plan)
+                return await run(connection)
             except _RACES:
                 _log.info("migration_raced")
-        return await _run(connection, plan)
+        return await run(connection)
 
 
-async def _run(connection: "asyncpg.Connection[asyncpg.Record]", plan: Plan) -> tuple[str, ...]:
+async def _migrate(connection: _Connection, plan: Plan) -> tuple[str, ...]:
+    async with connection.transaction():
+        await _begin(connection, plan)
+        return (await _run(connection, plan)).migrations
+
+
+async def _preview(connection: _Connection, plan: Plan) -> Preview:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute(_BOUNDS)
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
-        await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
-        await connection.execute(_BOOTSTRAP)
-        applied = await _applied(connection)
-        _refuse_newer([row.needs for row in applied.values()], plan.program)
-        _refuse_other(applied.keys())
-        ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
-        if plan.grant_to is not None:
-            await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
-            await connection.execute(_GRANT)
-    except BaseException:
+        await _begin(connection, plan)
+        before = await read_objects(connection)
+        done = await _run(connection, plan)
+        after = await read_objects(connection)
+        server, database, login = await connection.fetchval(
+            "SELECT ARRAY[current_setting('server_version'), current_database(), session_user]"
+        )
+    finally:
         await transaction.rollback()
-        raise
-    await (transaction.rollback() if plan.dry_run else transaction.commit())
-    return tuple(ran)
+    return Preview(
+        server=server,
+        database=database,
+        login=login,
+        migrations=done.migrations,
+        carries_over=done.carried_over,
+        changes=changes(before, after),
+    )
+
+
+async def _begin(connection: _Connection, plan: Plan) -> None:
+    await connection.execute(_BOUNDS)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+    milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
+    await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
+
+
+async def _run(connection: _Connection, plan: Plan) -> _Done:
+    await connection.execute(_BOOTSTRAP)
+    applied = await _applied(connection)
+    _refuse_newer([row.needs for row in applied.values()], plan.program)
+    carried_over = await carry_over(connection, applied.keys(), migrations()[0])
+    if carried_over:
+        applied = await _applied(connection)
+    _refuse_other(applied.keys())
+    ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
+    if plan.grant_to is not None:
+        await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
+        await connection.execute(_GRANT)
+    return _Done(tuple(ran), carried_over)
 
 
 async def status(url: str) -> tuple[MigrationState, ...]:
@@ -231,6 +262,8 @@ async def is_current(database: Database, *, program: str) -> bool:
         raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
+    if is_old(applied.keys()):
+        return False
     _refuse_other(applied.keys())
     current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
     if current and not works:
@@ -239,7 +272,7 @@ async def is_current(database: Database, *, program: str) -> bool:
 
 
 @asynccontextmanager
-async def owner_connection(url: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+async def owner_connection(url: str) -> AsyncGenerator[_Connection]:
     """Connect as the owner of the tables; what goes wrong is told as it is to whoever runs `migrate`."""
     with map_errors():
         connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
@@ -267,14 +300,12 @@ def _explained(exc: asyncpg.PostgresError) -> Exception:
     return exc
 
 
-async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> Mapping[str, Applied]:
+async def _applied(connection: _Connection) -> Mapping[str, Applied]:
     rows = await connection.fetch("SELECT id, sha256, needs, applied_at FROM agentapi.migrations")
     return {str(row["id"]): Applied(row["sha256"], row["needs"], row["applied_at"]) for row in rows}
 
 
-async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, applied: Mapping[str, Applied]
-) -> bool:
+async def _apply(connection: _Connection, migration: Migration, applied: Mapping[str, Applied]) -> bool:
     done = applied.get(migration.id)
     if done is not None and done.sha256 != migration.sha256:
         raise StoreMismatchError(
@@ -296,7 +327,9 @@ def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> Migr
     if applied is None:
         return MigrationState(id_, None)
     note = None
-    if shipped is None:
+    if id_ in OLD:
+        note = "from before the first release; `agentapi-mcp migrate` carries such a database over"
+    elif shipped is None:
         note = f"of a newer program; needs agentapi-mcp {applied.needs}"
     elif shipped.sha256 != applied.sha256:
         note = "applied in another form than this program's"
@@ -313,6 +346,7 @@ def _refuse_newer(needs: Sequence[str], program: str) -> None:
 
 def _refuse_other(applied: Collection[str]) -> None:
     """Refuse a database that neither an older nor a newer release left: it has what is not ours and lacks what is."""
+    refuse_partly_old(applied)
     shipped = {migration.id for migration in migrations()}
     others = sorted(set(applied) - shipped)
     if others and shipped - set(applied):

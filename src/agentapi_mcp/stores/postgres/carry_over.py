@@ -1,0 +1,185 @@
+"""Carry over databases that the migration files from before the first release made, where they equal this schema."""
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from functools import cache
+
+import asyncpg
+
+from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.stores.postgres.schema_files import FOLDER, Migration
+from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, differences, read_objects
+
+OLD = (
+    "0001_assertions",
+    "0002_roles",
+    "0003_tables",
+    "0004_turns",
+    "0005_policies",
+    "0006_reads",
+    "0007_identities",
+    "0008_permissions",
+    "0009_writers",
+    "0010_personal_tokens",
+    "0011_user_api_keys",
+    "0011_user_key_requests",
+    "0012_audit_events",
+    "0013_organization_settings",
+    "0014_mcp_sessions",
+    "0015_invitations",
+    "0016_nets",
+)
+# The tables and views of public that may have been there before the program.
+SHARED = (
+    *("profiles", "organizations", "organization_members", "mcp_sessions", "agents", "models", "chat_sessions"),
+    *("chat_messages", "agent_health", "v_recent_sessions", "v_agent_status"),
+)
+# Whose privileges the schema sets; those of other roles are the database's own affair.
+_ROLES = frozenset({"anon", "authenticated", "agentapi_system", "agentapi_writer", "PUBLIC"})
+# Of an existing table the schema adds these only where its section 3, 7 or 8 finds a reason to.
+_CONDITIONAL = frozenset(
+    {
+        ("policy", "public.agents", "agentapi_read"),
+        ("policy", "public.models", "agentapi_read"),
+        ("policy", "public.agent_health", "agentapi_read"),
+        ("policy", "public.mcp_sessions", "agentapi_bound"),
+        ("index", "public.chat_sessions", "public.agentapi_sessions_organization"),
+    }
+)
+_MONTH = re.compile(r"audit_events_\d{4}_\d{2}")
+_MONTHLY = "audit_events_MONTH"
+_MOST = 20
+# Before, pg_get_viewdef wrote the table before each column also where a view has one table only.
+_UNQUALIFIED_SINCE = 16
+_INSTEAD = (
+    "or keep it for that version, and give this one another AGENTAPI_HOME or database (DATABASE_URL). "
+    "Nothing was changed."
+)
+
+
+def is_old(ids: Collection[str]) -> bool:
+    """Tell whether the applied migrations are all of those from before the first release, and no other."""
+    return set(ids) == set(OLD)
+
+
+def refuse_partly_old(ids: Collection[str]) -> None:
+    """Refuse a database that has some of the old files, but not just all of them.
+
+    Raises:
+        StoreMismatchError: it is one; the message says what to do.
+    """
+    old = sorted(set(ids) & set(OLD))
+    if old and not is_old(ids):
+        raise StoreMismatchError(
+            f"A development version of agentapi-mcp from before the first release made this database, up to {old[-1]}; "
+            f"only one that has exactly the files up to {OLD[-1]} can be carried over. Run `agentapi-mcp migrate` of "
+            f"the last such version first, {_INSTEAD}"
+        )
+
+
+async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Collection[str], schema: Migration) -> bool:
+    """Record an old database that equals the schema as one that the schema made; tell whether it was one.
+
+    Raises:
+        StoreMismatchError: it is an old one and differs; the message names the differences.
+    """
+    refuse_partly_old(ids)
+    if not is_old(ids):
+        return False
+    facts = await connection.fetch("SELECT name FROM agentapi.facts WHERE value = 'ours'")
+    ours = [str(row["name"]) for row in facts]
+    version = connection.get_server_version()
+    found = compare_with_schema(await read_objects(connection), ours, postgres=version.major)
+    if found:
+        rest = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
+        raise StoreMismatchError(
+            "A development version of agentapi-mcp from before the first release made this database, and it differs "
+            f"from the schema of this one: {'; '.join(found[:_MOST])}{rest}. Undo these differences and migrate again, "
+            f"{_INSTEAD}"
+        )
+    await connection.execute("DELETE FROM agentapi.migrations")
+    await connection.execute(
+        "INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ($1, $2, $3)",
+        *(schema.id, schema.sha256, schema.needs),
+    )
+    return True
+
+
+def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str], *, postgres: int) -> tuple[str, ...]:
+    """Name the differences to the shipped schema, as the major version `postgres` writes it.
+
+    `ours` are the tables and views of public that the program made.
+    """
+    found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_ours(ours)
+    if postgres < _UNQUALIFIED_SINCE:
+        found, wanted = _without_qualifiers(found), _without_qualifiers(wanted)
+    names = {each[:3] for each in found}
+    absent = {each for each in wanted if each[:3] in _CONDITIONAL and each.place in theirs and each[:3] not in names}
+    if not any(_MONTH.search(each.place) for each in objects):  # all of them were pruned
+        absent |= {each for each in wanted if _MONTHLY in each.place}
+    more = {each for each in found - wanted if each.place in theirs and _may_be_more(each)}
+    return differences(wanted - absent, found - more)
+
+
+def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[SchemaObject]:
+    """Select what the schema makes in every database, with the months in the names of partitions left out."""
+    own, theirs = _places(ours), _not_ours(ours)
+    return {
+        SchemaObject(*(_MONTH.sub(_MONTHLY, text) for text in each))
+        for each in objects
+        if (each.kind != "grant" or each.name in _ROLES)
+        and (_in_agentapi(each.place) or each.place in own or (each.place in theirs and _is_added(each)))
+    }
+
+
+@cache
+def reference() -> tuple[tuple[SchemaObject, ...], tuple[SchemaObject, ...]]:
+    """Read what the schema makes: in a database of its own, and in tables of public that were there before."""
+    said = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
+    own, existing = (tuple(SchemaObject(*row) for row in said[name]) for name in ("own", "existing"))
+    return own, existing
+
+
+def _wanted(ours: Collection[str]) -> set[SchemaObject]:
+    own, existing = reference()
+    theirs = _not_ours(ours)
+    conditional = {each for each in own if each[:3] in _CONDITIONAL}
+    return {each for each in own if each.place not in theirs} | {
+        each for each in conditional.union(existing) if each.place in theirs
+    }
+
+
+def _without_qualifiers(objects: Iterable[SchemaObject]) -> set[SchemaObject]:
+    return {
+        each._replace(definition=re.sub(r"\b\w+\.", "", each.definition)) if each.kind == "view" else each
+        for each in objects
+    }
+
+
+def _not_ours(ours: Collection[str]) -> set[str]:
+    return _places(set(SHARED) - set(ours))
+
+
+def _places(names: Iterable[str]) -> set[str]:
+    return {f"public.{name}" for name in names}
+
+
+def _in_agentapi(place: str) -> bool:
+    return place == "agentapi" or place.startswith("agentapi.")
+
+
+def _is_added(each: SchemaObject) -> bool:
+    """Tell whether the schema adds such an object to a table that was there before."""
+    if each.kind == "grant":
+        return each.name in {"agentapi_system", "agentapi_writer"}
+    if each.kind == "row security":
+        return each.place not in _places(SHARED[:4])
+    if each.kind == "option":
+        return each.name == "security_invoker"
+    return each.kind in {"policy", "index"} and each.name.removeprefix("public.").startswith("agentapi_")
+
+
+def _may_be_more(each: SchemaObject) -> bool:
+    """Tell whether it is a right that policies for PUBLIC need (section 11)."""
+    return each.kind == "grant" and each.name == "agentapi_writer" and each.definition.startswith("SELECT (")
