@@ -14,9 +14,9 @@ from agentapi_mcp.core.ports import Backend, Capability
 from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthStatus
 from tests.support.hosts import FakeHost
-from tests.support.peers.anthropic import KEY
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.ccrouter import UPSTREAM_KEY, CcrouterPeer
+from tests.support.peers.messages import KEY
 from tests.support.peers.openai import OpenAIPeer
 
 
