@@ -173,6 +173,7 @@ class HttpPeer:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks = asyncio.TaskGroup()
         self._server: asyncio.Server | None = None
+        self._stopped = False
 
     @property
     def port(self) -> int:
@@ -206,7 +207,9 @@ class HttpPeer:
 
     async def stop(self) -> None:
         """Listen no more, and close every connection."""
+        self._stopped = True
         if self._server is not None:
+            await _accept_no_more(self._server)
             self._server.close()
         for writer in tuple(self._writers):
             writer.transport.abort()
@@ -229,7 +232,10 @@ class HttpPeer:
         return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._connected(reader, writer))
 
     def _connected(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
-        self._tasks.create_task(self._converse(reader, writer))
+        if self._stopped:  # the loop had accepted the connection before, and tells it only now
+            writer.transport.abort()
+        else:
+            self._tasks.create_task(self._converse(reader, writer))
 
     async def _converse(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -254,6 +260,17 @@ class HttpPeer:
         exchange.outcome = exchange.outcome or Outcome.DONE
         exchange.ended.set()
         return exchange.outcome is Outcome.DONE
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Let connections that were accepted already become transports: a server that closes meanwhile loses them."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    for _ in range(3):  # the task that accepts, the transport that it makes, and its protocol
+        turned: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(turned.set_result, None)
+        await turned
 
 
 class _Reader(asyncio.StreamReader):
