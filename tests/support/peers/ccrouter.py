@@ -74,7 +74,7 @@ class CcrouterPeer(MessagesPeer):
         elif special is not None:
             await answer.json(special[0], _wrapped(script, *special))
         elif "leak" in script.words:
-            key = exchange.headers["authorization"]
+            key = exchange.headers["authorization"].removeprefix("Bearer ")
             await answer.json(401, _wrapped(script, 401, f"The key {key} is wrong, says /srv/app/keys.py\nTraceback"))
         else:
             return await super().fail(script, exchange, answer)

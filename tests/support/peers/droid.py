@@ -15,7 +15,7 @@ from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.droid_cli import ASKS, REFUSALS
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
 
-KEY = "sk-droid-test-0123456789abcdef"
+KEY = "droid-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 WORDS: dict[Behaviour, str] = {
     Behaviour.ANSWERS: "answer",
     Behaviour.RECALLS: "recall",

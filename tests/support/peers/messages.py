@@ -16,7 +16,7 @@ from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import Behaviour
 from tests.support.peers.faults import ANSWERED, SILENT_AFTER_A_PIECE, Expected, faults_of
 
-KEY = "sk-ant-test-0123456789abcdef"
+KEY = "messages-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 Json = dict[str, object]
 
 _TYPES = {

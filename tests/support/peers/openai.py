@@ -35,7 +35,7 @@ from agentapi_mcp.testing.peers import Behaviour, Peer
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
 
-KEY = "sk-or-v1-test-0123456789abcdef"
+KEY = "openrouter-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 Json = dict[str, object]
 
 
@@ -154,7 +154,8 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
         status, body, headers = _PLAIN_REPLIES[plain]
         await answer.text(status, body, headers=headers)
     elif "leak" in script.words:
-        said = f"The key {exchange.headers.get('authorization', '')} is wrong, says /srv/app/keys.py\nTraceback"
+        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        said = f"The key {key} is wrong, says /srv/app/keys.py\nTraceback"
         await answer.json(401, {"error": {"message": said, "code": "invalid_api_key"}})
     elif "hang" in script.words:
         await answer.hang()
