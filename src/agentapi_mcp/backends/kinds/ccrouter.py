@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 from pydantic import BeforeValidator, Field
 
-from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, measure, model_of
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import mapping, sequence, text
 from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
@@ -110,7 +110,7 @@ class CcrouterBackend:
         request = JsonRequest(
             path="/v1/messages",
             body=build_request(turn, route, max_tokens=options.max_tokens, stream=options.stream),
-            headers=self._headers(),
+            headers=bearer(options.api_key),
             streams=options.stream,
         )
         # The router counts zero where it missed the provider's figures, which happens in most streams.
@@ -169,7 +169,7 @@ class CcrouterBackend:
         return tuple(OfferedModel(model_id=route, name=name) for route, name in dict(names).items())
 
     async def _get(self, path: str, *, with_key: bool = True) -> object:
-        headers = self._headers() if with_key else None
+        headers = bearer(self._options.api_key) if with_key else None
         try:
             return await self._api.get(path, headers, self._faults, within=_CHECK_PATIENCE)
         except BackendError as error:
@@ -177,7 +177,3 @@ class CcrouterBackend:
                 message = "The router refuses the key: set api_key to the APIKEY of its configuration."
                 raise BackendError(BackendFault.AUTH, message) from error
             raise
-
-    def _headers(self) -> dict[str, str]:
-        key = self._options.api_key
-        return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
-from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, measure, model_of
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
     END_OF_STREAM,
     OURS,
@@ -195,11 +195,7 @@ class OpenAIBackend:
 
     async def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         options, key = self._options, own or self._options.api_key
-        headers: dict[str, str] = {}
-        if self._google is not None:
-            headers["authorization"] = f"Bearer {await self._google.token()}"
-        elif key is not None:
-            headers["authorization"] = f"Bearer {key.get_secret_value()}"
+        headers = bearer(key if self._google is None else SecretStr(await self._google.token()))
         if self._is_openrouter:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from pydantic import SecretStr
+
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
@@ -78,6 +80,11 @@ class HttpApi:
     def _headers(self, headers: Headers) -> dict[str, str]:
         own = self._options.headers.items()
         return {**headers, **{name.lower(): value.get_secret_value() for name, value in own}}
+
+
+def bearer(key: SecretStr | None) -> dict[str, str]:
+    """Make the header that authorises by a key, where there is one."""
+    return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
 
 def model_of(turn: BackendTurn) -> str:
