@@ -5,7 +5,6 @@ What each word of a peer comes to stands beside the peer, in tests/support/peers
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ from tests.support.peers.faults import PATIENT, Expected
 from tests.support.peers.openai import KEY, OpenAIPeer
 
 NEVER = ("/srv/", "Traceback", "<html", "xxxxx", "Error from provider", "sk-", "127.0.0.1:9")
-GO_ON = "chunks2"  # every peer answers it with two pieces
 TIMED = {Behaviour.HANGS, Behaviour.WAITS, Behaviour.DRIPS}
 KINDS = registry.builtin_names()
 CASES = [case_of(kind) for kind in KINDS if has_case(kind)]
@@ -53,12 +51,10 @@ class Agent:
         times = "-".join(f"{each.total_seconds():g}".replace(".", "_") for each in (patience.idle, patience.total))
         return f"{self}-{times}"
 
-    def question(self, word: str, patience: Patience = PATIENT) -> dict[str, object]:
-        """Write the arguments of `chat` that have the peer do what the word says."""
-        tag = os.urandom(4).hex()
-        if self.is_default:
-            return {"agent": "droid", "message": f"{tag} [[{word}]]"}
-        return {"agent": self.named(patience), "model": word, "message": f"{word} {tag}"}
+    @property
+    def faults(self) -> Mapping[str, Expected]:
+        """How a turn with each word ends."""
+        return self.case.faults(self.variant)
 
 
 DEFAULT = Agent(case_of("openai"), "openrouter-streamed", is_default=True)
@@ -66,7 +62,7 @@ AGENTS = [Agent(case, variant) for case in CASES for variant in case.variants]
 WORDS = [
     (agent, word, end)
     for agent in (*AGENTS, DEFAULT)
-    for word, end in agent.case.faults(agent.variant).items()
+    for word, end in agent.faults.items()
     if end.patience == PATIENT or not agent.is_default  # nobody sets the deadlines of the default agent
 ]
 
@@ -82,15 +78,15 @@ def test_every_kind_tells_how_each_misbehaviour_ends(kind: str) -> None:
 
 def declaration(agent: Agent, peer: Peer) -> Iterator[str]:
     """Write an agent for each patience that the words of a peer need; its models are these words."""
-    faults = agent.case.faults(agent.variant)
-    for patience in {PATIENT, *(end.patience for end in faults.values())}:
+    go_on = agent.case.words[Behaviour.ANSWERS]
+    for patience in {PATIENT, *(end.patience for end in agent.faults.values())}:
         name = agent.named(patience)
         yield f'[agents."{name}"]\nbackend = "{agent.case.kind}"\n[agents."{name}".options]'
         for key, value in peer.options(patience).items():
             yield f"{key} = {_toml(value)}"
-        for word in [word for word, end in faults.items() if end.patience == patience] + [GO_ON]:
-            model = json.dumps(peer.turn(word).model_id)
-            yield f'[[agents."{name}".models]]\nname = "{word}"\nmodel_id = {model}\nprovider = "stub"'
+        words = [word for word, end in agent.faults.items() if end.patience == patience]
+        for model_id in {peer.turn(word).model_id for word in (*words, go_on)} - {None}:
+            yield f'[[agents."{name}".models]]\nname = "{model_id}"\nmodel_id = "{model_id}"\nprovider = "stub"'
 
 
 def _toml(value: object) -> str:
@@ -100,34 +96,50 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
+@dataclass(frozen=True)
+class Door:
+    """A client of the program, and the running peers by their agents."""
+
+    client: Client
+    peers: Mapping[Agent, Peer]
+
+    async def ask(self, agent: Agent, word: str, patience: Patience = PATIENT, **more: object) -> CallToolResult:
+        """Have the agent do what the word says."""
+        asked: dict[str, object] = {"agent": "droid", "message": f"[[{word}]]"}
+        if not agent.is_default:
+            turn = self.peers[agent].turn(word)
+            asked = {"agent": agent.named(patience), "message": turn.message}
+            asked |= {} if turn.model_id is None else {"model": turn.model_id}
+        return await call(self.client, "chat", wait_seconds=60, **asked, **more)
+
+
 @asynccontextmanager
-async def open_client(home: Path, config: Path) -> AsyncGenerator[Client]:
+async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
     """Open a client of a program that has an agent for each variant of each kind, beside its running peer."""
     async with AsyncExitStack() as stack:
-        lines: list[str] = []
-        for agent in AGENTS:
-            if agent.case.faults(agent.variant):
-                peer = await stack.enter_async_context(agent.case.start(agent.variant))
-                lines += declaration(agent, peer)
+        agents = [agent for agent in AGENTS if agent.faults]
+        peers = {agent: await stack.enter_async_context(agent.case.start(agent.variant)) for agent in agents}
+        lines = [line for agent, peer in peers.items() for line in declaration(agent, peer)]
         await asyncio.to_thread(config.write_text, "\n".join(lines), encoding="utf-8")
         router = await stack.enter_async_context(OpenAIPeer())
         environ = {"OPENROUTER_API_KEY": KEY, "AGENTAPI_OPENROUTER_BASE_URL": router.openrouter_url}
         settings = Settings(home=home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         app = await stack.enter_async_context(open_app(settings, environ))
         await app.gate.services()
-        yield await stack.enter_async_context(connect(create_server(app.gate, McpOptions()), "stdio-2026"))
+        client = await stack.enter_async_context(connect(create_server(app.gate, McpOptions()), "stdio-2026"))
+        yield Door(client, peers)
 
 
 @dataclass(frozen=True)
 class Program:
-    """The client of one program, on the loop of a thread of its own."""
+    """The door of one program, on the loop of a thread of its own."""
 
     portal: BlockingPortal
-    client: Client
+    door: Door
 
-    def run(self, work: Callable[[Client], Coroutine[object, object, None]]) -> None:
+    def run(self, work: Callable[[Door], Coroutine[object, object, None]]) -> None:
         """Run a check on that loop."""
-        self.portal.call(work, self.client)
+        self.portal.call(work, self.door)
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +149,8 @@ def program(edge_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     A fixture may not hold a cancel scope open, since it is entered and left in two tasks; on the portal it is one task.
     """
     config = tmp_path_factory.mktemp("faults") / "agentapi.toml"
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_client(edge_home, config)) as client:
-        yield Program(portal, client)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_door(edge_home, config)) as door:
+        yield Program(portal, door)
 
 
 def check_failure(result: CallToolResult, end: Expected, fault: BackendFault, secrets: tuple[str, ...]) -> None:
@@ -171,17 +183,17 @@ async def check_what_is_kept(client: Client, turn: Mapping[str, object], end: Ex
     assert str(error["next_step"]) in str(transcript["markdown"])
 
 
-async def check_word(agent: Agent, word: str, end: Expected, client: Client) -> None:
-    result = await call(client, "chat", wait_seconds=60, **agent.question(word, end.patience))
+async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None:
+    result = await door.ask(agent, word, end.patience)
     turn = fields_of(result)
     if end.fault is None:
         assert turn["status"] == "completed", text_of(result)
         assert (end.warning or "") in str(turn["warning"])
     else:
         check_failure(result, end, end.fault, agent.case.secrets)
-        await check_what_is_kept(client, turn, end)
-    again = await call(client, "chat", session_id=turn["session_id"], **agent.question(GO_ON))
-    assert fields_of(again)["reply"] == "w0 w1 ", text_of(again)
+        await check_what_is_kept(door.client, turn, end)
+    again = await door.ask(agent, agent.case.words[Behaviour.ANSWERS], session_id=turn["session_id"])
+    assert fields_of(again)["reply"] == agent.case.answer, text_of(again)
 
 
 @pytest.mark.parametrize(("agent", "word", "end"), [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in WORDS])

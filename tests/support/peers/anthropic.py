@@ -19,6 +19,7 @@ class AnthropicCase:
     kind = "anthropic"
     variants = ("streamed", "whole")
     words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY,)

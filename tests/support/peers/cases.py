@@ -14,6 +14,11 @@ __all__ = ["BackendCase", "Behaviour", "BuiltInCase", "Patience", "Peer", "backe
 class BuiltInCase(BackendCase, Protocol):
     """What a built-in backend supplies beside what the contract needs."""
 
+    @property
+    def answer(self) -> str:
+        """The whole answer to the word of ANSWERS."""
+        ...
+
     def faults(self, variant: str) -> Mapping[str, Expected]:
         """Return how a turn with each of the peer's words ends for an MCP client."""
         ...

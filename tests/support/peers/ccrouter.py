@@ -112,6 +112,7 @@ class CcrouterCase:
     kind = "ccrouter"
     variants = ("streamed", "whole")
     words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY, UPSTREAM_KEY)

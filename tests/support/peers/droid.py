@@ -108,6 +108,7 @@ class DroidCase:
     kind = "droid"
     variants = ("streamed",)
     words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 "
     not_applicable: Mapping[Behaviour, str] = {
         Behaviour.NONSENSE: "what is no message is for a person to read, and passed over",
         Behaviour.EMPTY: "a turn that ended with a refused permission says nothing, and is completed",

@@ -44,6 +44,7 @@ class GuideCase:
     kind = "guide"
     variants = ("shipped",)
     words: Mapping[Behaviour, str] = {Behaviour.ANSWERS: _QUESTION}
+    answer = "It depends on the documentation."
     secrets: tuple[str, ...] = ()
     unreachable: str | None = _NOT_OUTSIDE
     # A server that is slow to show its state is tested in tests/backends/test_guide.py.

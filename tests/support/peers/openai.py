@@ -390,6 +390,7 @@ class OpenAICase:
     kind = "openai"
     variants = ("openrouter-streamed", "openrouter-whole", "plain-streamed", "google-whole")
     words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY,)
