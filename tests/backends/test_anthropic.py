@@ -23,8 +23,8 @@ from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthStatus
 from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
 from tests.support.hosts import FakeHost
-from tests.support.peers.anthropic import KEY, AnthropicPeer
 from tests.support.peers.cases import backend_turn
+from tests.support.peers.messages import KEY, MessagesPeer
 
 U, A, S = MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM
 
@@ -34,7 +34,7 @@ class Stand:
     """A backend beside its peer."""
 
     backend: Backend
-    peer: AnthropicPeer
+    peer: MessagesPeer
 
     async def ask(self, turn: BackendTurn) -> list[BackendEvent]:
         """Ask, and return all that was said."""
@@ -44,7 +44,7 @@ class Stand:
 @asynccontextmanager
 async def stand(**options: object) -> AsyncGenerator[Stand]:
     """Start a peer with a backend of these options."""
-    async with AnthropicPeer() as peer, FakeHost() as host:
+    async with MessagesPeer() as peer, FakeHost() as host:
         given = {"base_url": peer.origin, "api_key": KEY} | options
         yield Stand(registry.create("anthropic", given, host), peer)
 
@@ -139,7 +139,7 @@ async def test_the_bill_stops_with_the_connection_unless_the_operator_knows_bett
 
 
 async def test_a_base_url_of_something_else_is_unhealthy() -> None:
-    async with AnthropicPeer() as peer, FakeHost() as host:
+    async with MessagesPeer() as peer, FakeHost() as host:
         backend = registry.create("anthropic", {"base_url": f"{peer.origin}/nothing/here", "api_key": KEY}, host)
         assert (await backend.check()).status is HealthStatus.HEALTHY  # any path before /v1 is the operator's
         backend = registry.create("anthropic", {"base_url": "http://127.0.0.1:9", "connect_timeout_seconds": 1}, host)
@@ -161,5 +161,5 @@ async def test_an_answer_that_is_whole_does_not_wait_for_the_stream_to_be_closed
 
 
 async def test_a_stream_that_is_never_ended_takes_nothing_from_an_answer_that_is_whole() -> None:
-    async with stand(idle_timeout_seconds=0.2) as at:
+    async with stand(idle_timeout_seconds=2) as at:  # long enough for the pieces that come
         assert isinstance((await at.ask(turn("mute-chunks3")))[-1], Finished)

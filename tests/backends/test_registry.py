@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from agentapi_mcp.backends import registry
+from agentapi_mcp.backends import kinds, registry
 from agentapi_mcp.core.errors import ConfigurationError
 from tests.support.hosts import FakeHost
 
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "backends"
 PLUGIN = """
 def create(options, host):
     return ("made", dict(options), host)
@@ -64,3 +66,15 @@ def test_an_installed_backend_that_cannot_be_loaded_is_named(plugins: Path) -> N
     assert plugins.exists()
     with pytest.raises(ConfigurationError, match="'broken' cannot be loaded"):
         registry.create("broken", {}, FakeHost())
+
+
+@pytest.mark.parametrize("kind", registry.builtin_names())
+def test_every_kind_has_its_page_which_explains_each_option(kind: str) -> None:
+    page = (PAGES / f"{kind}.md").read_text(encoding="utf-8")
+    module = importlib.import_module(f"{kinds.__name__}.{kind}")
+    models = {value for value in vars(module).values() if isinstance(value, type) and issubclass(value, BaseModel)}
+    models -= {base for model in models for base in model.__mro__[1:]}
+    assert len(models) == (kind != "guide")  # which has no options
+    for model in models:
+        assert [name for name in model.model_fields if f"`{name}`" not in page] == []
+        assert model.__module__ != module.__name__ or f"docs/backends/{kind}.md" in str(model.__doc__)

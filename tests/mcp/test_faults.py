@@ -1,16 +1,19 @@
-"""Whatever an agent does wrong, its caller reads what it was and what to do, and the session goes on."""
+"""Whatever an agent does wrong, its caller reads what it was and what to do, and the session goes on.
+
+What each word of a peer comes to stands beside the peer, in tests/support/peers; the program is one for all of them.
+"""
 
 import asyncio
 import json
-import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp_types import CallToolResult
 
 from agentapi_mcp.app.startup import open_app
@@ -19,310 +22,182 @@ from agentapi_mcp.core.errors import FAULT_ADVICE, BackendFault
 from agentapi_mcp.mcp.options import McpOptions
 from agentapi_mcp.mcp.server import create_server
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.testing.peers import FAULTS, Behaviour, Patience, Peer
 from mcp import Client
 from tests.support.connect import call, connect, fields_of, text_of
-from tests.support.peers import anthropic, ccrouter, droid, droid_cli, openai
-from tests.support.peers.cases import Patience, case_of
-from tests.support.peers.http import HttpPeer, Steps
+from tests.support.peers.cases import BuiltInCase, case_of, has_case
+from tests.support.peers.faults import PATIENT, Expected
+from tests.support.peers.openai import KEY, OpenAIPeer
 
 NEVER = ("/srv/", "Traceback", "<html", "xxxxx", "Error from provider", "sk-", "127.0.0.1:9")
-Options = dict[str, str]
-HASTY = timedelta(seconds=1)
+TIMED = {Behaviour.HANGS, Behaviour.WAITS, Behaviour.DRIPS}
+KINDS = registry.builtin_names()
+CASES = [case_of(kind) for kind in KINDS if has_case(kind)]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is told of a word: the fault, whether to try again, and when."""
+class Agent:
+    """One variant of a kind, as it is declared; `is_default` is the agent that needs no file."""
 
-    kind: BackendFault
-    retryable: bool
-    retry_after: float | None = None
+    case: BuiltInCase
+    variant: str
+    is_default: bool = False
+
+    def __str__(self) -> str:
+        return "default" if self.is_default else f"{self.case.kind}-{self.variant}"
+
+    def named(self, patience: Patience) -> str:
+        """Name the agent that has these deadlines."""
+        times = "-".join(f"{each.total_seconds():g}".replace(".", "_") for each in (patience.idle, patience.total))
+        return f"{self}-{times}"
+
+    @property
+    def faults(self) -> Mapping[str, Expected]:
+        """How a turn with each word ends."""
+        return self.case.faults(self.variant)
+
+
+DEFAULT = Agent(case_of("openai"), "openrouter-streamed", is_default=True)
+AGENTS = [Agent(case, variant) for case in CASES for variant in case.variants]
+WORDS = [
+    (agent, word, end)
+    for agent in (*AGENTS, DEFAULT)
+    for word, end in agent.faults.items()
+    if end.patience == PATIENT or not agent.is_default  # nobody sets the deadlines of the default agent
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_tells_how_each_misbehaviour_ends(kind: str) -> None:
+    assert has_case(kind), f"write tests/support/peers/{kind}.py with a CASE"
+    case = case_of(kind)
+    expected = {word for behaviour, word in case.words.items() if behaviour in {*FAULTS, *TIMED}}
+    for variant in case.variants:
+        assert expected <= case.faults(variant).keys()
+
+
+def declaration(agent: Agent, peer: Peer) -> Iterator[str]:
+    """Write an agent for each patience that the words of a peer need; its models are these words."""
+    go_on = agent.case.words[Behaviour.ANSWERS]
+    for patience in {PATIENT, *(end.patience for end in agent.faults.values())}:
+        name = agent.named(patience)
+        yield f'[agents."{name}"]\nbackend = "{agent.case.kind}"\n[agents."{name}".options]'
+        for key, value in peer.options(patience).items():
+            yield f"{key} = {_toml(value)}"
+        words = [word for word, end in agent.faults.items() if end.patience == patience]
+        for model_id in {peer.turn(word).model_id for word in (*words, go_on)} - {None}:
+            yield f'[[agents."{name}".models]]\nname = "{model_id}"\nmodel_id = "{model_id}"\nprovider = "stub"'
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{key} = {_toml(each)}" for key, each in cast("dict[str, object]", value).items())
+        return f"{{ {', '.join(pairs)} }}"
+    return json.dumps(value)
 
 
 @dataclass(frozen=True)
-class Stand:
-    """How a kind of backend stands beside its peer; `prefix` leads from a word to a model of it."""
+class Door:
+    """A client of the program, and the running peers by their agents."""
 
-    peer: Callable[[], HttpPeer]
-    options: Callable[[HttpPeer, str, Patience], dict[str, object]]
-    words: tuple[str, ...]
-    prefix: str
+    client: Client
+    peers: Mapping[Agent, Peer]
 
-
-def _is(kind: BackendFault, retry_after: float | None = None) -> Fault:
-    return Fault(kind, FAULT_ADVICE[kind].retryable, retry_after)
-
-
-STANDS = {
-    "openai": Stand(lambda: openai.OpenAIPeer(pace=Steps()), openai.options_of, openai.FAULT_WORDS, "stub/"),
-    "anthropic": Stand(
-        lambda: anthropic.AnthropicPeer(pace=Steps()), anthropic.options_of, anthropic.FAULT_WORDS, "stub-"
-    ),
-    "ccrouter": Stand(
-        lambda: ccrouter.CcrouterPeer(pace=Steps()), anthropic.options_of, anthropic.FAULT_WORDS, "stub,stub-"
-    ),
-}
-# What each word comes to; None is an answer all the same.
-COMMON: dict[str, Fault | None] = {
-    "e400": _is(BackendFault.BAD_REQUEST),
-    "e401": _is(BackendFault.AUTH),
-    "e402": _is(BackendFault.PAYMENT),
-    "e403": _is(BackendFault.PERMISSION),
-    "e404": _is(BackendFault.NOT_FOUND),
-    "e429": _is(BackendFault.RATE_LIMIT, 2),
-    "e500": _is(BackendFault.UPSTREAM),
-    "e502": _is(BackendFault.UPSTREAM),
-    "e503": _is(BackendFault.OVERLOADED),
-    "e529": _is(BackendFault.OVERLOADED, 2),
-    "contextlen": _is(BackendFault.CONTEXT_LENGTH),
-    "moderation": _is(BackendFault.CONTENT_POLICY),
-    "drop": _is(BackendFault.CONNECTION),
-    "cut": _is(BackendFault.STREAM_CUT),
-    "badjson": _is(BackendFault.BAD_REPLY),
-    "badchunk": _is(BackendFault.BAD_REPLY),
-    "nofinish": _is(BackendFault.STREAM_CUT),
-    "empty": _is(BackendFault.BAD_REPLY),
-    "errchunk": _is(BackendFault.UPSTREAM),
-    "leak": _is(BackendFault.AUTH),
-    "redirect": _is(BackendFault.BAD_REPLY),
-    "hang": _is(BackendFault.TIMEOUT_IDLE),
-    "waits": _is(BackendFault.TIMEOUT_IDLE),
-    "drip": _is(BackendFault.TIMEOUT_IDLE),
-    "nousage": None,
-}
-EXPECTED: dict[str, dict[str, Fault | None]] = {
-    "openai": COMMON
-    | {
-        "e503": _is(BackendFault.OVERLOADED, 2),
-        "quota": _is(BackendFault.PAYMENT),
-        "err200": _is(BackendFault.UPSTREAM),
-        "typed": _is(BackendFault.RATE_LIMIT),
-        "final": Fault(BackendFault.OVERLOADED, retryable=False),
-        "later": _is(BackendFault.OVERLOADED, 7),
-        "huge": _is(BackendFault.BAD_REPLY),
-        "filtered": _is(BackendFault.CONTENT_POLICY),
-        "nodone": None,
-        "cutlate": None,
-    },
-    "anthropic": COMMON
-    | {
-        "credit": _is(BackendFault.PAYMENT),
-        "refusal": _is(BackendFault.CONTENT_POLICY),
-        "mute": None,
-        "lingers": None,
-    },
-    "ccrouter": COMMON
-    | {
-        "e529": _is(BackendFault.OVERLOADED),  # the router loses the provider's Retry-After
-        "credit": _is(BackendFault.PAYMENT),
-        "refusal": _is(BackendFault.CONTENT_POLICY),
-        "mute": None,
-        "lingers": None,
-    },
-}
-# What a whole reply cannot show, and what it shows otherwise.
-WHOLE: dict[str, Fault | None] = {
-    "badchunk": None,
-    "nofinish": None,
-    "mute": None,
-    "hang": _is(BackendFault.TIMEOUT_TOTAL),
-    "waits": _is(BackendFault.TIMEOUT_TOTAL),
-    "drip": _is(BackendFault.TIMEOUT_TOTAL),
-}
-OF_A_VARIANT = {"google-whole": {"e429": _is(BackendFault.RATE_LIMIT, 12)}}  # what the body says beats the header
-SILENT = {"hang", "waits", "drip", "mute"}
-SAID_BEFORE = {"cut", "badchunk", "nofinish", "errchunk", "waits"}  # of a stream: what came before the fault
-BILLED_BEFORE = {  # where the bill was told before the fault
-    "openai": {"filtered", "empty"},
-    "anthropic": SAID_BEFORE | {"refusal", "drip"},
-    "ccrouter": {"refusal"},
-}
-BILLED_WHOLE = {
-    "openai": {"filtered", "errchunk", "empty"},
-    "anthropic": {"refusal", "empty"},
-    "ccrouter": {"refusal", "empty"},
-}
-DROID: dict[str, Fault | None] = {
-    **{word: fault for word, fault in COMMON.items() if word[0] == "e" and word[1:].isdigit() and word != "e429"},
-    "e529": _is(BackendFault.OVERLOADED),  # the CLI does not hand on when to come back
-    "toolong": _is(BackendFault.CONTEXT_LENGTH),
-    "leak": _is(BackendFault.AUTH),
-    "late": _is(BackendFault.UPSTREAM),
-    "cut": _is(BackendFault.STREAM_CUT),
-    "drop": _is(BackendFault.CONNECTION),
-    "hang": _is(BackendFault.TIMEOUT_IDLE),
-    "waits": _is(BackendFault.TIMEOUT_IDLE),
-    "drip": _is(BackendFault.TIMEOUT_TOTAL),
-    **dict.fromkeys(("answer", "chunks2", *droid_cli.ASKS)),
-}
-AGENTS = [(kind, variant) for kind in STANDS for variant in case_of(kind).variants]
-
-
-def test_every_kind_and_every_word_has_its_expectation() -> None:
-    outside = {kind for kind in registry.builtin_names() if case_of(kind).unreachable is None}
-    assert outside == STANDS.keys() == EXPECTED.keys()
-    assert {*outside, "droid", "guide"} == set(registry.builtin_names())
-    assert set(droid_cli.WAYS) == DROID.keys()
-    for kind, stand in STANDS.items():
-        assert set(stand.words) == EXPECTED[kind].keys()
+    async def ask(self, agent: Agent, word: str, patience: Patience = PATIENT, **more: object) -> CallToolResult:
+        """Have the agent do what the word says."""
+        asked: dict[str, object] = {"agent": "droid", "message": f"[[{word}]]"}
+        if not agent.is_default:
+            turn = self.peers[agent].turn(word)
+            asked = {"agent": agent.named(patience), "message": turn.message}
+            asked |= {} if turn.model_id is None else {"model": turn.model_id}
+        return await call(self.client, "chat", wait_seconds=60, **asked, **more)
 
 
 @asynccontextmanager
-async def program(home: Path, config: Path | None, environ: Mapping[str, str]) -> AsyncGenerator[Client]:
-    settings = Settings(home=home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
-    async with open_app(settings, environ) as app:
+async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
+    """Open a client of a program that has an agent for each variant of each kind, beside its running peer."""
+    async with AsyncExitStack() as stack:
+        agents = [agent for agent in AGENTS if agent.faults]
+        peers = {agent: await stack.enter_async_context(agent.case.start(agent.variant)) for agent in agents}
+        lines = [line for agent, peer in peers.items() for line in declaration(agent, peer)]
+        await asyncio.to_thread(config.write_text, "\n".join(lines), encoding="utf-8")
+        router = await stack.enter_async_context(OpenAIPeer())
+        environ = {"OPENROUTER_API_KEY": KEY, "AGENTAPI_OPENROUTER_BASE_URL": router.openrouter_url}
+        settings = Settings(home=home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+        app = await stack.enter_async_context(open_app(settings, environ))
         await app.gate.services()
-        async with connect(create_server(app.gate, McpOptions()), "stdio-2026") as client:
-            yield client
+        client = await stack.enter_async_context(connect(create_server(app.gate, McpOptions()), "stdio-2026"))
+        yield Door(client, peers)
 
 
-def write_agents(file: Path, kind: str, variant: str, peer: HttpPeer) -> None:
-    """Declare an agent of this variant, and one that gives up soon; a model of each is a word."""
-    stand = STANDS[kind]
-    lines: list[str] = []
-    for name, patience in (("patient", Patience()), ("hasty", Patience(idle=HASTY, total=HASTY * 1.5))):
-        options = stand.options(peer, variant, patience)
-        lines += [f"[agents.{name}]", f'backend = "{kind}"', f"[agents.{name}.options]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
-        for word in (*stand.words, "chunks2"):
-            lines += [f"[[agents.{name}.models]]", f'name = "{word}"', f'model_id = "{stand.prefix}{word}"']
-            lines += ['provider = "stub"']
-    file.write_text("\n".join(lines), encoding="utf-8")
+@dataclass(frozen=True)
+class Program:
+    """The door of one program, on the loop of a thread of its own."""
+
+    portal: BlockingPortal
+    door: Door
+
+    def run(self, work: Callable[[Door], Coroutine[object, object, None]]) -> None:
+        """Run a check on that loop."""
+        self.portal.call(work, self.door)
 
 
-def check_failure(result: CallToolResult, fault: Fault, secrets: tuple[str, ...]) -> None:
-    turn, text = fields_of(result), text_of(result)
-    error = cast("dict[str, object]", turn["error"])
+@pytest.fixture(scope="module")
+def program(edge_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """Return a program for all of these tests.
+
+    A fixture may not hold a cancel scope open, since it is entered and left in two tasks; on the portal it is one task.
+    """
+    config = tmp_path_factory.mktemp("faults") / "agentapi.toml"
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_door(edge_home, config)) as door:
+        yield Program(portal, door)
+
+
+def check_failure(result: CallToolResult, end: Expected, fault: BackendFault, secrets: tuple[str, ...]) -> None:
+    turn, text, advice = fields_of(result), text_of(result), FAULT_ADVICE[fault]
+    error = cast("Mapping[str, object]", turn["error"])
+    retryable = advice.retryable if end.retryable is None else end.retryable
     assert result.is_error
     assert (turn["status"], turn["end_reason"], turn["saved"]) == ("failed", "fault", True)
-    assert (error["code"], error["retryable"]) == (fault.kind, fault.retryable)
-    assert error["retry_after_seconds"] == fault.retry_after
-    step = FAULT_ADVICE[fault.kind].next_step if fault.retryable == FAULT_ADVICE[fault.kind].retryable else ""
-    assert str(error["next_step"]).startswith(step)
+    assert (error["code"], error["retryable"], error["retry_after_seconds"]) == (fault, retryable, end.retry_after)
+    assert str(error["next_step"]).startswith(advice.next_step if retryable == advice.retryable else "")
     assert text.startswith(f"{error['message']}".rstrip("."))
     assert str(turn["next_step"]) in text
     assert str(turn["next_step"]).startswith(str(error["next_step"]))
-    assert ("Try again in" in text) is (fault.retry_after is not None)
+    assert ("Try again in" in text) is (end.retry_after is not None)
     assert 0 < len(str(error["message"])) < 400
     everything = result.model_dump_json()
     assert not [word for word in (*NEVER, *secrets) if word in everything]
     assert text.splitlines()[-1].endswith(f"session_id {turn['session_id']} · turn_id {turn['turn_id']}]")
 
 
-@dataclass(frozen=True)
-class Agent:
-    """How an agent is made to do what a word says: by its model, or by the message to the default agent."""
-
-    kind: str
-    variant: str
-    is_default: bool = False
-
-    @property
-    def streams(self) -> bool:
-        """Whether its answer comes in pieces."""
-        return case_of(self.kind).in_pieces(self.variant)
-
-    def asking(self, word: str) -> dict[str, object]:
-        """Write the arguments of `chat`."""
-        if self.is_default:
-            return {"agent": "droid", "message": f"{self.variant} {os.urandom(4).hex()} [[{word}]]"}
-        return {"agent": "hasty" if word in SILENT else "patient", "model": word, "message": f"{self.variant} {word}"}
-
-    def expected(self, word: str) -> Fault | None:
-        """Tell what a word comes to."""
-        others = {} if self.streams else WHOLE
-        return {**EXPECTED[self.kind], **others, **OF_A_VARIANT.get(self.variant, {})}[word]
-
-    def reply(self, word: str) -> str:
-        """Tell what is said before the fault."""
-        if not self.streams or word not in SAID_BEFORE:
-            return ""
-        whole = word == "nofinish" and self.kind != "openai"
-        return "w0 " if word == "waits" else "w0 w1 w2 w3 w4 " if whole else "w0 w1 w2 "
+async def check_what_is_kept(client: Client, turn: Mapping[str, object], end: Expected) -> None:
+    error = cast("Mapping[str, object]", turn["error"])
+    if end.reply is not None:
+        assert turn["reply"] == end.reply
+    usage = cast("Mapping[str, object]", turn["usage"])
+    if end.billed is not None:
+        assert (usage["input_tokens"] is not None) is end.billed, usage
+    transcript = fields_of(await call(client, "get_transcript", session_id=turn["session_id"]))
+    assert str(error["message"]).rstrip(".") in str(transcript["markdown"])
+    assert str(error["next_step"]) in str(transcript["markdown"])
 
 
-async def check_word(client: Client, agent: Agent, word: str) -> None:
-    """Fail, read it in the transcript, and go on in the same session."""
-    fault = agent.expected(word)
-    result = await call(client, "chat", wait_seconds=30, **agent.asking(word))
+async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None:
+    result = await door.ask(agent, word, end.patience)
     turn = fields_of(result)
-    if fault is None:
+    if end.fault is None:
         assert turn["status"] == "completed", text_of(result)
+        assert (end.warning or "") in str(turn["warning"])
     else:
-        check_failure(result, fault, case_of(agent.kind).secrets)
-        assert turn["reply"] == agent.reply(word)
-        usage = cast("dict[str, object]", turn["usage"])
-        billed = (BILLED_BEFORE if agent.streams else BILLED_WHOLE)[agent.kind]
-        assert (usage["input_tokens"] is not None) is (word in billed), usage
-        transcript = fields_of(await call(client, "get_transcript", session_id=turn["session_id"]))
-        error = cast("dict[str, object]", turn["error"])
-        assert str(error["message"]).rstrip(".") in str(transcript["markdown"])
-        assert str(error["next_step"]) in str(transcript["markdown"])
-    again = await call(client, "chat", session_id=turn["session_id"], **agent.asking("chunks2"))
-    assert fields_of(again)["reply"] == "w0 w1 ", text_of(again)
+        check_failure(result, end, end.fault, agent.case.secrets)
+        await check_what_is_kept(door.client, turn, end)
+    again = await door.ask(agent, agent.case.words[Behaviour.ANSWERS], session_id=turn["session_id"])
+    assert fields_of(again)["reply"] == agent.case.answer, text_of(again)
 
 
-async def check_words(client: Client, agent: Agent, words: Sequence[str], subtests: pytest.Subtests) -> None:
-    """Check all at once, since each is a conversation of its own; say of each how it ended."""
-
-    async def attempt(word: str) -> Exception | None:
-        try:
-            await check_word(client, agent, word)
-        except Exception as fault:  # noqa: BLE001  # it is raised again below
-            return fault
-        return None
-
-    async with asyncio.TaskGroup() as tasks:
-        attempts = {word: tasks.create_task(attempt(word)) for word in words}
-    for word, ended in attempts.items():
-        with subtests.test(word=word):
-            if fault := ended.result():
-                raise fault
-
-
-@pytest.mark.parametrize(("kind", "variant"), AGENTS)
-async def test_each_fault_is_told_with_its_next_step_and_the_session_goes_on(
-    kind: str, variant: str, edge_home: Path, tmp_path: Path, subtests: pytest.Subtests
+@pytest.mark.parametrize(("agent", "word", "end"), [pytest.param(*each, id=f"{each[0]}-{each[1]}") for each in WORDS])
+def test_a_fault_is_told_with_its_next_step_and_the_session_goes_on(
+    program: Program, agent: Agent, word: str, end: Expected
 ) -> None:
-    config, stand = tmp_path / "agentapi.toml", STANDS[kind]
-    async with stand.peer() as peer:
-        write_agents(config, kind, variant, peer)
-        async with program(edge_home, config, {}) as client:
-            await check_words(client, Agent(kind, variant), stand.words, subtests)
-
-
-async def test_each_fault_of_a_program_is_told_with_its_next_step(edge_home: Path, tmp_path: Path) -> None:
-    config = tmp_path / "agentapi.toml"
-    async with droid.droid_place() as place:
-        env = ", ".join(f"{key} = {json.dumps(value)}" for key, value in cast("Options", place.options["env"]).items())
-        lines = ["[agents.cli]", 'backend = "droid"', "[agents.cli.options]", f"env = {{ {env} }}"]
-        lines += [f"{key} = {json.dumps(place.options[key])}" for key in ("command", "cwd")]
-        lines += ["max_processes = 100", "idle_timeout_seconds = 1", "total_timeout_seconds = 2"]
-        for word in DROID:
-            lines += ["[[agents.cli.models]]", f'name = "{word}"', f'model_id = "custom:{word}"', 'provider = "stub"']
-        config.write_text("\n".join(lines), encoding="utf-8")
-        async with program(edge_home, config, {}) as client, asyncio.TaskGroup() as tasks:
-            for word, fault in DROID.items():
-                tasks.create_task(check_program(client, word, fault))
-
-
-async def check_program(client: Client, word: str, fault: Fault | None) -> None:
-    result = await call(client, "chat", agent="cli", model=word, message=f"{word} {os.urandom(4).hex()}")
-    turn = fields_of(result)
-    if fault is None:
-        assert turn["status"] == "completed", text_of(result)
-        assert ("was refused" in str(turn["warning"])) is (word in {"ask", "question"})
-    else:
-        check_failure(result, fault, (droid.KEY,))
-    again = await call(client, "chat", session_id=turn["session_id"], agent="cli", model="chunks2", message="go on")
-    assert fields_of(again)["reply"] == "w0 w1 ", text_of(again)
-
-
-async def test_each_fault_of_openrouter_is_told_by_the_default_agent(
-    edge_home: Path, subtests: pytest.Subtests
-) -> None:
-    async with openai.OpenAIPeer(pace=Steps()) as peer:
-        environ = {"OPENROUTER_API_KEY": openai.KEY, "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-        async with program(edge_home, None, environ) as client:
-            agent = Agent("openai", "openrouter-streamed", is_default=True)
-            await check_words(client, agent, [word for word in openai.FAULT_WORDS if word not in SILENT], subtests)
+    program.run(partial(check_word, agent, word, end))

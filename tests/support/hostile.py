@@ -7,26 +7,11 @@ from typing import TypeVar
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
+
 T = TypeVar("T")
 
-TEXTS = st.text() | st.sampled_from(
-    [
-        "",
-        " ",
-        "\0",
-        "\ud800",
-        "\udfff\ud83d",
-        "\u202e",
-        "\r\n",
-        "\x1b[2J",
-        "%00",
-        "../..",
-        "'; --",
-        "{}",
-        "null",
-        "é" * 300,
-    ]
-)
+TEXTS = st.text() | st.sampled_from(HOSTILE_TEXTS)
 NUMBERS = (
     st.integers()
     | st.floats()

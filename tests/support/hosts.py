@@ -1,19 +1,11 @@
-"""A host for a backend under test, with time that a test may move."""
+"""The test kit's host for a backend under test, and time that a test may move."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self, TypeVar, cast
 
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.agents import AgentView
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.testing.hosts import FakeHost, FakeView
 
-T = TypeVar("T")
+__all__ = ["FakeHost", "FakeView", "ManualClock"]
 
 
 @dataclass
@@ -38,53 +30,3 @@ class ManualClock:
     def advance(self, duration: timedelta) -> None:
         """Move on."""
         self.seconds += duration.total_seconds()
-
-
-@dataclass
-class FakeView:
-    """A server of which the test says what is to be seen."""
-
-    listed: tuple[AgentView, ...] = ()
-    turns: tuple[Turn, ...] = ()
-
-    async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List what the test gave."""
-        del principal
-        return self.listed
-
-    async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List what the test gave."""
-        del principal
-        return self.turns[:limit]
-
-
-@dataclass
-class FakeHost:
-    """The host of one test; leave it last, since it closes what backends share."""
-
-    clock: Clock = field(default_factory=SystemClock)
-    view: FakeView = field(default_factory=FakeView)
-    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
-    _shared: dict[object, AbstractAsyncContextManager[object]] = field(
-        default_factory=dict[object, AbstractAsyncContextManager[object]]
-    )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        while self._shared:
-            _, thing = self._shared.popitem()
-            await thing.__aexit__(None, None, None)
-
-    def secret(self, name: str) -> str | None:
-        """Look up what the test gave."""
-        return self.secrets.get(name)
-
-    def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the one thing that `make` builds."""
-        if make not in self._shared:
-            self._shared[make] = make()
-        return cast(T, self._shared[make])

@@ -52,11 +52,15 @@ class Sealer(Protocol):
 
 
 class Capability(StrEnum):
-    """What a backend declares that it can do."""
+    """What a backend declares that it can do; `agentapi_mcp.testing.contract` tests each, declared or not."""
 
+    # Goes on from the state of the last turn's Finished alone, in another process too; says when that memory is lost.
     RESUME = "resume"
+    # The provider charges nothing more once the iterator is closed.
     STOPS_BILLING = "stops_billing"
+    # `check` measures, without cost; without this, it may always be UNKNOWN.
     FREE_CHECK = "free_check"
+    # Takes `BackendTurn.api_key` in place of the operator's; without this, it sends that key nowhere.
     OWN_KEYS = "own_keys"
 
 
@@ -73,7 +77,7 @@ class Backend(Protocol):
         ...
 
     async def check(self) -> HealthCheck:
-        """Measure without cost whether the agent can answer; never raises for what it measures."""
+        """Measure without a turn whether the agent can answer, or be UNKNOWN; never raises for what it measures."""
         ...
 
     async def aclose(self) -> None:

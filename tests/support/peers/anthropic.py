@@ -1,326 +1,25 @@
-"""A peer that speaks the Messages API as Anthropic does; what it does is chosen by words in the model's name.
+"""Anthropic's own server, as the peer of the backend `anthropic`."""
 
-The words are those of the Chat Completions peer: eNNN hang slow waits drip chunksN cut nofinish drop errchunk badjson
-badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo. Besides: lingers
-(holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
-"""
-
-import json
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import replace
 
-from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import Backend, BackendHost
-from agentapi_mcp.core.records.backends import BackendTurn
-from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig, backend_turn
-from tests.support.peers.http import Answer, Exchange, HttpPeer, Ticks
+from agentapi_mcp.testing.http import Ticks
+from agentapi_mcp.testing.peers import Behaviour, Peer
+from tests.support.peers.cases import BuiltInCase
+from tests.support.peers.faults import Expected
+from tests.support.peers.messages import KEY, WORDS, MessagesPeer, messages_faults, messages_peer
 
-KEY = "sk-ant-test-0123456789abcdef"
-Json = dict[str, object]
-
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    529: "overloaded_error",
-}
-_SAID_IN_400 = {
-    "contextlen": "prompt is too long: 210000 tokens > 200000 maximum",
-    "moderation": "Output blocked by content filtering policy",
-    "credit": "Your credit balance is too low to access the Anthropic API.",
-}
-
-
-@dataclass(frozen=True)
-class Script:
-    """What one request asks the peer to do."""
-
-    words: frozenset[str]
-    model: str
-    stream: bool
-    question: str
-
-    @classmethod
-    def of(cls, exchange: Exchange) -> "Script":
-        """Read the script from a request."""
-        body = exchange.json
-        model = str(body.get("model", ""))
-        messages = cast("list[Json]", body.get("messages") or [{}])
-        question = str(messages[-1].get("content", ""))
-        return cls(frozenset(re.findall(r"[a-z0-9]+", model.lower())), model, body.get("stream") is True, question)
-
-    def number(self, prefix: str) -> int | None:
-        """Find the number behind a word."""
-        found = (re.fullmatch(rf"{prefix}(\d+)", word) for word in self.words)
-        return next((int(match[1]) for match in found if match), None)
-
-    @property
-    def pieces(self) -> list[str]:
-        """The answer, piece by piece."""
-        if "echo" in self.words:
-            return [f"{word} " for word in self.question.split()]
-        if self.words & {"tool", "empty", "refusal"}:
-            return []
-        return [f"w{place} " for place in range(self.number("chunks") or (1000 if "drip" in self.words else 5))]
-
-    @property
-    def stop_reason(self) -> str:
-        """Why the model stops."""
-        return "tool_use" if "tool" in self.words else "refusal" if "refusal" in self.words else "end_turn"
-
-    @property
-    def usage(self) -> Json:
-        """The bill; the input is what was not cached."""
-        if "nousage" in self.words:
-            return {"input_tokens": 0, "output_tokens": 0}
-        return {
-            "input_tokens": 7,
-            "output_tokens": 5,
-            "cache_read_input_tokens": 4,
-            "cache_creation_input_tokens": 2,
-        }
-
-
-class AnthropicPeer(HttpPeer):
-    """The server; its answers are those of Anthropic's own."""
-
-    async def answer(self, exchange: Exchange, answer: Answer) -> None:
-        """Answer one request."""
-        path = exchange.path.partition("?")[0]
-        if path.endswith("/v1/messages"):
-            await self._message(exchange, answer)
-        elif path.endswith("/v1/models"):
-            await answer.json(200, _MODELS)
-        else:
-            await answer.json(404, self.error(404, "There is no such thing here."))
-
-    def error(self, status: int, message: str) -> Json:
-        """Write an error as this server does."""
-        kind = _TYPES.get(status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_1"}
-
-    async def fail(self, script: Script, exchange: Exchange, answer: Answer) -> bool:
-        """Answer with a failure, where one is asked for."""
-        status = script.number("e")
-        said = next((text for word, text in _SAID_IN_400.items() if word in script.words), None)
-        if status is not None:
-            headers = {"retry-after": "2"} if status in {429, 529} else {}
-            await answer.json(status, self.error(status, f"A failure of status {status}"), headers)
-        elif said is not None:
-            await answer.json(400, self.error(400, said))
-        elif "leak" in script.words:
-            key = exchange.headers.get("x-api-key", "")
-            said = f"The key {key} is wrong, says /srv/app/keys.py\nTraceback (most recent call last)"
-            await answer.json(401, self.error(401, said))
-        else:
-            return await _break_off(script, answer)
-        return True
-
-    async def end_with_error(self, answer: Answer) -> None:
-        """Fail within a stream."""
-        await say(answer, "error", error={"type": "api_error", "message": "Internal server error"})
-
-    def streamed_usage(self, script: Script) -> Json:
-        """Write the bill at a stream's end."""
-        return {"output_tokens": script.usage["output_tokens"]}
-
-    def message(self, script: Script, **fields: object) -> Json:
-        """Write a message."""
-        return {"id": "msg_1", "type": "message", "role": "assistant", "model": f"{script.model}-001", **fields}
-
-    async def _message(self, exchange: Exchange, answer: Answer) -> None:
-        script = Script.of(exchange)
-        if await self.fail(script, exchange, answer):
-            return
-        if script.stream:
-            await self._stream(script, answer)
-        else:
-            await self._whole(script, answer)
-
-    async def _whole(self, script: Script, answer: Answer) -> None:
-        if script.words & {"waits", "drip"}:
-            await answer.hang()
-        if "cut" in script.words:
-            await answer.half()
-            return
-        if "errchunk" in script.words:
-            await answer.json(200, {"type": "error", "error": {"type": "api_error", "message": "Failed late"}})
-            return
-        content: list[Json] = [{"type": "thinking", "thinking": "hm"}] if "reason" in script.words else []
-        if "tool" in script.words:
-            content.append({"type": "tool_use", "id": "tool_1", "name": "get_weather", "input": {}})
-        if script.pieces:
-            content.append({"type": "text", "text": "".join(script.pieces)})
-        stop = None if "empty" in script.words else script.stop_reason
-        await answer.json(200, self.message(script, content=content, stop_reason=stop, usage=script.usage))
-
-    async def _stream(self, script: Script, answer: Answer) -> None:
-        await answer.open_stream({"request-id": "req_1"})
-        if "empty" in script.words:
-            await say(answer, "message_stop")
-            await answer.close_stream()
-            return
-        started = {**self.streamed_start(script), "output_tokens": 1 if "nousage" not in script.words else 0}
-        await say(answer, "message_start", message=self.message(script, content=[], usage=started))
-        if "ping" in script.words:
-            await say(answer, "ping")
-        await _blocks_before(script, answer)
-        await say(answer, "content_block_start", index=1, content_block={"type": "text", "text": ""})
-        if not await self._pieces(script, answer):
-            return
-        await say(answer, "content_block_stop", index=1)
-        if "nofinish" not in script.words:
-            delta = {"stop_reason": script.stop_reason, "stop_sequence": None}
-            await say(answer, "message_delta", delta=delta, usage=self.streamed_usage(script))
-            if "mute" in script.words:
-                await answer.hang()
-            await say(answer, "message_stop")
-        if "lingers" in script.words:
-            await answer.hang()
-        await answer.close_stream()
-
-    def streamed_start(self, script: Script) -> Json:
-        """Write the bill at a stream's beginning."""
-        return script.usage
-
-    async def _pieces(self, script: Script, answer: Answer) -> bool:
-        for place, piece in enumerate(script.pieces):
-            if script.words & {"slow", "drip"}:
-                await answer.step()
-            if place == 3 and "cut" in script.words:
-                answer.cut()
-                return False
-            if place == 3 and "badchunk" in script.words:
-                await answer.say("event: content_block_delta\ndata: {nonsense\n\n")
-            if place == 3 and "errchunk" in script.words:
-                await self.end_with_error(answer)
-                await answer.close_stream()
-                return False
-            delta = {"type": "text_delta", "text": piece}
-            await say(answer, "content_block_delta", index=1, delta=delta)
-            if "waits" in script.words:
-                await answer.hang()
-        return True
-
-
-async def say(answer: Answer, kind: str, **fields: object) -> None:
-    """Send one event of a stream."""
-    await answer.say(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n")
-
-
-async def _blocks_before(script: Script, answer: Answer) -> None:
-    if "reason" in script.words:
-        await say(answer, "content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
-        await say(answer, "content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"})
-        await say(answer, "content_block_delta", index=0, delta={"type": "signature_delta", "signature": "x"})
-        await say(answer, "content_block_stop", index=0)
-    if "tool" in script.words:
-        block: Json = {"type": "tool_use", "id": "tool_1", "name": "get_weather", "input": {}}
-        await say(answer, "content_block_start", index=0, content_block=block)
-        await say(answer, "content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": "{"})
-        await say(answer, "content_block_stop", index=0)
-
-
-async def _break_off(script: Script, answer: Answer) -> bool:
-    if "badjson" in script.words:
-        await answer.text(200, "<html>not JSON</html>")
-    elif "redirect" in script.words:
-        await answer.text(307, "", headers={"location": "http://127.0.0.1:9/"})
-    elif "hang" in script.words:
-        await answer.hang()
-    elif "drop" in script.words:
-        answer.cut()
-    else:
-        return False
-    return True
-
-
-_MODELS: Json = {
-    "data": [{"type": "model", "id": "claude-stub-1", "display_name": "Claude Stub 1"}],
-    "has_more": True,
-    "first_id": "claude-stub-1",
-    "last_id": "claude-stub-1",
-}
-PROVOKES: dict[Behaviour, str] = {
-    Behaviour.ANSWERS: "chunks3",
-    Behaviour.WAITS: "waits",
-    Behaviour.HANGS: "hang",
-    Behaviour.DRIPS: "drip",
-    Behaviour.CUT: "cut",
-    Behaviour.DROPPED: "drop",
-    Behaviour.NONSENSE: "badjson",
-    Behaviour.EMPTY: "empty",
-    Behaviour.BAD_REQUEST: "e400",
-    Behaviour.UNAUTHORIZED: "e401",
-    Behaviour.NO_CREDIT: "e402",
-    Behaviour.FORBIDDEN: "e403",
-    Behaviour.UNKNOWN_MODEL: "e404",
-    Behaviour.BUSY: "e429",
-    Behaviour.BROKEN: "e500",
-    Behaviour.BAD_GATEWAY: "e502",
-    Behaviour.UNAVAILABLE: "e503",
-    Behaviour.OVERLOADED: "e529",
-    Behaviour.TOO_LONG: "contextlen",
-    Behaviour.MODERATED: "moderation",
-    Behaviour.FAILS_LATE: "errchunk",
-    Behaviour.LEAKS: "leak",
-}
-
-FAULT_WORDS = (
-    *(word for behaviour, word in PROVOKES.items() if behaviour is not Behaviour.ANSWERS),
-    *(word for word in _SAID_IN_400 if word not in PROVOKES.values()),
-    *("nofinish", "badchunk", "refusal", "redirect", "nousage", "mute", "lingers"),
-)
-
-
-@dataclass(frozen=True)
-class MessagesRig:
-    """The backend beside the peer."""
-
-    backend: Backend
-    peer: HttpPeer
-    prefix: str = ""
-
-    def turn(self, behaviour: Behaviour) -> BackendTurn:
-        """Name the behaviour in the model's name."""
-        return backend_turn(model_id=f"{self.prefix}stub-{PROVOKES[behaviour]}")
-
-    async def asked(self) -> None:
-        """Wait for the request."""
-        await self.peer.received()
-
-    async def freed(self) -> None:
-        """Wait for the client to go."""
-        await self.peer.client_gone()
-
-    async def stop(self) -> None:
-        """End the server."""
-        await self.peer.stop()
-
-
-def options_of(peer: HttpPeer, variant: str, patience: Patience) -> dict[str, object]:
-    """Write the options of an agent of this variant."""
-    return {
-        "base_url": peer.origin,
-        "api_key": KEY,
-        "stream": variant == "streamed",
-        "connect_timeout_seconds": patience.connect.total_seconds(),
-        "idle_timeout_seconds": patience.idle.total_seconds(),
-        "total_timeout_seconds": patience.total.total_seconds(),
-    }
+_BILLED_BEFORE = ("cut", "badchunk", "nofinish", "errchunk", "waits")  # a stream begins with the bill of its input
 
 
 class AnthropicCase:
     """Runs the contract suite streamed and whole."""
 
+    kind = "anthropic"
     variants = ("streamed", "whole")
+    words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY,)
@@ -329,11 +28,19 @@ class AnthropicCase:
         """Tell by the variant's name."""
         return variant == "streamed"
 
+    def faults(self, variant: str) -> Mapping[str, Expected]:
+        """Tell the faults of the Messages API."""
+        table = messages_faults(streams=self.in_pieces(variant))
+        if not self.in_pieces(variant):
+            return table
+        table["drip"] = replace(table["drip"], billed=None)  # it may be over before the stream begins
+        return table | {word: replace(table[word], billed=True) for word in _BILLED_BEFORE}
+
     @asynccontextmanager
-    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
-        """Start the peer and build the backend."""
-        async with AnthropicPeer(pace=Ticks(0.02)) as peer:
-            yield MessagesRig(registry.create("anthropic", options_of(peer, variant, patience), host), peer)
+    async def start(self, variant: str) -> AsyncGenerator[Peer]:
+        """Start the server."""
+        async with MessagesPeer(pace=Ticks(0.02)) as server:
+            yield messages_peer(server, variant, "stub-{}")
 
 
-CASE: BackendCase = AnthropicCase()
+CASE: BuiltInCase = AnthropicCase()

@@ -4,11 +4,12 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import BackendHost
-from tests.support.peers.anthropic import KEY, AnthropicPeer, Json, MessagesRig, Script, options_of, say
-from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig
-from tests.support.peers.http import Answer, Exchange, Pace, Ticks
+from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.testing.http import Answer, Exchange, Pace, Ticks
+from agentapi_mcp.testing.peers import Behaviour, Peer
+from tests.support.peers.cases import BuiltInCase
+from tests.support.peers.faults import Expected
+from tests.support.peers.messages import KEY, WORDS, Json, MessagesPeer, Script, messages_faults, messages_peer, say
 
 UPSTREAM_KEY = "sk-upstream-0123456789abcdef"
 _STACK = "\n    at async /srv/ccr/dist/cli.js:81:1234\n    at process.processTicksAndRejections (node:internal)"
@@ -26,7 +27,7 @@ _SAID: dict[str, tuple[int, Json]] = {
 }
 
 
-class CcrouterPeer(AnthropicPeer):
+class CcrouterPeer(MessagesPeer):
     """The router; `major` is its version, `providers` what it is configured with."""
 
     def __init__(self, *, major: int = 2, pace: Pace | None = None) -> None:
@@ -73,7 +74,7 @@ class CcrouterPeer(AnthropicPeer):
         elif special is not None:
             await answer.json(special[0], _wrapped(script, *special))
         elif "leak" in script.words:
-            key = exchange.headers["authorization"]
+            key = exchange.headers["authorization"].removeprefix("Bearer ")
             await answer.json(401, _wrapped(script, 401, f"The key {key} is wrong, says /srv/app/keys.py\nTraceback"))
         else:
             return await super().fail(script, exchange, answer)
@@ -108,7 +109,10 @@ def _wrapped(script: Script, status: int, upstream: object) -> Json:
 class CcrouterCase:
     """Runs the contract suite streamed and whole."""
 
+    kind = "ccrouter"
     variants = ("streamed", "whole")
+    words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY, UPSTREAM_KEY)
@@ -117,12 +121,15 @@ class CcrouterCase:
         """Tell by the variant's name."""
         return variant == "streamed"
 
+    def faults(self, variant: str) -> Mapping[str, Expected]:
+        """Tell the faults of the Messages API; the router loses what the provider says of when to come back."""
+        return messages_faults(streams=self.in_pieces(variant)) | {"e529": Expected(fault=BackendFault.OVERLOADED)}
+
     @asynccontextmanager
-    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
-        """Start the peer and build the backend."""
-        async with CcrouterPeer(pace=Ticks(0.02)) as peer:
-            backend = registry.create("ccrouter", options_of(peer, variant, patience), host)
-            yield MessagesRig(backend, peer, prefix="stub,")
+    async def start(self, variant: str) -> AsyncGenerator[Peer]:
+        """Start the router."""
+        async with CcrouterPeer(pace=Ticks(0.02)) as server:
+            yield messages_peer(server, variant, "stub,stub-{}")
 
 
-CASE: BackendCase = CcrouterCase()
+CASE: BuiltInCase = CcrouterCase()

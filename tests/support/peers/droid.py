@@ -3,19 +3,22 @@
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import Backend, BackendHost
+from agentapi_mcp.core.errors import BackendFault
 from agentapi_mcp.core.records.backends import BackendTurn
-from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig, backend_turn
+from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
+from tests.support.peers.cases import BuiltInCase
+from tests.support.peers.droid_cli import ASKS, REFUSALS
+from tests.support.peers.faults import ANSWERED, Expected, faults_of
 
-KEY = "sk-droid-test-0123456789abcdef"
-_PROVOKES: dict[Behaviour, str] = {
+KEY = "droid-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
+WORDS: dict[Behaviour, str] = {
     Behaviour.ANSWERS: "answer",
+    Behaviour.RECALLS: "recall",
     Behaviour.WAITS: "waits",
     Behaviour.HANGS: "hang",
     Behaviour.DRIPS: "drip",
@@ -37,16 +40,29 @@ _PROVOKES: dict[Behaviour, str] = {
 
 
 @dataclass
-class DroidRig:
-    """The backend beside the program."""
+class DroidPeer:
+    """A program that speaks as the CLI does, and says to this socket what it was asked."""
 
-    backend: Backend
-    was_asked: asyncio.Event
-    was_freed: asyncio.Event
+    given: dict[str, object]
+    asked_times: int = 0
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    was_freed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def turn(self, behaviour: Behaviour) -> BackendTurn:
-        """Name the behaviour in the model's name."""
-        return backend_turn(model_id=f"custom:{_PROVOKES[behaviour]}")
+    def options(self, patience: Patience) -> Mapping[str, object]:
+        """Return the options with these deadlines; the program is always given time to start."""
+        return {
+            **self.given,
+            "idle_timeout_seconds": patience.idle.total_seconds(),
+            "total_timeout_seconds": patience.total.total_seconds(),
+        }
+
+    def turn(self, word: str) -> BackendTurn:
+        """Name the word in the model's name."""
+        return backend_turn(model_id=f"custom:{word}")
+
+    def credentials(self) -> Sequence[str | None]:
+        """Return None for each turn: the program knows its key from its environment."""
+        return [None] * self.asked_times
 
     async def asked(self) -> None:
         """Wait for the message."""
@@ -59,11 +75,40 @@ class DroidRig:
     async def stop(self) -> None:
         """Do nothing: there is nothing that could be reached."""
 
+    async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Follow one run of the program."""
+        while line := await reader.readline():
+            if line == b"asked\n":
+                self.asked_times += 1
+                self.was_asked.set()
+            else:
+                self.was_freed.set()
+        self.was_freed.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def droid_peer() -> AsyncGenerator[DroidPeer]:
+    """Make the program, and listen for what it is asked."""
+    with tempfile.TemporaryDirectory(prefix="droid-", dir="/tmp") as home:
+        command = Path(home) / "droid"
+        script = Path(__file__).with_name("droid_cli.py")
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n', encoding="utf-8")
+        command.chmod(0o755)
+        peer = DroidPeer({"command": str(command), "cwd": home, "max_processes": 100})
+        async with await asyncio.start_server(peer.hear, "127.0.0.1", 0) as server:
+            port = str(server.sockets[0].getsockname()[1])
+            peer.given["env"] = {"STUB_KEY": KEY, "STUB_PORT": port}
+            yield peer
+
 
 class DroidCase:
     """Runs the contract suite."""
 
+    kind = "droid"
     variants = ("streamed",)
+    words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 "
     not_applicable: Mapping[Behaviour, str] = {
         Behaviour.NONSENSE: "what is no message is for a person to read, and passed over",
         Behaviour.EMPTY: "a turn that ended with a refused permission says nothing, and is completed",
@@ -78,58 +123,26 @@ class DroidCase:
         del variant
         return True
 
-    @asynccontextmanager
-    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
-        """Listen for the program and build the backend that starts it."""
+    def faults(self, variant: str) -> Mapping[str, Expected]:
+        """Tell the faults of the CLI, which bills what was refused too."""
         del variant
-        async with droid_rig(
-            host,
-            idle_timeout_seconds=patience.idle.total_seconds(),
-            total_timeout_seconds=max(patience.total.total_seconds(), 1.0),
-        ) as rig:
-            yield rig
+        table = faults_of(WORDS, streams=True)
+        table |= {word: replace(table[word], billed=True) for word in REFUSALS if word in table}
+        return table | {
+            "e404": Expected(fault=BackendFault.NOT_FOUND, billed=True),
+            "cut": Expected(fault=BackendFault.STREAM_CUT, reply="w0 "),
+            "late": Expected(fault=BackendFault.UPSTREAM, reply="w0 ", billed=True),
+            **dict.fromkeys(ASKS, ANSWERED),
+            "ask": replace(ANSWERED, warning="was refused: Execute."),
+            "question": replace(ANSWERED, warning="was refused: a question to you."),
+        }
+
+    @asynccontextmanager
+    async def start(self, variant: str) -> AsyncGenerator[Peer]:
+        """Make the program."""
+        del variant
+        async with droid_peer() as peer:
+            yield peer
 
 
-@dataclass
-class DroidPlace:
-    """A program that speaks as the CLI does, and hears of its test."""
-
-    options: dict[str, object]
-    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
-    was_freed: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@asynccontextmanager
-async def droid_place() -> AsyncGenerator[DroidPlace]:
-    """Make the program, and listen for what it is asked."""
-    with tempfile.TemporaryDirectory(prefix="droid-", dir="/tmp") as home:
-        command = Path(home) / "droid"
-        script = Path(__file__).with_name("droid_cli.py")
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{script}" "$@"\n', encoding="utf-8")
-        command.chmod(0o755)
-        place = DroidPlace({})
-
-        async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while line := await reader.readline():
-                (place.was_asked if line == b"asked\n" else place.was_freed).set()
-            place.was_freed.set()
-            writer.close()
-
-        async with await asyncio.start_server(hear, "127.0.0.1", 0) as server:
-            port = str(server.sockets[0].getsockname()[1])
-            place.options |= {"command": str(command), "cwd": home, "env": {"STUB_KEY": KEY, "STUB_PORT": port}}
-            yield place
-
-
-@asynccontextmanager
-async def droid_rig(host: BackendHost, **options: object) -> AsyncGenerator[DroidRig]:
-    """Build the backend with these options beside a place that hears of its programs."""
-    async with droid_place() as place:
-        rig = DroidRig(registry.create("droid", place.options | options, host), place.was_asked, place.was_freed)
-        try:
-            yield rig
-        finally:
-            await rig.backend.aclose()
-
-
-CASE: BackendCase = DroidCase()
+CASE: BuiltInCase = DroidCase()

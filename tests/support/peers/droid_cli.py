@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import TypedDict
 
 REFUSALS = {
@@ -38,7 +39,7 @@ ASKS: dict[str, tuple[str, dict[str, object]]] = {
     "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
     "other": ("droid.never_heard_of", {}),
 }
-WAYS = (*REFUSALS, "answer", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
+WAYS = (*REFUSALS, "answer", "recall", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
 
 
 def send(**message: object) -> None:
@@ -70,11 +71,22 @@ class Cli:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.model = "custom:answer"
+        self.session = ""
         self.stopped = threading.Event()
 
-    def answer(self) -> None:
+    @property
+    def memory(self) -> Path:
+        """The file of the session, in the directory in which the program works."""
+        return Path("sessions") / self.session
+
+    def answer(self, message: str) -> None:
         """Do what the model's name says."""
         way = self.model.removeprefix("custom:")
+        with self.memory.open("a", encoding="utf-8") as said:
+            said.write(f"{message}\n")
+        if way == "recall":
+            tell(type="assistant_text_delta", textDelta=self.memory.read_text(encoding="utf-8"))
+            complete("completed")
         if way in {"answer", "chunks2", "waits", "cut", "late", *ASKS}:
             tell(type="assistant_text_delta", textDelta="w0 ")
         if way in {"cut", "drop"}:
@@ -98,16 +110,29 @@ class Cli:
             complete("completed")
             return
         self.model = str(params.get("modelId", self.model))
+        if not self.find_session(method, params):
+            send(type="response", id=message.get("id"), error={"code": -32603, "message": "Session not found"})
+            return
         models = [{"id": f"custom:{way}", "isCustom": True} for way in WAYS]
-        begun = {"sessionId": "s-1", "settings": {"modelId": self.model}, "availableModels": models}
+        begun = {"sessionId": self.session, "settings": {"modelId": self.model}, "availableModels": models}
         send(type="response", id=message.get("id"), result=begun)
         if method == "droid.add_user_message":
             self.channel.sendall(b"asked\n")
-            self.answer()
+            self.answer(str(params["text"]))
         elif method == "droid.interrupt_session":
             self.stopped.set()
             complete("cancelled")
             self.channel.sendall(b"freed\n")
+
+    def find_session(self, method: str, params: dict[str, object]) -> bool:
+        """Begin a session, or load one that is kept."""
+        if method == "droid.initialize_session":
+            self.session = os.urandom(8).hex()
+            self.memory.parent.mkdir(exist_ok=True)
+            self.memory.touch()
+        elif method == "droid.load_session":
+            self.session = str(params["sessionId"])
+        return self.memory.is_file()
 
 
 def main() -> None:

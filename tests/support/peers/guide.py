@@ -1,61 +1,73 @@
-"""The guide has no agent outside: its case runs it as it is."""
+"""The guide has no agent outside: its peer is nothing, and its case runs it as it is."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
-from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import Backend, BackendHost
 from agentapi_mcp.core.records.backends import BackendTurn
-from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig, backend_turn
+from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
+from tests.support.peers.cases import BuiltInCase
+from tests.support.peers.faults import Expected
 
 _NOT_OUTSIDE = "the guide answers from this process: nothing outside it can fail"
+_QUESTION = "How do I add OpenRouter?"
 
 
-@dataclass(frozen=True)
-class GuideRig:
-    """A guide."""
+class NoPeer:
+    """Nobody: the guide answers by itself."""
 
-    backend: Backend
+    def options(self, patience: Patience) -> Mapping[str, object]:
+        """Return none: it has no options."""
+        del patience
+        return {}
 
-    def turn(self, behaviour: Behaviour) -> BackendTurn:
-        """Ask for the one thing it does."""
-        assert behaviour is Behaviour.ANSWERS
-        return backend_turn("How do I add OpenRouter?", model_id=None)
+    def turn(self, word: str) -> BackendTurn:
+        """Ask what the word says."""
+        return backend_turn(word, model_id=None)
+
+    def credentials(self) -> Sequence[str | None]:
+        """Return none: nobody is asked."""
+        return []
 
     async def asked(self) -> None:
-        """Nobody else is asked."""
+        """Return at once."""
 
     async def freed(self) -> None:
-        """Nobody else is to be freed."""
+        """Return at once."""
 
     async def stop(self) -> None:
-        """Nobody else is to be stopped."""
+        """Do nothing."""
 
 
-@dataclass(frozen=True)
 class GuideCase:
-    """How the guide takes part in the contract suite."""
+    """Runs the contract suite with the documentation that is shipped."""
 
-    variants: tuple[str, ...] = ("shipped",)
+    kind = "guide"
+    variants = ("shipped",)
+    words: Mapping[Behaviour, str] = {Behaviour.ANSWERS: _QUESTION}
+    answer = "It depends on the documentation."
     secrets: tuple[str, ...] = ()
     unreachable: str | None = _NOT_OUTSIDE
-
-    @property
-    def not_applicable(self) -> Mapping[Behaviour, str]:
-        """Say what cannot happen; a server that is slow to show its state is tested in tests/backends/test_guide.py."""
-        return {behaviour: _NOT_OUTSIDE for behaviour in Behaviour if behaviour is not Behaviour.ANSWERS}
+    # A server that is slow to show its state is tested in tests/backends/test_guide.py.
+    not_applicable: Mapping[Behaviour, str] = {
+        **{behaviour: _NOT_OUTSIDE for behaviour in Behaviour if behaviour is not Behaviour.ANSWERS},
+        Behaviour.RECALLS: "the guide answers each question by itself",
+    }
 
     def in_pieces(self, variant: str) -> bool:
         """Answer in sentences."""
         del variant
         return True
 
+    def faults(self, variant: str) -> Mapping[str, Expected]:
+        """Tell none."""
+        del variant
+        return {}
+
     @asynccontextmanager
-    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
-        """Build a guide."""
-        del variant, patience
-        yield GuideRig(registry.create("guide", {}, host))
+    async def start(self, variant: str) -> AsyncGenerator[Peer]:
+        """Start nothing."""
+        del variant
+        yield NoPeer()
 
 
-CASE: BackendCase = GuideCase()
+CASE: BuiltInCase = GuideCase()

@@ -11,6 +11,7 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     nousage          no bill                       nodone cutlate  no [DONE]; breaks off before the bill
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
+    recall           repeats the earlier messages
     filtered         withheld by a filter          contextlen moderation quota typed leak redirect huge echo
 
 Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
@@ -27,13 +28,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import Backend, BackendHost
-from agentapi_mcp.core.records.backends import BackendTurn
-from tests.support.peers.cases import BackendCase, Behaviour, Patience, Rig, backend_turn
-from tests.support.peers.http import Answer, Exchange, HttpPeer, Pace, Ticks
+from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
+from agentapi_mcp.testing.model_peers import ModelPeer
+from agentapi_mcp.testing.peers import Behaviour, Peer
+from tests.support.peers.cases import BuiltInCase
+from tests.support.peers.faults import ANSWERED, Expected, faults_of
 
-KEY = "sk-or-v1-test-0123456789abcdef"
+KEY = "openrouter-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 Json = dict[str, object]
 
 
@@ -54,16 +56,18 @@ class Script:
     model: str
     stream: bool
     question: str
+    earlier: str
 
     @classmethod
     def of(cls, exchange: Exchange) -> "Script":
         """Read the script from a request."""
         body = exchange.json
-        model, question = str(body.get("model", "")), _last_text(body)
+        *earlier, question = _texts(body) or [""]
+        model = str(body.get("model", ""))
         words = re.findall(r"[a-z0-9]+", model.lower())
         words += re.findall(r"\[\[(\w+)\]\]", question.rpartition("\n\n")[2])
         flavour = next(flavour for flavour in Flavour if flavour.value in exchange.path)
-        return cls(frozenset(words), flavour, model, body.get("stream") is True, question)
+        return cls(frozenset(words), flavour, model, body.get("stream") is True, question, " ".join(earlier))
 
     def number(self, prefix: str) -> int | None:
         """Find the number behind a word, as in `chunks7`."""
@@ -75,6 +79,8 @@ class Script:
         """The answer, piece by piece."""
         if "echo" in self.words:
             return [f"{word} " for word in self.question.split()]
+        if "recall" in self.words:
+            return [f"{word} " for word in self.earlier.split()]
         usual = 100 if "slow" in self.words else 5
         count = self.number("chunks")
         return [f"w{place} " for place in range(usual if count is None else count)]
@@ -148,7 +154,8 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
         status, body, headers = _PLAIN_REPLIES[plain]
         await answer.text(status, body, headers=headers)
     elif "leak" in script.words:
-        said = f"The key {exchange.headers.get('authorization', '')} is wrong, says /srv/app/keys.py\nTraceback"
+        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        said = f"The key {key} is wrong, says /srv/app/keys.py\nTraceback"
         await answer.json(401, {"error": {"message": said, "code": "invalid_api_key"}})
     elif "hang" in script.words:
         await answer.hang()
@@ -275,10 +282,9 @@ def _error(flavour: Flavour, status: int) -> object:
     return {"error": {"message": message, "type": kinds.get(status, "api_error"), "param": None, "code": None}}
 
 
-def _last_text(body: Mapping[str, object]) -> str:
+def _texts(body: Mapping[str, object]) -> list[str]:
     messages = body.get("messages")
-    last = cast(list[Json], messages)[-1] if isinstance(messages, list) and messages else {}
-    return str(last.get("content", ""))
+    return [str(each.get("content", "")) for each in cast(list[Json], messages)] if isinstance(messages, list) else []
 
 
 _GOOGLE_STATUS = {
@@ -306,8 +312,9 @@ _PLAIN_REPLIES: dict[str, tuple[int, str, dict[str, str]]] = {
 }
 _MODELS: list[Json] = [{"id": "stub-1", "object": "model", "owned_by": "stub"}]
 
-_PROVOKES: dict[Behaviour, str] = {
+WORDS: dict[Behaviour, str] = {
     Behaviour.ANSWERS: "chunks3",
+    Behaviour.RECALLS: "recall",
     Behaviour.WAITS: "waits",
     Behaviour.HANGS: "hang",
     Behaviour.DRIPS: "drip",
@@ -332,55 +339,47 @@ _PROVOKES: dict[Behaviour, str] = {
 }
 
 
-FAULT_WORDS = (
-    *(word for behaviour, word in _PROVOKES.items() if behaviour is not Behaviour.ANSWERS),
-    *(word for word in (*_SPECIAL_ERRORS, *_PLAIN_REPLIES) if word not in _PROVOKES.values()),
-    *("nofinish", "badchunk", "filtered", "nodone", "cutlate", "nousage"),
-)
-
-
-@dataclass(frozen=True)
-class OpenAIRig:
-    """The backend beside the peer."""
-
-    backend: Backend
-    peer: OpenAIPeer
-
-    def turn(self, behaviour: Behaviour) -> BackendTurn:
-        """Name the behaviour in the model's name."""
-        return backend_turn(model_id=f"stub/{_PROVOKES[behaviour]}")
-
-    async def asked(self) -> None:
-        """Wait for the request."""
-        await self.peer.received()
-
-    async def freed(self) -> None:
-        """Wait for the client to go."""
-        await self.peer.client_gone()
-
-    async def stop(self) -> None:
-        """End the server."""
-        await self.peer.stop()
-
-
-def options_of(peer: HttpPeer, variant: str, patience: Patience) -> dict[str, object]:
-    """Write the options of an agent of this variant."""
-    provider, _, mode = variant.partition("-")
-    return {
-        "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
-        "api_key": KEY,
-        "provider": provider,
-        "stream": mode == "streamed",
-        "connect_timeout_seconds": patience.connect.total_seconds(),
-        "idle_timeout_seconds": patience.idle.total_seconds(),
-        "total_timeout_seconds": patience.total.total_seconds(),
-    }
+# What the peer does beside the behaviours of the contract.
+_FAULTS = {
+    "nofinish": Expected(fault=BackendFault.STREAM_CUT, reply="w0 w1 w2 "),
+    "badchunk": Expected(fault=BackendFault.BAD_REPLY, reply="w0 w1 w2 "),
+    "filtered": Expected(fault=BackendFault.CONTENT_POLICY, billed=True),
+    "err200": Expected(fault=BackendFault.UPSTREAM),
+    "redirect": Expected(fault=BackendFault.BAD_REPLY),
+    "huge": Expected(fault=BackendFault.BAD_REPLY),
+    "typed": Expected(fault=BackendFault.RATE_LIMIT),
+    "quota": Expected(fault=BackendFault.PAYMENT),
+    "final": Expected(fault=BackendFault.OVERLOADED, retryable=False),
+    "later": Expected(fault=BackendFault.OVERLOADED, retry_after=7),
+    "nodone": ANSWERED,
+    "cutlate": ANSWERED,
+    "nousage": ANSWERED,
+}
+# Errors of the contract's behaviours with more than their fault to them.
+_WITH_MORE = {
+    "e429": Expected(fault=BackendFault.RATE_LIMIT, retry_after=2),
+    "e503": Expected(fault=BackendFault.OVERLOADED, retry_after=2),
+    "e529": Expected(fault=BackendFault.OVERLOADED, retry_after=2),
+    "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True),
+    "cut": Expected(fault=BackendFault.STREAM_CUT, reply="w0 w1 w2 "),
+    "errchunk": Expected(fault=BackendFault.UPSTREAM, reply="w0 w1 w2 "),
+}
+_WHOLE = {
+    "cut": Expected(fault=BackendFault.STREAM_CUT),
+    "errchunk": Expected(fault=BackendFault.UPSTREAM, billed=True),
+    "nofinish": ANSWERED,
+    "badchunk": ANSWERED,
+}
+_GOOGLE = {"e429": Expected(fault=BackendFault.RATE_LIMIT, retry_after=12)}  # what the body says beats the header
 
 
 class OpenAICase:
     """Runs the contract suite streamed and whole, and as three providers."""
 
+    kind = "openai"
     variants = ("openrouter-streamed", "openrouter-whole", "plain-streamed", "google-whole")
+    words: Mapping[Behaviour, str] = WORDS
+    answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
     unreachable: str | None = None
     secrets = (KEY,)
@@ -389,14 +388,27 @@ class OpenAICase:
         """Tell by the variant's name."""
         return variant.endswith("-streamed")
 
+    def faults(self, variant: str) -> Mapping[str, Expected]:
+        """Tell the faults of Chat Completions."""
+        streams = self.in_pieces(variant)
+        table = faults_of(WORDS, streams=streams) | _FAULTS | _WITH_MORE
+        return table | ({} if streams else _WHOLE) | (_GOOGLE if variant.startswith("google") else {})
+
     @asynccontextmanager
-    async def open(self, variant: str, host: BackendHost, patience: Patience) -> AsyncGenerator[Rig]:
-        """Start the peer and build the backend."""
+    async def start(self, variant: str) -> AsyncGenerator[Peer]:
+        """Start the provider."""
+        provider, _, mode = variant.partition("-")
         async with OpenAIPeer(pace=Ticks(0.02)) as peer:
-            yield OpenAIRig(registry.create("openai", options_of(peer, variant, patience), host), peer)
+            given = {
+                "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
+                "api_key": KEY,
+                "provider": provider,
+                "stream": mode == "streamed",
+            }
+            yield ModelPeer(peer, given, "stub/{}")
 
 
-CASE: BackendCase = OpenAICase()
+CASE: BuiltInCase = OpenAICase()
 
 
 async def _serve(port: int, seconds: float) -> None:

@@ -10,15 +10,14 @@ from typing import Annotated, cast
 
 from pydantic import BeforeValidator, Field
 
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import mapping, sequence, text
-from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest
-from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange, get_json
+from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
 from agentapi_mcp.backends.wire.options import (
     BaseUrl,
     HeaderValue,
     HttpOptions,
-    deadlines_of,
     read_options,
     secrets_of,
 )
@@ -27,7 +26,7 @@ from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import BackendEvent
 from agentapi_mcp.core.ports import BackendHost, Capability
 from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.core.records.health import HealthCheck
 
 _CHECK_PATIENCE = timedelta(seconds=10)
 _NEW = 3  # since this version it has keys of its own, and stops its upstream
@@ -95,7 +94,7 @@ class CcrouterBackend:
     def __init__(self, options: CcrouterOptions, host: BackendHost) -> None:
         self._options = options
         self._clock = host.clock
-        self._http = host.shared(HttpClient)
+        self._api = HttpApi(options, host)
         self._faults = RouterFaults(provider="claude-code-router", redactor=Redactor(secrets_of(options)))
         self._version: int | None = None
 
@@ -107,37 +106,28 @@ class CcrouterBackend:
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Ask the model; closing the iterator closes the connection to the router."""
-        if not turn.model_id:
-            raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
-        options = self._options
-        body = build_request(turn, self._route(turn.model_id), max_tokens=options.max_tokens, stream=options.stream)
-        request = HttpRequest(
-            method="POST",
-            url=f"{options.base_url}/v1/messages",
-            headers=self._headers({"content-type": "application/json"}),
-            content=json.dumps(body, ensure_ascii=False).encode(errors="replace"),
-            deadlines=deadlines_of(options),
-            waits_for_all=not options.stream,
+        options, route = self._options, self._route(model_of(turn))
+        request = JsonRequest(
+            path="/v1/messages",
+            body=build_request(turn, route, max_tokens=options.max_tokens, stream=options.stream),
+            headers=bearer(options.api_key),
+            streams=options.stream,
         )
         # The router counts zero where it missed the provider's figures, which happens in most streams.
         answer = MessagesReply(self._faults, options.provider, zero_is_unknown=True)
-        async with aclosing(exchange(self._http, request, self._faults, answer)) as events:
+        async with aclosing(exchange(self._api, request, self._faults, answer)) as events:
             async for event in events:
                 yield event
 
     async def check(self) -> HealthCheck:
         """Ask who is there, whether our key is taken, and whether any provider is set up; the provider is not asked."""
-        started = self._clock.monotonic()
-        try:
+
+        async def probe() -> str | None:
             await self._find_version()
-            can_answer = await self._offers_a_model()
-        except BackendError as error:
-            return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(error))
-        latency = timedelta(seconds=self._clock.monotonic() - started)
-        if not can_answer:
-            error = "The router has no providers yet: configure one, then restart it (ccr restart)."
-            return HealthCheck(status=HealthStatus.UNHEALTHY, error=error, latency=latency)
-        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+            none = "The router has no providers yet: configure one, then restart it (ccr restart)."
+            return None if await self._offers_a_model() else none
+
+        return await measure(self._clock, probe, {})
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
@@ -165,24 +155,11 @@ class CcrouterBackend:
         return any(text(row.get("name")) and any(map(text, sequence(row.get("models")))) for row in providers)
 
     async def _get(self, path: str, *, with_key: bool = True) -> object:
-        deadlines = deadlines_of(self._options)
-        total = min(_CHECK_PATIENCE, deadlines.total)
-        request = HttpRequest(
-            method="GET",
-            url=f"{self._options.base_url}{path}",
-            headers=self._headers({}) if with_key else {},
-            deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
-        )
+        headers = bearer(self._options.api_key) if with_key else None
         try:
-            return await get_json(self._http, request, self._faults)
+            return await self._api.get(path, headers, self._faults, within=_CHECK_PATIENCE)
         except BackendError as error:
             if error.fault is BackendFault.AUTH:
                 message = "The router refuses the key: set api_key to the APIKEY of its configuration."
                 raise BackendError(BackendFault.AUTH, message) from error
             raise
-
-    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
-        options = self._options
-        if options.api_key is not None:
-            headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-        return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}

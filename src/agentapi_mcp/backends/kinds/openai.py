@@ -1,8 +1,7 @@
 """Chat Completions: OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM, LM Studio and others."""
 
-import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
     END_OF_STREAM,
     OURS,
@@ -20,8 +20,8 @@ from agentapi_mcp.backends.wire.chat_completions import (
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import mapping, parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
-from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
-from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, deadlines_of, read_options, secrets_of
+from agentapi_mcp.backends.wire.http import Reply
+from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
 from agentapi_mcp.core.errors import BackendError, BackendFault
@@ -31,6 +31,11 @@ from agentapi_mcp.core.records.backends import BackendTurn
 from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
 
 _CHECK_PATIENCE = timedelta(seconds=15)
+_STATUSES = {
+    BackendFault.NOT_FOUND: HealthStatus.UNKNOWN,
+    BackendFault.BACKEND_MISSING: HealthStatus.NOT_CONFIGURED,
+    BackendFault.RATE_LIMIT: HealthStatus.DEGRADED,
+}
 _PROVIDERS = {
     "openrouter.ai": "openrouter",
     "googleapis.com": "google",
@@ -81,7 +86,7 @@ class OpenAIBackend:
     def __init__(self, options: OpenAIOptions, host: BackendHost) -> None:
         self._options = options
         self._clock = host.clock
-        self._http = host.shared(HttpClient)
+        self._api = HttpApi(options, host)
         self._google = GoogleTokens(host.clock) if options.auth == "google" else None
         self._provider = options.provider or _provider_at(options.base_url)
         self._is_openrouter = self._provider == "openrouter"
@@ -99,9 +104,7 @@ class OpenAIBackend:
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Ask the model; closing the iterator closes the connection."""
-        if not turn.model_id:
-            raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
-        options = self._options
+        options, model = self._options, model_of(turn)
         shape = RequestShape(
             stream=options.stream,
             include_usage=options.include_usage,
@@ -109,37 +112,32 @@ class OpenAIBackend:
             fallback_models=options.fallback_models,
             extra_body=options.extra_body,
         )
-        request = HttpRequest(
-            method="POST",
-            url=f"{options.base_url}/chat/completions",
-            headers=await self._headers({"content-type": "application/json"}, turn.api_key),
-            content=json.dumps(build_request(turn, turn.model_id, shape), ensure_ascii=False).encode(errors="replace"),
-            deadlines=deadlines_of(options),
-            waits_for_all=not options.stream,
+        request = JsonRequest(
+            path="/chat/completions",
+            body=build_request(turn, model, shape),
+            headers=await self._headers(turn.api_key),
+            streams=options.stream,
         )
         faults = self._faults.hiding(turn.api_key)
-        async with self._http.exchange(request) as reply, aclosing(self._events(reply, faults)) as events:
-            async for event in events:
-                yield event
+        with self._noticing_refusals():
+            async with self._api.ask(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
+                async for event in events:
+                    yield event
 
     async def check(self) -> HealthCheck:
         """Ask OpenRouter for the key's budget, others for their models."""
-        started = self._clock.monotonic()
-        try:
+
+        async def probe() -> str | None:
             body = await self._get("/key" if self._is_openrouter else "/models")
-        except BackendError as error:
-            return HealthCheck(status=_status_of(error), error=str(error))
-        latency = timedelta(seconds=self._clock.monotonic() - started)
-        if self._is_openrouter and _is_spent(body):
             spent = "The key has no credit left; raise its limit or add credit."
-            return HealthCheck(status=HealthStatus.UNHEALTHY, error=spent, latency=latency)
-        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+            return spent if self._is_openrouter and _is_spent(body) else None
+
+        return await measure(self._clock, probe, _STATUSES)
 
     async def aclose(self) -> None:
         """Nothing is held here: the connections are the process's."""
 
     async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
-        await self._refuse_errors(reply, faults)
         answer = ChatReply(faults, provider=self._provider, has_cost=self._is_openrouter)
         said_done = not reply.is_event_stream
         if said_done:
@@ -162,50 +160,33 @@ class OpenAIBackend:
             request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
         )
 
-    async def _refuse_errors(self, reply: Reply, faults: FaultReader) -> None:
-        if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
-            return
-        if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
-            message = "The base URL answers with a redirect, which is not followed; set the address it leads to."
-            raise BackendError(BackendFault.BAD_REPLY, message)
-        raw = await reply.start_of_body()
+    @contextmanager
+    def _noticing_refusals(self) -> Generator[None]:
+        """Have Google's token renewed where the provider did not accept it."""
         try:
-            body = parse_json(raw, what="The error")
-        except BackendError:
-            body = None
-        error = faults.of_reply(reply.status, reply.headers, body)
-        if self._google is not None and error.fault is BackendFault.AUTH:
-            self._google.refuse()
-        raise error
+            yield
+        except BackendError as error:
+            if self._google is not None and error.fault is BackendFault.AUTH:
+                self._google.refuse()
+            raise
 
     async def _get(self, path: str) -> object:
-        deadlines = deadlines_of(self._options)
-        total = min(_CHECK_PATIENCE, deadlines.total)
-        request = HttpRequest(
-            method="GET",
-            url=f"{self._options.base_url}{path}",
-            headers=await self._headers({}),
-            deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
-        )
-        async with self._http.exchange(request) as reply:
-            await self._refuse_errors(reply, self._faults)
-            body = parse_json(await reply.body(), what="The provider's reply")
+        headers = await self._headers()
+        with self._noticing_refusals():
+            body = await self._api.get(path, headers, self._faults, within=_CHECK_PATIENCE)
         if mapping(body).get("error"):
             raise self._faults.of_error(body)
         if not isinstance(mapping(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
-    async def _headers(self, headers: dict[str, str], own: SecretStr | None = None) -> dict[str, str]:
+    async def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         options, key = self._options, own or self._options.api_key
-        if self._google is not None:
-            headers["authorization"] = f"Bearer {await self._google.token()}"
-        elif key is not None:
-            headers["authorization"] = f"Bearer {key.get_secret_value()}"
+        headers = bearer(key if self._google is None else SecretStr(await self._google.token()))
         if self._is_openrouter:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}
-        return headers | {name.lower(): value.get_secret_value() for name, value in options.headers.items()}
+        return headers
 
 
 async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent | StreamComment]:
@@ -231,12 +212,3 @@ def _provider_at(base_url: str) -> str | None:
 def _is_spent(body: object) -> bool:
     remaining = mapping(mapping(body).get("data")).get("limit_remaining")
     return isinstance(remaining, int | Decimal) and not isinstance(remaining, bool) and remaining <= 0
-
-
-def _status_of(error: BackendError) -> HealthStatus:
-    special = {
-        BackendFault.NOT_FOUND: HealthStatus.UNKNOWN,
-        BackendFault.BACKEND_MISSING: HealthStatus.NOT_CONFIGURED,
-        BackendFault.RATE_LIMIT: HealthStatus.DEGRADED,
-    }
-    return special.get(error.fault, HealthStatus.UNHEALTHY)

@@ -3,10 +3,11 @@
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import count, mapping, parse_json, sequence, text
-from agentapi_mcp.backends.wire.http import HttpClient, HttpRequest, Reply
+from agentapi_mcp.backends.wire.http import Reply
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment
 from agentapi_mcp.core.errors import BackendError, BackendFault
 from agentapi_mcp.core.events import (
@@ -203,15 +204,14 @@ class MessagesReply:
 
 
 async def exchange(
-    http: HttpClient, request: HttpRequest, faults: FaultReader, answer: MessagesReply
+    api: HttpApi, request: JsonRequest, faults: FaultReader, answer: MessagesReply
 ) -> AsyncGenerator[BackendEvent]:
-    """Send a request and tell the events of its reply.
+    """Ask for a turn and tell the events of the reply.
 
     Raises:
         BackendError: there was no answer, or not a whole one.
     """
-    async with http.exchange(request) as reply:
-        await refuse_errors(reply, faults)
+    async with api.ask(request, faults) as reply:
         if reply.is_event_stream:
             async with aclosing(_streamed(reply, answer)) as events:
                 async for event in events:
@@ -239,28 +239,6 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
         except BackendError as error:
             if not answer.is_whole or error.fault not in _OF_THE_CONNECTION:
                 raise
-
-
-async def refuse_errors(reply: Reply, faults: FaultReader) -> None:
-    """Raise what a reply with another status than success means."""
-    if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
-        return
-    if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
-        message = "The base URL answers with a redirect, which is not followed; set the address it leads to."
-        raise BackendError(BackendFault.BAD_REPLY, message)
-    raw = await reply.start_of_body()
-    try:
-        body = parse_json(raw, what="The error")
-    except BackendError:
-        body = None
-    raise faults.of_reply(reply.status, reply.headers, body)
-
-
-async def get_json(http: HttpClient, request: HttpRequest, faults: FaultReader) -> object:
-    """Ask for JSON."""
-    async with http.exchange(request) as reply:
-        await refuse_errors(reply, faults)
-        return parse_json(await reply.body(), what="The reply")
 
 
 def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:

@@ -1,0 +1,127 @@
+"""What the requests of every HTTP backend share: address, headers, deadlines, JSON both ways, and errors as faults."""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic import SecretStr
+
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import parse_json
+from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
+from agentapi_mcp.backends.wire.options import HttpOptions, deadlines_of
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.ports import BackendHost, Clock
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonRequest:
+    """The JSON that asks for a turn, and the headers of the format; the operator's own headers win over them."""
+
+    path: str
+    body: Mapping[str, object]
+    headers: Headers
+    streams: bool
+
+
+class HttpApi:
+    """Sends the requests of one backend; `base_url`, `headers` and the deadlines are the operator's."""
+
+    def __init__(self, options: HttpOptions, host: BackendHost) -> None:
+        self._options = options
+        self._client = host.shared(HttpClient)
+
+    @asynccontextmanager
+    async def ask(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[Reply]:
+        """Ask for a turn and give the reply, whose status is one of success; leaving closes the connection.
+
+        Raises:
+            BackendError: there was no reply, or it is an error.
+        """
+        outgoing = HttpRequest(
+            method="POST",
+            url=f"{self._options.base_url}{request.path}",
+            headers=self._headers({"content-type": "application/json", **request.headers}),
+            # Text may hold a lone surrogate, which UTF-8 cannot encode.
+            content=json.dumps(request.body, ensure_ascii=False).encode(errors="replace"),
+            deadlines=deadlines_of(self._options),
+            waits_for_all=not request.streams,
+        )
+        async with self._client.exchange(outgoing) as reply:
+            await refuse_errors(reply, faults)
+            yield reply
+
+    async def get(
+        self, path: str, headers: Headers | None, faults: FaultReader, *, within: timedelta | None = None
+    ) -> object:
+        """Read JSON within the total deadline, or a shorter one; `headers` None sends none of the operator's either.
+
+        Raises:
+            BackendError: there was no reply, it is an error, or it is no JSON.
+        """
+        deadlines = deadlines_of(self._options)
+        total = deadlines.total if within is None else min(within, deadlines.total)
+        request = HttpRequest(
+            method="GET",
+            url=f"{self._options.base_url}{path}",
+            headers={} if headers is None else self._headers(headers),
+            deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
+        )
+        async with self._client.exchange(request) as reply:
+            await refuse_errors(reply, faults)
+            return parse_json(await reply.body(), what="The provider's reply")
+
+    def _headers(self, headers: Headers) -> dict[str, str]:
+        own = self._options.headers.items()
+        return {**headers, **{name.lower(): value.get_secret_value() for name, value in own}}
+
+
+def bearer(key: SecretStr | None) -> dict[str, str]:
+    """Make the header that authorises by a key, where there is one."""
+    return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+
+
+def model_of(turn: BackendTurn) -> str:
+    """Return the model that the turn names.
+
+    Raises:
+        BackendError: NOT_FOUND, since it names none.
+    """
+    if not turn.model_id:
+        raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
+    return turn.model_id
+
+
+async def measure(
+    clock: Clock, probe: Callable[[], Awaitable[str | None]], statuses: Mapping[BackendFault, HealthStatus]
+) -> HealthCheck:
+    """Time a probe, which returns what is wrong, if anything; a fault that `statuses` does not name is UNHEALTHY."""
+    started = clock.monotonic()
+    try:
+        error = await probe()
+    except BackendError as fault:
+        return HealthCheck(status=statuses.get(fault.fault, HealthStatus.UNHEALTHY), error=str(fault))
+    latency = timedelta(seconds=clock.monotonic() - started)
+    status = HealthStatus.HEALTHY if error is None else HealthStatus.UNHEALTHY
+    return HealthCheck(status=status, error=error, latency=latency)
+
+
+async def refuse_errors(reply: Reply, faults: FaultReader) -> None:
+    """Raise what a reply with another status than success means."""
+    if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
+        return
+    if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects
+        message = "The base URL answers with a redirect, which is not followed; set the address it leads to."
+        raise BackendError(BackendFault.BAD_REPLY, message)
+    raw = await reply.start_of_body()
+    try:
+        body = parse_json(raw, what="The error")
+    except BackendError:
+        body = None
+    raise faults.of_reply(reply.status, reply.headers, body)

@@ -1,0 +1,379 @@
+"""The contract that every backend keeps, as tests.
+
+A package that brings a backend inherits them:
+
+    class TestEcho(BackendContract):
+        cases = (EchoCase(),)
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import chain
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from agentapi_mcp.backends import registry
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, UsageReported
+from agentapi_mcp.core.ports import Backend, Capability
+from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
+from agentapi_mcp.testing.hosts import FakeHost
+from agentapi_mcp.testing.peers import FAULTS, BackendCase, Behaviour, Patience, Peer
+
+PATIENT = Patience()
+ASKED = timedelta(seconds=1)  # on a busy machine, too, the agent has been asked by then
+HASTY = Patience(idle=ASKED, total=ASKED * 1.5)
+TIMEOUTS = {BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL}
+LONGEST_ERROR = 400
+OWN_KEY = SecretStr("own-0123456789-canary")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A backend beside its running peer."""
+
+    case: BackendCase
+    peer: Peer
+    host: FakeHost
+    options: Mapping[str, object]
+    backend: Backend
+
+    def turn(self, behaviour: Behaviour) -> BackendTurn:
+        """Make a turn that provokes this behaviour."""
+        return self.peer.turn(self.case.words[behaviour])
+
+    def declares(self, capability: Capability) -> bool:
+        """Whether the backend declares it now."""
+        return capability in self.backend.capabilities
+
+    def another_backend(self) -> Backend:
+        """Make a second backend with the same options, as the next process of the server would."""
+        return registry.create(self.case.kind, self.options, self.host)
+
+
+@asynccontextmanager
+async def open_rig(case: BackendCase, variant: str, patience: Patience = PATIENT) -> AsyncGenerator[Rig]:
+    """Start the peer and make the backend beside it, by the name that the configuration would use."""
+    async with FakeHost() as host, case.start(variant) as peer:
+        options = peer.options(patience)
+        rig = Rig(case, peer, host, options, registry.create(case.kind, options, host))
+        try:
+            yield rig
+        finally:
+            await rig.backend.aclose()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One backend in one of its variants, before anything is started."""
+
+    case: BackendCase
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.case.kind}-{self.variant}"
+
+    def open(self, patience: Patience = PATIENT) -> AbstractAsyncContextManager[Rig]:
+        """Start it."""
+        return open_rig(self.case, self.variant, patience)
+
+    def need(self, *behaviours: Behaviour) -> None:
+        """Skip the test where the agent cannot behave so, for the reason that the case names."""
+        for behaviour in behaviours:
+            if reason := self.case.not_applicable.get(behaviour):
+                pytest.skip(reason)
+
+    def need_outside(self) -> None:
+        """Skip the test where there is nothing outside this process to be reached."""
+        if reason := self.case.unreachable:
+            pytest.skip(reason)
+
+
+async def events_of(backend: Backend, turn: BackendTurn) -> list[BackendEvent]:
+    """Run a turn to its end."""
+    return [event async for event in backend.run(turn)]
+
+
+async def failure_of(backend: Backend, turn: BackendTurn) -> BackendError:
+    """Run a turn that fails."""
+    with pytest.raises(BackendError) as caught:
+        await events_of(backend, turn)
+    return caught.value
+
+
+async def outcome_of(backend: Backend, turn: BackendTurn) -> tuple[list[BackendEvent], BackendError | None]:
+    """Run a turn, and return its events with the failure that ended it, if one did."""
+    events: list[BackendEvent] = []
+    try:
+        async with aclosing(backend.run(turn)) as running:
+            async for event in running:
+                events.append(event)  # noqa: PERF401  # what came before a failure is kept
+    except BackendError as error:
+        return events, error
+    return events, None
+
+
+def text_of(events: list[BackendEvent]) -> str:
+    """Join the pieces of the answer."""
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def end_of(events: list[BackendEvent]) -> Finished:
+    """Return the end, which must be the last event and the only one of its kind."""
+    assert [place for place, event in enumerate(events) if isinstance(event, Finished)] == [len(events) - 1]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    return end
+
+
+def prefixed(turn: BackendTurn, words: str) -> BackendTurn:
+    """Put words before the message; the peer's word is still found behind them."""
+    return replace(turn, message=f"{words}\n\n{turn.message}")
+
+
+def _without_state(events: list[BackendEvent]) -> list[BackendEvent]:
+    return [replace(event, state={}) if isinstance(event, Finished) else event for event in events]
+
+
+@pytest.mark.asyncio
+class BackendContract:
+    """What the server relies on; what a backend need not do depends on the capabilities that it declares."""
+
+    cases: ClassVar[tuple[BackendCase, ...]] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run each test for every variant of every case."""
+        if not self.cases:
+            raise pytest.UsageError(f"{type(self).__name__} tests nothing: set cases")
+        subjects = [Subject(case, variant) for case in self.cases for variant in case.variants]
+        metafunc.parametrize("subject", subjects, ids=str)
+
+    # --- the case itself
+
+    async def test_every_behaviour_has_its_word_or_its_reason(self, subject: Subject) -> None:
+        """What the suite leaves out is left out by a reason."""
+        words, reasons = subject.case.words.keys(), subject.case.not_applicable
+        assert not words & reasons.keys()
+        assert words | reasons.keys() == set(Behaviour)
+        assert all(reason.strip() for reason in reasons.values())
+
+    # --- answers
+
+    async def test_an_answer_is_text_and_exactly_one_end(self, subject: Subject) -> None:
+        """Finished comes last and once."""
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+        end_of(events)
+        assert text_of(events).strip()
+
+    async def test_two_turns_at_once_do_not_mix(self, subject: Subject) -> None:
+        """Each of two turns has the events that it has alone."""
+        async with subject.open() as rig:
+            alone = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+            async with asyncio.TaskGroup() as tasks:
+                turns = [rig.turn(Behaviour.ANSWERS) for _ in range(2)]
+                both = [tasks.create_task(events_of(rig.backend, turn)) for turn in turns]
+        assert [_without_state(task.result()) for task in both] == [_without_state(alone)] * 2
+
+    async def test_any_text_is_answered_or_refused(self, subject: Subject) -> None:
+        """Text that cannot be encoded or printed ends a turn as any other text does."""
+        async with subject.open() as rig:
+            for text in HOSTILE_TEXTS:
+                turn = prefixed(rig.turn(Behaviour.ANSWERS), text)
+                history = (HistoryMessage(MessageRole.USER, text), HistoryMessage(MessageRole.ASSISTANT, text))
+                events, error = await outcome_of(rig.backend, replace(turn, system=text, history=history))
+                assert error is not None or end_of(events)
+                assert str(error).isprintable()
+
+    # --- failures
+
+    @pytest.mark.parametrize("behaviour", list(FAULTS))
+    async def test_a_failure_is_told_as_its_fault(self, subject: Subject, behaviour: Behaviour) -> None:
+        """Each misbehaviour is the BackendError of its fault, with a message to show."""
+        subject.need(behaviour)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(behaviour))
+        assert error.fault is FAULTS[behaviour]
+        assert 0 < len(str(error)) < LONGEST_ERROR
+
+    async def test_a_busy_agent_says_when_to_come_back(self, subject: Subject) -> None:
+        """The agent's own wait reaches the caller."""
+        subject.need(Behaviour.BUSY)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(Behaviour.BUSY))
+        assert error.may_retry
+        assert error.retry_after
+        assert error.retry_after > timedelta(0)
+
+    async def test_an_agent_that_is_not_there_refuses_the_connection(self, subject: Subject) -> None:
+        """An agent that cannot be reached is a failed connection."""
+        subject.need_outside()
+        async with subject.open() as rig:
+            await rig.peer.stop()
+            error = await failure_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+        assert error.fault is BackendFault.CONNECTION
+
+    async def test_no_secret_and_no_prompt_is_seen(self, subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
+        """Neither events, errors and representations nor the log give a secret, a path or a trace away."""
+        caplog.set_level(logging.DEBUG)
+        case = subject.case
+        seen: list[str] = []
+        async with subject.open() as rig:
+            for behaviour in {Behaviour.ANSWERS, *FAULTS} - case.not_applicable.keys():
+                events, error = await outcome_of(rig.backend, rig.turn(behaviour))
+                seen += [*map(repr, events), str(error), repr(error)]
+            seen += [repr(await rig.backend.check()), repr(rig.backend)]
+            prompt = rig.turn(Behaviour.ANSWERS).message
+        logged = [record.getMessage() for record in caplog.records]
+        for secret in case.secrets:
+            assert not [line for line in (*seen, *logged) if secret in line]
+        assert not [line for line in logged if prompt in line]
+        assert not [line for line in seen if "/srv/" in line or "Traceback" in line]
+
+    # --- deadlines and cancellation
+
+    @pytest.mark.parametrize("behaviour", [Behaviour.HANGS, Behaviour.WAITS])
+    async def test_an_agent_that_falls_silent_is_given_up_and_freed(
+        self, subject: Subject, behaviour: Behaviour
+    ) -> None:
+        """A deadline ends the turn at the agent too."""
+        subject.need(behaviour)
+        async with subject.open(HASTY) as rig:
+            error = await failure_of(rig.backend, rig.turn(behaviour))
+            await rig.peer.freed()
+        assert error.fault in TIMEOUTS
+
+    async def test_an_agent_without_end_is_given_up_and_freed(self, subject: Subject) -> None:
+        """Signs of life do not put the total deadline off."""
+        subject.need(Behaviour.DRIPS)
+        async with subject.open(replace(PATIENT, total=ASKED)) as rig:
+            error = await failure_of(rig.backend, rig.turn(Behaviour.DRIPS))
+            await rig.peer.freed()
+        assert error.fault is BackendFault.TIMEOUT_TOTAL
+
+    @pytest.mark.parametrize("behaviour", [Behaviour.HANGS, Behaviour.WAITS])
+    async def test_cancelling_the_task_frees_the_agent(self, subject: Subject, behaviour: Behaviour) -> None:
+        """A cancelled turn ends at the agent, and the backend goes on working."""
+        subject.need(behaviour)
+        async with subject.open() as rig:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(events_of(rig.backend, rig.turn(behaviour)))
+                await rig.peer.asked()
+                running.cancel()
+                await rig.peer.freed()
+            assert running.cancelled()
+            end_of(await events_of(rig.backend, rig.turn(Behaviour.ANSWERS)))
+
+    async def test_closing_the_iterator_frees_the_agent(self, subject: Subject) -> None:
+        """An answer that is not wanted any more ends at the agent."""
+        subject.need(Behaviour.WAITS)
+        if not subject.case.in_pieces(subject.variant):
+            pytest.skip("the answer comes whole: there is no moment within it")
+        async with subject.open() as rig:
+            async with aclosing(rig.backend.run(rig.turn(Behaviour.WAITS))) as events:
+                while not isinstance(await anext(events), TextDelta):
+                    pass
+            await rig.peer.freed()
+
+    # --- what is declared: STOPS_BILLING, FREE_CHECK
+
+    async def test_who_stops_billing_can_be_stopped_or_costs_nothing(self, subject: Subject) -> None:
+        """STOPS_BILLING is shown by an agent that is freed, as above, or by a bill of zero."""
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+            declared = rig.declares(Capability.STOPS_BILLING)
+        costs = [event.usage.cost_usd for event in events if isinstance(event, UsageReported)]
+        freed = {Behaviour.HANGS, Behaviour.WAITS} <= subject.case.words.keys()
+        assert not declared or freed or (costs and costs[-1] == 0)
+
+    async def test_a_check_tells_how_the_agent_is_and_asks_no_turn(self, subject: Subject) -> None:
+        """With FREE_CHECK an agent that is there is healthy; without, nobody need know; in no case does it cost."""
+        async with subject.open() as rig:
+            status = (await rig.backend.check()).status
+            unknown = set[HealthStatus]() if rig.declares(Capability.FREE_CHECK) else {HealthStatus.UNKNOWN}
+            assert status in {HealthStatus.HEALTHY, *unknown}
+            assert rig.peer.credentials() == []
+
+    async def test_a_check_of_an_agent_that_is_not_there_is_unhealthy(self, subject: Subject) -> None:
+        """With FREE_CHECK it says what is wrong; without, nobody need know; in no case does it raise."""
+        subject.need_outside()
+        async with subject.open() as rig:
+            await rig.peer.stop()
+            check = await rig.backend.check()
+            if check.status is HealthStatus.UNKNOWN:
+                assert not rig.declares(Capability.FREE_CHECK)
+                return
+        assert check.status is HealthStatus.UNHEALTHY
+        assert check.error
+
+    # --- what is declared: RESUME
+
+    async def test_history_is_known_to_an_agent_that_has_no_state(self, subject: Subject) -> None:
+        """A turn without state has its history, also with RESUME: another agent may have answered in between."""
+        subject.need(Behaviour.RECALLS)
+        secret = uuid4().hex
+        history = (HistoryMessage(MessageRole.USER, secret), HistoryMessage(MessageRole.ASSISTANT, "Noted."))
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, replace(rig.turn(Behaviour.RECALLS), history=history))
+        assert secret in text_of(events)
+
+    async def test_a_state_is_resumed_by_the_next_process(self, subject: Subject) -> None:
+        """With RESUME the state alone is enough to go on, for a new backend too; without, there is none to keep."""
+        secret = uuid4().hex
+        async with subject.open() as rig:
+            first = prefixed(rig.turn(Behaviour.ANSWERS), secret)
+            state = end_of(await events_of(rig.backend, first)).state
+            if not rig.declares(Capability.RESUME):
+                assert state == {}
+                return
+            assert state
+            subject.need(Behaviour.RECALLS)
+            await rig.backend.aclose()
+            other = rig.another_backend()
+            try:
+                again = replace(rig.turn(Behaviour.RECALLS), session_id=first.session_id, state=state)
+                events = await events_of(other, again)
+            finally:
+                await other.aclose()
+        assert secret in text_of(events)
+        assert end_of(events).warning is None
+
+    async def test_a_state_that_is_unknown_is_no_failure(self, subject: Subject) -> None:
+        """With RESUME a lost memory is said in the answer's warning; without, a foreign state is passed over."""
+        async with subject.open() as rig:
+            turn = rig.turn(Behaviour.ANSWERS)
+            state = end_of(await events_of(rig.backend, turn)).state
+            lost = dict.fromkeys(state or {"session": ""}, uuid4().hex)
+            events = await events_of(rig.backend, replace(rig.turn(Behaviour.ANSWERS), state=lost))
+            assert bool(end_of(events).warning) is rig.declares(Capability.RESUME)
+        assert text_of(events).strip()
+
+    # --- what is declared: OWN_KEYS
+
+    async def test_a_callers_key_is_used_for_their_turn_alone(self, subject: Subject) -> None:
+        """With OWN_KEYS it replaces the operator's; without, it goes nowhere."""
+        async with subject.open() as rig:
+            turns = [replace(rig.turn(Behaviour.ANSWERS), api_key=OWN_KEY), rig.turn(Behaviour.ANSWERS)]
+            seen = list(chain.from_iterable([await events_of(rig.backend, turn) for turn in turns]))
+            sent = [credential == OWN_KEY.get_secret_value() for credential in rig.peer.credentials()]
+            expected = [True, False] if rig.declares(Capability.OWN_KEYS) else [False] * len(sent)
+        assert sent == expected
+        assert OWN_KEY.get_secret_value() not in repr(seen)
+
+    async def test_a_callers_key_that_the_agent_repeats_is_hidden(self, subject: Subject) -> None:
+        """What an agent says of a key is shown without it."""
+        subject.need(Behaviour.LEAKS)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, replace(rig.turn(Behaviour.LEAKS), api_key=OWN_KEY))
+        assert error.fault is BackendFault.AUTH
+        assert OWN_KEY.get_secret_value() not in f"{error} {error!r}"

@@ -1,0 +1,18 @@
+"""Texts that people and programs should not send, and do."""
+
+HOSTILE_TEXTS = (
+    "",
+    " ",
+    "\0",
+    "\ud800",
+    "\udfff\ud83d",
+    "\u202e",
+    "\r\n",
+    "\x1b[2J",
+    "%00",
+    "../..",
+    "'; --",
+    "{}",
+    "null",
+    "é" * 300,
+)

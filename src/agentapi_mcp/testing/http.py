@@ -1,0 +1,304 @@
+"""A real HTTP server on loopback whose every step a test can hold, and which knows when its client has gone."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from types import TracebackType
+from typing import Protocol, Self, cast
+
+_LARGEST_HEAD = 1 << 20
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+class Outcome(StrEnum):
+    """How an exchange ended."""
+
+    DONE = "done"
+    CLIENT_GONE = "client_gone"
+    CUT = "cut"
+
+
+class Pace(Protocol):
+    """When the next step of a slow answer may be taken."""
+
+    async def step(self) -> None:
+        """Wait for the next step."""
+        ...
+
+
+class Steps:
+    """A pace that the test sets: each step waits for its release."""
+
+    def __init__(self) -> None:
+        self._released = asyncio.Semaphore(0)
+
+    async def step(self) -> None:
+        """Wait for the test."""
+        await self._released.acquire()
+
+    def release(self, steps: int = 1) -> None:
+        """Let so many steps be taken."""
+        for _ in range(steps):
+            self._released.release()
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """A pace that time sets."""
+
+    seconds: float
+
+    async def step(self) -> None:
+        """Wait for the next tick."""
+        ticked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = asyncio.get_running_loop().call_later(self.seconds, ticked.set_result, None)
+        try:
+            await ticked
+        finally:
+            timer.cancel()
+
+
+@dataclass
+class Exchange:
+    """One request, and what became of it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    content: bytes
+    gone: asyncio.Event
+    outcome: Outcome | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def json(self) -> dict[str, object]:
+        """The body, read as a JSON object; empty where it is none."""
+        try:
+            value = cast(object, json.loads(self.content))
+        except ValueError:
+            return {}
+        return cast(dict[str, object], value) if isinstance(value, dict) else {}
+
+
+class Answer:
+    """Writes the answer of one exchange."""
+
+    def __init__(self, exchange: Exchange, writer: asyncio.StreamWriter, pace: Pace) -> None:
+        self._exchange = exchange
+        self._writer = writer
+        self._pace = pace
+
+    async def json(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with a JSON body."""
+        await self.text(status, json.dumps(body), "application/json", headers)
+
+    async def text(
+        self, status: int, body: str, content_type: str = "text/html", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with a whole body."""
+        content = body.encode()
+        lengths = {"content-type": content_type, "content-length": str(len(content))}
+        await self._write(_head(status, {**lengths, **(headers or {})}) + content)
+
+    async def open_stream(self, headers: Mapping[str, str] | None = None) -> None:
+        """Begin an event stream."""
+        kinds = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+        await self._write(_head(HTTPStatus.OK, {**kinds, **(headers or {})}))
+
+    async def say(self, text: str) -> None:
+        """Send a piece of a stream."""
+        content = text.encode()
+        await self._write(b"%x\r\n%s\r\n" % (len(content), content))
+
+    async def close_stream(self) -> None:
+        """End a stream as it should end."""
+        await self._write(b"0\r\n\r\n")
+
+    async def half(self) -> None:
+        """Begin a whole body, and break the connection before its end."""
+        await self._write(_head(HTTPStatus.OK, {"content-type": "application/json", "content-length": "99"}) + b"{")
+        self.cut()
+
+    def cut(self) -> None:
+        """Break the connection."""
+        self._exchange.outcome = Outcome.CUT
+        self._writer.transport.abort()
+
+    async def step(self) -> None:
+        """Wait for the next step of a slow answer, or for the client to go."""
+        await self._unless_gone(self._pace.step())
+
+    async def hang(self) -> None:
+        """Do nothing until the client goes."""
+        await self._exchange.gone.wait()
+        raise ClientGoneError
+
+    async def _unless_gone(self, waiting: Awaitable[None]) -> None:
+        async def wait() -> None:
+            await waiting
+
+        async with asyncio.TaskGroup() as tasks:
+            racers = {tasks.create_task(wait()), tasks.create_task(self._until_gone())}
+            _, slower = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
+            for racer in slower:
+                racer.cancel()
+        if self._exchange.gone.is_set():
+            raise ClientGoneError
+
+    async def _until_gone(self) -> None:
+        await self._exchange.gone.wait()
+
+    async def _write(self, content: bytes) -> None:
+        if self._exchange.gone.is_set():
+            raise ClientGoneError
+        self._writer.write(content)
+        await self._writer.drain()
+
+
+class HttpPeer:
+    """A server for the time of an `async with`; subclasses answer."""
+
+    def __init__(self, *, port: int = 0, pace: Pace | None = None) -> None:
+        self.steps = Steps()
+        self.exchanges: list[Exchange] = []
+        self._pace = pace or self.steps
+        self._port = port
+        self._changed = asyncio.Condition()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks = asyncio.TaskGroup()
+        self._server: asyncio.Server | None = None
+        self._stopped = False
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    @property
+    def origin(self) -> str:
+        """Where it is, without a path."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def answer(self, exchange: Exchange, answer: Answer) -> None:
+        """Answer one request."""
+        raise NotImplementedError
+
+    async def received(self, number: int = 1, *, path: str = "") -> Exchange:
+        """Wait for the request of this number, counted from 1, of those whose path ends so."""
+
+        def found() -> list[Exchange]:
+            return [exchange for exchange in self.exchanges if exchange.path.endswith(path)]
+
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(found()) >= number)
+        return found()[number - 1]
+
+    async def client_gone(self, number: int = 1) -> None:
+        """Wait until the client of this request has closed its connection, and its answer has ended."""
+        exchange = await self.received(number)
+        await exchange.gone.wait()
+        await exchange.ended.wait()
+
+    async def stop(self) -> None:
+        """Listen no more, and close every connection."""
+        self._stopped = True
+        if self._server is not None:
+            await _accept_no_more(self._server)
+            self._server.close()
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocol, "127.0.0.1", self._port)
+        self._port = cast(int, self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        reader = _Reader()
+        return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._connected(reader, writer))
+
+    def _connected(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
+        if self._stopped:  # the loop had accepted the connection before, and tells it only now
+            writer.transport.abort()
+        else:
+            self._tasks.create_task(self._converse(reader, writer))
+
+    async def _converse(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ClientGoneError, ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _exchange(self, reader: "_Reader", writer: asyncio.StreamWriter) -> bool:
+        exchange = await _read_request(reader)
+        async with self._changed:
+            self.exchanges.append(exchange)
+            self._changed.notify_all()
+        try:
+            await self.answer(exchange, Answer(exchange, writer, self._pace))
+        except (ClientGoneError, ConnectionError):
+            exchange.outcome = exchange.outcome or Outcome.CLIENT_GONE
+        exchange.outcome = exchange.outcome or Outcome.DONE
+        exchange.ended.set()
+        return exchange.outcome is Outcome.DONE
+
+
+async def _accept_no_more(server: asyncio.Server) -> None:
+    """Let connections that were accepted already become transports: a server that closes meanwhile loses them."""
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    for _ in range(3):  # the task that accepts, the transport that it makes, and its protocol
+        turned: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(turned.set_result, None)
+        await turned
+
+
+class _Reader(asyncio.StreamReader):
+    """Tells at once that the client has gone, also while nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=_LARGEST_HEAD)
+        self.gone = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.gone.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.gone.set()
+
+
+async def _read_request(reader: _Reader) -> Exchange:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, path, _ = head[0].split(" ", 2)
+    pairs = (line.split(":", 1) for line in head[1:] if ":" in line)
+    headers = {name.strip().lower(): value.strip() for name, value in pairs}
+    content = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Exchange(method=method, path=path, headers=headers, content=content, gone=reader.gone)
+
+
+def _head(status: int, headers: Mapping[str, str]) -> bytes:
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Overloaded"
+    lines = (f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers.items()))
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

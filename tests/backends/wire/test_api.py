@@ -1,0 +1,131 @@
+"""What the requests of every HTTP backend share."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.options import HttpOptions, read_options
+from agentapi_mcp.backends.wire.redaction import Redactor
+from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.testing.hosts import FakeHost
+from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
+from agentapi_mcp.testing.peers import backend_turn
+from tests.support.hosts import ManualClock
+
+FAULTS = FaultReader(provider="stub", redactor=Redactor())
+OPERATORS = {"headers": {"X-Team": "blue", "X-Format": "ours"}}
+
+
+class Server(HttpPeer):
+    """Answers as its path says."""
+
+    async def answer(self, exchange: Exchange, answer: Answer) -> None:
+        """Answer one request."""
+        if exchange.path == "/base/hang":
+            await answer.hang()
+        elif exchange.path == "/base/no":
+            await answer.json(403, {"error": {"message": "No."}})
+        elif exchange.path == "/base/away":
+            await answer.text(302, "", headers={"location": "http://127.0.0.1:9/"})
+        elif exchange.path == "/base/html":
+            await answer.text(200, "<html>")
+        else:
+            await answer.json(200, {"a": 1})
+
+
+@dataclass(frozen=True)
+class Stand:
+    """The requests of a backend beside its server."""
+
+    api: HttpApi
+    server: Server
+
+    async def post(self, path: str, body: dict[str, object], **headers: str) -> bytes:
+        """Ask for a turn."""
+        request = JsonRequest(path=path, body=body, headers=headers, streams=False)
+        async with self.api.ask(request, FAULTS) as reply:
+            return await reply.body()
+
+
+@asynccontextmanager
+async def stand(**options: object) -> AsyncGenerator[Stand]:
+    async with FakeHost() as host, Server() as server:
+        given = read_options(HttpOptions, {"base_url": f"{server.origin}/base/", **options})
+        yield Stand(HttpApi(given, host), server)
+
+
+async def test_the_operators_headers_win_over_those_of_the_format() -> None:
+    async with stand(**OPERATORS) as at:
+        await at.post("/turn", {}, **{"x-format": "theirs", "x-other": "kept"})
+        sent = at.server.exchanges[0].headers
+    assert {"x-team": "blue", "x-format": "ours", "x-other": "kept"}.items() <= sent.items()
+    assert sent["content-type"] == "application/json"
+
+
+async def test_where_nobody_is_known_yet_nothing_of_the_operators_is_sent() -> None:
+    async with stand(**OPERATORS) as at:
+        await at.api.get("/", None, FAULTS)
+        await at.api.get("/", {}, FAULTS)
+        bare, usual = (exchange.headers for exchange in at.server.exchanges)
+    assert "x-team" not in bare
+    assert usual["x-team"] == "blue"
+
+
+async def test_text_that_cannot_be_encoded_is_sent_with_a_mark_in_its_place() -> None:
+    async with stand() as at:
+        await at.post("/turn", {"said": "a\ud800é"})
+        assert at.server.exchanges[0].json == {"said": "a?é"}
+
+
+async def test_a_shorter_time_than_the_total_bounds_a_request() -> None:
+    async with stand() as at:
+        with pytest.raises(BackendError) as caught:
+            await at.api.get("/hang", {}, FAULTS, within=timedelta(seconds=0.1))
+    assert caught.value.fault is BackendFault.TIMEOUT_TOTAL
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [("/no", BackendFault.PERMISSION), ("/away", BackendFault.BAD_REPLY), ("/html", BackendFault.BAD_REPLY)],
+)
+async def test_what_is_no_success_is_a_fault(path: str, fault: BackendFault) -> None:
+    async with stand() as at:
+        with pytest.raises(BackendError) as caught:
+            await at.api.get(path, {}, FAULTS)
+    assert caught.value.fault is fault
+
+
+def test_a_turn_without_a_model_names_none() -> None:
+    assert model_of(backend_turn(model_id="m")) == "m"
+    with pytest.raises(BackendError) as caught:
+        model_of(backend_turn(model_id=None))
+    assert caught.value.fault is BackendFault.NOT_FOUND
+
+
+def test_without_a_key_there_is_no_header_for_it() -> None:
+    assert bearer(None) == {}
+
+
+async def test_a_check_is_timed_and_says_what_is_wrong() -> None:
+    clock = ManualClock()
+
+    async def well() -> None:
+        clock.advance(timedelta(seconds=3))
+
+    async def spent() -> str:
+        return "Spent."
+
+    async def busy() -> None:
+        raise BackendError(BackendFault.RATE_LIMIT, "Busy.")
+
+    statuses = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
+    assert await measure(clock, well, {}) == HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=3))
+    assert (await measure(clock, spent, {})).status is HealthStatus.UNHEALTHY
+    assert await measure(clock, busy, statuses) == HealthCheck(status=HealthStatus.DEGRADED, error="Busy.")
+    assert (await measure(clock, busy, {})).status is HealthStatus.UNHEALTHY
