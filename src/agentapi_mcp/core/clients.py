@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import cast
 
+from cachetools import TTLCache
+
 from agentapi_mcp.core.allowances import Allowances, typed_setting
 from agentapi_mcp.core.catalogue import CatalogueEntry
 from agentapi_mcp.core.checked_settings import check_names, check_setting
@@ -19,7 +21,7 @@ DEFAULTS = ("default_agent", "default_model")
 OF_AGENT = tuple(field.name for field in fields(AgentPreferences))
 _STALE = timedelta(seconds=10)
 _MOST_AGENTS = 200
-_MOST_REMEMBERED = 10_000
+MOST_REMEMBERED = 10_000
 
 
 class Clients:
@@ -31,8 +33,9 @@ class Clients:
     def __init__(self, store: ClientStore, allowances: Allowances, clock: Clock) -> None:
         self._store = store
         self._allowances = allowances
-        self._clock = clock
-        self._read: dict[tuple[UserId, OrgId, str], tuple[float, Preferences]] = {}
+        self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
+            MOST_REMEMBERED, _STALE.total_seconds(), timer=clock.monotonic
+        )
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Keep that a client is here, and its name, version, protocol and toolsets."""
@@ -40,14 +43,11 @@ class Clients:
 
     async def preferences(self, principal: Principal, client: str) -> Preferences:
         """Return what holds for what a client sends."""
-        key, now = (principal.user_id, principal.org_id, client), self._clock.monotonic()
-        kept = self._read.get(key)
-        if kept is not None and now - kept[0] < _STALE.total_seconds():
-            return kept[1]
-        preferences = read_preferences(await self._store.find(principal, client))
-        if len(self._read) >= _MOST_REMEMBERED:
-            self._read.clear()
-        self._read[key] = (now, preferences)
+        key = (principal.user_id, principal.org_id, client)
+        preferences = self._read.get(key)
+        if preferences is None:
+            preferences = read_preferences(await self._store.find(principal, client))
+            self._read[key] = preferences
         return preferences
 
     async def get(self, principal: Principal, client: str) -> ClientPreferences:

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
-from typing import TypeVar
 
+from cachetools import FIFOCache, TTLCache
 from starlette.types import Scope
 
 from agentapi_mcp.core.errors import LimitExceededError
@@ -22,8 +22,6 @@ KNOWN_FOR = timedelta(hours=1)
 REMEMBERED = 10_000
 _AT_ONCE = 10  # new tokens of one address
 _NETWORK_BITS = 64  # of an IPv6 address; the rest is the client's to choose
-K = TypeVar("K")
-V = TypeVar("V")
 _log = logging.getLogger(__name__)
 
 
@@ -52,8 +50,8 @@ class RefusedSignIns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._refused = OrderedDict[str | Attempt, deque[float]]()
-        self._good = OrderedDict[Attempt, float]()
+        self._refused = FIFOCache[str | Attempt, deque[float]](REMEMBERED)
+        self._good = TTLCache[Attempt, None](REMEMBERED, KNOWN_FOR.total_seconds(), timer=clock.monotonic)
         self._lanes: dict[str, _Lane] = {}
 
     @asynccontextmanager
@@ -95,16 +93,15 @@ class RefusedSignIns:
         """Count a token that was refused, for its address unless it `was_good` once, which nobody has guessed."""
         self._good.pop(attempt, None)
         counted = attempt if was_good else attempt.source
-        times = self._refused.setdefault(counted, deque(maxlen=MOST))
+        times = self._refused.get(counted, deque[float](maxlen=MOST))
         times.append(self._clock.monotonic())
-        _bound(self._refused, counted)
+        self._refused[counted] = times  # set anew, so that it is the newest
         if self._wait(counted) > 0:
             _log.warning("sign_ins_limited", extra={"client": attempt.source})
 
     def accept(self, attempt: Attempt) -> None:
         """Remember a token that was good."""
-        self._good[attempt] = self._clock.monotonic()
-        _bound(self._good, attempt)
+        self._good[attempt] = None
 
     def _wait(self, counted: str | Attempt) -> float:
         times = self._refused.get(counted)
@@ -113,8 +110,7 @@ class RefusedSignIns:
         return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
 
     def _is_known(self, attempt: Attempt) -> bool:
-        known = self._good.get(attempt)
-        return known is not None and self._clock.monotonic() - known < KNOWN_FOR.total_seconds()
+        return attempt in self._good
 
 
 def source_of(scope: Scope) -> str:
@@ -129,9 +125,3 @@ def source_of(scope: Scope) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> _NETWORK_BITS << _NETWORK_BITS)}/{_NETWORK_BITS}"
-
-
-def _bound(memory: OrderedDict[K, V], newest: K) -> None:
-    memory.move_to_end(newest)
-    if len(memory) > REMEMBERED:
-        memory.popitem(last=False)
