@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol
 
+from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.core.errors import ConfigurationError
 
@@ -46,10 +47,8 @@ class JsonForm:
         """Return the entry of this name."""
         if not text.strip("\ufeff \t\r\n"):
             return None
-        document = jsonc.parse(text).value
-        servers = cast("Entry", document).get(self.key) if isinstance(document, dict) else None
-        found = cast("Entry", servers).get(name) if isinstance(servers, dict) else None
-        return cast("Entry", found) if isinstance(found, dict) else None
+        found = as_object(as_object(jsonc.parse(text).value).get(self.key)).get(name)
+        return found if is_object(found) else None
 
     def put(self, text: str, name: str, entry: Entry) -> str:
         """Return the text with the entry, and all else as it was."""
@@ -180,6 +179,5 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
 
 def is_ours(entry: Entry) -> bool:
     """Tell whether an entry starts this program."""
-    args = entry.get("args")
-    words = [entry.get("command"), *(cast("list[object]", args) if isinstance(args, list) else [])]
+    words = [entry.get("command"), *as_list(entry.get("args"))]
     return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))

@@ -13,6 +13,8 @@ from tomlkit import TOMLDocument, inline_table, item, parse, table
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Item
 
+from agentapi_mcp.base.json_values import as_object, is_object
+
 Path = tuple[str, str]
 _Tables = MutableMapping[str, object]
 
@@ -64,16 +66,15 @@ def render(path: Path, entry: Mapping[str, object]) -> str:
 
 
 def _find(document: Mapping[str, object], path: Path) -> dict[str, object] | None:
-    parent = document.get(path[0])
-    found = cast("dict[str, object]", parent).get(path[1]) if isinstance(parent, dict) else None
-    return cast("dict[str, object]", found) if isinstance(found, dict) else None
+    found = as_object(document.get(path[0])).get(path[1])
+    return found if is_object(found) else None
 
 
 def _document_with(document: dict[str, object], path: Path, entry: Mapping[str, object] | None) -> dict[str, object]:
     parent = document.get(path[0], {})
-    if not isinstance(parent, dict):
+    if not is_object(parent):
         raise UnsafeEditError(f"{path[0]} is no table")
-    kept = {name: value for name, value in cast("dict[str, object]", parent).items() if name != path[1]}
+    kept = {name: value for name, value in parent.items() if name != path[1]}
     return document | {path[0]: kept if entry is None else {**kept, path[1]: entry}}
 
 
@@ -102,15 +103,14 @@ def _append(text: str, path: Path, entry: Mapping[str, object]) -> str:
 def _append_inline(text: str, path: Path, entry: Mapping[str, object]) -> str:
     """Add the table to the inline table that holds its like."""
     document = _parse(text)
-    cast("_Tables", document[path[0]])[path[1]] = _value(entry)
+    _tables(document, path[0])[path[1]] = _value(dict(entry))
     return document.as_string()
 
 
 def _update(text: str, path: Path, entry: Mapping[str, object]) -> str:
     """Change what differs where it stands."""
     document = _parse(text)
-    parent = cast("_Tables", document[path[0]])
-    _merge(cast("_Tables", parent[path[1]]), entry)
+    _merge(_tables(_tables(document, path[0]), path[1]), entry)
     return _with_newlines_of(text, document.as_string())
 
 
@@ -119,16 +119,16 @@ def _merge(present: _Tables, entry: Mapping[str, object]) -> None:
         del present[key]
     for key, value in entry.items():
         old = present.get(key)
-        if isinstance(value, dict) and isinstance(old, MutableMapping):
-            _merge(cast("_Tables", old), cast("dict[str, object]", value))
+        if is_object(value) and isinstance(old, MutableMapping):
+            _merge(_tables(present, key), value)
         elif old != value:
-            present[key] = _value(cast("object", value))
+            present[key] = _value(value)
 
 
 def _delete(text: str, path: Path) -> str:
     """Delete an inline or dotted table."""
     document = _parse(text)
-    del cast("_Tables", document[path[0]])[path[1]]
+    del _tables(document, path[0])[path[1]]
     return document.as_string()
 
 
@@ -171,12 +171,16 @@ def _parse(text: str) -> TOMLDocument:
     return document
 
 
+def _tables(parent: TOMLDocument | _Tables, key: str) -> _Tables:
+    return cast("_Tables", parent[key])
+
+
 def _value(value: object) -> Item:
     """Make an item of a value; a table within is inline, so that it needs no header."""
-    if not isinstance(value, Mapping):
+    if not is_object(value):
         return item(value)
     made = inline_table()
-    for key, each in cast("Mapping[str, object]", value).items():
+    for key, each in value.items():
         made.append(key, _value(each))
     return made
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Self, cast
+from typing import Self
 
 from cachetools import TTLCache
 
@@ -274,7 +274,7 @@ class Audit:
 
 
 def _clean(details: AuditDetails | None) -> Mapping[str, str | float]:
-    said = cast("dict[str, object]", details or {})
+    said: Mapping[str, object] = details or {}
     kept: dict[str, str | float] = {}
     for name, value in said.items():
         if name not in _DETAILS:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import cast
 
 from cachetools import TTLCache
 
+from agentapi_mcp.base.json_values import as_object, as_text, is_list
 from agentapi_mcp.core.allowances import Allowances, typed_setting
 from agentapi_mcp.core.catalogue import CatalogueEntry
 from agentapi_mcp.core.checked_settings import check_names, check_setting
@@ -102,16 +102,16 @@ def read_preferences(state: State) -> Preferences:
     `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`. An entry's `type`, `command`,
     `env` and `auth_type`, as other programs wrote them, say nothing here: how an agent is reached is the operator's.
     """
-    defaults = _object(state.get("defaults"))
+    defaults = as_object(state.get("defaults"))
     agents: dict[str, AgentPreferences] = {}
-    for entry in map(_object, _entries(state) or ()):
+    for entry in map(as_object, _entries(state) or ()):
         name = entry.get("mcp_name")
         if isinstance(name, str):
             said = {setting: _typed(setting, entry.get(setting)) for setting in OF_AGENT}
             agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in said.items() if v is not None}))
     return Preferences(
-        default_agent=cast("str | None", _typed("default_agent", defaults.get("agent"))),
-        default_model=cast("str | None", _typed("default_model", defaults.get("model"))),
+        default_agent=as_text(_typed("default_agent", defaults.get("agent"))),
+        default_model=as_text(_typed("default_model", defaults.get("model"))),
         agents=agents,
     )
 
@@ -119,11 +119,7 @@ def read_preferences(state: State) -> Preferences:
 def _entries(state: State) -> list[object] | None:
     """Return the entries of agents; None where something else is written there."""
     written = state.get("agents", [])
-    return list(cast("list[object]", written)) if isinstance(written, list) else None
-
-
-def _object(value: object) -> dict[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    return list(written) if is_list(written) else None
 
 
 def _typed(setting: str, value: object) -> object | None:
@@ -178,7 +174,7 @@ def _parsed(setting: str, value: object) -> object:
 
 def _edit_default(setting: str, value: object | None) -> Callable[[State], State]:
     def edit(state: State) -> State:
-        return {**state, "defaults": _with(_object(state.get("defaults")), setting.removeprefix("default_"), value)}
+        return {**state, "defaults": _with(as_object(state.get("defaults")), setting.removeprefix("default_"), value)}
 
     return edit
 
@@ -192,10 +188,10 @@ def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[Sta
             raise InvalidRequestError(
                 "Something else than a list of agents is written in this client's mcp_state (`agents`), and stays."
             )
-        at = next((at for at, entry in enumerate(entries) if _object(entry).get("mcp_name") == agent), len(entries))
+        at = next((at for at, entry in enumerate(entries) if as_object(entry).get("mcp_name") == agent), len(entries))
         if at >= _MOST_AGENTS:
             raise InvalidRequestError(f"At most {_MOST_AGENTS} agents have preferences in a client.")
-        own = _with(_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
+        own = _with(as_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
         return {**state, "agents": [*entries[:at], *([own] if len(own) > 1 else ()), *entries[at + 1 :]]}
 
     return edit

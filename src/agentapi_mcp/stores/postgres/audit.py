@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import LiteralString, cast
+from typing import LiteralString
 from uuid import UUID
 
 from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
@@ -147,7 +147,7 @@ def _event(row: Row) -> AuditEvent:
         address=row["address"],
         request_id=row["request_id"],
         target=None if row["target_kind"] is None else AuditTarget(row["target_kind"], row["target_id"]),
-        details=cast("dict[str, str | float]", json.loads(row["details"])),
+        details=json.loads(row["details"]),
     )
 
 
