@@ -7,6 +7,7 @@ from datetime import timedelta
 from cachetools import TTLCache
 
 from agentapi_mcp.base.json_values import as_object, as_text, is_list
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.allowances import Allowances, typed_setting
 from agentapi_mcp.core.catalogue import CatalogueEntry
 from agentapi_mcp.core.checked_settings import check_names, check_setting
@@ -90,7 +91,7 @@ class Clients:
             return client or names[0]
         if not names:
             raise NotFoundError("No MCP client of yours has been here in the last thirty days; connect one first.")
-        there = ", ".join(map(repr, names[:20]))
+        there = listed([repr(name) for name in names])
         if client is None:
             raise NotFoundError(f"You have several MCP clients; name one of: {there}.")
         raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {there}.")

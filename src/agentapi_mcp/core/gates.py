@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import cast
 
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.core.services import Services
 
@@ -73,10 +73,8 @@ class AppGate:
 
 
 def _reason(error: Exception) -> AgentApiError:
-    innermost: BaseException = error
-    while isinstance(innermost, BaseExceptionGroup):  # a task group's way to say what one of ours said
-        innermost = cast("BaseExceptionGroup[BaseException]", innermost).exceptions[0]
-    if isinstance(innermost, AgentApiError):
-        return innermost
+    reason = innermost(error)
+    if isinstance(reason, AgentApiError):
+        return reason
     _log.error("start_failed", exc_info=error)
     return StoreUnavailableError("The server could not start; its log on stderr says why.")

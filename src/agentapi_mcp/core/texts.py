@@ -1,6 +1,7 @@
 """Texts of others, so that they can be kept and shown."""
 
 from agentapi_mcp.base.json_values import is_list, is_object
+from agentapi_mcp.base.text import printable
 
 
 def storable(text: str) -> str:
@@ -26,6 +27,5 @@ def storable_value(value: object) -> object:
 
 def one_line(text: str, most: int = 200) -> str:
     """Show a name that others chose: one line of what can be printed, cut where it is too long for a name."""
-    shown = "".join(character if character.isprintable() else " " for character in text[: 4 * most])
-    line = " ".join(shown.split())
+    line = " ".join(printable(text[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
