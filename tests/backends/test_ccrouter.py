@@ -122,8 +122,9 @@ async def test_whether_it_stops_paying_depends_on_its_version(major: int) -> Non
         assert (Capability.STOPS_BILLING in at.backend.capabilities) is (major == 3)
 
 
-async def test_a_router_without_providers_says_what_to_do() -> None:
-    async with stand() as at:
+@pytest.mark.parametrize("major", [2, 3])
+async def test_a_router_without_providers_says_what_to_do(major: int) -> None:
+    async with stand(major=major) as at:
         at.peer.providers.clear()
         check = await at.backend.check()
     assert check.status is HealthStatus.UNHEALTHY

@@ -46,29 +46,22 @@ def others_of(text: str) -> dict[str, Any]:
 
 @settings(deadline=None)
 @given(st.lists(PIECES, max_size=6, unique=True).map("".join))
-def test_a_table_is_put_and_taken_and_nothing_else_changes_or_nothing_at_all(text: str) -> None:
+def test_a_table_is_put_and_taken_and_nothing_else_changes(text: str) -> None:
     try:
         before = others_of(text)
     except tomllib.TOMLDecodeError:
         return  # these pieces do not go together
-    try:
-        put = FORM.put(text, "agentapi", ENTRY)
-        taken = FORM.take(put, "agentapi")
-    except ConfigurationError as refused:
-        said = str(refused)
-    else:
-        assert servers_of(put)["agentapi"] == ENTRY
-        assert others_of(put) == others_of(taken) == before
-        assert "agentapi" not in servers_of(taken)
-        assert FORM.put(put, "agentapi", ENTRY) == put
-        return
-    assert "do it by hand" in said
-    assert '"""' in text  # only what looks like a table within a text is too hard
+    put = FORM.put(text, "agentapi", ENTRY)
+    taken = FORM.take(put, "agentapi")
+    assert servers_of(put)["agentapi"] == ENTRY
+    assert others_of(put) == others_of(taken) == before
+    assert "agentapi" not in servers_of(taken)
+    assert FORM.put(put, "agentapi", ENTRY) == put
 
 
-def test_an_inline_table_is_not_broken() -> None:
+def test_what_cannot_be_changed_safely_is_left_to_the_user() -> None:
     with pytest.raises(ConfigurationError, match="do it by hand"):
-        FORM.put('mcp_servers = { files = { command = "x" } }\n', "agentapi", ENTRY)
+        FORM.put("mcp_servers = 3\n", "agentapi", ENTRY)
 
 
 @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])

@@ -192,6 +192,19 @@ async def test_a_sign_in_is_recorded_once_an_hour_for_each_address(database: Dat
     assert [event.address for event in await written(database, principal)] == ["192.0.2.7", "192.0.2.8", "192.0.2.7"]
 
 
+async def test_a_full_memory_of_sign_ins_forgets_the_oldest_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentapi_mcp.core.audit.MOST_REMEMBERED", 2)
+    audit, principal = audit_log(database, ManualClock(at=SystemClock().now())), somebody()
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.3", "192.0.2.2", "192.0.2.1"):
+        contexts.address.set(address)
+        await audit.signed_in(principal)
+    await audit.flush()
+    recorded = [event.address for event in await written(database, principal)]
+    assert recorded == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1"]
+
+
 async def test_an_administrator_reads_their_own_organisation_alone_and_that_is_recorded(database: Database) -> None:
     audit, principal = audit_log(database), somebody(Role.ADMIN)
     await audit.record(principal, AuditAction.SESSION_DELETED)

@@ -22,15 +22,19 @@ from tests.support.hosts import ManualClock
 from tests.support.members import new_member
 
 
-def clients(database: Database, clock: ManualClock | None = None) -> Clients:
-    """Set up clients that may use the agents `droid` and `guide`."""
-    catalogue = Catalogue(
+def catalogue_of_two(clock: ManualClock) -> Catalogue:
+    return Catalogue(
         store=MemoryCatalogue((agent_row("droid"), agent_row("guide"))),
         file=CatalogueFile((declared("droid"), declared("guide")), "sha"),
         build=lambda _: CheckedBackend(),
-        clock=clock or ManualClock(),
+        clock=clock,
     )
-    return Clients(PostgresClients(database), Allowances(catalogue), clock or ManualClock())
+
+
+def clients(database: Database, clock: ManualClock | None = None) -> Clients:
+    """Set up clients that may use the agents `droid` and `guide`."""
+    clock = clock or ManualClock()
+    return Clients(PostgresClients(database), Allowances(catalogue_of_two(clock)), clock)
 
 
 async def kept(database: Database, owner: Principal, client: str) -> Mapping[str, object]:
@@ -160,3 +164,27 @@ async def test_the_agents_of_a_client_are_bounded(database: Database) -> None:
 )
 def test_a_state_of_another_form_says_nothing(state: dict[str, object], read: Preferences) -> None:
     assert read_preferences(state) == read
+
+
+class CountedReads(PostgresClients):
+    """The real store, which notes what is read."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.read: list[str] = []
+
+    async def find(self, principal: Principal, client: str) -> Mapping[str, object]:
+        """Read it, and note that."""
+        self.read.append(client)
+        return await super().find(principal, client)
+
+
+async def test_a_full_memory_of_choices_forgets_the_oldest_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentapi_mcp.core.clients.MOST_REMEMBERED", 2)
+    ann, store, clock = await new_member(database), CountedReads(database), ManualClock()
+    mine = Clients(store, Allowances(catalogue_of_two(clock)), clock)
+    for client in ("desk", "phone", "watch", "watch", "phone", "desk"):
+        await mine.preferences(ann, client)
+    assert store.read == ["desk", "phone", "watch", "desk"]

@@ -52,3 +52,16 @@ async def test_a_client_that_cannot_be_recorded_is_served(error: Exception, edge
         server = create_server(OpenGate(replace(edge.services, clients=clients)), McpOptions())
         async with connect(server, "stdio-2026") as client:
             assert not (await call(client, "list_sessions")).is_error
+
+
+async def test_a_full_memory_of_clients_forgets_the_oldest_alone(
+    edge_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentapi_mcp.mcp.callers.MAX_REMEMBERED", 2)
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        clients = RecordedClients(edge.services.clients)
+        server = create_server(OpenGate(replace(edge.services, clients=clients)), McpOptions())
+        for name in ("desk", "phone", "watch", "watch", "phone", "desk"):
+            async with connect(server, "stdio-2026", name=name) as client:
+                await call(client, "list_sessions")
+    assert [name for name, _ in clients.recorded] == ["desk", "phone", "watch", "desk"]

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
 
 from agentapi_mcp.app.services import open_services
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.core.clocks import SystemClock
 from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.core.ports import Clock
@@ -101,10 +101,8 @@ async def open_app(
 
 
 def _reason(error: Exception) -> AgentApiError:
-    innermost: BaseException = error
-    while isinstance(innermost, BaseExceptionGroup):  # a task group's way to say what one of ours said
-        innermost = cast("BaseExceptionGroup[BaseException]", innermost).exceptions[0]
-    if isinstance(innermost, AgentApiError):
-        return innermost
+    reason = innermost(error)
+    if isinstance(reason, AgentApiError):
+        return reason
     _log.error("start_failed", exc_info=error)
     return StoreUnavailableError("The server could not start; its log on stderr says why.")

@@ -1,13 +1,14 @@
 """Small JSON documents of authorization servers, fetched with limits on time, size and whereto."""
 
-import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Protocol, cast
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
 import httpx2
+
+from agentapi_mcp.base.json_values import is_object, load_json
 
 _LARGEST = 256 * 1024
 _WITHIN = timedelta(seconds=5)
@@ -69,12 +70,12 @@ class HttpFetch:
         except httpx2.HTTPError as exc:
             raise FetchError(f"{url} cannot be reached ({type(exc).__name__})") from exc
         try:
-            document = cast("object", json.loads(body))
+            document = load_json(body)
         except (ValueError, RecursionError):
             document = None
-        if not isinstance(document, dict):
+        if not is_object(document):
             raise FetchError(f"{url} answers no JSON object")
-        return cast("dict[str, object]", document)
+        return document
 
 
 def check_address(url: str) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import cast
 from urllib.parse import urlsplit
 
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from agentapi_mcp.auth.fetching import Fetch, FetchError
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.errors import IssuerUnavailableError
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer
@@ -146,12 +146,8 @@ def read_keys(document: Mapping[str, object]) -> tuple[PyJWK, ...]:
     Raises:
         FetchError: there is none.
     """
-    listed = document.get("keys")
     keys: list[PyJWK] = []
-    for one in cast("list[object]", listed)[:_MOST_KEYS] if isinstance(listed, list) else []:
-        if not isinstance(one, dict):
-            continue
-        jwk = cast("dict[str, object]", one)
+    for jwk in map(as_object, as_list(document.get("keys"))[:_MOST_KEYS]):
         if jwk.get("kty") == "oct" or "d" in jwk or jwk.get("use", "sig") != "sig":
             continue
         try:

@@ -6,11 +6,11 @@ import hmac
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import cast
 from urllib.parse import quote, urlencode
 
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import metadata_urls
+from agentapi_mcp.base.json_values import as_list
 from agentapi_mcp.core.errors import NotAuthenticatedError
 from agentapi_mcp.core.identity import TokenScope
 from agentapi_mcp.core.records.identities import Issuer
@@ -99,8 +99,7 @@ class Login:
         raise NotAuthenticatedError(_AWAY)
 
     def _scope(self, metadata: Mapping[str, object]) -> str:
-        listed = metadata.get("scopes_supported")
-        known = cast("list[object]", listed) if isinstance(listed, list) else []
+        known = as_list(metadata.get("scopes_supported"))
         long = f"agentapi:{TokenScope.KEYS}"
         ours = long if long in known else str(TokenScope.KEYS)
         return " ".join([*(["openid"] if "openid" in known else []), *([ours] if self._issuer.needs_scopes else [])])

@@ -5,12 +5,12 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 import jwt
 
 from agentapi_mcp.auth.fetching import Fetch
 from agentapi_mcp.auth.keys import KeySet, NoKeyError
+from agentapi_mcp.base.json_values import as_list
 from agentapi_mcp.core.errors import NotAuthenticatedError
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.identities import Issuer, TokenClaims
@@ -157,6 +157,4 @@ def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
     said = claims.get("scope", claims.get("scp", ""))
     if isinstance(said, str):
         return frozenset(said.split())
-    if isinstance(said, list):
-        return frozenset(item for item in cast("list[object]", said) if isinstance(item, str))
-    return frozenset()
+    return frozenset(item for item in as_list(said) if isinstance(item, str))

@@ -36,7 +36,8 @@ def create(name: str, options: Mapping[str, object], host: BackendHost) -> Backe
 
 def _find(name: str) -> Create:
     if name in builtin_names():
-        return cast(Create, import_module(f"{kinds.__name__}.{name}").create)
+        create: Create = import_module(f"{kinds.__name__}.{name}").create
+        return create
     installed = _installed().get(name)
     if installed is None:
         raise ConfigurationError(f"There is no backend {name[:60]!r}; there are: {', '.join(names())}.")

@@ -1,7 +1,6 @@
 """`connect` and `disconnect`: an MCP client's configuration, written only when what it starts works."""
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import monotonic
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from mcp.client.stdio import stdio_client
 from mcp_types import Implementation, TextContent
 
+from agentapi_mcp.base.json_values import as_list, as_object, as_text, is_object, load_json
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, find_client, is_ours
 from agentapi_mcp.cli.outputs import note, say
@@ -161,7 +161,7 @@ def _installed_from() -> str | None:
         said = distribution("agentapi-mcp").read_text("direct_url.json")
     except PackageNotFoundError:
         return None
-    url = cast("dict[str, str]", json.loads(said)).get("url") if said else None
+    url = as_text(as_object(load_json(said)).get("url")) if said else None
     return url.removeprefix("file://") if url else None
 
 
@@ -253,7 +253,8 @@ async def _try(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> s
     """Start the server as the client will, shake hands, call a tool, and say how that went."""
     env = {name: environ[name] for name in _WITH_THEM if name in environ}
     env |= {"PATH": _BARE.get(platform(), os.defpath)} | _env_of(entry)
-    parameters = StdioServerParameters(command=str(entry["command"]), args=cast("list[str]", entry["args"]), env=env)
+    args = [str(word) for word in as_list(entry["args"])]
+    parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         begun = monotonic()
         why = f"it did not answer within {_ANSWERS_WITHIN:.0f} s"
@@ -278,8 +279,9 @@ async def _shake_hands(client: McpClient, parameters: StdioServerParameters, log
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
         answer = await session.call_tool("list_agents", {})
-    if answer.is_error or not isinstance(answer.structured_content, dict):
+    said: object = answer.structured_content
+    if answer.is_error or not is_object(said):
         return False, " ".join(part.text for part in answer.content if isinstance(part, TextContent))
-    agents = cast("list[dict[str, Any]]", answer.structured_content["agents"])
-    ready = [agent["name"] for agent in agents if agent["enabled"] and not agent["missing"]]
+    agents = map(as_object, as_list(said["agents"]))
+    ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
     return True, f"{len(tools)} tools; agents that can be used: {', '.join(ready) or 'none'}"

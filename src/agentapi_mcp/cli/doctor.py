@@ -5,6 +5,7 @@ import sys
 import click
 
 from agentapi_mcp.app.doctor import create_doctor
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
 from agentapi_mcp.core.records.diagnosis import Check, Outcome
 from agentapi_mcp.settings import VERSION, environment
@@ -52,11 +53,10 @@ def _print(check: Check) -> None:
 
 
 def _json(check: Check) -> dict[str, object]:
-    milliseconds = None if check.duration is None else round(check.duration.total_seconds() * 1000)
     return {
         "name": check.name,
         "outcome": check.outcome,
         "detail": check.detail,
         "mend": list(check.advice),
-        "duration_ms": milliseconds,
+        "duration_ms": to_milliseconds(check.duration),
     }

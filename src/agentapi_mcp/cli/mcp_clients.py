@@ -2,17 +2,19 @@
 
 import json
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from types import ModuleType
+from typing import Protocol
 
+from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.core.errors import ConfigurationError
 
 Entry = dict[str, object]
-_HEADER = re.compile(r"\s*\[\[?[^\[\],=]+\]\]?\s*(?:#.*)?$")  # an item of a list has a comma, or is refused below
 
 
 class Form(Protocol):
@@ -45,10 +47,8 @@ class JsonForm:
         """Return the entry of this name."""
         if not text.strip("\ufeff \t\r\n"):
             return None
-        document = jsonc.parse(text).value
-        servers = cast("Entry", document).get(self.key) if isinstance(document, dict) else None
-        found = cast("Entry", servers).get(name) if isinstance(servers, dict) else None
-        return cast("Entry", found) if isinstance(found, dict) else None
+        found = as_object(as_object(jsonc.parse(text).value).get(self.key)).get(name)
+        return found if is_object(found) else None
 
     def put(self, text: str, name: str, entry: Entry) -> str:
         """Return the text with the entry, and all else as it was."""
@@ -71,67 +71,35 @@ class TomlForm:
 
     def find(self, text: str, name: str) -> Entry | None:
         """Return the entry of this name."""
-        servers = tomllib.loads(text).get(self.key)
-        found = cast("Entry", servers).get(name) if isinstance(servers, dict) else None
-        return cast("Entry", found) if isinstance(found, dict) else None
+        return _toml_edits().find(text, (self.key, name))
 
     def put(self, text: str, name: str, entry: Entry) -> str:
         """Return the text with the entry, and all else as it was."""
-        if self.find(text, name) == entry:
-            return text
-        rest = self.take(text, name)
-        newline = "\r\n" if "\r\n" in text else "\n"
-        if rest and not rest.endswith("\n"):
-            rest += newline
-        table = self.show(name, entry).replace("\n", newline) + newline
-        return self._checked(text, name, entry, rest + (newline if rest.strip() else "") + table)
+        with self._refusing():
+            return _toml_edits().put(text, (self.key, name), entry)
 
     def take(self, text: str, name: str) -> str:
         """Return the text without the entry."""
-        if self.find(text, name) is None:
-            return text
-        lines = text.splitlines(keepends=True)
-        ours = re.compile(rf"\s*\[\s*{self.key}\s*\.\s*(?:{re.escape(name)}|\"{re.escape(name)}\")\s*[.\]]")
-        kept: list[str] = []
-        inside = False
-        for line in lines:
-            if _HEADER.match(line):
-                inside = ours.match(line) is not None
-                if inside and kept and not kept[-1].strip():
-                    kept.pop()  # the empty line that stood before it
-            if not inside:
-                kept.append(line)
-        return self._checked(text, name, None, "".join(kept))
+        with self._refusing():
+            return _toml_edits().take(text, (self.key, name))
 
     def show(self, name: str, entry: Entry) -> str:
         """Return what to paste."""
-        lines = [f"[{self.key}.{name}]", *(f"{key} = {_toml(value)}" for key, value in entry.items())]
-        return "\n".join(lines)
+        return _toml_edits().render((self.key, name), entry).rstrip("\n")
 
-    def _checked(self, before: str, name: str, entry: Entry | None, after: str) -> str:
-        """Return the new text, if nothing but the entry differs: a file may say the same in many ways."""
-        wanted = tomllib.loads(before)
-        servers = wanted.setdefault(self.key, {})
-        servers.pop(name, None)
-        if entry is not None:
-            servers[name] = entry
+    @contextmanager
+    def _refusing(self) -> Generator[None]:
         try:
-            found = tomllib.loads(after)
-        except tomllib.TOMLDecodeError:
-            found = None
-        if found is None or found | {self.key: found.get(self.key, {})} != wanted:
+            yield
+        except _toml_edits().UnsafeEditError as exc:
             raise ConfigurationError(
                 f"The file says {self.key} in a way that cannot be changed safely: do it by hand (--print shows how)."
-            )
-        return after
+            ) from exc
 
 
-def _toml(value: object) -> str:
-    """Write a value as TOML does: all but a table of texts is written as in JSON."""
-    if not isinstance(value, dict):
-        return json.dumps(value)
-    items = cast("dict[str, str]", value).items()
-    return "{ " + ", ".join(f"{key} = {json.dumps(said)}" for key, said in items) + " }"
+def _toml_edits() -> ModuleType:
+    """Import the editor of TOML when a client has such a file: its library is slow to load."""
+    return import_module("agentapi_mcp.cli.toml_edits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +179,5 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
 
 def is_ours(entry: Entry) -> bool:
     """Tell whether an entry starts this program."""
-    args = entry.get("args")
-    words = [entry.get("command"), *(cast("list[object]", args) if isinstance(args, list) else [])]
+    words = [entry.get("command"), *as_list(entry.get("args"))]
     return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))

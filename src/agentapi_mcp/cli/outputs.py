@@ -6,12 +6,13 @@ import logging
 import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NoReturn, cast
+from typing import NoReturn
 from uuid import UUID
 
 import click
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.core import contexts
 from agentapi_mcp.core.errors import (
     AgentApiError,
@@ -124,13 +125,7 @@ async def _only_ours(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except BaseExceptionGroup as group:  # a task group's way to say what one of ours said
-        raise _innermost(group) from group
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+        raise innermost(group) from group
 
 
 def fail(error: AgentApiError) -> NoReturn:

@@ -27,12 +27,12 @@ class McpTalk:
 
     async def newest_session(self) -> str | None:
         """Find the session that was used last."""
-        sessions = cast("list[dict[str, Any]]", (await self._call("list_sessions", {}))["sessions"])
+        sessions: list[dict[str, Any]] = (await self._call("list_sessions", {}))["sessions"]
         return sessions[0]["session_id"] if sessions else None
 
     async def agents(self) -> list[str]:
         """List the agents, each with what it lacks."""
-        agents = cast("list[dict[str, Any]]", (await self._call("list_agents", {}))["agents"])
+        agents: list[dict[str, Any]] = (await self._call("list_agents", {}))["agents"]
         return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
 
     async def send(

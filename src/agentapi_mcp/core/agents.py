@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.allowances import Allowances, allowed
 from agentapi_mcp.core.api_keys import ApiKeys, HeldKeys
 from agentapi_mcp.core.catalogue import Catalogue, CatalogueEntry
@@ -31,7 +32,6 @@ LARGEST_PAGE = 500
 
 _LONGEST_QUERY = 500
 _LONGEST_SHOWN = 60
-_MOST_NAMED = 20
 _NO_KEYS = HeldKeys()
 _ALL_ALLOWED = OrganizationSettings()
 
@@ -262,7 +262,7 @@ def _missing(
 
 def _instead(entries: Sequence[CatalogueEntry], held: HeldKeys) -> str:
     usable = [entry.name for entry in entries if _as_held(entry, held).usable]
-    return f"Agents that can be used now: {_listed(usable)}."
+    return f"Agents that can be used now: {listed(usable)}."
 
 
 def _as_held(entry: CatalogueEntry, held: HeldKeys) -> CatalogueEntry:
@@ -317,7 +317,7 @@ def _named_model(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model
     owners = [other.name for other in entries if other.find_model(model) is not None]
     if owners:
         raise InvalidRequestError(
-            f"The model {_shown(model)} belongs to the agent {_listed(owners)}, not to {entry.name}; "
+            f"The model {_shown(model)} belongs to the agent {listed(owners)}, not to {entry.name}; "
             f"name that agent, or a model of {entry.name}: {_model_names(entry)}."
         )
     known = {name: None for one in entry.row.models if one.enabled for name in (one.name, one.model_id)}
@@ -330,16 +330,11 @@ def _find_agent(entries: Sequence[CatalogueEntry], name: str) -> CatalogueEntry:
     for entry in entries:
         if entry.name == name:
             return entry
-    raise NotFoundError(f"There is no agent {_shown(name)}; there are: {_listed([one.name for one in entries])}.")
+    raise NotFoundError(f"There is no agent {_shown(name)}; there are: {listed([one.name for one in entries])}.")
 
 
 def _model_names(entry: CatalogueEntry) -> str:
-    return _listed(sorted(model.name for model in entry.row.models if model.enabled))
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more or "none"
+    return listed(sorted(model.name for model in entry.row.models if model.enabled))
 
 
 def _shown(name: str) -> str:

@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Self, cast
+from typing import Self
+
+from cachetools import TTLCache
 
 from agentapi_mcp.core import contexts
 from agentapi_mcp.core.errors import (
@@ -45,7 +47,7 @@ _KEEP_EVERY = timedelta(days=1)
 _SIGN_IN_EVERY = timedelta(hours=1)
 _BATCH = 500
 _MOST_WAITING = 10_000
-_MOST_REMEMBERED = 10_000
+MOST_REMEMBERED = 10_000
 _MAX_PAGE = 200
 _LONGEST = 120
 _DETAILS = frozenset(AuditDetails.__annotations__)
@@ -71,7 +73,7 @@ class Audit:
         self._prune = prune
         self._waiting: deque[AuditEvent] = deque()
         self._tally = Tally(clock)
-        self._signed_in: dict[object, float] = {}
+        self._signed_in = TTLCache[object, None](MOST_REMEMBERED, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._kept_at: datetime | None = None
@@ -127,12 +129,9 @@ class Audit:
     async def signed_in(self, principal: Principal) -> None:
         """Record that somebody is here: once an hour for each way in and address."""
         key = (principal.user_id, principal.org_id, principal.via, contexts.address.get())
-        now, before = self._clock.monotonic(), self._signed_in.get(key)
-        if before is not None and now - before < _SIGN_IN_EVERY.total_seconds():
+        if key in self._signed_in:
             return
-        if len(self._signed_in) >= _MOST_REMEMBERED:
-            self._signed_in.clear()
-        self._signed_in[key] = now
+        self._signed_in[key] = None
         await self.record(principal, AuditAction.SIGN_IN)
 
     async def list_(
@@ -275,7 +274,7 @@ class Audit:
 
 
 def _clean(details: AuditDetails | None) -> Mapping[str, str | float]:
-    said = cast("dict[str, object]", details or {})
+    said: Mapping[str, object] = details or {}
     kept: dict[str, str | float] = {}
     for name, value in said.items():
         if name not in _DETAILS:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import cast
 
+from agentapi_mcp.base.json_values import as_object, is_list
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.lent_backends import LentBackend
 from agentapi_mcp.core.ports import Backend, Capability, Clock
@@ -225,12 +225,7 @@ def _without_values(message: str, options: object) -> str:
 
 
 def _strings(value: object) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case dict():
-            return [text for item in cast("dict[str, object]", value).values() for text in _strings(item)]
-        case list():
-            return [text for item in cast("list[object]", value) for text in _strings(item)]
-        case _:
-            return []
+    if isinstance(value, str):
+        return [value]
+    items = value if is_list(value) else as_object(value).values()
+    return [text for item in items for text in _strings(item)]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.allowances import LISTS, model_names
 from agentapi_mcp.core.catalogue import CatalogueEntry
 from agentapi_mcp.core.errors import InvalidRequestError
@@ -11,7 +12,6 @@ from agentapi_mcp.core.requests import MAX_NAME, check_parameters, check_text
 from agentapi_mcp.core.texts import one_line
 
 _MOST_ALLOWED = 200
-_MOST_NAMED = 20
 _KINDS = {"enabled": "true or false", "temperature": "a number", "max_tokens": "a whole number"}
 _AGENTS = frozenset({"default_agent", "allowed_agents"})
 _MODELS = frozenset({"default_model", "allowed_models", "model"})
@@ -50,9 +50,7 @@ def check_names(names: Sequence[str], what: str, known: Sequence[str], argument:
     for name in names:
         check_text(name, argument, MAX_NAME)
         if name not in known:
-            more = ", …" if len(known) > _MOST_NAMED else ""
-            there = ", ".join(known[:_MOST_NAMED]) or "none"
             raise InvalidRequestError(
-                f"names {one_line(name, 60)!r}, and there is no such {what}; there are: {there}{more}.",
+                f"names {one_line(name, 60)!r}, and there is no such {what}; there are: {listed(known)}.",
                 argument=argument,
             )

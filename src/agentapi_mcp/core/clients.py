@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import cast
 
+from cachetools import TTLCache
+
+from agentapi_mcp.base.json_values import as_object, as_text, is_list
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.allowances import Allowances, typed_setting
 from agentapi_mcp.core.catalogue import CatalogueEntry
 from agentapi_mcp.core.checked_settings import check_names, check_setting
@@ -19,7 +22,7 @@ DEFAULTS = ("default_agent", "default_model")
 OF_AGENT = tuple(field.name for field in fields(AgentPreferences))
 _STALE = timedelta(seconds=10)
 _MOST_AGENTS = 200
-_MOST_REMEMBERED = 10_000
+MOST_REMEMBERED = 10_000
 
 
 class Clients:
@@ -31,8 +34,9 @@ class Clients:
     def __init__(self, store: ClientStore, allowances: Allowances, clock: Clock) -> None:
         self._store = store
         self._allowances = allowances
-        self._clock = clock
-        self._read: dict[tuple[UserId, OrgId, str], tuple[float, Preferences]] = {}
+        self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
+            MOST_REMEMBERED, _STALE.total_seconds(), timer=clock.monotonic
+        )
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Keep that a client is here, and its name, version, protocol and toolsets."""
@@ -40,14 +44,11 @@ class Clients:
 
     async def preferences(self, principal: Principal, client: str) -> Preferences:
         """Return what holds for what a client sends."""
-        key, now = (principal.user_id, principal.org_id, client), self._clock.monotonic()
-        kept = self._read.get(key)
-        if kept is not None and now - kept[0] < _STALE.total_seconds():
-            return kept[1]
-        preferences = read_preferences(await self._store.find(principal, client))
-        if len(self._read) >= _MOST_REMEMBERED:
-            self._read.clear()
-        self._read[key] = (now, preferences)
+        key = (principal.user_id, principal.org_id, client)
+        preferences = self._read.get(key)
+        if preferences is None:
+            preferences = read_preferences(await self._store.find(principal, client))
+            self._read[key] = preferences
         return preferences
 
     async def get(self, principal: Principal, client: str) -> ClientPreferences:
@@ -90,7 +91,7 @@ class Clients:
             return client or names[0]
         if not names:
             raise NotFoundError("No MCP client of yours has been here in the last thirty days; connect one first.")
-        there = ", ".join(map(repr, names[:20]))
+        there = listed([repr(name) for name in names])
         if client is None:
             raise NotFoundError(f"You have several MCP clients; name one of: {there}.")
         raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {there}.")
@@ -102,16 +103,16 @@ def read_preferences(state: State) -> Preferences:
     `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`. An entry's `type`, `command`,
     `env` and `auth_type`, as other programs wrote them, say nothing here: how an agent is reached is the operator's.
     """
-    defaults = _object(state.get("defaults"))
+    defaults = as_object(state.get("defaults"))
     agents: dict[str, AgentPreferences] = {}
-    for entry in map(_object, _entries(state) or ()):
+    for entry in map(as_object, _entries(state) or ()):
         name = entry.get("mcp_name")
         if isinstance(name, str):
             said = {setting: _typed(setting, entry.get(setting)) for setting in OF_AGENT}
             agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in said.items() if v is not None}))
     return Preferences(
-        default_agent=cast("str | None", _typed("default_agent", defaults.get("agent"))),
-        default_model=cast("str | None", _typed("default_model", defaults.get("model"))),
+        default_agent=as_text(_typed("default_agent", defaults.get("agent"))),
+        default_model=as_text(_typed("default_model", defaults.get("model"))),
         agents=agents,
     )
 
@@ -119,11 +120,7 @@ def read_preferences(state: State) -> Preferences:
 def _entries(state: State) -> list[object] | None:
     """Return the entries of agents; None where something else is written there."""
     written = state.get("agents", [])
-    return list(cast("list[object]", written)) if isinstance(written, list) else None
-
-
-def _object(value: object) -> dict[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    return list(written) if is_list(written) else None
 
 
 def _typed(setting: str, value: object) -> object | None:
@@ -178,7 +175,7 @@ def _parsed(setting: str, value: object) -> object:
 
 def _edit_default(setting: str, value: object | None) -> Callable[[State], State]:
     def edit(state: State) -> State:
-        return {**state, "defaults": _with(_object(state.get("defaults")), setting.removeprefix("default_"), value)}
+        return {**state, "defaults": _with(as_object(state.get("defaults")), setting.removeprefix("default_"), value)}
 
     return edit
 
@@ -192,10 +189,10 @@ def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[Sta
             raise InvalidRequestError(
                 "Something else than a list of agents is written in this client's mcp_state (`agents`), and stays."
             )
-        at = next((at for at, entry in enumerate(entries) if _object(entry).get("mcp_name") == agent), len(entries))
+        at = next((at for at, entry in enumerate(entries) if as_object(entry).get("mcp_name") == agent), len(entries))
         if at >= _MOST_AGENTS:
             raise InvalidRequestError(f"At most {_MOST_AGENTS} agents have preferences in a client.")
-        own = _with(_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
+        own = _with(as_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
         return {**state, "agents": [*entries[:at], *([own] if len(own) > 1 else ()), *entries[at + 1 :]]}
 
     return edit

@@ -5,8 +5,8 @@ import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from typing import cast
 
+from agentapi_mcp.base.json_values import is_list, load_json
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.core.identity import Principal
 
@@ -55,14 +55,13 @@ def _pack(raw: bytes) -> str:
 def _position(body: bytes) -> tuple[str, ...]:
     # Whoever can compute the seal is no more to be believed than others.
     try:
-        position = cast("object", json.loads(body))
+        position = load_json(body)
     except (ValueError, RecursionError) as exc:
         raise _refusal() from exc
-    if not isinstance(position, list):
+    if not is_list(position):
         raise _refusal()
-    parts = cast("list[object]", position)
-    texts = tuple(part for part in parts if isinstance(part, str))
-    if len(texts) != len(parts):
+    texts = tuple(part for part in position if isinstance(part, str))
+    if len(texts) != len(position):
         raise _refusal()
     return texts
 

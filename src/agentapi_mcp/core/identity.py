@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType, cast
+from typing import NewType
 from uuid import UUID
 
+from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.errors import PermissionDeniedError
 
 UserId = NewType("UserId", UUID)
@@ -141,8 +142,7 @@ def read_role(written: str, also: Mapping[str, Role]) -> Role:
 
 def read_exceptions(permissions: object) -> Exceptions:
     """Read `permissions` of a membership: `{"agentapi": {"sessions:edit": false}}`; another form says nothing."""
-    said = cast("dict[str, object]", permissions).get("agentapi") if isinstance(permissions, dict) else None
-    named = cast("dict[str, object]", said) if isinstance(said, dict) else {}
+    named = as_object(as_object(permissions).get("agentapi"))
     return Exceptions(
         allowed=frozenset(action for action in Action if named.get(action) is True),
         denied=frozenset(action for action in Action if action in named and named[action] is not True),

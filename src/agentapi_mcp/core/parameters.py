@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from agentapi_mcp.base.json_values import as_text
 from agentapi_mcp.core.allowances import typed_setting
 from agentapi_mcp.core.records.organizations import OrganizationSettings
 from agentapi_mcp.core.records.preferences import AgentPreferences
@@ -19,11 +20,7 @@ def merge_parameters(
     temperatures = (given.temperature, own["temperature"], client.temperature, organization.temperature)
     lengths = (given.max_tokens, own["max_tokens"], client.max_tokens, organization.max_tokens)
     return Parameters(
-        system_prompt=given.system_prompt or _text(own["system_prompt"]) or client.system_prompt,
+        system_prompt=given.system_prompt or as_text(own["system_prompt"]) or client.system_prompt,
         temperature=next((float(each) for each in temperatures if isinstance(each, float | int)), None),
         max_tokens=next((each for each in lengths if isinstance(each, int)), None),
     )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from cachetools import LRUCache
+
 from agentapi_mcp.core.records.sessions import History, HistoryMessage
 
 _BYTES_PER_TOKEN = 4
@@ -10,13 +12,14 @@ _UNKNOWN_WINDOW = 32_000
 _RESERVED_FOR_ANSWER = 4_096
 _MAX_HISTORY_BYTES = 8_000_000
 _WEIGHT = 0.3
+MOST_MODELS = 1_000
 
 
 class TokenRatios:
     """How many real tokens one estimated token of a model is, learned from what providers report."""
 
     def __init__(self) -> None:
-        self._ratios: dict[str, float] = {}
+        self._ratios = LRUCache[str, float](MOST_MODELS)
 
     def get(self, model: str) -> float:
         """Return the ratio, 1 while nothing is known."""

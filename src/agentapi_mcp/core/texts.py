@@ -1,6 +1,7 @@
 """Texts of others, so that they can be kept and shown."""
 
-from typing import cast
+from agentapi_mcp.base.json_values import is_list, is_object
+from agentapi_mcp.base.text import printable
 
 
 def storable(text: str) -> str:
@@ -15,19 +16,16 @@ def storable(text: str) -> str:
 
 def storable_value(value: object) -> object:
     """Do the same to all texts of a JSON value."""
-    match value:
-        case str():
-            return storable(value)
-        case list():
-            return [storable_value(each) for each in cast("list[object]", value)]
-        case dict():
-            return {storable(name): storable_value(each) for name, each in cast("dict[str, object]", value).items()}
-        case _:
-            return value
+    if isinstance(value, str):
+        return storable(value)
+    if is_list(value):
+        return [storable_value(each) for each in value]
+    if is_object(value):
+        return {storable(name): storable_value(each) for name, each in value.items()}
+    return value
 
 
 def one_line(text: str, most: int = 200) -> str:
     """Show a name that others chose: one line of what can be printed, cut where it is too long for a name."""
-    shown = "".join(character if character.isprintable() else " " for character in text[: 4 * most])
-    line = " ".join(shown.split())
+    line = " ".join(printable(text[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -1,10 +1,11 @@
 """A session's messages, rendered for people and for programs."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from urllib.parse import quote
 
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.errors import sentences
 from agentapi_mcp.core.records.ids import SessionId
 from agentapi_mcp.core.records.sessions import Message, MessageRole, Session
@@ -163,8 +164,8 @@ def bill_json(bill: Bill) -> dict[str, object]:
         "cost_usd": None if usage.cost_usd is None else float(usage.cost_usd),
         "cost_source": bill.cost_source,
         "billing_may_go_on": bill.billing_may_go_on,
-        "latency_ms": _milliseconds(bill.latency),
-        "time_to_first_token_ms": _milliseconds(bill.time_to_first_token),
+        "latency_ms": to_milliseconds(bill.latency),
+        "time_to_first_token_ms": to_milliseconds(bill.time_to_first_token),
         "model_used": bill.model_used,
         "provider": bill.provider,
         "route": [
@@ -190,10 +191,6 @@ def fault_json(fault: TurnFault) -> dict[str, object]:
         "retryable": fault.retryable,
         "retry_after_seconds": fault.retry_after.total_seconds() if fault.retry_after else None,
     }
-
-
-def _milliseconds(span: timedelta | None) -> int | None:
-    return None if span is None else round(span.total_seconds() * 1000)
 
 
 def _count(tokens: int | None) -> str:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
+from agentapi_mcp.base.json_values import is_list
 from agentapi_mcp.core.errors import InvalidRequestError
 from agentapi_mcp.mcp.texts import shown
 
@@ -61,16 +62,18 @@ class Given:
 
     def find_number(self, name: str) -> float | None:
         """Return an optional number."""
-        return cast("float | None", self.values.get(name))
+        value = self.values.get(name)
+        return value if isinstance(value, int | float) else None
 
     def find_texts(self, name: str) -> tuple[str, ...] | None:
         """Return an optional list of strings."""
-        return cast("tuple[str, ...] | None", self.values.get(name))
+        value = self.values.get(name)
+        return value if isinstance(value, tuple) else None
 
     def find_integer(self, name: str) -> int | None:
         """Return an optional whole number."""
         value = self.values.get(name)
-        return None if value is None else int(cast("int", value))
+        return int(value) if isinstance(value, int | float) else None
 
 
 def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str, object] | None) -> Given:
@@ -97,8 +100,8 @@ def _check_value(argument: Argument, value: object) -> Value:
     match argument.kind, value:
         case "string", str():
             return _check_choice(argument, value)
-        case "array", list():
-            return _check_items(argument, cast("list[object]", value))
+        case "array", _ if is_list(value):
+            return _check_items(argument, value)
         case (("integer" | "number"), int()) if not isinstance(value, bool):
             return _check_range(argument, value)
         case "number", float():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cachetools import LRUCache
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
@@ -21,7 +22,7 @@ Context = ServerRequestContext[Any, Any]
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 100
-_MAX_REMEMBERED = 1000
+MAX_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Callers:
     def __init__(self, gate: Gate, options: McpOptions) -> None:
         self._gate = gate
         self._toolsets = sorted(options.toolsets)
-        self._recorded: set[tuple[Principal, str, str, str]] = set()
+        self._recorded = LRUCache[tuple[Principal, str, str, str], bool](MAX_REMEMBERED)
 
     async def identify(self, context: Context) -> Caller:
         """Wait for the stores, and tell who asks.
@@ -106,11 +107,9 @@ class Callers:
         params, name = context.session.client_params, preferring_client(context)
         version = _brief(params.client_info.version) if params else ""
         client = (caller.principal, name, version, context.protocol_version)
-        if client in self._recorded:
+        if self._recorded.get(client):  # unlike `in`, this counts as a use
             return
-        if len(self._recorded) >= _MAX_REMEMBERED:
-            self._recorded.clear()
-        self._recorded.add(client)
+        self._recorded[client] = True
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets
         try:

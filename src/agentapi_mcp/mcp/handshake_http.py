@@ -5,7 +5,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from mcp.server.connection import Connection
 from mcp.server.runner import serve_one
@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 from starlette.types import Send as AsgiSend
 
+from agentapi_mcp.base.json_values import as_object, is_object, load_json
 from agentapi_mcp.core.errors import AgentApiError
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.services import Services
@@ -117,16 +118,16 @@ class HandshakeHttp:
             await wire.refuse(406, INVALID_REQUEST, "Send Accept: application/json, text/event-stream.")
             return
         try:
-            message = cast("object", json.loads(await request.body()))
+            message = load_json(await request.body())
         except (ValueError, RecursionError):
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return
-        if isinstance(message, dict) and "id" not in message and "method" in message:
-            await self._take_note(asker, cast("dict[str, Any]", message))
+        if is_object(message) and "id" not in message and "method" in message:
+            await self._take_note(asker, message)
             await wire.reply(202)
             return
-        if isinstance(message, dict) and "method" not in message and ("result" in message or "error" in message):
-            await self._take_answer(wire, asker, cast("dict[str, Any]", message))
+        if is_object(message) and "method" not in message and ("result" in message or "error" in message):
+            await self._take_answer(wire, asker, message)
             return
         try:
             call = JSONRPCRequest.model_validate(message)
@@ -152,10 +153,9 @@ class HandshakeHttp:
 
     async def _take_note(self, asker: "_Asker | None", message: dict[str, Any]) -> None:
         """Act on the one notification that matters here; it may concern a request that another replica serves."""
-        params = cast("object", message.get("params"))
-        if message["method"] != "notifications/cancelled" or asker is None or not isinstance(params, dict):
+        if message["method"] != "notifications/cancelled" or asker is None:
             return
-        said = cast("dict[str, object]", params)
+        said = as_object(message.get("params"))
         request_id = as_request_id(said.get("requestId"))
         if request_id is None:
             return
@@ -250,20 +250,16 @@ def _connection(asker: _Asker | None, request: Request) -> Connection:
 
 def _client(value: object) -> dict[str, object]:
     """Return what a client says of itself; of one that says too much, its name and version."""
-    said = _object(storable_value(value))
+    said = as_object(storable_value(value))
     kept = _small(said)
     return kept or {name: str(said.get(name, ""))[:_LONGEST_NAME] for name in ("name", "version")}
 
 
 def _small(value: object) -> dict[str, object]:
     """Return what may be kept for each session; empty where it is too large for that."""
-    said = _object(storable_value(value))
+    said = as_object(storable_value(value))
     return said if len(json.dumps(said)) <= _LARGEST_KEPT else {}
 
 
-def _object(value: object) -> dict[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
-
-
 def _progress_token(params: dict[str, Any] | None) -> str | int | None:
-    return as_request_id(_object((params or {}).get("_meta")).get("progressToken"))
+    return as_request_id(as_object((params or {}).get("_meta")).get("progressToken"))

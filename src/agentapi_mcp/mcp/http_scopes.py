@@ -1,12 +1,12 @@
 """The step-up of a token that lacks a scope: told over HTTP before the protocol sees it, where clients look for it."""
 
-import json
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from mcp_types import INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentapi_mcp.base.json_values import as_object, load_json
 from agentapi_mcp.core.identity import Action, Principal, refusal
 from agentapi_mcp.core.records.audit import AuditTarget
 from agentapi_mcp.core.services import Gate
@@ -47,7 +47,7 @@ class StepUp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, whose body has been read already and is short enough."""
-        principal = cast("Principal | None", scope.get(PRINCIPAL))
+        principal: Principal | None = scope.get(PRINCIPAL)
         if principal is None or principal.scopes is None or not _is_call(scope):
             await self._app(scope, receive, send)
             return
@@ -63,13 +63,13 @@ class StepUp:
 
     def _asked(self, body: bytes) -> _Asked | None:
         try:
-            message = cast("object", json.loads(body))
+            message = load_json(body)
         except (ValueError, RecursionError):
             return None  # the protocol says what is wrong with it
-        said = _fields(message)
+        said = as_object(message)
         kind, name = "method", said.get("method")
         if name == "tools/call":
-            kind, name = "tool", _fields(said.get("params")).get("name")
+            kind, name = "tool", as_object(said.get("params")).get("name")
         if not isinstance(name, str):
             return None
         action = self._action_of_tool(name) if kind == "tool" else METHODS.get(name)
@@ -85,10 +85,6 @@ def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[b
 
 def _is_call(scope: Scope) -> bool:
     return scope["method"] == "POST" and not scope["path"].startswith("/messages")
-
-
-def _fields(value: object) -> Mapping[str, object]:
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def _again(first: Message, receive: Receive) -> Receive:

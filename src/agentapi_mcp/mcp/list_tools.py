@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 from mcp_types import CallToolResult, TextContent
 
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.errors import ConfigurationError, StoreError
 from agentapi_mcp.core.health import HealthReport
 from agentapi_mcp.core.records.agents import AgentView, ModelView
@@ -150,7 +151,7 @@ def agent_out(view: AgentView) -> AgentOut:
         missing=list(view.missing),
         default_model=view.default_model,
         models=[model.name for model in view.models],
-        typical_latency_ms=_milliseconds(view.traffic.latency_p50),
+        typical_latency_ms=to_milliseconds(view.traffic.latency_p50),
         typical_cost_usd=_number(view.traffic.cost_p50_usd),
     )
 
@@ -214,7 +215,7 @@ def _health_out(report: HealthReport) -> HealthOut:
     return HealthOut(
         status=HealthStatus.HEALTHY if worst else HealthStatus.UNHEALTHY,
         parts=[
-            PartOut(name=part.name, status=part.status, detail=part.detail, latency_ms=_milliseconds(part.latency))
+            PartOut(name=part.name, status=part.status, detail=part.detail, latency_ms=to_milliseconds(part.latency))
             for part in report.parts
         ],
         agents=[_agent_health_out(view) for view in report.agents],
@@ -232,8 +233,8 @@ def _agent_health_out(view: AgentView) -> AgentHealthOut:
         consecutive_failures=view.health.consecutive_failures,
         turns=view.traffic.turns,
         failures=view.traffic.failures,
-        latency_p50_ms=_milliseconds(view.traffic.latency_p50),
-        latency_p95_ms=_milliseconds(view.traffic.latency_p95),
+        latency_p50_ms=to_milliseconds(view.traffic.latency_p50),
+        latency_p95_ms=to_milliseconds(view.traffic.latency_p95),
     )
 
 
@@ -250,10 +251,6 @@ def _lines(lines: Sequence[str], none: str, cursor: str | None) -> str:
 
 def _with_cursor(text: str, cursor: str | None, what: str) -> str:
     return text if cursor is None else f"{text}\n\n[{what}: call again with cursor {cursor}]"
-
-
-def _milliseconds(span: timedelta | None) -> int | None:
-    return None if span is None else round(span.total_seconds() * 1000)
 
 
 def _number(amount: Decimal | None) -> float | None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import cast
 
 from pydantic import BaseModel
+
+from agentapi_mcp.base.json_values import as_list, as_object, is_list, is_object
 
 Json = dict[str, object]
 
@@ -16,32 +17,32 @@ def output_schema(model: type[BaseModel]) -> Json:
     `required` names the top fields that are never null: all fields are always there, and the names cost every client
     a part of its context.
     """
-    whole = cast("Json", model.model_json_schema(mode="serialization"))
-    definitions = cast("Mapping[str, object]", whole.pop("$defs", {}))
-    required = cast("list[str]", whole.pop("required", []))
-    schema = cast("Json", _plain(whole, definitions))
-    fields = cast("dict[str, Json]", schema["properties"])
-    return schema | {"required": [name for name in required if not _may_be_null(fields[name])]}
+    whole = model.model_json_schema(mode="serialization")
+    definitions: Json = whole.pop("$defs", {})
+    required: list[str] = whole.pop("required", [])
+    schema = as_object(_plain(whole, definitions))
+    fields = as_object(schema["properties"])
+    return schema | {"required": [name for name in required if not _may_be_null(as_object(fields[name]))]}
 
 
 def _may_be_null(field: Json) -> bool:
-    return "anyOf" in field or "null" in cast("list[str]", field.get("type", []))
+    kind = field.get("type")
+    return "anyOf" in field or kind == "null" or "null" in as_list(kind)
 
 
 def _plain(node: object, definitions: Mapping[str, object]) -> object:
-    if isinstance(node, list):
-        return [_plain(each, definitions) for each in cast("list[object]", node)]
-    if not isinstance(node, dict):
+    if is_list(node):
+        return [_plain(each, definitions) for each in node]
+    if not is_object(node):
         return node
-    schema = cast("Json", node)
-    if "$ref" in schema:
-        return _plain(definitions[str(schema["$ref"]).rsplit("/", 1)[-1]], definitions)
-    return _nullable({name: _part(name, part, definitions) for name, part in schema.items() if _is_kept(name, part)})
+    if "$ref" in node:
+        return _plain(definitions[str(node["$ref"]).rsplit("/", 1)[-1]], definitions)
+    return _nullable({name: _part(name, part, definitions) for name, part in node.items() if _is_kept(name, part)})
 
 
 def _part(name: str, part: object, definitions: Mapping[str, object]) -> object:
     if name == "properties":  # here the keys are names of fields, and none of them is a keyword
-        return {field: _plain(each, definitions) for field, each in cast("Json", part).items()}
+        return {field: _plain(each, definitions) for field, each in as_object(part).items()}
     return _plain(part, definitions)
 
 
@@ -54,9 +55,9 @@ def _is_kept(name: str, part: object) -> bool:
 def _nullable(schema: Json) -> Json:
     """Write `anyOf: [X, null]` as X with two types, where X has one."""
     options = schema.get("anyOf")
-    if not isinstance(options, list):
+    if not is_list(options):
         return schema
-    choices = cast("list[Json]", options)
+    choices = list(map(as_object, options))
     wanted = [choice for choice in choices if choice != {"type": "null"}]
     if len(wanted) != 1 or len(wanted) == len(choices) or not isinstance(wanted[0].get("type"), str):
         return schema

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from typing import cast
 
 import anyio
 from anyio import AsyncFile
@@ -13,6 +12,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.mcp.server import EdgeServer
 from agentapi_mcp.mcp.texts import clean
 
@@ -74,7 +74,7 @@ def _content_of(fault: ValidationError) -> object:
     errors = fault.errors(include_url=False)
     if errors[0]["type"] == "json_invalid":
         return json.loads(str(errors[0]["input"]))
-    return next((cast("object", error["input"]) for error in errors if isinstance(error["input"], dict)), None)
+    return next((error["input"] for error in errors if is_object(error["input"])), None)
 
 
 def _whole(content: object, path: tuple[str, ...] = ()) -> object:
@@ -82,16 +82,15 @@ def _whole(content: object, path: tuple[str, ...] = ()) -> object:
         return content
     if isinstance(content, str):
         return clean(content)
-    if isinstance(content, list):
-        return [_whole(each, (*path, "")) for each in cast("list[object]", content)]
-    if isinstance(content, dict):
-        parts = cast("dict[str, object]", content)
-        return {clean(name): _whole(part, (*path, name)) for name, part in parts.items()}
+    if is_list(content):
+        return [_whole(each, (*path, "")) for each in content]
+    if is_object(content):
+        return {clean(name): _whole(part, (*path, name)) for name, part in content.items()}
     return content
 
 
 def _id_of(content: object) -> str | int | None:
-    found = cast("dict[str, object]", content).get("id") if isinstance(content, dict) else None
+    found = as_object(content).get("id")
     if isinstance(found, str):
         return clean(found)
     return found if isinstance(found, int) and not isinstance(found, bool) else None

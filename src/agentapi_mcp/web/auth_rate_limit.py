@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+
+from cachetools import FIFOCache, TTLCache
 
 from agentapi_mcp.core.errors import LimitExceededError
 from agentapi_mcp.core.ports import Clock
@@ -17,8 +18,6 @@ WITHIN = timedelta(minutes=1)
 KNOWN_FOR = timedelta(hours=1)
 REMEMBERED = 10_000
 _AT_ONCE = 10  # new tokens of one address
-K = TypeVar("K")
-V = TypeVar("V")
 _log = logging.getLogger(__name__)
 
 
@@ -47,8 +46,8 @@ class RefusedSignIns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._refused = OrderedDict[str | Attempt, deque[float]]()
-        self._good = OrderedDict[Attempt, float]()
+        self._refused = FIFOCache[str | Attempt, deque[float]](REMEMBERED)
+        self._good = TTLCache[Attempt, None](REMEMBERED, KNOWN_FOR.total_seconds(), timer=clock.monotonic)
         self._lanes: dict[str, _Lane] = {}
 
     @asynccontextmanager
@@ -90,16 +89,15 @@ class RefusedSignIns:
         """Count a token that was refused, for its address unless it `was_good` once, which nobody has guessed."""
         self._good.pop(attempt, None)
         counted = attempt if was_good else attempt.source
-        times = self._refused.setdefault(counted, deque(maxlen=MOST))
+        times = self._refused.get(counted, deque[float](maxlen=MOST))
         times.append(self._clock.monotonic())
-        _bound(self._refused, counted)
+        self._refused[counted] = times  # set anew, so that it is the newest
         if self._wait(counted) > 0:
             _log.warning("sign_ins_limited", extra={"client": attempt.source})
 
     def accept(self, attempt: Attempt) -> None:
         """Remember a token that was good."""
-        self._good[attempt] = self._clock.monotonic()
-        _bound(self._good, attempt)
+        self._good[attempt] = None
 
     def _wait(self, counted: str | Attempt) -> float:
         times = self._refused.get(counted)
@@ -108,11 +106,4 @@ class RefusedSignIns:
         return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
 
     def _is_known(self, attempt: Attempt) -> bool:
-        known = self._good.get(attempt)
-        return known is not None and self._clock.monotonic() - known < KNOWN_FOR.total_seconds()
-
-
-def _bound(memory: OrderedDict[K, V], newest: K) -> None:
-    memory.move_to_end(newest)
-    if len(memory) > REMEMBERED:
-        memory.popitem(last=False)
+        return attempt in self._good

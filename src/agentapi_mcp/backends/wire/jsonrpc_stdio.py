@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from agentapi_mcp.backends.wire.fields import mapping, text
+from agentapi_mcp.base.json_values import load_json
 from agentapi_mcp.core.errors import BackendError, BackendFault
 
 METHOD_NOT_FOUND = -32601
@@ -256,7 +257,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     def _take(self, line: bytes) -> None:
         try:
-            message = mapping(cast("object", json.loads(line)))
+            message = mapping(load_json(line))
         except (ValueError, RecursionError):
             return  # a line for a person, which some programs print before they begin
         method, name = text(message.get("method")), message.get("id")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from agentapi_mcp.base.text import printable
 from agentapi_mcp.core.texts import one_line
 
 LONGEST_LINE = 300
@@ -40,5 +41,4 @@ class Redactor:
     def _clean(self, line: str) -> str:
         for secret in self._secrets:
             line = line.replace(secret, _HIDDEN)
-        line = "".join(character if character.isprintable() else " " for character in line)
-        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, line)), LONGEST_LINE)
+        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, printable(line))), LONGEST_LINE)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import cast
 
 from pydantic import SecretStr, ValidationError
 
+from agentapi_mcp.base.json_values import is_list, is_object
 from agentapi_mcp.core.errors import ConfigurationError
 from agentapi_mcp.core.identity import Role
 from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
@@ -280,17 +280,15 @@ class _Variables:
         return tuple(f"{name} is not set" for name in self._unset)
 
     def fill(self, value: object) -> object:
-        match value:
-            case str():
-                return _VARIABLE.sub(self._value, value)
-            case Decimal():
-                return float(value)
-            case list():
-                return [self.fill(item) for item in cast("list[object]", value)]
-            case dict():
-                return {key: self.fill(item) for key, item in cast("dict[str, object]", value).items()}
-            case _:
-                return value
+        if isinstance(value, str):
+            return _VARIABLE.sub(self._value, value)
+        if isinstance(value, Decimal):
+            return float(value)
+        if is_list(value):
+            return [self.fill(item) for item in value]
+        if is_object(value):
+            return {key: self.fill(item) for key, item in value.items()}
+        return value
 
     def _value(self, found: re.Match[str]) -> str:
         if found[0] == "$$":

@@ -1,8 +1,9 @@
 """Recent history of sessions, kept for an hour in one process."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
+
+from cachetools import TTLCache
 
 from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.records.ids import MessageId, SessionId
@@ -18,26 +19,24 @@ _OF_A_MESSAGE = 100  # characters' worth of room that a message takes beside its
 class _Kept:
     history: History
     size: int
-    until: float
 
 
 class LocalSessionCache:
     """The histories of the sessions used last; a large one is not worth its memory, nor are all of them together."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._kept: OrderedDict[SessionId, _Kept] = OrderedDict()
-        self._size = 0
+        self._kept = TTLCache[SessionId, _Kept](
+            _LARGEST_ALL, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=lambda kept: kept.size
+        )
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         """Find the history, if it ends with this message."""
         kept = self._kept.get(session_id)
         if kept is None:
             return None
-        if kept.history.last_message_id != last_message_id or kept.until < self._clock.monotonic():
+        if kept.history.last_message_id != last_message_id:
             self._drop(session_id)
             return None
-        self._kept.move_to_end(session_id)
         return kept.history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
@@ -62,23 +61,17 @@ class LocalSessionCache:
 
     def put(self, session_id: SessionId, history: History) -> bool:
         """Keep it; False when it is too large."""
-        before, size = self.continued(session_id, history), 0
-        if before is not None:
-            size = self._kept[session_id].size
+        before, kept = self.continued(session_id, history), self._kept.get(session_id)
+        size = 0 if before is None or kept is None else kept.size
         size += sum(len(message.text) + _OF_A_MESSAGE for message in new_messages(before, history))
         self._drop(session_id)
         if size > _LARGEST:
             return False
-        self._kept[session_id] = _Kept(history, size, self._clock.monotonic() + _LIFETIME.total_seconds())
-        self._size += size
-        while self._size > _LARGEST_ALL:
-            self._drop(next(iter(self._kept)))
+        self._kept[session_id] = _Kept(history, size)
         return True
 
     def _drop(self, session_id: SessionId) -> None:
-        kept = self._kept.pop(session_id, None)
-        if kept is not None:
-            self._size -= kept.size
+        self._kept.pop(session_id, None)
 
 
 def new_messages(before: History | None, history: History) -> tuple[HistoryMessage, ...]:

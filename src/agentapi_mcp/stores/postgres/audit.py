@@ -3,16 +3,15 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import LiteralString, cast
-from uuid import UUID
+from typing import LiteralString
 
-from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
-from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.core.cursors import encode_cursor
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
 from agentapi_mcp.core.records.pages import Page
 from agentapi_mcp.stores.postgres.database import Database, Row
 from agentapi_mcp.stores.postgres.migrate import owner_connection
+from agentapi_mcp.stores.postgres.positions import read_position
 
 # An event that was written though nobody heard of it is not written twice.
 _APPEND: LiteralString = """
@@ -45,7 +44,6 @@ SELECT id, at, org_id, user_id, via, client, address, request_id, action, target
           ORDER BY at DESC, id DESC LIMIT $9)) e
  ORDER BY at DESC, id DESC LIMIT $9
 """
-_LAST: tuple[str, str] = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -66,7 +64,7 @@ class PostgresAudit:
     ) -> Page[AuditEvent]:
         """Page through an organisation's events, newest first."""
         scope = json.dumps(["audit", str(asked.user_id), asked.action, asked.outcome, str(asked.since)])
-        at, id_ = _position(cursor, scope, principal)
+        at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_system("an administrator reads the log of their organisation") as connection:
             rows = await connection.fetch(
                 LIST,
@@ -147,16 +145,5 @@ def _event(row: Row) -> AuditEvent:
         address=row["address"],
         request_id=row["request_id"],
         target=None if row["target_kind"] is None else AuditTarget(row["target_kind"], row["target_id"]),
-        details=cast("dict[str, str | float]", json.loads(row["details"])),
+        details=json.loads(row["details"]),
     )
-
-
-def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
-    position = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
-    try:
-        at, id_ = position
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(id_)
-    except (ValueError, OverflowError) as exc:
-        raise InvalidRequestError(
-            "The cursor is not one of this list; leave it out to start at the first page."
-        ) from exc

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal, InvalidOperation
-from typing import LiteralString, cast
+from decimal import Decimal
+from typing import LiteralString
 
+from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text, load_json
 from agentapi_mcp.core.records.agents import (
     AgentDeclaration,
     AgentRow,
@@ -170,9 +171,9 @@ def _agent_row(agent_id: AgentId, rows: Sequence[Row]) -> AgentRow:
         backend=row["type"],
         description=row["description"] or "",
         enabled=row["enabled"] is not False,
-        means=_text(config.get("agent")),
-        instructions=_text(config.get("instructions")),
-        default_model=_text(config.get("default_model")),
+        means=as_text(config.get("agent")),
+        instructions=as_text(config.get("instructions")),
+        default_model=as_text(config.get("default_model")),
         models=tuple(_model_row(each) for each in rows if each["model_row_id"] is not None),
     )
 
@@ -187,44 +188,25 @@ def _model_row(row: Row) -> ModelRow:
         display_name=row["display_name"],
         description=row["model_description"],
         enabled=row["model_enabled"] is not False,
-        context_window=_count(config.get("context_window")),
-        max_output_tokens=_count(config.get("max_output_tokens")),
+        context_window=as_count(config.get("context_window")) or None,
+        max_output_tokens=as_count(config.get("max_output_tokens")) or None,
         prices=_prices(config.get("prices")),
     )
 
 
 def _prices(value: object) -> Prices:
-    said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    said = as_object(value)
     return Prices(
-        input=_figure(said.get("input")),
-        output=_figure(said.get("output")),
-        cached_input=_figure(said.get("cached_input")),
-        source=_text(said.get("source")),
+        input=as_amount(said.get("input")),
+        output=as_amount(said.get("output")),
+        cached_input=as_amount(said.get("cached_input")),
+        source=as_text(said.get("source")),
         on=_day(said.get("on")),
     )
 
 
 def _object(text: str | None) -> dict[str, object]:
-    value: object = json.loads(text, parse_float=Decimal) if text is not None else None
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _figure(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
-        return None
-    try:
-        figure = Decimal(value)
-    except InvalidOperation:
-        return None
-    return figure if figure.is_finite() and figure >= 0 else None
+    return as_object(load_json(text, parse_float=Decimal)) if text is not None else {}
 
 
 def _day(value: object) -> date | None:

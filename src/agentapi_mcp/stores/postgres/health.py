@@ -1,9 +1,9 @@
 """What was measured of the agents, in `agent_health` and in the turns themselves."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import LiteralString
 
+from agentapi_mcp.base.durations import from_milliseconds
 from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
 from agentapi_mcp.core.records.ids import AgentId
 from agentapi_mcp.stores.postgres.database import Database, Row
@@ -98,14 +98,10 @@ def _traffic(row: Row) -> AgentTraffic:
     return AgentTraffic(
         turns=row["turns"],
         failures=row["failures"],
-        latency_p50=_milliseconds(row["latency_p50"]),
-        latency_p95=_milliseconds(row["latency_p95"]),
+        latency_p50=from_milliseconds(row["latency_p50"]),
+        latency_p95=from_milliseconds(row["latency_p95"]),
         cost_p50_usd=row["cost_p50"],
     )
-
-
-def _milliseconds(count: int | None) -> timedelta | None:
-    return None if count is None else timedelta(milliseconds=count)
 
 
 def _storable(error: str | None) -> str | None:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from typing import cast
 
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.turns import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
 _PURPOSE = "one user's MCP sessions, each statement names the user"
@@ -63,7 +63,7 @@ class PostgresMcpQuestions:
                 principal.user_id,
                 elicitation_id,
             )
-        return None if text is None else cast("Mapping[str, object]", json.loads(text))
+        return None if text is None else json_object(text)
 
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Forget the question, and its answer."""

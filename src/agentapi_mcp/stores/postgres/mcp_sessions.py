@@ -1,8 +1,9 @@
 """The transport sessions of 2025-era clients in `mcp_sessions`, so that no replica needs to remember them."""
 
 import json
-from typing import LiteralString, cast
+from typing import LiteralString
 
+from agentapi_mcp.base.json_values import as_list, as_object, load_json
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.mcp_sessions import McpSession
 from agentapi_mcp.core.records.turns import Signal, SignalKind
@@ -152,11 +153,11 @@ def _state(session: McpSession) -> str:
 
 
 def _session(session_id: str, text: str) -> McpSession:
-    state = cast("dict[str, object]", json.loads(text))
+    state = as_object(load_json(text))
     return McpSession(
         id=session_id,
         protocol=str(state["protocol"]),
-        client=cast("dict[str, object]", state["client_info"]),
-        capabilities=cast("dict[str, object]", state["capabilities"]),
-        watched=frozenset(cast("list[str]", state["watched"])),
+        client=as_object(state["client_info"]),
+        capabilities=as_object(state["capabilities"]),
+        watched=frozenset(map(str, as_list(state["watched"]))),
     )

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from typing import LiteralString, cast
+from typing import LiteralString
 
+from agentapi_mcp.base.json_values import as_count
 from agentapi_mcp.core.allowances import read_settings
 from agentapi_mcp.core.errors import NotFoundError
 from agentapi_mcp.core.identity import OrgId, Principal
@@ -55,7 +56,7 @@ class PostgresOrganizations:
                 members=row["members"],
                 sessions=row["sessions"],
                 messages=row["messages"],
-                turns=cast("dict[str, int]", json_object(row["turns"])),
+                turns={status: as_count(count) or 0 for status, count in json_object(row["turns"]).items()},
                 input_tokens=row["input_tokens"],
                 output_tokens=row["output_tokens"],
                 cost_usd=row["cost_usd"],

@@ -4,12 +4,11 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.cursors import decode_cursor, encode_cursor
-from agentapi_mcp.core.errors import ConflictError, InvalidRequestError, NextStep
+from agentapi_mcp.core.cursors import encode_cursor
+from agentapi_mcp.core.errors import ConflictError, NextStep
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.records.ids import SessionId, TurnId
 from agentapi_mcp.core.records.pages import Page
@@ -17,6 +16,7 @@ from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage
 from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
+from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.settling import no_session, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_rows import TURN_ALONE, to_turn
@@ -83,7 +83,6 @@ SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bo
   FROM fitting f WHERE f.bytes <= $3 ORDER BY f.created_at, f.id
 """
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
-_LAST: tuple[str, str] = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 
 class PostgresSessions:
@@ -115,7 +114,7 @@ class PostgresSessions:
     ) -> Page[Session]:
         """Page through sessions, newest first; `query` searches titles and first messages."""
         scope = json.dumps(["sessions", agent, query])
-        at, id_ = _position(cursor, scope, principal)
+        at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_principal(principal, plan_once=True) as connection:
             rows = await connection.fetch(
                 LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
@@ -132,7 +131,7 @@ class PostgresSessions:
     ) -> Page[Message]:
         """Page through messages with their turns, newest page first; within a page the oldest comes first."""
         scope = f"messages {session_id}"
-        at, id_ = _position(cursor, scope, principal)
+        at, id_ = read_position(cursor, scope, principal)
         async with self._seen(principal, session_id) as connection:
             rows = await connection.fetch(MESSAGES, session_id, at, id_, limit, max_bytes)
             turns = await _turns(connection, session_id, rows)
@@ -244,15 +243,6 @@ async def _tell(connection: Connection, principal: Principal, session_id: Sessio
         SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
     )
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
-
-
-def _position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
-    position = _LAST if cursor is None else decode_cursor(cursor, scope, principal)
-    try:
-        at, id_ = position
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(id_)
-    except (ValueError, OverflowError) as exc:
-        raise InvalidRequestError("The cursor is not one that this list gave; start again without one.") from exc
 
 
 def _role(row: Row) -> MessageRole:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, LiteralString
 
+from agentapi_mcp.base.durations import from_milliseconds
 from agentapi_mcp.core.errors import BackendFault
 from agentapi_mcp.core.events import StopReason, Usage
 from agentapi_mcp.core.records.api_keys import Whose
@@ -67,8 +68,8 @@ def _bill(row: Row) -> Bill:
             cost_usd=cost,
         ),
         cost_source=row["cost_source"],
-        latency=_span(row["latency_ms"]),
-        time_to_first_token=_span(row["time_to_first_token_ms"]),
+        latency=from_milliseconds(row["latency_ms"]),
+        time_to_first_token=from_milliseconds(row["time_to_first_token_ms"]),
         model_used=row["model_used"],
         provider=row["provider"],
         route=tuple(_attempt(attempt) for attempt in json.loads(row["route"])),
@@ -113,11 +114,6 @@ def fault_json(fault: TurnFault | None) -> str | None:
     )
 
 
-def milliseconds(span: timedelta | None) -> int | None:
-    """Write a span as the columns keep it."""
-    return None if span is None else round(span.total_seconds() * 1000)
-
-
 def _fault(text: str | None) -> TurnFault | None:
     if text is None:
         return None
@@ -129,7 +125,3 @@ def _fault(text: str | None) -> TurnFault | None:
         retryable=kept["retryable"],
         retry_after=None if kept["retry_after"] is None else timedelta(seconds=kept["retry_after"]),
     )
-
-
-def _span(value: int | None) -> timedelta | None:
-    return None if value is None else timedelta(milliseconds=value)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.errors import ConflictError, NextStep, NotFoundError
 from agentapi_mcp.core.identity import Principal
 from agentapi_mcp.core.ids import new_id
@@ -27,7 +28,7 @@ from agentapi_mcp.core.records.turns import (
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
-from agentapi_mcp.stores.postgres.turn_rows import TURN, fault_json, milliseconds, route_json, to_turn
+from agentapi_mcp.stores.postgres.turn_rows import TURN, fault_json, route_json, to_turn
 
 # An expired key is taken over in the same statement; an insert that meets a running one waits for it to commit.
 _CLAIM_KEY: LiteralString = """
@@ -382,8 +383,8 @@ def _finish_args(ended: Turn, ending: Ending) -> tuple[object, ...]:
         bill.usage.cost_usd,
         bill.cost_source,
         bill.billing_may_go_on,
-        milliseconds(bill.latency),
-        milliseconds(bill.time_to_first_token),
+        to_milliseconds(bill.latency),
+        to_milliseconds(bill.time_to_first_token),
         bill.model_used,
         bill.provider,
         route_json(bill),

@@ -170,7 +170,8 @@ def _entries(found: object) -> list[tuple[str, dict[str, str]]]:
 def _event(fields: dict[str, str]) -> tuple[int, TurnEvent] | None:
     """Read an entry; what another version wrote in another form counts as nothing."""
     try:
-        offset, said = int(fields["at"]), cast("dict[str, str]", json.loads(fields["event"]))
+        offset = int(fields["at"])
+        said: dict[str, str] = json.loads(fields["event"])
         match said["kind"]:
             case "text":
                 return offset, TextDelta(said["text"])

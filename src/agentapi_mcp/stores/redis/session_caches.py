@@ -116,8 +116,7 @@ def _history(texts: list[str]) -> History | None:
                 return None
             last, dropped = str(said["last_message_id"]), int(said["dropped"])
             messages += (
-                HistoryMessage(MessageRole(message["role"]), str(message["content"]))
-                for message in cast("list[dict[str, str]]", said["messages"])
+                HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in said["messages"]
             )
         return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)))
     except (ValueError, KeyError, TypeError):

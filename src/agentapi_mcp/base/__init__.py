@@ -1,0 +1,1 @@
+"""Helpers that know nothing of this program; imports nothing else of it."""

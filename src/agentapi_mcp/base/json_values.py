@@ -1,0 +1,63 @@
+"""Read JSON whose form nobody guarantees: a value of another type than expected counts as absent."""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TypeGuard
+
+
+def load_json(
+    text: str | bytes | bytearray,
+    *,
+    parse_float: Callable[[str], object] = float,
+    parse_constant: Callable[[str], object] | None = None,
+) -> object:
+    """Parse JSON to a value that is still to be checked.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    value: object = json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
+    return value
+
+
+def is_object(value: object) -> TypeGuard[dict[str, object]]:
+    """Tell whether a value of JSON is an object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Tell whether a value of JSON is an array."""
+    return isinstance(value, list)
+
+
+def as_object(value: object) -> dict[str, object]:
+    """Return an object, else an empty one."""
+    return value if is_object(value) else {}
+
+
+def as_list(value: object) -> list[object]:
+    """Return an array, else an empty one."""
+    return value if is_list(value) else []
+
+
+def as_text(value: object) -> str | None:
+    """Return a string that is not empty."""
+    return value if isinstance(value, str) and value else None
+
+
+def as_count(value: object) -> int | None:
+    """Return a whole number that is not negative."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def as_amount(value: object) -> Decimal | None:
+    """Return a finite number that is not negative, also one written as a string; a float is not exact, and is none."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        return None
+    try:
+        number = Decimal(value)
+    except ArithmeticError:
+        return None
+    return number if number.is_finite() and number >= 0 else None
