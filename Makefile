@@ -3,7 +3,7 @@
 .PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema audit lock bench clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
-FAST_TESTS = tests/core tests/http tests/cli tests/auth tests/architecture tests/stores/postgres
+FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
 # Roles belong to all of a server of yours: one worker there.
 PYTEST = $(PYTHON_RUN) -m pytest -n $(if $(TEST_DATABASE_URL),1,2)
 

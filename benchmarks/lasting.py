@@ -12,7 +12,7 @@ from benchmarks.results import Result, milliseconds
 from benchmarks.servers import Bench, median, new_home, now, product
 from benchmarks.serving import chat
 
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 
 _CALLS = 150
 _TURNS = 10_000

@@ -9,12 +9,12 @@ import asyncpg
 from benchmarks.results import Result, milliseconds
 from benchmarks.servers import Bench, median, new_home, now
 
-from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
-from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.base.ids import OrgId, SessionId, UserId
+from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.settings import VERSION
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 _ROUNDS, _CALLS = 40, 10

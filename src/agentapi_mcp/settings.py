@@ -13,8 +13,8 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi_mcp import __version__
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.wordings import describe_fault
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.validation_messages import describe_fault
 
 VERSION = __version__
 TOOLSETS = ("core", "admin", "preferences")

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from agentapi_mcp.core.contexts import request_id, trace_id, turn_id
+from agentapi_mcp.base.log_context import request_id, trace_id, turn_id
 
 
 def configure_logs(level: str | None, stream: TextIO | None = None) -> None:

@@ -18,12 +18,12 @@ import pytest
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, ThoughtDelta
-from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.turns import TurnStatus
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, ThoughtDelta
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
 from tests.support.hosts import FakeHost
 from tests.support.npm_peers import installed, node_bin, node_environment

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from tests.acceptance.test_processes import environ, run
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.certificates import open_certificate
-from agentapi_mcp.core.errors import ConfigurationError
-from mcp import Client
 from tests.acceptance.test_processes import environ, run
 from tests.acceptance.test_serve import serving
 from tests.support.certificates import Pair, trusting

@@ -16,20 +16,26 @@ import pytest
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, ThoughtDelta, ToolActivity, UsageReported
-from agentapi_mcp.core.ports import Backend
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.turns import TurnStatus
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    Finished,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    UsageReported,
+)
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus
+from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.testing.waiting import expect_soon
 from tests.support.hosts import FakeHost
 from tests.support.npm_peers import installed
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.http import Answer, Exchange
 from tests.support.peers.openai import OpenAIPeer
-from tests.support.waiting import expect_soon
 
 pytestmark = [
     pytest.mark.acceptance,

@@ -8,15 +8,15 @@ from secrets import token_bytes
 
 import httpx2
 import pytest
+from mcp import Client
 from mcp.client.context import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
-from agentapi_mcp.core.ids import new_id
-from mcp import Client
+from agentapi_mcp.base.ids import new_id
 from tests.acceptance.test_processes import environ
 from tests.acceptance.test_serve import Serving, serving
-from tests.mcp.test_own_keys import written
+from tests.edges.mcp.test_own_keys import written
 from tests.support.browsers import Browser
 from tests.support.connect import call, fields_of
 from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described

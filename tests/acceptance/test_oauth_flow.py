@@ -15,6 +15,7 @@ import asyncpg
 import httpx2
 import jwt
 import pytest
+from mcp import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -24,16 +25,14 @@ from pydantic import AnyUrl
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.auth.keys import FRESH_FOR
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.mcp.options import McpOptions, Toolset
-from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
-from mcp import Client
 from tests.acceptance.test_processes import environ
 from tests.acceptance.test_serve import serving
 from tests.support.connect import call, fields_of, text_of

@@ -13,12 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mcp import Client, StdioServerParameters
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.records.turns import TurnStatus
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
-from mcp import Client, StdioServerParameters
 from tests.support.connect import call, fields_of
 from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from mcp import Client, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 
-from mcp import Client, StdioServerParameters
 from tests.acceptance.test_processes import COMMAND, environ, run
 from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.http import Steps

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.identities import Issuer, Newcomers, TokenClaims
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.core.access.models import Issuer, Newcomers, TokenClaims
+from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities

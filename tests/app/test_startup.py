@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 
-from agentapi_mcp.app.startup import AppGate
-from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.app.startup import Startup
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
 from agentapi_mcp.core.services import Services
 
 SOON = timedelta(seconds=20)
@@ -35,7 +35,7 @@ class Opening:
 
     outcomes: list[Exception | None]
     may_open: asyncio.Event = field(default_factory=asyncio.Event)
-    gate: AppGate = field(init=False)
+    gate: Startup = field(init=False)
     opened: Reloads = field(default_factory=Reloads)
     closed: int = 0
 
@@ -61,7 +61,7 @@ async def running(*outcomes: Exception | None, held: bool = False) -> AsyncGener
     opening = Opening(list(outcomes))
     if not held:
         opening.may_open.set()
-    opening.gate = AppGate(opening.open, SOON)
+    opening.gate = Startup(opening.open, SOON)
     async with asyncio.timeout(SOON.total_seconds()), asyncio.TaskGroup() as group:
         group.create_task(opening.gate.run())
         yield opening
@@ -84,7 +84,7 @@ async def test_services_are_given_to_who_waits_and_closed_with_the_gate() -> Non
 async def test_every_caller_hears_why_the_start_failed_and_the_next_one_tries_again() -> None:
     heard: list[str] = []
 
-    async def ask(gate: AppGate) -> None:
+    async def ask(gate: Startup) -> None:
         with pytest.raises(ConfigurationError) as caught:
             await gate.services()
         heard.append(str(caught.value))
@@ -127,7 +127,7 @@ async def test_a_start_that_takes_too_long_is_not_waited_for_but_goes_on() -> No
         yield services
 
     services = cast("Services", Reloads())
-    gate = AppGate(open_late, timedelta(0))
+    gate = Startup(open_late, timedelta(0))
     async with asyncio.timeout(SOON.total_seconds()), asyncio.TaskGroup() as group:
         group.create_task(gate.run())
         with pytest.raises(StoreUnavailableError, match="not up yet"):
@@ -146,7 +146,7 @@ async def test_services_that_fail_to_close_are_there_no_more() -> None:
         yield cast("Services", Reloads())
         raise ConfigurationError("It cannot be closed.")
 
-    gate = AppGate(open_badly, SOON)
+    gate = Startup(open_badly, SOON)
     async with asyncio.timeout(SOON.total_seconds()), asyncio.TaskGroup() as group:
         running = group.create_task(gate.run())
         await gate.services()

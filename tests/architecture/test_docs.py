@@ -12,7 +12,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from agentapi_mcp.backends.guides.pages import anchor
+from agentapi_mcp.backends.guide.pages import anchor
 from agentapi_mcp.cli.commands import main
 
 ROOT = Path(__file__).resolve().parents[2]

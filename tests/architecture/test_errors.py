@@ -7,8 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agentapi_mcp import core, stores
-from agentapi_mcp.cli.outputs import ARGUMENTS, EXIT_STATUS, NEXT_STEPS, explain
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base.errors import (
     FAULT_ADVICE,
     AgentApiError,
     BackendFault,
@@ -17,8 +16,9 @@ from agentapi_mcp.core.errors import (
     LimitExceededError,
     NextStep,
 )
-from agentapi_mcp.core.records.turns import Parameters
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.cli.outputs import ARGUMENTS, EXIT_STATUS, NEXT_STEPS, explain
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.requests import ChatRequest
 
 
 def leaves(kind: type[AgentApiError]) -> list[type[AgentApiError]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import agentapi_mcp
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.identity.principals import Principal
 
 SOURCE = Path(agentapi_mcp.__file__).parent
-MAKER = SOURCE / "core" / "principals.py"
+MAKER = SOURCE / "core" / "access" / "principal_factory.py"
 OTHERS = sorted(path for path in SOURCE.rglob("*.py") if path != MAKER)
 FIELDS = {field.name for field in fields(Principal)}
 
@@ -77,7 +77,7 @@ def test_no_other_module_makes_or_changes_a_principal(path: Path) -> None:
         "Principal(user_id, org_id)",
         "identity.Principal(user_id, org_id)",
         "make = partial(Principal, user_id)",
-        "from agentapi_mcp.core.identity import Principal as Somebody",
+        "from agentapi_mcp.core.identity.principals import Principal as Somebody",
         "who: Principal = Principal(user_id, org_id)",
         "kind = Principal",
     ],

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from agentapi_mcp import __version__
-from agentapi_mcp.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.options import McpOptions
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("files.pythonhosted" + ".org", "pypi" + ".org/simple", "registry.npmjs" + ".org", "deb.debian" + ".org")

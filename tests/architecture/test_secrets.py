@@ -8,8 +8,8 @@ SOURCES = Path(__file__).parents[2] / "src" / "agentapi_mcp"
 SECRET = re.compile(r"(^|_)(token|secret|password|passphrase|digest|signature|seal|nonce|hash|mac|api_key|bearer)s?$")
 # Each with why it may be compared as any other value.
 ALLOWED = {
-    "core/cursors.py: seal != _seal(scope, principal, body)": "it is a checksum that anybody can compute",
-    "core/personal_tokens.py: _check_digits(secret[:-_CHECK_DIGITS]) == secret[-_CHECK_DIGITS:]": "the same",
+    "core/identity/cursors.py: seal != _seal(scope, principal, body)": "it is a checksum that anybody can compute",
+    "core/access/personal_tokens.py: _check_digits(secret[:-_CHECK_DIGITS]) == secret[-_CHECK_DIGITS:]": "the same",
 }
 
 

@@ -10,11 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 
 from agentapi_mcp import stores
-from agentapi_mcp.core.client_ports import ElicitationStore, TransportSessionStore
+from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
+from agentapi_mcp.core.clients.ports import ElicitationStore, TransportSessionStore
+from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.sign_in_ports import Door
-from agentapi_mcp.core.store_ports import ProfileStore, Signals
-from agentapi_mcp.core.turns import Turns
+from agentapi_mcp.core.signals import Signals
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 
@@ -73,6 +73,6 @@ def test_what_would_be_one_is_seen(annotation: object) -> None:
     assert fault(annotation) is not None
 
 
-@pytest.mark.parametrize("annotation", [Door, Turns, Callable[[], None]])
+@pytest.mark.parametrize("annotation", [Authenticator, Turns, Callable[[], None]])
 def test_what_is_none_is_let_be(annotation: object) -> None:
     assert fault(annotation) is None

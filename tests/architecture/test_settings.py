@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.settings import Settings, load_settings
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"

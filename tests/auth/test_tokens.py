@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import ASK_AGAIN_AFTER, FRESH_FOR, USABLE_FOR, metadata_urls
 from agentapi_mcp.auth.tokens import TokenVerifier
-from agentapi_mcp.core.errors import IssuerUnavailableError, NotAuthenticatedError
-from agentapi_mcp.core.identity import OrgId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.identities import Issuer, Service, TokenClaims
+from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError
+from agentapi_mcp.base.ids import OrgId, new_id
+from agentapi_mcp.core.access.models import Issuer, Service, TokenClaims
 from tests.support.hosts import ManualClock
 from tests.support.peers.issuer import IssuerPeer, Mood, SigningKey, forged_with_public_key, unsigned
 

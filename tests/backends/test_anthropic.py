@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.events import (
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
     StopReason,
@@ -18,10 +18,8 @@ from agentapi_mcp.core.events import (
     Usage,
     UsageReported,
 )
-from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.ports import Backend, Capability
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.messages import KEY, MessagesPeer

@@ -8,11 +8,10 @@ import pytest
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.kinds.ccrouter import inner_error
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, TextDelta, Usage, UsageReported
-from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import BackendEvent, TextDelta, Usage, UsageReported
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus
+from agentapi_mcp.core.backends.ports import Backend, Capability
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.ccrouter import CcrouterPeer

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, Finished
-from agentapi_mcp.core.ports import Backend
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import BackendEvent, Finished
+from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.peers import Patience
+from agentapi_mcp.testing.waiting import expect_soon
 from tests.support.peers.droid import DroidPeer, droid_peer
 
 
@@ -43,7 +44,7 @@ async def finished(at: Stand, word: str) -> Finished:
 async def test_a_process_that_is_not_used_is_ended() -> None:
     async with stand(idle_seconds=0.05) as at:
         await finished(at, "answer")
-        await at.peer.freed()
+        await expect_soon(at.peer.freed(), "the idle process ends")
 
 
 async def test_a_process_is_kept_for_the_sessions_next_turn() -> None:
@@ -56,7 +57,7 @@ async def test_the_process_used_longest_ago_makes_room() -> None:
     async with stand(max_processes=1) as at:
         await finished(at, "answer")
         await finished(at, "answer")  # of another session
-        await at.peer.freed()
+        await expect_soon(at.peer.freed(), "the first process ends")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.backends.guides.pages import find_documentation, read_sections, split_page, trimmed
+from agentapi_mcp.backends.guide.pages import find_documentation, read_sections, split_page, trimmed
 from agentapi_mcp.backends.kinds.guide import GuideBackend
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base.errors import (
     FAULT_ADVICE,
     AgentApiError,
     BackendError,
@@ -22,14 +22,14 @@ from agentapi_mcp.core.errors import (
     ConfigurationError,
     StoreUnavailableError,
 )
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.ports import Backend
-from agentapi_mcp.core.records.agents import AgentView, ModelView, Prices
-from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthStatus
-from agentapi_mcp.core.records.ids import SessionId, TurnId
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
-from agentapi_mcp.core.records.turns import Attempt, Bill, EndReason, Turn, TurnFault, TurnStatus
+from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
+from agentapi_mcp.core.backends.models import HealthStatus, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelView
+from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.identity.principals import Principal
 from tests.support.hosts import FakeHost, FakeView, ManualClock
 from tests.support.peers.cases import backend_turn
 
@@ -86,13 +86,13 @@ def turn_of(message: str, status: TurnStatus = TurnStatus.COMPLETED, minutes_ago
 
 def failed_turn(fault: BackendFault) -> Turn:
     error = TurnFault(fault, "The provider said no.", FAULT_ADVICE[fault].next_step, retry_after=timedelta(seconds=7))
-    tried = Attempt(agent="droid", backend="openai", model="gpt-4o", outcome=fault, milliseconds=312)
-    return replace(turn_of("All about cats", TurnStatus.FAILED), error=error, bill=Bill(route=(tried,)))
+    tried = RouteStep(agent="droid", backend="openai", model="gpt-4o", outcome=fault, milliseconds=312)
+    return replace(turn_of("All about cats", TurnStatus.FAILED), error=error, bill=TurnCost(route=(tried,)))
 
 
 def paid_turn(cost: str | None, backend: str = "openai") -> Turn:
     usage = Usage(input_tokens=1200, output_tokens=30, cost_usd=None if cost is None else Decimal(cost))
-    bill = Bill(usage=usage, cost_source="provider", latency=timedelta(seconds=2))
+    bill = TurnCost(usage=usage, cost_source="provider", latency=timedelta(seconds=2))
     return replace(turn_of("All about dogs"), backend=backend, bill=bill)
 
 

@@ -11,8 +11,8 @@ from decimal import Decimal
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.events import (
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
     SignOfLife,
@@ -24,15 +24,13 @@ from agentapi_mcp.core.events import (
     Usage,
     UsageReported,
 )
-from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.testing.waiting import expect_soon
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.http import Pace, Ticks
 from tests.support.peers.openai import KEY, OpenAIPeer
-from tests.support.waiting import expect_soon
 
 FULL_USAGE = Usage(input_tokens=11, output_tokens=5, cached_tokens=4, reasoning_tokens=2)
 BOTH = pytest.mark.parametrize("stream", [True, False])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, Finished
-from agentapi_mcp.core.ports import Backend
-from agentapi_mcp.core.records.health import HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import BackendEvent, Finished
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.backends.ports import Backend
 from tests.support.hosts import FakeHost, ManualClock
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.google import TokenPeer

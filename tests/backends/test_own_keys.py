@@ -3,7 +3,7 @@
 import pytest
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.ports import Capability
+from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.testing.contract import open_rig
 from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import case_of

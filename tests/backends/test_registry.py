@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentapi_mcp.backends import kinds, registry
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 from tests.support.hosts import FakeHost
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "backends"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.mcp_clients import NAMES, TomlForm, find_client, is_ours
-from agentapi_mcp.core.errors import ConfigurationError
 
 FORM = TomlForm("mcp_servers")
 ENTRY: dict[str, object] = {

@@ -23,7 +23,7 @@ from mcp_types import (
     TextContent,
 )
 
-from agentapi_mcp.mcp.callers import Context
+from agentapi_mcp.edges.mcp.callers import Context
 from tests.conformance.content import answer, text
 
 Json = dict[str, object]

@@ -28,8 +28,8 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
-from agentapi_mcp.mcp.callers import Context
-from agentapi_mcp.mcp.server import EdgeServer
+from agentapi_mcp.edges.mcp.callers import Context
+from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from tests.conformance import asking, content
 
 Handler = Callable[[Context, Any], Awaitable[Any]]

@@ -8,20 +8,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from agentapi_mcp.core.errors import PermissionDeniedError
-from agentapi_mcp.core.identity import (
-    NEEDS,
-    VIA_PERSONAL,
-    Action,
-    Exceptions,
-    OrgId,
-    Principal,
-    Role,
-    TokenScope,
-    UserId,
-)
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.key_entries import KeyEntries
+from agentapi_mcp.base.errors import PermissionDeniedError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.identity.principals import NEEDS, VIA_PERSONAL, Action, Exceptions, Principal, Role, TokenScope
+from agentapi_mcp.core.keys.key_requests import KeyRequests
 from agentapi_mcp.core.services import Services
 
 
@@ -53,14 +43,14 @@ TABLE = [
     Row("ApiKeys.remove", (Action.EDIT_ORGANIZATION,), SHARED),
     Row("ApiKeys.set_active", (Action.MANAGE_KEYS,), {**OWN, "active": True}),
     Row("ApiKeys.set_active", (Action.EDIT_ORGANIZATION,), {**SHARED, "active": True}),
-    Row("Audit.list_", (Action.READ_AUDIT,)),
+    Row("AuditLog.list_", (Action.READ_AUDIT,)),
     Row("Clients.change", (Action.EDIT_PREFERENCES,)),
     Row("Clients.find_client", (Action.READ_CATALOGUE,)),
     Row("Clients.get", (Action.READ_CATALOGUE,)),
     Row("Clients.list_", (Action.READ_CATALOGUE,)),
     Row("Health.report", (Action.READ_CATALOGUE,)),
-    Row("KeyEntries.admit", (Action.MANAGE_KEYS,)),
-    Row("KeyEntries.save", (Action.MANAGE_KEYS,)),
+    Row("KeyRequests.admit", (Action.MANAGE_KEYS,)),
+    Row("KeyRequests.save", (Action.MANAGE_KEYS,)),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS,), {"role": Role.ADMIN}),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS, Action.MANAGE_OWNERS), {"role": Role.OWNER}),
     Row("Memberships.list_", (Action.READ_ORGANIZATION,)),
@@ -87,18 +77,18 @@ TABLE = [
 ]
 OPEN_TO_ALL = {
     "ApiKeys.rotate": "for the operator at the server's command line, whom no role limits",
-    "Audit.denied": "records a refusal",
-    "Audit.record": "records what a use case did that has checked the right",
-    "Audit.signed_in": "records a sign-in, which needs no right",
-    "ChangeFeed.subscribe": "tells only what the principal may read, as tests/core/test_change_feed.py shows",
+    "AuditLog.denied": "records a refusal",
+    "AuditLog.record": "records what a use case did that has checked the right",
+    "AuditLog.signed_in": "records a sign-in, which needs no right",
+    "ChangeFeed.subscribe": "tells only what the principal may read, as test_change_feed.py shows",
     "Clients.preferences": "reads the caller's own preferences to serve any other request",
     "Clients.record": "keeps that a client connected, which needs no right",
     "Elicitations.answer": "belongs to a call that has been let through",
     "Elicitations.ask": "belongs to a call that has been let through",
     "Elicitations.find_answer": "belongs to a call that has been let through",
     "Elicitations.withdraw": "belongs to a call that has been let through",
-    "KeyEntries.ask": "returns no address instead, as the next test shows",
-    "KeyPageVisits.invite": "returns no address instead, as KeyEntries.ask does",
+    "KeyRequests.ask": "returns no address instead, as the next test shows",
+    "KeyPageVisits.invite": "returns no address instead, as KeyRequests.ask does",
     "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
     "TransportSessions.close": "ends the caller's own session, which needs no right",
     "TransportSessions.find": "a client connects before it is known what it will ask for",
@@ -133,7 +123,7 @@ class Part:
 
 def use_case_classes() -> dict[str, type[Any]]:
     """Return the classes among the fields of `Services` that are no ports, and those behind the visits of a page."""
-    fields = (*get_type_hints(Services).values(), KeyEntries)
+    fields = (*get_type_hints(Services).values(), KeyRequests)
     return {each.__name__: each for each in fields if isclass(each) and not getattr(each, "_is_protocol", False)}
 
 
@@ -225,7 +215,7 @@ async def test_who_has_the_right_and_no_more_is_not_refused(row: Row) -> None:
 )
 async def test_who_may_keep_no_keys_is_not_asked_for_one(principal: Principal) -> None:
     calls: list[str] = []
-    entries = use_case_classes()["KeyEntries"](**required(use_case_classes()["KeyEntries"].__init__, calls))
+    entries = use_case_classes()["KeyRequests"](**required(use_case_classes()["KeyRequests"].__init__, calls))
 
     def can_log_in(_issuer: str) -> bool:
         return True

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from agentapi_mcp.cli.commands import main
-from agentapi_mcp.core.identity import Role
+from agentapi_mcp.core.identity.principals import Role
 from tests.support.clusters import cluster_environ
 from tests.support.connect import call, fields_of
 from tests.support.tenants import Member, tenants

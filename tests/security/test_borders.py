@@ -12,16 +12,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference, ResourceUpdatedNotification
 from pydantic import BaseModel
 
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import SessionId
-from agentapi_mcp.core.transcripts import transcript_uri
-from agentapi_mcp.mcp.resources import CATALOGUE_URI
+from agentapi_mcp.base.ids import SessionId, new_id
+from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI
+from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
-from mcp import Client
 from tests.support.connect import call, fields_of, subscribe_resource
 from tests.support.tenants import Tenants, tenants
 

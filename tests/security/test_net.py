@@ -10,12 +10,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import AgentId
-from agentapi_mcp.core.records.turns import Accepted, Ending, Turn, TurnMark, TurnStatus
-from agentapi_mcp.core.store_ports import SessionStore, TurnStore
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.ids import AgentId, OrgId, UserId, new_id
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Ending, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.conversations.ports import SessionStore, TurnStore
+from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
@@ -63,8 +62,8 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
     turns, principal = PostgresTurns(database), Principal(ann, one, Role.MEMBER)
     ended, running = new_turn(agent_id, f"{canary} one", key=canary), new_turn(agent_id, f"{canary} two")
     accepted = [await turns.accept(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
-    assert isinstance(accepted[0], Accepted)
-    assert isinstance(accepted[1], Accepted)
+    assert isinstance(accepted[0], AcceptedTurn)
+    assert isinstance(accepted[1], AcceptedTurn)
     ending = Ending(lease_owner=owner, state={"handle": canary}, delivered=True, caller_gone=False)
     over = replace(accepted[0].turn, status=TurnStatus.COMPLETED, reply=f"{canary} answer")
     done = await turns.finish(principal, over, ending)

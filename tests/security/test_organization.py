@@ -6,9 +6,9 @@ from typing import cast
 from uuid import uuid4
 
 import pytest
+from mcp import Client
 from mcp_types import CallToolResult
 
-from mcp import Client
 from tests.support.connect import call, fields_of, text_of
 from tests.support.tenants import tenants
 

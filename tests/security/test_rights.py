@@ -8,8 +8,8 @@ from itertools import chain, combinations
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.identity import NEEDS, Action, Exceptions, OrgId, Principal, Role, TokenScope, UserId, refusal
-from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.identity.principals import NEEDS, Action, Exceptions, Principal, Role, TokenScope, refusal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from tests.conftest import DatabaseUrls
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.web.auth_rate_limit import MOST
 from tests.support.tenants import Tenants, tenants

@@ -12,13 +12,13 @@ import pytest
 from pydantic import SecretStr
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.events import TextDelta, TurnEnded
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.turns import Turn, TurnStatus
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.core.backends.events import TextDelta
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnStatus
+from agentapi_mcp.core.conversations.remote_turns import Progress
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.turns import Progress
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.redis.keys import KEYS
 from tests.support.peers.http import Steps

@@ -11,11 +11,10 @@ from typing import Any, Literal, cast
 import pytest
 from redis.asyncio import Redis
 
-from agentapi_mcp.core.identity import OrgId, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import MessageId, SessionId
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, SessionState
-from agentapi_mcp.core.store_ports import SessionCache
+from agentapi_mcp.base.ids import MessageId, OrgId, SessionId, UserId, new_id
+from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.conversations.models import History, SessionState
+from agentapi_mcp.core.conversations.ports import SessionCache
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache

@@ -9,20 +9,11 @@ from typing import Literal
 import pytest
 from redis.asyncio import Redis
 
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.events import (
-    Finished,
-    SignOfLife,
-    TextDelta,
-    ThoughtDelta,
-    ToolActivity,
-    ToolState,
-    TurnEnded,
-    TurnEvent,
-)
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import TurnId
-from agentapi_mcp.core.store_ports import TurnEvents
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.ids import TurnId, new_id
+from agentapi_mcp.core.backends.events import Finished, SignOfLife, TextDelta, ThoughtDelta, ToolActivity, ToolState
+from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
+from agentapi_mcp.core.conversations.ports import TurnEvents
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.events import open_turn_events

@@ -4,20 +4,21 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
-from agentapi_mcp.core.events import BackendEvent, Finished
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.ports import Capability
-from agentapi_mcp.core.records.agents import (
+from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId, UserId
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.backends.events import BackendEvent, Finished
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import Capability
+from agentapi_mcp.core.catalogue.models import (
     AgentDeclaration,
+    AgentHealth,
     AgentRow,
+    AgentTraffic,
     CatalogueFile,
     ModelDeclaration,
     ModelRow,
-    Prices,
 )
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
-from agentapi_mcp.core.records.ids import AgentId, ModelRowId
+from agentapi_mcp.core.identity.principals import Principal
 from tests.support.hosts import ManualClock
 
 ALICE = Principal(UserId(UUID(int=1)), OrgId(UUID(int=2)))

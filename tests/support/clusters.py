@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 
 from agentapi_mcp.settings import VERSION
-from agentapi_mcp.stores.embedded.children import Account, ourselves
-from agentapi_mcp.stores.embedded.servers import APP, OWNER
 from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
+from agentapi_mcp.stores.postgres.server.servers import APP, OWNER
 from tests.support.waiting import wait_until
 
 _NOBODY = 65534

@@ -8,6 +8,7 @@ from typing import Literal, cast
 from uuid import uuid4
 
 import httpx2
+from mcp import Client
 from mcp.client import Transport
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.sse import sse_client
@@ -25,11 +26,10 @@ from mcp_types import (
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.options import McpOptions
-from agentapi_mcp.mcp.server import EdgeServer, create_server
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.web.application import WebOptions
-from mcp import Client
 from tests.support.edges import mcp_application, piped, serve_app
 from tests.support.peers.openai import OpenAIPeer
 

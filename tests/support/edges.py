@@ -16,9 +16,9 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.http import mcp_mount
-from agentapi_mcp.mcp.server import EdgeServer
-from agentapi_mcp.mcp.stdio import serve_stdio
+from agentapi_mcp.edges.mcp.server.server import EdgeServer
+from agentapi_mcp.edges.mcp.transports.http import mcp_mount
+from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.mounts import Mount
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import agentapi_mcp
-from agentapi_mcp.stores.embedded.processes import RunningServer, find_server
+from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server
 from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("embedded_user.py")

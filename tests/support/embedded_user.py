@@ -8,8 +8,8 @@ from pathlib import Path
 
 import asyncpg
 
-from agentapi_mcp.core.errors import StoreError
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 
 
 async def query(url: str, sql: str) -> object:

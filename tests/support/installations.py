@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.records.diagnosis import DatabaseFacts, Declarations
-from agentapi_mcp.core.services import Gate
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
+from agentapi_mcp.core.services import ServicesProvider
 
 WELL = DatabaseFacts(
     version="18.1", is_standby=False, is_encrypted=True, latency=timedelta(milliseconds=2), remark=None
@@ -74,7 +74,7 @@ class FakeInstallation:
         return self.redis
 
     @asynccontextmanager
-    async def open_program(self) -> AsyncGenerator[Gate]:
+    async def open_program(self) -> AsyncGenerator[ServicesProvider]:
         """Refuse: the agents are asked of a real program only."""
         self.asked.append("program")
         raise AssertionError("the program was opened")

@@ -1,7 +1,7 @@
 """People and organisations in a real database."""
 
-from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
-from agentapi_mcp.core.ids import new_id
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database
 
 

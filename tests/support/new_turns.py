@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
-from agentapi_mcp.core.records.turns import NewTurn, Parameters
+from agentapi_mcp.base.ids import AgentId, SessionId, TurnId, new_id
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.models import NewTurn
 
 
 def new_turn(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from agentapi_mcp.core.clocks import SystemClock
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.stores.postgres.database import RemoteServer
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 

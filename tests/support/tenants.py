@@ -10,24 +10,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
+from mcp import Client
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.app.database import embedded_postgres
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.options import McpOptions, Toolset
-from agentapi_mcp.mcp.server import EdgeServer, create_server
+from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
-from mcp import Client
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal

@@ -4,23 +4,23 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar, cast
 
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.agents import AgentView
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.services import Services
 
 T = TypeVar("T")
 
 
-class AppHost:
+class ProcessBackendHost:
     """What the backends of this process live from."""
 
     def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
         self.clock = clock
         self._environ = environ
         self._shared: dict[object, AbstractAsyncContextManager[object]] = {}
-        self.view = View()
+        self.view = LiveServerView()
 
     def secret(self, name: str) -> str | None:
         """Look up an environment variable that the operator's file may name."""
@@ -39,7 +39,7 @@ class AppHost:
             await thing.__aexit__(None, None, None)
 
 
-class View:
+class LiveServerView:
     """The read-only view of the server, once there is one to see."""
 
     def __init__(self) -> None:

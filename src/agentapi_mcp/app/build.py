@@ -13,32 +13,34 @@ from typing import cast
 from agentapi_mcp.app.database import home_of, open_store
 from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
-from agentapi_mcp.core.agents import Agents
-from agentapi_mcp.core.allowances import Allowances
-from agentapi_mcp.core.api_keys import ApiKeys
-from agentapi_mcp.core.audit import Audit
-from agentapi_mcp.core.catalogue import Catalogue
-from agentapi_mcp.core.change_feed import ChangeFeed
-from agentapi_mcp.core.elicitations import Elicitations
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.health import Health, Part
-from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.key_entries import KeyEntries
-from agentapi_mcp.core.key_page_visits import KeyPageVisits
-from agentapi_mcp.core.personal_tokens import PersonalTokens
-from agentapi_mcp.core.ports import Backend, Clock, Sealer
-from agentapi_mcp.core.principals import member
-from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
-from agentapi_mcp.core.records.turns import Signal, SignalKind
-from agentapi_mcp.core.runs import RunOptions, Runs
-from agentapi_mcp.core.sign_in_ports import Door
-from agentapi_mcp.core.sign_ins import SignIns
-from agentapi_mcp.core.store_ports import HealthStore, ProfileStore, SessionCache, TurnEvents
-from agentapi_mcp.core.transport_sessions import TransportSessions
-from agentapi_mcp.core.turns import TurnPorts, Turns
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.base.sealing import Sealer
+from agentapi_mcp.core.access.personal_tokens import PersonalTokens
+from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
+from agentapi_mcp.core.access.principal_factory import member
+from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.core.catalogue.agents import Agents
+from agentapi_mcp.core.catalogue.catalogue import Catalogue
+from agentapi_mcp.core.catalogue.health import Health, Part
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
+from agentapi_mcp.core.catalogue.ports import HealthStore
+from agentapi_mcp.core.clients.elicitations import Elicitations
+from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+from agentapi_mcp.core.conversations.change_feed import ChangeFeed
+from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner, TurnRunnerOptions
+from agentapi_mcp.core.conversations.turns import TurnPorts, Turns
+from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.core.keys.api_keys import ApiKeys
+from agentapi_mcp.core.keys.key_requests import KeyRequests
+from agentapi_mcp.core.keys.page_visits import KeyPageVisits
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.stores.embedded.connected import EmbeddedServer
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
@@ -50,12 +52,13 @@ from agentapi_mcp.stores.postgres.database import Database, Server
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
-from agentapi_mcp.stores.postgres.logins import login_remark
+from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
+from agentapi_mcp.stores.postgres.login_privileges import login_remark
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
-from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
+from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
@@ -76,7 +79,7 @@ class Foundation:
     signals: PostgresSignals
     profiles: ProfileStore
     principal: Principal
-    audit: Audit
+    audit: AuditLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ class AgentServices:
     """The agents as users find them: allowed, measured, and with their keys."""
 
     agents: Agents
-    allowances: Allowances
+    allowances: CataloguePolicy
     health: Health
     api_keys: ApiKeys
 
@@ -103,7 +106,7 @@ class AgentServices:
 class Access:
     """The ways in: with an issuer's token, a personal one, or by signing in on a page."""
 
-    door: Door | None
+    door: Authenticator | None
     personal_tokens: PersonalTokens
     key_page_visits: KeyPageVisits
 
@@ -200,7 +203,7 @@ def build_agents(
     """Build what tells of agents: which are allowed, how they are, and whose keys they are asked with."""
     where = "embedded" if base.settings.database_url is None else "by URL"
     postgres = Part("postgres", where, partial(login_remark, base.database), needed=True)
-    allowances = Allowances(catalogue, PostgresOrganizations(base.database))
+    allowances = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
     health = Health(
         catalogue=catalogue,
         store=shared.health,
@@ -217,7 +220,7 @@ async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, 
     """Open the ways in by the rules of the operator's file."""
     door = await _open_door(base, file)
     requests = PostgresKeyRequests(base.database)
-    entries = KeyEntries(requests, api_keys, sealer, base.clock, base.settings.origin)
+    entries = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
     tokens = PostgresPersonalTokens(base.database)
     return Access(
         door=door,
@@ -236,7 +239,7 @@ async def open_turns(base: Foundation, shared: Shared, services: AgentServices) 
         signals=base.signals,
         clock=base.clock,
     )
-    runs = Runs(ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id())
+    runs = TurnRunner(ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id())
     await base.stack.enter_async_context(runs.open())
     return Turns(ports, runs, services.agents, services.health, services.api_keys, base.audit)
 
@@ -255,26 +258,26 @@ def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
         catalogue.expire()
 
 
-async def _open_door(base: Foundation, file: CatalogueFile) -> Door | None:
+async def _open_door(base: Foundation, file: CatalogueFile) -> Authenticator | None:
     resource = base.settings.resource_url
     if resource is None:
         return None
     # By name: a program over stdio has no need of cryptography.
     doors = import_module("agentapi_mcp.auth.doors")
     sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
-    door = cast("Door", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock)))
+    door = cast("Authenticator", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock)))
     await door.take(file.sign_in)
     return door
 
 
-def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> Audit:
+def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> AuditLog:
     """Build the audit log; that of the embedded server is also pruned here, since nobody else comes to do it."""
 
     async def prune(before: datetime) -> None:
         if isinstance(server, EmbeddedServer):
             await prune_audit((await server.urls()).owner_url, before)
 
-    return Audit(
+    return AuditLog(
         PostgresAudit(database),
         clock,
         operator=operator,
@@ -319,9 +322,9 @@ async def _operator(settings: Settings, profiles: ProfileStore, roles: Mapping[s
     return member(user_id, membership, roles)
 
 
-def _run_options(settings: Settings) -> RunOptions:
+def _run_options(settings: Settings) -> TurnRunnerOptions:
     grace = settings.shutdown_grace_seconds
-    return RunOptions(
+    return TurnRunnerOptions(
         abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
         shutdown_grace=_SHUTDOWN_GRACE if grace is None else timedelta(seconds=grace),
         max_running=settings.max_running_turns,

@@ -5,12 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.settings import VERSION, Settings
-from agentapi_mcp.stores.embedded.connected import EmbeddedServer
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres, default_home
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.server.paths import default_home
+from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 
 APP_LOGIN = "agentapi_app"
 _POOL_SIZE = 5

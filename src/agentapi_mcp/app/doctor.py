@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 from agentapi_mcp.app.database import home_of, open_store
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends.registry import names
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.doctor import Doctor
-from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.diagnosis import DatabaseFacts, Declarations
-from agentapi_mcp.core.services import Gate
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.core.diagnosis.doctor import Doctor
+from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
+from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.settings import VERSION, Settings, load_settings
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths, load_catalogue, named_variables
 from agentapi_mcp.stores.postgres.diagnosis import read_facts
@@ -126,7 +125,7 @@ class ThisConfiguration:
             return timedelta(seconds=self.clock.monotonic() - begun)
 
     @asynccontextmanager
-    async def open_program(self) -> AsyncGenerator[Gate]:
+    async def open_program(self) -> AsyncGenerator[ServicesProvider]:
         """Open the program itself."""
         async with open_app(self.settings, self.environ) as app:
             yield app.gate

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from agentapi_mcp.app.backend_host import AppHost
+from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import (
     Access,
     build_agents,
@@ -18,15 +18,15 @@ from agentapi_mcp.app.build import (
     open_shared,
     open_turns,
 )
-from agentapi_mcp.core.catalogue import Catalogue
-from agentapi_mcp.core.clients import Clients
-from agentapi_mcp.core.health import Part
-from agentapi_mcp.core.members import Memberships
-from agentapi_mcp.core.organizations import Organizations
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.agents import CatalogueFile
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.core.access.members import Memberships
+from agentapi_mcp.core.catalogue.catalogue import Catalogue
+from agentapi_mcp.core.catalogue.health import Part
+from agentapi_mcp.core.catalogue.models import CatalogueFile
+from agentapi_mcp.core.catalogue.organizations import Organizations
+from agentapi_mcp.core.clients.preferences import Clients
+from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.sessions import Sessions
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.members import PostgresMembers
@@ -42,7 +42,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         file = watch.read()
         sealer = await open_sealer(settings)
         base = await open_foundation(stack, settings, environ, clock, file.sign_in.roles)
-        host = AppHost(clock, environ)
+        host = ProcessBackendHost(clock, environ)
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base)

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from agentapi_mcp.app.services import open_services
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import innermost
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.errors import AgentApiError, StoreUnavailableError
-from agentapi_mcp.core.ports import Clock
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
-class AppGate:
+class Startup:
     """Brings the services up in the background, tells who waits why they do not come, and tries again when asked."""
 
     def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
@@ -82,7 +81,7 @@ class App:
     """A running program, seen from an edge."""
 
     settings: Settings
-    gate: AppGate
+    gate: Startup
 
 
 @asynccontextmanager
@@ -91,7 +90,7 @@ async def open_app(
 ) -> AsyncGenerator[App]:
     """Open the program and return at once: the stores come up in the background, and close when the context ends."""
     time = clock or SystemClock()
-    gate = AppGate(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
+    gate = Startup(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
     async with asyncio.TaskGroup() as group:
         group.create_task(gate.run())
         try:

@@ -10,15 +10,14 @@ import httpx2
 from agentapi_mcp.auth.fetching import HttpFetch
 from agentapi_mcp.auth.logins import Login
 from agentapi_mcp.auth.tokens import TokenVerifier
-from agentapi_mcp.core.errors import NotAuthenticatedError
-from agentapi_mcp.core.identity import Principal, Role
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.identities import Issuer, SignInRules
-from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import NotAuthenticatedError
+from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun, SignInRules
+from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.identity.principals import Principal, Role
 
 
-class Door:
+class OAuthAuthenticator:
     """Lets in by access tokens; opened with `open_door`."""
 
     def __init__(self, client: httpx2.AsyncClient, resource: str, verifier: TokenVerifier, sign_ins: SignIns) -> None:
@@ -84,11 +83,11 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[Door]:
+async def open_door(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[OAuthAuthenticator]:
     """Open a door that nobody's token opens yet."""
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # none: the client speaks for many users
     async with httpx2.AsyncClient(cookies=cookies) as client, asyncio.TaskGroup() as group:
-        door = Door(client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins)
+        door = OAuthAuthenticator(client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins)
         try:
             yield door
         finally:

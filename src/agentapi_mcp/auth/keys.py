@@ -10,10 +10,10 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from agentapi_mcp.auth.fetching import Fetch, FetchError
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import IssuerUnavailableError
 from agentapi_mcp.base.json_values import as_list, as_object
-from agentapi_mcp.core.errors import IssuerUnavailableError
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer
+from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer
 
 FRESH_FOR = timedelta(minutes=5)
 USABLE_FOR = timedelta(minutes=30)  # while the issuer does not answer

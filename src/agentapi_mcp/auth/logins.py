@@ -10,11 +10,10 @@ from urllib.parse import quote, urlencode
 
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import metadata_urls
+from agentapi_mcp.base.errors import NotAuthenticatedError
 from agentapi_mcp.base.json_values import as_list
-from agentapi_mcp.core.errors import NotAuthenticatedError
-from agentapi_mcp.core.identity import TokenScope
-from agentapi_mcp.core.records.identities import Issuer
-from agentapi_mcp.core.records.logins import LoginAnswer, LoginBegun
+from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun
+from agentapi_mcp.core.identity.principals import TokenScope
 
 _AWAY = "The sign-in cannot be reached now; try again in a moment."
 _FAILED = "The sign-in did not succeed; begin again."

@@ -15,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_bytes
 
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 
 KEY_BYTES = 32
 _LARGEST = 64 * 1024

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentapi_mcp.auth.master_keys import MasterKey, MasterKeySource
-from agentapi_mcp.core.errors import ConfigurationError, StoreError
+from agentapi_mcp.base.errors import ConfigurationError, StoreError
 
 _VERSION = 1
 _NONCE = 12

@@ -10,10 +10,10 @@ import jwt
 
 from agentapi_mcp.auth.fetching import Fetch
 from agentapi_mcp.auth.keys import KeySet, NoKeyError
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import NotAuthenticatedError
 from agentapi_mcp.base.json_values import as_list
-from agentapi_mcp.core.errors import NotAuthenticatedError
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.identities import Issuer, TokenClaims
+from agentapi_mcp.core.access.models import Issuer, TokenClaims
 
 _LONGEST = 16 * 1024
 _LONGEST_NAME = 255

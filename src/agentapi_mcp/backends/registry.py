@@ -7,8 +7,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from agentapi_mcp.backends import kinds
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.ports import Backend, BackendHost
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.core.backends.ports import Backend, BackendHost
 
 ENTRY_POINT_GROUP = "agentapi_mcp.backends"
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of this program; imports nothing else of it."""
+"""What everything else stands on: clock, ids, errors, money, text, validation, concurrency, sealing."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from agentapi_mcp.base.json_values import is_list, is_object
+
 _MOST_LISTED = 20
 
 
@@ -14,3 +16,30 @@ def listed(names: Sequence[str]) -> str:
     """List names in a sentence, at most twenty of them."""
     more = ", …" if len(names) > _MOST_LISTED else ""
     return ", ".join(names[:_MOST_LISTED]) + more or "none"
+
+
+def storable(text: str) -> str:
+    """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
+    text = text.replace("\0", "")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def storable_value(value: object) -> object:
+    """Do the same to all texts of a JSON value."""
+    if isinstance(value, str):
+        return storable(value)
+    if is_list(value):
+        return [storable_value(each) for each in value]
+    if is_object(value):
+        return {storable(name): storable_value(each) for name, each in value.items()}
+    return value
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Show a name that others chose: one line of what can be printed, cut where it is too long for a name."""
+    line = " ".join(printable(text[: 4 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -7,9 +7,9 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.app.maintenance import prune_audit_log
+from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.cli.outputs import guarded, note, print_json, run, say, table
-from agentapi_mcp.core.identity import UserId
-from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome
+from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import environment, load_settings
 from agentapi_mcp.telemetry import configure_logs

@@ -5,7 +5,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 

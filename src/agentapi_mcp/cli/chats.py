@@ -11,13 +11,14 @@ from typing import Protocol
 
 import click
 
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, note, print_json, say
-from agentapi_mcp.cli.replies import Reply, fields_of, reply_of
-from agentapi_mcp.core.errors import AgentApiError, InvalidRequestError
-from agentapi_mcp.core.events import TextDelta
-from agentapi_mcp.core.records.turns import Parameters, Turn
-from agentapi_mcp.core.requests import ChatRequest
-from agentapi_mcp.core.runs import first_of
+from agentapi_mcp.cli.replies import ChatReply, fields_of, reply_of
+from agentapi_mcp.core.backends.events import TextDelta
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 
 _MOST_AT_ONCE = 65_536
@@ -61,7 +62,7 @@ class Talk(Protocol):
 
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
-    ) -> Reply:
+    ) -> ChatReply:
         """Send a message and follow it to its end, or cancel it once interrupted.
 
         The text goes to `on_text` as it comes, if it comes in pieces.
@@ -87,7 +88,7 @@ class DirectTalk:
 
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
-    ) -> Reply:
+    ) -> ChatReply:
         """Send a message and follow it to its end, or cancel it once interrupted."""
         principal, turns = self._services.principal, self._services.turns
         turn = await turns.start(principal, options.request(message))
@@ -139,7 +140,7 @@ def _text_of(piped: bytes) -> str:
         raise InvalidRequestError(f"What comes on stdin is not UTF-8 text, from byte {exc.start} on.") from None
 
 
-async def _exchange(talk: Talk, options: ChatOptions, message: str, interrupted: asyncio.Event) -> Reply:
+async def _exchange(talk: Talk, options: ChatOptions, message: str, interrupted: asyncio.Event) -> ChatReply:
     streamed = False
 
     def show(text: str) -> None:

@@ -21,7 +21,7 @@ from agentapi_mcp.cli.preferences import preferences
 from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 from agentapi_mcp.cli.tokens import tokens
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
-from agentapi_mcp.core.records.turns import Parameters
+from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs

@@ -15,16 +15,16 @@ from pathlib import Path
 from time import monotonic
 from typing import TextIO, cast
 
+from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp_types import Implementation, TextContent
 
+from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.json_values import as_list, as_object, as_text, is_object, load_json
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, find_client, is_ours
 from agentapi_mcp.cli.outputs import note, say
-from agentapi_mcp.core.errors import ConfigurationError, InvalidRequestError
 from agentapi_mcp.settings import VERSION, environment, platform
-from mcp import Client, StdioServerParameters
 
 _ANSWERS_WITHIN = 120.0
 _BARE = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}

@@ -7,7 +7,7 @@ import click
 from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
-from agentapi_mcp.core.records.diagnosis import Check, Outcome
+from agentapi_mcp.core.diagnosis.models import Check, Outcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
 

@@ -6,10 +6,10 @@ import click
 from pydantic import SecretStr
 
 from agentapi_mcp.app.maintenance import new_master_key
+from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.cli.outputs import note, print_json, run, say, table
-from agentapi_mcp.core.api_keys import NewApiKey
-from agentapi_mcp.core.errors import StoreError
-from agentapi_mcp.core.records.api_keys import ApiKey
+from agentapi_mcp.core.keys.api_keys import NewApiKey
+from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 

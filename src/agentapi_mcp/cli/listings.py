@@ -8,17 +8,20 @@ from pathlib import Path
 
 import click
 
+from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
+from agentapi_mcp.base.paging import Page
 from agentapi_mcp.cli.outputs import note, print_json, say, table
 from agentapi_mcp.cli.replies import fields_of
-from agentapi_mcp.core.errors import InvalidRequestError, NotFoundError
-from agentapi_mcp.core.records.agents import AgentView, ModelView
-from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import Session
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.core.catalogue.models import ModelView
+from agentapi_mcp.core.conversations.models import Session, Turn
+from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.transcripts import Transcript, render_json, render_markdown
+from agentapi_mcp.presentation.agents import agent_json, model_json
+from agentapi_mcp.presentation.sessions import session_json
+from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 
 _LEAST = 6
+
 _ID = 36
 
 
@@ -137,51 +140,6 @@ async def delete_session(services: Services, session_id: str, *, sure: bool) -> 
         click.confirm(f"Delete “{session.title}” with {session.message_count} messages?", abort=True, err=True)
     await services.sessions.delete(services.principal, found)
     note(f"Deleted {found}.")
-
-
-def agent_json(agent: AgentView) -> dict[str, object]:
-    """Say all of an agent."""
-    return {
-        "name": agent.name,
-        "backend": agent.backend,
-        "backend_reason": agent.backend_reason,
-        "description": agent.description,
-        "enabled": agent.enabled,
-        "status": str(agent.health.status),
-        "missing": list(agent.missing),
-        "default_model": agent.default_model,
-        "models": [model_json(model) for model in agent.models],
-    }
-
-
-def model_json(model: ModelView) -> dict[str, object]:
-    """Say all of a model; unknown is null."""
-    prices = model.prices
-    return {
-        "agent": model.agent,
-        "name": model.name,
-        "model_id": model.model_id,
-        "provider": model.provider,
-        "enabled": model.enabled,
-        "context_window": model.context_window,
-        "input_usd_per_million": None if prices.input is None else float(prices.input),
-        "output_usd_per_million": None if prices.output is None else float(prices.output),
-        "price_source": prices.source,
-        "price_date": prices.on and prices.on.isoformat(),
-    }
-
-
-def session_json(session: Session) -> dict[str, object]:
-    """Say all of a session."""
-    return {
-        "session_id": str(session.id),
-        "title": session.title,
-        "agent": session.agent,
-        "model": session.model,
-        "messages": session.message_count,
-        "created_at": session.created_at.isoformat(),
-        "last_message_at": session.last_message_at and session.last_message_at.isoformat(),
-    }
 
 
 def _model_row(model: ModelView) -> tuple[object, ...]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.cli import jsonc
-from agentapi_mcp.core.errors import ConfigurationError
 
 Entry = dict[str, object]
 

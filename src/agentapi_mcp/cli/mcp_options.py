@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from agentapi_mcp.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
 from agentapi_mcp.settings import VERSION, Settings
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.cli.outputs import note, print_json, run, table
-from agentapi_mcp.core.identity import Role
+from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.outputs import note, print_json, say
-from agentapi_mcp.core.allowances import NAMES
-from agentapi_mcp.core.errors import InvalidRequestError
-from agentapi_mcp.core.records.organizations import Organization
+from agentapi_mcp.core.catalogue.models import Organization
+from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.admin_tools import organization_out
+from agentapi_mcp.presentation.organizations import organization_out
 
 _LISTS = ("allowed_agents", "allowed_models")
 

@@ -12,9 +12,8 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.exceptions import innermost
-from agentapi_mcp.core import contexts
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base import log_context
+from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
     CallerError,
@@ -27,7 +26,8 @@ from agentapi_mcp.core.errors import (
     retry_after_seconds,
     sentences,
 )
-from agentapi_mcp.core.records.audit import AuditTarget
+from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
@@ -82,7 +82,7 @@ def run(
     async def opened() -> None:
         settings = load_settings().model_copy(update=named)
         configure_logs(settings.log_level)
-        contexts.client.set(f"agentapi-mcp {VERSION}, a command")
+        log_context.client.set(f"agentapi-mcp {VERSION}, a command")
         async with open_app(settings, environment()) as app:
             services = await app.gate.services()
             try:

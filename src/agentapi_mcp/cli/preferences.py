@@ -3,9 +3,9 @@
 import click
 
 from agentapi_mcp.cli.outputs import print_json, run, say
-from agentapi_mcp.core.records.preferences import ClientPreferences
+from agentapi_mcp.core.catalogue.models import ClientPreferences
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.mcp.preference_tools import preference_lines, preferences_out
+from agentapi_mcp.presentation.preferences import preference_lines, preferences_out
 from agentapi_mcp.settings import Settings
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

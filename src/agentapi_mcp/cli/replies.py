@@ -6,17 +6,16 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from agentapi_mcp.core.errors import sentences
-from agentapi_mcp.core.events import Usage
-from agentapi_mcp.core.records.turns import Bill, EndReason, Turn, TurnStatus
-from agentapi_mcp.core.transcripts import describe
-from agentapi_mcp.mcp.turn_answers import turn_out
+from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.core.backends.events import Usage
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnStatus
+from agentapi_mcp.presentation.turns import describe_cost, turn_out
 
 Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ChatReply:
     """What is printed of a turn; `turn` has all its fields."""
 
     session_id: str
@@ -38,10 +37,10 @@ def worded(turn: Fields) -> Fields:
     return turn | {"next_step": _next_step(turn)}
 
 
-def reply_of(turn: Fields) -> Reply:
+def reply_of(turn: Fields) -> ChatReply:
     """Say what came of a turn."""
     completed = turn["status"] == TurnStatus.COMPLETED
-    return Reply(
+    return ChatReply(
         session_id=turn["session_id"],
         completed=completed,
         cancelled=turn["end_reason"] == EndReason.CANCEL_TURN,
@@ -78,7 +77,7 @@ def _failure(turn: Fields) -> str:
 
 def _bill(turn: Fields) -> str:
     usage, cost, latency = turn["usage"], turn["cost_usd"], turn["latency_ms"]
-    bill = Bill(
+    bill = TurnCost(
         usage=Usage(
             input_tokens=usage["input_tokens"],
             output_tokens=usage["output_tokens"],
@@ -89,4 +88,4 @@ def _bill(turn: Fields) -> str:
         model_used=turn["model_used"],
         billing_may_go_on=turn["billing_may_go_on"],
     )
-    return describe(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])
+    return describe_cost(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])

@@ -17,13 +17,13 @@ from pathlib import Path
 import uvicorn
 
 from agentapi_mcp.app.startup import App, open_app
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.mcp_options import mcp_options
-from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
-from agentapi_mcp.core.services import Gate
-from agentapi_mcp.http.key_pages import key_pages_mount
-from agentapi_mcp.mcp.http import mcp_mount
-from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.edges.key_pages.pages import key_pages_mount
+from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.transports.http import mcp_mount
 from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
@@ -219,7 +219,7 @@ async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None
     http.should_exit = True
 
 
-def _create_web(gate: Gate, settings: Settings, options: ServeOptions) -> WebApplication:
+def _create_web(gate: ServicesProvider, settings: Settings, options: ServeOptions) -> WebApplication:
     web = _web_options(settings, options, gate)
     server = create_server(gate, mcp_options(settings))
     mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
@@ -228,7 +228,7 @@ def _create_web(gate: Gate, settings: Settings, options: ServeOptions) -> WebApp
     return create_web(gate, mounts, web)
 
 
-def _web_options(settings: Settings, options: ServeOptions, gate: Gate | None) -> WebOptions:
+def _web_options(settings: Settings, options: ServeOptions, gate: ServicesProvider | None) -> WebOptions:
     own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
     return WebOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),

@@ -6,10 +6,10 @@ import signal
 import sys
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.mcp_options import mcp_options
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.mcp.server import create_server
-from agentapi_mcp.mcp.stdio import serve_stdio
+from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.settings import Settings, environment, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 

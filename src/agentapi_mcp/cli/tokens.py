@@ -7,12 +7,12 @@ from uuid import UUID
 
 import click
 
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.cli.outputs import note, print_json, run, say, table
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.errors import NotFoundError
-from agentapi_mcp.core.identity import TokenScope
-from agentapi_mcp.core.personal_tokens import USUAL_SCOPES
-from agentapi_mcp.core.records.personal_tokens import PersonalToken
+from agentapi_mcp.core.access.models import PersonalToken
+from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
+from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 

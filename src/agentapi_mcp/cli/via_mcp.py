@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, Implementation, TextContent, TextResourceContents
 
+from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.chats import ChatOptions
-from agentapi_mcp.cli.replies import Fields, Reply, reply_of, worded
-from agentapi_mcp.core.errors import InvalidRequestError
+from agentapi_mcp.cli.replies import ChatReply, Fields, reply_of, worded
 from agentapi_mcp.settings import VERSION, environment
-from mcp import Client, StdioServerParameters
 
 _WAIT = 45
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
@@ -37,7 +37,7 @@ class McpTalk:
 
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
-    ) -> Reply:
+    ) -> ChatReply:
         """Send a message and wait with `get_turn` until its turn is final; progress goes to a terminal's stderr.
 
         The turn's id is asked for first, so that the turn can be cancelled.

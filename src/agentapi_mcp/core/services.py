@@ -4,22 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentapi_mcp.core.agents import Agents
-from agentapi_mcp.core.api_keys import ApiKeys
-from agentapi_mcp.core.audit import Audit
-from agentapi_mcp.core.change_feed import ChangeFeed
-from agentapi_mcp.core.clients import Clients
-from agentapi_mcp.core.elicitations import Elicitations
-from agentapi_mcp.core.health import Health
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.key_page_visits import KeyPageVisits
-from agentapi_mcp.core.members import Memberships
-from agentapi_mcp.core.organizations import Organizations
-from agentapi_mcp.core.personal_tokens import PersonalTokens
-from agentapi_mcp.core.sessions import Sessions
-from agentapi_mcp.core.sign_in_ports import Door
-from agentapi_mcp.core.transport_sessions import TransportSessions
-from agentapi_mcp.core.turns import Turns
+from agentapi_mcp.core.access.members import Memberships
+from agentapi_mcp.core.access.personal_tokens import PersonalTokens
+from agentapi_mcp.core.access.ports import Authenticator
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.catalogue.agents import Agents
+from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.organizations import Organizations
+from agentapi_mcp.core.clients.elicitations import Elicitations
+from agentapi_mcp.core.clients.preferences import Clients
+from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+from agentapi_mcp.core.conversations.change_feed import ChangeFeed
+from agentapi_mcp.core.conversations.sessions import Sessions
+from agentapi_mcp.core.conversations.turns import Turns
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.api_keys import ApiKeys
+from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Services:
     """
 
     principal: Principal
-    door: Door | None
+    door: Authenticator | None
     personal_tokens: PersonalTokens
     turns: Turns
     sessions: Sessions
@@ -42,14 +42,14 @@ class Services:
     api_keys: ApiKeys
     key_page_visits: KeyPageVisits
     health: Health
-    audit: Audit
+    audit: AuditLog
     transport_sessions: TransportSessions
     elicitations: Elicitations
     change_feed: ChangeFeed
     reload: Callable[[], None]
 
 
-class Gate(Protocol):
+class ServicesProvider(Protocol):
     """The way to the services, which may not be up yet."""
 
     def find(self) -> Services | None:

@@ -20,15 +20,14 @@ import pytest
 from pydantic import SecretStr
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, UsageReported
-from agentapi_mcp.core.ports import Backend, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthStatus
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, UsageReported
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.peers import FAULTS, BackendCase, Behaviour, Patience, Peer
+from agentapi_mcp.testing.waiting import expect_soon
 
 PATIENT = Patience()
 ASKED = timedelta(seconds=1)  # on a busy machine, too, the agent has been asked by then
@@ -283,7 +282,7 @@ class BackendContract:
             async with aclosing(rig.backend.run(rig.turn(Behaviour.WAITS))) as events:
                 while not isinstance(await anext(events), TextDelta):
                     pass
-            await rig.peer.freed()
+            await expect_soon(rig.peer.freed(), "the agent sees that nobody waits for it")
 
     # --- what is declared: STOPS_BILLING, FREE_CHECK
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.agents import AgentView
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.identity.principals import Principal
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.http import Exchange, HttpPeer
 from agentapi_mcp.testing.peers import Patience, backend_turn
 

@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID, uuid4
 
-from agentapi_mcp.core.errors import BackendFault
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.ids import SessionId, TurnId
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.core.access.principal_factory import local_owner
+from agentapi_mcp.core.backends.models import BackendTurn
 
 
 class Behaviour(StrEnum):
@@ -149,7 +149,7 @@ def backend_turn(message: str = "hello", model_id: str | None = "stub") -> Backe
     return BackendTurn(
         turn_id=TurnId(uuid4()),
         session_id=SessionId(uuid4()),
-        principal=Principal(UserId(UUID(int=1)), OrgId(UUID(int=2))),
+        principal=local_owner(UserId(UUID(int=1)), OrgId(UUID(int=2))),
         message=message,
         model_id=model_id,
     )

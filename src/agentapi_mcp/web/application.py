@@ -10,18 +10,17 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.services import Gate
-from agentapi_mcp.web.auth_rate_limit import RefusedSignIns
-from agentapi_mcp.web.authentication import Accepted, Authentication, Authenticator
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
+from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, TokenAuthenticator
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
 from agentapi_mcp.web.limits import HttpLimits, Limits, OpenRequests
 from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
 from agentapi_mcp.web.oauth import OAuth, metadata_mount
 from agentapi_mcp.web.request_ids import RequestIds
-from agentapi_mcp.web.stream_reauth import EVERY
+from agentapi_mcp.web.stream_reauth import REAUTHENTICATE_EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class WebOptions:
     oauth: OAuth | None = None
     needs_token: bool = False
     limits: HttpLimits = field(default_factory=HttpLimits)
-    admitted_every: timedelta = EVERY
+    admitted_every: timedelta = REAUTHENTICATE_EVERY
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -56,11 +55,11 @@ class _Shared:
 
     options: WebOptions
     names: AllowedNames
-    authenticator: Authenticator
+    authenticator: TokenAuthenticator
     open_requests: OpenRequests
 
 
-def create_web(gate: Gate, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
+def create_web(gate: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
     """Build the application, which may be served once; a request goes to the first mount that serves its path.
 
     Raises:
@@ -73,8 +72,8 @@ def create_web(gate: Gate, mounts: Sequence[Mount], options: WebOptions) -> WebA
     shared = _Shared(
         options=options,
         names=allowed_names(options.hosts, options.origins),
-        authenticator=Authenticator(
-            gate, Accepted(options.token, options.oauth, options.needs_token), RefusedSignIns(options.clock)
+        authenticator=TokenAuthenticator(
+            gate, AcceptedTokens(options.token, options.oauth, options.needs_token), AuthRateLimit(options.clock)
         ),
         open_requests=OpenRequests(options.limits.open_requests),
     )

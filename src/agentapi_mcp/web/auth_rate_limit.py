@@ -10,8 +10,8 @@ from datetime import timedelta
 
 from cachetools import FIFOCache, TTLCache
 
-from agentapi_mcp.core.errors import LimitExceededError
-from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import LimitExceededError
 
 MOST = 20
 WITHIN = timedelta(minutes=1)
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class TokenAttempt:
     """A token that somebody presents, by its digest, and from where."""
 
     source: str
@@ -37,7 +37,7 @@ class _Lane:
     users: int = 0
 
 
-class RefusedSignIns:
+class AuthRateLimit:
     """Counts refusals by address, in bounded memory: what came first is forgotten first, and nothing runs by itself.
 
     A token that was good from the same address within the hour is verified in spite of all others there, and one that
@@ -46,12 +46,12 @@ class RefusedSignIns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._refused = FIFOCache[str | Attempt, deque[float]](REMEMBERED)
-        self._good = TTLCache[Attempt, None](REMEMBERED, KNOWN_FOR.total_seconds(), timer=clock.monotonic)
+        self._refused = FIFOCache[str | TokenAttempt, deque[float]](REMEMBERED)
+        self._good = TTLCache[TokenAttempt, None](REMEMBERED, KNOWN_FOR.total_seconds(), timer=clock.monotonic)
         self._lanes: dict[str, _Lane] = {}
 
     @asynccontextmanager
-    async def looking_at(self, attempt: Attempt) -> AsyncGenerator[None]:
+    async def looking_at(self, attempt: TokenAttempt) -> AsyncGenerator[None]:
         """Look at a token within this: of one address at few at once, so that guesses sent together are counted too.
 
         Raises:
@@ -72,7 +72,7 @@ class RefusedSignIns:
             if lane.users == 0:
                 del self._lanes[attempt.source]
 
-    def check(self, attempt: Attempt) -> None:
+    def check(self, attempt: TokenAttempt) -> None:
         """Refuse to look at the token of an address from which too many were refused.
 
         Raises:
@@ -85,7 +85,7 @@ class RefusedSignIns:
                 retry_after=timedelta(seconds=wait),
             )
 
-    def refuse(self, attempt: Attempt, *, was_good: bool = False) -> None:
+    def refuse(self, attempt: TokenAttempt, *, was_good: bool = False) -> None:
         """Count a token that was refused, for its address unless it `was_good` once, which nobody has guessed."""
         self._good.pop(attempt, None)
         counted = attempt if was_good else attempt.source
@@ -95,15 +95,15 @@ class RefusedSignIns:
         if self._wait(counted) > 0:
             _log.warning("sign_ins_limited", extra={"client": attempt.source})
 
-    def accept(self, attempt: Attempt) -> None:
+    def accept(self, attempt: TokenAttempt) -> None:
         """Remember a token that was good."""
         self._good[attempt] = None
 
-    def _wait(self, counted: str | Attempt) -> float:
+    def _wait(self, counted: str | TokenAttempt) -> float:
         times = self._refused.get(counted)
         if times is None or len(times) < MOST:
             return 0
         return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
 
-    def _is_known(self, attempt: Attempt) -> bool:
+    def _is_known(self, attempt: TokenAttempt) -> bool:
         return attempt in self._good

@@ -10,23 +10,23 @@ from http import HTTPStatus
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.core import contexts
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base import log_context
+from agentapi_mcp.base.errors import (
     AgentApiError,
     LimitExceededError,
     NotAuthenticatedError,
     PermissionDeniedError,
     retry_after_seconds,
 )
-from agentapi_mcp.core.identity import Principal, TokenScope
-from agentapi_mcp.core.personal_tokens import NOT_VALID, PREFIX
-from agentapi_mcp.core.records.audit import AuditAction, AuditDetails, AuditOutcome
-from agentapi_mcp.core.services import Gate
-from agentapi_mcp.web.auth_rate_limit import Attempt, RefusedSignIns
+from agentapi_mcp.core.access.personal_tokens import NOT_VALID, PREFIX
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome
+from agentapi_mcp.core.identity.principals import Principal, TokenScope
+from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
-from agentapi_mcp.web.stream_reauth import ADMISSION, EVERY, Admission
+from agentapi_mcp.web.stream_reauth import GRANT, REAUTHENTICATE_EVERY, StreamGrant
 
 # What a client asks for at first; more when it meets something that needs it.
 _FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
@@ -34,7 +34,7 @@ _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedTokens:
     """Which tokens are taken beside personal ones; with `needs_token` nobody comes in without any."""
 
     token: str | None = field(default=None, repr=False)
@@ -47,13 +47,13 @@ class Accepted:
         return self.needs_token or self.token is not None or self.oauth is not None
 
 
-class Authenticator:
+class TokenAuthenticator:
     """Verify tokens: the server's own, compared in constant time, personal ones, and those of issuers.
 
     One for all mounts, so that refused tokens are counted together.
     """
 
-    def __init__(self, gate: Gate, accepted: Accepted, refused: RefusedSignIns) -> None:
+    def __init__(self, gate: ServicesProvider, accepted: AcceptedTokens, refused: AuthRateLimit) -> None:
         self.accepted = accepted
         self._gate = gate
         self._refused = refused
@@ -75,7 +75,7 @@ class Authenticator:
         if not _given(scope):
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
         token, digest = _presented(scope)
-        attempt = Attempt(source_of(scope), digest)
+        attempt = TokenAttempt(source_of(scope), digest)
         async with self._refused.looking_at(attempt):
             try:
                 principal = await self._verify(token, digest)
@@ -115,7 +115,12 @@ class Authentication:
     """
 
     def __init__(
-        self, app: ASGIApp, mount: Mount, authenticator: Authenticator, *, admitted_every: timedelta = EVERY
+        self,
+        app: ASGIApp,
+        mount: Mount,
+        authenticator: TokenAuthenticator,
+        *,
+        admitted_every: timedelta = REAUTHENTICATE_EVERY,
     ) -> None:
         self._app = app
         self._mount = mount
@@ -124,7 +129,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        contexts.address.set(address_of(scope))
+        log_context.address.set(address_of(scope))
         if not self._is_verified(scope):
             await self._app({**scope, PRINCIPAL: None}, receive, send)
             return
@@ -135,8 +140,8 @@ class Authentication:
             await self._mount.render(refusal)(scope, receive, send)
         else:
             again = partial(self._authenticator.identify_again, scope)
-            held = None if principal is None else Admission(principal, again, self._every)
-            await self._app({**scope, PRINCIPAL: principal, ADMISSION: held}, receive, send)
+            held = None if principal is None else StreamGrant(principal, again, self._every)
+            await self._app({**scope, PRINCIPAL: principal, GRANT: held}, receive, send)
 
     def _is_verified(self, scope: Scope) -> bool:
         match self._mount.authentication:

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentapi_mcp.core.errors import AgentApiError
-from agentapi_mcp.core.services import Gate
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
 
 _READY_WITHIN = timedelta(seconds=3)
 
 
-def health_mount(gate: Gate, is_stopping: Callable[[], bool]) -> Mount:
+def health_mount(gate: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
     """Serve /healthz and /readyz, which say nothing secret; a prober knows neither a token nor a name of the server."""
 
     async def alive(_request: Request) -> Response:
@@ -39,7 +39,7 @@ def health_mount(gate: Gate, is_stopping: Callable[[], bool]) -> Mount:
     )
 
 
-async def _fault(gate: Gate) -> str | None:
+async def _fault(gate: ServicesProvider) -> str | None:
     try:
         async with asyncio.timeout(_READY_WITHIN.total_seconds()):
             services = await gate.services()

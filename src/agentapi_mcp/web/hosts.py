@@ -8,7 +8,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.web.mounts import Mount, Refusal
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(:(\d{1,5}|\*))?")

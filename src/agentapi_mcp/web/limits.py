@@ -11,7 +11,8 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.core.identity import Principal, UserId
+from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.web.mounts import Mount, Refusal
 from agentapi_mcp.web.requests import PRINCIPAL
 

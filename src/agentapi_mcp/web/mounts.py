@@ -8,7 +8,7 @@ from enum import StrEnum
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from agentapi_mcp.core.errors import AgentApiError
+from agentapi_mcp.base.errors import AgentApiError
 
 
 class AuthenticationMode(StrEnum):

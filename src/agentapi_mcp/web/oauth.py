@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentapi_mcp.core.errors import AgentApiError, NotAuthenticatedError
-from agentapi_mcp.core.identity import Principal, TokenScope
-from agentapi_mcp.core.personal_tokens import NOT_VALID
-from agentapi_mcp.core.services import Gate
+from agentapi_mcp.base.errors import AgentApiError, NotAuthenticatedError
+from agentapi_mcp.core.access.personal_tokens import NOT_VALID
+from agentapi_mcp.core.identity.principals import Principal, TokenScope
+from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, json_refusal
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -25,7 +25,7 @@ class OAuth:
     """This server as clients find it (RFC 9728): its address, for which tokens are made, and who lets in by them."""
 
     resource: str
-    gate: Gate
+    gate: ServicesProvider
 
     @property
     def metadata_url(self) -> str:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.core.contexts import internal_message, log_unexpected, request_id
+from agentapi_mcp.base.log_context import internal_message, log_unexpected, request_id
 from agentapi_mcp.web.limits import ClientStuckError
 from agentapi_mcp.web.mounts import Mount, Refusal
 from agentapi_mcp.web.requests import client_of

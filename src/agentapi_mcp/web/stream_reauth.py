@@ -7,20 +7,20 @@ from datetime import timedelta
 
 import anyio
 
-from agentapi_mcp.core.errors import AgentApiError, IssuerUnavailableError, StoreUnavailableError
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.base.errors import AgentApiError, IssuerUnavailableError, StoreUnavailableError
+from agentapi_mcp.core.identity.principals import Principal
 
-ADMISSION = "agentapi.admission"  # where an HTTP request's scope holds it
-EVERY = timedelta(seconds=30)
+GRANT = "agentapi.admission"  # where an HTTP request's scope holds it
+REAUTHENTICATE_EVERY = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class StreamGrant:
     """Whom a request was let in as; `again` asks anew, as for the next request."""
 
     principal: Principal
     again: Callable[[], Awaitable[Principal | None]]
-    every: timedelta = EVERY
+    every: timedelta = REAUTHENTICATE_EVERY
 
     async def over(self) -> None:
         """Wait until the same request would no longer be let in as the same."""
@@ -37,20 +37,20 @@ class Admission:
             return False
 
 
-def admission_of(scope: Mapping[str, object]) -> Admission | None:
+def grant_of(scope: Mapping[str, object]) -> StreamGrant | None:
     """Return how a request was let in; None where nobody asked."""
-    held = scope.get(ADMISSION)
-    return held if isinstance(held, Admission) else None
+    held = scope.get(GRANT)
+    return held if isinstance(held, StreamGrant) else None
 
 
 @asynccontextmanager
-async def ended_with(admission: Admission | None, end: Callable[[], object]) -> AsyncGenerator[None]:
+async def closed_on_expiry(admission: StreamGrant | None, end: Callable[[], object]) -> AsyncGenerator[None]:
     """Call `end` when the admission is over before the context is."""
     if admission is None:
         yield
         return
 
-    async def watch(held: Admission) -> None:
+    async def watch(held: StreamGrant) -> None:
         await held.over()
         end()
 

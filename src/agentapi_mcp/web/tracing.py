@@ -8,7 +8,7 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from agentapi_mcp.core.contexts import trace_id
+from agentapi_mcp.base.log_context import trace_id
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

@@ -11,8 +11,8 @@ from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.peers import backend_turn

@@ -7,7 +7,7 @@ import pytest
 
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.base.errors import BackendFault
 
 FAULTS = FaultReader(provider="stub", redactor=Redactor())
 

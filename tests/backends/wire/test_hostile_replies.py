@@ -16,13 +16,14 @@ from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.kinds.ccrouter import RouterFaults
 from agentapi_mcp.backends.wire.chat_completions import ChatReply
 from agentapi_mcp.backends.wire.faults import FaultReader, read_error
-from agentapi_mcp.backends.wire.fields import amount, count, parse_json
+from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.messages import MessagesReply
 from agentapi_mcp.backends.wire.redaction import LONGEST_LINE, Redactor
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent
-from agentapi_mcp.core.ports import Backend
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_amount, as_count
+from agentapi_mcp.core.backends.events import BackendEvent
+from agentapi_mcp.core.backends.ports import Backend
 from tests.support.hostile import TEXTS, holds, json_values
 from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
@@ -140,8 +141,8 @@ def test_what_is_no_json_is_the_providers_fault(raw: str | bytes) -> None:
 @example("1e999999999999")
 @example("sNaN")
 def test_a_number_is_one_that_can_be_counted_with_or_it_is_absent(value: object) -> None:
-    assert (count(value) or 0) >= 0
-    assert (amount(value) or Decimal(0)) >= 0
+    assert (as_count(value) or 0) >= 0
+    assert (as_amount(value) or Decimal(0)) >= 0
 
 
 # --- replies and errors

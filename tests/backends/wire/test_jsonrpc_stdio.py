@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, JsonRpcError, JsonRpcProcess, Program
-from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import BackendError, BackendFault
 from tests.support.waiting import wait_until
 
 SOON = timedelta(seconds=8)

@@ -3,7 +3,7 @@
 import pytest
 
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options, secrets_of
-from agentapi_mcp.core.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError
 
 BASE = {"base_url": "https://example.test/v1/"}
 

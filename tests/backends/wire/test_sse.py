@@ -3,7 +3,7 @@
 import pytest
 
 from agentapi_mcp.backends.wire.sse import LARGEST_EVENT, EventParser, StreamComment, StreamEvent
-from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import BackendError, BackendFault
 
 STREAM = ': hello\n\ndata: {"a":\ndata: "é"}\r\n\r\nevent: error\rdata:late\r\rid: 7\n\ndata: [DONE]\n\n'
 EVENTS = [StreamComment(), StreamEvent('{"a":\n"é"}'), StreamEvent("late", "error"), StreamEvent("[DONE]")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentapi_mcp.stores.embedded.homes import Home
+from agentapi_mcp.stores.postgres.server.paths import Home
 from tests.support.embedded import SOURCE, SharedHome, kill
 
 pytestmark = [

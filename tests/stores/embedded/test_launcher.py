@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentapi_mcp.stores.embedded.homes import Home, default_home
+from agentapi_mcp.stores.postgres.server.paths import Home, default_home
 from tests.support.embedded import SOURCE, SharedHome, kill
 from tests.support.waiting import wait_until
 

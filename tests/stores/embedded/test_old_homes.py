@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from tests.support.embedded import SharedHome
 from tests.support.schema_dump import FIXTURES
 

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import pytest
 
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import OrgId, Role
-from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile, ModelDeclaration, Prices
-from agentapi_mcp.core.records.identities import Newcomers, Service, SubjectIs
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.access.models import Newcomers, Service, SubjectIs
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile, ModelDeclaration
+from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, catalogue_paths, load_catalogue
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentapi_mcp.backends import registry
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.records.agents import CatalogueFile
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.stores.local.catalogue_files import FILE_NAME, load_catalogue
 from tests.support.hostile import json_values
 from tests.support.hosts import FakeHost

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from agentapi_mcp.core.errors import AgentApiError, ConfigurationError, StoreUnavailableError
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import status
 from tests.conftest import DatabaseUrls

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.audit import Audit
-from agentapi_mcp.core.errors import InvalidRequestError, StoreError
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.base.errors import InvalidRequestError, StoreError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.database import Database
@@ -268,7 +268,7 @@ async def test_events_survive_a_killed_database_and_those_of_meanwhile_are_writt
             shared.remove()
 
 
-async def flushed(audit: Audit) -> None:
+async def flushed(audit: AuditLog) -> None:
     """Try until all is written: each connection that the pool still has is lost."""
     while True:
         with suppress(StoreError):

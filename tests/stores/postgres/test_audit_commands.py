@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.records.audit import AuditAction
+from agentapi_mcp.core.audit.models import AuditAction
 from agentapi_mcp.settings import VERSION, Settings
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from tests.acceptance.test_processes import environ, run
 from tests.support.supabase import ACME, ALICE, APP, BOB, Project
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.carry_over import OLD, compare_with_schema
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile, ModelDeclaration, Prices
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile, ModelDeclaration
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
 from tests.support.catalogues import declared

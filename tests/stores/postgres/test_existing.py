@@ -11,8 +11,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import StoreUnavailableError
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations

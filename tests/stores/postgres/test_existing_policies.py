@@ -6,11 +6,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import AgentApiError, NotFoundError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
-from agentapi_mcp.core.records.ids import AgentId, SessionId
-from agentapi_mcp.core.records.mcp_sessions import McpSession
-from agentapi_mcp.core.records.turns import Accepted
+from agentapi_mcp.base.errors import AgentApiError, NotFoundError
+from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.conversations.models import AcceptedTurn
+from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
@@ -51,7 +51,7 @@ async def test_the_program_works_beside_policies_for_everybody(policies: str, de
     async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
         turns, organizations = PostgresTurns(database), PostgresOrganizations(database)
         accepted = await turns.accept(ANN, new_turn(await droid(database), "hello"))
-        assert isinstance(accepted, Accepted)
+        assert isinstance(accepted, AcceptedTurn)
         assert (await turns.request_cancel(ANN, accepted.turn.id)).id == accepted.turn.id
         await PostgresSessions(database).rename(ANN, accepted.turn.session_id, "Mine")
         await organizations.change(ANN, {"temperature": 0.5})

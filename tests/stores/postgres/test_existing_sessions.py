@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.core.errors import ConfigurationError, NotFoundError, StoreMismatchError
-from agentapi_mcp.core.records.mcp_sessions import McpSession
-from agentapi_mcp.core.records.turns import TurnStatus
-from agentapi_mcp.core.requests import ChatRequest
+from agentapi_mcp.base.errors import ConfigurationError, NotFoundError, StoreMismatchError
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.core.transcripts import render_json, render_markdown
-from agentapi_mcp.mcp.options import McpOptions
-from agentapi_mcp.mcp.server import create_server
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.migrate import migrate, status
 from agentapi_mcp.web.application import WebOptions
-from mcp import Client
 from tests.support.connect import call
 from tests.support.edges import OpenGate, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer

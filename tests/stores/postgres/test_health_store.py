@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
-from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.health import TRAFFIC, PostgresHealth
 from tests.conftest import DatabaseUrls

@@ -9,13 +9,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.clocks import SystemClock
-from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
-from agentapi_mcp.core.identity import OrgId, Principal, Role, TokenScope, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.members import Memberships
-from agentapi_mcp.core.records.identities import Issuer, Newcomers, SubjectIs, TokenClaims
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import ConfigurationError, PermissionDeniedError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.access.members import Memberships
+from agentapi_mcp.core.access.models import Issuer, Newcomers, SubjectIs, TokenClaims
+from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities

@@ -6,7 +6,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from hypothesis import strategies as st
 
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base.errors import (
     AgentApiError,
     ConflictError,
     InvalidRequestError,
@@ -19,11 +19,11 @@ from agentapi_mcp.core.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agentapi_mcp.core.identity import Action, Exceptions, OrgId, Principal, Role, TokenScope, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.personal_tokens import LONGEST_LIFETIME, MOST_TOKENS, NOT_VALID, PREFIX, PersonalTokens
-from agentapi_mcp.core.records.identities import Issuer, Newcomers, SignInRules, TokenClaims
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.access.models import Issuer, Newcomers, SignInRules, TokenClaims
+from agentapi_mcp.core.access.personal_tokens import LONGEST_LIFETIME, MOST_TOKENS, NOT_VALID, PREFIX, PersonalTokens
+from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.identity.principals import Action, Exceptions, Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens

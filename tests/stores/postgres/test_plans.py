@@ -6,9 +6,9 @@ from uuid import UUID
 
 import asyncpg
 
-from agentapi_mcp.core.identity import OrgId, Principal, Role, UserId
-from agentapi_mcp.core.records.ids import AgentId, SessionId
-from agentapi_mcp.core.records.turns import Accepted, Ending, TurnMark, TurnStatus
+from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Ending, TurnMark, TurnStatus
+from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
@@ -59,7 +59,7 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
         new_turn(AGENT, "more", session_id),
     ):
         accepted = await turns.accept(user, new)
-        if not isinstance(accepted, Accepted):
+        if not isinstance(accepted, AcceptedTurn):
             continue
         turn = await turns.get(user, accepted.turn.id)
         await sessions.defaults(user, turn.session_id)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from agentapi_mcp.core.errors import ConfigurationError, PermissionDeniedError
-from agentapi_mcp.core.identity import Action, OrgId, Principal, Role, TokenScope
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.identities import Issuer, Newcomers, Service, SubjectIs, TokenClaims
-from agentapi_mcp.core.sign_ins import SignIns
+from agentapi_mcp.base.errors import ConfigurationError, PermissionDeniedError
+from agentapi_mcp.base.ids import OrgId, new_id
+from agentapi_mcp.core.access.models import Issuer, Newcomers, Service, SubjectIs, TokenClaims
+from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.identity.principals import Action, Principal, Role, TokenScope
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities

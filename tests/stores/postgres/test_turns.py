@@ -8,25 +8,24 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.core.errors import BackendFault, NotFoundError
-from agentapi_mcp.core.events import StopReason, Usage
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import AgentId, SessionId, TurnId
-from agentapi_mcp.core.records.turns import (
-    Accepted,
-    Attempt,
-    Bill,
+from agentapi_mcp.base.errors import BackendFault, NotFoundError
+from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, TurnId, UserId, new_id
+from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.models import (
+    AcceptedTurn,
     Ending,
     EndReason,
     NewTurn,
-    Parameters,
+    RouteStep,
     Turn,
+    TurnCost,
     TurnFault,
     TurnStatus,
 )
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database
-from agentapi_mcp.stores.postgres.profiles import PostgresProfiles
+from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
@@ -72,9 +71,9 @@ def ending(**state: str) -> Ending:
     return Ending(lease_owner=OWNER, delivered=False, caller_gone=False, state=state)
 
 
-async def accept(turns: PostgresTurns, principal: Principal, new: NewTurn) -> Accepted:
+async def accept(turns: PostgresTurns, principal: Principal, new: NewTurn) -> AcceptedTurn:
     accepted = await turns.accept(principal, new)
-    assert isinstance(accepted, Accepted)
+    assert isinstance(accepted, AcceptedTurn)
     return accepted
 
 
@@ -82,14 +81,14 @@ async def test_what_is_returned_is_what_is_kept(database: Database, principal: P
     turns = PostgresTurns(database)
     running = (await accept(turns, principal, new_turn(agent, "hello ∑"))).turn
     assert running == await turns.get(principal, running.id)
-    bill = Bill(
+    bill = TurnCost(
         usage=Usage(input_tokens=7, output_tokens=5, cached_tokens=2, reasoning_tokens=1, cost_usd=Decimal("0.000125")),
         cost_source="provider",
         latency=timedelta(milliseconds=1234),
         time_to_first_token=timedelta(milliseconds=56),
         model_used="vendor/model",
         provider="vendor",
-        route=(Attempt(agent="droid", backend="openai", model="m", outcome="completed", milliseconds=1234),),
+        route=(RouteStep(agent="droid", backend="openai", model="m", outcome="completed", milliseconds=1234),),
     )
     said = replace(
         running,

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, Pace, Ticks
 from agentapi_mcp.testing.peers import Behaviour, Peer
 from tests.support.peers.cases import BuiltInCase

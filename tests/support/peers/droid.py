@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agentapi_mcp.core.errors import BackendFault
-from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.droid_cli import ASKS, REFUSALS

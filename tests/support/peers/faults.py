@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.peers import FAULTS, Behaviour, Patience
 
 PATIENT = Patience()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import Expected

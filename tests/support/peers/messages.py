@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import cast
 
-from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import Behaviour

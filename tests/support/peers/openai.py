@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from agentapi_mcp.core.errors import BackendFault
+from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import Behaviour, Peer

@@ -2,10 +2,10 @@
 
 from typing import Protocol
 
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ports import BackendHost
-from agentapi_mcp.core.records.agents import AgentView
-from agentapi_mcp.core.records.turns import Turn
+from agentapi_mcp.core.backends.ports import BackendHost
+from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.identity.principals import Principal
 
 
 class ServerView(Protocol):

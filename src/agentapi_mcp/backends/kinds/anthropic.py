@@ -8,15 +8,14 @@ from pydantic import Field, SecretStr
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import mapping
 from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
 from agentapi_mcp.backends.wire.options import BaseUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent
-from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.core.backends.events import BackendEvent
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
@@ -78,7 +77,7 @@ class AnthropicBackend:
 
         async def probe() -> None:
             path = "/v1/models?limit=1"
-            page = mapping(await self._api.get(path, self._headers(), self._faults, within=_CHECK_PATIENCE))
+            page = as_object(await self._api.get(path, self._headers(), self._faults, within=_CHECK_PATIENCE))
             if not isinstance(page.get("data"), list):
                 raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to the Messages API.")
 

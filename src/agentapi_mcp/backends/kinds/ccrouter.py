@@ -12,21 +12,14 @@ from pydantic import BeforeValidator, Field
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import mapping, sequence, text
 from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
-from agentapi_mcp.backends.wire.options import (
-    BaseUrl,
-    HeaderValue,
-    HttpOptions,
-    read_options,
-    secrets_of,
-)
+from agentapi_mcp.backends.wire.options import BaseUrl, HeaderValue, HttpOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent
-from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_list, as_object, as_text
+from agentapi_mcp.core.backends.events import BackendEvent
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
+from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _CHECK_PATIENCE = timedelta(seconds=10)
 _NEW = 3  # since this version it has keys of its own, and stops its upstream
@@ -72,8 +65,8 @@ class RouterFaults(FaultReader):
 
 def inner_error(body: object) -> object:
     """Find the provider's own error inside the router's, or else cut off the stack trace."""
-    error = mapping(mapping(body).get("error"))
-    message = text(error.get("message"))
+    error = as_object(as_object(body).get("error"))
+    message = as_text(error.get("message"))
     if message is None:
         return body
     found = _PROVIDER_ERROR.match(message)
@@ -82,7 +75,7 @@ def inner_error(body: object) -> object:
             said = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
         except (ValueError, RecursionError):
             said = None
-        if mapping(said) or sequence(said):
+        if as_object(said) or as_list(said):
             return said
         message = message[found.end() :]
     return {"error": {**error, "message": _STACK.sub("", message)}}
@@ -138,7 +131,7 @@ class CcrouterBackend:
         return model_id if "," in model_id or provider is None else f"{provider},{model_id}"
 
     async def _find_version(self) -> None:
-        said = mapping(await self._get("/", with_key=False))
+        said = as_object(await self._get("/", with_key=False))
         if said.get("message") == "LLMs API":
             self._version = 2  # 1 and 2 answer alike
         elif said.get("name") == "claude-code-router":
@@ -149,10 +142,10 @@ class CcrouterBackend:
 
     async def _offers_a_model(self) -> bool:
         if (self._version or 0) >= _NEW:
-            rows = map(mapping, sequence(mapping(await self._get("/v1/models")).get("data")))
-            return any(text(row.get("id")) for row in rows)
-        providers = map(mapping, sequence(mapping(await self._get("/api/config")).get("Providers")))
-        return any(text(row.get("name")) and any(map(text, sequence(row.get("models")))) for row in providers)
+            rows = map(as_object, as_list(as_object(await self._get("/v1/models")).get("data")))
+            return any(as_text(row.get("id")) for row in rows)
+        providers = map(as_object, as_list(as_object(await self._get("/api/config")).get("Providers")))
+        return any(as_text(row.get("name")) and any(map(as_text, as_list(row.get("models")))) for row in providers)
 
     async def _get(self, path: str, *, with_key: bool = True) -> object:
         headers = bearer(self._options.api_key) if with_key else None

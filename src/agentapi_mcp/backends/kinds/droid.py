@@ -11,18 +11,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from agentapi_mcp.backends.droids.dialect import COMPLETED, DroidAnswer
-from agentapi_mcp.backends.droids.processes import GRACE, Droid, DroidProcesses
+from agentapi_mcp.backends.wire.droid_jsonrpc import COMPLETED, DroidAnswer
+from agentapi_mcp.backends.wire.droid_processes import GRACE, Droid, DroidProcesses
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import mapping, sequence, text
 from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, Incoming, JsonRpcError, Program
 from agentapi_mcp.backends.wire.options import BaseUrl, HeaderValue, Timeout, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta
-from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.base.json_values import as_list, as_object, as_text
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _INTERRUPT_WITHIN = timedelta(seconds=3)
 _VERSION_WITHIN = timedelta(seconds=10)
@@ -217,10 +216,10 @@ class DroidBackend:
 
     def _take(self, droid: Droid, said: Incoming, answer: DroidAnswer, refused: list[str]) -> BackendEvent | None:
         if said.id is None:
-            return answer.take(mapping(said.params.get("notification")))
+            return answer.take(as_object(said.params.get("notification")))
         if said.method == "droid.request_permission":
-            uses = (mapping(mapping(use).get("toolUse")) for use in sequence(said.params.get("toolUses")))
-            names = [text(use.get("name")) for use in uses]
+            uses = (as_object(as_object(use).get("toolUse")) for use in as_list(said.params.get("toolUses")))
+            names = [as_text(use.get("name")) for use in uses]
             refused += [name for name in names if name] or ["a tool"]
             droid.process.respond(said, {"selectedOption": "cancel"})
         elif said.method == "droid.ask_user":
@@ -251,7 +250,7 @@ class DroidBackend:
                 await droid.process.request("droid.interrupt_session", {}, _INTERRUPT_WITHIN)
                 while True:
                     said = await droid.process.hear(_INTERRUPT_WITHIN)
-                    if mapping(said.params.get("notification")).get("type") == COMPLETED:
+                    if as_object(said.params.get("notification")).get("type") == COMPLETED:
                         return
         except (TimeoutError, BackendError, JsonRpcError):
             droid.process.kill()

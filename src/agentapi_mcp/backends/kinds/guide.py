@@ -5,15 +5,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from decimal import Decimal
 from importlib.resources.abc import Traversable
 
-from agentapi_mcp.backends.guides.answers import Answers
-from agentapi_mcp.backends.guides.index import Index
-from agentapi_mcp.backends.guides.pages import find_documentation, read_sections
+from agentapi_mcp.backends.guide.answers import Answers
+from agentapi_mcp.backends.guide.index import Index
+from agentapi_mcp.backends.guide.pages import find_documentation, read_sections
 from agentapi_mcp.backends.guides.ports import GuideHost
-from agentapi_mcp.core.errors import BackendError, BackendFault, ConfigurationError
-from agentapi_mcp.core.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
-from agentapi_mcp.core.ports import Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import Capability
 
 # A sentence or a line at a time: what a reader takes in at once.
 _PIECE = re.compile(r".+?(?:(?<=[.!?:])[ ]+|\n+|$)", re.DOTALL)

@@ -10,25 +10,19 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
-from agentapi_mcp.backends.wire.chat_completions import (
-    END_OF_STREAM,
-    OURS,
-    ChatReply,
-    RequestShape,
-    build_request,
-)
+from agentapi_mcp.backends.wire.chat_completions import END_OF_STREAM, OURS, ChatReply, RequestShape, build_request
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import mapping, parse_json
+from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
 from agentapi_mcp.backends.wire.http import Reply
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import BackendEvent, SignOfLife
-from agentapi_mcp.core.ports import BackendHost, Capability
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.core.backends.events import BackendEvent, SignOfLife
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _CHECK_PATIENCE = timedelta(seconds=15)
 _STATUSES = {
@@ -174,9 +168,9 @@ class OpenAIBackend:
         headers = await self._headers()
         with self._noticing_refusals():
             body = await self._api.get(path, headers, self._faults, within=_CHECK_PATIENCE)
-        if mapping(body).get("error"):
+        if as_object(body).get("error"):
             raise self._faults.of_error(body)
-        if not isinstance(mapping(body).get("data"), list | dict):
+        if not isinstance(as_object(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
@@ -210,5 +204,5 @@ def _provider_at(base_url: str) -> str | None:
 
 
 def _is_spent(body: object) -> bool:
-    remaining = mapping(mapping(body).get("data")).get("limit_remaining")
+    remaining = as_object(as_object(body).get("data")).get("limit_remaining")
     return isinstance(remaining, int | Decimal) and not isinstance(remaining, bool) and remaining <= 0

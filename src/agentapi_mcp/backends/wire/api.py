@@ -12,10 +12,10 @@ from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
 from agentapi_mcp.backends.wire.options import HttpOptions, deadlines_of
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.ports import BackendHost, Clock
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.health import HealthCheck, HealthStatus
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import BackendHost
 
 Headers = Mapping[str, str]
 

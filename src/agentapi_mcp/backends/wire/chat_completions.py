@@ -6,9 +6,9 @@ from typing import Literal
 
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import (
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
+from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
     StopReason,
@@ -19,7 +19,7 @@ from agentapi_mcp.core.events import (
     Usage,
     UsageReported,
 )
-from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.backends.models import BackendTurn
 
 OURS = frozenset({"model", "messages", "stream"})  # what `extra_body` may not set
 END_OF_STREAM = "[DONE]"
@@ -93,21 +93,21 @@ class ChatReply:
         Raises:
             BackendError: the piece tells of a failure, or is no piece of a reply.
         """
-        body = mapping(piece)
+        body = as_object(piece)
         if not body and piece != {}:
             # Google's compatible endpoint wraps an error in an array.
-            if any(mapping(item).get("error") for item in sequence(piece)):
+            if any(as_object(item).get("error") for item in as_list(piece)):
                 raise self._faults.of_error(piece)
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
         if body.get("error"):
-            yield from self._bill(mapping(body.get("usage")))
+            yield from self._bill(as_object(body.get("usage")))
             raise self._faults.of_error(body)
-        self._model = text(body.get("model")) or self._model
-        self._id = text(body.get("id")) or self._id
-        self._provider = text(body.get("provider")) or self._provider
-        for choice in sequence(body.get("choices"))[:1]:
-            yield from self._choice(mapping(choice))
-        yield from self._bill(mapping(body.get("usage")))
+        self._model = as_text(body.get("model")) or self._model
+        self._id = as_text(body.get("id")) or self._id
+        self._provider = as_text(body.get("provider")) or self._provider
+        for choice in as_list(body.get("choices"))[:1]:
+            yield from self._choice(as_object(choice))
+        yield from self._bill(as_object(body.get("usage")))
 
     def end(self, *, said_done: bool, request_id: str | None = None) -> Finished:
         """Tell the end, once nothing more comes.
@@ -134,26 +134,26 @@ class ChatReply:
         return StopReason.END if self._finish is None else _STOP_REASONS.get(self._finish.lower(), StopReason.OTHER)
 
     def _choice(self, choice: Mapping[str, object]) -> Iterator[BackendEvent]:
-        finish = text(choice.get("finish_reason"))
+        finish = as_text(choice.get("finish_reason"))
         if choice.get("error") or finish == "error":
             raise self._faults.of_error({"error": choice.get("error")})
         self._choices_seen = True
-        said = mapping(choice.get("delta")) or mapping(choice.get("message"))
-        thought = text(said.get("reasoning_content")) or text(said.get("reasoning"))
+        said = as_object(choice.get("delta")) or as_object(choice.get("message"))
+        thought = as_text(said.get("reasoning_content")) or as_text(said.get("reasoning"))
         if thought:
             yield ThoughtDelta(thought)
-        spoken = _spoken(said.get("content")) or text(said.get("refusal"))
+        spoken = _spoken(said.get("content")) or as_text(said.get("refusal"))
         if spoken:
             self._text_seen = True
             yield TextDelta(spoken)
-        yield from self._tool_calls(sequence(said.get("tool_calls")))
+        yield from self._tool_calls(as_list(said.get("tool_calls")))
         self._finish = finish or self._finish
 
     def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:
-        for place, call in enumerate(map(mapping, calls)):
-            name = text(mapping(call.get("function")).get("name"))
-            index = count(call.get("index"))
-            which = (place if index is None else index, text(call.get("id")))
+        for place, call in enumerate(map(as_object, calls)):
+            name = as_text(as_object(call.get("function")).get("name"))
+            index = as_count(call.get("index"))
+            which = (place if index is None else index, as_text(call.get("id")))
             if name and which not in self._tools:
                 self._tools.add(which)
                 yield ToolActivity(name, ToolState.STARTED)
@@ -167,19 +167,19 @@ class ChatReply:
 
 def read_usage(body: Mapping[str, object], *, has_cost: bool) -> Usage:
     """Read a bill; a server that does not count says zero input, which is unknown."""
-    cost = amount(body.get("cost")) if has_cost else None
-    tokens = count(body.get("prompt_tokens"))
+    cost = as_amount(body.get("cost")) if has_cost else None
+    tokens = as_count(body.get("prompt_tokens"))
     if not tokens:
         return Usage(cost_usd=cost)
     return Usage(
         input_tokens=tokens,
-        output_tokens=count(body.get("completion_tokens")),
-        cached_tokens=count(mapping(body.get("prompt_tokens_details")).get("cached_tokens")),
-        reasoning_tokens=count(mapping(body.get("completion_tokens_details")).get("reasoning_tokens")),
+        output_tokens=as_count(body.get("completion_tokens")),
+        cached_tokens=as_count(as_object(body.get("prompt_tokens_details")).get("cached_tokens")),
+        reasoning_tokens=as_count(as_object(body.get("completion_tokens_details")).get("reasoning_tokens")),
         cost_usd=cost,
     )
 
 
 def _spoken(content: object) -> str | None:
-    parts = (mapping(part) for part in sequence(content))
-    return text(content) or "".join(text(part.get("text")) or "" for part in parts) or None
+    parts = (as_object(part) for part in as_list(content))
+    return as_text(content) or "".join(as_text(part.get("text")) or "" for part in parts) or None

@@ -1,7 +1,6 @@
 """A turn as language models are shown it: instructions, then user and assistant by turns."""
 
-from agentapi_mcp.core.records.backends import BackendTurn
-from agentapi_mcp.core.records.sessions import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 
 
 def instructions_of(turn: BackendTurn) -> str:

@@ -10,9 +10,9 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from agentapi_mcp.backends.wire.fields import amount, count, mapping, sequence, text
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.core.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
 
 _LONGEST_WAIT = Decimal(7 * 24 * 3600)
 
@@ -123,18 +123,18 @@ class FaultReader:
 
 def read_error(body: object) -> ProviderError:
     """Read any provider's error body: OpenAI's, OpenRouter's, Google's (also in an array), vLLM's, FastAPI's."""
-    outer = mapping(next(iter(sequence(body)), body))
+    outer = as_object(next(iter(as_list(body)), body))
     inner = outer.get("error", outer)
     if isinstance(inner, str):
         return ProviderError(message=inner)
-    error, metadata = mapping(inner), mapping(mapping(inner).get("metadata"))
-    availability = mapping(error.get("availability"))
+    error, metadata = as_object(inner), as_object(as_object(inner).get("metadata"))
+    availability = as_object(error.get("availability"))
     retryable = availability.get("retryable")
     words = (metadata.get("error_type"), error.get("error_type"), *map(error.get, ("status", "code", "type")))
     return ProviderError(
-        message=text(error.get("message")) or text(error.get("detail")) or "",
+        message=as_text(error.get("message")) or as_text(error.get("detail")) or "",
         words=tuple(word.lower() for word in words if isinstance(word, str)),
-        status=count(error.get("code")) or _digits(error.get("code")),
+        status=as_count(error.get("code")) or _digits(error.get("code")),
         moderated="flagged_input" in metadata or "reasons" in metadata,
         retryable=retryable if isinstance(retryable, bool) else None,
         retry_after=_seconds(availability.get("retry_after")) or _retry_info(error),
@@ -171,13 +171,13 @@ def _digits(value: object) -> int | None:
 
 
 def _seconds(value: object) -> timedelta | None:
-    seconds = amount(value)
+    seconds = as_amount(value)
     return None if seconds is None else timedelta(seconds=float(min(seconds, _LONGEST_WAIT)))
 
 
 def _retry_info(error: Mapping[str, object]) -> timedelta | None:
-    details = (mapping(detail) for detail in sequence(error.get("details")))
-    delays = (text(detail.get("retryDelay")) for detail in details if "RetryInfo" in str(detail.get("@type")))
+    details = (as_object(detail) for detail in as_list(error.get("details")))
+    delays = (as_text(detail.get("retryDelay")) for detail in details if "RetryInfo" in str(detail.get("@type")))
     return next((_seconds(delay.removesuffix("s")) for delay in delays if delay), None)
 
 

@@ -2,13 +2,13 @@
 
 from decimal import Decimal
 
+from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_amount as amount
 from agentapi_mcp.base.json_values import as_count as count
 from agentapi_mcp.base.json_values import as_list as sequence
 from agentapi_mcp.base.json_values import as_object as mapping
 from agentapi_mcp.base.json_values import as_text as text
 from agentapi_mcp.base.json_values import load_json
-from agentapi_mcp.core.errors import BackendError, BackendFault
 
 __all__ = ["amount", "count", "mapping", "parse_json", "sequence", "text"]
 

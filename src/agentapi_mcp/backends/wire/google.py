@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Protocol, TypeVar, cast
 
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import BackendError, BackendFault
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _RENEW_BEFORE = timedelta(minutes=5)

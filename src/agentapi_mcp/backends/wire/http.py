@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of one reply, streamed or not
 LARGEST_ERROR = 64 * 1024  # bytes read of a reply that is an error

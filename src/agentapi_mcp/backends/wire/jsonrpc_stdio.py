@@ -11,9 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
-from agentapi_mcp.backends.wire.fields import mapping, text
-from agentapi_mcp.base.json_values import load_json
-from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_object, as_text, load_json
 
 METHOD_NOT_FOUND = -32601
 _LARGEST_LINE = 32 * 1024 * 1024
@@ -146,10 +145,10 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         finally:
             self._waiting.pop(name, None)
         if "error" in reply:
-            error = mapping(reply["error"])
+            error = as_object(reply["error"])
             code = error.get("code")
-            raise JsonRpcError(code if isinstance(code, int) else 0, text(error.get("message")) or "")
-        return mapping(reply.get("result"))
+            raise JsonRpcError(code if isinstance(code, int) else 0, as_text(error.get("message")) or "")
+        return as_object(reply.get("result"))
 
     def notify(self, method: str, params: Mapping[str, object]) -> None:
         """Tell something that has no answer."""
@@ -257,12 +256,12 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     def _take(self, line: bytes) -> None:
         try:
-            message = mapping(load_json(line))
+            message = as_object(load_json(line))
         except (ValueError, RecursionError):
             return  # a line for a person, which some programs print before they begin
-        method, name = text(message.get("method")), message.get("id")
+        method, name = as_text(message.get("method")), message.get("id")
         if method is not None:
-            self._hear(Incoming(method=method, params=mapping(message.get("params")), id=name))
+            self._hear(Incoming(method=method, params=as_object(message.get("params")), id=name))
             return
         answered = self._waiting.get(str(name))
         if answered is not None and not answered.done():

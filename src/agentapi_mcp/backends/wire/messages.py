@@ -6,11 +6,12 @@ from contextlib import aclosing
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import count, mapping, parse_json, sequence, text
+from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.http import Reply
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment
-from agentapi_mcp.core.errors import BackendError, BackendFault
-from agentapi_mcp.core.events import (
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text
+from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
     SignOfLife,
@@ -22,7 +23,7 @@ from agentapi_mcp.core.events import (
     Usage,
     UsageReported,
 )
-from agentapi_mcp.core.records.backends import BackendTurn
+from agentapi_mcp.core.backends.models import BackendTurn
 
 _STOP_REASONS: dict[str, StopReason] = {
     "end_turn": StopReason.END,
@@ -75,8 +76,8 @@ class MessagesReply:
         self._readers: dict[str, Callable[[Mapping[str, object]], Iterator[BackendEvent]]] = {
             "message": self._whole,
             "message_start": self._start,
-            "content_block_start": lambda body: self._block(mapping(body.get("content_block"))),
-            "content_block_delta": lambda body: self._delta(mapping(body.get("delta"))),
+            "content_block_start": lambda body: self._block(as_object(body.get("content_block"))),
+            "content_block_delta": lambda body: self._delta(as_object(body.get("delta"))),
             "message_delta": self._stopped,
             "message_stop": self._ended,
             "ping": lambda _: iter((SignOfLife(),)),
@@ -98,8 +99,8 @@ class MessagesReply:
         Raises:
             BackendError: it tells of a failure, or is no piece of a reply.
         """
-        body = mapping(piece)
-        kind = text(body.get("type"))
+        body = as_object(piece)
+        kind = as_text(body.get("type"))
         if kind == "error" or body.get("error"):
             raise self._faults.of_error(_error_of(body))
         if kind is None:
@@ -130,13 +131,13 @@ class MessagesReply:
         )
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
-        self._begin(mapping(body.get("message")))
+        self._begin(as_object(body.get("message")))
         self._counts.pop("output_tokens", None)  # of an answer that is only begun
         yield from self._bill({})  # should the stream break off, this much is known to be paid
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
-        self._stop = text(mapping(body.get("delta")).get("stop_reason")) or self._stop
-        yield from self._bill(mapping(body.get("usage")))
+        self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
+        yield from self._bill(as_object(body.get("usage")))
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -145,37 +146,37 @@ class MessagesReply:
 
     def _begin(self, message: Mapping[str, object]) -> None:
         self._begun = True
-        self._model = text(message.get("model")) or self._model
-        self._id = text(message.get("id")) or self._id
-        self._count(mapping(message.get("usage")))
+        self._model = as_text(message.get("model")) or self._model
+        self._id = as_text(message.get("id")) or self._id
+        self._count(as_object(message.get("usage")))
 
     def _whole(self, message: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(message)
-        for block in map(mapping, sequence(message.get("content"))):
+        for block in map(as_object, as_list(message.get("content"))):
             yield from self._block(block)
-        self._stop = text(message.get("stop_reason"))
-        self._begun = bool(sequence(message.get("content")))
+        self._stop = as_text(message.get("stop_reason"))
+        self._begun = bool(as_list(message.get("content")))
         yield from self._bill({})
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
             case "text":
-                yield from self._said(text(block.get("text")))
+                yield from self._said(as_text(block.get("text")))
             case "thinking":
-                thought = text(block.get("thinking"))
+                thought = as_text(block.get("thinking"))
                 if thought:
                     yield ThoughtDelta(thought)
             case "tool_use" | "server_tool_use":
-                yield ToolActivity(text(block.get("name")) or "a tool", ToolState.STARTED)
+                yield ToolActivity(as_text(block.get("name")) or "a tool", ToolState.STARTED)
             case _:
                 pass
 
     def _delta(self, delta: Mapping[str, object]) -> Iterator[BackendEvent]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._said(text(delta.get("text")))
+                yield from self._said(as_text(delta.get("text")))
             case "thinking_delta":
-                thought = text(delta.get("thinking"))
+                thought = as_text(delta.get("thinking"))
                 if thought:
                     yield ThoughtDelta(thought)
             case _:
@@ -187,7 +188,7 @@ class MessagesReply:
             yield TextDelta(said)
 
     def _count(self, usage: Mapping[str, object]) -> None:
-        counted = {name: count(value) for name, value in usage.items()}
+        counted = {name: as_count(value) for name, value in usage.items()}
         self._counts |= {name: value for name, value in counted.items() if value is not None}
 
     def _bill(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
@@ -245,4 +246,4 @@ def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
     """Find the error: claude-code-router says `message` where the format says `error`."""
     if "error" in body:
         return body
-    return {"error": text(body.get("message")) or mapping(body.get("message"))}
+    return {"error": as_text(body.get("message")) or as_object(body.get("message"))}

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_core import ErrorDetails
 
 from agentapi_mcp.backends.wire.http import Deadlines
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.wordings import describe_fault
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.validation_messages import describe_fault
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 

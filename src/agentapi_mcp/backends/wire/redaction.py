@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from agentapi_mcp.base.text import printable
-from agentapi_mcp.core.texts import one_line
+from agentapi_mcp.base.text import one_line, printable
 
 LONGEST_LINE = 300
 _SHORTEST_SECRET = 4

@@ -8,7 +8,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentapi_mcp.core.errors import BackendError, BackendFault
+from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_EVENT = 8 * 1024 * 1024  # bytes; a model's longest answer in one event is far below
 

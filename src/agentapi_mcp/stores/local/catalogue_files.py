@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import SecretStr, ValidationError
 
+from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import is_list, is_object
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import Role
-from agentapi_mcp.core.records.agents import AgentDeclaration, CatalogueFile
-from agentapi_mcp.core.records.identities import Issuer, SignInRules
-from agentapi_mcp.core.wordings import describe_fault
+from agentapi_mcp.base.validation_messages import describe_fault
+from agentapi_mcp.core.access.models import Issuer, SignInRules
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
+from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, IssuerShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
 

@@ -9,9 +9,11 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from agentapi_mcp.core.identity import OrgId, Role
-from agentapi_mcp.core.records.agents import ModelDeclaration, Prices
-from agentapi_mcp.core.records.identities import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
+from agentapi_mcp.core.catalogue.models import ModelDeclaration
+from agentapi_mcp.core.identity.principals import Role
 
 
 def _storable(value: str) -> str:

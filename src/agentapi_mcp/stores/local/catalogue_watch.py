@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from agentapi_mcp.core.errors import ConfigurationError, StoreError, sentences
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.agents import CatalogueFile
-from agentapi_mcp.core.runs import first_of
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import ConfigurationError, StoreError, sentences
+from agentapi_mcp.core.catalogue.models import CatalogueFile
 
 _LOOK_EVERY = timedelta(seconds=2)
 _log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from agentapi_mcp.core.events import TurnEnded, TurnEvent
-from agentapi_mcp.core.records.ids import TurnId
+from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
 
 
 class LocalTurnEvents:

@@ -5,9 +5,10 @@ from datetime import timedelta
 
 from cachetools import TTLCache
 
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.ids import MessageId, SessionId
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, SessionState
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.ids import MessageId, SessionId
+from agentapi_mcp.core.backends.models import HistoryMessage
+from agentapi_mcp.core.conversations.models import History, SessionState
 
 _LIFETIME = timedelta(hours=1)
 _LARGEST = 4_000_000  # characters of one

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import LiteralString
 
-from agentapi_mcp.core.errors import ConflictError
-from agentapi_mcp.core.identity import OrgId, Principal, UserId
-from agentapi_mcp.core.records.api_keys import ApiKey, KeyOwner, SealedKey
-from agentapi_mcp.core.records.ids import ApiKeyId
+from agentapi_mcp.base.errors import ConflictError
+from agentapi_mcp.base.ids import ApiKeyId, OrgId, UserId
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, SealedKey
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _KEY: LiteralString = """

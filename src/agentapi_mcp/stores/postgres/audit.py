@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import LiteralString
 
-from agentapi_mcp.core.cursors import encode_cursor
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.audit import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
-from agentapi_mcp.core.records.pages import Page
+from agentapi_mcp.base.paging import Page
+from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.core.identity.cursors import encode_cursor
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database, Row
 from agentapi_mcp.stores.postgres.migrate import owner_connection
 from agentapi_mcp.stores.postgres.positions import read_position

@@ -7,7 +7,7 @@ from functools import cache
 
 import asyncpg
 
-from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.schema_files import FOLDER, Migration
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, differences, read_objects
 

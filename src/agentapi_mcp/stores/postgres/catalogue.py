@@ -6,17 +6,11 @@ from datetime import date
 from decimal import Decimal
 from typing import LiteralString
 
+from agentapi_mcp.base.ids import AgentId, ModelRowId
 from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text, load_json
-from agentapi_mcp.core.records.agents import (
-    AgentDeclaration,
-    AgentRow,
-    CatalogueFile,
-    ModelDeclaration,
-    ModelRow,
-    Prices,
-)
-from agentapi_mcp.core.records.ids import AgentId, ModelRowId
-from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelDeclaration, ModelRow
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 

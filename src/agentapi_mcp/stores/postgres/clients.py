@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import LiteralString
 
-from agentapi_mcp.core.client_ports import State
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.core.clients.ports import State
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 

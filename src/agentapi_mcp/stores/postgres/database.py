@@ -13,15 +13,15 @@ from typing import Any, LiteralString, Protocol
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from agentapi_mcp.core.errors import (
+from agentapi_mcp.base.errors import (
     AgentApiError,
     ConfigurationError,
     StoreError,
     StoreMismatchError,
     StoreUnavailableError,
 )
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.ids import SessionId
+from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.core.identity.principals import Principal
 
 _LOST: tuple[type[Exception], ...] = (
     OSError,

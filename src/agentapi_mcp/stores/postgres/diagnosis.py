@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from agentapi_mcp.core.errors import StoreUnavailableError
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.diagnosis import DatabaseFacts
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.core.diagnosis.models import DatabaseFacts
 from agentapi_mcp.stores.postgres.database import Database
-from agentapi_mcp.stores.postgres.logins import login_remark
+from agentapi_mcp.stores.postgres.login_privileges import login_remark
 
 
 async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import LiteralString
 
 from agentapi_mcp.base.durations import from_milliseconds
-from agentapi_mcp.core.records.health import AgentHealth, AgentTraffic, HealthCheck, HealthStatus
-from agentapi_mcp.core.records.ids import AgentId
+from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _LONGEST_ERROR = 500

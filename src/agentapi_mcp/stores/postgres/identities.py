@@ -5,12 +5,11 @@ import logging
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import OrgId, UserId
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.identities import Account, Membership, Service
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.access.models import Account, Membership, Service
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.facts import is_ours
+from agentapi_mcp.stores.postgres.ownership import is_ours
 
 _ACCOUNT: LiteralString = """
 SELECT p.id, p.current_organization_id AS current,

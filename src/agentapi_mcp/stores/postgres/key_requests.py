@@ -2,8 +2,8 @@
 
 from typing import LiteralString
 
-from agentapi_mcp.core.identity import OrgId, UserId
-from agentapi_mcp.core.records.key_requests import KeyRequest
+from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.keys.models import KeyRequest
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _OPEN: LiteralString = """

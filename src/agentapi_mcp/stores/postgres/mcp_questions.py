@@ -3,8 +3,8 @@
 import json
 from collections.abc import Mapping
 
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json

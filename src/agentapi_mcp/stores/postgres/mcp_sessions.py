@@ -4,9 +4,9 @@ import json
 from typing import LiteralString
 
 from agentapi_mcp.base.json_values import as_list, as_object, load_json
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.mcp_sessions import McpSession
-from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 

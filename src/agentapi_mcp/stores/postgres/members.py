@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import LiteralString
 
-from agentapi_mcp.core.errors import ConfigurationError
-from agentapi_mcp.core.identity import OrgId, UserId
-from agentapi_mcp.core.records.members import Invitation, MemberList, OrganizationMember
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.access.models import Invitation, MemberList, OrganizationMember
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.facts import is_ours
+from agentapi_mcp.stores.postgres.ownership import is_ours
 
 _MEMBERS: LiteralString = """
 SELECT m.user_id, m.role::text AS role, p.email::text AS email,

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 import asyncpg
 
-from agentapi_mcp.core.errors import StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.carry_over import OLD, carry_over, is_old, refuse_partly_old
 from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
 from agentapi_mcp.stores.postgres.schema_files import Migration, migrations

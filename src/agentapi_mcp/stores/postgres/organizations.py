@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import LiteralString
 
+from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.json_values import as_count
-from agentapi_mcp.core.allowances import read_settings
-from agentapi_mcp.core.errors import NotFoundError
-from agentapi_mcp.core.identity import OrgId, Principal
-from agentapi_mcp.core.records.organizations import Organization, OrganizationNumbers
+from agentapi_mcp.core.catalogue.models import Organization, OrganizationNumbers
+from agentapi_mcp.core.catalogue.policy import read_settings
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 

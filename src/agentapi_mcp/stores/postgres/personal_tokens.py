@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.errors import ConflictError, LimitExceededError
-from agentapi_mcp.core.identity import OrgId, Principal, TokenScope, UserId
-from agentapi_mcp.core.records.identities import Membership
-from agentapi_mcp.core.records.personal_tokens import FoundToken, PersonalToken
+from agentapi_mcp.base.errors import ConflictError, LimitExceededError
+from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.access.models import FoundToken, Membership, PersonalToken
+from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _SELECT: LiteralString = """

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from agentapi_mcp.core.cursors import decode_cursor
-from agentapi_mcp.core.errors import InvalidRequestError
-from agentapi_mcp.core.identity import Principal
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.core.identity.cursors import decode_cursor
+from agentapi_mcp.core.identity.principals import Principal
 
 _NEWEST = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from agentapi_mcp.core.errors import StoreMismatchError
+from agentapi_mcp.base.errors import StoreMismatchError
 
 FOLDER = resources.files("agentapi_mcp.stores.postgres") / "schema"
 

@@ -7,19 +7,20 @@ from dataclasses import replace
 from typing import LiteralString
 from uuid import UUID
 
-from agentapi_mcp.core.cursors import encode_cursor
-from agentapi_mcp.core.errors import ConflictError, NextStep
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.records.ids import SessionId, TurnId
-from agentapi_mcp.core.records.pages import Page
-from agentapi_mcp.core.records.sessions import Defaults, History, HistoryMessage, Message, MessageRole, Session
-from agentapi_mcp.core.records.turns import Signal, SignalKind, Turn
+from agentapi_mcp.base.errors import ConflictError, NextStep
+from agentapi_mcp.base.ids import SessionId, TurnId
+from agentapi_mcp.base.paging import Page
+from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn
+from agentapi_mcp.core.identity.cursors import encode_cursor
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
+from agentapi_mcp.stores.postgres.lease_recovery import no_session, settle_now
 from agentapi_mcp.stores.postgres.positions import read_position
-from agentapi_mcp.stores.postgres.settling import no_session, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
-from agentapi_mcp.stores.postgres.turn_rows import TURN_ALONE, to_turn
+from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 
 _SESSION: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,

@@ -12,10 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
-from agentapi_mcp.core.identity import OrgId, UserId
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.ids import SessionId, TurnId
-from agentapi_mcp.core.records.turns import Signal, SignalKind
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Server, connect
 
 CHANNEL = "agentapi"

@@ -8,27 +8,25 @@ from typing import LiteralString
 from uuid import UUID
 
 from agentapi_mcp.base.durations import to_milliseconds
-from agentapi_mcp.core.errors import ConflictError, NextStep, NotFoundError
-from agentapi_mcp.core.identity import Principal
-from agentapi_mcp.core.ids import new_id
-from agentapi_mcp.core.records.ids import MessageId, SessionId, TurnId
-from agentapi_mcp.core.records.turns import (
-    Accepted,
+from agentapi_mcp.base.errors import ConflictError, NextStep, NotFoundError
+from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.core.conversations.models import (
+    AcceptedTurn,
     Busy,
     Ending,
     Joined,
     Lease,
     NewTurn,
-    Signal,
-    SignalKind,
     Turn,
     TurnMark,
     TurnStatus,
 )
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.settling import lock_session, no_session, settle_expired, settle_now
+from agentapi_mcp.stores.postgres.lease_recovery import lock_session, no_session, settle_expired, settle_now
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
-from agentapi_mcp.stores.postgres.turn_rows import TURN, fault_json, route_json, to_turn
+from agentapi_mcp.stores.postgres.turn_mapping import TURN, fault_json, route_json, to_turn
 
 # An expired key is taken over in the same statement; an insert that meets a running one waits for it to commit.
 _CLAIM_KEY: LiteralString = """
@@ -136,7 +134,7 @@ class PostgresTurns:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accept(self, principal: Principal, new: NewTurn) -> Accepted | Joined | Busy:
+    async def accept(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined | Busy:
         """Write session, user message and turn; or find the turn that this request already has."""
         try:
             async with self._database.as_writer(principal) as connection:
@@ -144,7 +142,7 @@ class PostgresTurns:
         except _SessionBusyError as busy:  # it left the transaction, so that a claimed key is given back
             return Busy(busy.turn_id)
 
-    async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> Accepted | Joined:
+    async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined:
         held: TurnId | None = None
         place = _Place()
         if new.idempotency_key is not None:
@@ -194,7 +192,7 @@ class PostgresTurns:
             )
         return held["turn_id"]
 
-    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, place: "_Place") -> Accepted:
+    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, place: "_Place") -> AcceptedTurn:
         session_id, message_id, at = new.session_id, MessageId(new_id()), place.at
         created = session_id is None
         if session_id is None:
@@ -239,7 +237,7 @@ class PostgresTurns:
             created_at=at,
             last_message_id=message_id,
         )
-        return Accepted(turn, place.previous, place.state, session_created=created)
+        return AcceptedTurn(turn, place.previous, place.state, session_created=created)
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from agentapi_mcp.core.errors import ConfigurationError, StoreUnavailableError
-from agentapi_mcp.core.ports import Clock
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
 from agentapi_mcp.stores.redis.keys import PROBE, Key
 
 T = TypeVar("T")

@@ -11,10 +11,11 @@ from typing import cast
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from agentapi_mcp.core.events import TextDelta, ThoughtDelta, ToolActivity, ToolState, TurnEnded, TurnEvent
-from agentapi_mcp.core.ports import Clock
-from agentapi_mcp.core.records.ids import TurnId
-from agentapi_mcp.core.store_ports import TurnEvents
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
+from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
+from agentapi_mcp.core.conversations.ports import TurnEvents
 from agentapi_mcp.stores.redis.client import RedisClient, blocking, open_blocking
 from agentapi_mcp.stores.redis.keys import TURN_EVENTS
 

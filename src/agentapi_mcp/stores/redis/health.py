@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 
-from agentapi_mcp.core.records.agents import AgentTraffic
-from agentapi_mcp.core.records.health import AgentHealth, HealthCheck
-from agentapi_mcp.core.records.ids import AgentId
-from agentapi_mcp.core.store_ports import HealthStore
+from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.core.backends.models import HealthCheck
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
+from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HEALTH
 

@@ -7,8 +7,9 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from agentapi_mcp.core.records.ids import MessageId, SessionId
-from agentapi_mcp.core.records.sessions import History, HistoryMessage, MessageRole, SessionState
+from agentapi_mcp.base.ids import MessageId, SessionId
+from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.conversations.models import History, SessionState
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache, new_messages
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HISTORY, SESSION

@@ -618,7 +618,7 @@ CREATE TABLE agentapi.audit_events_default PARTITION OF agentapi.audit_events DE
 -- 5. Functions.
 
 -- The claims of the principal for whom the program runs a statement. Only the program names an organisation, so a
--- statement without one comes from an outside client. `may_*` repeat the decisions of core/identity.py.
+-- statement without one comes from an outside client. `may_*` repeat the decisions of core/identity/principals.py.
 CREATE FUNCTION agentapi.bound_organization() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS
     $$ SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'agentapi_org')::uuid $$;
 CREATE FUNCTION agentapi.bound_session() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE AS

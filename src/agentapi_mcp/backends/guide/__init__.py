@@ -1,0 +1,1 @@
+"""The guide: answers from the documentation and the live state, without a model."""

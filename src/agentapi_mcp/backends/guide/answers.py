@@ -1,0 +1,182 @@
+"""An answer of the guide: live state where it was asked for, the fitting section, and where to go on."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from agentapi_mcp.backends.guide.index import Index, Match
+from agentapi_mcp.backends.guide.intents import (
+    Intent,
+    Question,
+    asks_how,
+    find_intent,
+    is_follow_up,
+    read_question,
+    wants_more,
+)
+from agentapi_mcp.backends.guide.pages import Section, trimmed
+from agentapi_mcp.backends.guide.state import (
+    LiveState,
+    describe_named,
+    explain_failure,
+    last_failure,
+    list_agents,
+    list_models,
+    tell_costs,
+)
+from agentapi_mcp.backends.guide.words import terms
+from agentapi_mcp.backends.guides.ports import GuideHost
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
+
+_READ = 2_000  # of a long message, this many characters from either end are read
+_ROOM = 1_800  # characters of a section
+_SECOND_ROOM = 600
+_RECENT_TURNS = 50
+_FITS = 0.42  # the share of a question's weight that a section must cover to be called its answer
+_NEAR = 0.1  # what is at least worth naming
+_CLOSE_SECOND = 0.85
+_SUGGESTIONS = 3
+_NEXT = "You could ask next:"
+_SUGGESTED = re.compile(r"^([1-3])\. (.+)$", re.MULTILINE)
+_SOURCE = re.compile(r"\((docs/[^\s)]+)\)")
+_FIRST_QUESTIONS = ("How do I add OpenRouter?", "How do I use a local model?", "How do I connect Claude Code?")
+_PAGES = {  # where to read on after an answer from the live state
+    Intent.COST: "cost.md",
+    Intent.AGENTS: "getting-started.md",
+    Intent.MODELS: "how-to/add-openrouter.md",
+    Intent.NAMED: "troubleshooting.md",
+}
+
+_GREETING = (
+    "I am the guide of this server. I am not a language model: I look up your words in the documentation and read the "
+    "server's live state. That needs no key and no network, and costs nothing. I know English words only, and I "
+    "cannot write, translate or reason; for that, ask an agent that is a model."
+)
+_NOT_FOUND = (
+    "I found nothing in the documentation that answers this. I am not a language model: I only look up words, in "
+    "English, in this server's documentation, so other words may help. For anything else, ask an agent that is a model."
+)
+_LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
+    Intent.FAILURE: lambda state, _: explain_failure(state),
+    Intent.COST: lambda state, _: tell_costs(state),
+    Intent.AGENTS: lambda state, _: list_agents(state),
+    Intent.MODELS: lambda state, question: list_models(state, question.agents),
+    Intent.NAMED: lambda state, question: describe_named(state, question.agents, question.models),
+}
+
+
+class Answers:
+    """Answers questions from one index and the live state of one server."""
+
+    def __init__(self, index: Index, host: GuideHost) -> None:
+        self._index = index
+        self._host = host
+
+    async def answer(self, turn: BackendTurn) -> str:
+        """Write the whole answer."""
+        state = await self._state(turn)
+        text = _chosen(_readable_part(turn.message), turn.history)
+        names = tuple(agent.name for agent in state.agents)
+        question = read_question(text, names, tuple(each.name for agent in state.agents for each in agent.models))
+        found = self._search(text, turn.history)
+        shown, parts = self._parts(question, state, found)
+        suggestions = self._suggestions(text, found, shown)
+        if suggestions:
+            numbered = "\n".join(f"{number}. {ask}" for number, ask in enumerate(suggestions, 1))
+            parts.append(f"{_NEXT}\n\n{numbered}")
+        return "\n\n".join(parts)
+
+    async def _state(self, turn: BackendTurn) -> LiveState:
+        view, clock = self._host.view, self._host.clock
+        try:
+            agents = await view.agents(turn.principal)
+            turns = await view.recent_turns(turn.principal, _RECENT_TURNS)
+        except AgentApiError as error:
+            return LiveState((), (), clock.now(), trouble=f"I could not read the server's live state just now. {error}")
+        return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
+
+    def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
+        context = _said_before(history, MessageRole.USER) if is_follow_up(text) else ""
+        if terms(text):
+            return self._index.search(text, context)
+        if not wants_more(text):
+            return []
+        # "Tell me more" has no words of its own: go on to what was not shown yet.
+        shown = set(_SOURCE.findall(_said_before(history, MessageRole.ASSISTANT)))
+        return [match for match in self._index.search(context) if match.section.source not in shown]
+
+    def _parts(
+        self, question: Question, state: LiveState, found: Sequence[Match]
+    ) -> tuple[tuple[Section, ...], list[str]]:
+        intent = find_intent(question)
+        if intent is Intent.GREETING:
+            return (), [_GREETING, state.trouble or list_agents(state)]
+        sections = _fitting(found)
+        if intent is None:
+            return (sections, _quoted(sections)) if sections else ((), self._nothing(found))
+        parts = [state.trouble or _LIVE[intent](state, question)]
+        if intent is Intent.FAILURE:
+            sections = self._about_fault(state)
+        elif not (intent is Intent.NAMED and asks_how(question.text)):
+            page = tuple(each for each in self._index.sections if each.page == _PAGES[intent])[:1]
+            return page, [*parts, *(f"More about this: {each.source}" for each in page)]
+        return sections[:1], [*parts, *_quoted(sections[:1])]
+
+    def _about_fault(self, state: LiveState) -> tuple[Section, ...]:
+        turn = last_failure(state.turns)
+        if turn is None:
+            return ()
+        word = turn.error.fault.value if turn.error and turn.error.fault else turn.status.value
+        section = self._index.find(word)
+        return (section,) if section else ()
+
+    def _nothing(self, found: Sequence[Match]) -> list[str]:
+        near = [f"- {match.section.heading} ({match.section.source})" for match in found if match.coverage >= _NEAR][:3]
+        if near:
+            return [_NOT_FOUND, "The nearest I have:\n\n" + "\n".join(near)]
+        pages = {each.title: each.page for each in self._index.sections if not each.page.startswith("design/")}
+        topics = "\n".join(f"- {title} (docs/{page})" for title, page in pages.items())
+        return [_NOT_FOUND, f"What I can tell you about:\n\n{topics}"]
+
+    def _suggestions(self, text: str, found: Sequence[Match], shown: Sequence[Section]) -> list[str]:
+        near = [match.section for match in found if match.coverage >= _FITS] if shown else []
+        near += [section for section in self._index.sections if shown and section.page == shown[0].page]
+        asks = [ask for section in near if section not in shown for ask in _first_ask(section)]
+        asked = set(terms(text))
+        wanted = dict.fromkeys([*asks, *_FIRST_QUESTIONS])
+        return [ask for ask in wanted if set(terms(ask)) != asked][:_SUGGESTIONS]
+
+
+def _first_ask(section: Section) -> list[str]:
+    return [ask[0].upper() + ask[1:] for ask in section.asks if ask.endswith("?")][:1]
+
+
+def _readable_part(message: str) -> str:
+    """Bound what is read of a message: the question stands at one of its ends."""
+    return message if len(message) <= 2 * _READ else f"{message[:_READ]}\n{message[-_READ:]}"
+
+
+def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
+    """Let a bare number choose one of the questions that were suggested."""
+    number = text.strip().rstrip(".")
+    _, _, suggested = _said_before(history, MessageRole.ASSISTANT).rpartition(_NEXT)
+    return dict(_SUGGESTED.findall(suggested)).get(number, text)
+
+
+def _said_before(history: Sequence[HistoryMessage], role: MessageRole) -> str:
+    said = next((message.text for message in reversed(history) if message.role is role), "")
+    return _readable_part(said)
+
+
+def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
+    """Take the best section that fits, and a second that is nearly as good."""
+    fits = [match for match in found if match.coverage >= _FITS]
+    return tuple(match.section for match in fits[:2] if match.score >= _CLOSE_SECOND * fits[0].score)
+
+
+def _quoted(sections: Sequence[Section]) -> list[str]:
+    rooms = (_ROOM, _SECOND_ROOM)
+    return [
+        f"**{section.heading}** ({section.source})\n\n{trimmed(section, room)}"
+        for section, room in zip(sections, rooms, strict=False)
+    ]

@@ -1,0 +1,206 @@
+"""What a question asks of the live state, told by its words."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentapi_mcp.backends.guide.words import STOP_WORDS, terms, words
+
+_FAILING = set(
+    words(
+        "fail failed failing failure error errors wrong broken break broke crash crashed interrupted cancelled "
+        "canceled fault aborted stopped refused"
+    )
+)
+_RECENT = {"last", "latest", "previous", "recent", "earlier", "newest"}
+_TURN = {"turn", "turns", "message", "question", "request", "call", "answer", "chat", "conversation", "reply"}
+_COST = set(words("cost costs costed bill bills spend spent charge charged paid pay price money expensive invoice"))
+_AGENT = {"agent", "agents"}
+_MODEL = {"model", "models", "llms"}
+_ASKING = {"which", "what", "list", "show", "any", "who", "are", "is"}
+_STATE = set(
+    words(
+        "work works working available ready healthy unhealthy up down status online offline reachable missing broken "
+        "now ok okay alive configured exist exists there use choose ask have"
+    )
+)
+_NOW = {"now", "currently", "today", "moment"}
+_HOW_TO = set(
+    words(
+        "add create make write delete remove change configure install declare define edit switch set setup cancel "
+        "rename export connect stop"
+    )
+)
+_POINTING = {"it", "that", "this", "they", "them", "those", "these", "one", "ones", "there", "also"}
+_GREETING = set(
+    words(
+        "hello hi hey hiya howdy greetings morning afternoon evening good thanks thank you cheers test testing ping "
+        "hola salut bonjour hallo ciao moin servus there guide ok okay yes no help"
+    )
+)
+_ABOUT = re.compile(
+    r"\b(who|what) are you\b|\bwhat can (you|i) (do|ask|help)|\bwhat do you (do|know)\b|\bwhat is (the|this) guide\b"
+    r"|\bare you (an? |really )*(ai|llm|model|language model|bot|robot|human|person|chatgpt|claude|gpt)\b"
+    r"|\b(can|could) you help\b|^\W*help\W*$|\bwhat is this\W*$"
+)
+_DEFINITION = re.compile(r"\bwhat(?:'s| is| are| does)\b(?: an?| the)? *[\w`']+ *(?:mean)?\W*$")
+_MORE = {"more", "further", "else", "other", "another", "next", "on"}
+_FEW_WORDS = 4
+
+
+class Intent(StrEnum):
+    """What of the live state is wanted."""
+
+    GREETING = "greeting"
+    FAILURE = "failure"
+    COST = "cost"
+    AGENTS = "agents"
+    MODELS = "models"
+    NAMED = "named"
+
+
+_SHORTEST_NAME = 2
+_ORDINARY = frozenset(
+    {
+        "all",
+        "any",
+        "chat",
+        "claude",
+        "client",
+        "code",
+        "data",
+        "default",
+        "fast",
+        "free",
+        "guide",
+        "help",
+        "house",
+        "key",
+        "large",
+        "list",
+        "local",
+        "main",
+        "mcp",
+        "model",
+        "my",
+        "new",
+        "one",
+        "openrouter",
+        "other",
+        "own",
+        "redis",
+        "router",
+        "server",
+        "session",
+        "small",
+        "test",
+        "that",
+        "the",
+        "this",
+        "tool",
+        "work",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, with the names of agents and models that it mentions."""
+
+    text: str
+    agents: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+def read_question(text: str, agents: Iterable[str], models: Iterable[str]) -> Question:
+    """Find the names in a question; an ordinary word is meant as a name only where it is said to be one."""
+    lowered = text.lower()
+    return Question(
+        text=text,
+        agents=tuple(name for name in agents if _mentions(lowered, name) and _is_meant(lowered, name, "agent")),
+        models=tuple(
+            dict.fromkeys(name for name in models if _mentions(lowered, name) and _is_meant(lowered, name, "model"))
+        ),
+    )
+
+
+def _is_meant(lowered: str, name: str, kind: str) -> bool:
+    word = name.lower()
+    if len(word) > _SHORTEST_NAME and word not in _ORDINARY:
+        return True
+    escaped = re.escape(word)
+    marked = rf"[`'\"“]{escaped}[`'\"”]|\b{kind}s? {escaped}\b|\b{escaped} {kind}\b|^is {escaped} \w+\W*$"
+    return re.search(marked, lowered) is not None
+
+
+def _mentions(lowered: str, name: str) -> bool:
+    return re.search(rf"(?<![\w.-]){re.escape(name.lower())}(?![\w-]|\.\w)", lowered) is not None
+
+
+def find_intent(question: Question) -> Intent | None:
+    """Tell which live answer is wanted, if any."""
+    said = set(words(question.text))
+    if _is_greeting(question.text.lower(), said):
+        return Intent.GREETING
+    if _asks_of_failure(question.text.lower(), said):
+        return Intent.FAILURE
+    if _asks_of_cost(said):
+        return Intent.COST
+    if question.agents or question.models:
+        return Intent.NAMED
+    if _DEFINITION.search(question.text.lower()) or said & _HOW_TO:
+        return None
+    return _asks_of_catalogue(said)
+
+
+def asks_how(text: str) -> bool:
+    """Tell whether a question wants to know how something is done, beyond how things are."""
+    said = set(words(text))
+    if said & {"much", "many", "long", "often"}:
+        return False
+    return bool({"how", *_HOW_TO} & said) or {"can", "i"} <= said
+
+
+def wants_more(text: str) -> bool:
+    """Tell whether a question without words of its own asks to go on."""
+    return bool(_MORE & set(words(text)))
+
+
+def is_follow_up(text: str) -> bool:
+    """Tell whether a question leans on the one before it: it is short, and points back or says next to nothing."""
+    said = words(text)
+    meaning = terms(text)
+    points = bool(_POINTING & set(said)) or said[:1] in (["and"], ["but"], ["so"], ["why"])
+    return not meaning or (len(meaning) <= _FEW_WORDS and points)
+
+
+def _is_greeting(lowered: str, said: set[str]) -> bool:
+    return not said or said <= _GREETING or _ABOUT.search(lowered) is not None
+
+
+def _asks_of_failure(lowered: str, said: set[str]) -> bool:
+    if "went wrong" in lowered or "what happened" in lowered or "goes wrong with my" in lowered:
+        return not said & {"if"}
+    fails = bool(said & _FAILING) or {"not", "work"} <= said or ({"didn't", "work"} <= said)
+    mine = (
+        bool(said & _RECENT) or ("my" in said and bool(said & _TURN)) or ("why" in said and bool(said & {"it", "that"}))
+    )
+    return fails and mine and not said & _HOW_TO
+
+
+def _asks_of_cost(said: set[str]) -> bool:
+    mine = said & (_RECENT | {"my", "far", "total", "spent", "today"}) or {"did"} <= said
+    return bool(said & _COST) and bool(mine) and not said & (_HOW_TO | {"unknown", "null", "why", "where"})
+
+
+def _asks_of_catalogue(said: set[str]) -> Intent | None:
+    if not said & _ASKING:
+        return None
+    if said & _MODEL and said & (_STATE | {"list", "show"}):
+        return Intent.MODELS
+    if said & _AGENT and said & (_STATE | {"list", "show"}):
+        return Intent.AGENTS
+    rest = {word for word in said if word not in STOP_WORDS} - {"right", "currently", "moment", "everything"}
+    about_now = bool(said & (_NOW | {"everything", "all"}))
+    return Intent.AGENTS if about_now and said & _STATE and rest <= _STATE else None

@@ -1,0 +1,249 @@
+"""The server's live state, in words: agents, models, recent turns and their bills."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.catalogue.models import AgentView, ModelView
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+
+_SHOWN_MODELS = 12
+_SHOWN_NAMED = 4
+_QUOTED = 70
+
+_HOW_ENDED = {
+    TurnStatus.FAILED: "failed",
+    TurnStatus.CANCELLED: "was cancelled",
+    TurnStatus.INTERRUPTED: "was interrupted",
+}
+_ENDINGS = {
+    EndReason.CANCEL_TURN: "it was cancelled on request.",
+    EndReason.ABANDONED: "its client went away and nobody asked for it again, so it was stopped after a grace period.",
+    EndReason.SHUTDOWN: "the program that ran it was stopped.",
+    EndReason.LEASE_EXPIRED: "the program that ran it died, or lost its database; the text so far was kept.",
+    EndReason.INTERNAL: "something went wrong inside the server itself; its log (on stderr) has the details.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What the server knew when it was asked, turns newest first; `trouble` says why it could not be read."""
+
+    agents: tuple[AgentView, ...]
+    turns: tuple[Turn, ...]
+    now: datetime
+    trouble: str = ""
+
+
+def works(agent: AgentView) -> bool:
+    """Whether an agent can be asked now, as far as anyone has measured."""
+    return agent.enabled and not agent.missing and agent.health.status in {HealthStatus.HEALTHY, HealthStatus.DEGRADED}
+
+
+def condition(agent: AgentView, now: datetime) -> str:
+    """Say how an agent is, and what it lacks."""
+    if not agent.enabled:
+        return "switched off by the operator"
+    if agent.missing:
+        return "not set up: " + "; ".join(agent.missing)
+    health = agent.health
+    when = f", checked {ago(now - health.checked_at)}" if health.checked_at else ""
+    if health.status is HealthStatus.HEALTHY:
+        return f"works{when}"
+    if health.status is HealthStatus.UNKNOWN:
+        return "set up, but nobody has measured it yet"
+    said = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
+    error = f": {health.last_error.rstrip('.')}" if health.last_error else ""
+    return f"{said.get(health.status, 'not set up')}{when}{error}"
+
+
+def list_agents(state: LiveState) -> str:
+    """Say which agents work now, and what the others lack."""
+    if not state.agents:
+        return "There is no agent in the catalogue that you may use."
+    working = [agent for agent in state.agents if works(agent)]
+    count = f"{len(working)} of {len(state.agents)} agents work right now" if working else "No agent works right now"
+    lines = [f"- **{agent.name}**: {condition(agent, state.now)}.{_purpose(agent)}" for agent in state.agents]
+    return f"{count}.\n\n" + "\n".join(lines)
+
+
+def _purpose(agent: AgentView) -> str:
+    return f" {agent.description.rstrip('.')}." if agent.description else ""
+
+
+def list_models(state: LiveState, names: Collection[str]) -> str:
+    """List the models of the named agents, or of all, and whether each agent can be asked for them."""
+    parts = [
+        _models_of(agent, state.now) for agent in state.agents if agent.models and (not names or agent.name in names)
+    ]
+    return "\n\n".join(parts) or "No agent in the catalogue has models."
+
+
+def describe_named(state: LiveState, agents: Collection[str], models: Collection[str]) -> str:
+    """Say how the agents and models are that a question names."""
+    parts = [describe_agent(agent, state.now) for agent in state.agents if agent.name in agents]
+    for name in models:
+        parts.extend(
+            f"{describe_model(model)}.\n\n{agent.name}, which offers it: {condition(agent, state.now)}."
+            for agent in state.agents
+            for model in agent.models
+            if model.name == name and agent.name not in agents
+        )
+    return "\n\n".join(parts[:_SHOWN_NAMED])
+
+
+def _models_of(agent: AgentView, now: datetime) -> str:
+    lines = [f"- {describe_model(model)}" for model in agent.models[:_SHOWN_MODELS]]
+    if len(agent.models) > _SHOWN_MODELS:
+        lines.append(f"- and {len(agent.models) - _SHOWN_MODELS} more: `list_models` has them all")
+    return f"**{agent.name}** ({condition(agent, now)}):\n\n" + "\n".join(lines)
+
+
+def describe_model(model: ModelView) -> str:
+    """Say a model's name, size and price in a line; what has no source is called unknown."""
+    prices = model.prices
+    if prices.input is None or prices.output is None:
+        price = "price unknown"
+    else:
+        price = f"${plain(prices.input)} in and ${plain(prices.output)} out per million tokens"
+        price += f" (as of {prices.on})" if prices.on else ""
+    window = f"{model.context_window:,} tokens of context" if model.context_window else "context window unknown"
+    marks = ", the default" if model.is_default else ""
+    marks += "" if model.enabled else ", switched off"
+    return f"`{model.name}`{marks}: {window}, {price}"
+
+
+def describe_agent(agent: AgentView, now: datetime) -> str:
+    """Say how one agent is, what it offers, and how to ask it."""
+    lines = [f"**{agent.name}** (backend `{agent.backend}`): {condition(agent, now)}.{_purpose(agent)}"]
+    if agent.health.consecutive_failures > 1:
+        lines.append(f"It failed {agent.health.consecutive_failures} times in a row.")
+    if agent.models:
+        names = ", ".join(f"`{model.name}`" for model in agent.models[:_SHOWN_MODELS])
+        lines.append(f"Models: {names}{', …' if len(agent.models) > _SHOWN_MODELS else ''}.")
+    if agent.traffic.turns:
+        lines.append(_traffic(agent))
+    if works(agent):
+        lines.append(
+            f"To ask it: `chat` with agent `{agent.name}` in an MCP client, or "
+            f'`agentapi-mcp chat --agent {agent.name} "your question"` in a terminal.'
+        )
+    return "\n".join(lines)
+
+
+def _traffic(agent: AgentView) -> str:
+    traffic = agent.traffic
+    parts = [f"{traffic.turns} recent turns, {traffic.failures} of them failed"]
+    if traffic.latency_p50 is not None:
+        parts.append(f"typically {seconds(traffic.latency_p50)}")
+    if traffic.cost_p50_usd is not None:
+        parts.append(f"typically ${plain(traffic.cost_p50_usd)}")
+    return "; ".join(parts) + "."
+
+
+def last_turn(turns: Sequence[Turn]) -> Turn | None:
+    """Find the turn that a user means by the last one: the guide's own answers are not it, unless they are all."""
+    return next((turn for turn in turns if turn.backend != "guide"), turns[0] if turns else None)
+
+
+def last_failure(turns: Sequence[Turn]) -> Turn | None:
+    """Find the newest turn that did not end with an answer."""
+    return next((turn for turn in turns if turn.status.is_final and turn.status is not TurnStatus.COMPLETED), None)
+
+
+def explain_failure(state: LiveState) -> str:
+    """Say why the last turn failed; or, if it did not, what the last failure was."""
+    turn = last_failure(state.turns)
+    if turn is None:
+        count = len(state.turns)
+        return (
+            f"None of your last {count} turns failed." if count else "You have no earlier turns that could have failed."
+        )
+    last = last_turn(state.turns)
+    lead = ""
+    if last is not None and last.id != turn.id and last.created_at > turn.created_at:
+        lead = f"Your last turn ({_name(last, state.now)}) was answered. The last one that was not:\n\n"
+    return lead + _explain(turn, state.now)
+
+
+def _explain(turn: Turn, now: datetime) -> str:
+    lines = [f"Your turn {_name(turn, now)}, **{_HOW_ENDED.get(turn.status, turn.status)}**.", ""]
+    error = turn.error
+    if error is not None:
+        fault = f" (fault class `{error.fault}`)" if error.fault else ""
+        lines.append(f"- What happened: {error.message}{fault}")
+        lines.append(f"- Next step: {error.next_step}")
+        if error.retry_after is not None:
+            lines.append(f"- Wait at least {seconds(error.retry_after)} first.")
+    elif turn.end_reason is not None and turn.end_reason in _ENDINGS:
+        lines.append(f"- What happened: {_ENDINGS[turn.end_reason]}")
+    else:
+        lines.append("- What happened: no reason was recorded.")
+    route = [
+        f"{each.agent}/{each.model or '-'}: {each.outcome} after {each.milliseconds} ms" for each in turn.bill.route
+    ]
+    if route:
+        lines.append("- Route taken: " + "; ".join(route))
+    if turn.reply:
+        lines.append(f"- {len(turn.reply):,} characters of an answer were kept; the session's transcript has them.")
+    lines.append(f"- Turn `{turn.id}` in session `{turn.session_id}`.")
+    return "\n".join(lines)
+
+
+def _name(turn: Turn, now: datetime) -> str:
+    text = " ".join(turn.message.split())
+    quoted = text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+    return f'"{quoted}" to {turn.agent}, {ago(now - turn.created_at)}'
+
+
+def tell_costs(state: LiveState) -> str:
+    """Say what the last turn cost, and the recent ones together; unknown is never counted as zero."""
+    turn = last_turn(state.turns)
+    if turn is None:
+        return "You have no earlier turns, so nothing was spent."
+    known = [cost for each in state.turns if (cost := each.bill.usage.cost_usd) is not None]
+    unknown = len(state.turns) - len(known)
+    total = f"Your last {len(state.turns)} turns together: ${plain(sum(known, Decimal(0)))}"
+    total += f", and {unknown} whose cost is unknown (which is not zero)." if unknown else "."
+    return f"Your last turn {_name(turn, state.now)}: {_bill(turn)}\n\n{total}"
+
+
+def _bill(turn: Turn) -> str:
+    bill = turn.bill
+    usage = bill.usage
+    source = f" (according to {bill.cost_source})" if bill.cost_source and usage.cost_usd is not None else ""
+    parts = [f"${plain(usage.cost_usd)}{source}" if usage.cost_usd is not None else "cost unknown"]
+    counts = [
+        f"{count:,} {kind} tokens"
+        for count, kind in ((usage.input_tokens, "input"), (usage.output_tokens, "output"))
+        if count is not None
+    ]
+    parts.extend(counts)
+    if bill.latency is not None:
+        parts.append(seconds(bill.latency))
+    if bill.billing_may_go_on:
+        parts.append("the provider may have gone on billing after the end")
+    return ", ".join(parts) + "."
+
+
+def plain(amount: Decimal) -> str:
+    """Write an amount without exponent or trailing zeros."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def seconds(duration: timedelta) -> str:
+    """Write a duration in seconds."""
+    return f"{duration.total_seconds():.1f} s"
+
+
+def ago(duration: timedelta) -> str:
+    """Say how long ago something was, in the largest unit that fits."""
+    passed = max(0.0, duration.total_seconds())  # another machine's clock may be ahead of ours
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(passed // size)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "moments ago"

@@ -1,0 +1,105 @@
+"""What the Droid CLI says in its dialect of JSON-RPC, as events and faults of ours."""
+
+import re
+from collections.abc import Mapping
+
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_count, as_object, as_text
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    SignOfLife,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+    ToolState,
+    Usage,
+    UsageReported,
+)
+
+COMPLETED = "agent_turn_completed"
+_STATUS = re.compile(r"([45]\d\d)\b[\s:]*")
+_BY_REASON = {
+    "cancelled": BackendFault.CANCELLED,
+    "model_authentication_failed": BackendFault.AUTH,
+    "model_provider_unavailable": BackendFault.UPSTREAM,
+}
+
+
+def envelope(kind: str) -> Mapping[str, object]:
+    """Return what every message to the CLI has."""
+    return {"jsonrpc": "2.0", "factoryApiVersion": "1.0.0", "factoryProtocolVersion": "1.1.0", "type": kind}
+
+
+class DroidAnswer:
+    """Follows the notifications of one turn; `is_over` once its completion was seen."""
+
+    def __init__(self, faults: FaultReader) -> None:
+        self._faults = faults
+        self._error: str | None = None
+        self._reason: str | None = None
+        self._tools: dict[str, str] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the turn's completion was seen."""
+        return self._reason is not None
+
+    def take(self, said: Mapping[str, object]) -> BackendEvent | None:
+        """Take a notification, and tell what it means for the caller, if anything."""
+        match as_text(said.get("type")):
+            case "assistant_text_delta":
+                return TextDelta(as_text(said.get("textDelta")) or "")
+            case "thinking_text_delta":
+                return ThoughtDelta(as_text(said.get("textDelta")) or "")
+            case "tool_call":
+                return self._tool_begins(as_object(said.get("toolUse")))
+            case "tool_result":
+                name = self._tools.get(as_text(said.get("toolUseId")) or "", "a tool")
+                return ToolActivity(name, ToolState.FAILED if said.get("isError") is True else ToolState.COMPLETED)
+            case "agent_turn_completed":
+                self._reason = as_text(said.get("reason")) or "unknown"
+                return read_usage(as_object(said.get("tokenUsage")))
+            case kind:
+                self._error = as_text(said.get("message")) if kind == "error" else self._error
+                return SignOfLife()
+
+    def refuse_failure(self) -> None:
+        """See that the turn was completed and not just ended.
+
+        Raises:
+            BackendError: the CLI gave it up, and why.
+        """
+        if self._reason == "completed":
+            return
+        fault = _BY_REASON.get(self._reason or "", BackendFault.UPSTREAM)
+        said = self._error or ""
+        status = _STATUS.match(said)
+        if status is not None:
+            raise self._faults.of_error({"error": {"code": int(status[1]), "message": said[status.end() :]}})
+        line = self._faults.redactor.line(said)
+        raise BackendError(fault, f"The Droid CLI gave the turn up: {line}" if line else "The Droid CLI gave it up.")
+
+    def _tool_begins(self, use: Mapping[str, object]) -> ToolActivity | None:
+        name, which = as_text(use.get("name")) or "a tool", as_text(use.get("id")) or ""
+        if which in self._tools:  # it is told again when its input is whole
+            return None
+        self._tools[which] = name
+        return ToolActivity(name, ToolState.STARTED)
+
+
+def read_usage(used: Mapping[str, object]) -> UsageReported | None:
+    """Read a bill: Droid counts cached tokens beside the input, and says zero for what it does not know."""
+    names = ("inputTokens", "cacheReadTokens", "cacheCreationTokens")
+    fresh, cached, written = (as_count(used.get(name)) or 0 for name in names)
+    output = as_count(used.get("outputTokens"))
+    if not (fresh + cached + written or output):
+        return None
+    return UsageReported(
+        Usage(
+            input_tokens=fresh + cached + written,
+            output_tokens=output,
+            cached_tokens=cached,
+            reasoning_tokens=as_count(used.get("thinkingTokens")) or None,
+        )
+    )

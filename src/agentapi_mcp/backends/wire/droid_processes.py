@@ -1,0 +1,155 @@
+"""The processes of the Droid CLI: one for each chat session, reused, ended when idle, and never more than allowed."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from agentapi_mcp.backends.wire.droid_jsonrpc import envelope
+from agentapi_mcp.backends.wire.jsonrpc_stdio import JsonRpcError, JsonRpcProcess, Program
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.base.json_values import as_list, as_object, as_text
+from agentapi_mcp.core.backends.models import BackendTurn
+
+GRACE = timedelta(seconds=2)
+
+
+@dataclass(slots=True, eq=False)
+class Droid:
+    """A running CLI with the session in it; `last` names the turn that it answered last, as the store knows it too."""
+
+    process: JsonRpcProcess
+    session: str
+    models: frozenset[str]
+    model: str | None
+    last: str | None
+    has_forgotten: bool = False
+    is_new: bool = False
+    busy: bool = True
+    idle_timer: asyncio.TimerHandle | None = None
+
+
+class DroidProcesses:
+    """At most `limit` processes, by chat session, the one used longest ago first."""
+
+    def __init__(
+        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, patience: timedelta
+    ) -> None:
+        self._program = program
+        self._limit = limit
+        self._idle = idle
+        self._patience = patience
+        self._droids: dict[SessionId, Droid] = {}
+        self._leaving: list[JsonRpcProcess] = []
+        self._starting = 0
+
+    async def take(self, turn: BackendTurn, model: str | None) -> Droid:
+        """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
+
+        `model` is the CLI's name for the turn's model; a process that began without it does not learn it later.
+
+        Raises:
+            BackendError: all processes are busy, or none can be had.
+        """
+        droid = self._droids.get(turn.session_id)
+        if droid is not None and not droid.busy:
+            knows = model is None or not droid.models or model in droid.models or not model.startswith("custom:")
+            if not droid.process.has_ended and droid.last == turn.state.get("turn") and knows:
+                droid.busy, droid.is_new = True, False
+                if droid.idle_timer is not None:
+                    droid.idle_timer.cancel()
+                return droid
+            self.end(turn.session_id)  # or another process of ours answered in between, which this one does not know
+        elif droid is not None:
+            raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
+        self._make_room()
+        self._starting += 1
+        try:
+            droid = await self._start(turn, model)
+        finally:
+            self._starting -= 1
+        self._droids[turn.session_id] = droid
+        return droid
+
+    def give_back(self, session_id: SessionId, droid: Droid) -> None:
+        """Keep the process for the session's next turn, for a while."""
+        droid.busy = False
+        self._droids[session_id] = self._droids.pop(session_id)
+        loop = asyncio.get_running_loop()
+        droid.idle_timer = loop.call_later(self._idle.total_seconds(), self.end, session_id)
+
+    def end(self, session_id: SessionId, *, at_once: bool = False) -> None:
+        """End the process of a session: in its own time, or at once when nobody knows what it does."""
+        droid = self._droids.pop(session_id, None)
+        if droid is None:
+            return
+        if droid.idle_timer is not None:
+            droid.idle_timer.cancel()
+        self._leave(droid.process, at_once=at_once)
+
+    async def aclose(self) -> None:
+        """End all of them."""
+        for session_id in tuple(self._droids):
+            self.end(session_id)
+        async with asyncio.TaskGroup() as group:
+            for process in self._leaving:
+                group.create_task(process.aclose(GRACE))
+
+    def _leave(self, process: JsonRpcProcess, *, at_once: bool) -> None:
+        self._leaving = [other for other in self._leaving if not other.is_over]
+        self._leaving.append(process)
+        if at_once:
+            process.kill()
+        else:
+            process.close_soon(GRACE)
+
+    def _make_room(self) -> None:
+        while len(self._droids) + self._starting >= self._limit:
+            idle = next((name for name, droid in self._droids.items() if not droid.busy), None)
+            if idle is None:
+                raise BackendError(
+                    BackendFault.OVERLOADED,
+                    f"All {self._limit} Droid processes that may run here are busy; try again when a turn has ended, "
+                    "or let the operator raise max_processes.",
+                    retry_after=timedelta(seconds=10),
+                )
+            self.end(idle)
+
+    async def _start(self, turn: BackendTurn, model: str | None) -> Droid:
+        program = self._program(turn.model_id)
+        process = await JsonRpcProcess.start(program, envelope)
+        try:
+            return await self._open(process, turn, model, str(program.cwd))
+        except BaseException:
+            self._leave(process, at_once=True)
+            raise
+
+    async def _open(self, process: JsonRpcProcess, turn: BackendTurn, model: str | None, cwd: str) -> Droid:
+        known, last = turn.state.get("session"), turn.state.get("turn")
+        loaded: Mapping[str, object] | None = None
+        if known is not None:
+            try:
+                loaded = await process.request("droid.load_session", {"sessionId": known}, self._patience)
+            except JsonRpcError:
+                known = None
+        if loaded is None:
+            begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
+            begin |= {"modelId": model} if model else {}
+            try:
+                loaded = await process.request("droid.initialize_session", begin, self._patience)
+            except JsonRpcError as exc:
+                raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI does not begin a session.") from exc
+        session = known or as_text(loaded.get("sessionId"))
+        if session is None:
+            raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI began a session without a name.")
+        names = (as_text(as_object(model).get("id")) for model in as_list(loaded.get("availableModels")))
+        return Droid(
+            process=process,
+            session=session,
+            models=frozenset(name for name in names if name),
+            model=as_text(as_object(loaded.get("settings")).get("modelId")),
+            last=last,
+            has_forgotten="session" in turn.state and known is None,
+            is_new=known is None,
+        )

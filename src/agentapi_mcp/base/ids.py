@@ -1,0 +1,51 @@
+"""Ids: their types, new ones in time order (RFC 9562, version 7), and reading them from callers."""
+
+import contextlib
+import sys
+from typing import NewType
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from agentapi_mcp.base.errors import InvalidRequestError
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils.compat import uuid7
+
+_LENGTHS = frozenset({32, 36})
+
+
+def new_id() -> UUID:
+    """Make an id that sorts after the earlier ones of this process."""
+    return uuid7()
+
+
+def parse_id(text: str, name: str) -> UUID:
+    """Read an id that a caller wrote.
+
+    Raises:
+        InvalidRequestError: it is no UUID; `name` says which argument it was.
+    """
+    if len(text) in _LENGTHS:
+        with contextlib.suppress(ValueError):
+            return UUID(text)
+    raise InvalidRequestError("is not an id; pass it exactly as it was given.", argument=name)
+
+
+UserId = NewType("UserId", UUID)
+
+OrgId = NewType("OrgId", UUID)
+
+AgentId = NewType("AgentId", UUID)
+
+ModelRowId = NewType("ModelRowId", UUID)
+
+SessionId = NewType("SessionId", UUID)
+
+MessageId = NewType("MessageId", UUID)
+
+TurnId = NewType("TurnId", UUID)
+
+ApiKeyId = NewType("ApiKeyId", UUID)

@@ -1,0 +1,25 @@
+"""Checks of text that callers send."""
+
+from agentapi_mcp.base.errors import InvalidRequestError
+
+MAX_NAME = 255
+
+
+def check_text(text: str, name: str, max_bytes: int) -> None:
+    """Refuse text that is blank, too long, or cannot be kept.
+
+    Raises:
+        InvalidRequestError: says which.
+    """
+    if not text.strip():
+        raise InvalidRequestError("is blank; give it a value.", argument=name)
+    if "\0" in text:
+        raise InvalidRequestError("holds a NUL character, which cannot be kept; remove it.", argument=name)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidRequestError("is not valid Unicode: it holds half of a surrogate pair.", argument=name) from exc
+    if size > max_bytes:
+        raise InvalidRequestError(
+            f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten or split it.", argument=name
+        )

@@ -1,0 +1,1 @@
+"""Who gets in: accounts, memberships, sign-ins, personal tokens."""

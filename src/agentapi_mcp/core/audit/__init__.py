@@ -1,0 +1,1 @@
+"""The audit log: events, their coalescing, and reading them."""

@@ -1,0 +1,84 @@
+"""What a turn says while it runs."""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and cost as the backend reported them; None is unknown, never zero. Input includes the cached tokens."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: Decimal | None = None
+
+
+class ToolState(StrEnum):
+    """Where a tool call of the agent stands."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class StopReason(StrEnum):
+    """Why the agent ended its answer."""
+
+    END = "end"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer, in order."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """A piece of the agent's reasoning; never part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolActivity:
+    """The agent uses a tool of its own."""
+
+    name: str
+    state: ToolState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignOfLife:
+    """The agent is alive but says nothing yet (a comment in a stream)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported:
+    """What the provider charged so far; a later one replaces an earlier one."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The one regular end of a backend's run; a failure is a raised BackendError instead."""
+
+    stop_reason: StopReason = StopReason.END
+    model: str | None = None
+    provider: str | None = None
+    provider_request_id: str | None = None
+    state: dict[str, str] = field(default_factory=dict[str, str])
+    warning: str | None = None
+
+
+BackendEvent = TextDelta | ThoughtDelta | ToolActivity | SignOfLife | UsageReported | Finished

@@ -1,0 +1,1 @@
+"""Agents and models: declared, stored, filtered by policy, measured."""

@@ -1,0 +1,232 @@
+"""The catalogue of one process: what the rows say, what the operator's file allows, and the backends made of it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.json_values import as_object, is_list
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.catalogue.backend_pool import RefCountedBackend
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
+from agentapi_mcp.core.catalogue.ports import CatalogueStore
+
+Build = Callable[[AgentDeclaration], Backend]
+
+_SHORTEST_SECRET = 6
+_REST = timedelta(seconds=30)  # longer than the acceptance of a turn can take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueEntry:
+    """A row with the declaration that it stands for; `backend` is None exactly when something is `missing`.
+
+    `keyless` is there where that is only a key: for whoever brings one.
+
+    Rows are data and the operator's file is trust: how an agent is reached comes from the declaration alone.
+    """
+
+    row: AgentRow
+    declaration: AgentDeclaration | None
+    backend: Backend | None
+    missing: tuple[str, ...]
+    backend_reason: str | None = None
+    keyless: Backend | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that callers use."""
+        return self.row.name
+
+    @property
+    def backend_name(self) -> str:
+        """The backend that is meant, whether it can be had or not."""
+        return self.declaration.backend if self.declaration else self.row.backend
+
+    @property
+    def usable(self) -> bool:
+        """Whether a turn may be given to it."""
+        return self.row.enabled and self.backend is not None
+
+    @property
+    def default_model_name(self) -> str | None:
+        """The row's default, or the declared one."""
+        return self.row.default_model or (self.declaration.default_model if self.declaration else None)
+
+    def default_model(self) -> ModelRow | None:
+        """Find the model of a caller who names none: the default, or else the first enabled one in the file's order."""
+        name = self.default_model_name
+        if name is not None:
+            return self.find_model(name)
+        declared = [model.name for model in self.declaration.models] if self.declaration else []
+        enabled = [model for model in self.row.models if model.enabled]
+        order = {name: index for index, name in enumerate(declared)}
+        return min(enabled, key=lambda model: (order.get(model.name, len(order)), model.name), default=None)
+
+    def find_model(self, name: str) -> ModelRow | None:
+        """Find a model by its name, or by the provider's own id."""
+        by_name = [model for model in self.row.models if model.name == name]
+        by_id = [model for model in self.row.models if model.model_id == name]
+        return next(iter([*by_name, *by_id]), None)
+
+
+class Catalogue:
+    """Agents and models as they are now; looked up again when 30 s have passed or when told to."""
+
+    def __init__(
+        self,
+        *,
+        store: CatalogueStore,
+        file: CatalogueFile,
+        build: Build,
+        clock: Clock,
+        lifetime: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._store = store
+        self._file = file
+        self._declared = {agent.name: agent for agent in file.agents}
+        self._build = build
+        self._clock = clock
+        self._lifetime = lifetime
+        self._loading = asyncio.Lock()
+        self._rows: tuple[AgentRow, ...] | None = None
+        self._loaded_at = 0.0
+        self._built: dict[tuple[str, str], RefCountedBackend | str] = {}
+        self._retired: list[tuple[float, RefCountedBackend]] = []
+
+    async def publish(self) -> bool:
+        """Write what the operator's file declares, when it says something new, and look again."""
+        written = await self._store.write(self._file)
+        await self.refresh()
+        return written
+
+    async def reload(self, file: CatalogueFile) -> None:
+        """Take another file: it is written and told, and only then used; turns that run keep their backend.
+
+        Raises:
+            StoreError: it could not be written, and nothing is changed.
+        """
+        if not await self._store.write(file):
+            await self._store.tell_changed()  # options may differ, which are never written
+        async with self._loading:
+            before, self._file = self._declared, file
+            self._declared = {agent.name: agent for agent in file.agents}
+            for key in [key for key in self._built if self._declared.get(key[0]) != before.get(key[0])]:
+                built = self._built.pop(key)
+                if not isinstance(built, str):
+                    self._retired.append((self._clock.monotonic(), built))
+            await self._load()
+
+    async def refresh(self) -> None:
+        """Read the rows now."""
+        async with self._loading:
+            await self._load()
+
+    def expire(self) -> None:
+        """Read the rows when they are asked for next: somebody has changed them."""
+        self._rows = None
+
+    async def entries(self) -> tuple[CatalogueEntry, ...]:
+        """List every agent, usable or not, by name."""
+        async with self._loading:
+            if self._rows is None or self._clock.monotonic() - self._loaded_at >= self._lifetime.total_seconds():
+                rows = await self._load()
+            else:
+                rows = self._rows
+        return tuple(sorted((self._entry(row) for row in rows), key=lambda entry: entry.name))
+
+    def order(self, entry: CatalogueEntry) -> tuple[bool, int, str]:
+        """Rank for the choice of a default: as the file declares them, `guide` last of all."""
+        names = list(self._declared)
+        place = names.index(entry.name) if entry.name in self._declared else len(names)
+        return entry.backend_name == "guide", place, entry.name
+
+    async def aclose(self) -> None:
+        """Close the backends that were made."""
+        built = [*self._built.values(), *(backend for _, backend in self._retired)]
+        self._built, self._retired = {}, []
+        await _close(backend for backend in built if not isinstance(backend, str))
+
+    async def _load(self) -> tuple[AgentRow, ...]:
+        rows = self._rows = await self._store.load()
+        self._loaded_at = self._clock.monotonic()
+        await self._close_retired()
+        return rows
+
+    async def _close_retired(self) -> None:
+        """Close what was replaced a while ago, so that a turn that was just accepted has begun, and is used no more."""
+        old = self._clock.monotonic() - _REST.total_seconds()
+        unused = [(at, backend) for at, backend in self._retired if at <= old and not backend.in_use]
+        self._retired = [each for each in self._retired if each not in unused]
+        await _close(backend for _, backend in unused)
+
+    def _entry(self, row: AgentRow) -> CatalogueEntry:
+        declaration = self._declared.get(row.name) or self._declared.get(row.means or "")
+        if declaration is None:
+            return CatalogueEntry(
+                row=row,
+                declaration=None,
+                backend=None,
+                missing=(f"{row.name} is not declared in the configuration file",),
+            )
+        reason: str | None = None
+        built = self._backend(declaration)
+        if declaration.otherwise is not None and isinstance(built, tuple):
+            if not declaration.missing:  # what names an unset variable was not asked for
+                reason = f"{declaration.backend} cannot be used: {'; '.join(built)}"
+            declaration = declaration.otherwise
+            built = self._backend(declaration)
+        lacks, backend = (built, None) if isinstance(built, tuple) else ((), built)
+        return CatalogueEntry(
+            row=row,
+            declaration=declaration,
+            backend=backend,
+            missing=lacks,
+            backend_reason=reason,
+            keyless=self._keyless(declaration) if declaration.lacks_key else None,
+        )
+
+    def _keyless(self, declaration: AgentDeclaration) -> RefCountedBackend | None:
+        """Make the backend without the key that it lacks, if it can be asked with another."""
+        options = {name: value for name, value in declaration.options.items() if name != "api_key"}
+        built = self._backend(replace(declaration, options=options, missing=()))
+        return None if isinstance(built, tuple) or Capability.OWN_KEYS not in built.capabilities else built
+
+    def _backend(self, declaration: AgentDeclaration) -> RefCountedBackend | tuple[str, ...]:
+        """Make the backend once, or say what it lacks.
+
+        What the operator got wrong is remembered in words, and fails no listing.
+        """
+        if declaration.missing:
+            return declaration.missing
+        key = declaration.name, declaration.backend
+        if key not in self._built:
+            try:
+                self._built[key] = RefCountedBackend(self._build(declaration))
+            except AgentApiError as exc:
+                self._built[key] = _without_values(str(exc), dict(declaration.options))
+        built = self._built[key]
+        return (built,) if isinstance(built, str) else built
+
+
+async def _close(backends: Iterable[RefCountedBackend]) -> None:
+    async with AsyncExitStack() as closing:  # so that one that fails keeps no other open
+        for backend in backends:
+            closing.push_async_callback(backend.aclose)
+
+
+def _without_values(message: str, options: object) -> str:
+    for value in sorted(_strings(options), key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET:
+            message = message.replace(value, "…")
+    return message.rstrip(".")
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    items = value if is_list(value) else as_object(value).values()
+    return [text for item in items for text in _strings(item)]

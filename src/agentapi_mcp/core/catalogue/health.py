@@ -1,0 +1,210 @@
+"""Whether the server and its agents are well: real traffic counts, and a free check on demand."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import AgentApiError, BackendFault, NotFoundError, StoreError
+from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.catalogue.agent_views import Measured, agent_view
+from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
+from agentapi_mcp.core.catalogue.ports import HealthStore
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+
+_log = logging.getLogger(__name__)
+
+CHECK_INTERVAL = timedelta(seconds=60)
+_TELL_EVERY = timedelta(seconds=5)
+
+# What says nothing of the agent: the request was wrong, or somebody ended it.
+_NOT_THE_AGENTS_FAULT = frozenset(
+    {
+        BackendFault.BAD_REQUEST,
+        BackendFault.CONTEXT_LENGTH,
+        BackendFault.CONTENT_POLICY,
+        BackendFault.NOT_FOUND,
+        BackendFault.CANCELLED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the server; `probe` asks it something real and may remark on it, None where there is nothing to ask.
+
+    Without a `needed` part the server cannot serve; without the others it works on.
+    """
+
+    name: str
+    detail: str
+    probe: Callable[[], Awaitable[str | None]] | None = None
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHealth:
+    """How a part of the server is, and how long it took to answer."""
+
+    name: str
+    status: HealthStatus
+    detail: str
+    latency: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The server's parts and its agents."""
+
+    parts: tuple[PartHealth, ...]
+    agents: tuple[AgentView, ...]
+
+
+def check_of_turn(fault: BackendFault | None, *, latency: timedelta | None = None) -> HealthCheck:
+    """Say what a turn's end tells of its agent; `fault` None is an answer, UNKNOWN tells nothing.
+
+    The provider's own words are left out: they can repeat the message, and everybody sees an agent's health.
+    """
+    if fault is None:
+        return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
+    if fault in _NOT_THE_AGENTS_FAULT:
+        return HealthCheck(status=HealthStatus.UNKNOWN)
+    return HealthCheck(
+        status=HealthStatus.UNHEALTHY, error=f"A turn failed: {fault.replace('_', ' ')}.", latency=latency
+    )
+
+
+class Health:
+    """Measures agents at most every minute each, whichever process on this database asks."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        store: HealthStore,
+        clock: Clock,
+        parts: Sequence[Part] = (),
+        deadline: timedelta = timedelta(seconds=5),
+        allowances: CataloguePolicy | None = None,
+    ) -> None:
+        self._allowances = allowances or CataloguePolicy(catalogue)
+        self._catalogue = catalogue
+        self._store = store
+        self._clock = clock
+        self._parts = tuple(parts)
+        self._deadline = deadline
+        self._measuring = asyncio.Lock()
+        self._tried: dict[AgentId, datetime] = {}
+        self._well_until: dict[AgentId, float] = {}
+
+    async def report(self, principal: Principal, agent: str | None = None, *, fresh: bool = False) -> HealthReport:
+        """Measure the parts and the agents, or one agent; a database that is down is in the report.
+
+        With `fresh`, what was measured a moment ago is measured again.
+
+        Raises:
+            NotFoundError: there is no such agent.
+        """
+        require(principal, Action.READ_CATALOGUE)
+        parts = await self._probe_all(self._parts)
+        try:
+            entries = await self._allowances.entries(principal)
+            wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
+            if agent is not None and not wanted:
+                raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")
+            measured = await self.measure(wanted, fresh=fresh)
+        except StoreError:
+            return HealthReport(parts, ())
+        return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
+
+    async def is_ready(self) -> bool:
+        """Tell whether the parts answer without which nothing can be served."""
+        probed = await self._probe_all(part for part in self._parts if part.needed)
+        return all(part.status is HealthStatus.HEALTHY for part in probed)
+
+    async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
+        """Count real traffic, that an agent goes on being well only now and then; never fails the turn."""
+        if outcome.status in {HealthStatus.UNKNOWN, HealthStatus.NOT_CONFIGURED}:
+            return
+        well = outcome.status is HealthStatus.HEALTHY
+        if well and self._clock.monotonic() < self._well_until.get(agent_id, 0.0):
+            return
+        try:
+            await self._store.record(agent_id, outcome)
+            self._well_until[agent_id] = self._clock.monotonic() + _TELL_EVERY.total_seconds() if well else 0.0
+        except StoreError:
+            _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
+
+    async def measure(self, entries: Sequence[CatalogueEntry], *, fresh: bool = False) -> Measured:
+        """Check those of the agents whose check is free and due, then tell what is known of all."""
+        health = await self._store.all_()
+        if self._due(entries, health, fresh=fresh):
+            async with self._measuring:  # who waited here finds the other's measurements
+                await self._check_all(self._due(entries, await self._store.all_(), fresh=fresh))
+                health = await self._store.all_()
+        return Measured(health, await self._store.traffic())
+
+    def _due(
+        self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth], *, fresh: bool = False
+    ) -> list[tuple[CatalogueEntry, Backend]]:
+        return [
+            (entry, entry.backend)
+            for entry in entries
+            if entry.row.enabled
+            and entry.backend is not None
+            and Capability.FREE_CHECK in entry.backend.capabilities
+            and (fresh or self._is_old(health.get(entry.row.id, AgentHealth()).checked_at))
+            and (fresh or self._is_old(self._tried.get(entry.row.id)))
+        ]
+
+    def _is_old(self, moment: datetime | None) -> bool:
+        return moment is None or abs(self._clock.now() - moment) >= CHECK_INTERVAL
+
+    async def _check_all(self, due: Sequence[tuple[CatalogueEntry, Backend]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            checks = [group.create_task(self._check(entry, backend)) for entry, backend in due]
+        for (entry, _), check in zip(due, checks, strict=True):
+            self._tried[entry.row.id] = self._clock.now()
+            await self.observe(entry.row.id, check.result())
+
+    async def _check(self, entry: CatalogueEntry, backend: Backend) -> HealthCheck:
+        try:
+            async with asyncio.timeout(self._deadline.total_seconds()):
+                return await backend.check()
+        except TimeoutError:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check got no answer in time.")
+        except AgentApiError as exc:
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(exc))
+        except Exception as exc:  # noqa: BLE001  # a backend's bug fails no report
+            _log.warning("agent_check_failed", extra={"agent": entry.name, "kind": type(exc).__name__})
+            return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check failed; the server's log names it.")
+
+    async def _probe_all(self, parts: Iterable[Part]) -> tuple[PartHealth, ...]:
+        async with asyncio.TaskGroup() as group:
+            probes = [group.create_task(self._probe(part)) for part in parts]
+        return tuple(probe.result() for probe in probes)
+
+    async def _probe(self, part: Part) -> PartHealth:
+        if part.probe is None:
+            return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail)
+        begun = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline.total_seconds()):
+                remark = await part.probe()
+        except TimeoutError:
+            return _unwell(part, "it got no answer in time")
+        except AgentApiError as exc:
+            return _unwell(part, str(exc))
+        latency = timedelta(seconds=self._clock.monotonic() - begun)
+        detail = part.detail if remark is None else f"{part.detail}; {remark}"
+        return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=detail, latency=latency)
+
+
+def _unwell(part: Part, reason: str) -> PartHealth:
+    return PartHealth(name=part.name, status=HealthStatus.UNHEALTHY, detail=f"{part.detail}: {reason}")

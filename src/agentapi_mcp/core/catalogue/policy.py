@@ -1,0 +1,99 @@
+"""What an organisation's settings say of its members' chats, and which agents and models they allow."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import cast
+
+from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue.models import ModelRow, OrganizationSettings
+from agentapi_mcp.core.catalogue.ports import OrganizationStore
+from agentapi_mcp.core.identity.principals import Principal
+
+NAMES = tuple(field.name for field in fields(OrganizationSettings))
+LISTS = frozenset({"allowed_agents", "allowed_models"})
+_log = logging.getLogger(__name__)
+
+
+class CataloguePolicy:
+    """The catalogue as the members of an organisation see it; without a store everything is allowed."""
+
+    def __init__(self, catalogue: Catalogue, store: OrganizationStore | None = None) -> None:
+        self._store = store
+        self._catalogue = catalogue
+
+    async def entries(self, principal: Principal) -> list[CatalogueEntry]:
+        """List the agents that the principal's organisation allows."""
+        entries = await self._catalogue.entries()
+        if self._store is None:
+            return list(entries)
+        return allowed(entries, read_settings(await self._store.settings(principal)))
+
+
+def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
+    """Read the settings as a database has them.
+
+    A value of another type says nothing, and is told in the log; an allowance of another type allows nothing.
+    """
+    read: dict[str, object] = {}
+    for name in NAMES:
+        value = written.get(name)
+        if value is None:
+            continue
+        kept = typed_setting(name, value)
+        if kept is None:
+            _log.warning("organization_setting_unreadable", extra={"setting": name, "type": type(value).__name__})
+            if name in LISTS:
+                read[name] = ()
+        else:
+            read[name] = kept
+    return replace(OrganizationSettings(), **read)
+
+
+def allowed(entries: Iterable[CatalogueEntry], settings: OrganizationSettings) -> list[CatalogueEntry]:
+    """Keep the agents that the organisation allows, each with the models that it allows.
+
+    An agent none of whose models is allowed is not there for its members either.
+    """
+    agents, models = settings.allowed_agents, settings.allowed_models
+    kept: list[CatalogueEntry] = []
+    for entry in entries:
+        if agents is not None and entry.name not in agents:
+            continue
+        own = entry.row.models
+        if models is not None:
+            own = tuple(model for model in own if model_names(entry, model) & set(models))
+        if own or not entry.row.models:
+            kept.append(entry if own == entry.row.models else _with_models(entry, own))
+    return kept
+
+
+def model_names(entry: CatalogueEntry, model: ModelRow) -> set[str]:
+    """List the names by which a model is allowed."""
+    return {model.name, model.model_id, f"{entry.name}/{model.name}"}
+
+
+def _with_models(entry: CatalogueEntry, models: tuple[ModelRow, ...]) -> CatalogueEntry:
+    """Return an agent with these of its models; where its default is none of them, the first is."""
+    row = replace(entry.row, models=models)
+    left = replace(entry, row=row)
+    if left.default_model_name is None or left.default_model() is not None:
+        return left
+    first = next((model.name for model in models if model.enabled), models[0].name)
+    return replace(entry, row=replace(row, default_model=first))
+
+
+def typed_setting(name: str, value: object) -> object | None:
+    """Return a setting's value as its type, None where it is of another."""
+    match name, value:
+        case ("temperature", int() | float()) if not isinstance(value, bool):
+            return float(value)
+        case ("max_tokens", int()) if not isinstance(value, bool):
+            return value
+        case ("default_agent" | "default_model" | "system_prompt", str()) if value:
+            return value
+        case ("allowed_agents" | "allowed_models", list() | tuple()):
+            items = cast("Sequence[object]", value)
+            return tuple(map(str, items)) if all(isinstance(item, str) for item in items) else None
+        case _:
+            return None

@@ -1,0 +1,1 @@
+"""MCP clients: what users chose in them, and their transport sessions."""

@@ -1,0 +1,203 @@
+"""A user's MCP clients, and what the user prefers in each; in another organisation the same user has others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import timedelta
+
+from cachetools import TTLCache
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
+from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.base.json_values import as_object, as_text, is_list
+from agentapi_mcp.base.text import listed, one_line
+from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
+from agentapi_mcp.core.catalogue.models import AgentPreferences, ClientPreferences, Preferences
+from agentapi_mcp.core.catalogue.organization_settings import check_names, check_setting
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy, typed_setting
+from agentapi_mcp.core.clients.ports import ClientStore, State
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+
+DEFAULTS = ("default_agent", "default_model")
+OF_AGENT = tuple(field.name for field in fields(AgentPreferences))
+_STALE = timedelta(seconds=10)
+_MOST_AGENTS = 200
+MOST_REMEMBERED = 10_000
+
+
+class Clients:
+    """The MCP clients of whoever asks, by the names that they give themselves; and of nobody else.
+
+    What a client sends with every message is read at most every ten seconds, and anew after a change made here.
+    """
+
+    def __init__(self, store: ClientStore, allowances: CataloguePolicy, clock: Clock) -> None:
+        self._store = store
+        self._allowances = allowances
+        self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
+            MOST_REMEMBERED, _STALE.total_seconds(), timer=clock.monotonic
+        )
+
+    async def record(self, principal: Principal, client: str, state: State) -> None:
+        """Keep that a client is here, and its name, version, protocol and toolsets."""
+        await self._store.record(principal, client, state)
+
+    async def preferences(self, principal: Principal, client: str) -> Preferences:
+        """Return what holds for what a client sends."""
+        key = (principal.user_id, principal.org_id, client)
+        preferences = self._read.get(key)
+        if preferences is None:
+            preferences = read_preferences(await self._store.find(principal, client))
+            self._read[key] = preferences
+        return preferences
+
+    async def get(self, principal: Principal, client: str) -> ClientPreferences:
+        """Show what is chosen in a client; nothing in one that has not been here."""
+        require(principal, Action.READ_CATALOGUE)
+        return ClientPreferences(client=client, preferences=read_preferences(await self._store.find(principal, client)))
+
+    async def list_(self, principal: Principal) -> tuple[ClientPreferences, ...]:
+        """List the clients by name, with what is chosen in each."""
+        require(principal, Action.READ_CATALOGUE)
+        return tuple(
+            ClientPreferences(client=client, preferences=read_preferences(state))
+            for client, state in await self._store.list_(principal)
+        )
+
+    async def change(self, principal: Principal, client: str, name: str, value: object | None) -> ClientPreferences:
+        """Set `default_agent`, `default_model` or, of one agent, `AGENT.enabled` and so on; None takes it back.
+
+        Raises:
+            InvalidRequestError: there is no such preference, or its value cannot be meant; nothing is changed.
+            PermissionDeniedError: the token does not allow it.
+        """
+        require(principal, Action.EDIT_PREFERENCES)
+        agent, setting = _named(name)
+        if value is not None:
+            value = _checked(name, agent, setting, value, await self._allowances.entries(principal))
+        edit = _edit_default(setting, value) if agent is None else _edit_agent(agent, setting, value)
+        state = await self._store.change(principal, client, edit)
+        self._read.pop((principal.user_id, principal.org_id, client), None)
+        return ClientPreferences(client=client, preferences=read_preferences(state))
+
+    async def find_client(self, principal: Principal, client: str | None) -> str:
+        """Find the client that is meant, which may go unnamed where there is but one.
+
+        Raises:
+            NotFoundError: there is none of this name, or there are several; the message names them.
+        """
+        names = [one.client for one in await self.list_(principal)]
+        if client in names or (client is None and len(names) == 1):
+            return client or names[0]
+        if not names:
+            raise NotFoundError("No MCP client of yours has been here in the last thirty days; connect one first.")
+        there = listed([repr(name) for name in names])
+        if client is None:
+            raise NotFoundError(f"You have several MCP clients; name one of: {there}.")
+        raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {there}.")
+
+
+def read_preferences(state: State) -> Preferences:
+    """Read what `mcp_state` says; what is of another form says nothing.
+
+    `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`. An entry's `type`, `command`,
+    `env` and `auth_type`, as other programs wrote them, say nothing here: how an agent is reached is the operator's.
+    """
+    defaults = as_object(state.get("defaults"))
+    agents: dict[str, AgentPreferences] = {}
+    for entry in map(as_object, _entries(state) or ()):
+        name = entry.get("mcp_name")
+        if isinstance(name, str):
+            said = {setting: _typed(setting, entry.get(setting)) for setting in OF_AGENT}
+            agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in said.items() if v is not None}))
+    return Preferences(
+        default_agent=as_text(_typed("default_agent", defaults.get("agent"))),
+        default_model=as_text(_typed("default_model", defaults.get("model"))),
+        agents=agents,
+    )
+
+
+def _entries(state: State) -> list[object] | None:
+    """Return the entries of agents; None where something else is written there."""
+    written = state.get("agents", [])
+    return list(written) if is_list(written) else None
+
+
+def _typed(setting: str, value: object) -> object | None:
+    match setting:
+        case "enabled":
+            return value if isinstance(value, bool) else None
+        case "model":
+            return typed_setting("default_model", value)
+        case _:
+            return typed_setting(setting, value)
+
+
+def _named(name: str) -> tuple[str | None, str]:
+    agent, _, setting = name.rpartition(".")
+    if agent and setting in OF_AGENT:
+        return agent, setting
+    if name in DEFAULTS:
+        return None, name
+    of_agent = ", ".join(f"AGENT.{setting}" for setting in OF_AGENT)
+    raise InvalidRequestError(
+        f"There is no preference {one_line(name, 60)!r}; "
+        f"there are: {', '.join(DEFAULTS)}, and of each agent {of_agent}."
+    )
+
+
+def _checked(name: str, agent: str | None, setting: str, value: object, entries: Sequence[CatalogueEntry]) -> object:
+    """Return the value as its type, and refuse what cannot be meant."""
+    typed = _typed(setting, _parsed(setting, value))
+    if agent is not None:
+        check_names((agent,), "agent", [entry.name for entry in entries], name)
+    check_setting(setting, typed, [entry for entry in entries if agent in (None, entry.name)], name)
+    return typed
+
+
+def _parsed(setting: str, value: object) -> object:
+    """Read what was written as text: a command's word, a tool's string."""
+    if not isinstance(value, str):
+        return value
+    try:
+        match setting:
+            case "enabled":
+                return {"true": True, "false": False}.get(value.strip().lower())
+            case "temperature":
+                return float(value)
+            case "max_tokens":
+                return int(value)
+            case _:
+                return value
+    except ValueError:
+        return None
+
+
+def _edit_default(setting: str, value: object | None) -> Callable[[State], State]:
+    def edit(state: State) -> State:
+        return {**state, "defaults": _with(as_object(state.get("defaults")), setting.removeprefix("default_"), value)}
+
+    return edit
+
+
+def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[State], State]:
+    """Change one entry and keep all others, and what others wrote in it."""
+
+    def edit(state: State) -> State:
+        entries = _entries(state)
+        if entries is None:
+            raise InvalidRequestError(
+                "Something else than a list of agents is written in this client's mcp_state (`agents`), and stays."
+            )
+        at = next((at for at, entry in enumerate(entries) if as_object(entry).get("mcp_name") == agent), len(entries))
+        if at >= _MOST_AGENTS:
+            raise InvalidRequestError(f"At most {_MOST_AGENTS} agents have preferences in a client.")
+        own = _with(as_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
+        return {**state, "agents": [*entries[:at], *([own] if len(own) > 1 else ()), *entries[at + 1 :]]}
+
+    return edit
+
+
+def _with(mapping: Mapping[str, object], name: str, value: object | None) -> Mapping[str, object]:
+    kept = {key: each for key, each in mapping.items() if key != name}
+    return kept if value is None else {**kept, name: value}

@@ -1,0 +1,74 @@
+"""The transport sessions of MCP clients of the 2025 protocol era over HTTP, which any replica serves."""
+
+from collections.abc import Callable
+
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.clients.ports import TransportSessionStore
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.signals import Signal, SignalKind, Signals
+
+CancellationListener = Callable[[str, str, str], None]
+
+
+class TransportSessions:
+    """Opened by `initialize`; a session of another user is treated as absent.
+
+    Opening, finding and closing need no right, since a client connects before it is known what it will ask for.
+    """
+
+    def __init__(self, store: TransportSessionStore, signals: Signals) -> None:
+        self._store = store
+        self._signals = signals
+
+    async def open_(self, principal: Principal, session: McpSession) -> None:
+        """Store a new session; it expires a day after its last use."""
+        await self._store.open_(principal, session)
+
+    async def find(self, principal: Principal, session_id: str) -> McpSession | None:
+        """Find a session that has not ended."""
+        return await self._store.find(principal, session_id)
+
+    async def close(self, principal: Principal, session_id: str) -> bool:
+        """End a session; False when there is none."""
+        return await self._store.close(principal, session_id)
+
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
+        """Subscribe the client to a resource; False when it is subscribed to `most` others already.
+
+        Raises:
+            PermissionDeniedError: the principal may not read sessions, of which all such resources are.
+        """
+        require(principal, Action.READ_SESSIONS)
+        return await self._store.watch(principal, session_id, uri, most=most)
+
+    async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
+        """End the client's subscription to a resource."""
+        await self._store.unwatch(principal, session_id, uri)
+
+    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+        """Tell every process that the client cancels a request, which any of them may be serving."""
+        await self._store.tell_cancelled(principal, session_id, request_id, reason)
+
+    def on_change(self, principal: Principal, session_id: str, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call the listener when subscriptions change or the session ends, until the returned function is called."""
+
+        def hear(signal: Signal) -> None:
+            if signal.kind is SignalKind.MCP_SESSION_CHANGED and (signal.user_id, signal.mcp_session) == (
+                principal.user_id,
+                session_id,
+            ):
+                listener()
+
+        return self._signals.subscribe(hear)
+
+    def on_cancelled(self, listener: CancellationListener) -> Callable[[], None]:
+        """Call the listener with session, request and reason of every cancellation, of every user.
+
+        It is for the process that serves the requests; the id of a session is known to its client alone.
+        """
+
+        def hear(signal: Signal) -> None:
+            if signal.kind is SignalKind.REQUEST_CANCELLED and signal.mcp_session and signal.request_id:
+                listener(signal.mcp_session, signal.request_id, signal.reason or "")
+
+        return self._signals.subscribe(hear)

@@ -1,0 +1,92 @@
+"""What a caller may ask for, checked where it comes in, and what makes two requests the same."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.ids import SessionId, parse_id
+from agentapi_mcp.base.validation import MAX_NAME, check_text
+from agentapi_mcp.core.catalogue.models import NO_PREFERENCES, Preferences
+from agentapi_mcp.core.catalogue.parameters import Parameters, check_parameters
+from agentapi_mcp.core.identity.principals import Principal
+
+MAX_MESSAGE_BYTES = 1_000_000
+
+MAX_WAIT = timedelta(hours=1)
+
+_TITLE = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """One message to an agent, as the caller wrote it; `preferences` hold where it says nothing."""
+
+    message: str
+    agent: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    idempotency_key: str | None = None
+    parameters: Parameters = field(default_factory=Parameters)
+    preferences: Preferences = NO_PREFERENCES
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRequest:
+    """A request that can be meant."""
+
+    request: ChatRequest
+    session_id: SessionId | None
+    title: str
+
+    def fingerprint(self, principal: Principal) -> bytes:
+        """Name what is asked and by whom: the same request again has the same fingerprint."""
+        request, parameters = self.request, self.request.parameters
+        asked = [
+            str(principal.user_id),
+            str(principal.org_id),
+            None if self.session_id is None else str(self.session_id),
+            request.agent,
+            request.model,
+            request.message,
+            parameters.system_prompt,
+            parameters.temperature,
+            parameters.max_tokens,
+        ]
+        return hashlib.sha256(json.dumps(asked).encode()).digest()
+
+
+def check_request(request: ChatRequest) -> CheckedRequest:
+    """Refuse what cannot be meant, before anything is written.
+
+    Raises:
+        InvalidRequestError: says which argument is wrong, why, and what is allowed.
+    """
+    check_text(request.message, "message", MAX_MESSAGE_BYTES)
+    for name, value in (
+        ("agent", request.agent),
+        ("model", request.model),
+        ("idempotency_key", request.idempotency_key),
+    ):
+        if value is not None:
+            check_text(value, name, MAX_NAME)
+    check_parameters(request.parameters)
+    session_id = None if request.session_id is None else SessionId(parse_id(request.session_id, "session_id"))
+    return CheckedRequest(request, session_id, title_of(request.message))
+
+
+def check_wait(wait: timedelta) -> None:
+    """Refuse to wait less than nothing, or without end.
+
+    Raises:
+        InvalidRequestError: the wait is out of range.
+    """
+    if not timedelta(0) <= wait <= MAX_WAIT:
+        raise InvalidRequestError(f"must be between 0 and {int(MAX_WAIT.total_seconds())}.", argument="wait_seconds")
+
+
+def title_of(message: str) -> str:
+    """Take the first line that says something, shortened."""
+    line = next(line.strip() for line in message.splitlines() if line.strip())
+    return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"

@@ -1,0 +1,94 @@
+"""Sessions as their owner sees and changes them."""
+
+from dataclasses import dataclass
+
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.ids import SessionId, parse_id
+from agentapi_mcp.base.paging import Page
+from agentapi_mcp.base.validation import MAX_NAME, check_text
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
+from agentapi_mcp.core.conversations.models import Message, Session
+from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+
+_MAX_PAGE = 200
+
+_MAX_QUERY = 500
+
+_MAX_TITLE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A part of a session, oldest message first; `older` is the cursor of the part before it."""
+
+    session: Session
+    messages: tuple[Message, ...]
+    older: str | None
+
+
+class Sessions:
+    """The sessions of whoever asks; another's and none are told alike."""
+
+    def __init__(self, store: SessionStore, cache: SessionCache, audit: AuditLog) -> None:
+        self._store = store
+        self._cache = cache
+        self._audit = audit
+
+    async def list_(
+        self,
+        principal: Principal,
+        *,
+        agent: str | None = None,
+        query: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page[Session]:
+        """Page through sessions, newest first; `query` searches titles and first messages."""
+        require(principal, Action.READ_SESSIONS)
+        for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
+            if value is not None:
+                check_text(value, name, most)
+        if not 1 <= limit <= _MAX_PAGE:
+            raise InvalidRequestError(f"must be between 1 and {_MAX_PAGE}.", argument="limit")
+        return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
+
+    async def get(self, principal: Principal, session_id: str) -> Session:
+        """Read a session without its messages."""
+        require(principal, Action.READ_SESSIONS)
+        return await self._store.get(principal, SessionId(parse_id(session_id, "session_id")))
+
+    async def transcript(
+        self,
+        principal: Principal,
+        session_id: str,
+        *,
+        cursor: str | None = None,
+        max_bytes: int = 1_000_000,
+        limit: int = 500,
+    ) -> Transcript:
+        """Read the newest part of a session, or the part before a cursor; messages are never cut."""
+        require(principal, Action.READ_SESSIONS)
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        session = await self._store.get(principal, parsed)
+        page = await self._store.messages(principal, parsed, cursor=cursor, limit=limit, max_bytes=max_bytes)
+        return Transcript(session, page.items, page.next_cursor)
+
+    async def rename(self, principal: Principal, session_id: str, title: str) -> None:
+        """Give a session another title, of one line."""
+        require(principal, Action.EDIT_SESSIONS)
+        check_text(title, "title", _MAX_TITLE)
+        if len(title.splitlines()) > 1:
+            raise InvalidRequestError("must be one line.", argument="title")
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        await self._store.rename(principal, parsed, title.strip())
+        await self._audit.record(principal, AuditAction.SESSION_RENAMED, target=AuditTarget("session", str(parsed)))
+
+    async def delete(self, principal: Principal, session_id: str) -> None:
+        """Delete a session with its messages and turns; refused while a turn runs."""
+        require(principal, Action.EDIT_SESSIONS)
+        parsed = SessionId(parse_id(session_id, "session_id"))
+        await self._store.delete(principal, parsed)
+        await self._audit.record(principal, AuditAction.SESSION_DELETED, target=AuditTarget("session", str(parsed)))
+        await self._cache.forget(parsed)

@@ -1,0 +1,402 @@
+"""The turns that run in this process: detached from who asked, leased, ended once."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+from agentapi_mcp.base import log_context
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import AgentApiError, BackendError, LimitExceededError, StoreError, StoreUnavailableError
+from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
+from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.catalogue.health import check_of_turn
+from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
+from agentapi_mcp.core.conversations.models import (
+    AcceptedTurn,
+    EndReason,
+    History,
+    Turn,
+    TurnEnded,
+    TurnMark,
+    TurnStatus,
+)
+from agentapi_mcp.core.conversations.ports import TurnEvents, TurnStore
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.core.signals import Signal, SignalKind, Signals
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRunnerOptions:
+    """How long things may take; the defaults are the design's."""
+
+    lease: timedelta = timedelta(seconds=15)
+    renew_every: timedelta = timedelta(seconds=5)
+    save_every: timedelta = timedelta(seconds=2)
+    abandon_grace: timedelta = timedelta(seconds=15)
+    stopped_grace: timedelta = timedelta(seconds=2)
+    shutdown_grace: timedelta = timedelta(seconds=1.5)
+    settle_within: timedelta = timedelta(seconds=5)
+    max_running: int = 1000
+    max_writing: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnJob:
+    """A turn with all that is needed to answer it."""
+
+    accepted: AcceptedTurn
+    principal: Principal
+    backend: Backend
+    prices: Prices
+    whose: KeySource
+    prepare: Callable[[], Awaitable[tuple[BackendTurn, History]]]
+    observe: Callable[[HealthCheck], Awaitable[None]]
+    settled: Callable[[Turn, History | None, int], Awaitable[None]]
+
+
+@dataclass(slots=True, eq=False)
+class RunningTurn:
+    """One running turn.
+
+    `begun` is set when there is some text or the end, `answered` when its outcome is known, `written` when that is kept
+    or lost to another.
+    """
+
+    assignment: TurnJob
+    answer: AnswerBuilder
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+    final: Turn | None = None
+    followers: int = 0
+    asked: int = 0
+    answered_running: bool = False
+    caller_gone: bool = False
+    lost: bool = False
+    end_reason: EndReason | None = None
+    saved_characters: int = 0
+    work: asyncio.Task[Exception | None] | None = None
+
+    @property
+    def id(self) -> TurnId:
+        """The turn's id."""
+        return self.assignment.accepted.turn.id
+
+    def snapshot(self) -> Turn:
+        """Return the turn as it is now, with the text so far."""
+        return self.final or self.answer.snapshot(self.assignment.accepted.turn)
+
+
+class TurnRunner:
+    """The owner of this process's running turns; lives in `open`."""
+
+    def __init__(
+        self,
+        turns: TurnStore,
+        events: TurnEvents,
+        signals: Signals,
+        clock: Clock,
+        options: TurnRunnerOptions,
+        *,
+        owner: UUID,
+    ) -> None:
+        self.owner = owner
+        self.options = options
+        self._turns = turns
+        self._events = events
+        self._signals = signals
+        self._clock = clock
+        self._runs: dict[TurnId, RunningTurn] = {}
+        self._busy = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self._hurried = asyncio.Event()
+        self._marking: set[asyncio.Task[None]] = set()
+        # A crowd that comes at once would fill the database's pool, and whoever asks for a list would wait behind it.
+        self._writing = asyncio.Semaphore(options.max_writing)
+        self._group: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator["TurnRunner"]:
+        """Run turns until the context ends; then give them their grace, settle what is left, and stop."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            unsubscribe = self._signals.subscribe(self._hear)
+            keepers = [group.create_task(self._keep_leases()), group.create_task(self._keep_texts())]
+            try:
+                yield self
+            finally:
+                await self.drain()
+                unsubscribe()
+                for keeper in keepers:
+                    keeper.cancel()
+                for run in self._runs.values():
+                    if run.work is not None:
+                        run.work.cancel()
+
+    def find(self, turn_id: TurnId) -> RunningTurn | None:
+        """Find a turn that runs here."""
+        return self._runs.get(turn_id)
+
+    async def drain(self) -> None:
+        """Take no new turns, give the running ones their grace, and settle what is left; their callers get answers."""
+        self._closing = True
+        if not self._runs:
+            return
+        await first_of(self._idle.wait(), self._hurried.wait(), self._clock.sleep(self.options.shutdown_grace))
+        for run in tuple(self._runs.values()):
+            self.stop(run, EndReason.SHUTDOWN)
+        await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
+
+    def hurry(self) -> None:
+        """Give the running turns no more grace: whoever stops the process does not want to wait."""
+        self._hurried.set()
+
+    def check_room(self) -> None:
+        """Refuse a new turn while closing or full.
+
+        Raises:
+            LimitExceededError: the server is closing, or runs as many turns as it may.
+        """
+        if self._closing:
+            raise LimitExceededError("The server is shutting down and takes no new messages; start it again.")
+        if len(self._runs) >= self.options.max_running:
+            raise LimitExceededError(
+                f"{self.options.max_running} turns are running here, which is the limit; try again when one has ended.",
+                retry_after=timedelta(seconds=5),
+            )
+
+    async def detach(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn:
+        """Carry the acceptance to its end even if who asked goes away, and run the turn when it is a new one."""
+        self.check_room()
+        task = self._spawn(self._take_on(accept))
+        try:
+            taken = await asyncio.shield(task)
+        except asyncio.CancelledError as exc:
+            task.add_done_callback(partial(self._left_early, exc))
+            raise
+        if isinstance(taken, Exception):
+            raise taken
+        return taken
+
+    async def _take_on(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn | Exception:
+        if self._marking:  # who asks again at once must find that the first caller went away
+            await asyncio.wait(self._marking)
+        try:
+            async with self._writing:
+                taken = await accept()
+        except Exception as exc:  # noqa: BLE001  # it is raised again where it was asked for
+            return exc
+        return self._start(taken) if isinstance(taken, TurnJob) else taken
+
+    def _left_early(self, gone: asyncio.CancelledError, done: "asyncio.Task[RunningTurn | Turn | Exception]") -> None:
+        if not done.cancelled() and isinstance(run := done.result(), RunningTurn) and run.followers == 0:
+            self._abandon(run, gone)
+
+    def _start(self, assignment: TurnJob) -> RunningTurn:
+        may_go_on = Capability.STOPS_BILLING not in assignment.backend.capabilities
+        answer = AnswerBuilder(self._clock, assignment.prices, may_go_on, assignment.whose)
+        answer.begin()
+        run = RunningTurn(assignment, answer)
+        self._runs[run.id] = run
+        self._busy.set()
+        self._idle.clear()
+        self._spawn(self._carry(run))
+        return run
+
+    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        if self._group is None:
+            raise LimitExceededError("The server is not up yet; try again.")
+        return self._group.create_task(work)
+
+    @asynccontextmanager
+    async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
+        """Count a caller who waits; when the last one goes away without an answer, the grace begins."""
+        run.followers += 1
+        run.asked += 1
+        run.caller_gone = False
+        gone: asyncio.CancelledError | None = None
+        try:
+            yield
+        except asyncio.CancelledError as exc:
+            gone = exc
+            raise
+        finally:
+            run.followers -= 1
+            if gone is not None and run.followers == 0:
+                self._abandon(run, gone)
+
+    def stop(self, run: RunningTurn, reason: EndReason) -> None:
+        """End a turn: its upstream is closed, what it said so far is kept."""
+        if run.answered.is_set() or run.end_reason is not None:
+            return
+        run.end_reason = reason
+        if run.work is not None:
+            run.work.cancel()
+
+    async def _carry(self, run: RunningTurn) -> None:
+        log_context.turn_id.set(str(run.id))
+        error: Exception | None = None
+        history: History | None = None
+        prompt_bytes = 0
+        try:
+            turn, history = await run.assignment.prepare()
+            run.answer.history_dropped = history.dropped
+            prompt_bytes = (
+                sum(len(message.text) for message in turn.history) + len(turn.message) + len(turn.system or "")
+            )
+            if run.end_reason is None:  # else somebody stopped it before it began
+                run.work = self._spawn(self._consume(run, turn))
+                await asyncio.wait({run.work})
+                error = None if run.work.cancelled() else run.work.result()
+        except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
+            error = exc
+        if error is not None and not isinstance(error, BackendError):
+            _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
+        run.answer.end(run.end_reason, error)
+        run.begun.set()
+        run.answered.set()
+        try:
+            await self._finish(run)
+        except Exception as exc:  # noqa: BLE001  # its lease runs out, and whoever reads it settles it
+            _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
+        self._let_go(run)
+        await self._report(run, history, prompt_bytes)
+
+    async def _consume(self, run: RunningTurn, turn: BackendTurn) -> Exception | None:
+        try:
+            async with aclosing(run.assignment.backend.run(turn)) as events:
+                async for event in events:
+                    offset = run.answer.characters
+                    run.answer.take(event)
+                    if run.answer.characters:
+                        run.begun.set()
+                    self._events.publish(run.id, event, offset)
+        except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
+            return exc
+        return None
+
+    async def _finish(self, run: RunningTurn) -> None:
+        tries = 0
+        while not run.lost:
+            delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
+            ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
+            ended = run.answer.snapshot(run.assignment.accepted.turn)
+            try:
+                async with self._writing:
+                    run.final = await self._turns.finish(run.assignment.principal, ended, ending)
+                break
+            except StoreError as exc:
+                tries += 1
+                _log.warning("finish_delayed", extra={"turn_id": str(run.id), "tries": tries, "error": str(exc)})
+                for_good = self._closing or not isinstance(exc, StoreUnavailableError)
+                if for_good and tries > _TRIES:
+                    break
+                await self._clock.sleep(timedelta(seconds=min(5.0, 0.2 * 2**tries)))
+
+    def _let_go(self, run: RunningTurn) -> None:
+        self._runs.pop(run.id, None)
+        run.written.set()
+        self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
+        if not self._runs:
+            self._busy.clear()
+            self._idle.set()
+
+    async def _report(self, run: RunningTurn, history: History | None, prompt_bytes: int) -> None:
+        answer = run.answer
+        try:
+            if run.final is not None:  # else another process settles it
+                await run.assignment.settled(run.final, history, prompt_bytes)
+            if (
+                answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
+                and answer.end_reason is not EndReason.INTERNAL
+            ):
+                latency = answer.bill(run.assignment.accepted.turn).latency
+                await run.assignment.observe(check_of_turn(answer.fault and answer.fault.fault, latency=latency))
+        except AgentApiError as exc:
+            _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
+
+    def _abandon(self, run: RunningTurn, gone: asyncio.CancelledError) -> None:
+        if run.answered_running or run.answered.is_set() or self._closing:
+            return
+        run.caller_gone = True
+        stopped = any("user" in str(word).lower() for word in gone.args)
+        grace = self.options.stopped_grace if stopped else self.options.abandon_grace
+        marking = self._spawn(self._mark_gone(run))
+        self._marking.add(marking)
+        marking.add_done_callback(self._marking.discard)
+        self._spawn(self._cancel_unless_followed(run, grace))
+
+    async def _mark_gone(self, run: RunningTurn) -> None:
+        with suppress(StoreError):
+            await self._turns.mark(run.assignment.principal, run.id, TurnMark.CALLER_GONE)
+
+    async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
+        asked = run.asked
+        before = await self._followed_at(run)
+        await first_of(run.answered.wait(), self._clock.sleep(grace))
+        if run.asked == asked and not run.answered.is_set() and await self._followed_at(run) == before:
+            self.stop(run, EndReason.ABANDONED)
+
+    async def _followed_at(self, run: RunningTurn) -> datetime | None:
+        try:
+            leases = await self._turns.renew(self.owner, [run.id], self.options.lease)
+        except StoreError:
+            return None
+        return leases[0].followed_at if leases else None
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await self._busy.wait()
+            await self._clock.sleep(self.options.renew_every)
+            running = [run for run in self._runs.values() if not run.written.is_set()]
+            if not running:
+                continue
+            try:
+                leases = await self._turns.renew(self.owner, [run.id for run in running], self.options.lease)
+            except StoreError as exc:
+                _log.warning("leases_not_renewed", extra={"turns": len(running), "error": str(exc)})
+                continue
+            held = {lease.turn_id: lease for lease in leases}
+            for run in running:
+                lease = held.get(run.id)
+                if lease is None and not run.written.is_set() and not run.answered.is_set():
+                    run.lost = True
+                    self.stop(run, EndReason.LEASE_EXPIRED)
+                elif lease is not None and lease.cancel_requested:
+                    self.stop(run, EndReason.CANCEL_TURN)
+
+    async def _keep_texts(self) -> None:
+        while True:
+            await self._busy.wait()
+            await self._clock.sleep(self.options.save_every)
+            for run in tuple(self._runs.values()):
+                if run.answer.characters == run.saved_characters or run.answered.is_set():
+                    continue
+                characters = run.answer.characters
+                with suppress(StoreError):
+                    await self._turns.save_partial(run.assignment.principal, self.owner, run.id, run.answer.text)
+                    run.saved_characters = characters
+
+    def _hear(self, signal: Signal) -> None:
+        if signal.kind is SignalKind.CANCEL and signal.turn_id is not None:
+            run = self._runs.get(signal.turn_id)
+            if run is not None:
+                self.stop(run, EndReason.CANCEL_TURN)

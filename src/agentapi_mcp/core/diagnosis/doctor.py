@@ -1,0 +1,269 @@
+"""Checks every part of an installation by asking it something real, and tells for a fault the line that mends it."""
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from difflib import get_close_matches
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import AgentApiError, sentences
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
+from agentapi_mcp.core.conversations.models import Turn, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.diagnosis.models import Check, Declarations, Outcome, fault, not_checked, not_in_use, ok, warning
+from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation, Installation
+from agentapi_mcp.core.services import Services
+
+_FREE_BYTES = 500 * 1024 * 1024
+_QUESTION = "Reply with the one word: well."
+_HOME_LINE = "export AGENTAPI_HOME=/another/directory"
+_DATABASE_LINE = "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5432/DATABASE'"
+_REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
+_COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
+_VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
+_AT_LINE = re.compile(r", line (\d+):")
+_OF_OTHERS = ("DATABASE_URL", "REDIS_URL")
+_PARTS = ("home", "configuration", "database", "redis", "agents")
+
+Tell = Callable[[Check], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the doctor waits for a part."""
+
+    part: timedelta = timedelta(seconds=20)
+    first_start: timedelta = timedelta(seconds=90)
+    answer: timedelta = timedelta(seconds=120)
+
+
+class Doctor:
+    """Examines one installation; where a part fails, those that need it are not checked, and say why."""
+
+    def __init__(self, installation: Installation, clock: Clock, patience: Patience | None = None) -> None:
+        self._installation = installation
+        self._clock = clock
+        self._patience = patience or Patience()
+
+    async def examine(self, tell: Tell, *, ask: bool = False) -> None:
+        """Check all parts in order, and tell each result at once; with `ask`, agents answer a question, at its cost."""
+        tell(ok("program", self._installation.program))
+        environ = self._installation.environ
+        try:
+            configured = self._installation.configure()
+        except AgentApiError as exc:
+            named = [name for name in dict.fromkeys(_VARIABLE.findall(str(exc))) if name in environ]
+            tell(fault("settings", str(exc), *(f"unset {name}" for name in named)))
+            for name in _PARTS:
+                tell(not_checked(name, "the settings must be mended first"))
+            return
+        tell(_settings(configured.variables(), environ))
+        examination = _Examination(
+            parts=configured, environ=environ, clock=self._clock, patience=self._patience, tell=tell
+        )
+        await examination.run(ask=ask)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Examination:
+    parts: ConfiguredInstallation
+    environ: Mapping[str, str]
+    clock: Clock
+    patience: Patience
+    tell: Tell
+    faults: list[str] = field(default_factory=list[str])
+    declared: Declarations | None = None
+
+    async def run(self, *, ask: bool) -> None:
+        self._say(self._home())
+        self._say(self._configuration())
+        if "home" in self.faults and not self.parts.is_remote:
+            self._say(not_checked("database", "the home must be mended first"))
+        else:
+            await self._timed(self._database())
+        await self._timed(self._redis())
+        needed = [name for name in ("home", "configuration", "database") if name in self.faults]
+        if needed:
+            self._say(not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
+        else:
+            await self._agents(ask=ask)
+
+    def _say(self, check: Check) -> None:
+        if check.outcome is Outcome.FAULT:
+            self.faults.append(check.name)
+        self.tell(check)
+
+    async def _timed(self, checking: Awaitable[Check]) -> None:
+        begun = self.clock.monotonic()
+        check = await checking
+        self._say(replace(check, duration=timedelta(seconds=self.clock.monotonic() - begun)))
+
+    # --- the parts, one after the other
+
+    def _home(self) -> Check:
+        home = self.parts.home
+        try:
+            there = next((place for place in (home, *home.parents) if place.exists()), home)
+        except OSError as exc:
+            return fault("home", f"{home} cannot be looked into ({exc.strerror})", _HOME_LINE)
+        if home.exists() and not home.is_dir():
+            return fault("home", f"{home} is not a directory", _HOME_LINE)
+        if not os.access(there, os.W_OK | os.X_OK):
+            line = f'sudo chown -R "$(id -un)" {shlex.quote(str(home))}' if home.exists() else _HOME_LINE
+            return fault("home", f"this user may not write in {there}", line, _HOME_LINE)
+        free = shutil.disk_usage(there).free
+        said = f"{home}{'' if home.exists() else ', which the first start makes'}; {free >> 20} MB free"
+        if free < _FREE_BYTES:
+            return warning("home", f"{said}: that is little", _HOME_LINE)
+        return ok("home", said)
+
+    def _configuration(self) -> Check:
+        try:
+            paths = self.parts.configuration_paths()
+        except AgentApiError as exc:
+            return fault("configuration", str(exc), _HOME_LINE)
+        try:
+            declared = self.parts.read_configuration()
+        except AgentApiError as exc:
+            line = _AT_LINE.search(str(exc))
+            path = shlex.quote(str(paths[-1]))
+            where = f" +{line[1]}" if line else ""
+            lines = [f'"${{EDITOR:-vi}}"{where} {path}'] if paths[-1].exists() else ["unset AGENTAPI_CONFIG"]
+            return fault("configuration", str(exc), *lines)
+        self.declared = declared
+        own = ", ".join(declared.own_files) or "no file of your own"
+        return ok("configuration", f"{own}; agents: {', '.join(declared.agents)}")
+
+    async def _database(self) -> Check:
+        limit = self.patience.part if self.parts.is_remote else self.patience.first_start
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                return await self._ask_database()
+        except TimeoutError:
+            reason = f"it gave no answer within {limit.total_seconds():.0f} s"
+        except AgentApiError as exc:
+            reason = str(exc)
+        lines = _COMMAND.findall(reason)
+        if not lines and self.parts.is_remote:
+            lines = [_DATABASE_LINE]
+        elif not lines:
+            log = self.parts.database_log
+            lines = [f"tail -n 20 {shlex.quote(str(log))}"] if log.exists() else []
+            lines = [*lines, _HOME_LINE]
+        return fault("database", reason, *lines)
+
+    async def _ask_database(self) -> Check:
+        found = await self.parts.ask_database()
+        kind = "by URL" if self.parts.is_remote else "embedded"
+        said = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
+        if found.is_standby:
+            return fault("database", f"{said}; it is a standby, which cannot be written", _DATABASE_LINE)
+        if found.remark is not None and self.parts.is_remote:
+            return warning("database", f"{said}; {found.remark}", *_COMMAND.findall(found.remark))
+        if not found.is_encrypted and self.parts.is_exposed:
+            line = "export AGENTAPI_DATABASE_URL='...?sslmode=require'"
+            return warning("database", f"{said}; what is said to it is not encrypted", line)
+        return ok("database", said)
+
+    async def _redis(self) -> Check:
+        limit = self.patience.part.total_seconds()
+        try:
+            async with asyncio.timeout(limit):
+                took = await self.parts.ask_redis()
+        except TimeoutError:
+            return fault("redis", f"it gave no answer within {limit:.0f} s", _REDIS_LINE)
+        except AgentApiError as exc:
+            return fault("redis", str(exc), _REDIS_LINE)
+        if took is None:
+            return not_in_use("redis", "no AGENTAPI_REDIS_URL: caches and events stay in this process")
+        return ok("redis", f"writes and deletes in {took.total_seconds() * 1000:.1f} ms")
+
+    # --- the agents, by the program itself
+
+    async def _agents(self, *, ask: bool) -> None:
+        async with self.parts.open_program() as gate:
+            try:
+                services = await gate.services()
+                report = await services.health.report(services.principal, fresh=True)
+                for view in report.agents:
+                    self._say(self._agent(view))
+                for view in report.agents:
+                    if ask and view.enabled and not view.missing:
+                        await self._timed(self._answer(services, view))
+            except AgentApiError as exc:
+                named = dict.fromkeys(name for name in _VARIABLE.findall(str(exc)) if name.startswith("AGENTAPI_"))
+                lines = _COMMAND.findall(str(exc)) or [f"export {name}=..." for name in named]
+                self._say(fault("agents", str(exc), *lines))
+
+    def _agent(self, view: AgentView) -> Check:
+        name, by = f"agent {view.name}", f"by {view.backend}"
+        if not view.enabled:
+            return not_in_use(name, "it is disabled")
+        if view.missing:
+            return self._unequipped(name, view)
+        if view.health.status not in {HealthStatus.HEALTHY, HealthStatus.UNKNOWN}:
+            return fault(name, f"{by}: {view.health.last_error or 'it is not well'}", *self._lines_for(view))
+        if view.backend_reason is not None:
+            return warning(name, f"{by}, since {view.backend_reason}")
+        unknown = view.health.status is HealthStatus.UNKNOWN
+        return ok(name, f"{by}; there is no free way to check it" if unknown else by)
+
+    def _unequipped(self, name: str, view: AgentView) -> Check:
+        detail = "; ".join(view.missing)
+        lines = [f"export {found}=..." for found in _VARIABLE.findall(detail) if found not in self.environ]
+        # What comes with the program is an offer; what the operator declared is meant.
+        if self._declaration(view) is None or (self.declared is not None and view.name in self.declared.packaged):
+            return not_in_use(name, detail, *lines)
+        return fault(name, detail, *(lines or self._lines_for(view)))
+
+    def _declaration(self, view: AgentView) -> AgentDeclaration | None:
+        return None if self.declared is None else self.declared.agents.get(view.name)
+
+    def _lines_for(self, view: AgentView) -> Sequence[str]:
+        """Name the variables that decide how the agent is reached, or else the file."""
+        reached = declaration = self._declaration(view)
+        if declaration is not None and declaration.otherwise is not None and declaration.backend != view.backend:
+            reached = declaration.otherwise
+        set_here = [name for name in reached.variables if self.environ.get(name)] if reached is not None else []
+        if set_here:
+            return [f"export {name}=..." for name in set_here]
+        return [f'"${{EDITOR:-vi}}" {shlex.quote(str(self.parts.configuration_paths()[-1]))}']
+
+    async def _answer(self, services: Services, view: AgentView) -> Check:
+        """Ask a question, which costs what an answer costs, and leave no session behind."""
+        title, lines, limit = f"answer of {view.name}", self._lines_for(view), self.patience.answer
+        request = ChatRequest(message=_QUESTION, agent=view.name)
+        turn = await services.turns.chat(services.principal, request, wait=limit)
+        if not turn.status.is_final:
+            turn = await services.turns.cancel(services.principal, str(turn.id))
+        await services.sessions.delete(services.principal, str(turn.session_id))
+        if turn.error is not None:
+            return fault(title, sentences(turn.error.message, turn.error.next_step), *lines)
+        if turn.status is not TurnStatus.COMPLETED:
+            return fault(title, f"it had not answered after {limit.total_seconds():.0f} s", *lines)
+        return ok(title, _bill(turn))
+
+
+def _settings(known: frozenset[str], environ: Mapping[str, str]) -> Check:
+    """Look for variables that are meant as settings and are none."""
+    given = sorted(name for name in environ if name.startswith("AGENTAPI_") or name in _OF_OTHERS)
+    unknown = [name for name in given if name not in {*known, *_OF_OTHERS}]
+    near = {name: get_close_matches(name, known, n=1, cutoff=0.7) for name in unknown}
+    if near:
+        told = [f"{name} is no setting" + (f"; {like[0]} is" if like else "") for name, like in near.items()]
+        lines = [f'export {like[0]}="${name}"' if like else f"unset {name}" for name, like in near.items()]
+        return warning("settings", "; ".join(told), *lines)
+    return ok("settings", f"set: {', '.join(given)}" if given else "none set: everything is embedded")
+
+
+def _bill(turn: Turn) -> str:
+    usage = turn.bill.usage
+    cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd}"
+    model = f" from {turn.bill.model_used}" if turn.bill.model_used else ""
+    return f"{len(turn.reply)} characters{model}; {usage.input_tokens or 0} + {usage.output_tokens or 0} tokens, {cost}"

@@ -1,0 +1,1 @@
+"""API keys that users and organisations bring, and asking a user for one."""

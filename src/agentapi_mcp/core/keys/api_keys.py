@@ -1,0 +1,239 @@
+"""Keys of providers that users and organisations bring: sealed when they come, opened when a turn uses them."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidRequestError, NotFoundError, StoreError
+from agentapi_mcp.base.ids import ApiKeyId, new_id
+from agentapi_mcp.base.sealing import Sealer
+from agentapi_mcp.base.validation import check_text
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey, plain_provider
+from agentapi_mcp.core.keys.ports import ApiKeyStore
+
+_MAX_NAME = 100
+_SHORTEST, _LONGEST = 8, 2000
+_SHORTEST_WITH_END = 12  # of less, four characters would tell too much
+_BATCH = 50
+_TELL_EVERY = timedelta(minutes=1)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key as it was entered; without a name it gets its provider's, and its model's where it has one."""
+
+    provider: str
+    value: SecretStr
+    model: str | None = None
+    name: str | None = None
+
+
+class HeldKeys:
+    """The active keys that a principal's turns may use, still sealed."""
+
+    def __init__(self, keys: Sequence[SealedKey] = (), sealer: Sealer | None = None) -> None:
+        self._keys = sorted(keys, key=_preference, reverse=True)
+        self._sealer = sealer
+
+    @property
+    def can_be_added(self) -> bool:
+        """Whether this server keeps keys."""
+        return self._sealer is not None
+
+    def has(self, provider: str, models: Sequence[str] = ()) -> bool:
+        """Tell whether `find` would find one, or fail to open it."""
+        return self._match(provider, models) is not None
+
+    def find(self, provider: str, models: Sequence[str] = ()) -> ProviderKey | None:
+        """Find the key for a model, by any of its names: the user's, then the organisation's.
+
+        Of each, the model's own comes before the provider's, and the newest before older ones.
+
+        Raises:
+            ConfigurationError: there is one, and it cannot be opened.
+            StoreError: there is one, and somebody has changed it.
+        """
+        sealed = self._match(provider, models)
+        if sealed is None or self._sealer is None:
+            return None
+        try:
+            return ProviderKey(sealed.key, SecretStr(self._sealer.open_(sealed.sealed, _place(sealed.key))))
+        except AgentApiError as exc:
+            _log.warning("api_key_not_opened", extra={"api_key_id": str(sealed.key.id), "error": str(exc)})
+            raise
+
+    def _match(self, provider: str, models: Sequence[str]) -> SealedKey | None:
+        wanted = plain_provider(provider)
+        fitting = (
+            sealed
+            for sealed in self._keys
+            if sealed.key.provider == wanted and (sealed.key.model is None or sealed.key.model in models)
+        )
+        return next(fitting, None)
+
+
+class ApiKeys:
+    """The keys that people brought; without a sealer there are none, and none can be added."""
+
+    def __init__(self, store: ApiKeyStore, sealer: Sealer | None, clock: Clock, audit: AuditLog) -> None:
+        self._store = store
+        self._audit = audit
+        self._sealer = sealer
+        self._clock = clock
+
+    async def add(self, principal: Principal, new: NewApiKey, *, organization: bool = False) -> ApiKey:
+        """Seal and keep a key, of the principal or of their organisation; it counts from the next turn on.
+
+        Raises:
+            InvalidRequestError: it is no key, or a name is missing or too long.
+            ConflictError: there is one of this name.
+            ConfigurationError: there is no master key to seal it with.
+        """
+        owner, sealer = _owner(principal, organization=organization), self._needed_sealer()
+        value = _checked(new.value).get_secret_value()
+        provider = plain_provider(_named(new.provider, "provider"))
+        model = None if new.model is None else _named(new.model, "model")
+        key = ApiKey(
+            id=ApiKeyId(new_id()),
+            owner=owner,
+            name=_named(new.name, "name") if new.name is not None else " ".join(filter(None, (provider, model))),
+            provider=provider,
+            model=model,
+            last_four=value[-4:] if len(value) >= _SHORTEST_WITH_END else None,
+            active=True,
+            created_at=self._clock.now(),
+            last_used_at=None,
+        )
+        kept = await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+        await self._record(principal, AuditAction.KEY_ADDED, kept)
+        return kept
+
+    async def list_(self, principal: Principal, *, organization: bool = False) -> tuple[ApiKey, ...]:
+        """List the principal's keys, or their organisation's, oldest first; never the keys themselves."""
+        return await self._store.list_(_owner(principal, organization=organization))
+
+    async def remove(self, principal: Principal, which: str, *, organization: bool = False) -> ApiKey:
+        """Remove a key, by its id or name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        key = await self._find(principal, which, organization=organization)
+        await self._store.remove(key)
+        await self._record(principal, AuditAction.KEY_REMOVED, key)
+        return key
+
+    async def set_active(self, principal: Principal, which: str, *, active: bool, organization: bool = False) -> ApiKey:
+        """Let a key be used again, or no more, by its id or name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        key = await self._find(principal, which, organization=organization)
+        await self._store.set_active(key, active=active)
+        await self._record(principal, AuditAction.KEY_CHANGED, key, status="active" if active else "inactive")
+        return key
+
+    async def held(self, principal: Principal) -> HeldKeys:
+        """Read the keys that the principal's turns may use."""
+        require(principal, Action.CHAT)
+        if self._sealer is None:
+            return HeldKeys()
+        return HeldKeys(await self._store.active(principal), self._sealer)
+
+    async def mark_used(self, used: ProviderKey) -> None:
+        """Note that a key is used, at most once a minute; never fails the turn."""
+        last = used.key.last_used_at
+        if last is None or self._clock.now() - last >= _TELL_EVERY:
+            with suppress(StoreError):
+                await self._store.mark_used(used.key)
+
+    async def rotate(self, operator: Principal) -> Rotation:
+        """Seal every key with the first master key again, a few at a time; begun again, it goes on where it was.
+
+        It is for whoever has the master keys and the database, and tells them no key; no role stands in their way.
+
+        Raises:
+            ConfigurationError: there is no master key.
+        """
+        sealer, done, after = self._needed_sealer(), 0, ApiKeyId(UUID(int=0))
+        unopened: dict[str, int] = {}
+        while batch := await self._store.sealed_otherwise(sealer.key_id, after, _BATCH):
+            after = batch[-1].key.id
+            again: list[tuple[SealedKey, SealedKey]] = []
+            for old in batch:
+                place = _place(old.key)
+                try:
+                    sealed = sealer.seal(sealer.open_(old.sealed, place), place)
+                except AgentApiError:
+                    unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
+                else:
+                    again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
+            done += await self._store.replace(again)
+        await self._audit.record(operator, AuditAction.SECRETS_ROTATED, details=AuditDetails(count=done))
+        return Rotation(done, unopened)
+
+    async def _record(
+        self, principal: Principal, action: AuditAction, key: ApiKey, *, status: str | None = None
+    ) -> None:
+        details = AuditDetails(provider=key.provider, model=key.model, status=status)
+        await self._audit.record(principal, action, target=AuditTarget("key", str(key.id)), details=details)
+
+    async def _find(self, principal: Principal, which: str, *, organization: bool) -> ApiKey:
+        for key in await self.list_(principal, organization=organization):
+            if which in {str(key.id), key.name}:
+                return key
+        raise NotFoundError("There is no such key; `agentapi-mcp keys list` shows those there are.")
+
+    def _needed_sealer(self) -> Sealer:
+        if self._sealer is None:
+            raise ConfigurationError(
+                "This server keeps no keys of its users: it has no master key to seal them with. Set "
+                "AGENTAPI_MASTER_KEY, AGENTAPI_MASTER_KEY_FILE or AGENTAPI_MASTER_KEY_COMMAND; "
+                "`agentapi-mcp secrets generate` makes one."
+            )
+        return self._sealer
+
+
+def _owner(principal: Principal, *, organization: bool) -> KeyOwner:
+    require(principal, Action.EDIT_ORGANIZATION if organization else Action.MANAGE_KEYS)
+    return KeyOwner(principal.org_id, None if organization else principal.user_id)
+
+
+def _place(key: ApiKey) -> tuple[str, ...]:
+    """Say where a key belongs: who writes rows moves it neither to another owner nor to another provider."""
+    owner = key.owner
+    whose = str(owner.user_id or "organization")
+    return "agentapi.user_api_keys", str(owner.org_id), whose, str(key.id), key.provider, key.model or ""
+
+
+def _preference(sealed: SealedKey) -> tuple[bool, bool, datetime, str]:
+    key = sealed.key
+    return key.owner.user_id is not None, key.model is not None, key.created_at, str(key.id)
+
+
+def _named(text: str, argument: str) -> str:
+    check_text(text, argument, _MAX_NAME)
+    name = text.strip()
+    if not name.isprintable():
+        raise InvalidRequestError("must be one line of printable characters.", argument=argument)
+    return name
+
+
+def _checked(value: SecretStr) -> SecretStr:
+    said = value.get_secret_value().strip()
+    if not said.isascii() or not said.isprintable() or " " in said:
+        raise InvalidRequestError("This is no API key: it must be of printable ASCII characters, without spaces.")
+    if not _SHORTEST <= len(said) <= _LONGEST:
+        raise InvalidRequestError(f"This is no API key: it must have {_SHORTEST} to {_LONGEST} characters.")
+    return SecretStr(said)

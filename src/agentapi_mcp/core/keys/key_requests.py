@@ -1,0 +1,162 @@
+"""Keys that are entered on a page of ours: a link for one user, which alone opens nothing."""
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import SecretStr
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    CallerError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from agentapi_mcp.base.sealing import Sealer
+from agentapi_mcp.core.access.models import LoginBegun
+from agentapi_mcp.core.access.principal_factory import without_scopes
+from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.keys.api_keys import ApiKeys, NewApiKey
+from agentapi_mcp.core.keys.models import ApiKey, KeyRequest, Visit
+from agentapi_mcp.core.keys.ports import KeyRequestStore
+
+LIFETIME = timedelta(minutes=15)
+_PLACE = ("a page of ours", "a visit to enter a key")
+_GONE = "This link is not valid any more: links are for one key and a quarter of an hour. Send your message again."
+
+
+class KeyRequests:
+    """Asks users for keys; only those who came through an issuer at which we can sign them in again."""
+
+    def __init__(
+        self, store: KeyRequestStore, api_keys: ApiKeys, sealer: Sealer | None, clock: Clock, origin: str | None
+    ) -> None:
+        self._store = store
+        self._api_keys = api_keys
+        self._sealer = sealer
+        self._clock = clock
+        self._origin = origin
+
+    async def ask(self, principal: Principal, provider: str, can_log_in: Callable[[str], bool]) -> str | None:
+        """Return the address of a page where the principal can enter a key; None where there is no such page for them.
+
+        Their token need not allow it: on the page they sign in anew.
+        """
+        if self._sealer is None or self._origin is None or not can_log_in(principal.via):
+            return None
+        try:
+            require(without_scopes(principal), Action.MANAGE_KEYS)
+        except PermissionDeniedError:
+            return None
+        token = secrets.token_urlsafe(32)
+        await self._store.add(
+            KeyRequest(
+                token_sha256=_hash(token),
+                user_id=principal.user_id,
+                org_id=principal.org_id,
+                issuer=principal.via,
+                provider=provider,
+                expires_at=self._clock.now() + LIFETIME,
+            )
+        )
+        return f"{self._origin}/keys/new?{urlencode({'request': token})}"
+
+    async def find(self, token: str) -> KeyRequest:
+        """Find what a link stands for.
+
+        Raises:
+            NotFoundError: it is used, too old, or none.
+        """
+        return await self._get(_hash(token))
+
+    async def visited(self, visit: Visit) -> KeyRequest:
+        """Find what a visit is for.
+
+        Raises:
+            NotFoundError: it is used, or too old.
+        """
+        return await self._get(visit.token_sha256)
+
+    async def admit(self, visit: Visit, visitor: Principal) -> Visit:
+        """Let in who asked, and nobody else.
+
+        Raises:
+            PermissionDeniedError: somebody else has signed in, or one who may not keep keys.
+        """
+        require(visitor, Action.MANAGE_KEYS)
+        request = await self._get(visit.token_sha256)
+        if (visitor.user_id, visitor.via) != (request.user_id, request.issuer):
+            raise PermissionDeniedError("You signed in as somebody else than who asked for this page.")
+        if visitor.org_id != request.org_id:
+            raise PermissionDeniedError("You signed in for another organisation than the one that you asked from.")
+        return Visit(token_sha256=visit.token_sha256, form_token=secrets.token_urlsafe(24))
+
+    async def save(self, visit: Visit, visitor: Principal, value: SecretStr) -> ApiKey:
+        """Keep the key that was entered; the link is used up.
+
+        Raises:
+            NotFoundError: it was used up before, or is too old.
+            PermissionDeniedError: the visitor may not keep keys; then the link is not used up.
+            CallerError: it is no key; then the link is not used up.
+        """
+        require(visitor, Action.MANAGE_KEYS)
+        request = await self._store.take(visit.token_sha256)
+        if request is None or (visitor.user_id, visitor.org_id) != (request.user_id, request.org_id):
+            raise NotFoundError(_GONE)
+        name = f"{request.provider} {self._clock.now():%Y-%m-%d %H:%M:%S}"
+        try:
+            return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
+        except CallerError:
+            await self._store.give_back(visit.token_sha256)
+            raise
+
+    def seal(self, visit: Visit) -> str:
+        """Write a visit so that the visitor can keep it, and neither read nor change it."""
+        if self._sealer is None:
+            raise NotFoundError(_GONE)
+        said = {
+            "request": visit.token_sha256.hex(),
+            "login": visit.login and asdict(replace(visit.login, url="")),
+            "form_token": visit.form_token,
+            "until": (self._clock.now() + LIFETIME).timestamp(),
+        }
+        return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(said), _PLACE)).decode()
+
+    def open_(self, sealed: str) -> Visit:
+        """Read a visit.
+
+        Raises:
+            NotAuthenticatedError: it is none of ours, or too old.
+        """
+        if self._sealer is None:
+            raise NotFoundError(_GONE)
+        try:
+            said: dict[str, Any] = json.loads(self._sealer.open_(base64.urlsafe_b64decode(sealed.encode()), _PLACE))
+        except (AgentApiError, ValueError, binascii.Error) as exc:
+            raise NotAuthenticatedError("Your browser did not send who you are; open the link again.") from exc
+        if self._clock.now().timestamp() >= said["until"]:
+            raise NotAuthenticatedError(_GONE)
+        return Visit(
+            token_sha256=bytes.fromhex(said["request"]),
+            login=None if said["login"] is None else LoginBegun(**said["login"]),
+            form_token=said["form_token"],
+        )
+
+    async def _get(self, token_sha256: bytes) -> KeyRequest:
+        found = await self._store.find(token_sha256)
+        if found is None:
+            raise NotFoundError(_GONE)
+        return found
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

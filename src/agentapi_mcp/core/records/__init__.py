@@ -1,1 +1,0 @@
-"""The nouns that are kept: agents, models, sessions, messages, turns, bills, health."""

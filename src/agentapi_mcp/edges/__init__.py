@@ -1,0 +1,1 @@
+"""What speaks to the outside: each edge translates one protocol into calls of use cases."""

@@ -1,0 +1,1 @@
+"""The web page where a user enters an API key."""

@@ -1,0 +1,182 @@
+"""The page where somebody enters an API key: they sign in first, and only who asked for it comes that far."""
+
+import html
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
+
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    CallerError,
+    InvalidRequestError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from agentapi_mcp.core.access.models import LoginAnswer
+from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
+from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
+
+_MAX_FORM_BYTES = 16 * 1024
+_MINUTES_15 = 900
+_SIGNED_IN, _ENTER = "/keys/signed-in", "/keys/enter"
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "same-origin",  # not less: without it a browser hides the origin of our own form
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
+    (NotAuthenticatedError, 401),
+    (PermissionDeniedError, 403),
+    (NotFoundError, 404),
+    (CallerError, 400),
+    (AgentApiError, 503),
+)
+_PAGE = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>{title}</title></head><body><h1>{title}</h1>{body}</body></html>"
+)
+_FORM = (
+    "<p>It is kept sealed, and used for your own messages in place of the server's. Nobody can read it again.</p>"
+    '{fault}<form method="post" action="/keys/enter" autocomplete="off">'
+    '<input type="hidden" name="form_token" value="{token}">'
+    '<p><label>API key for {provider}: <input type="password" name="key" required maxlength="2000" size="60" '
+    'autocomplete="off" spellcheck="false"></label></p><p><button>Save</button></p></form>'
+)
+_log = logging.getLogger(__name__)
+Serve = Callable[[Request], Awaitable[Response]]
+
+
+def key_pages_mount(gate: ServicesProvider, origin: str) -> Mount:
+    """Mount the pages: browsers bring no token and sign in on the page, and only its own origin may send its form."""
+    return Mount(
+        paths=("/keys/",),
+        app=KeyPages(gate, origin).app,
+        authentication=AuthenticationMode.OPEN,
+        render=_refused,
+        origins=(origin,),
+        content_type="application/x-www-form-urlencoded",
+        max_body_bytes=_MAX_FORM_BYTES,
+    )
+
+
+class KeyPages:
+    """The pages of one server, which browsers reach at this origin."""
+
+    def __init__(self, gate: ServicesProvider, origin: str) -> None:
+        self._gate = gate
+        self._origin = origin
+        self._is_secure = origin.startswith("https:")
+        self._cookie = "__Host-agentapi-keys" if self._is_secure else "agentapi-keys"
+        self.app = Starlette(
+            routes=[
+                Route("/keys/new", _guarded(self._begin), methods=["GET"]),
+                Route(_SIGNED_IN, _guarded(self._admit), methods=["GET"]),
+                Route(_ENTER, _guarded(self._show), methods=["GET"]),
+                Route(_ENTER, _guarded(self._save), methods=["POST"]),
+            ]
+        )
+
+    async def _begin(self, request: Request) -> Response:
+        """Send the visitor who opened the link to sign in."""
+        visits = await self._visits()
+        redirect = await visits.begin(request.query_params.get("request", ""), self._origin + _SIGNED_IN)
+        return self._to(redirect.url, redirect.sealed)
+
+    async def _admit(self, request: Request) -> Response:
+        """Admit the visitor who comes back from the sign-in."""
+        visits, said = await self._visits(), request.query_params
+        answer = LoginAnswer(
+            state=said.get("state"), code=said.get("code"), issuer=said.get("iss"), error=said.get("error")
+        )
+        return self._to(_ENTER, await visits.sign_in(self._sealed(request), answer, self._origin + _SIGNED_IN))
+
+    async def _show(self, request: Request) -> Response:
+        """Show the form."""
+        visits = await self._visits()
+        return _form(await visits.find(self._sealed(request)))
+
+    async def _save(self, request: Request) -> Response:
+        """Store the key that was entered."""
+        if request.headers.get("origin") != self._origin:
+            raise PermissionDeniedError("This form was not sent from this page; open the link again.")
+        visits = await self._visits()
+        visit = await visits.find(self._sealed(request))
+        form = _fields(await request.body())
+        try:
+            await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
+        except InvalidRequestError as exc:
+            return _form(visit, fault=str(exc))
+        done = _page("The key is saved", "<p>It is used from your next message on. You can close this page.</p>")
+        done.delete_cookie(self._cookie, path="/", secure=self._is_secure, httponly=True, samesite="lax")
+        return done
+
+    async def _visits(self) -> KeyPageVisits:
+        return (await self._gate.services()).key_page_visits
+
+    def _sealed(self, request: Request) -> str:
+        return request.cookies.get(self._cookie, "")
+
+    def _to(self, url: str, sealed: str) -> Response:
+        response = RedirectResponse(url, 303, headers=_HEADERS)
+        response.set_cookie(
+            self._cookie,
+            sealed,
+            max_age=_MINUTES_15,
+            path="/",
+            secure=self._is_secure,
+            httponly=True,
+            samesite="lax",  # not strict: who comes back from the sign-in comes from another site
+        )
+        return response
+
+
+def _guarded(serve: Serve) -> Serve:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await serve(request)
+        except AgentApiError as exc:
+            status = next(status for kind, status in _STATUS if isinstance(exc, kind))
+            _log.info("key_page_refused", extra={"status": status, "code": exc.code})
+            return _page("This did not work", f"<p>{html.escape(str(exc))}</p>", status)
+
+    return guarded
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    try:
+        fields = parse_qs(body.decode("ascii"), max_num_fields=10)
+    except ValueError as exc:
+        raise InvalidRequestError("This is no form of this page.") from exc
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _refused(refusal: Refusal) -> Response:
+    """Render what the HTTP host refuses as a page."""
+    page = _page("This did not work", f"<p>{html.escape(refusal.message)}</p>", refusal.status)
+    page.headers.update(refusal.headers)
+    return page
+
+
+def _form(visit: SignedInVisit, fault: str = "") -> Response:
+    provider = html.escape(visit.provider)
+    body = _FORM.format(
+        token=html.escape(visit.form_token),
+        provider=provider,
+        fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
+    )
+    return _page(f"Your API key for {provider}", body, 400 if fault else 200)
+
+
+def _page(title: str, body: str, status: int = 200) -> Response:
+    return HTMLResponse(_PAGE.format(title=title, body=body), status, headers=_HEADERS)

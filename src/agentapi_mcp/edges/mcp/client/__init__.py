@@ -1,0 +1,1 @@
+"""Requests from the server to the client: MCP's elicitation."""

@@ -1,0 +1,124 @@
+"""What the server asks a 2025-era client over HTTP while it serves its request; any replica may get the answer."""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import anyio
+from mcp.shared.exceptions import MCPError
+from mcp_types import REQUEST_TIMEOUT, JSONRPCError, JSONRPCRequest, JSONRPCResponse
+
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.edges.mcp.callers import Caller
+
+Answer = JSONRPCResponse | JSONRPCError
+Send = Callable[[JSONRPCRequest], Awaitable[None]]
+
+# A person may have to answer; who needs less says so in the options of the request.
+ANSWER_WITHIN = timedelta(minutes=5)
+_LOOK_EVERY = timedelta(seconds=5)  # a signal may be lost
+_WITHDRAW_WITHIN = 2.0
+_OURS = re.compile(r"ask-[A-Za-z0-9_-]{22}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    answer: Answer | None = None
+
+
+class Questions:
+    """The questions that this process has put, and the answers that came to it, also to those of another process."""
+
+    def __init__(self, look_every: timedelta = _LOOK_EVERY) -> None:
+        self._look_every = look_every.total_seconds()
+        self._open: dict[tuple[str, str], _Open] = {}
+
+    async def ask(
+        self, caller: Caller, session_id: str, request: Callable[[str], JSONRPCRequest], send: Send, within: float
+    ) -> dict[str, Any]:
+        """Send the request that `request` makes of an id, and wait for its result.
+
+        Raises:
+            MCPError: the client answered with an error, or not in time.
+            AgentApiError: the stores are away, which carry the answer between processes.
+        """
+        question_id = f"ask-{secrets.token_urlsafe(16)}"
+        question = self._open.setdefault((session_id, question_id), _Open())
+        elicitations = caller.services.elicitations
+        try:
+            await elicitations.ask(caller.principal, session_id, question_id)
+            await send(request(question_id))
+            with anyio.move_on_after(within):
+                return _result(await self._answer(caller, session_id, question_id, question))
+            raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": question_id})
+        finally:
+            del self._open[session_id, question_id]
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_WITHDRAW_WITHIN):
+                await _withdraw(caller, session_id, question_id)
+
+    async def take(self, caller: Caller, session_id: str, answer: Answer) -> None:
+        """Take a client's answer; one to nothing that was asked is forgotten.
+
+        Raises:
+            AgentApiError: the stores are away, and another process asked.
+        """
+        question_id = answer.id
+        if not isinstance(question_id, str) or not _OURS.fullmatch(question_id):
+            return
+        question = self._open.get((session_id, question_id))
+        if question is None:
+            said = answer.model_dump(
+                by_alias=True, exclude_none=True
+            )  # it came as JSON, with whatever is in its strings
+            await caller.services.elicitations.answer(caller.principal, session_id, question_id, said)
+        elif question.answer is None:
+            question.answer = answer
+            question.heard.set()
+
+    def hear(self, session_id: str, question_id: str) -> None:
+        """Look for the answer that another process has taken."""
+        question = self._open.get((session_id, question_id))
+        if question is not None:
+            question.heard.set()
+
+    async def _answer(self, caller: Caller, session_id: str, question_id: str, question: _Open) -> Answer:
+        elicitations = caller.services.elicitations
+        while True:
+            with anyio.move_on_after(self._look_every):
+                await question.heard.wait()
+            question.heard.clear()
+            if question.answer is not None:
+                return question.answer
+            found = await elicitations.find_answer(caller.principal, session_id, question_id)
+            if found is not None:
+                return read_answer(found)
+
+
+def read_answer(message: Mapping[str, object]) -> Answer:
+    """Read an answer.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    kind = JSONRPCResponse if "result" in message else JSONRPCError
+    return kind.model_validate(message)
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, JSONRPCError):
+        raise MCPError.from_jsonrpc_error(answer)
+    return answer.result
+
+
+async def _withdraw(caller: Caller, session_id: str, question_id: str) -> None:
+    try:
+        await caller.services.elicitations.withdraw(caller.principal, session_id, question_id)
+    except AgentApiError as exc:
+        _log.warning("question_not_withdrawn", extra={"code": exc.code})

@@ -1,0 +1,56 @@
+"""Asks a user for the key that an agent lacks: by the address of a page, never through the model."""
+
+import logging
+from uuid import uuid4
+
+from mcp.shared.exceptions import UrlElicitationRequiredError
+from mcp_types import CallToolRequestParams, ElicitRequest, ElicitRequestURLParams, InputRequiredResult
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+from agentapi_mcp.base.errors import AgentApiError, BackendError
+from agentapi_mcp.edges.mcp.callers import Callers, Context
+
+_NAME = "api_key"
+_log = logging.getLogger(__name__)
+
+
+class KeyQuestions:
+    """Asks clients that can open an address for their user, each in the way of its era."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    async def ask(
+        self, context: Context, params: CallToolRequestParams, error: AgentApiError
+    ) -> InputRequiredResult | None:
+        """Ask for what would have let a call succeed; None where nobody can be asked, or was asked already.
+
+        Raises:
+            UrlElicitationRequiredError: this is how clients of the era before are asked.
+        """
+        provider = error.lacks_key_of if isinstance(error, BackendError) else None
+        if provider is None or params.input_responses is not None or not _opens_addresses(context):
+            return None
+        url = await self._address(context, provider)
+        if url is None:
+            return None
+        message = f"This agent needs an API key of yours for {provider}. You enter it on this server's own page."
+        if context.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS:
+            asked = ElicitRequestURLParams(message=message, url=url, elicitation_id=str(uuid4()))
+            raise UrlElicitationRequiredError([asked], f"{error} Enter a key at the address, then send it again.")
+        return InputRequiredResult(
+            input_requests={_NAME: ElicitRequest(params=ElicitRequestURLParams(message=message, url=url))}
+        )
+
+    async def _address(self, context: Context, provider: str) -> str | None:
+        try:
+            caller = await self._callers.identify(context)
+            return await caller.services.key_page_visits.invite(caller.principal, provider)
+        except AgentApiError as exc:  # the caller hears of the error that led here
+            _log.warning("key_not_asked_for", extra={"code": exc.code})
+            return None
+
+
+def _opens_addresses(context: Context) -> bool:
+    declared = context.session.client_capabilities
+    return declared is not None and declared.elicitation is not None and declared.elicitation.url is not None

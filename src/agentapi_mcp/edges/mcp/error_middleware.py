@@ -1,0 +1,49 @@
+"""The outermost point of the edge: every request has an id in the log, and what nobody expected tells nothing."""
+
+from uuid import uuid4
+
+from mcp.server.context import CallNext, HandlerResult
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
+from pydantic import ValidationError
+
+from agentapi_mcp.base import log_context
+from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.base.log_context import internal_message, log_unexpected
+from agentapi_mcp.base.log_context import request_id as current_request
+from agentapi_mcp.core.audit.models import AuditTarget
+from agentapi_mcp.edges.mcp.callers import Callers, Context, client_of, request_key
+from agentapi_mcp.edges.mcp.cancellations import Cancellations
+from agentapi_mcp.edges.mcp.errors import rpc_error
+from agentapi_mcp.web.requests import address_of
+from agentapi_mcp.web.tracing import traced
+
+
+class ErrorMiddleware:
+    """The middleware round every request and notification."""
+
+    def __init__(self, cancellations: Cancellations, callers: Callers) -> None:
+        self._cancellations = cancellations
+        self._callers = callers
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Handle one message."""
+        if ctx.method == "notifications/cancelled" and ctx.params is not None:
+            self._cancellations.tell(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
+        token = current_request.set(current_request.get() or uuid4().hex[:12])
+        log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
+        log_context.client.set(client_of(ctx))
+        try:
+            with traced():
+                return await call_next(ctx)
+        except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
+            raise
+        except AgentApiError as exc:
+            if isinstance(exc, PermissionDeniedError):
+                await self._callers.denied(ctx, exc, AuditTarget("method", ctx.method))
+            raise rpc_error(exc) from exc
+        except Exception as exc:  # noqa: BLE001  # the outermost point of the edge
+            request_id = log_unexpected("request_failed", exc, what=ctx.method)
+            raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
+        finally:
+            current_request.reset(token)

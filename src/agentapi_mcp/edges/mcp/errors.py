@@ -1,0 +1,62 @@
+"""The one table from core's errors to what MCP says: a tool's result that the model can act on, or a JSON-RPC error."""
+
+from http import HTTPStatus
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
+from starlette.responses import JSONResponse, Response
+
+from agentapi_mcp.base.errors import AgentApiError, retry_after_seconds
+from agentapi_mcp.presentation.errors import explain
+from agentapi_mcp.presentation.text import clean
+from agentapi_mcp.web.mounts import Refusal
+
+RPC_CODES: dict[str, int] = {
+    "internal": INTERNAL_ERROR,
+    "caller": INVALID_PARAMS,
+    "invalid_request": INVALID_PARAMS,
+    "not_authenticated": INVALID_REQUEST,
+    "permission_denied": INVALID_REQUEST,
+    "not_found": INVALID_PARAMS,
+    "conflict": INVALID_REQUEST,
+    "limit_exceeded": INTERNAL_ERROR,
+    "configuration": INTERNAL_ERROR,
+    "backend": INTERNAL_ERROR,
+    "issuer_unavailable": INTERNAL_ERROR,
+    "store": INTERNAL_ERROR,
+    "store_unavailable": INTERNAL_ERROR,
+    "store_mismatch": INTERNAL_ERROR,
+}
+
+
+def tool_error(error: AgentApiError) -> CallToolResult:
+    """Answer a tool call with what the model can mend."""
+    return failed_result(explain(error))
+
+
+def failed_result(text: str) -> CallToolResult:
+    """Answer a tool call with a failure in words."""
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+
+def rpc_error(error: AgentApiError) -> MCPError:
+    """Answer any other request with a JSON-RPC error; its data carry the stable code."""
+    data: dict[str, object] = {"code": error.code, "retryable": error.retryable}
+    seconds = retry_after_seconds(error)
+    if seconds is not None:
+        data["retry_after_seconds"] = seconds
+    return MCPError(RPC_CODES[error.code], explain(error), data)
+
+
+def resource_not_found(uri: str) -> MCPError:
+    """Say that there is no such resource, or none that the caller may know of."""
+    return MCPError(INVALID_PARAMS, "There is no such resource.", {"uri": clean(uri)})
+
+
+def rpc_refusal(refusal: Refusal) -> Response:
+    """Render a refusal of the HTTP host as a JSON-RPC error that belongs to no request."""
+    ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR or refusal.status == HTTPStatus.TOO_MANY_REQUESTS
+    message = refusal.message if refusal.error is None else explain(refusal.error)
+    error = {"code": INTERNAL_ERROR if ours else INVALID_REQUEST, "message": message}
+    body = {"jsonrpc": "2.0", "id": None, "error": error}
+    return JSONResponse(body, refusal.status, headers=dict(refusal.headers))

@@ -1,0 +1,191 @@
+"""One JSON-RPC request over HTTP, answered by one JSON body, or by an event stream once there is something to tell."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from mcp.server.runner import modern_error_data
+from mcp.shared.dispatcher import CallOptions
+from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp.shared.message import MessageMetadata
+from mcp.shared.transport_context import TransportContext
+from mcp_types import (
+    REQUEST_TIMEOUT,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    ProgressToken,
+    RequestId,
+)
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+Answer = JSONRPCResponse | JSONRPCError
+Headers = list[tuple[bytes, bytes]]
+# Given what makes a request of an id, how it is sent, and the seconds to wait: returns the client's result.
+Asking = Callable[
+    [Callable[[str], JSONRPCRequest], Callable[[JSONRPCRequest], Awaitable[None]], float | None],
+    Awaitable[dict[str, Any]],
+]
+
+REQUEST_CANCELLED = -32800
+PING_SECONDS = 15.0
+EVENT_STREAM: Headers = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+PING = b": ping\r\n\r\n"
+_BUFFERED = 256
+
+
+@dataclass(eq=False)
+class HttpDispatch:
+    """The SDK's dispatch context of one request: notifications and requests go into its own answer."""
+
+    request_id: RequestId
+    transport: TransportContext
+    message_metadata: MessageMetadata
+    progress_token: ProgressToken | None
+    streams: bool
+    asking: Asking | None = None
+    cancel_requested: anyio.Event = field(default_factory=anyio.Event)
+    events: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_BUFFERED))
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def can_send_request(self) -> bool:
+        """Whether the client can be asked something while it waits."""
+        return self.asking is not None and self.streams
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+    ) -> dict[str, Any]:
+        """Ask the client within its own answer, where that is an event stream of an MCP session."""
+        if self.asking is None or not self.can_send_request:
+            raise NoBackChannelError(method)
+
+        def request(request_id: str) -> JSONRPCRequest:
+            return JSONRPCRequest(jsonrpc="2.0", id=request_id, method=method, params=dict(params) if params else None)
+
+        try:
+            return await self.asking(request, self._send, (opts or {}).get("timeout"))
+        except MCPError as exc:
+            if exc.error.code == REQUEST_TIMEOUT:
+                await self.notify("notifications/cancelled", {**(exc.error.data or {}), "reason": exc.error.message})
+            raise
+
+    async def _send(self, request: JSONRPCRequest) -> None:
+        await self.events.put(event_of(request))
+
+    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+        """Tell the client, if it reads event streams and keeps up."""
+        del opts
+        if self.streams and not self.events.full():
+            said = JSONRPCNotification(jsonrpc="2.0", method=method, params=dict(params) if params else None)
+            self.events.put_nowait(event_of(said))
+
+    async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell the client of progress, if it asked for it."""
+        if self.progress_token is None:
+            return
+        said: dict[str, Any] = {"progressToken": self.progress_token, "progress": progress}
+        said |= {name: value for name, value in (("total", total), ("message", message)) if value is not None}
+        await self.notify("notifications/progress", said)
+
+    async def answer(self, work: Callable[[], Awaitable[dict[str, Any]]]) -> Answer:
+        """Do the work, and say how it ended; a request that its client took back is answered as such."""
+        answer: Answer = JSONRPCError(
+            jsonrpc="2.0",
+            id=self.request_id,
+            error=ErrorData(code=REQUEST_CANCELLED, message="The client took the request back."),
+        )
+        with self.scope:
+            try:
+                answer = JSONRPCResponse(jsonrpc="2.0", id=self.request_id, result=await work())
+            except Exception as exc:  # noqa: BLE001  # the outermost point; the SDK logs what it does not know
+                answer = JSONRPCError(jsonrpc="2.0", id=self.request_id, error=modern_error_data(exc))
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class AsgiConnection:
+    """The three parts of an ASGI request."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    async def gone(self) -> None:
+        """Wait until the client closes the connection."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        """Send a part of the body."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def reply(self, status: int, message: object = None, headers: Headers | None = None) -> None:
+        """Send a whole answer."""
+        content = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
+        response = Response(content, status, media_type=None if message is None else "application/json")
+        response.raw_headers.extend(headers or [])
+        await response(self.scope, self.receive, self.send)
+
+    async def refuse(self, status: int, code: int, message: str, headers: Headers | None = None) -> None:
+        """Answer with a JSON-RPC error that belongs to no request."""
+        error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
+        await self.reply(status, error, headers)
+
+
+def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:
+    """Write a message as one server-sent event."""
+    return b"event: message\r\ndata: " + json.dumps(_plain(message), separators=(",", ":")).encode() + b"\r\n\r\n"
+
+
+async def carry_out(
+    wire: AsgiConnection,
+    exchange: HttpDispatch,
+    work: Callable[[], Awaitable[dict[str, Any]]],
+    headers: Callable[[Answer], Awaitable[Headers]],
+) -> None:
+    """Do the work and send its answer; it is cancelled when the client goes away."""
+    answers: list[Answer] = []
+
+    async def handle() -> None:
+        answers.append(await exchange.answer(work))
+        await exchange.events.put(None)
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        await wire.gone()
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(handle)
+        group.start_soon(watch, group.cancel_scope)
+        event = await _next(exchange) if exchange.streams else await exchange.events.get()
+        if event is None:
+            await wire.reply(200, _plain(answers[0]), await headers(answers[0]))
+        else:
+            await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+            while event is not None:
+                await wire.write(event)
+                event = await _next(exchange)
+            await wire.write(event_of(answers[0]), more=False)
+        group.cancel_scope.cancel()
+
+
+async def _next(exchange: HttpDispatch) -> bytes | None:
+    """Return the next event, a ping when there is none for a while, or None at the end."""
+    with anyio.move_on_after(PING_SECONDS):
+        return await exchange.events.get()
+    return PING
+
+
+def _plain(message: Answer | JSONRPCNotification | JSONRPCRequest) -> dict[str, Any]:
+    return message.model_dump(mode="json", by_alias=True, exclude_none=True)

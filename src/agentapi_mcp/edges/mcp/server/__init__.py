@@ -1,0 +1,1 @@
+"""The MCP server: prompts, resources, completions, subscriptions, and their assembly."""

@@ -1,0 +1,194 @@
+"""Transcripts and the catalogue as resources."""
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+from urllib.parse import unquote
+
+from mcp_types import (
+    Annotations,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
+
+from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
+from agentapi_mcp.base.ids import SessionId, parse_id
+from agentapi_mcp.core.catalogue.models import Preferences
+from agentapi_mcp.core.conversations.models import Session
+from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
+from agentapi_mcp.edges.mcp.errors import resource_not_found
+from agentapi_mcp.edges.mcp.tools.list_tools import PAGE
+from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
+from agentapi_mcp.presentation.agents import agent_out
+from agentapi_mcp.presentation.models import AgentsOut
+from agentapi_mcp.presentation.transcripts import render_json, render_markdown
+from agentapi_mcp.presentation.uris import transcript_uri
+
+CATALOGUE_URI = "agentapi://catalog/agents"
+JSON = "application/json"
+MARKDOWN = "text/markdown"
+
+_PART_BYTES = 1_000_000
+_PART_MESSAGES = 500
+_TRANSCRIPT = re.compile(r"agentapi://chat/sessions/([0-9A-Za-z-]{1,36})/transcript(\.json)?(?:\?cursor=([^&#]+))?")
+_MARKDOWN_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
+_JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptPlace:
+    """What a transcript's URI names; `cursor` leads to an earlier part."""
+
+    session_id: SessionId
+    as_json: bool
+    cursor: str | None
+
+
+def find_transcript(uri: str) -> TranscriptPlace | None:
+    """Read a transcript's URI; None when it is none."""
+    match = _TRANSCRIPT.fullmatch(uri)
+    if match is None:
+        return None
+    with suppress(InvalidRequestError):
+        session_id = SessionId(parse_id(match[1], "session_id"))
+        return TranscriptPlace(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
+    return None
+
+
+_TEMPLATES = [
+    ResourceTemplate(
+        uri_template=_MARKDOWN_TEMPLATE,
+        name="transcript",
+        title="Transcript",
+        description="The newest messages of a chat session, up to 1 MB, with a link to the earlier ones.",
+        mime_type=MARKDOWN,
+    ),
+    ResourceTemplate(
+        uri_template=_JSON_TEMPLATE,
+        name="transcript-json",
+        title="Transcript as JSON",
+        description="The same for programs, with the bill of every turn.",
+        mime_type=JSON,
+    ),
+    ResourceTemplate(
+        uri_template=_MARKDOWN_TEMPLATE + "{?cursor}",
+        name="transcript-part",
+        title="Earlier part of a transcript",
+        description="The messages before those of a newer part, which links here.",
+        mime_type=MARKDOWN,
+    ),
+    ResourceTemplate(
+        uri_template=_JSON_TEMPLATE + "{?cursor}",
+        name="transcript-json-part",
+        title="Earlier part of a transcript as JSON",
+        description="The same for programs.",
+        mime_type=JSON,
+    ),
+]
+TEMPLATE_URIS = frozenset(template.uri_template for template in _TEMPLATES)
+
+_CATALOGUE = Resource(
+    uri=CATALOGUE_URI,
+    name="agents",
+    title="Agents",
+    description="The agents of this server, as list_agents tells them.",
+    mime_type=JSON,
+)
+
+
+class Resources:
+    """Lists and reads resources; what is another's is as if it were not there."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    async def templates(self, _context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        """List the templates, in one page."""
+        refuse_cursor(params)
+        return ListResourceTemplatesResult(resource_templates=_TEMPLATES)
+
+    async def list_(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        """List the catalogue, then the caller's transcripts, newest first."""
+        caller = await self._callers.identify(context)
+        cursor = params.cursor if params is not None else None
+        page = await caller.services.sessions.list_(caller.principal, cursor=cursor, limit=PAGE)
+        resources = [_transcript_resource(session) for session in page.items]
+        if cursor is None:
+            resources.insert(0, _CATALOGUE)
+        return ListResourcesResult(resources=resources, next_cursor=page.next_cursor)
+
+    async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        """Read one."""
+        caller = await self._callers.identify(context)
+        if params.uri == CATALOGUE_URI:
+            return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
+        place = find_transcript(params.uri)
+        if place is None:
+            _refuse(params.uri)
+        try:
+            text = await _read_transcript(caller, place)
+        except NotFoundError:
+            _refuse(params.uri)
+        return _contents(params.uri, JSON if place.as_json else MARKDOWN, text)
+
+    async def is_there(self, caller: Caller, uri: str) -> bool:
+        """Tell whether this is the URI of something whose updates the caller may follow."""
+        if uri == CATALOGUE_URI:
+            return True
+        place = find_transcript(uri)
+        if place is None or uri != transcript_uri(place.session_id, json=place.as_json):
+            return False
+        try:
+            await caller.services.sessions.get(caller.principal, str(place.session_id))
+        except NotFoundError:
+            return False
+        return True
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise resource_not_found(uri)
+
+
+def _contents(uri: str, mime_type: str, text: str) -> ReadResourceResult:
+    return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=mime_type, text=text)])
+
+
+async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
+    agents = caller.services.agents
+    page = await agents.list_(caller.principal, limit=PAGE, preferences=preferences)
+    views = list(page.items)
+    while page.next_cursor is not None:
+        page = await agents.list_(caller.principal, limit=PAGE, cursor=page.next_cursor, preferences=preferences)
+        views += page.items
+    return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
+
+
+async def _read_transcript(caller: Caller, place: TranscriptPlace) -> str:
+    transcript = await caller.services.sessions.transcript(
+        caller.principal, str(place.session_id), cursor=place.cursor, max_bytes=_PART_BYTES, limit=_PART_MESSAGES
+    )
+    older = transcript.older
+    older_uri = transcript_uri(place.session_id, json=place.as_json, cursor=older) if older is not None else None
+    if place.as_json:
+        return json.dumps(render_json(transcript, older_uri=older_uri), ensure_ascii=False)
+    return render_markdown(transcript, older_uri=older_uri)
+
+
+def _transcript_resource(session: Session) -> Resource:
+    changed = session.last_message_at or session.created_at
+    return Resource(
+        uri=transcript_uri(session.id),
+        name=f"transcript-{session.id}",
+        title=session.title or "Untitled session",
+        description=f"Conversation with {session.agent}." if session.agent else "A conversation.",
+        mime_type=MARKDOWN,
+        annotations=Annotations(audience=["user"], last_modified=changed.isoformat()),
+    )

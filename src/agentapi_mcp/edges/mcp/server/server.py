@@ -1,0 +1,142 @@
+"""The MCP server, assembled from its parts on the SDK's own low-level server."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.caching import CacheableMethod, CacheHint
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
+from mcp_types import NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+
+from agentapi_mcp.base.concurrency import TaskSupervisor
+from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.edges.mcp.callers import Callers
+from agentapi_mcp.edges.mcp.cancellations import Cancellations
+from agentapi_mcp.edges.mcp.client.key_elicitation import KeyQuestions
+from agentapi_mcp.edges.mcp.error_middleware import ErrorMiddleware
+from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.server.completions import Completions
+from agentapi_mcp.edges.mcp.server.prompts import get_prompt, list_prompts
+from agentapi_mcp.edges.mcp.server.resources import Resources
+from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
+from agentapi_mcp.edges.mcp.tools.admin_tools import AdminTools, admin_specs
+from agentapi_mcp.edges.mcp.tools.list_tools import ListTools
+from agentapi_mcp.edges.mcp.tools.preference_tools import PreferenceTools, preference_specs
+from agentapi_mcp.edges.mcp.tools.registry import Tools, ToolSpec, core_specs
+from agentapi_mcp.edges.mcp.tools.turn_tools import TurnTools
+
+INSTRUCTIONS = (
+    "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
+    "Every conversation is a session: pass the session_id of an answer to go on with it, today or later. "
+    "When chat answers status running, call get_turn with the turn_id instead of sending the message again. "
+    "When something fails, the answer names the next step; get_health tells what works."
+)
+
+_MINUTES_5 = CacheHint(300_000, "public")
+_CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
+    "server/discover": CacheHint(3_600_000, "public"),
+    "tools/list": _MINUTES_5,
+    "prompts/list": _MINUTES_5,
+    "resources/templates/list": _MINUTES_5,
+    "resources/list": CacheHint(0, "private"),
+    "resources/read": CacheHint(0, "private"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a transport of ours shares with the server's handlers."""
+
+    gate: ServicesProvider
+    tools: Tools
+    callers: Callers
+    cancellations: Cancellations
+    subscriptions: Subscriptions
+
+
+class EdgeServer(Server[TaskSupervisor]):
+    """The SDK's server, which tells clients of either era that the list of resources may change, and no other."""
+
+    parts: Parts
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> ServerCapabilities:
+        """Return what the server can do; the SDK takes it that who serves `subscriptions/listen` changes every list."""
+        able = super().get_capabilities(
+            notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        able.tools, able.prompts = ToolsCapability(list_changed=False), PromptsCapability(list_changed=False)
+        return able
+
+    def create_initialization_options(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+    ) -> InitializationOptions:
+        """Return what `initialize` answers."""
+        notifications = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(notifications, experimental_capabilities, extensions)
+
+
+def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
+    """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
+    callers, cancellations = Callers(gate, options), Cancellations()
+    tools = Tools(callers, _specs(callers, cancellations, options), KeyQuestions(callers))
+    resources = Resources(callers)
+    subscriptions = Subscriptions(callers, resources, options)
+    server = EdgeServer(
+        "agentapi-mcp",
+        title="AgentAPI",
+        version=options.version,
+        instructions=INSTRUCTIONS,
+        cache_hints=_CACHE_HINTS,
+        lifespan=_background,
+        get_tool_input_schema=tools.schema,
+        on_list_tools=tools.list_,
+        on_call_tool=tools.call,
+        on_list_resources=resources.list_,
+        on_list_resource_templates=resources.templates,
+        on_read_resource=resources.read,
+        on_subscribe_resource=subscriptions.subscribe,
+        on_unsubscribe_resource=subscriptions.unsubscribe,
+        on_subscriptions_listen=subscriptions.listen,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+        on_completion=Completions(callers).complete,
+    )
+    server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
+    server.middleware.append(ErrorMiddleware(cancellations, callers))
+    server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
+    return server
+
+
+def _specs(callers: Callers, cancellations: Cancellations, options: McpOptions) -> tuple[ToolSpec, ...]:
+    specs: list[ToolSpec] = []
+    if Toolset.CORE in options.toolsets:
+        specs += core_specs(TurnTools(callers, cancellations, options), ListTools(callers))
+    if Toolset.ADMIN in options.toolsets:
+        specs += admin_specs(AdminTools(callers))
+    if Toolset.PREFERENCES in options.toolsets:
+        specs += preference_specs(PreferenceTools(callers))
+    return tuple(specs)
+
+
+@asynccontextmanager
+async def _background(_server: Server[TaskSupervisor]) -> AsyncGenerator[TaskSupervisor]:
+    """Hold what runs beside the requests of one serving; it ends with it."""
+    async with asyncio.TaskGroup() as group:
+        background = TaskSupervisor(group)
+        try:
+            yield background
+        finally:
+            background.stop()

@@ -1,0 +1,292 @@
+"""Update notifications in both protocol eras, fed by what the processes on one database tell each other."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import cast
+
+import anyio
+from mcp.server.connection import Connection
+from mcp.server.subscriptions import ListenHandler, ResourcesListChanged, ResourceUpdated, ServerEvent
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    EmptyResult,
+    JSONRPCNotification,
+    NotificationParams,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    UnsubscribeRequestParams,
+)
+
+from agentapi_mcp.base.concurrency import TaskSupervisor
+from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.identity.principals import Action, require
+from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, connection_of
+from agentapi_mcp.edges.mcp.errors import resource_not_found
+from agentapi_mcp.edges.mcp.http_dispatch import EVENT_STREAM, PING, PING_SECONDS, AsgiConnection, event_of
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI, Resources
+from agentapi_mcp.presentation.uris import transcript_uri
+from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
+
+_log = logging.getLogger(__name__)
+_BUFFERED = 256
+
+
+def events_of(signal: Signal) -> list[ServerEvent]:
+    """Translate a change into the events of the resources that it concerns."""
+    if signal.kind is SignalKind.CATALOGUE_CHANGED:
+        return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
+    events: list[ServerEvent] = []
+    if signal.kind is SignalKind.SESSIONS_CHANGED:
+        events.append(ResourcesListChanged())
+    if signal.session_id is not None:
+        events += [ResourceUpdated(transcript_uri(signal.session_id, json=as_json)) for as_json in (False, True)]
+    return events
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanged:
+    """A client's transport session is not as it was: it ended, or its subscriptions changed."""
+
+
+class Pace:
+    """Lets an event through at once and its repetitions at most every so often; the last one is never lost."""
+
+    def __init__(self, every: timedelta, deliver: Callable[[ServerEvent], None]) -> None:
+        self._every = every.total_seconds()
+        self._deliver = deliver
+        self._resting: dict[ServerEvent, asyncio.TimerHandle] = {}
+        self._again: set[ServerEvent] = set()
+
+    def offer(self, event: ServerEvent) -> None:
+        """Deliver the event now or, when it was delivered a moment ago, later."""
+        if event in self._resting:
+            self._again.add(event)
+            return
+        self._resting[event] = asyncio.get_running_loop().call_later(self._every, self._rested, event)
+        self._deliver(event)
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        for timer in self._resting.values():
+            timer.cancel()
+
+    def _rested(self, event: ServerEvent) -> None:
+        del self._resting[event]
+        if event in self._again:
+            self._again.remove(event)
+            self.offer(event)
+
+
+class UserBus:
+    """What one user may hear, as the SDK's subscription bus; each listener has a pace of its own."""
+
+    def __init__(self, caller: Caller, every: timedelta) -> None:
+        self._caller = caller
+        self._every = every
+        self._paces: dict[object, Pace] = {}
+
+    async def publish(self, event: ServerEvent) -> None:
+        """Deliver an event to this bus's listeners; what happens in the stores arrives as signals."""
+        for pace in tuple(self._paces.values()):
+            pace.offer(event)
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """Call the listener for every event until the returned function is called."""
+        token, pace = object(), Pace(self._every, listener)
+        self._paces[token] = pace
+
+        def hear(signal: Signal) -> None:
+            for event in events_of(signal):
+                pace.offer(event)
+
+        stop_hearing = self._caller.services.change_feed.subscribe(self._caller.principal, hear)
+
+        def unsubscribe() -> None:
+            stop_hearing()
+            pace.close()
+            self._paces.pop(token, None)
+
+        return unsubscribe
+
+
+class Subscriptions:
+    """Who listens to what; nobody listens to what is not theirs."""
+
+    def __init__(self, callers: Callers, resources: Resources, options: McpOptions) -> None:
+        self._callers = callers
+        self._resources = resources
+        self._options = options
+        self._open: Counter[UserId] = Counter()
+        self._ends: dict[object, Callable[[], object]] = {}
+
+    def close(self) -> None:
+        """End every stream politely, since the server stops; their clients come back elsewhere."""
+        for end in tuple(self._ends.values()):
+            end()
+
+    async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        """Serve one `subscriptions/listen` stream; what the caller may not read is left out of the acknowledgement."""
+        caller = await self._callers.identify(context)
+        require(caller.principal, Action.READ_SESSIONS)
+        wanted = dict.fromkeys(params.notifications.resource_subscriptions or ())
+        if len(wanted) > self._options.max_watched:
+            raise self._too_many()
+        handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
+        admission = grant_of(getattr(context.request, "scope", {}))
+        with self._counted(caller, handler.close):
+            honoured = [uri for uri in wanted if await self._resources.is_there(caller, uri)]
+            filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
+            async with closed_on_expiry(admission, handler.close):
+                return await handler(context, params.model_copy(update={"notifications": filters}))
+
+    async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
+        """Begin to tell a 2025-era client of a resource's updates."""
+        caller, connection = await self._callers.identify(context), connection_of(context)
+        require(caller.principal, Action.READ_SESSIONS)
+        if not await self._resources.is_there(caller, params.uri):
+            raise resource_not_found(params.uri)
+        most = self._options.max_watched
+        if connection.session_id is not None:
+            sessions = caller.services.transport_sessions
+            if not await sessions.watch(caller.principal, connection.session_id, params.uri, most=most):
+                raise self._too_many()
+            return EmptyResult()
+        if not connection.has_standalone_channel:
+            raise MCPError(INVALID_REQUEST, "Send initialize first, and this with the Mcp-Session-Id that it gives.")
+        watched = _watched(connection)
+        if len(watched | {params.uri}) > most:
+            raise self._too_many()
+        watched.add(params.uri)
+        self._start_telling(context)
+        return EmptyResult()
+
+    async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+        """Stop telling it."""
+        connection = connection_of(context)
+        if connection.session_id is not None:
+            caller = await self._callers.identify(context)
+            await caller.services.transport_sessions.unwatch(caller.principal, connection.session_id, params.uri)
+        else:
+            _watched(connection).discard(params.uri)
+        return EmptyResult()
+
+    async def greet(self, context: Context, _params: NotificationParams) -> None:
+        """Begin to tell a 2025-era client, which has just initialised, of changes of the list."""
+        self._start_telling(context)
+
+    async def stream(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
+        """Tell a 2025-era client over HTTP, for as long as it reads and its session lives."""
+        scope = anyio.CancelScope()
+        with self._counted(caller, scope.cancel):
+            await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
+            await wire.write(b": ok\r\n\r\n")
+            with scope:
+                async with closed_on_expiry(grant_of(wire.scope), scope.cancel), anyio.create_task_group() as group:
+                    group.start_soon(_end_when_gone, wire, scope)
+                    await self._tell_over(caller, session, wire)
+                    scope.cancel()
+            await wire.write(b"", more=False)
+
+    async def _tell_over(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
+        watched, sessions = session.watched, caller.services.transport_sessions
+        async with hearing(caller, self._options.update_every, mcp_session=session.id) as heard:
+            while True:
+                said: ServerEvent | SessionChanged | None = None
+                with anyio.move_on_after(PING_SECONDS):
+                    said = await heard.get()
+                if isinstance(said, SessionChanged):
+                    again = await sessions.find(caller.principal, session.id)
+                    if again is None:
+                        break
+                    watched = again.watched
+                elif said is None:
+                    await wire.write(PING)
+                elif not isinstance(said, ResourceUpdated) or said.uri in watched:
+                    await wire.write(event_of(_notification(said)))
+
+    @contextmanager
+    def _counted(self, caller: Caller, end: Callable[[], object]) -> Generator[None]:
+        user_id, token = caller.principal.user_id, object()
+        if self._open[user_id] >= self._options.max_listeners:
+            raise MCPError(INVALID_REQUEST, f"You have {self._options.max_listeners} streams open; close one first.")
+        self._open[user_id] += 1
+        self._ends[token] = end
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            del self._ends[token]
+
+    def _too_many(self) -> MCPError:
+        return MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
+
+    def _start_telling(self, context: Context) -> None:
+        connection = connection_of(context)
+        if connection.has_standalone_channel and "agentapi.telling" not in connection.state:
+            background = cast("TaskSupervisor", context.lifespan_context)
+            connection.state["agentapi.telling"] = True
+            connection.exit_stack.callback(background.start(self._tell(context, connection)))
+
+    async def _tell(self, context: Context, connection: Connection) -> None:
+        """Tell a 2025-era client for as long as it is there; it re-reads after a gap, so a full queue may drop."""
+        try:
+            caller = await self._callers.identify(context)
+        except AgentApiError as exc:
+            _log.info("updates_not_told", extra={"code": exc.code})
+            del connection.state["agentapi.telling"]  # a later subscription tries again
+            return
+        watched = _watched(connection)
+        async with hearing(caller, self._options.update_every) as heard:
+            while True:
+                event = await heard.get()
+                if isinstance(event, ResourceUpdated) and event.uri in watched:
+                    await connection.send_resource_updated(event.uri)
+                elif isinstance(event, ResourcesListChanged):
+                    await connection.send_resource_list_changed()
+
+
+@asynccontextmanager
+async def hearing(
+    caller: Caller, every: timedelta, mcp_session: str | None = None
+) -> AsyncGenerator[asyncio.Queue[ServerEvent | SessionChanged]]:
+    """Give what the caller may hear as it comes, with the changes of their MCP session; a full queue drops events."""
+    heard: asyncio.Queue[ServerEvent | SessionChanged] = asyncio.Queue(_BUFFERED)
+
+    def hear(event: ServerEvent | SessionChanged) -> None:
+        if not heard.full():
+            heard.put_nowait(event)
+
+    with ExitStack() as stack:
+        stack.callback(UserBus(caller, every).subscribe(hear))
+        if mcp_session is not None:
+            sessions = caller.services.transport_sessions
+            stack.callback(sessions.on_change(caller.principal, mcp_session, partial(hear, SessionChanged())))
+        yield heard
+
+
+async def _end_when_gone(wire: AsgiConnection, scope: anyio.CancelScope) -> None:
+    await wire.gone()
+    scope.cancel()
+
+
+def _watched(connection: Connection) -> set[str]:
+    return cast("set[str]", connection.state.setdefault("agentapi.watched", set[str]()))
+
+
+def _notification(event: ServerEvent) -> JSONRPCNotification:
+    if isinstance(event, ResourceUpdated):
+        return JSONRPCNotification(jsonrpc="2.0", method="notifications/resources/updated", params={"uri": event.uri})
+    return JSONRPCNotification(jsonrpc="2.0", method="notifications/resources/list_changed")

@@ -1,0 +1,53 @@
+"""A turn as a tool's answer: the reply and a one-line bill for the model, everything for programs."""
+
+from mcp_types import CallToolResult, TextContent
+
+from agentapi_mcp.core.conversations.models import Turn, TurnStatus
+from agentapi_mcp.presentation.text import clean, cut
+from agentapi_mcp.presentation.turns import describe_turn, next_step, turn_out
+from agentapi_mcp.presentation.uris import transcript_uri
+
+
+def turn_result(turn: Turn) -> CallToolResult:
+    """Answer with a turn, whatever became of it; a failed one is an error that names its next step."""
+    reply, left_out = cut(turn.reply)
+    return CallToolResult(
+        # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
+        content=[TextContent(type="text", text=_text(turn, reply, left_out))],
+        structured_content=turn_out(turn, reply, truncated=left_out > 0).model_dump(mode="json"),
+        is_error=turn.status is TurnStatus.FAILED,
+    )
+
+
+def _text(turn: Turn, reply: str, left_out: int) -> str:
+    if left_out:
+        reply += (
+            f"\n\n[The reply is cut here: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
+            f"or get_transcript with session_id {turn.session_id}]"
+        )
+    parts = [_state(turn, reply), _facts(turn)]
+    return clean("\n\n".join(part for part in parts if part))
+
+
+def _state(turn: Turn, reply: str) -> str:
+    match turn.status:
+        case TurnStatus.COMPLETED:
+            return reply or "(The agent answered nothing.)"
+        case TurnStatus.RUNNING:
+            return f"Still running, {len(turn.reply):,} characters so far. {next_step(turn)}"
+        case _:
+            return "\n\n".join(part for part in (_ending(turn), reply and f"It said before:\n{reply}") if part)
+
+
+def _ending(turn: Turn) -> str:
+    what = turn.error.message if turn.error is not None else f"The turn is {turn.status.replace('_', ' ')}."
+    return " ".join(part for part in (what, next_step(turn)) if part)
+
+
+def _facts(turn: Turn) -> str:
+    facts = [describe_turn(turn), f"session_id {turn.session_id}", f"turn_id {turn.id}"]
+    if turn.warning:
+        facts.append(turn.warning)
+    if turn.status.is_final and not turn.saved:
+        facts.append("not saved yet")
+    return f"[{' · '.join(facts)}]"

@@ -1,0 +1,1 @@
+"""How MCP messages arrive: stdio, Streamable HTTP in both eras, SSE."""

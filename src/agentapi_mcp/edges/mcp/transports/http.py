@@ -1,0 +1,156 @@
+"""The MCP edge over HTTP: Streamable HTTP in both eras and SSE for old clients, as one mount of the HTTP host."""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.sse import SseServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import INVALID_REQUEST
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount as StarletteMount
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.edges.mcp.errors import rpc_refusal
+from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
+from agentapi_mcp.edges.mcp.server.server import EdgeServer
+from agentapi_mcp.edges.mcp.transports.legacy_http import HandshakeHttp
+from agentapi_mcp.edges.mcp.transports.scope_step_up import StepUp
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.oauth import OAuth
+from agentapi_mcp.web.requests import PRINCIPAL
+from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
+
+# The HTTP host has checked host and origin, and has read the body within its limit.
+_CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+
+
+def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mount:
+    """Mount the server at every path that no other mount serves; it may be served once."""
+    endpoints = _Endpoints(server, body_bytes)
+    app: ASGIApp = Starlette(
+        routes=[
+            Route("/mcp", endpoint=endpoints.streamable),
+            Route("/mcp/", endpoint=endpoints.streamable),  # a redirect would lose the body in some clients
+            Route("/sse", endpoint=endpoints.sse),
+            StarletteMount("/messages", app=endpoints.messages),
+        ],
+        exception_handlers={404: _nothing_here},
+    )
+    app = StepUp(app, gate=server.parts.gate, oauth=oauth, action_of_tool=server.parts.tools.action)
+    return Mount(
+        paths=("/",),
+        app=_Users(app),
+        authentication=AuthenticationMode.REQUIRED,
+        render=rpc_refusal,
+        cors=True,
+        exposed_headers=("Mcp-Session-Id",),
+        metadata_paths=("/mcp", "/sse"),
+        lifespan=endpoints.lifespan,
+        stop=endpoints.stop,
+    )
+
+
+class _Users:
+    """Name the sender as the SDK does, which then lets nobody post into a stream that somebody else has opened."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        principal = scope.get(PRINCIPAL)
+        user = _user(principal) if isinstance(principal, Principal) else None
+        await self._app({**scope, "user": user}, receive, send)
+
+
+def _user(principal: Principal) -> AuthenticatedUser:
+    token = AccessToken(token="", client_id=str(principal.org_id), scopes=[], subject=str(principal.user_id))
+    return AuthenticatedUser(token)
+
+
+class _Asgi:
+    """An ASGI application that Starlette does not take for a function of a request."""
+
+    def __init__(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._serve(scope, receive, send)
+
+
+class _Endpoints:
+    def __init__(self, server: EdgeServer, body_bytes: int) -> None:
+        self._server = server
+        self._open = set[anyio.CancelScope]()
+        self._modern = StreamableHTTPSessionManager(
+            server, stateless=True, security_settings=_CHECKED, max_request_body_size=body_bytes
+        )
+        logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # its lines hold what clients sent
+        logging.getLogger("sse_starlette").setLevel(logging.INFO)  # below, they hold what is answered
+        self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
+        self._handshake: HandshakeHttp | None = None
+        self.streamable = _Asgi(self._serve_streamable)
+        self.sse = _Asgi(self._serve_sse)
+        self.messages = _Asgi(self._sse.handle_post_message)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Hold what both eras of Streamable HTTP run beside their requests."""
+        parts = self._server.parts
+        async with self._modern.run(), self._server.lifespan(self._server) as background:
+            self._handshake = HandshakeHttp(
+                server=self._server,
+                callers=parts.callers,
+                cancellations=parts.cancellations,
+                subscriptions=parts.subscriptions,
+                background=background,
+            )
+            yield
+
+    def stop(self) -> None:
+        """End the streams politely."""
+        self._server.parts.subscriptions.close()
+        for scope in tuple(self._open):
+            scope.cancel()
+
+    async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version = Headers(scope=scope).get("mcp-protocol-version")
+        if self._handshake is None:
+            raise RuntimeError("the application is served without its lifespan")
+        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            await self._modern.handle_request(scope, receive, send)
+        else:
+            await self._handshake(scope, receive, send)
+
+    async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = AsgiConnection(scope, receive, send)
+        if scope["method"] != "GET":
+            message = "Open the stream with GET; /mcp is the newer transport."
+            await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"GET")])
+            return
+        serving = anyio.CancelScope()
+        self._open.add(serving)
+        try:
+            async with self._sse.connect_sse(wire.scope, receive, send) as (incoming, outgoing):
+                with serving:  # not round the SDK's own tasks, which close what they opened once this has ended
+                    async with closed_on_expiry(grant_of(scope), serving.cancel):
+                        await self._server.run(incoming, outgoing, self._server.create_initialization_options())
+        finally:
+            self._open.discard(serving)
+
+
+async def _nothing_here(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"error": "There is nothing here; the MCP endpoint is /mcp."}, HTTPStatus.NOT_FOUND)

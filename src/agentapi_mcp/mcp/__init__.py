@@ -1,1 +1,0 @@
-"""The MCP edge: tools, resources, prompts and update notifications over the official SDK."""

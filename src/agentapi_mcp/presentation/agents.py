@@ -1,0 +1,99 @@
+"""Agents and models."""
+
+from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.core.catalogue.models import AgentView, ModelView
+from agentapi_mcp.presentation.models import AgentOut, ModelOut
+from agentapi_mcp.presentation.values import number
+
+
+def agent_json(agent: AgentView) -> dict[str, object]:
+    """Say all of an agent."""
+    return {
+        "name": agent.name,
+        "backend": agent.backend,
+        "backend_reason": agent.backend_reason,
+        "description": agent.description,
+        "enabled": agent.enabled,
+        "status": str(agent.health.status),
+        "missing": list(agent.missing),
+        "default_model": agent.default_model,
+        "models": [model_json(model) for model in agent.models],
+    }
+
+
+def model_json(model: ModelView) -> dict[str, object]:
+    """Say all of a model; unknown is null."""
+    prices = model.prices
+    return {
+        "agent": model.agent,
+        "name": model.name,
+        "model_id": model.model_id,
+        "provider": model.provider,
+        "enabled": model.enabled,
+        "context_window": model.context_window,
+        "input_usd_per_million": None if prices.input is None else float(prices.input),
+        "output_usd_per_million": None if prices.output is None else float(prices.output),
+        "price_source": prices.source,
+        "price_date": prices.on and prices.on.isoformat(),
+    }
+
+
+def agent_out(view: AgentView) -> AgentOut:
+    """Say all of an agent that callers may know."""
+    return AgentOut(
+        name=view.name,
+        description=view.description,
+        backend=view.backend,
+        backend_reason=view.backend_reason,
+        enabled=view.enabled,
+        status=view.health.status,
+        missing=list(view.missing),
+        default_model=view.default_model,
+        models=[model.name for model in view.models],
+        typical_latency_ms=to_milliseconds(view.traffic.latency_p50),
+        typical_cost_usd=number(view.traffic.cost_p50_usd),
+    )
+
+
+def agent_line(agent: AgentOut) -> str:
+    """Describe an agent in one line of a list."""
+    state = agent.status.replace("_", " ") if agent.enabled else "disabled"
+    missing = f" Missing: {'; '.join(agent.missing)}." if agent.missing else ""
+    models = f" Models: {', '.join(agent.models)}." if agent.models else ""
+    reason = f" ({agent.backend_reason})" if agent.backend_reason else ""
+    return f"- {agent.name} ({state}; by {agent.backend}{reason}): {agent.description}{models}{missing}"
+
+
+def model_out(view: ModelView) -> ModelOut:
+    """Serialize a model."""
+    prices = view.prices
+    return ModelOut(
+        agent=view.agent,
+        name=view.name,
+        model_id=view.model_id,
+        provider=view.provider,
+        description=view.description,
+        enabled=view.enabled,
+        is_default=view.is_default,
+        context_window=view.context_window,
+        max_output_tokens=view.max_output_tokens,
+        input_price=number(prices.input),
+        output_price=number(prices.output),
+        cached_input_price=number(prices.cached_input),
+        price_source=prices.source,
+        price_date=prices.on.isoformat() if prices.on else None,
+    )
+
+
+def model_line(model: ModelOut) -> str:
+    """Describe a model in one line of a list."""
+    facts = [model.agent, model.provider]
+    if model.is_default:
+        facts.append("default")
+    if not model.enabled:
+        facts.append("disabled")
+    if model.context_window is not None:
+        facts.append(f"{model.context_window:,} tokens")
+    if model.input_price is not None and model.output_price is not None:
+        facts.append(f"${model.input_price:g} in, ${model.output_price:g} out per million")
+    return f"- {model.name} ({', '.join(facts)})"

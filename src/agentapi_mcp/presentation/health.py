@@ -1,0 +1,45 @@
+"""The health of the server and its agents."""
+
+from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.catalogue.health import HealthReport
+from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.presentation.models import AgentHealthOut, HealthOut, PartOut
+from agentapi_mcp.presentation.values import moment
+
+
+def health_out(report: HealthReport) -> HealthOut:
+    """Serialize the health of the server and its agents."""
+    worst = all(part.status is HealthStatus.HEALTHY for part in report.parts)
+    return HealthOut(
+        status=HealthStatus.HEALTHY if worst else HealthStatus.UNHEALTHY,
+        parts=[
+            PartOut(name=part.name, status=part.status, detail=part.detail, latency_ms=to_milliseconds(part.latency))
+            for part in report.parts
+        ],
+        agents=[_agent_health_out(view) for view in report.agents],
+    )
+
+
+def _agent_health_out(view: AgentView) -> AgentHealthOut:
+    return AgentHealthOut(
+        name=view.name,
+        backend=view.backend,
+        status=view.health.status,
+        missing=list(view.missing),
+        checked_at=moment(view.health.checked_at),
+        last_error=view.health.last_error,
+        consecutive_failures=view.health.consecutive_failures,
+        turns=view.traffic.turns,
+        failures=view.traffic.failures,
+        latency_p50_ms=to_milliseconds(view.traffic.latency_p50),
+        latency_p95_ms=to_milliseconds(view.traffic.latency_p95),
+    )
+
+
+def agent_health_line(agent: AgentHealthOut) -> str:
+    """Describe the health of an agent in one line."""
+    checked = f", checked {agent.checked_at}" if agent.checked_at else ", not checked yet"
+    missing = f" Missing: {'; '.join(agent.missing)}." if agent.missing else ""
+    error = f" Last error: {agent.last_error}" if agent.last_error else ""
+    return f"- {agent.name}: {agent.status.replace('_', ' ')}{checked}.{missing}{error}"

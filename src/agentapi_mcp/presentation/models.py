@@ -1,0 +1,237 @@
+"""What tools answer, as structured content: every field is present, null is unknown or none."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class OutputModel(BaseModel):
+    """The root of all answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class UsageOut(OutputModel):
+    """Tokens of a turn."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class RouteStepOut(OutputModel):
+    """One try of a turn's route."""
+
+    agent: str
+    backend: str
+    model: str | None
+    outcome: str
+    milliseconds: int
+    key: str
+
+
+class FaultOut(OutputModel):
+    """How a turn failed."""
+
+    code: str
+    message: str
+    next_step: str
+    retryable: bool
+    retry_after_seconds: float | None
+
+
+class TurnOut(OutputModel):
+    """A turn, as `chat`, `get_turn` and `cancel_turn` answer it."""
+
+    session_id: str
+    turn_id: str
+    status: Literal["running", "completed", "failed", "cancelled", "interrupted"]
+    reply: str
+    reply_truncated: bool
+    agent: str
+    backend: str
+    model: str | None
+    usage: UsageOut
+    cost_usd: float | None
+    cost_source: str | None
+    billing_may_go_on: bool
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    model_used: str | None
+    provider: str | None
+    route: list[RouteStepOut]
+    history_dropped: int
+    warning: str | None
+    end_reason: str | None
+    saved: bool
+    transcript_uri: str
+    next_step: str | None
+    error: FaultOut | None
+
+
+class AgentOut(OutputModel):
+    """An agent, as `list_agents` answers it."""
+
+    name: str
+    description: str
+    backend: str
+    backend_reason: str | None
+    enabled: bool
+    status: str
+    missing: list[str]
+    default_model: str | None
+    models: list[str]
+    typical_latency_ms: int | None
+    typical_cost_usd: float | None
+
+
+class AgentsOut(OutputModel):
+    """A page of agents."""
+
+    agents: list[AgentOut]
+    next_cursor: str | None
+
+
+class ModelOut(OutputModel):
+    """A model, as `list_models` answers it; prices are US dollars per million tokens."""
+
+    agent: str
+    name: str
+    model_id: str
+    provider: str
+    description: str | None
+    enabled: bool
+    is_default: bool
+    context_window: int | None
+    max_output_tokens: int | None
+    input_price: float | None
+    output_price: float | None
+    cached_input_price: float | None
+    price_source: str | None
+    price_date: str | None
+
+
+class ModelsOut(OutputModel):
+    """A page of models."""
+
+    models: list[ModelOut]
+    next_cursor: str | None
+
+
+class SessionOut(OutputModel):
+    """A session, as `list_sessions` answers it."""
+
+    session_id: str
+    title: str | None
+    agent: str | None
+    model: str | None
+    message_count: int | None
+    created_at: str
+    last_message_at: str | None
+    transcript_uri: str
+
+
+class SessionsOut(OutputModel):
+    """A page of sessions."""
+
+    sessions: list[SessionOut]
+    next_cursor: str | None
+
+
+class TranscriptOut(OutputModel):
+    """A part of a transcript; `next_cursor` leads to the part before it."""
+
+    session_id: str
+    title: str | None
+    format: Literal["markdown", "json"]
+    markdown: str | None
+    document: dict[str, object] | None
+    next_cursor: str | None
+    transcript_uri: str
+
+
+class PartOut(OutputModel):
+    """How a part of the server is."""
+
+    name: str
+    status: str
+    detail: str
+    latency_ms: int | None
+
+
+class AgentHealthOut(OutputModel):
+    """How an agent is."""
+
+    name: str
+    backend: str
+    status: str
+    missing: list[str]
+    checked_at: str | None
+    last_error: str | None
+    consecutive_failures: int
+    turns: int
+    failures: int
+    latency_p50_ms: int | None
+    latency_p95_ms: int | None
+
+
+class HealthOut(OutputModel):
+    """The server's health."""
+
+    status: str
+    parts: list[PartOut]
+    agents: list[AgentHealthOut]
+
+
+class OrganizationSettingsOut(OutputModel):
+    """What holds for every member; null leaves it to the agent, or allows all."""
+
+    default_agent: str | None
+    default_model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+    allowed_agents: list[str] | None
+    allowed_models: list[str] | None
+
+
+class OrganizationNumbersOut(OutputModel):
+    """How much it is used; turns by status, tokens and cost are of the last thirty days."""
+
+    members: int
+    sessions: int
+    messages: int
+    turns: dict[str, int]
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+class OrganizationOut(OutputModel):
+    """What `get_organization` and `set_organization` answer."""
+
+    id: str
+    name: str
+    settings: OrganizationSettingsOut
+    numbers: OrganizationNumbersOut
+
+
+class AgentPreferencesOut(OutputModel):
+    """What a user has chosen for an agent; null leaves it to the organisation and the agent."""
+
+    agent: str
+    enabled: bool
+    model: str | None
+    temperature: float | None
+    max_tokens: int | None
+    system_prompt: str | None
+
+
+class PreferencesOut(OutputModel):
+    """What `get_preferences` and `set_preference` answer: the choices of one user in one client."""
+
+    client: str
+    default_agent: str | None
+    default_model: str | None
+    agents: list[AgentPreferencesOut]

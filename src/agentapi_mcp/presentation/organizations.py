@@ -1,0 +1,11 @@
+"""Organisations."""
+
+from dataclasses import asdict
+
+from agentapi_mcp.core.catalogue.models import Organization
+from agentapi_mcp.presentation.models import OrganizationOut
+
+
+def organization_out(organization: Organization) -> OrganizationOut:
+    """Say an organisation as clients read it."""
+    return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id)})

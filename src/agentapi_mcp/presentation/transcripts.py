@@ -1,0 +1,92 @@
+"""A session's messages, rendered for people and for programs."""
+
+from datetime import datetime
+
+from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.text import one_line
+from agentapi_mcp.core.backends.models import MessageRole
+from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
+from agentapi_mcp.core.conversations.sessions import Transcript
+from agentapi_mcp.presentation.turns import describe_turn, turn_json
+
+
+def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
+    """Render for people: a heading for each message, what it says in a quote, its bill below each answer."""
+    session = transcript.session
+    lines = [
+        f"# {one_line(session.title or '') or 'Untitled session'}",
+        "",
+        f"Session {session.id}, {_facts(session)}.",
+    ]
+    if older_uri is not None:
+        lines += ["", f"Earlier messages: {older_uri}"]
+    for message in transcript.messages:
+        lines += ["", f"## {_speaker(message)} · {_time(message.created_at)}", "", _quoted(message.content)]
+        if message.turn is not None and message.role is MessageRole.ASSISTANT:
+            lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
+        elif message.turn is not None and message.role is MessageRole.USER:
+            lines += _unanswered(message.turn)
+    return "\n".join(lines) + "\n"
+
+
+def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict[str, object]:
+    """Render for programs; unknown is null."""
+    session = transcript.session
+    return {
+        "session": {
+            "id": str(session.id),
+            "title": session.title,
+            "agent": session.agent,
+            "model": session.model,
+            "created_at": session.created_at.isoformat(),
+            "last_message_at": session.last_message_at.isoformat() if session.last_message_at else None,
+            "message_count": session.message_count,
+        },
+        "older": older_uri,
+        "messages": [_message_json(message) for message in transcript.messages],
+    }
+
+
+def _quoted(content: str) -> str:
+    """Keep what a message says in a block quote: whatever it holds, it cannot end the quote and let others speak."""
+    return "\n".join(f"> {line}" if line.strip() else ">" for line in content.rstrip().splitlines())
+
+
+def _facts(session: Session) -> str:
+    agent = one_line(session.agent or "no agent")
+    agent = agent if session.model is None else f"{agent} with {one_line(session.model)}"
+    count = "" if session.message_count is None else f", {session.message_count} messages"
+    return f"{agent}, begun {_time(session.created_at)}{count}"
+
+
+def _speaker(message: Message) -> str:
+    if message.role is MessageRole.ASSISTANT:
+        return one_line(message.turn.agent) if message.turn else "Assistant"
+    return {MessageRole.USER: "You", MessageRole.SYSTEM: "System", MessageRole.TOOL: "Tool"}[message.role]
+
+
+def _unanswered(turn: Turn) -> list[str]:
+    if turn.status is TurnStatus.RUNNING:
+        return ["", f"*Being answered (turn {turn.id}).*"]
+    if turn.reply or turn.status is TurnStatus.COMPLETED:
+        return []
+    return ["", f"*No answer: {describe_turn(turn)}{_why(turn)}*"]
+
+
+def _why(turn: Turn) -> str:
+    return f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}" if turn.error else ""
+
+
+def _message_json(message: Message) -> dict[str, object]:
+    turn = message.turn
+    return {
+        "id": str(message.id),
+        "role": str(message.role),
+        "content": message.content,
+        "created_at": message.created_at.isoformat(),
+        "turn": None if turn is None else turn_json(turn),
+    }
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

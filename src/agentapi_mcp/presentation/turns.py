@@ -1,0 +1,148 @@
+"""Turns, their cost and their faults, as JSON and in one line."""
+
+import math
+from decimal import Decimal
+
+from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.text import one_line
+from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.presentation.models import FaultOut, TurnOut
+from agentapi_mcp.presentation.uris import transcript_uri
+
+
+def describe_turn(turn: Turn) -> str:
+    """Say in one line who answered, how it ended, and what it cost."""
+    return describe_cost(turn.agent, turn.status, turn.bill, turn.history_dropped)
+
+
+def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_dropped: int) -> str:
+    """Say the same of a turn that was read elsewhere."""
+    usage = bill.usage
+    agent = one_line(agent)
+    parts = [agent if bill.model_used is None else f"{agent} ({one_line(bill.model_used)})"]
+    if status is not TurnStatus.COMPLETED:
+        parts.append(status.replace("_", " "))
+    if usage.input_tokens is not None or usage.output_tokens is not None:
+        parts.append(f"{_count(usage.input_tokens)} tokens in, {_count(usage.output_tokens)} out")
+    parts.append(_cost(usage.cost_usd, bill.cost_source))
+    if bill.latency is not None:
+        parts.append(f"{bill.latency.total_seconds():.1f} s")
+    if bill.billing_may_go_on:
+        parts.append("the provider may go on billing")
+    if history_dropped:
+        parts.append(f"{history_dropped} older messages not sent")
+    return " · ".join(parts)
+
+
+def turn_json(turn: Turn) -> dict[str, object]:
+    """Say all of a turn but its texts; unknown is null."""
+    return {
+        "id": str(turn.id),
+        "status": str(turn.status),
+        "agent": turn.agent,
+        "backend": turn.backend,
+        "model": turn.model,
+        "end_reason": turn.end_reason and str(turn.end_reason),
+        "stop_reason": turn.stop_reason and str(turn.stop_reason),
+        "created_at": turn.created_at.isoformat(),
+        "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
+        "error": None if turn.error is None else fault_json(turn.error),
+        "warning": turn.warning,
+        "history_dropped": turn.history_dropped,
+        **cost_json(turn.bill),
+    }
+
+
+def cost_json(bill: TurnCost) -> dict[str, object]:
+    """Say what a turn cost; costs in US dollars, spans in milliseconds, unknown is null."""
+    usage = bill.usage
+    return {
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+        "cost_usd": None if usage.cost_usd is None else float(usage.cost_usd),
+        "cost_source": bill.cost_source,
+        "billing_may_go_on": bill.billing_may_go_on,
+        "latency_ms": to_milliseconds(bill.latency),
+        "time_to_first_token_ms": to_milliseconds(bill.time_to_first_token),
+        "model_used": bill.model_used,
+        "provider": bill.provider,
+        "route": [
+            {
+                "agent": a.agent,
+                "backend": a.backend,
+                "model": a.model,
+                "outcome": a.outcome,
+                "milliseconds": a.milliseconds,
+                "key": str(a.key),
+            }
+            for a in bill.route
+        ],
+    }
+
+
+def fault_json(fault: TurnFault) -> dict[str, object]:
+    """Say how a turn failed."""
+    return {
+        "code": str(fault.fault) if fault.fault else "internal",
+        "message": fault.message,
+        "next_step": fault.next_step,
+        "retryable": fault.retryable,
+        "retry_after_seconds": fault.retry_after.total_seconds() if fault.retry_after else None,
+    }
+
+
+def _count(tokens: int | None) -> str:
+    return "unknown" if tokens is None else f"{tokens:,}"
+
+
+def _cost(cost: Decimal | None, source: str | None) -> str:
+    if cost is None:
+        return "cost unknown"
+    if cost == 0:
+        return "free"
+    return f"${cost:.6f}".rstrip("0") + (f" ({source})" if source and source != "provider" else "")
+
+
+def turn_out(turn: Turn, reply: str, *, truncated: bool) -> TurnOut:
+    """Say all of a turn."""
+    return TurnOut.model_validate(
+        {
+            "session_id": str(turn.session_id),
+            "turn_id": str(turn.id),
+            "status": str(turn.status),
+            "reply": reply,
+            "reply_truncated": truncated,
+            "agent": turn.agent,
+            "backend": turn.backend,
+            "model": turn.model,
+            **cost_json(turn.bill),
+            "history_dropped": turn.history_dropped,
+            "warning": turn.warning,
+            "end_reason": turn.end_reason and str(turn.end_reason),
+            "saved": turn.saved,
+            "transcript_uri": transcript_uri(turn.session_id),
+            "next_step": next_step(turn),
+            "error": None if turn.error is None else FaultOut.model_validate(fault_json(turn.error)),
+        }
+    )
+
+
+def next_step(turn: Turn) -> str | None:
+    """Say what to do now; None when the turn is answered and there is nothing to do."""
+    match turn.status:
+        case TurnStatus.RUNNING:
+            return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
+        case TurnStatus.FAILED if turn.error is not None:
+            wait = turn.error.retry_after
+            return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")
+        case TurnStatus.FAILED | TurnStatus.INTERRUPTED:
+            return f"Send the message again with session_id {turn.session_id}."
+        case TurnStatus.CANCELLED:
+            return f"Send the message again with session_id {turn.session_id} if it is still wanted."
+        case _:
+            return None

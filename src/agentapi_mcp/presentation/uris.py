@@ -1,0 +1,13 @@
+"""URIs of the resources that answers name."""
+
+from urllib.parse import quote
+
+from agentapi_mcp.base.ids import SessionId
+
+_ROOT = "agentapi://chat/sessions"
+
+
+def transcript_uri(session_id: SessionId, *, json: bool = False, cursor: str | None = None) -> str:
+    """Return where a session's transcript is read as a resource."""
+    uri = f"{_ROOT}/{session_id}/transcript{'.json' if json else ''}"
+    return uri if cursor is None else f"{uri}?cursor={quote(cursor, safe='')}"

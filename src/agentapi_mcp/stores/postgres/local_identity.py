@@ -1,0 +1,72 @@
+"""Users and organisations in Postgres."""
+
+import json
+
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.access.models import Membership
+from agentapi_mcp.core.access.principal_factory import local_owner
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.stores.postgres.database import Connection, Database
+from agentapi_mcp.stores.postgres.ownership import is_ours
+
+
+class PostgresProfiles:
+    """Profiles that exist, and in a database of ours the one local profile."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def local_principal(self) -> Principal:
+        """Find the machine's user and personal organisation, made on first use in a database that is ours.
+
+        Raises:
+            ConfigurationError: the database's profiles are somebody else's; nothing is invented there.
+        """
+        async with self._database.as_system("the machine's user on a private database") as connection:
+            if not await is_ours(connection, "profiles"):
+                raise ConfigurationError(
+                    "This database has profiles of its own: set AGENTAPI_USER_ID and AGENTAPI_ORG_ID, "
+                    "to say who you are."
+                )
+            row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
+            if row is None:
+                await self._make(connection)
+                row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
+        if row is None:  # pragma: no cover  # it was made in the same transaction
+            raise ConfigurationError("The local profile could not be made.")
+        return local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))
+
+    async def _make(self, connection: Connection) -> None:
+        await connection.execute("LOCK TABLE agentapi.local_identity IN SHARE ROW EXCLUSIVE MODE")
+        if await connection.fetchval("SELECT EXISTS (SELECT FROM agentapi.local_identity)"):
+            return
+        user_id, org_id = new_id(), new_id()
+        await connection.execute(
+            "INSERT INTO public.organizations (id, name, metadata) VALUES ($1, 'Personal', '{\"personal\": true}')",
+            org_id,
+        )
+        await connection.execute(
+            "INSERT INTO public.profiles (id, full_name, current_organization_id) VALUES ($1, 'Local user', $2)",
+            user_id,
+            org_id,
+        )
+        await connection.execute(
+            "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'owner')",
+            org_id,
+            user_id,
+        )
+        await connection.execute(
+            "INSERT INTO agentapi.local_identity (user_id, org_id) VALUES ($1, $2)", user_id, org_id
+        )
+
+    async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
+        """Find what a user of an existing database is in an organisation."""
+        async with self._database.as_system("who the configured user is") as connection:
+            row = await connection.fetchrow(
+                "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "
+                "JOIN public.profiles p ON p.id = m.user_id WHERE m.user_id = $1 AND m.organization_id = $2",
+                user_id,
+                org_id,
+            )
+        return None if row is None else Membership(org_id, row["role"], json.loads(row["permissions"] or "null"))

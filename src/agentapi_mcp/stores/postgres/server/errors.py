@@ -1,0 +1,77 @@
+"""What can go wrong with the embedded Postgres, in words that say what to do."""
+
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agentapi_mcp.base.errors import StoreUnavailableError
+
+_NEEDED_BYTES = 120 * 1024 * 1024
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NO_WRITING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+@contextmanager
+def explained(home: Path) -> Generator[None]:
+    """Turn what the operating system says into what the user can do.
+
+    Raises:
+        StoreUnavailableError: for every OSError inside.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _NO_SPACE:
+            raise no_space(home) from exc
+        if exc.errno == errno.EPERM and os.geteuid() == 0:
+            raise StoreUnavailableError(
+                "Postgres refuses to run as root, and this root may not lend it another account: run as an ordinary "
+                "user, or set DATABASE_URL."
+            ) from exc
+        if exc.errno in _NO_WRITING:
+            raise no_writing(home) from exc
+        raise StoreUnavailableError(
+            f"The embedded database in {home} cannot be used ({exc.strerror}): set AGENTAPI_HOME to a directory on "
+            "a local disk, or set DATABASE_URL."
+        ) from exc
+
+
+def check_space(home: Path) -> None:
+    """Refuse a first start for which there is no space, before anything is written.
+
+    Raises:
+        StoreUnavailableError: when the disk is too full.
+    """
+    if shutil.disk_usage(home).free < _NEEDED_BYTES:
+        raise no_space(home)
+
+
+def explain(home: Path, said: str) -> StoreUnavailableError:
+    """Say why Postgres did not come up, by what it wrote."""
+    if "No space left on device" in said or "quota exceeded" in said or not shutil.disk_usage(home).free:
+        return no_space(home)
+    if "Permission denied" in said or "Read-only file system" in said or "Operation not permitted" in said:
+        return no_writing(home)
+    return StoreUnavailableError(
+        f"The embedded database in {home} does not start; its pg.log says why. Mend it, set AGENTAPI_HOME to "
+        "another directory, or set DATABASE_URL."
+    )
+
+
+def no_space(home: Path) -> StoreUnavailableError:
+    """Tell that the disk is full."""
+    return StoreUnavailableError(
+        f"There is too little space for the embedded database in {home}: free {_NEEDED_BYTES >> 20} MB, set "
+        "AGENTAPI_HOME to a directory on another disk, or set DATABASE_URL."
+    )
+
+
+def no_writing(home: Path) -> StoreUnavailableError:
+    """Tell that the home is read-only or somebody else's."""
+    return StoreUnavailableError(
+        f"The embedded database in {home} cannot be written: make that directory and all in it writable for this "
+        "user, set AGENTAPI_HOME to a directory of your own, or set DATABASE_URL."
+    )

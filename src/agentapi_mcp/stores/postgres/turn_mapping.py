@@ -1,0 +1,127 @@
+"""How a row of `agentapi.turns` becomes a turn, and back."""
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, LiteralString
+
+from agentapi_mcp.base.durations import from_milliseconds
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.stores.postgres.database import Row
+
+# The columns of a turn with its two messages; `expired` says that nobody renews the lease any more.
+_COLUMNS: LiteralString = """
+SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
+       t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.input_tokens, t.output_tokens,
+       t.cached_tokens, t.reasoning_tokens, t.cost_usd, t.cost_source, t.billing_may_go_on, t.latency_ms,
+       t.time_to_first_token_ms, t.model_used, t.provider, t.route, t.history_dropped, t.created_at, t.ended_at,
+       t.user_message_id, t.assistant_message_id, t.delivered_at,
+       t.status = 'running' AND t.lease_until < clock_timestamp() AS expired,
+"""
+TURN: LiteralString = f"""{_COLUMNS}
+       u.content AS message, a.content AS reply
+  FROM agentapi.turns t
+  JOIN public.chat_messages u ON u.id = t.user_message_id
+  LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
+"""
+# For who has the messages already.
+TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
+
+
+def to_turn(row: Row) -> Turn:
+    """Read a row that TURN selected."""
+    return Turn(
+        id=row["id"],
+        session_id=row["session_id"],
+        user_id=row["user_id"],
+        org_id=row["org_id"],
+        status=TurnStatus(row["status"]),
+        agent=row["agent_name"],
+        backend=row["backend"],
+        model=row["model_name"],
+        message=row["message"],
+        reply=row["partial_text"] if row["reply"] is None else row["reply"],
+        created_at=row["created_at"],
+        ended_at=row["ended_at"],
+        stop_reason=None if row["stop_reason"] is None else StopReason(row["stop_reason"]),
+        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        error=_fault(row["error"]),
+        bill=_bill(row),
+        history_dropped=row["history_dropped"],
+        cancel_requested_at=row["cancel_requested_at"],
+        warning=row["warning"],
+        last_message_id=row["assistant_message_id"] or row["user_message_id"],
+    )
+
+
+def _bill(row: Row) -> TurnCost:
+    cost: Decimal | None = row["cost_usd"]
+    return TurnCost(
+        usage=Usage(
+            input_tokens=row["input_tokens"],
+            output_tokens=row["output_tokens"],
+            cached_tokens=row["cached_tokens"],
+            reasoning_tokens=row["reasoning_tokens"],
+            cost_usd=cost,
+        ),
+        cost_source=row["cost_source"],
+        latency=from_milliseconds(row["latency_ms"]),
+        time_to_first_token=from_milliseconds(row["time_to_first_token_ms"]),
+        model_used=row["model_used"],
+        provider=row["provider"],
+        route=tuple(_attempt(attempt) for attempt in json.loads(row["route"])),
+        billing_may_go_on=row["billing_may_go_on"],
+    )
+
+
+def _attempt(kept: dict[str, Any]) -> RouteStep:
+    key = KeySource(kept.pop("key", KeySource.SERVER))  # once there was none but the server's
+    return RouteStep(**kept, key=key)
+
+
+def route_json(bill: TurnCost) -> str:
+    """Write the route as the column keeps it."""
+    return json.dumps(
+        [
+            {
+                "agent": a.agent,
+                "backend": a.backend,
+                "model": a.model,
+                "outcome": a.outcome,
+                "milliseconds": a.milliseconds,
+                "key": a.key,
+            }
+            for a in bill.route
+        ]
+    )
+
+
+def fault_json(fault: TurnFault | None) -> str | None:
+    """Write a fault as the column keeps it."""
+    if fault is None:
+        return None
+    return json.dumps(
+        {
+            "fault": fault.fault,
+            "message": fault.message,
+            "next_step": fault.next_step,
+            "retryable": fault.retryable,
+            "retry_after": None if fault.retry_after is None else fault.retry_after.total_seconds(),
+        }
+    )
+
+
+def _fault(text: str | None) -> TurnFault | None:
+    if text is None:
+        return None
+    kept: dict[str, Any] = json.loads(text)
+    return TurnFault(
+        fault=None if kept["fault"] is None else BackendFault(kept["fault"]),
+        message=kept["message"],
+        next_step=kept["next_step"],
+        retryable=kept["retryable"],
+        retry_after=None if kept["retry_after"] is None else timedelta(seconds=kept["retry_after"]),
+    )

@@ -1,0 +1,107 @@
+"""Transport sessions over a real database, through which processes hear of each other."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from agentapi_mcp.base.errors import PermissionDeniedError
+from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+from agentapi_mcp.core.identity.principals import TokenScope
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
+from tests.conftest import DatabaseUrls
+from tests.support.members import new_member
+from tests.support.signals import listening
+
+URI, OTHER_URI = "agentapi://catalog/agents", "agentapi://catalog/models"
+
+
+@asynccontextmanager
+async def opened(database: Database, urls: DatabaseUrls) -> AsyncGenerator[TransportSessions]:
+    async with listening(urls.app) as signals:
+        yield TransportSessions(PostgresMcpSessions(database), signals)
+
+
+def session() -> McpSession:
+    return McpSession(id=f"s-{uuid4().hex}", protocol="2025-11-25", client={"name": "raw"})
+
+
+async def test_a_session_is_its_users_alone_from_open_to_close(database: Database, database_urls: DatabaseUrls) -> None:
+    ann, bob, made = await new_member(database), await new_member(database), session()
+    async with opened(database, database_urls) as sessions:
+        await sessions.open_(ann, made)
+        assert await sessions.find(ann, made.id) == made
+        assert await sessions.find(bob, made.id) is None
+        assert not await sessions.close(bob, made.id)
+        assert await sessions.close(ann, made.id)
+        assert await sessions.find(ann, made.id) is None
+        assert not await sessions.close(ann, made.id)
+
+
+async def test_a_client_watches_as_many_resources_as_allowed(database: Database, database_urls: DatabaseUrls) -> None:
+    ann, made = await new_member(database), session()
+    async with opened(database, database_urls) as sessions:
+        await sessions.open_(ann, made)
+        assert await sessions.watch(ann, made.id, URI, most=1)
+        assert await sessions.watch(ann, made.id, URI, most=1)
+        assert not await sessions.watch(ann, made.id, OTHER_URI, most=1)
+        await sessions.unwatch(ann, made.id, URI)
+        assert await sessions.watch(ann, made.id, OTHER_URI, most=1)
+        found = await sessions.find(ann, made.id)
+    assert found is not None
+    assert found.watched == {OTHER_URI}
+
+
+async def test_who_may_not_read_watches_nothing(database: Database, database_urls: DatabaseUrls) -> None:
+    ann, made = await new_member(database), session()
+    narrow = replace(ann, scopes=frozenset({TokenScope.CHAT}))
+    async with opened(database, database_urls) as sessions:
+        await sessions.open_(narrow, made)
+        with pytest.raises(PermissionDeniedError) as refused:
+            await sessions.watch(narrow, made.id, URI, most=1)
+        found = await sessions.find(narrow, made.id)
+    assert refused.value.scope == TokenScope.READ
+    assert found == made
+
+
+async def test_a_change_of_a_session_is_told_to_its_user_and_for_that_session(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, bob, made, other = await new_member(database), await new_member(database), session(), session()
+    changed, unheard = asyncio.Event(), list[str]()
+    async with opened(database, database_urls) as sessions:
+        await sessions.open_(ann, made)
+        sessions.on_change(bob, made.id, lambda: unheard.append("of another user"))
+        sessions.on_change(ann, other.id, lambda: unheard.append("of another session"))
+        stop = sessions.on_change(ann, made.id, changed.set)
+        await sessions.watch(ann, made.id, URI, most=1)
+        await changed.wait()
+        stop()
+        changed.clear()
+        ended = asyncio.Event()
+        sessions.on_change(ann, made.id, ended.set)
+        await sessions.close(ann, made.id)
+        await ended.wait()
+    assert not changed.is_set()
+    assert unheard == []
+
+
+async def test_every_process_hears_of_a_cancellation_and_of_nothing_else(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, made = await new_member(database), session()
+    heard: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
+    async with opened(database, database_urls) as here, opened(database, database_urls) as there:
+        for sessions in (here, there):
+            sessions.on_cancelled(lambda session_id, request_id, why: heard.put_nowait((session_id, request_id, why)))
+        await here.open_(ann, made)
+        await here.watch(ann, made.id, URI, most=1)  # a change, and no cancellation
+        await here.tell_cancelled(ann, made.id, "7", "it takes too long")
+        told = [await heard.get(), await heard.get()]
+    assert told == [(made.id, "7", "it takes too long")] * 2
+    assert heard.empty()

@@ -1,0 +1,95 @@
+"""An answer as it grows: what is kept of it, and how it ends."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.money import Prices
+from agentapi_mcp.core.backends.events import Finished, TextDelta, ToolActivity, ToolState, Usage, UsageReported
+from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
+from agentapi_mcp.core.conversations.costs import cost_of, plausible
+from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
+
+
+def begun() -> AnswerBuilder:
+    """Begin an answer."""
+    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False)
+    answer.begin()
+    return answer
+
+
+def test_what_no_database_keeps_is_taken_out_and_split_pairs_are_joined() -> None:
+    answer = begun()
+    for piece in ("a\0", "\ud83d", "\ude00", "b\udfff"):
+        answer.take(TextDelta(piece))
+    assert answer.text == "a\U0001f600b\ufffd"
+
+
+def test_an_answer_without_an_end_is_a_cut_stream() -> None:
+    answer = begun()
+    answer.take(TextDelta("half"))
+    answer.end(None, None)
+    assert answer.status is TurnStatus.FAILED
+    assert answer.fault is not None
+    assert answer.fault.fault is BackendFault.STREAM_CUT
+
+
+def test_an_answer_that_had_ended_when_it_was_stopped_is_completed() -> None:
+    answer = begun()
+    answer.take(Finished())
+    answer.end(EndReason.CANCEL_TURN, None)
+    assert answer.status is TurnStatus.COMPLETED
+
+
+def test_an_unexpected_error_says_nothing_of_itself() -> None:
+    answer = begun()
+    answer.end(None, ValueError("a secret"))
+    assert answer.status is TurnStatus.FAILED
+    assert answer.fault is not None
+    assert "secret" not in answer.fault.message
+
+
+@pytest.mark.parametrize("name", ["a\0\ud800b", "a\n\n## You · now\n\nb", "a\u202eb" * 9_999, "\x1b[2Jab"])
+def test_a_name_that_a_provider_chose_is_one_line_that_can_be_kept(name: str) -> None:
+    answer = begun()
+    answer.take(ToolActivity(name, ToolState.STARTED))
+    answer.take(Finished(model=name, provider=name))
+    assert answer.finished is not None
+    for shown in (answer.activity, answer.finished.model, answer.finished.provider):
+        assert shown is not None
+        assert shown.isprintable()
+        assert len(shown) < 300
+
+
+COUNTS = st.none() | st.integers() | st.sampled_from([2**31, 10**9, 10**9 + 1, 10**400])
+AMOUNTS = st.none() | st.decimals() | st.sampled_from([Decimal("1e999999"), Decimal("1e-999999"), Decimal("0.00014")])
+
+
+@given(COUNTS, COUNTS, COUNTS, AMOUNTS, AMOUNTS)
+@example(10, 1, 100, None, Decimal(3))
+@example(10, 1, 0, Decimal("1e999999"), None)
+@example(10**9, 10**9, 0, None, Decimal("1e-999999"))
+def test_a_bill_is_one_that_can_be_kept_and_is_never_negative(
+    tokens_in: int | None, tokens_out: int | None, cached: int | None, cost: Decimal | None, price: Decimal | None
+) -> None:
+    usage = plausible(Usage(tokens_in, tokens_out, cached, cached, cost))
+    for count in (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens):
+        assert count is None or 0 <= count < 2**30
+    prices = Prices(input=price, output=price, cached_input=Decimal(0)) if _is_price(price) else Prices()
+    dollars, source = cost_of(usage, prices)
+    assert (dollars is None) == (source is None)
+    assert dollars is None or (0 <= dollars <= 1_000_000 and len(f"{dollars:f}") < 30)
+
+
+def _is_price(price: Decimal | None) -> bool:
+    return price is not None and price.is_finite() and 0 <= price <= 1_000_000
+
+
+def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_there_are() -> None:
+    answer = AnswerBuilder(SystemClock(), Prices(input=Decimal(2), output=Decimal(0)), may_go_on_billing=False)
+    answer.take(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
+    assert answer.usage == Usage(input_tokens=10, output_tokens=1)

@@ -1,0 +1,203 @@
+"""The doctor: what it finds, in which order, what it leaves unasked, and which line it advises."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.app.doctor import ThisInstallation
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.core.diagnosis.doctor import Doctor, Patience
+from agentapi_mcp.core.diagnosis.models import Check, DatabaseFacts, Outcome
+from agentapi_mcp.core.diagnosis.ports import Installation
+from agentapi_mcp.settings import Settings
+from tests.conftest import DatabaseUrls
+from tests.support.installations import WELL, FakeInstallation
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.valkey import Valkey
+
+HOME_LINE = "export AGENTAPI_HOME=/another/directory"
+DATABASE_LINE = "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5432/DATABASE'"
+REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
+PARTS = ["program", "settings", "home", "configuration", "database", "redis"]
+
+
+async def examine(
+    installation: Installation, patience: Patience | None = None, *, ask: bool = False
+) -> dict[str, Check]:
+    checks: list[Check] = []
+    await Doctor(installation, SystemClock(), patience).examine(checks.append, ask=ask)
+    return {check.name: check for check in checks}
+
+
+async def examine_this(
+    settings: Settings, environ: Mapping[str, str] | None = None, *, ask: bool = False
+) -> dict[str, Check]:
+    """Examine this program as it would be with these settings."""
+    return await examine(ThisInstallation(environ or {}, SystemClock(), lambda: settings), ask=ask)
+
+
+def settings_on(url: str, home: Path, **more: object) -> Settings:
+    return Settings(database_url=url, home=home, shutdown_grace_seconds=0, **more)  # type: ignore[arg-type]  # pydantic reads them
+
+
+async def test_everything_works_and_the_agents_are_asked_last(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    checks = await examine_this(settings_on(database_urls.app, tmp_path))
+    assert list(checks)[: len(PARTS)] == PARTS
+    found = {name: checks[name].outcome for name in PARTS}
+    assert found == {**dict.fromkeys(PARTS, Outcome.OK), "redis": Outcome.NOT_IN_USE}
+    assert "by URL, answers in" in checks["database"].detail
+    assert checks["agent guide"].outcome is Outcome.OK
+    assert checks["agent droid"].outcome is Outcome.NOT_IN_USE
+    assert checks["agent droid"].advice == ("export OPENROUTER_API_KEY=...",)
+    assert not any(name.startswith("answer") for name in checks)
+    assert checks["database"].duration is not None
+
+
+async def test_a_question_is_asked_only_on_request_and_leaves_no_session(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer:
+        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+        settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+        await examine_this(settings, environ)
+        assert not any("chat" in exchange.path for exchange in peer.exchanges)
+        checks = await examine_this(settings, environ, ask=True)
+        assert any("chat" in exchange.path for exchange in peer.exchanges)
+    assert checks["answer of droid"].outcome is Outcome.OK
+    assert "tokens, $" in checks["answer of droid"].detail
+
+
+async def test_an_agent_that_the_operator_declared_is_meant(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    config = tmp_path / "agentapi.toml"
+    config.write_text(
+        '[agents.mine]\nbackend = "openai"\n[agents.mine.options]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        'api_key = "${MY_KEY}"\n',
+        encoding="utf-8",
+    )
+    checks = await examine_this(settings_on(database_urls.app, tmp_path))
+    mine = checks["agent mine"]
+    assert (mine.outcome, mine.detail, mine.advice) == (Outcome.FAULT, "MY_KEY is not set", ("export MY_KEY=...",))
+    assert str(config) in checks["configuration"].detail
+
+
+async def test_wrong_settings_leave_the_rest_unchecked() -> None:
+    def refuse() -> Settings:
+        raise ConfigurationError("A setting is wrong: AGENTAPI_WAIT_SECONDS must be a number; OTHER is not set.")
+
+    environ = {"AGENTAPI_WAIT_SECONDS": "soon"}
+    checks = await examine(ThisInstallation(environ, SystemClock(), refuse))
+    assert checks["settings"].advice == ("unset AGENTAPI_WAIT_SECONDS",)
+    assert {name: check.outcome for name, check in checks.items()} == {
+        "program": Outcome.OK,
+        "settings": Outcome.FAULT,
+        **dict.fromkeys(["home", "configuration", "database", "redis", "agents"], Outcome.NOT_CHECKED),
+    }
+
+
+async def test_a_misspelt_setting_is_told_with_the_one_that_is_meant(tmp_path: Path) -> None:
+    environ = {"AGENTAPI_HOMES": "x", "AGENTAPI_ZZZZZZ": "x", "AGENTAPI_HOME": "x", "DATABASE_URL": "x"}
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="utf-8")
+    checks = await examine(FakeInstallation(taken, environ=environ))
+    assert checks["settings"].outcome is Outcome.WARNING
+    assert checks["settings"].advice == ('export AGENTAPI_HOME="$AGENTAPI_HOMES"', "unset AGENTAPI_ZZZZZZ")
+
+
+async def test_a_home_that_is_a_file_is_a_fault_and_so_is_the_database_in_it(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("", encoding="utf-8")
+    installation = FakeInstallation(taken, is_remote=False)
+    checks = await examine(installation)
+    assert (checks["home"].outcome, checks["home"].advice) == (Outcome.FAULT, (HOME_LINE,))
+    assert checks["database"].outcome is Outcome.NOT_CHECKED
+    assert checks["agents"].detail == "the home must be mended first"
+    assert installation.asked == ["redis"]
+    elsewhere = FakeInstallation(taken)
+    assert (await examine(elsewhere))["database"].outcome is Outcome.OK
+    assert elsewhere.asked == ["database", "redis"]
+
+
+async def test_a_wrong_file_is_opened_at_its_line(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    config = tmp_path / "my agents.toml"
+    config.write_text('[agents.mine]\nbackend = "openai"\nbakend = "x"\n', encoding="utf-8")
+    checks = await examine_this(settings_on(database_urls.app, tmp_path, config=config))
+    assert checks["configuration"].advice == (f"\"${{EDITOR:-vi}}\" +3 '{config}'",)
+    assert checks["database"].outcome is Outcome.OK
+    assert checks["agents"].detail == "the configuration must be mended first"
+    config.unlink()
+    checks = await examine_this(settings_on(database_urls.app, tmp_path, config=config))
+    assert checks["configuration"].advice == ("unset AGENTAPI_CONFIG",)
+
+
+async def test_a_database_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    at_once = Patience(part=timedelta(0), first_start=timedelta(0))
+    checks = await examine(FakeInstallation(tmp_path, database=None), at_once)
+    assert (checks["database"].outcome, checks["database"].advice) == (Outcome.FAULT, (DATABASE_LINE,))
+    assert "no answer within 0 s" in checks["database"].detail
+    assert checks["agents"].detail == "the database must be mended first"
+    (tmp_path / "pg.log").write_text("", encoding="utf-8")
+    checks = await examine(FakeInstallation(tmp_path, database=None, is_remote=False), at_once)
+    assert checks["database"].advice == (f"tail -n 20 {tmp_path}/pg.log", HOME_LINE)
+
+
+async def test_a_command_that_an_error_names_is_the_advice(tmp_path: Path) -> None:
+    error = StoreUnavailableError("It is not ready; run `agentapi-mcp migrate` once.")
+    checks = await examine(FakeInstallation(tmp_path, database=error))
+    assert checks["database"].advice == ("agentapi-mcp migrate",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_remote", "is_exposed", "outcome", "advice"),
+    [
+        (replace(WELL, is_standby=True), True, False, Outcome.FAULT, (DATABASE_LINE,)),
+        (WELL, True, True, Outcome.OK, ()),
+        (replace(WELL, remark="see `agentapi-mcp migrate`"), False, False, Outcome.OK, ()),
+        (replace(WELL, is_encrypted=False), True, False, Outcome.OK, ()),
+        (replace(WELL, remark="see `agentapi-mcp migrate`"), True, False, Outcome.WARNING, ("agentapi-mcp migrate",)),
+        (
+            replace(WELL, is_encrypted=False),
+            True,
+            True,
+            Outcome.WARNING,
+            ("export AGENTAPI_DATABASE_URL='...?sslmode=require'",),
+        ),
+    ],
+)
+async def test_what_a_database_tells_of_itself_is_judged(
+    tmp_path: Path,
+    *,
+    facts: DatabaseFacts,
+    is_remote: bool,
+    is_exposed: bool,
+    outcome: Outcome,
+    advice: tuple[str, ...],
+) -> None:
+    broken = ConfigurationError("It is wrong.")  # so that the program is not opened
+    given = FakeInstallation(tmp_path, database=facts, is_remote=is_remote, is_exposed=is_exposed, configuration=broken)
+    check = (await examine(given))["database"]
+    assert (check.outcome, check.advice) == (outcome, advice)
+
+
+async def test_redis_is_written_to(tmp_path: Path, database_urls: DatabaseUrls, valkey: Valkey) -> None:
+    settings = settings_on(database_urls.app, tmp_path, redis_url=valkey.url)
+    assert (await examine_this(settings))["redis"].outcome is Outcome.OK
+    valkey.stop()
+    check = (await examine_this(settings))["redis"]
+    assert (check.outcome, check.advice) == (Outcome.FAULT, (REDIS_LINE,))
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("postgresql://me@db.example/x", True),
+        ("postgresql://me@192.0.2.7/x", True),
+        ("postgresql://me@127.0.0.1/x", False),
+        ("postgresql://me@localhost/x", False),
+        ("postgresql://me@/x?host=/run", False),
+    ],
+)
+def test_a_database_on_another_machine_is_exposed(tmp_path: Path, url: str, *, exposed: bool) -> None:
+    installation = ThisInstallation({}, SystemClock(), lambda: settings_on(url, tmp_path))
+    assert installation.configure().is_exposed is exposed

@@ -1,0 +1,1 @@
+"""Tests of the pages."""  # it mirrors the package that it tests

@@ -1,0 +1,121 @@
+"""What the edge says that tools and methods need is what the use cases behind them ask for, and no more."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import PromptReference
+
+from agentapi_mcp.base.ids import SessionId, new_id
+from agentapi_mcp.core.identity.principals import Action, Exceptions
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.transports.scope_step_up import METHODS
+from agentapi_mcp.presentation.uris import transcript_uri
+from tests.support.connect import call, connect, open_edge, subscribe_resource, text_of
+from tests.support.edges import OpenGate
+from tests.support.peers.openai import OpenAIPeer
+
+EVERY_TOOL = McpOptions(toolsets=frozenset(Toolset))
+ARGUMENTS: Mapping[str, object] = {  # of every tool that must be given one of them
+    "message": "hello",
+    "turn_id": str(new_id()),
+    "session_id": str(new_id()),
+    "name": "default_agent",
+}
+TRANSCRIPT = transcript_uri(SessionId(new_id()))
+
+
+async def listen(client: Client) -> None:
+    """Listen to a transcript."""
+    async with client.listen(resource_subscriptions=[TRANSCRIPT]):
+        pass
+
+
+async def list_resources(client: Client) -> None:
+    """List resources."""
+    await client.list_resources()
+
+
+async def read(client: Client) -> None:
+    """Read a transcript."""
+    await client.read_resource(TRANSCRIPT)
+
+
+async def subscribe(client: Client) -> None:
+    """Subscribe to a transcript."""
+    await subscribe_resource(client, TRANSCRIPT)
+
+
+async def complete(client: Client) -> None:
+    """Complete the id of a session."""
+    await client.complete(PromptReference(name="continue_session"), {"name": "session_id", "value": ""})
+
+
+REQUESTS: Mapping[str, Callable[[Client], Awaitable[None]]] = {
+    "resources/list": list_resources,
+    "resources/read": read,
+    "resources/subscribe": subscribe,
+    "subscriptions/listen": listen,
+    "completion/complete": complete,
+}
+
+
+@asynccontextmanager
+async def client_without(services: Services, denied: frozenset[Action], era: str) -> AsyncGenerator[Client]:
+    """Connect as the local user, who is denied these actions; no HTTP stands between, which would refuse earlier."""
+    principal = replace(services.principal, exceptions=Exceptions(denied=denied))
+    server = create_server(OpenGate(replace(services, principal=principal)), EVERY_TOOL)
+    async with connect(server, "stdio-2025" if era == "2025" else "stdio-2026") as client:
+        yield client
+
+
+async def refused_tools(services: Services, denied: frozenset[Action]) -> dict[str, str]:
+    """Call every tool, and return what those say that refuse it for want of a right."""
+    refusals: dict[str, str] = {}
+    async with client_without(services, denied, "2026") as client:
+        for tool in (await client.list_tools()).tools:
+            needed = {name: ARGUMENTS[name] for name in tool.input_schema.get("required", ())}
+            text = text_of(await call(client, tool.name, **needed))
+            if "You may not do this here" in text:
+                refusals[tool.name] = text
+    return refusals
+
+
+async def refusal_of(method: str, services: Services, denied: frozenset[Action]) -> str:
+    """Send a request, and return how it is refused."""
+    async with client_without(services, denied, "2025" if method == "resources/subscribe" else "2026") as client:
+        try:
+            await REQUESTS[method](client)
+        except MCPError as exc:
+            return exc.error.message
+    return "not at all"
+
+
+async def test_each_tool_is_refused_for_want_of_its_action_and_of_no_other(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+        async with connect(server, "stdio-2026") as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+        actions = {name: server.parts.tools.action(name) for name in names}
+        for action in Action:
+            refusals = await refused_tools(edge.services, frozenset({action}))
+            assert set(refusals) == {name for name, needed in actions.items() if needed is action}
+            assert [text for text in refusals.values() if f"({action})" not in text] == []
+
+
+def test_every_method_with_an_action_is_tried() -> None:
+    assert set(METHODS) == set(REQUESTS)
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+async def test_a_method_is_refused_for_want_of_its_action_and_of_no_other(method: str, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        alone = frozenset({METHODS[method]})
+        assert f"({METHODS[method]})" in await refusal_of(method, edge.services, alone)
+        assert "You may not" not in await refusal_of(method, edge.services, frozenset(Action) - alone)

@@ -1,0 +1,60 @@
+"""Every error of the core has an answer, and no answer tells what it should not."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    BackendError,
+    BackendFault,
+    LimitExceededError,
+    NextStep,
+    NotFoundError,
+)
+from agentapi_mcp.edges.mcp.errors import RPC_CODES, rpc_error, tool_error
+from agentapi_mcp.presentation.errors import NEXT_STEPS, STEPS_OF_CODES, explain
+from tests.support.connect import text_of
+
+
+def tree(root: type[AgentApiError] = AgentApiError) -> Iterator[type[AgentApiError]]:
+    yield root
+    for branch in root.__subclasses__():
+        if branch.__module__.startswith("agentapi_mcp."):
+            yield from tree(branch)
+
+
+def make(kind: type[AgentApiError]) -> AgentApiError:
+    return BackendError(BackendFault.PAYMENT, "No.") if issubclass(kind, BackendError) else kind("No.")
+
+
+@pytest.mark.parametrize("kind", list(tree()))
+def test_every_error_has_an_answer_for_tools_and_for_other_requests(kind: type[AgentApiError]) -> None:
+    result = tool_error(make(kind))
+    assert result.is_error
+    assert text_of(result).startswith("No.")
+    error = rpc_error(make(kind)).error
+    assert error.code < -32000
+    assert error.data["code"] == kind.code
+
+
+def test_the_tables_hold_nothing_that_the_tree_does_not() -> None:
+    codes = {kind.code for kind in tree()}
+    assert set(RPC_CODES) == codes
+    assert set(STEPS_OF_CODES) <= codes
+
+
+def test_a_limit_says_when_to_come_back() -> None:
+    error = LimitExceededError("Too many.", retry_after=timedelta(seconds=2.2))
+    assert explain(error) == "Too many. Try again in 3 s."
+    assert rpc_error(error).error.data["retry_after_seconds"] == 3
+
+
+def test_every_next_step_has_words() -> None:
+    assert set(NEXT_STEPS) == set(NextStep)
+    assert explain(NotFoundError("No.", next_step=NextStep.FIND_TURN)).startswith("No. Call list_sessions")
+
+
+def test_a_backend_error_names_the_next_step() -> None:
+    assert "credit" in explain(BackendError(BackendFault.PAYMENT, "Refused."))

@@ -1,0 +1,185 @@
+"""Transcripts and the catalogue as resources, their completions, and the prompts."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference, TextContent, TextResourceContents
+
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import create_server
+from tests.edges.mcp.test_tool_schemas import ClosedGate
+from tests.support.connect import LINKS, Edge, Link, call, connect, fields_of, open_edge
+from tests.support.peers.openai import OpenAIPeer
+
+TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
+NOBODYS = "agentapi://chat/sessions/00000000-0000-7000-8000-000000000000/transcript"
+
+
+async def read(client: Client, uri: str) -> TextResourceContents:
+    contents = (await client.read_resource(uri)).contents[0]
+    assert isinstance(contents, TextResourceContents)
+    return contents
+
+
+async def begin(client: Client, edge: Edge, more: str = "") -> str:
+    return str(fields_of(await call(client, "chat", agent="droid", message=f"{edge.tag}{more}"))["session_id"])
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_transcript_is_read_as_markdown_and_as_json(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        session_id = await begin(client, edge)
+        markdown = await read(client, TEMPLATE.format(session_id=session_id))
+        assert markdown.mime_type == "text/markdown"
+        assert edge.tag in markdown.text
+        document = await read(client, TEMPLATE.format(session_id=session_id) + ".json")
+        assert document.mime_type == "application/json"
+        assert json.loads(document.text)["messages"][0]["content"] == edge.tag
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        ids = [
+            str(fields_of(await call(client, "chat", agent="guide", message=f"{edge.tag} {number}"))["session_id"])
+            for number in range(52)
+        ]
+        first = await client.list_resources()
+        assert [resource.uri for resource in first.resources] == [
+            "agentapi://catalog/agents",
+            *(TEMPLATE.format(session_id=one) for one in ids[:1:-1]),
+        ]
+        newest = first.resources[1]
+        assert newest.title == f"{edge.tag} 51"
+        assert newest.annotations is not None
+        assert newest.annotations.last_modified
+        second = await client.list_resources(cursor=first.next_cursor)
+        assert [resource.uri for resource in second.resources][:2] == [
+            TEMPLATE.format(session_id=one) for one in ids[1::-1]
+        ]
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_long_transcript_links_to_its_earlier_part(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        session_id = await begin(client, edge, " first " + "x" * 700_000)
+        await call(client, "chat", session_id=session_id, message=f"{edge.tag} second " + "y" * 700_000)
+        newest = await read(client, TEMPLATE.format(session_id=session_id))
+        assert f"{edge.tag} second" in newest.text
+        assert "x" * 1000 not in newest.text
+        line = next(line for line in newest.text.splitlines() if line.startswith("Earlier messages: "))
+        older = await read(client, line.removeprefix("Earlier messages: "))
+        assert "x" * 700_000 in older.text
+        document = json.loads((await read(client, TEMPLATE.format(session_id=session_id) + ".json")).text)
+        assert "x" * 700_000 in (await read(client, document["older"])).text
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_catalogue_is_a_resource(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        agents = json.loads((await read(client, "agentapi://catalog/agents")).text)["agents"]
+        assert {"guide", "droid", "ccrouter"} <= {agent["name"] for agent in agents}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(
+    "uri",
+    [
+        NOBODYS,
+        "agentapi://chat/sessions/no-id/transcript",
+        "agentapi://catalog/",
+        "file:///etc/passwd",
+        NOBODYS + ".xml",
+    ],
+)
+async def test_what_is_not_there_is_an_invalid_parameter_with_its_uri(link: Link, uri: str, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
+        assert caught.value.error.code == INVALID_PARAMS
+        assert caught.value.error.data == {"uri": uri}
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_forged_cursor_is_an_invalid_parameter(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        session_id = await begin(client, edge)
+        for fails in (
+            client.list_resources(cursor="forged"),
+            client.list_tools(cursor="forged"),
+            client.list_prompts(cursor="forged"),
+            client.list_resource_templates(cursor="forged"),
+            client.read_resource(TEMPLATE.format(session_id=session_id) + "?cursor=forged"),
+        ):
+            with pytest.raises(MCPError) as caught:
+                await fails
+            assert caught.value.error.code == INVALID_PARAMS
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        session_id = await begin(client, edge)
+        template, prompt = ResourceTemplateReference(uri=TEMPLATE), PromptReference(name="ask_agent")
+        by_title = await client.complete(template, {"name": "session_id", "value": edge.tag})
+        assert by_title.completion.values == [session_id]
+        by_id = await client.complete(template, {"name": "session_id", "value": session_id[:-1]})
+        assert by_id.completion.values == [session_id]
+        by_name = await client.complete(prompt, {"name": "agent", "value": "gu"})
+        assert by_name.completion.values == ["guide"]
+        nothing = await client.complete(prompt, {"name": "message", "value": "x"})
+        assert nothing.completion.values == []
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_completions_of_what_does_not_exist_are_refused(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        for unknown in (PromptReference(name="nothing"), ResourceTemplateReference(uri="x://{y}")):
+            with pytest.raises(MCPError) as caught:
+                await client.complete(unknown, {"name": "session_id", "value": ""})
+            assert caught.value.error.code == INVALID_PARAMS
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_templates_and_prompts_are_listed_and_written_before_the_stores_are_up(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        assert "session_id" in (client.instructions or "")
+        templates = (await client.list_resource_templates()).resource_templates
+        assert [template.uri_template for template in templates][:2] == [TEMPLATE, TEMPLATE + ".json"]
+        prompts = (await client.list_prompts()).prompts
+        assert [prompt.name for prompt in prompts] == ["ask_agent", "continue_session", "sum_up_session"]
+        assert all(prompt.description for prompt in prompts)
+        written = await client.get_prompt("ask_agent", {"message": "Why?", "agent": "guide"})
+        content = written.messages[0].content
+        assert isinstance(content, TextContent)
+        assert content.text.endswith("Why?")
+        assert "agent guide" in content.text
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("ask", {}, "ask_agent"),
+        ("ask_agent", {}, "'message'"),
+        ("ask_agent", {"message": "x", "agnet": "y"}, "'agnet'"),
+    ],
+)
+async def test_a_prompt_that_cannot_be_written_is_an_invalid_parameter(
+    link: Link, name: str, arguments: dict[str, str], said: str
+) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.get_prompt(name, arguments)
+        assert caught.value.error.code == INVALID_PARAMS
+        assert said in caught.value.error.message
+
+
+async def test_lists_say_how_long_they_may_be_kept(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        tools, resources = await client.list_tools(), await client.list_resources()
+        assert (tools.ttl_ms, tools.cache_scope) == (300_000, "public")
+        assert (resources.ttl_ms, resources.cache_scope) == (0, "private")

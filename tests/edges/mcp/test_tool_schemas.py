@@ -1,0 +1,111 @@
+"""What `tools/list` costs, promises and leaves out."""
+
+import json
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from mcp_types import Tool
+
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import create_server
+from tests.support.connect import LINKS, Link, connect
+
+NAMES = [
+    "chat",
+    "get_turn",
+    "cancel_turn",
+    "list_agents",
+    "list_models",
+    "list_sessions",
+    "get_transcript",
+    "get_health",
+]
+
+
+class ClosedGate:
+    """The stores do not come up."""
+
+    def find(self) -> None:
+        """Nothing is up."""
+
+    async def services(self) -> Services:
+        """Say why not."""
+        raise StoreUnavailableError("The database is not up yet.")
+
+
+async def tools(link: Link) -> list[Tool]:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        return (await client.list_tools()).tools
+
+
+def compact(value: object) -> int:
+    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def parts(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for name, part in cast("dict[str, object]", value).items():
+            yield name, part
+            yield from parts(part)
+    elif isinstance(value, list):
+        for part in cast("list[object]", value):
+            yield from parts(part)
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_eight_tools_are_listed_in_one_order_before_the_stores_are_up(link: Link) -> None:
+    assert [tool.name for tool in await tools(link)] == NAMES
+    assert await tools(link) == await tools(link)
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_the_list_of_tools_keeps_its_budget(link: Link) -> None:
+    listed = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in await tools(link)]
+    without_outputs = [{name: part for name, part in tool.items() if name != "outputSchema"} for tool in listed]
+    assert compact(without_outputs) <= 5_000
+    assert compact({"tools": listed}) <= 13_000
+
+
+async def test_every_tool_has_title_description_annotations_and_both_schemas() -> None:
+    for tool in await tools("stdio-2026"):
+        assert tool.title
+        assert tool.description
+        hints = tool.annotations
+        assert hints is not None
+        assert None not in (
+            hints.read_only_hint,
+            hints.destructive_hint,
+            hints.idempotent_hint,
+            hints.open_world_hint,
+        )
+        assert tool.input_schema["additionalProperties"] is False
+        assert tool.output_schema is not None
+        assert tool.output_schema["type"] == "object"
+
+
+async def test_only_chat_and_cancel_turn_change_anything() -> None:
+    changing = {t.name for t in await tools("stdio-2026") if t.annotations and not t.annotations.read_only_hint}
+    assert changing == {"chat", "cancel_turn"}
+
+
+async def test_schemas_hold_no_references_and_arguments_are_flat() -> None:
+    for tool in await tools("stdio-2026"):
+        names = {name for name, _ in parts([tool.input_schema, tool.output_schema])}
+        assert not names & {"$ref", "$defs", "allOf"}
+        for argument in tool.input_schema["properties"].values():
+            assert argument["type"] in {"string", "integer", "number"}
+            assert argument["description"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_only_the_list_of_resources_is_said_to_change(link: Link) -> None:
+    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+        able = client.server_capabilities
+    assert able.tools is not None
+    assert able.prompts is not None
+    assert able.resources is not None
+    assert (able.tools.list_changed, able.prompts.list_changed, able.resources.list_changed) == (False, False, True)
+    assert able.resources.subscribe
