@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -200,4 +199,4 @@ async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None
 def test_a_fault_is_told_with_its_next_step_and_the_session_goes_on(
     program: Program, agent: Agent, word: str, end: Expected
 ) -> None:
-    program.run(partial(check_word, agent, word, end))
+    program.run(lambda door: check_word(agent, word, end, door))

@@ -192,7 +192,7 @@ async def existing(supabase_server: str, existing_template: str) -> AsyncGenerat
         yield made
 
 
-async def carried_over(project: Project) -> None:
+async def check_carry_over(project: Project) -> None:
     """Expect that the migration changes the record of migrations, and nothing else."""
     before = await dump(project.admin)
     assert await migrate(project.owner, program="0.1.0") == ()
@@ -219,24 +219,24 @@ async def expect_refusal(project: Project, words: str) -> None:
 
 
 async def test_an_old_database_that_equals_the_schema_is_carried_over(own: Project) -> None:
-    await carried_over(own)
+    await check_carry_over(own)
     assert await own.value("SELECT count(*) FROM public.chat_messages") == 8
     assert await own.value("SELECT count(*) FROM agentapi.user_api_keys") == 1
 
 
 async def test_an_old_database_in_an_existing_project_is_carried_over(existing: Project) -> None:
-    await carried_over(existing)
+    await check_carry_over(existing)
     assert await existing.value("SELECT count(*) FROM agentapi.turns") == 1
 
 
 async def test_what_an_organisation_did_to_its_own_tables_is_no_difference(existing: Project) -> None:
     await existing.run(THEIRS)
-    await carried_over(existing)
+    await check_carry_over(existing)
 
 
 async def test_one_whose_months_were_all_pruned_is_carried_over(own: Project) -> None:
     await own.run(f"DROP TABLE {MONTH}, agentapi.audit_events_2026_12")
-    await carried_over(own)
+    await check_carry_over(own)
 
 
 async def found_after(project: Project, sql: str) -> tuple[str, ...]:
