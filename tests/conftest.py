@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
     for item in items:
-        if item.get_closest_marker("acceptance") is not None:
+        if item.get_closest_marker("acceptance") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_PROGRAMS_SECONDS))
 
 

@@ -88,6 +88,7 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.mark.acceptance
+@pytest.mark.timeout(600)  # it starts the program some thirty times
 @pytest.mark.parametrize("attacker", ["abe", "bo", "away"])
 async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_home: Path, tmp_path: Path) -> None:
     async with tenants(edge_home, tmp_path) as here, here.client("ann", "http-2026") as ann:

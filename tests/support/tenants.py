@@ -74,7 +74,7 @@ class Tenants:
         """Make a member's token."""
         member = self.members[name]
         said = {"iss": self.issuer.issuer, "sub": str(member.user_id), "aud": RESOURCE, "org": str(member.org_id)}
-        said |= {"exp": datetime.now(UTC).timestamp() + 300, "scope": " ".join(sorted(member.scopes))}
+        said |= {"exp": datetime.now(UTC).timestamp() + 3600, "scope": " ".join(sorted(member.scopes))}
         return KEY.sign(said)
 
     def http(self, name: str) -> httpx2.AsyncClient:
