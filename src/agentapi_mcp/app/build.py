@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import cast
 
 from agentapi_mcp.app.database import home_of, open_store
-from agentapi_mcp.backends.guides.ports import GuideHost
+from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import ConfigurationError

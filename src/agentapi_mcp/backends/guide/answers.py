@@ -14,6 +14,7 @@ from agentapi_mcp.backends.guide.intents import (
     wants_more,
 )
 from agentapi_mcp.backends.guide.pages import Section, trimmed
+from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.guide.state import (
     LiveState,
     describe_named,
@@ -24,7 +25,6 @@ from agentapi_mcp.backends.guide.state import (
     tell_costs,
 )
 from agentapi_mcp.backends.guide.words import terms
-from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 

@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from agentapi_mcp.backends.guide.answers import Answers
 from agentapi_mcp.backends.guide.index import Index
 from agentapi_mcp.backends.guide.pages import find_documentation, read_sections
-from agentapi_mcp.backends.guides.ports import GuideHost
+from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
