@@ -20,12 +20,12 @@ from mcp import Client
 from mcp.client.sse import sse_client
 from redis import Redis
 
+from agentapi_mcp.testing.http import Answer, Exchange
 from tests.acceptance.test_processes import COMMAND, environ, run
 from tests.acceptance.test_serve import Serving, serving, until_it_says_where
 from tests.conftest import DatabaseUrls
 from tests.edges.mcp.test_http import ACCEPT, INITIALIZE, META, MODERN, message
 from tests.support.connect import call
-from tests.support.peers.http import Answer, Exchange
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey

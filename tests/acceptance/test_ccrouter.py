@@ -25,10 +25,10 @@ from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
+from agentapi_mcp.testing.http import Outcome
 from tests.support.npm_peers import installed, node_bin, node_environment
 from tests.support.peers.cases import backend_turn
-from tests.support.peers.http import Outcome
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance

@@ -30,11 +30,11 @@ from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.testing.hosts import FakeHost
+from agentapi_mcp.testing.http import Answer, Exchange
 from agentapi_mcp.testing.waiting import expect_soon
-from tests.support.hosts import FakeHost
 from tests.support.npm_peers import installed
 from tests.support.peers.cases import backend_turn
-from tests.support.peers.http import Answer, Exchange
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = [
@@ -58,7 +58,7 @@ TOUCH = '{"command":"touch made","riskLevel":"medium","riskLevelReason":"it writ
 SERVER = """
 import asyncio, json, sys
 from agentapi_mcp.backends import registry
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 
 async def main():

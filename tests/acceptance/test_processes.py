@@ -19,8 +19,8 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.testing.http import Steps
 from tests.support.connect import call, fields_of
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance

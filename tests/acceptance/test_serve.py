@@ -20,9 +20,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 
+from agentapi_mcp.testing.http import Steps
 from tests.acceptance.test_processes import COMMAND, environ, run
 from tests.support.connect import call, fields_of, text_of
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agentapi_mcp.testing.http import Steps
 from tests.acceptance.test_processes import environ, run
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.terminals import Terminal, terminal
 

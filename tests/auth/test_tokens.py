@@ -18,7 +18,7 @@ from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError
 from agentapi_mcp.base.ids import OrgId, new_id
 from agentapi_mcp.core.access.models import Issuer, Service, TokenClaims
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 from tests.support.peers.issuer import IssuerPeer, Mood, SigningKey, forged_with_public_key, unsigned
 
 RESOURCE = "https://agents.example.com/mcp"

@@ -20,7 +20,7 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend, Capability
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.messages import KEY, MessagesPeer
 

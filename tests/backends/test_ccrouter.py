@@ -12,7 +12,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.core.backends.events import BackendEvent, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.ccrouter import CcrouterPeer
 from tests.support.peers.messages import KEY

@@ -30,7 +30,8 @@ from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelView
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal
-from tests.support.hosts import FakeHost, FakeView, ManualClock
+from agentapi_mcp.testing.hosts import FakeHost, FakeView
+from tests.support.clocks import ManualClock
 from tests.support.peers.cases import backend_turn
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -26,10 +26,10 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.testing.hosts import FakeHost
+from agentapi_mcp.testing.http import Pace, Ticks
 from agentapi_mcp.testing.waiting import expect_soon
-from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
-from tests.support.peers.http import Pace, Ticks
 from tests.support.peers.openai import KEY, OpenAIPeer
 
 FULL_USAGE = Usage(input_tokens=11, output_tokens=5, cached_tokens=4, reasoning_tokens=2)

@@ -14,7 +14,8 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.core.backends.events import BackendEvent, Finished
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.backends.ports import Backend
-from tests.support.hosts import FakeHost, ManualClock
+from agentapi_mcp.testing.hosts import FakeHost
+from tests.support.clocks import ManualClock
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.google import TokenPeer
 from tests.support.peers.openai import OpenAIPeer

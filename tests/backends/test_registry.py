@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from agentapi_mcp.backends import kinds, registry
 from agentapi_mcp.base.errors import ConfigurationError
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "backends"
 PLUGIN = """

@@ -21,7 +21,7 @@ from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.redis.keys import KEYS
-from tests.support.peers.http import Steps
+from agentapi_mcp.testing.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until

@@ -18,7 +18,7 @@ from agentapi_mcp.core.conversations.ports import SessionCache
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 STATE = SessionState(user_id=UserId(new_id()), org_id=OrgId(new_id()), agent="droid", model=None, metadata={"a": 1})
 Kind = Literal["local", "redis", "other replica"]

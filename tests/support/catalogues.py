@@ -19,7 +19,7 @@ from agentapi_mcp.core.catalogue.models import (
     ModelRow,
 )
 from agentapi_mcp.core.identity.principals import Principal
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 ALICE = Principal(UserId(UUID(int=1)), OrgId(UUID(int=2)))
 BOB = Principal(UserId(UUID(int=3)), OrgId(UUID(int=2)))

@@ -12,7 +12,7 @@ from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.auth_rate_limit import KNOWN_FOR, MOST, REMEMBERED, WITHIN, AuthRateLimit, TokenAttempt
 from agentapi_mcp.web.requests import source_of
 from tests.edges.mcp.test_http import ACCEPT, TOKEN, fault, message, served
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 from tests.web.test_oauth import stand
 
 HOME = "203.0.113.9"

@@ -22,10 +22,10 @@ from agentapi_mcp.settings import Settings
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
 from tests.edges.mcp.test_http import ACCEPT, begin, fault, message
+from tests.support.clocks import ManualClock
 from tests.support.connect import call, connect_with, fields_of, text_of
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.hostile import TEXTS, holds
-from tests.support.hosts import ManualClock
 from tests.web.test_oauth import OWN, RESOURCE
 
 LINKS = ("http-2025", "http-2026", "sse-2025")

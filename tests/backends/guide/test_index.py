@@ -8,7 +8,7 @@ from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.guide.index import Index
 from agentapi_mcp.backends.guide.pages import Section, find_documentation, read_sections
 from agentapi_mcp.core.backends.events import TextDelta
-from tests.support.hosts import FakeHost
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 
 ANSWERED_BY = {

@@ -16,7 +16,7 @@ from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.peers import backend_turn
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 FAULTS = FaultReader(provider="stub", redactor=Redactor())
 OPERATORS = {"headers": {"X-Team": "blue", "X-Format": "ours"}}

@@ -24,8 +24,8 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_amount, as_count
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.hostile import TEXTS, holds, json_values
-from tests.support.hosts import FakeHost
 from tests.support.peers.cases import backend_turn
 
 SECRET = "s3cret-0123456789"  # noqa: S105  # the test looks for it everywhere

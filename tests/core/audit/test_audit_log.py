@@ -25,7 +25,7 @@ from agentapi_mcp.stores.postgres.audit import PostgresAudit
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, open_database
 from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 YEAR = timedelta(days=365)
 

@@ -41,7 +41,7 @@ from tests.support.catalogues import (
     declared,
     model_row,
 )
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 NO_KEY = "OPENROUTER_API_KEY is not set"

@@ -21,7 +21,7 @@ from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health, Part, check_of_turn
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentHealth, AgentRow, AgentTraffic, CatalogueFile
 from tests.support.catalogues import ALICE, CheckedBackend, MemoryCatalogue, MemoryHealth, agent_row, declared
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 
 SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywhere
 DOWN = HealthCheck(status=HealthStatus.UNHEALTHY, error="no answer")

@@ -21,8 +21,8 @@ from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.catalogue_watch import look
+from agentapi_mcp.testing.http import Steps
 from tests.support.connect import LINKS, Link, connect
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 WAIT = timedelta(seconds=25)

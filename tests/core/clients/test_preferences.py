@@ -23,7 +23,7 @@ from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.database import Database
 from tests.support.catalogues import CheckedBackend, MemoryCatalogue, agent_row, declared
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 from tests.support.members import new_member
 
 

@@ -19,7 +19,7 @@ from agentapi_mcp.core.conversations.models import EndReason, TurnEnded, TurnSta
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
-from tests.support.peers.http import Steps
+from agentapi_mcp.testing.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 LONG = timedelta(seconds=25)

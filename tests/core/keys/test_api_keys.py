@@ -26,7 +26,7 @@ from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.database import Database
 from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
-from tests.support.hosts import ManualClock
+from tests.support.clocks import ManualClock
 from tests.support.members import new_member
 
 ONE, TWO = MasterKey("one", bytes(range(32))), MasterKey("two", bytes(range(32, 64)))

@@ -11,8 +11,8 @@ from mcp.shared.exceptions import MCPError
 
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
+from agentapi_mcp.testing.http import Steps
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.web.test_oauth import Stand, stand
 

@@ -19,11 +19,11 @@ from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotificati
 from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.testing.http import Steps
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.limits import HttpLimits
 from tests.support.connect import Edge, call, fields_of, open_edge, subscribe_resource
 from tests.support.edges import Served, mcp_application, serve_app
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
 

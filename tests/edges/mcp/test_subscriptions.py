@@ -23,8 +23,8 @@ from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.subscriptions import Pace, events_of
+from agentapi_mcp.testing.http import Steps
 from tests.support.connect import Edge, call, connect, fields_of, open_edge, subscribe_resource, unsubscribe_resource
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 SESSION = SessionId(UUID(int=3))

@@ -12,9 +12,9 @@ from mcp_types import INVALID_PARAMS
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions, default_wait
 from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.testing.http import Steps
 from agentapi_mcp.testing.waiting import expect_soon
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
-from tests.support.peers.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 
 TURN_FIELDS = {

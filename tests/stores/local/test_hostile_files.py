@@ -14,8 +14,8 @@ from agentapi_mcp.backends import registry
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.stores.local.catalogue_files import FILE_NAME, load_catalogue
+from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.hostile import json_values
-from tests.support.hosts import FakeHost
 
 SECRET = "s3cret-0123456789"  # noqa: S105  # the test looks for it everywhere
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)  # written anew

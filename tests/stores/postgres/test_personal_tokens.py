@@ -29,8 +29,8 @@ from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
 from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
+from tests.support.clocks import ManualClock
 from tests.support.hostile import TEXTS, holds
-from tests.support.hosts import ManualClock
 
 READ, CHAT, EDIT, KEYS = TokenScope.READ, TokenScope.CHAT, TokenScope.EDIT, TokenScope.KEYS
 

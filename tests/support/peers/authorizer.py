@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.support.peers.http import Answer, Exchange
+from agentapi_mcp.testing.http import Answer, Exchange
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 
 CLIENT, SECRET = "agentapi-pages", "s3cret/with:signs"

@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.support.peers.http import Answer, Exchange, HttpPeer
+from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 
 
 class TokenPeer(HttpPeer):

@@ -1,11 +1,7 @@
-"""The test kit's host for a backend under test, and time that a test may move."""
+"""Time that a test moves."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from agentapi_mcp.testing.hosts import FakeHost, FakeView
-
-__all__ = ["FakeHost", "FakeView", "ManualClock"]
 
 
 @dataclass
