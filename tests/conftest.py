@@ -35,6 +35,7 @@ _RUN_PLACE = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
 _NO_AUTHORITY = "certificate.pem"
 _PROGRAMS_SECONDS = 180
+_PROPERTY_SECONDS = 180
 POSTGRES_BIN = os.environ.get("TEST_POSTGRES_BIN")  # noqa: TID251  # it is a setting of the tests, not of the program
 
 
@@ -69,7 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give tests that start whole programs more time: each start costs seconds on a busy machine.
+    """Give more time to tests that start whole programs, and to properties, which are tried with many examples.
 
     Where another version of Postgres is named, keep only what is tried on it.
     """
@@ -78,8 +79,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
     for item in items:
-        if item.get_closest_marker("acceptance") and not item.get_closest_marker("timeout"):
+        if item.get_closest_marker("timeout"):
+            continue
+        if item.get_closest_marker("acceptance"):
             item.add_marker(pytest.mark.timeout(_PROGRAMS_SECONDS))
+        elif getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.timeout(_PROPERTY_SECONDS))
 
 
 def _uses_the_cluster(item: pytest.Function) -> bool:

@@ -40,6 +40,7 @@ async def test_a_transcript_is_read_as_markdown_and_as_json(link: Link, edge_hom
         assert json.loads(document.text)["messages"][0]["content"] == edge.tag
 
 
+@pytest.mark.timeout(120)  # it makes more sessions than fit a page
 @pytest.mark.parametrize("link", LINKS)
 async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
