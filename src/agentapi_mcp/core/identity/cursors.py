@@ -1,4 +1,4 @@
-"""Opaque cursors: where a page of a list ended, bound to the list and to who reads it."""
+"""Opaque pagination cursors, bound to a list and a principal."""
 
 import binascii
 import hashlib
@@ -10,28 +10,26 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.json_values import is_list, load_json
 from agentapi_mcp.core.identity.principals import Principal
 
-_SEAL_BYTES = 12
+_CHECKSUM_BYTES = 12
 _LONGEST = 4096
 
 
 def encode_cursor(scope: str, principal: Principal, position: Sequence[str]) -> str:
-    """Make the cursor after `position`; `scope` names the list with its filters.
-
-    The seal is a plain hash, since processes share no key: it catches mistakes, damage and mixed-up lists. Whoever
-    computes it can move within a list of their own, so authorisation never depends on a cursor.
-    """
+    """Encode the cursor after `position`; `scope` identifies the list and its filters."""
+    # The checksum is not keyed, since processes share no key: it detects mistakes, damage and mixed-up lists. A forged
+    # cursor only moves within the caller's own list, so authorization must never depend on a cursor.
     body = json.dumps(list(position), ensure_ascii=True, separators=(",", ":")).encode()
-    return _pack(_seal(scope, principal, body) + body)
+    return _pack(_checksum(scope, principal, body) + body)
 
 
 def decode_cursor(cursor: str, scope: str, principal: Principal) -> tuple[str, ...]:
-    """Read back the position.
+    """Decode the position.
 
     Raises:
-        InvalidRequestError: the cursor is damaged, forged, or of another list, filter or principal.
+        InvalidRequestError: the cursor is damaged, or belongs to another list, filter or principal.
     """
-    seal, body = _unpack(cursor)
-    if seal != _seal(scope, principal, body):
+    checksum, body = _unpack(cursor)
+    if checksum != _checksum(scope, principal, body):
         raise _refusal()
     return _position(body)
 
@@ -43,9 +41,9 @@ def _unpack(cursor: str) -> tuple[bytes, bytes]:
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError) as exc:
         raise _refusal() from exc
-    if _pack(raw) != cursor:  # the decoder passes over what is not of its alphabet
+    if _pack(raw) != cursor:  # the decoder skips characters outside of its alphabet
         raise _refusal()
-    return raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
+    return raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
 
 
 def _pack(raw: bytes) -> str:
@@ -53,7 +51,7 @@ def _pack(raw: bytes) -> str:
 
 
 def _position(body: bytes) -> tuple[str, ...]:
-    # Whoever can compute the seal is no more to be believed than others.
+    # The checksum can be forged, so the content is untrusted.
     try:
         position = load_json(body)
     except (ValueError, RecursionError) as exc:
@@ -66,9 +64,9 @@ def _position(body: bytes) -> tuple[str, ...]:
     return texts
 
 
-def _seal(scope: str, principal: Principal, body: bytes) -> bytes:
+def _checksum(scope: str, principal: Principal, body: bytes) -> bytes:
     bound = json.dumps([scope, str(principal.user_id), str(principal.org_id)]).encode()
-    return hashlib.sha256(hashlib.sha256(bound).digest() + body).digest()[:_SEAL_BYTES]
+    return hashlib.sha256(hashlib.sha256(bound).digest() + body).digest()[:_CHECKSUM_BYTES]
 
 
 def _refusal() -> InvalidRequestError:
