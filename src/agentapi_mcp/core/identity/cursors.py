@@ -10,16 +10,16 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.json_values import is_list, load_json
 from agentapi_mcp.core.identity.principals import Principal
 
-_CHECKSUM_BYTES = 12
+_SEAL_BYTES = 12
 _LONGEST = 4096
 
 
 def encode_cursor(scope: str, principal: Principal, position: Sequence[str]) -> str:
     """Encode the cursor after `position`; `scope` identifies the list and its filters."""
-    # The checksum is not keyed, since processes share no key: it detects mistakes, damage and mixed-up lists. A forged
-    # cursor only moves within the caller's own list, so authorization must never depend on a cursor.
+    # The seal is an unkeyed checksum, since processes share no key: it detects mistakes, damage and mixed-up lists. A
+    # forged cursor only moves within the caller's own list, so authorization must never depend on a cursor.
     body = json.dumps(list(position), ensure_ascii=True, separators=(",", ":")).encode()
-    return _pack(_checksum(scope, principal, body) + body)
+    return _pack(_seal(scope, principal, body) + body)
 
 
 def decode_cursor(cursor: str, scope: str, principal: Principal) -> tuple[str, ...]:
@@ -28,8 +28,8 @@ def decode_cursor(cursor: str, scope: str, principal: Principal) -> tuple[str, .
     Raises:
         InvalidRequestError: the cursor is damaged, or belongs to another list, filter or principal.
     """
-    checksum, body = _unpack(cursor)
-    if checksum != _checksum(scope, principal, body):
+    seal, body = _unpack(cursor)
+    if seal != _seal(scope, principal, body):
         raise _refusal()
     return _position(body)
 
@@ -43,7 +43,7 @@ def _unpack(cursor: str) -> tuple[bytes, bytes]:
         raise _refusal() from exc
     if _pack(raw) != cursor:  # the decoder skips characters outside of its alphabet
         raise _refusal()
-    return raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
+    return raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
 
 
 def _pack(raw: bytes) -> str:
@@ -51,7 +51,7 @@ def _pack(raw: bytes) -> str:
 
 
 def _position(body: bytes) -> tuple[str, ...]:
-    # The checksum can be forged, so the content is untrusted.
+    # The seal can be forged, so the content is untrusted.
     try:
         position = load_json(body)
     except (ValueError, RecursionError) as exc:
@@ -64,9 +64,9 @@ def _position(body: bytes) -> tuple[str, ...]:
     return texts
 
 
-def _checksum(scope: str, principal: Principal, body: bytes) -> bytes:
+def _seal(scope: str, principal: Principal, body: bytes) -> bytes:
     bound = json.dumps([scope, str(principal.user_id), str(principal.org_id)]).encode()
-    return hashlib.sha256(hashlib.sha256(bound).digest() + body).digest()[:_CHECKSUM_BYTES]
+    return hashlib.sha256(hashlib.sha256(bound).digest() + body).digest()[:_SEAL_BYTES]
 
 
 def _refusal() -> InvalidRequestError:

@@ -115,6 +115,7 @@ def require(principal: Principal, action: Action) -> None:
 
 def refusal(principal: Principal, action: Action) -> PermissionDeniedError | None:
     """Return the error for a denied action, None if it is allowed."""
+    # The policies of the database check the same rules again (docs/design/database.md, rule 2).
     need, exceptions = NEEDS[action], principal.exceptions
     by_role = _RANK[principal.role] >= _RANK[need.role] or action in exceptions.allowed
     if not by_role or action in exceptions.denied:
