@@ -68,6 +68,7 @@ class PersonalTokens:
             )
         _check(name, scopes, expires_in)
         wanted = frozenset(map(TokenScope, scopes))
+        # A token must not grant more than the credential that creates it.
         beyond = [] if principal.scopes is None else sorted(wanted - principal.scopes)
         if beyond:
             raise PermissionDeniedError(

@@ -54,6 +54,7 @@ class SignIns:
         if account is None:
             account = await self._first(claims)
         elif not account.memberships and not account.is_service:
+            # A former member can be invited again.
             account = await self._invited(claims, account.user_id) or account
         if account is None:
             raise PermissionDeniedError(_NO_ACCOUNT)
@@ -78,6 +79,7 @@ class SignIns:
             raise
         if account is None:
             raise PermissionDeniedError(_NO_PROGRAM)
+        # Role and organisation come from the declaration, so that a changed row cannot raise the rights of a service.
         return service(account, declared, _credential(claims))
 
     async def _first(self, claims: TokenClaims) -> Account | None:

@@ -146,7 +146,7 @@ class AuditLog:
             await self.flush()
         is_operator = (principal.user_id, principal.org_id) == (self._operator.user_id, self._operator.org_id)
         page = await self._store.list_(principal, criteria, include_unowned=is_operator, cursor=cursor, limit=limit)
-        if cursor is None:
+        if cursor is None:  # once for a listing, not for each of its pages
             await self.record(principal, AuditAction.AUDIT_READ)
         return page
 

@@ -29,6 +29,7 @@ class RefCountedBackend:
         """Run a turn and count it while its events are consumed."""
         self._users += 1
         try:
+            # Closing this iterator must close the backend's at once, not at its garbage collection.
             async with aclosing(self._backend.run(turn)) as events:
                 async for event in events:
                     yield event

@@ -43,7 +43,7 @@ def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
         typed = typed_setting(name, value)
         if typed is None:
             _log.warning("organization_setting_unreadable", extra={"setting": name, "type": type(value).__name__})
-            if name in LISTS:
+            if name in LISTS:  # fail closed
                 read[name] = ()
         else:
             read[name] = typed

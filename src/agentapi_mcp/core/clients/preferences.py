@@ -77,6 +77,7 @@ class Clients:
             value = _checked(name, agent, setting, value, await self._policy.entries(principal))
         edit = _edit_default(setting, value) if agent is None else _edit_agent(agent, setting, value)
         state = await self._store.change(principal, client, edit)
+        # Other processes see the change when their own entry expires.
         self._read.pop((principal.user_id, principal.org_id, client), None)
         return ClientPreferences(client=client, preferences=read_preferences(state))
 

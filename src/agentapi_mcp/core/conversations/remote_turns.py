@@ -129,6 +129,7 @@ class RemoteTurns:
                 with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
                     await self._turns.mark(principal, turn.id, TurnMark.FOLLOWED)
                 poll_at = self._clock.monotonic() + min(left, _POLL_EVERY.total_seconds())
+                # Live events are delivered at most once; the next read of the stored turn makes up for lost ones.
                 while (event := await self._next(received, poll_at)) is not None:
                     yield event
                 turn = await self._turns.get(principal, turn.id)

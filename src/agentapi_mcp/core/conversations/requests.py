@@ -43,6 +43,7 @@ class CheckedRequest:
     def fingerprint(self, principal: Principal) -> bytes:
         """Return a hash of caller and request: a repeated request has the same fingerprint."""
         request, parameters = self.request, self.request.parameters
+        # The values as requested, not as resolved: a changed default must not turn a retry into a new turn.
         identity = [
             str(principal.user_id),
             str(principal.org_id),

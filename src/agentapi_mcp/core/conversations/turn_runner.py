@@ -280,6 +280,7 @@ class TurnRunner:
             await self._finish(run)
         except Exception as exc:  # noqa: BLE001  # its lease expires, and the next reader marks it as interrupted
             _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
+        # Release the callers before the bookkeeping, which can wait for the database.
         self._release(run)
         await self._report_end(run, history, prompt_bytes)
 
@@ -298,7 +299,9 @@ class TurnRunner:
 
     async def _finish(self, run: RunningTurn) -> None:
         tries = 0
+        # Retried until it is stored or the lease is lost; meanwhile callers get the reply with `saved: false`.
         while not run.lost:
+            # An answer at shutdown counts as not delivered, so that a repeated request finds its turn again.
             delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
             ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
             ended = run.answer.snapshot(run.job.accepted.turn)
@@ -337,6 +340,7 @@ class TurnRunner:
             _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
 
     def _abandon(self, run: RunningTurn, gone: asyncio.CancelledError) -> None:
+        # A turn answered as running is never abandoned: its caller is expected to come back later.
         if run.answered_running or run.answered.is_set() or self._closing:
             return
         run.caller_gone = True
@@ -354,6 +358,7 @@ class TurnRunner:
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
         follow_count = run.follow_count
+        # A caller who comes back through another process is visible only as `followed_at` of the row.
         before = await self._followed_at(run)
         await first_of(run.answered.wait(), self._clock.sleep(grace))
         if run.follow_count == follow_count and not run.answered.is_set() and await self._followed_at(run) == before:
@@ -382,10 +387,11 @@ class TurnRunner:
             for run in running:
                 lease = renewed.get(run.id)
                 if lease is None and not run.written.is_set() and not run.answered.is_set():
+                    # Another process has ended the turn: stop it, and store nothing more.
                     run.lost = True
                     self.stop(run, EndReason.LEASE_EXPIRED)
                 elif lease is not None and lease.cancel_requested:
-                    self.stop(run, EndReason.CANCEL_TURN)
+                    self.stop(run, EndReason.CANCEL_TURN)  # also if its notification was lost
 
     async def _save_texts(self) -> None:
         while True:

@@ -264,6 +264,7 @@ class Turns:
             await self._api_keys.mark_used(choice.key)
         history = History(())
         resumes = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
+        # An agent that resumes from its own state has the history already.
         if not accepted.session_created and not resumes:
             fixed = len(turn.message.encode()) + len((system or "").encode())
             ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)

@@ -69,6 +69,7 @@ class AvailableKeys:
         try:
             return ProviderKey(sealed.key, SecretStr(self._sealer.open_(sealed.sealed, _place(sealed.key))))
         except AgentApiError as exc:
+            # No fallback to another key: it would silently charge somebody else for the turn.
             _log.warning("api_key_not_opened", extra={"api_key_id": str(sealed.key.id), "error": str(exc)})
             raise
 
@@ -175,7 +176,7 @@ class ApiKeys:
                 place = _place(old.key)
                 try:
                     sealed = sealer.seal(sealer.open_(old.sealed, place), place)
-                except AgentApiError:
+                except AgentApiError:  # one undecryptable key must not stop the rotation of the rest
                     unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
                 else:
                     again.append((old, SealedKey(old.key, sealed, sealer.key_id)))

@@ -124,6 +124,7 @@ class KeyRequests:
         """Encrypt a visit for a cookie, so that the visitor can neither read nor change it."""
         if self._sealer is None:
             raise NotFoundError(_GONE)
+        # All state is in the cookie, so that any replica can serve the next step and no rows need cleaning up.
         content = {
             "request": visit.token_sha256.hex(),
             "login": visit.login and asdict(replace(visit.login, url="")),

@@ -101,6 +101,7 @@ class KeyPageVisits:
         if not visit.form_token:
             raise NotAuthenticatedError("You have not signed in yet; open the link again.")
         request = await self._requests.find_for(visit)
+        # Read again for each request: the membership may have changed since the sign-in.
         membership = await self._profiles.find_membership(request.user_id, request.org_id)
         if membership is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
