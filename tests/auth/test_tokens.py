@@ -89,7 +89,7 @@ async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenera
     clock = ManualClock()
     async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, open_fetching() as (client, group):
         verifier = TokenVerifier(RESOURCE, Impatient(peer, client), clock, group)
-        await verifier.take([Issuer(issuer=peer.issuer, **issuer)])
+        await verifier.reload([Issuer(issuer=peer.issuer, **issuer)])
         try:
             yield Stand(verifier, peer, clock)
         finally:
@@ -308,13 +308,13 @@ async def test_what_is_declared_anew_of_an_issuer_leaves_its_keys_known() -> Non
     async with stand() as at:
         await at.verify()
         issuer = Issuer(issuer=at.peer.issuer, trusts_email=True)
-        await at.verifier.take([issuer])
+        await at.verifier.reload([issuer])
         assert (await at.verify()).issuer == issuer
         assert at.peer.times_asked == 1
-        await at.verifier.take([replace(issuer, jwks_uri=at.peer.jwks_uri)])
+        await at.verifier.reload([replace(issuer, jwks_uri=at.peer.jwks_uri)])
         await at.verify()
         assert at.peer.times_asked == 2
-        await at.verifier.take([])
+        await at.verifier.reload([])
         await at.refused(KEY.sign(at.claims()))
 
 
@@ -326,7 +326,7 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
             Issuer(issuer=two.issuer, audience="authenticated", jwks_uri=two.jwks_uri),
         ]
         verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock, group)
-        await verifier.take(issuers)
+        await verifier.reload(issuers)
         first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
         assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
@@ -340,7 +340,7 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
 async def test_any_text_is_refused(token: str) -> None:
     async with open_fetching() as (client, group):
         verifier = TokenVerifier(RESOURCE, HttpFetch(client), ManualClock(), group)
-        await verifier.take([Issuer(issuer="http://127.0.0.1:9")])
+        await verifier.reload([Issuer(issuer="http://127.0.0.1:9")])
         with pytest.raises(NotAuthenticatedError):
             await verifier.verify(token)
 

@@ -36,7 +36,7 @@ TABLE = [
     Row("Agents.models", (Action.READ_CATALOGUE,)),
     Row("ApiKeys.add", (Action.MANAGE_KEYS,), OWN),
     Row("ApiKeys.add", (Action.EDIT_ORGANIZATION,), SHARED),
-    Row("ApiKeys.held", (Action.CHAT,)),
+    Row("ApiKeys.available", (Action.CHAT,)),
     Row("ApiKeys.list_", (Action.MANAGE_KEYS,), OWN),
     Row("ApiKeys.list_", (Action.EDIT_ORGANIZATION,), SHARED),
     Row("ApiKeys.remove", (Action.MANAGE_KEYS,), OWN),
@@ -84,17 +84,17 @@ OPEN_TO_ALL = {
     "Clients.preferences": "reads the caller's own preferences to serve any other request",
     "Clients.record": "keeps that a client connected, which needs no right",
     "Elicitations.answer": "belongs to a call that has been let through",
-    "Elicitations.ask": "belongs to a call that has been let through",
+    "Elicitations.create": "belongs to a call that has been let through",
     "Elicitations.find_answer": "belongs to a call that has been let through",
     "Elicitations.withdraw": "belongs to a call that has been let through",
-    "KeyRequests.ask": "returns no address instead, as the next test shows",
-    "KeyPageVisits.invite": "returns no address instead, as KeyRequests.ask does",
+    "KeyRequests.create": "returns no address instead, as the next test shows",
+    "KeyPageVisits.invite": "returns no address instead, as KeyRequests.create does",
     "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
     "TransportSessions.close": "ends the caller's own session, which needs no right",
     "TransportSessions.find": "a client connects before it is known what it will ask for",
     "TransportSessions.on_change": "tells that the caller's own session changed, and nothing of it",
     "TransportSessions.open_": "a client connects before it is known what it will ask for",
-    "TransportSessions.tell_cancelled": "takes the caller's own request back, which needs no right",
+    "TransportSessions.notify_cancelled": "takes the caller's own request back, which needs no right",
     "TransportSessions.unwatch": "ends the caller's own subscription, which needs no right",
     "Turns.follow": "takes a turn, which only the other use cases of turns hand out",
 }
@@ -220,7 +220,7 @@ async def test_who_may_keep_no_keys_is_not_asked_for_one(principal: Principal) -
     def can_log_in(_issuer: str) -> bool:
         return True
 
-    assert await entries.ask(principal, "openai", can_log_in) is None
+    assert await entries.create(principal, "openai", can_log_in) is None
     assert calls == []
 
 

@@ -239,7 +239,7 @@ async def test_nobody_hears_that_something_happened_in_her_sessions(
             await call(ann, "chat", session_id=loot.session_id, message=f"{loot.canary} [[echo]]", agent="droid")
             await call(ann, "chat", message="a new session", agent="guide")
             # What comes after it in the database has been told to all: nothing came before.
-            await PostgresCatalogue(here.database).tell_changed()
+            await PostgresCatalogue(here.database).notify_changed()
             first = [await anext(events), await anext(events)]
             assert CATALOGUE_URI in repr(first)
             assert not set_of_words(repr(first), loot)

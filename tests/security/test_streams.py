@@ -115,7 +115,7 @@ async def test_a_stream_of_who_stays_stays_open(edge_home: Path, tmp_path: Path)
         await anext(lines)
         for _ in range(30):  # much longer than it takes to look again
             await other.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
-        await PostgresCatalogue(here.database).tell_changed()
+        await PostgresCatalogue(here.database).notify_changed()
         async for line in lines:
             if "list_changed" in line:
                 break

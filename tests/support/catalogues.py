@@ -67,7 +67,7 @@ class MemoryCatalogue:
         self.written.append(file)
         return True
 
-    async def tell_changed(self) -> None:
+    async def notify_changed(self) -> None:
         """Tell nobody: there is no other process."""
 
 

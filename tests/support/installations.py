@@ -57,7 +57,7 @@ class FakeInstallation:
             raise self.configuration
         return Declarations(own_files=(), agents={}, packaged=frozenset())
 
-    async def ask_database(self) -> DatabaseFacts:
+    async def check_database(self) -> DatabaseFacts:
         """Answer what the test gave."""
         self.asked.append("database")
         if isinstance(self.database, AgentApiError):
@@ -66,7 +66,7 @@ class FakeInstallation:
             await asyncio.Event().wait()
         return self.database or WELL
 
-    async def ask_redis(self) -> timedelta | None:
+    async def check_redis(self) -> timedelta | None:
         """Answer what the test gave."""
         self.asked.append("redis")
         if isinstance(self.redis, AgentApiError):

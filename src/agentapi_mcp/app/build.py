@@ -97,7 +97,7 @@ class AgentServices:
     """The agents as users find them: allowed, measured, and with their keys."""
 
     agents: Agents
-    allowances: CataloguePolicy
+    policy: CataloguePolicy
     health: Health
     api_keys: ApiKeys
 
@@ -106,7 +106,7 @@ class AgentServices:
 class Access:
     """The ways in: with an issuer's token, a personal one, or by signing in on a page."""
 
-    door: Authenticator | None
+    authenticator: Authenticator | None
     personal_tokens: PersonalTokens
     key_page_visits: KeyPageVisits
 
@@ -134,7 +134,7 @@ async def open_sealer(settings: Settings) -> Sealer | None:
     text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
     if text is None and file is None and command is None:
         return None
-    # By name, as the door: it is for those who have something to seal.
+    # By name, as the authenticator: it is for those who have something to seal.
     keys = import_module("agentapi_mcp.auth.master_keys").MasterKeySource(
         text=text and text.get_secret_value(), file=file, command=command and command.get_secret_value()
     )
@@ -203,29 +203,29 @@ def build_agents(
     """Build what tells of agents: which are allowed, how they are, and whose keys they are asked with."""
     where = "embedded" if base.settings.database_url is None else "by URL"
     postgres = Part("postgres", where, partial(login_remark, base.database), needed=True)
-    allowances = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
+    policy = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
     health = Health(
         catalogue=catalogue,
         store=shared.health,
         clock=base.clock,
         parts=(postgres, shared.part, configuration),
-        allowances=allowances,
+        policy=policy,
     )
     api_keys = ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit)
-    agents = Agents(catalogue, health, api_keys, allowances)
-    return AgentServices(agents=agents, allowances=allowances, health=health, api_keys=api_keys)
+    agents = Agents(catalogue, health, api_keys, policy)
+    return AgentServices(agents=agents, policy=policy, health=health, api_keys=api_keys)
 
 
 async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, sealer: Sealer | None) -> Access:
     """Open the ways in by the rules of the operator's file."""
-    door = await _open_door(base, file)
+    authenticator = await _open_authenticator(base, file)
     requests = PostgresKeyRequests(base.database)
     entries = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
     tokens = PostgresPersonalTokens(base.database)
     return Access(
-        door=door,
+        authenticator=authenticator,
         personal_tokens=PersonalTokens(tokens, base.clock, file.sign_in, base.audit),
-        key_page_visits=KeyPageVisits(entries, door, base.profiles, base.audit),
+        key_page_visits=KeyPageVisits(entries, authenticator, base.profiles, base.audit),
     )
 
 
@@ -258,16 +258,18 @@ def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
         catalogue.expire()
 
 
-async def _open_door(base: Foundation, file: CatalogueFile) -> Authenticator | None:
+async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenticator | None:
     resource = base.settings.resource_url
     if resource is None:
         return None
     # By name: a program over stdio has no need of cryptography.
     doors = import_module("agentapi_mcp.auth.doors")
     sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
-    door = cast("Authenticator", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock)))
-    await door.take(file.sign_in)
-    return door
+    authenticator = cast(
+        "Authenticator", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock))
+    )
+    await authenticator.reload(file.sign_in)
+    return authenticator
 
 
 def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> AuditLog:

@@ -105,13 +105,13 @@ class ThisConfiguration:
             packaged=frozenset(agent.name for agent in offered if agent == agents.get(agent.name)),
         )
 
-    async def ask_database(self) -> DatabaseFacts:
+    async def check_database(self) -> DatabaseFacts:
         """Open the database as the program does, and ask what it is."""
         async with AsyncExitStack() as stack:
             database, _ = await open_store(stack, self.settings, self.environ)
             return await read_facts(database, self.clock)
 
-    async def ask_redis(self) -> timedelta | None:
+    async def check_redis(self) -> timedelta | None:
         """Write to Redis, and return how long that took."""
         settings = self.settings
         if settings.redis_url is None:

@@ -52,14 +52,14 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         transport = build_transport(base)
         services = Services(
             principal=base.principal,
-            door=access.door,
+            authenticator=access.authenticator,
             personal_tokens=access.personal_tokens,
             turns=turns,
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit),
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
-            clients=Clients(PostgresClients(base.database), agents.allowances, clock),
+            clients=Clients(PostgresClients(base.database), agents.policy, clock),
             api_keys=agents.api_keys,
             key_page_visits=access.key_page_visits,
             health=agents.health,
@@ -78,6 +78,6 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
 async def _reload(catalogue: Catalogue, access: Access, file: CatalogueFile) -> None:
     """Go by a changed configuration file from now on."""
     await catalogue.reload(file)
-    access.personal_tokens.take(file.sign_in)
-    if access.door is not None:
-        await access.door.take(file.sign_in)
+    access.personal_tokens.reload(file.sign_in)
+    if access.authenticator is not None:
+        await access.authenticator.reload(file.sign_in)

@@ -27,10 +27,10 @@ class OAuthAuthenticator:
         self._rules = SignInRules()
         self._verifier = verifier
 
-    async def take(self, rules: SignInRules) -> None:
+    async def reload(self, rules: SignInRules) -> None:
         """Go by these rules from now on."""
         self._rules = rules
-        await self._verifier.take(rules.issuers)
+        await self._verifier.reload(rules.issuers)
 
     def issuers(self) -> tuple[str, ...]:
         """List the names of the issuers, as clients look for them."""

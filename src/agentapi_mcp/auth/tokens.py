@@ -37,7 +37,7 @@ class TokenVerifier:
         self._group = group
         self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
 
-    async def take(self, issuers: Iterable[Issuer]) -> None:
+    async def reload(self, issuers: Iterable[Issuer]) -> None:
         """Trust these issuers from now on, and no others; the keys of one that stays where it was are kept."""
         before, self._issuers = self._issuers, {}
         for issuer in issuers:
@@ -66,7 +66,7 @@ class TokenVerifier:
 
     async def aclose(self) -> None:
         """Trust nobody, and ask no issuer any more."""
-        await self.take(())
+        await self.reload(())
 
     async def _verify(self, token: str) -> TokenClaims:
         if len(token) > _LONGEST:

@@ -1,4 +1,4 @@
-"""Time, injected, so that no test waits for it."""
+"""The clock, injected so that tests need not wait for real time."""
 
 import asyncio
 import time
@@ -7,32 +7,32 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time, injected, so that no test waits for it."""
+    """Current time and sleeping."""
 
     def now(self) -> datetime:
-        """Tell the time of day, in UTC."""
+        """Return the current time, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Tell seconds that never go back."""
+        """Return monotonic seconds."""
         ...
 
     async def sleep(self, duration: timedelta) -> None:
-        """Wait."""
+        """Sleep for a duration."""
         ...
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The system clock."""
 
     def now(self) -> datetime:
-        """Tell the time of day, in UTC."""
+        """Return the current time, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Tell seconds that never go back."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     async def sleep(self, duration: timedelta) -> None:
-        """Wait."""
+        """Sleep for a duration."""
         await asyncio.sleep(duration.total_seconds())  # noqa: TID251  # the one place that waits

@@ -1,4 +1,4 @@
-"""Helpers for tasks."""
+"""Helpers for asyncio tasks."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 
 
 async def first_of(*works: Coroutine[None, None, object]) -> None:
-    """Wait until the first of them is done, and cancel the others."""
+    """Wait until the first coroutine is done, and cancel the others."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in works]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -18,21 +18,21 @@ _log = logging.getLogger(__name__)
 
 
 class TaskSupervisor:
-    """Tasks of one serving; one that fails is logged and ends nothing else."""
+    """Background tasks in a task group; a failed task is logged and cancels no other."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[None, None, None]) -> Callable[[], object]:
-        """Run the work; the returned function ends it."""
+        """Start a task; the returned function cancels it."""
         task = self._group.create_task(_guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task.cancel
 
     def stop(self) -> None:
-        """End all of it."""
+        """Cancel all tasks."""
         for task in self._tasks:
             task.cancel()
 
@@ -40,5 +40,5 @@ class TaskSupervisor:
 async def _guard(work: Coroutine[None, None, None]) -> None:
     try:
         await work
-    except Exception:  # noqa: BLE001  # the outermost point of a task: it is logged, and ends no other
+    except Exception:  # noqa: BLE001  # outermost handler of a task: an exception here would cancel the group
         _log.exception("background_failed")

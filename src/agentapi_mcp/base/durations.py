@@ -1,13 +1,13 @@
-"""Durations as whole milliseconds, as tables and answers write them."""
+"""Convert durations to and from milliseconds, as stored and serialized."""
 
 from datetime import timedelta
 
 
 def to_milliseconds(duration: timedelta | None) -> int | None:
-    """Return a duration in whole milliseconds; what is unknown stays unknown."""
+    """Convert a duration to whole milliseconds; None stays None."""
     return None if duration is None else round(duration.total_seconds() * 1000)
 
 
 def from_milliseconds(count: int | None) -> timedelta | None:
-    """Return the duration of so many milliseconds; what is unknown stays unknown."""
+    """Convert milliseconds to a duration; None stays None."""
     return None if count is None else timedelta(milliseconds=count)

@@ -1,18 +1,18 @@
-"""The error tree; an edge translates it by one table, a message is written for the caller.
+"""The error hierarchy; each edge translates it by one table, and messages are written for the caller.
 
 AgentApiError
 ├── CallerError               the caller can fix it
 │   ├── InvalidRequestError
 │   ├── NotAuthenticatedError
 │   ├── PermissionDeniedError
-│   ├── NotFoundError         also when the caller may not know that it exists
-│   ├── ConflictError         a turn is already running, or a key was used for something else
+│   ├── NotFoundError         also when the caller may not see it
+│   ├── ConflictError         a turn is already running, or an idempotency key was reused
 │   └── LimitExceededError    carries retry_after
 ├── BackendError              the agent failed; carries a BackendFault
-├── ConfigurationError        the operator's file or setting is wrong
-└── StoreError                we failed
+├── ConfigurationError        the operator's file or a setting is invalid
+└── StoreError                storage failed
     ├── StoreUnavailableError
-    └── StoreMismatchError    the database is of another shape or version
+    └── StoreMismatchError    the database has another schema or version
 """
 
 import math
@@ -23,14 +23,14 @@ from typing import ClassVar
 
 
 class AgentApiError(Exception):
-    """The root: `str(error)` is written for the caller and never holds a secret, SQL or a foreign message."""
+    """Root of the hierarchy; `str(error)` is for the caller, without secrets, SQL or messages of libraries."""
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
 
 class NextStep(StrEnum):
-    """What the caller can do where each edge has its own way to do it; an edge words every one in one table."""
+    """A next step for the caller that each edge phrases in its own terms."""
 
     FIND_SESSION = "find_session"
     FIND_TURN = "find_turn"
@@ -38,9 +38,9 @@ class NextStep(StrEnum):
 
 
 class CallerError(AgentApiError):
-    """What the caller can fix.
+    """An error that the caller can fix.
 
-    The message about an `argument` goes on from its name, which an edge may call otherwise.
+    A message about an `argument` continues from its name, which an edge may replace by its own.
     """
 
     code = "caller"
@@ -53,13 +53,16 @@ class CallerError(AgentApiError):
 
 
 class InvalidRequestError(CallerError):
-    """An argument that cannot be meant."""
+    """An argument that fails validation."""
 
     code = "invalid_request"
 
 
 class NotAuthenticatedError(CallerError):
-    """Nobody is known to be asking; `was_good` where a token has been one for this server, so that nobody guesses."""
+    """Not authenticated; `was_good` is true for a revoked or expired token of this server.
+
+    Such a token is no guess, so it does not count against the rate limit of its address.
+    """
 
     code = "not_authenticated"
 
@@ -69,7 +72,7 @@ class NotAuthenticatedError(CallerError):
 
 
 class PermissionDeniedError(CallerError):
-    """The principal may not do this; `scope` is what their token lacks, where that is all; `action` what it was."""
+    """The principal may not do `action`; `scope` is set if only this scope of their token is missing."""
 
     code = "permission_denied"
 
@@ -80,13 +83,13 @@ class PermissionDeniedError(CallerError):
 
 
 class NotFoundError(CallerError):
-    """There is no such thing, or none that the caller may know of."""
+    """The object does not exist, or the caller may not see it."""
 
     code = "not_found"
 
 
 class ConflictError(CallerError):
-    """Something is in the way; `turn_id` names the turn to wait for, where it is one."""
+    """The request conflicts with the current state; `turn_id` is the running turn, if it is the cause."""
 
     code = "conflict"
 
@@ -96,7 +99,7 @@ class ConflictError(CallerError):
 
 
 class LimitExceededError(CallerError):
-    """A limit is reached; try again after `retry_after`."""
+    """A limit is reached; retry after `retry_after`."""
 
     code = "limit_exceeded"
     retryable = True
@@ -107,45 +110,45 @@ class LimitExceededError(CallerError):
 
 
 class ConfigurationError(AgentApiError):
-    """The operator's file or a setting is wrong; the message names the place and the remedy."""
+    """The operator's file or a setting is invalid; the message names the place and the fix."""
 
     code = "configuration"
 
 
 class IssuerUnavailableError(AgentApiError):
-    """An authorization server does not tell its keys now, so that nobody can say whether its token is good."""
+    """An authorization server does not return its signing keys, so its tokens cannot be verified."""
 
     code = "issuer_unavailable"
     retryable = True
 
 
 class StoreError(AgentApiError):
-    """We failed to keep or to find something."""
+    """A storage operation failed."""
 
     code = "store"
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached now; the message says what to do."""
+    """The store is unavailable; the message says what to do."""
 
     code = "store_unavailable"
     retryable = True
 
 
 class StoreMismatchError(StoreError):
-    """The store is of another shape or version than this program needs; nothing was changed."""
+    """The store has another schema or version than the program needs; nothing was changed."""
 
     code = "store_mismatch"
 
 
 def sentences(*parts: str) -> str:
-    """Join what is said in sentences, whoever wrote them: each ends before the next begins."""
-    said = [part.strip() for part in parts if part.strip()]
-    return " ".join(part if part.endswith((".", "!", "?", "…", ":")) else f"{part}." for part in said)
+    """Join parts as sentences, adding a full stop where one is missing."""
+    stripped = [part.strip() for part in parts if part.strip()]
+    return " ".join(part if part.endswith((".", "!", "?", "…", ":")) else f"{part}." for part in stripped)
 
 
 class BackendFault(StrEnum):
-    """The classes of failure that every backend speaks of (design: backends)."""
+    """The classes of failure that all backends use."""
 
     AUTH = "auth"
     PERMISSION = "permission"
@@ -169,7 +172,7 @@ class BackendFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FaultAdvice:
-    """Whether a fault may be retried, and the next step in words."""
+    """Whether a fault can be retried, and the next step."""
 
     retryable: bool
     next_step: str
@@ -234,9 +237,9 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
 
 
 class BackendError(AgentApiError):
-    """The agent failed. `message` is ours or the provider's first line, cleaned.
+    """The agent failed; the message is ours, or the sanitized first line of the provider's.
 
-    `lacks_key_of` names a provider where a key of the caller's own would have been enough.
+    `lacks_key_of` names a provider if the caller's own key for it would be enough.
     """
 
     code = "backend"
@@ -258,7 +261,8 @@ class BackendError(AgentApiError):
 
     @property
     def next_step(self) -> str:
-        """What to do about it, in words; a provider that judges otherwise than we would is believed."""
+        """The next step for the caller."""
+        # The provider's own statement on retrying takes precedence over the advice for the fault class.
         advice = FAULT_ADVICE[self.fault]
         if advice.retryable and not self.may_retry:
             return "The provider says that trying again does not help; use another model or agent."
@@ -268,7 +272,7 @@ class BackendError(AgentApiError):
 
 
 def retry_after_seconds(error: AgentApiError) -> int | None:
-    """Return when to try again, in whole seconds, where the error knows."""
+    """Return the delay before a retry in whole seconds, None if unknown."""
     if isinstance(error, LimitExceededError | BackendError) and error.retry_after is not None:
         return math.ceil(error.retry_after.total_seconds())
     return None

@@ -1,8 +1,8 @@
-"""Exceptions as task groups raise them."""
+"""Helpers for exception groups."""
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the first exception within nested groups: the one that ended a task group."""
+    """Return the first exception of nested groups: the one that ended the task group."""
     while True:
         match error:
             case BaseExceptionGroup(exceptions=(first, *_)):

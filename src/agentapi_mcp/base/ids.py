@@ -1,4 +1,4 @@
-"""Ids: their types, new ones in time order (RFC 9562, version 7), and reading them from callers."""
+"""Id types, generation of UUIDs in time order (RFC 9562, version 7), and parsing."""
 
 import contextlib
 import sys
@@ -18,16 +18,17 @@ _LENGTHS = frozenset({32, 36})
 
 
 def new_id() -> UUID:
-    """Make an id that sorts after the earlier ones of this process."""
+    """Generate an id that sorts after all earlier ones of this process."""
     return uuid7()
 
 
 def parse_id(text: str, name: str) -> UUID:
-    """Read an id that a caller wrote.
+    """Parse an id from a caller.
 
     Raises:
-        InvalidRequestError: it is no UUID; `name` says which argument it was.
+        InvalidRequestError: the argument `name` is not a UUID.
     """
+    # UUID() also accepts braces and URNs, which no other part of the program writes.
     if len(text) in _LENGTHS:
         with contextlib.suppress(ValueError):
             return UUID(text)

@@ -1,4 +1,4 @@
-"""Read JSON whose form nobody guarantees: a value of another type than expected counts as absent."""
+"""Read untrusted JSON; a value of an unexpected type is treated as absent."""
 
 import json
 from collections.abc import Callable
@@ -12,10 +12,10 @@ def load_json(
     parse_float: Callable[[str], object] = float,
     parse_constant: Callable[[str], object] | None = None,
 ) -> object:
-    """Parse JSON to a value that is still to be checked.
+    """Parse JSON to a value of unknown type.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not valid JSON.
         RecursionError: it is nested too deeply.
     """
     value: object = json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
@@ -23,37 +23,37 @@ def load_json(
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
-    """Tell whether a value of JSON is an object."""
+    """Return whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def is_list(value: object) -> TypeGuard[list[object]]:
-    """Tell whether a value of JSON is an array."""
+    """Return whether a JSON value is an array."""
     return isinstance(value, list)
 
 
 def as_object(value: object) -> dict[str, object]:
-    """Return an object, else an empty one."""
+    """Return the value if it is an object, else an empty one."""
     return value if is_object(value) else {}
 
 
 def as_list(value: object) -> list[object]:
-    """Return an array, else an empty one."""
+    """Return the value if it is an array, else an empty one."""
     return value if is_list(value) else []
 
 
 def as_text(value: object) -> str | None:
-    """Return a string that is not empty."""
+    """Return the value if it is a non-empty string."""
     return value if isinstance(value, str) and value else None
 
 
 def as_count(value: object) -> int | None:
-    """Return a whole number that is not negative."""
+    """Return the value if it is a non-negative integer."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def as_amount(value: object) -> Decimal | None:
-    """Return a finite number that is not negative, also one written as a string; a float is not exact, and is none."""
+    """Return the value if it is a finite, non-negative number or numeric string; floats are inexact and rejected."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a log line or an audit event belongs to: set once at the edge or by the turn, read by whoever writes it."""
+"""Context variables for log lines and audit events, set once by the edge or the turn."""
 
 import logging
 from contextvars import ContextVar
@@ -13,12 +13,12 @@ _log = logging.getLogger(__name__)
 
 
 def log_unexpected(event: str, error: Exception, *, what: str) -> str:
-    """Log an unexpected error once, with its traceback; return the request id under which the log has it."""
+    """Log an unexpected error with its traceback, and return the current request id."""
     current = str(request_id.get())
     _log.error(event, exc_info=error, extra={"what": what, "request_id": current})
     return current
 
 
 def internal_message(request_id: str) -> str:
-    """Tell a caller that the server failed, in words that find the log's entry and tell nothing else."""
+    """Return the message for an internal error: the request id of the log entry, and nothing else."""
     return f"Internal error, request id {request_id}. The server's log has the details under this id."

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """US dollars per million tokens; None is unknown. `source` and `on` say where and when they were read."""
+    """US dollars per million tokens; None is unknown. `source` and `on` are where and when they were read."""
 
     input: Decimal | None = None
     output: Decimal | None = None

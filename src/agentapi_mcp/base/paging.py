@@ -1,4 +1,4 @@
-"""Pages of lists."""
+"""Pagination."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list; `next_cursor` is opaque, bound to its list and principal, and None on the last page."""
+    """One page of a list; `next_cursor` is opaque, bound to list and principal, and None on the last page."""
 
     items: tuple[T, ...]
     next_cursor: str | None = None

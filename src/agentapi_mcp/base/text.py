@@ -1,4 +1,4 @@
-"""Text from outside, made fit to be shown."""
+"""Sanitize text from outside for storage and display."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,14 @@ def printable(text: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """List names in a sentence, at most twenty of them."""
+    """Join names for a sentence, at most twenty of them."""
     more = ", …" if len(names) > _MOST_LISTED else ""
     return ", ".join(names[:_MOST_LISTED]) + more or "none"
 
 
 def storable(text: str) -> str:
-    """Take out what no database keeps: NUL, and halves of surrogate pairs, which are joined where both are there."""
+    """Remove NUL and lone surrogates, and join surrogate pairs."""
+    # Postgres stores neither in text or jsonb.
     text = text.replace("\0", "")
     try:
         text.encode()
@@ -29,7 +30,7 @@ def storable(text: str) -> str:
 
 
 def storable_value(value: object) -> object:
-    """Do the same to all texts of a JSON value."""
+    """Apply `storable` to all strings of a JSON value."""
     if isinstance(value, str):
         return storable(value)
     if is_list(value):
@@ -40,6 +41,6 @@ def storable_value(value: object) -> object:
 
 
 def one_line(text: str, most: int = 200) -> str:
-    """Show a name that others chose: one line of what can be printed, cut where it is too long for a name."""
+    """Format a name from outside as one line of printable characters, truncated to `most`."""
     line = " ".join(printable(text[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

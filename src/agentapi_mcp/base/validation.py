@@ -1,4 +1,4 @@
-"""Checks of text that callers send."""
+"""Validation of text from callers."""
 
 from agentapi_mcp.base.errors import InvalidRequestError
 
@@ -6,10 +6,10 @@ MAX_NAME = 255
 
 
 def check_text(text: str, name: str, max_bytes: int) -> None:
-    """Refuse text that is blank, too long, or cannot be kept.
+    """Validate that text is not blank, not too long, and storable.
 
     Raises:
-        InvalidRequestError: says which.
+        InvalidRequestError: it is not; the message says why.
     """
     if not text.strip():
         raise InvalidRequestError("is blank; give it a value.", argument=name)

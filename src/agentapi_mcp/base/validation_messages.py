@@ -1,8 +1,8 @@
-"""What is wrong with a value, in the words of whoever wrote it: a line of a file, an option, a variable."""
+"""Turn pydantic errors into messages for users."""
 
 from pydantic_core import ErrorDetails
 
-_WORDS = {
+_MESSAGES = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "date_type": "must be a date, without quotes",
@@ -33,12 +33,12 @@ _LIMITS = {
     "literal_error": "must be {expected}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} characters",
-    "too_short": "must have at least {min_length} characters",  # a secret text's; no list here has a least length
+    "too_short": "must have at least {min_length} characters",  # of a secret; no list has a minimum length
 }
 
 
 def describe_fault(fault: ErrorDetails) -> str:
-    """Say it so that the value's name can stand before it; the value itself is never in it."""
+    """Return a message that continues from the name of the value; it never contains the value itself."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "is_instance_of" and context.get("class") in _CLASSES:
         return _CLASSES[context["class"]]
@@ -46,7 +46,7 @@ def describe_fault(fault: ErrorDetails) -> str:
         return "must not be empty"
     if kind in _LIMITS:
         return _LIMITS[kind].format_map({name: _plain(limit) for name, limit in context.items()})
-    return _WORDS.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _plain(limit: object) -> object:

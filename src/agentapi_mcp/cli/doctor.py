@@ -7,16 +7,16 @@ import click
 from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
-from agentapi_mcp.core.diagnosis.models import Check, Outcome
+from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
 
 _WORDS = {
-    Outcome.OK: ("ok", "green"),
-    Outcome.WARNING: ("warning", "yellow"),
-    Outcome.FAULT: ("fault", "red"),
-    Outcome.NOT_IN_USE: ("not in use", "bright_black"),
-    Outcome.NOT_CHECKED: ("not checked", "bright_black"),
+    CheckOutcome.OK: ("ok", "green"),
+    CheckOutcome.WARNING: ("warning", "yellow"),
+    CheckOutcome.FAULT: ("fault", "red"),
+    CheckOutcome.NOT_IN_USE: ("not in use", "bright_black"),
+    CheckOutcome.NOT_CHECKED: ("not checked", "bright_black"),
 }
 _OUTCOME_WIDTH = max(len(word) for word, _ in _WORDS.values())
 _NAME_WIDTH = 14
@@ -33,7 +33,7 @@ async def examine(*, ask: bool, as_json: bool) -> None:
             _print(check)
 
     await create_doctor(environment()).examine(tell, ask=ask)
-    faults = sum(check.outcome is Outcome.FAULT for check in found)
+    faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
     else:
@@ -46,7 +46,7 @@ def _print(check: Check) -> None:
     word, colour = _WORDS[check.outcome]
     shown = click.style(word.ljust(_OUTCOME_WIDTH), fg=colour) if sys.stdout.isatty() else word.ljust(_OUTCOME_WIDTH)
     lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {clean(check.detail)}"]
-    label = "to use it:" if check.outcome is Outcome.NOT_IN_USE else "mend:"
+    label = "to use it:" if check.outcome is CheckOutcome.NOT_IN_USE else "mend:"
     lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {clean(line)}" for line in check.advice]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

@@ -152,7 +152,7 @@ def _json(key: ApiKey) -> dict[str, object]:
     return {
         "id": str(key.id),
         "name": key.name,
-        "whose": str(key.owner.whose),
+        "whose": str(key.owner.key_source),
         "provider": key.provider,
         "model": key.model,
         "last_four": key.last_four,

@@ -214,7 +214,7 @@ async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None
     web.stop()
     services = app.gate.find()
     if services is not None:
-        loop.add_signal_handler(signal.SIGINT, services.turns.hurry)
+        loop.add_signal_handler(signal.SIGINT, services.turns.stop_now)
         await services.turns.drain()
     http.should_exit = True
 

@@ -1,4 +1,4 @@
-"""What an edge is given: the use cases, once the stores are there."""
+"""The use cases that edges call, and the provider that opens them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases; `principal` is the local user, for edges that have nobody else.
+    """The use cases; `principal` is the local user, for edges without authentication.
 
-    `door` tells whom issuers' access tokens let in, None where there is no address for which they could be made.
-    `reload` lets the configuration be read again, soon and without an answer.
+    `authenticator` verifies access tokens of issuers; None if the server has no resource URL to issue them for.
+    `reload` schedules a reload of the configuration without waiting for it.
     """
 
     principal: Principal
-    door: Authenticator | None
+    authenticator: Authenticator | None
     personal_tokens: PersonalTokens
     turns: Turns
     sessions: Sessions
@@ -50,18 +50,18 @@ class Services:
 
 
 class ServicesProvider(Protocol):
-    """The way to the services, which may not be up yet."""
+    """Access to the services, which may still be starting."""
 
     def find(self) -> Services | None:
-        """Return the services if they are up now."""
+        """Return the services if they have started."""
         ...
 
     async def services(self) -> Services:
-        """Wait for the services within bounds.
+        """Wait for the services, with a timeout.
 
         Raises:
-            StoreUnavailableError: they do not come up; the message says why and what to do.
-            StoreMismatchError: the database is of another shape.
-            ConfigurationError: the configuration is wrong.
+            StoreUnavailableError: they did not start; the message explains why and what to do.
+            StoreMismatchError: the database schema does not match.
+            ConfigurationError: the configuration is invalid.
         """
         ...

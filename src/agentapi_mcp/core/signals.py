@@ -1,4 +1,4 @@
-"""Signals between processes on one database."""
+"""Notifications between the processes of one database."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 
 
 class SignalKind(StrEnum):
-    """What the processes that share a database tell each other."""
+    """The kind of a signal."""
 
     CANCEL = "cancel"
     ENDED = "ended"
@@ -23,10 +23,10 @@ class SignalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Something happened, here or in another process; the ids say whom it concerns.
+    """A notification of this or another process; the ids name what it concerns.
 
-    `mcp_session` names a client's transport session, `request_id` and `reason` the request that it takes back;
-    of an answer, `request_id` names what the client was asked.
+    `mcp_session` is a client's transport session; `request_id` is the request that it cancelled, for `reason`, or the
+    elicitation that it answered.
     """
 
     kind: SignalKind
@@ -40,7 +40,7 @@ class Signal:
 
 
 class Signals(Protocol):
-    """What processes on one database tell each other; at most once, so readers also look for themselves."""
+    """Signals between the processes of one database; delivered at most once, so receivers must also poll."""
 
     def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
         """Call the listener for every signal until the returned function is called."""

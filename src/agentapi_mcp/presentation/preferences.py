@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from agentapi_mcp.core.catalogue.models import ClientPreferences
-from agentapi_mcp.core.clients.preferences import DEFAULTS, OF_AGENT
+from agentapi_mcp.core.clients.preferences import AGENT_PREFERENCES, DEFAULTS
 from agentapi_mcp.presentation.models import AgentPreferencesOut, PreferencesOut
 
 
@@ -22,6 +22,8 @@ def preference_lines(out: PreferencesOut) -> list[str]:
     """Say it in the words by which it is set."""
     said = out.model_dump(include=set(DEFAULTS))
     for own in out.agents:
-        of_agent = {f"{own.agent}.{name}": value for name, value in own.model_dump(include=set(OF_AGENT)).items()}
+        of_agent = {
+            f"{own.agent}.{name}": value for name, value in own.model_dump(include=set(AGENT_PREFERENCES)).items()
+        }
         said |= of_agent | {f"{own.agent}.enabled": None if own.enabled else "false"}
     return [f"{name}: {value}" for name, value in said.items() if value is not None]

@@ -41,21 +41,21 @@ class OAuth:
             PermissionDeniedError: its owner has no account or organisation here.
             StoreUnavailableError: nobody can be looked up now.
         """
-        door = (await self.gate.services()).door
-        if door is None:
+        authenticator = (await self.gate.services()).authenticator
+        if authenticator is None:
             raise NotAuthenticatedError(NOT_VALID)
-        return await door.authenticate(token)
+        return await authenticator.authenticate(token)
 
     async def metadata(self, request: Request) -> Response:
         """Answer with the metadata."""
         try:
-            door = (await self.gate.services()).door
+            authenticator = (await self.gate.services()).authenticator
         except AgentApiError as exc:
             refusal = Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(exc), headers={"retry-after": "5"})
             return json_refusal(refusal)
         said = {
             "resource": self.resource,
-            "authorization_servers": [] if door is None else list(door.issuers()),
+            "authorization_servers": [] if authenticator is None else list(authenticator.issuers()),
             "scopes_supported": [str(scope) for scope in TokenScope],
             "bearer_methods_supported": ["header"],
             "resource_name": "AgentAPI",

@@ -37,7 +37,7 @@ def somebody(role: Role = Role.OWNER) -> Principal:
 async def written(database: Database, principal: Principal, *, nobodys: bool = False) -> list[AuditEvent]:
     """Read what is in the database, oldest first."""
     store = PostgresAudit(database)
-    page = await store.list_(principal, AuditFilter(), nobodys=nobodys, cursor=None, limit=200)
+    page = await store.list_(principal, AuditFilter(), include_unowned=nobodys, cursor=None, limit=200)
     return list(reversed(page.items))
 
 

@@ -27,10 +27,10 @@ async def test_an_answer_is_told_once_and_read_by_who_was_asked(
         stop = elicitations.on_answer(lambda session, question: heard.put_nowait((session, question)))
         await sessions.open_(ann, McpSession(id=session_id, protocol="2025-11-25"))
         assert not await elicitations.answer(ann, session_id, "q", ANSWER)  # nothing was asked yet
-        await elicitations.ask(ann, session_id, "q")
+        await elicitations.create(ann, session_id, "q")
         assert await elicitations.find_answer(ann, session_id, "q") is None
         assert not await elicitations.answer(bob, session_id, "q", ANSWER)
-        await sessions.tell_cancelled(ann, session_id, "q", "")  # a signal that is no answer
+        await sessions.notify_cancelled(ann, session_id, "q", "")  # a signal that is no answer
         assert await elicitations.answer(ann, session_id, "q", ANSWER)
         assert not await elicitations.answer(ann, session_id, "q", {"result": {}})
         assert await heard.get() == (session_id, "q")

@@ -101,7 +101,7 @@ async def test_every_process_hears_of_a_cancellation_and_of_nothing_else(
             sessions.on_cancelled(lambda session_id, request_id, why: heard.put_nowait((session_id, request_id, why)))
         await here.open_(ann, made)
         await here.watch(ann, made.id, URI, most=1)  # a change, and no cancellation
-        await here.tell_cancelled(ann, made.id, "7", "it takes too long")
+        await here.notify_cancelled(ann, made.id, "7", "it takes too long")
         told = [await heard.get(), await heard.get()]
     assert told == [(made.id, "7", "it takes too long")] * 2
     assert heard.empty()

@@ -25,13 +25,13 @@ def begun() -> AnswerBuilder:
 def test_what_no_database_keeps_is_taken_out_and_split_pairs_are_joined() -> None:
     answer = begun()
     for piece in ("a\0", "\ud83d", "\ude00", "b\udfff"):
-        answer.take(TextDelta(piece))
+        answer.apply(TextDelta(piece))
     assert answer.text == "a\U0001f600b\ufffd"
 
 
 def test_an_answer_without_an_end_is_a_cut_stream() -> None:
     answer = begun()
-    answer.take(TextDelta("half"))
+    answer.apply(TextDelta("half"))
     answer.end(None, None)
     assert answer.status is TurnStatus.FAILED
     assert answer.fault is not None
@@ -40,7 +40,7 @@ def test_an_answer_without_an_end_is_a_cut_stream() -> None:
 
 def test_an_answer_that_had_ended_when_it_was_stopped_is_completed() -> None:
     answer = begun()
-    answer.take(Finished())
+    answer.apply(Finished())
     answer.end(EndReason.CANCEL_TURN, None)
     assert answer.status is TurnStatus.COMPLETED
 
@@ -56,8 +56,8 @@ def test_an_unexpected_error_says_nothing_of_itself() -> None:
 @pytest.mark.parametrize("name", ["a\0\ud800b", "a\n\n## You · now\n\nb", "a\u202eb" * 9_999, "\x1b[2Jab"])
 def test_a_name_that_a_provider_chose_is_one_line_that_can_be_kept(name: str) -> None:
     answer = begun()
-    answer.take(ToolActivity(name, ToolState.STARTED))
-    answer.take(Finished(model=name, provider=name))
+    answer.apply(ToolActivity(name, ToolState.STARTED))
+    answer.apply(Finished(model=name, provider=name))
     assert answer.finished is not None
     for shown in (answer.activity, answer.finished.model, answer.finished.provider):
         assert shown is not None
@@ -91,5 +91,5 @@ def _is_price(price: Decimal | None) -> bool:
 
 def test_a_provider_cannot_lower_its_bill_by_counting_more_cached_tokens_than_there_are() -> None:
     answer = AnswerBuilder(SystemClock(), Prices(input=Decimal(2), output=Decimal(0)), may_go_on_billing=False)
-    answer.take(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
+    answer.apply(UsageReported(Usage(input_tokens=10, output_tokens=1, cached_tokens=1_000)))
     assert answer.usage == Usage(input_tokens=10, output_tokens=1)

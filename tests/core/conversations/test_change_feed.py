@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId
-from agentapi_mcp.core.conversations.change_feed import ChangeFeed, may_hear
+from agentapi_mcp.core.conversations.change_feed import ChangeFeed, may_receive
 from agentapi_mcp.core.identity.principals import Action, Exceptions, Principal, TokenScope
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
@@ -29,18 +29,18 @@ def of_alice(kind: SignalKind) -> Signal:
 
 @pytest.mark.parametrize("kind", sorted(OF_A_SESSION))
 def test_nobody_hears_of_anothers_sessions(kind: SignalKind) -> None:
-    heard = [may_hear(who, of_alice(kind)) for who in (ALICE, BOB, ELSEWHERE, NARROW, DENIED)]
+    heard = [may_receive(who, of_alice(kind)) for who in (ALICE, BOB, ELSEWHERE, NARROW, DENIED)]
     assert heard == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("kind", sorted(set(SignalKind) - OF_A_SESSION - {SignalKind.CATALOGUE_CHANGED}))
 def test_what_processes_tell_each_other_of_requests_is_no_change_to_read(kind: SignalKind) -> None:
-    assert not may_hear(ALICE, of_alice(kind))
+    assert not may_receive(ALICE, of_alice(kind))
 
 
 def test_the_catalogue_is_everybodys_who_may_read() -> None:
     changed = Signal(SignalKind.CATALOGUE_CHANGED)
-    assert [may_hear(who, changed) for who in (ALICE, BOB, ELSEWHERE, NARROW)] == [True, True, True, False]
+    assert [may_receive(who, changed) for who in (ALICE, BOB, ELSEWHERE, NARROW)] == [True, True, True, False]
 
 
 async def test_a_change_is_told_to_those_who_may_read_it_until_they_leave(
@@ -54,12 +54,12 @@ async def test_a_change_is_told_to_those_who_may_read_it_until_they_leave(
         left: list[Signal] = []
         feed.subscribe(ann, left.append)()
         stop = feed.subscribe(ann, lambda _: told.set())
-        await PostgresCatalogue(database).tell_changed()
+        await PostgresCatalogue(database).notify_changed()
         await told.wait()
         stop()
         told.clear()
         feed.subscribe(ann, lambda _: again.set())
-        await PostgresCatalogue(database).tell_changed()
+        await PostgresCatalogue(database).notify_changed()
         await again.wait()
     assert not told.is_set()
     assert unheard == left == []

@@ -10,8 +10,8 @@ import pytest
 from agentapi_mcp.app.doctor import ThisInstallation
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
-from agentapi_mcp.core.diagnosis.doctor import Doctor, Patience
-from agentapi_mcp.core.diagnosis.models import Check, DatabaseFacts, Outcome
+from agentapi_mcp.core.diagnosis.doctor import CheckTimeouts, Doctor
+from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome, DatabaseFacts
 from agentapi_mcp.core.diagnosis.ports import Installation
 from agentapi_mcp.settings import Settings
 from tests.conftest import DatabaseUrls
@@ -26,10 +26,10 @@ PARTS = ["program", "settings", "home", "configuration", "database", "redis"]
 
 
 async def examine(
-    installation: Installation, patience: Patience | None = None, *, ask: bool = False
+    installation: Installation, timeouts: CheckTimeouts | None = None, *, ask: bool = False
 ) -> dict[str, Check]:
     checks: list[Check] = []
-    await Doctor(installation, SystemClock(), patience).examine(checks.append, ask=ask)
+    await Doctor(installation, SystemClock(), timeouts).examine(checks.append, ask=ask)
     return {check.name: check for check in checks}
 
 
@@ -48,10 +48,10 @@ async def test_everything_works_and_the_agents_are_asked_last(database_urls: Dat
     checks = await examine_this(settings_on(database_urls.app, tmp_path))
     assert list(checks)[: len(PARTS)] == PARTS
     found = {name: checks[name].outcome for name in PARTS}
-    assert found == {**dict.fromkeys(PARTS, Outcome.OK), "redis": Outcome.NOT_IN_USE}
+    assert found == {**dict.fromkeys(PARTS, CheckOutcome.OK), "redis": CheckOutcome.NOT_IN_USE}
     assert "by URL, answers in" in checks["database"].detail
-    assert checks["agent guide"].outcome is Outcome.OK
-    assert checks["agent droid"].outcome is Outcome.NOT_IN_USE
+    assert checks["agent guide"].outcome is CheckOutcome.OK
+    assert checks["agent droid"].outcome is CheckOutcome.NOT_IN_USE
     assert checks["agent droid"].advice == ("export OPENROUTER_API_KEY=...",)
     assert not any(name.startswith("answer") for name in checks)
     assert checks["database"].duration is not None
@@ -65,7 +65,7 @@ async def test_a_question_is_asked_only_on_request_and_leaves_no_session(edge_ho
         assert not any("chat" in exchange.path for exchange in peer.exchanges)
         checks = await examine_this(settings, environ, ask=True)
         assert any("chat" in exchange.path for exchange in peer.exchanges)
-    assert checks["answer of droid"].outcome is Outcome.OK
+    assert checks["answer of droid"].outcome is CheckOutcome.OK
     assert "tokens, $" in checks["answer of droid"].detail
 
 
@@ -78,7 +78,7 @@ async def test_an_agent_that_the_operator_declared_is_meant(database_urls: Datab
     )
     checks = await examine_this(settings_on(database_urls.app, tmp_path))
     mine = checks["agent mine"]
-    assert (mine.outcome, mine.detail, mine.advice) == (Outcome.FAULT, "MY_KEY is not set", ("export MY_KEY=...",))
+    assert (mine.outcome, mine.detail, mine.advice) == (CheckOutcome.FAULT, "MY_KEY is not set", ("export MY_KEY=...",))
     assert str(config) in checks["configuration"].detail
 
 
@@ -90,9 +90,9 @@ async def test_wrong_settings_leave_the_rest_unchecked() -> None:
     checks = await examine(ThisInstallation(environ, SystemClock(), refuse))
     assert checks["settings"].advice == ("unset AGENTAPI_WAIT_SECONDS",)
     assert {name: check.outcome for name, check in checks.items()} == {
-        "program": Outcome.OK,
-        "settings": Outcome.FAULT,
-        **dict.fromkeys(["home", "configuration", "database", "redis", "agents"], Outcome.NOT_CHECKED),
+        "program": CheckOutcome.OK,
+        "settings": CheckOutcome.FAULT,
+        **dict.fromkeys(["home", "configuration", "database", "redis", "agents"], CheckOutcome.NOT_CHECKED),
     }
 
 
@@ -101,7 +101,7 @@ async def test_a_misspelt_setting_is_told_with_the_one_that_is_meant(tmp_path: P
     taken = tmp_path / "taken"
     taken.write_text("", encoding="utf-8")
     checks = await examine(FakeInstallation(taken, environ=environ))
-    assert checks["settings"].outcome is Outcome.WARNING
+    assert checks["settings"].outcome is CheckOutcome.WARNING
     assert checks["settings"].advice == ('export AGENTAPI_HOME="$AGENTAPI_HOMES"', "unset AGENTAPI_ZZZZZZ")
 
 
@@ -110,12 +110,12 @@ async def test_a_home_that_is_a_file_is_a_fault_and_so_is_the_database_in_it(tmp
     taken.write_text("", encoding="utf-8")
     installation = FakeInstallation(taken, is_remote=False)
     checks = await examine(installation)
-    assert (checks["home"].outcome, checks["home"].advice) == (Outcome.FAULT, (HOME_LINE,))
-    assert checks["database"].outcome is Outcome.NOT_CHECKED
+    assert (checks["home"].outcome, checks["home"].advice) == (CheckOutcome.FAULT, (HOME_LINE,))
+    assert checks["database"].outcome is CheckOutcome.NOT_CHECKED
     assert checks["agents"].detail == "the home must be mended first"
     assert installation.asked == ["redis"]
     elsewhere = FakeInstallation(taken)
-    assert (await examine(elsewhere))["database"].outcome is Outcome.OK
+    assert (await examine(elsewhere))["database"].outcome is CheckOutcome.OK
     assert elsewhere.asked == ["database", "redis"]
 
 
@@ -124,7 +124,7 @@ async def test_a_wrong_file_is_opened_at_its_line(database_urls: DatabaseUrls, t
     config.write_text('[agents.mine]\nbackend = "openai"\nbakend = "x"\n', encoding="utf-8")
     checks = await examine_this(settings_on(database_urls.app, tmp_path, config=config))
     assert checks["configuration"].advice == (f"\"${{EDITOR:-vi}}\" +3 '{config}'",)
-    assert checks["database"].outcome is Outcome.OK
+    assert checks["database"].outcome is CheckOutcome.OK
     assert checks["agents"].detail == "the configuration must be mended first"
     config.unlink()
     checks = await examine_this(settings_on(database_urls.app, tmp_path, config=config))
@@ -132,9 +132,9 @@ async def test_a_wrong_file_is_opened_at_its_line(database_urls: DatabaseUrls, t
 
 
 async def test_a_database_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
-    at_once = Patience(part=timedelta(0), first_start=timedelta(0))
+    at_once = CheckTimeouts(part=timedelta(0), first_start=timedelta(0))
     checks = await examine(FakeInstallation(tmp_path, database=None), at_once)
-    assert (checks["database"].outcome, checks["database"].advice) == (Outcome.FAULT, (DATABASE_LINE,))
+    assert (checks["database"].outcome, checks["database"].advice) == (CheckOutcome.FAULT, (DATABASE_LINE,))
     assert "no answer within 0 s" in checks["database"].detail
     assert checks["agents"].detail == "the database must be mended first"
     (tmp_path / "pg.log").write_text("", encoding="utf-8")
@@ -151,16 +151,22 @@ async def test_a_command_that_an_error_names_is_the_advice(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("facts", "is_remote", "is_exposed", "outcome", "advice"),
     [
-        (replace(WELL, is_standby=True), True, False, Outcome.FAULT, (DATABASE_LINE,)),
-        (WELL, True, True, Outcome.OK, ()),
-        (replace(WELL, remark="see `agentapi-mcp migrate`"), False, False, Outcome.OK, ()),
-        (replace(WELL, is_encrypted=False), True, False, Outcome.OK, ()),
-        (replace(WELL, remark="see `agentapi-mcp migrate`"), True, False, Outcome.WARNING, ("agentapi-mcp migrate",)),
+        (replace(WELL, is_standby=True), True, False, CheckOutcome.FAULT, (DATABASE_LINE,)),
+        (WELL, True, True, CheckOutcome.OK, ()),
+        (replace(WELL, remark="see `agentapi-mcp migrate`"), False, False, CheckOutcome.OK, ()),
+        (replace(WELL, is_encrypted=False), True, False, CheckOutcome.OK, ()),
+        (
+            replace(WELL, remark="see `agentapi-mcp migrate`"),
+            True,
+            False,
+            CheckOutcome.WARNING,
+            ("agentapi-mcp migrate",),
+        ),
         (
             replace(WELL, is_encrypted=False),
             True,
             True,
-            Outcome.WARNING,
+            CheckOutcome.WARNING,
             ("export AGENTAPI_DATABASE_URL='...?sslmode=require'",),
         ),
     ],
@@ -171,7 +177,7 @@ async def test_what_a_database_tells_of_itself_is_judged(
     facts: DatabaseFacts,
     is_remote: bool,
     is_exposed: bool,
-    outcome: Outcome,
+    outcome: CheckOutcome,
     advice: tuple[str, ...],
 ) -> None:
     broken = ConfigurationError("It is wrong.")  # so that the program is not opened
@@ -182,10 +188,10 @@ async def test_what_a_database_tells_of_itself_is_judged(
 
 async def test_redis_is_written_to(tmp_path: Path, database_urls: DatabaseUrls, valkey: Valkey) -> None:
     settings = settings_on(database_urls.app, tmp_path, redis_url=valkey.url)
-    assert (await examine_this(settings))["redis"].outcome is Outcome.OK
+    assert (await examine_this(settings))["redis"].outcome is CheckOutcome.OK
     valkey.stop()
     check = (await examine_this(settings))["redis"]
-    assert (check.outcome, check.advice) == (Outcome.FAULT, (REDIS_LINE,))
+    assert (check.outcome, check.advice) == (CheckOutcome.FAULT, (REDIS_LINE,))
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ def new(value: str = "sk-or-v1-0123456789abcdef", provider: str = "openrouter", 
 
 
 def found(key: ProviderKey | None) -> tuple[str, KeySource] | None:
-    return None if key is None else (key.value.get_secret_value(), key.whose)
+    return None if key is None else (key.value.get_secret_value(), key.key_source)
 
 
 async def resolved(keys: ApiKeys, who: Principal, provider: str, model: str | None = None) -> ProviderKey | None:
     """Find the key that a turn would use."""
-    return (await keys.held(who)).find(provider, () if model is None else (model,))
+    return (await keys.available(who)).find(provider, () if model is None else (model,))
 
 
 async def row(database: Database, key: ApiKey) -> asyncpg.Record:

@@ -80,7 +80,7 @@ class Stand:
 
     async def held(self, who: Principal) -> str | None:
         """Return the key that a user's turns are asked with."""
-        found = (await self.api_keys.held(who)).find("openrouter")
+        found = (await self.api_keys.available(who)).find("openrouter")
         return None if found is None else found.value.get_secret_value()
 
 
@@ -93,7 +93,7 @@ async def stand(database: Database, place: Path) -> AsyncGenerator[Stand]:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + f'client_secret = "{SECRET}"\n', encoding="utf-8")
         async with open_door(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as door:
-            await door.take(load_catalogue([config], {}, list).sign_in)
+            await door.reload(load_catalogue([config], {}, list).sign_in)
             visits = KeyPageVisits(entries, door, PostgresProfiles(database), audit)
             yield Stand(visits, api_keys, audit, door, issuer, http)
 

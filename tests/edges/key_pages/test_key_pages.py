@@ -58,10 +58,10 @@ class Stand:
 
     async def signed(self, subject: str) -> Principal:
         """Make somebody a user, as their first request does."""
-        door = self.services.door
-        assert door is not None
+        authenticator = self.services.authenticator
+        assert authenticator is not None
         claims = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "scope": "chat read"}
-        return await door.authenticate(SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300}))
+        return await authenticator.authenticate(SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300}))
 
     async def link(self, principal: Principal | None = None) -> str:
         """Ask for a page."""
@@ -71,7 +71,7 @@ class Stand:
 
     async def keys(self) -> list[str]:
         """List the keys that Ann's turns are asked with."""
-        found = (await self.services.api_keys.held(self.principal)).find("openrouter")
+        found = (await self.services.api_keys.available(self.principal)).find("openrouter")
         return [] if found is None else [found.value.get_secret_value()]
 
 
@@ -229,11 +229,11 @@ async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
 
 async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
     async with stand(edge_home, tmp_path) as at:
-        visits, door = at.services.key_page_visits, at.services.door
-        assert door is not None
+        visits, authenticator = at.services.key_page_visits, at.services.authenticator
+        assert authenticator is not None
         assert await visits.invite(at.principal, "openrouter") is not None
         assert await visits.invite(at.services.principal, "openrouter") is None
-        assert not door.can_log_in("https://another.example")
+        assert not authenticator.can_log_in("https://another.example")
         assert await visits.invite(replace(at.principal, via="https://another.example"), "openrouter") is None
 
 

@@ -82,7 +82,7 @@ async def test_an_event_is_read_as_it_was_written_and_once(store: PostgresAudit)
     written = event(principal)
     await store.append([written])
     await store.append([written, replace(written, outcome=AuditOutcome.FAILED)])
-    page = await store.list_(principal, ALL, nobodys=False, cursor=None, limit=10)
+    page = await store.list_(principal, ALL, include_unowned=False, cursor=None, limit=10)
     assert page.items == (written,)
     assert page.next_cursor is None
 
@@ -140,13 +140,13 @@ async def test_pages_follow_each_other_and_belong_to_one_list_and_reader(store: 
     found: list[AuditEvent] = []
     cursor: str | None = None
     for _ in range(3):
-        page = await store.list_(principal, ALL, nobodys=False, cursor=cursor, limit=3)
+        page = await store.list_(principal, ALL, include_unowned=False, cursor=cursor, limit=3)
         found += page.items
         cursor = page.next_cursor
         if cursor is not None:
             for other, asked in ((stranger, ALL), (principal, AuditFilter(action=AuditAction.TURN_ENDED))):
                 with pytest.raises(InvalidRequestError):
-                    await store.list_(other, asked, nobodys=False, cursor=cursor, limit=3)
+                    await store.list_(other, asked, include_unowned=False, cursor=cursor, limit=3)
     assert cursor is None
     assert found == sorted(written, key=lambda one: (one.at, one.id), reverse=True)
 
@@ -166,7 +166,7 @@ async def test_filters_narrow(store: PostgresAudit) -> None:
         (AuditFilter(since=datetime.now(UTC) - timedelta(hours=1)), [other, refused]),
         (ALL, [other, refused, old]),
     ):
-        page = await store.list_(principal, asked, nobodys=False, cursor=None, limit=9)
+        page = await store.list_(principal, asked, include_unowned=False, cursor=None, limit=9)
         assert {one.id for one in page.items} == {one.id for one in expected}
 
 
@@ -175,7 +175,7 @@ async def test_what_is_nobodys_is_shown_to_the_operator_alone(store: PostgresAud
     nobodys = replace(event(principal), org_id=None, user_id=None)
     await store.append([nobodys])
     for shown in (True, False):
-        page = await store.list_(principal, ALL, nobodys=shown, cursor=None, limit=200)
+        page = await store.list_(principal, ALL, include_unowned=shown, cursor=None, limit=200)
         assert (nobodys.id in {one.id for one in page.items}) is shown
 
 
@@ -203,12 +203,12 @@ async def test_a_month_that_nobody_prepared_loses_nothing_and_is_moved_when_its_
     await store.append([early])
     assert await place_of(database_urls, early) == "agentapi.audit_events_default"
     for _ in range(2):  # the second finds all there
-        await store.keep_partitions(ahead)
+        await store.ensure_partitions(ahead)
     assert await place_of(database_urls, early) == f"{ahead:agentapi.audit_events_%Y_%m}"
     following = event(principal, ahead.replace(day=28) + timedelta(days=5))
     await store.append([following])
     assert await place_of(database_urls, following) == f"{following.at:agentapi.audit_events_%Y_%m}"
-    page = await store.list_(principal, ALL, nobodys=False, cursor=None, limit=9)
+    page = await store.list_(principal, ALL, include_unowned=False, cursor=None, limit=9)
     assert page.items == (following, early)
     async with owner(database_urls) as connection:
         for at in (early.at, following.at):
@@ -221,13 +221,13 @@ async def test_a_month_that_nobody_prepared_loses_nothing_and_is_moved_when_its_
 async def test_partitions_are_not_made_for_any_time(store: PostgresAudit) -> None:
     for years in (-3, 3, 1000):
         with pytest.raises(StoreError):
-            await store.keep_partitions(datetime.now(UTC) + timedelta(days=365 * years))
+            await store.ensure_partitions(datetime.now(UTC) + timedelta(days=365 * years))
 
 
 async def test_whole_months_are_dropped_by_the_owner_alone(store: PostgresAudit, database_urls: DatabaseUrls) -> None:
     principal = somebody()
     long_ago = datetime.now(UTC) - timedelta(days=600)
-    await store.keep_partitions(long_ago)
+    await store.ensure_partitions(long_ago)
     old, next_month, now = event(principal, long_ago), event(principal, long_ago + timedelta(days=31)), event(principal)
     stray = event(principal, long_ago - timedelta(days=300))  # of a month without a partition
     await store.append([old, next_month, now, stray])
@@ -238,7 +238,7 @@ async def test_whole_months_are_dropped_by_the_owner_alone(store: PostgresAudit,
     assert await prune_audit(database_urls.owner, before) == (f"{old.at:%Y_%m}",)
     assert not await store.has_expired(before)
     assert await prune_audit(database_urls.owner, before) == ()
-    page = await store.list_(principal, ALL, nobodys=False, cursor=None, limit=9)
+    page = await store.list_(principal, ALL, include_unowned=False, cursor=None, limit=9)
     assert page.items == (now, next_month)
     async with owner(database_urls) as connection:
         assert await connection.fetchval(

@@ -119,7 +119,7 @@ async def test_no_outside_client_reads_of_another_users_clients(deployed: Projec
     async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
         sessions, questions = PostgresMcpSessions(database), PostgresMcpQuestions(database)
         await sessions.open_(ANN, McpSession(id="hers", protocol="2025-11-25"))
-        await questions.ask(ANN, "hers", "q")
+        await questions.create(ANN, "hers", "q")
         await questions.answer(ANN, "hers", "q", {"result": {"content": "private"}})
     seen = "SELECT coalesce(string_agg(session_id || mcp_state::text, ' '), '') FROM public.mcp_sessions"
     assert "hers" not in await said(deployed, "authenticated", BOB, seen)

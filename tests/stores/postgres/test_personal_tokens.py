@@ -180,7 +180,7 @@ async def test_who_left_the_organisation_is_refused_and_another_role_counts_at_o
             "UPDATE public.organization_members SET role = 'clerk' WHERE user_id = $1", ann.user_id
         )
     assert (await tokens.principal_of(made.secret)).role is Role.VIEWER
-    tokens.take(SignInRules(roles={"clerk": Role.ADMIN}))
+    tokens.reload(SignInRules(roles={"clerk": Role.ADMIN}))
     assert (await tokens.principal_of(made.secret)).role is Role.ADMIN
     async with database.as_system("test") as connection:
         await connection.execute("DELETE FROM public.organization_members WHERE user_id = $1", ann.user_id)

@@ -1,1 +1,1 @@
-"""Who gets in: accounts, memberships, sign-ins, personal tokens."""
+"""Accounts, memberships, sign-ins and personal tokens."""

@@ -1,4 +1,4 @@
-"""Who is in an organisation, for its administrators, and who may come in."""
+"""Manage members and invitations of an organisation."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -19,7 +19,7 @@ Check = Callable[[Sequence[OrganizationMember]], None]
 
 
 class Memberships:
-    """The members of the principal's organisation, and of no other."""
+    """Members of the principal's own organisation."""
 
     def __init__(self, store: MemberStore, clock: Clock, audit: AuditLog) -> None:
         self._store = store
@@ -30,23 +30,23 @@ class Memberships:
         """List members and open invitations.
 
         Raises:
-            PermissionDeniedError: only administrators may.
+            PermissionDeniedError: the principal is not an administrator.
         """
         require(principal, Action.READ_ORGANIZATION)
         return await self._store.list_(principal.org_id, self._clock.now())
 
     async def invite(self, principal: Principal, email: str, role: Role) -> Invitation:
-        """Expect somebody by their e-mail for two weeks; an earlier invitation of theirs is replaced.
+        """Invite a user by e-mail for two weeks; this replaces an earlier invitation.
 
         Raises:
-            InvalidRequestError: it is no e-mail address.
+            InvalidRequestError: the e-mail address is invalid.
             ConflictError: a member has this address.
-            PermissionDeniedError: only administrators may, and only owners invite an owner.
+            PermissionDeniedError: the principal is not an administrator, or not an owner who invites an owner.
         """
         self._require(principal, role)
         address = _email(email)
-        there = await self._store.list_(principal.org_id, self._clock.now())
-        if any(member.email is not None and member.email.lower() == address for member in there.members):
+        current = await self._store.list_(principal.org_id, self._clock.now())
+        if any(member.email is not None and member.email.lower() == address for member in current.members):
             raise ConflictError(f"A member of your organisation has the address {address}.")
         invitation = Invitation(email=address, role=str(role), expires_at=self._clock.now() + INVITED_FOR)
         await self._store.invite(principal.org_id, invitation)
@@ -54,10 +54,10 @@ class Memberships:
         return invitation
 
     async def withdraw(self, principal: Principal, email: str) -> None:
-        """Take an invitation back.
+        """Withdraw an invitation.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such invitation.
         """
         require(principal, Action.MANAGE_MEMBERS)
         if not await self._store.withdraw(principal.org_id, _email(email)):
@@ -65,12 +65,12 @@ class Memberships:
         await self._record(principal, AuditAction.INVITATION_WITHDRAWN, ("organization", str(principal.org_id)))
 
     async def set_role(self, principal: Principal, which: str, role: Role) -> OrganizationMember:
-        """Give a member, by id or e-mail, another role; it counts from their next request on.
+        """Change the role of a member, by id or e-mail; it takes effect with their next request.
 
         Raises:
             NotFoundError: there is no such member.
-            ConflictError: it is a program, or the last owner.
-            PermissionDeniedError: only administrators may, and only owners make owners or other roles of them.
+            ConflictError: the member is a service, or the last owner.
+            PermissionDeniedError: the principal is not an administrator, or not an owner who changes an owner.
         """
         self._require(principal, role)
         member = await self._find(principal, which)
@@ -79,12 +79,12 @@ class Memberships:
         return member
 
     async def remove(self, principal: Principal, which: str) -> OrganizationMember:
-        """Take a membership away: from now on they are not let in here, and their tokens for it open nothing.
+        """Remove a member, by id or e-mail; their tokens for the organisation are refused from now on.
 
         Raises:
             NotFoundError: there is no such member.
-            ConflictError: it is a program, or the last owner.
-            PermissionDeniedError: only administrators may, and only owners remove an owner.
+            ConflictError: the member is a service, or the last owner.
+            PermissionDeniedError: the principal is not an administrator, or not an owner who removes an owner.
         """
         require(principal, Action.MANAGE_MEMBERS)
         member = await self._find(principal, which)
@@ -93,7 +93,7 @@ class Memberships:
         return member
 
     async def create_organization(self, operator: Principal, name: str) -> OrgId:
-        """Make an organisation whose owner is whoever makes it; for those who have the database, not for clients."""
+        """Create an organisation owned by the operator; available to operators with database access only."""
         check_text(name, "name", MAX_NAME)
         if not name.isprintable():
             raise InvalidRequestError("must be one line of printable characters.", argument="name")
@@ -103,8 +103,8 @@ class Memberships:
         return org_id
 
     async def _find(self, principal: Principal, which: str) -> OrganizationMember:
-        there = await self._store.list_(principal.org_id, self._clock.now())
-        for member in there.members:
+        current = await self._store.list_(principal.org_id, self._clock.now())
+        for member in current.members:
             if which.lower() in {str(member.user_id), (member.email or "").lower()}:
                 return member
         raise NotFoundError("There is no such member of your organisation.")
@@ -115,15 +115,16 @@ class Memberships:
             require(principal, Action.MANAGE_OWNERS)
 
     def _check(self, principal: Principal, member: OrganizationMember, role: Role | None) -> Check:
-        """Make the check that is done once nobody else can change the members."""
+        """Build the check that the store runs while it holds the lock on the members."""
+        # Under the lock, two owners who remove each other at the same time cannot leave an organisation without one.
 
         def check(members: Sequence[OrganizationMember]) -> None:
-            now = next((each for each in members if each.user_id == member.user_id), None)
-            if now is None:
+            current = next((each for each in members if each.user_id == member.user_id), None)
+            if current is None:
                 raise NotFoundError("There is no such member of your organisation.")
             if member.is_service:
                 raise ConflictError("This member is a program: [[issuers.services]] in agentapi.toml says what it is.")
-            if now.role != Role.OWNER:
+            if current.role != Role.OWNER:
                 return
             require(principal, Action.MANAGE_OWNERS)
             if role is not Role.OWNER and sum(each.role == Role.OWNER for each in members) == 1:
@@ -138,8 +139,8 @@ class Memberships:
         await self._audit.record(principal, action, target=AuditTarget(*target), details=details)
 
 
-def _email(said: str) -> str:
-    address = said.strip().lower()
+def _email(text: str) -> str:
+    address = text.strip().lower()
     name, at, domain = address.rpartition("@")
     if not (name and at and domain) or len(address) > _LONGEST_EMAIL or not address.isprintable() or " " in address:
         raise InvalidRequestError("must be an e-mail address.", argument="email")

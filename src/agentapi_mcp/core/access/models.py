@@ -1,4 +1,4 @@
-"""Accounts, memberships, invitations, sign-in rules and personal tokens."""
+"""Models of accounts, memberships, invitations, sign-in rules and personal tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from agentapi_mcp.core.identity.principals import Role, TokenScope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganizationMember:
-    """A user of an organisation; `role` is as it is written there, a service is a program that a file declares."""
+    """A member of an organisation; `role` is as stored, and a service is declared in the operator's file."""
 
     user_id: UserId
     role: str
@@ -24,7 +24,7 @@ class OrganizationMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """Whoever first signs in with this verified e-mail, in lower case, becomes a member."""
+    """An invitation for a verified e-mail address, in lower case; its owner becomes a member at first sign-in."""
 
     email: str
     role: str
@@ -33,7 +33,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberList:
-    """Everybody of an organisation."""
+    """Members and open invitations of an organisation."""
 
     members: tuple[OrganizationMember, ...]
     invitations: tuple[Invitation, ...]
@@ -41,7 +41,7 @@ class MemberList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalToken:
-    """A token that somebody made for a program of theirs; its last four characters tell it from others."""
+    """A personal access token, without its secret; `last_four` identifies it to its owner."""
 
     id: UUID
     user_id: UserId
@@ -57,13 +57,13 @@ class PersonalToken:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token with its secret, which is told this once."""
+    """A new token with its secret, which is returned only once."""
 
     secret: str = field(repr=False)
     token: PersonalToken
 
 
-# What signs with a private key; no shared secret ever verifies a token here (RFC 8725, section 3.1).
+# Asymmetric algorithms only: with a shared secret every verifier could also sign (RFC 8725, section 3.1).
 ASYMMETRIC = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
@@ -71,7 +71,7 @@ ASYMMETRIC = (
 
 
 class SubjectIs(StrEnum):
-    """What the subjects of an issuer are in `profiles`, where they are there already."""
+    """How the subjects of an issuer relate to existing rows of `profiles`."""
 
     OWN = "own"
     WORKOS_ID = "workos_id"
@@ -79,7 +79,7 @@ class SubjectIs(StrEnum):
 
 
 class Newcomers(StrEnum):
-    """What becomes of somebody who signs in for the first time and is a member of nothing."""
+    """How a first-time user without membership is handled."""
 
     NONE = "none"
     INVITED = "invited"
@@ -89,9 +89,9 @@ class Newcomers(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A program that has a token of its own, as the operator declares it: what it is, and where.
+    """A service account that the operator declares, with its organisation and role.
 
-    Its tokens are known by one of the two: `client_id` where they tell that they are a program's, or `subject`.
+    Its tokens are recognised by `client_id` if they are marked as client credentials, or else by `subject`.
     """
 
     org_id: OrgId
@@ -102,18 +102,18 @@ class Service:
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """The name to display."""
         return self.name or self.client_id or self.subject or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """An authorization server whose access tokens are taken, as the operator declares it.
+    """An authorization server that the operator declares, whose access tokens are accepted.
 
-    `audience` is what its tokens must be made for, by default this server's resource URL (RFC 8707). `jwks_uri` is
-    looked up in its metadata where it is not given (RFC 8414, OpenID Connect Discovery 1.0). `organizations`
-    says which organisation a value of `organization_claim` is here. With a `client_id`, pages of
-    ours sign their visitors in there. Programs with tokens of their own are let in where `services` names them.
+    `audience` is the required audience of its tokens, by default this server's resource URL (RFC 8707). `jwks_uri`
+    is read from its metadata if it is not given (RFC 8414, OpenID Connect Discovery 1.0). `organizations` maps values
+    of `organization_claim` to organisations. `client_id` enables sign-in for the pages of this server. `services` are
+    the service accounts that are accepted.
     """
 
     issuer: str
@@ -134,7 +134,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInRules:
-    """Who may sign in, and what other words for roles mean in this database, in lower case."""
+    """Accepted issuers, and aliases of roles in this database, in lower case."""
 
     issuers: tuple[Issuer, ...] = ()
     roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
@@ -142,9 +142,9 @@ class SignInRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenClaims:
-    """What a verified access token says; `email` only where the issuer says that it is verified.
+    """Claims of a verified access token; `email` is set only if the issuer marks it as verified.
 
-    `is_service` holds for a program that has a token of its own (client credentials) and stands for no person.
+    `is_service` is true for a program's own token (client credentials grant), which represents no user.
     """
 
     issuer: Issuer
@@ -160,7 +160,7 @@ class TokenClaims:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What an account is in an organisation; `role` and `permissions` are as they are written there."""
+    """Membership of an account in an organisation; `role` and `permissions` are as stored."""
 
     org_id: OrgId
     role: str
@@ -169,7 +169,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class FoundToken:
-    """A token, and what its owner is now in the organisation that it is for; None when they have left."""
+    """A token, with the current membership of its owner in its organisation; None when they have left."""
 
     token: PersonalToken
     membership: Membership | None
@@ -177,9 +177,9 @@ class FoundToken:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user with the organisations that they are a member of, by their ids; `current` is the one they chose.
+    """A user with their memberships by organisation id; `current` is the organisation that they selected.
 
-    `is_service` holds for a program's own account.
+    `is_service` is true for a service account.
     """
 
     user_id: UserId
@@ -190,7 +190,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginBegun:
-    """Where the visitor is sent, and what only we know of it until they come back."""
+    """A started login: the URL to redirect to, and the state and PKCE verifier to keep until the callback."""
 
     issuer: str
     url: str
@@ -200,7 +200,7 @@ class LoginBegun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginAnswer:
-    """What the issuer sends the visitor back with; None is unsaid."""
+    """Parameters of the login callback; None means absent."""
 
     state: str | None = field(default=None, repr=False)
     code: str | None = field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""Personal tokens: for programs, and for clients that cannot sign in."""
+"""Personal access tokens, for programs and for clients that cannot sign in."""
 
 import hashlib
 import logging
@@ -21,7 +21,7 @@ from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Action, Principal, TokenScope, require
 
-# What secret scanners look for; the check digits let them, and us, tell a token from what only begins like one.
+# Secret scanners search for the prefix; the check digits avoid false positives, and database queries for garbage.
 PREFIX = "agentapi_pat_"
 USUAL_LIFETIME = timedelta(days=90)
 LONGEST_LIFETIME = timedelta(days=366)
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class PersonalTokens:
-    """Made, listed and revoked by their owner; each use looks up the token, and what its owner is now."""
+    """Create, list, revoke and verify personal tokens."""
 
     def __init__(self, store: PersonalTokenStore, clock: Clock, rules: SignInRules, audit: AuditLog) -> None:
         self._store = store
@@ -55,11 +55,11 @@ class PersonalTokens:
         scopes: Collection[str] = USUAL_SCOPES,
         expires_in: timedelta = USUAL_LIFETIME,
     ) -> NewToken:
-        """Make a token for the principal in their organisation; its secret is told now, and never again.
+        """Create a token for the principal in their organisation; its secret is returned only once.
 
         Raises:
-            ConflictError: another token that still works has this name.
-            PermissionDeniedError: the principal may make none, or none of these scopes.
+            ConflictError: another active token has this name.
+            PermissionDeniedError: the principal may not create tokens, or not with these scopes.
         """
         require(principal, Action.CREATE_TOKENS)
         if principal.via.startswith(VIA_PERSONAL):
@@ -68,6 +68,7 @@ class PersonalTokens:
             )
         _check(name, scopes, expires_in)
         wanted = frozenset(map(TokenScope, scopes))
+        # A token must not grant more than the credential that creates it.
         beyond = [] if principal.scopes is None else sorted(wanted - principal.scopes)
         if beyond:
             raise PermissionDeniedError(
@@ -86,8 +87,8 @@ class PersonalTokens:
         )
         await self._store.add(token, _hash(secret), most=MOST_TOKENS)
         _log.info("personal_token_made", extra={"token_id": str(token.id), "user_id": str(token.user_id)})
-        said = AuditDetails(scopes=" ".join(sorted(wanted)), expires_at=token.expires_at.isoformat())
-        await self._audit.record(principal, AuditAction.TOKEN_CREATED, target=_target(token.id), details=said)
+        audited = AuditDetails(scopes=" ".join(sorted(wanted)), expires_at=token.expires_at.isoformat())
+        await self._audit.record(principal, AuditAction.TOKEN_CREATED, target=_target(token.id), details=audited)
         return NewToken(secret, token)
 
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
@@ -96,10 +97,10 @@ class PersonalTokens:
         return await self._store.list_(principal)
 
     async def revoke(self, principal: Principal, token_id: str) -> None:
-        """End a token now and for ever.
+        """Revoke a token permanently, with immediate effect.
 
         Raises:
-            NotFoundError: the principal has none of this id, or it was revoked already.
+            NotFoundError: the principal has no such token, or it was revoked already.
         """
         require(principal, Action.MANAGE_TOKENS)
         parsed = parse_id(token_id, "token_id")
@@ -108,21 +109,21 @@ class PersonalTokens:
         _log.info("personal_token_revoked", extra={"token_id": token_id, "user_id": str(principal.user_id)})
         await self._audit.record(principal, AuditAction.TOKEN_REVOKED, target=_target(parsed))
 
-    def take(self, rules: SignInRules) -> None:
-        """Go by these rules from now on, which say what other words for roles mean."""
+    def reload(self, rules: SignInRules) -> None:
+        """Replace the sign-in rules, which have the aliases of roles."""
         self._rules = rules
 
     async def principal_of(self, secret: str) -> Principal:
-        """Return who a token stands for.
+        """Return the principal of a token, with the current role of its owner.
 
         Raises:
-            NotAuthenticatedError: it is none, or no longer one; unknown and revoked are told alike.
+            NotAuthenticatedError: it is unknown, revoked or expired; unknown and revoked have the same message.
             PermissionDeniedError: its owner has left the organisation that it is for.
         """
         if not _is_formed(secret):
             raise NotAuthenticatedError(NOT_VALID)
-        # In effect it is compared in constant time: how long a look into the index takes tells of hashes alone, and
-        # nobody can choose a token whose hash comes near that of another one.
+        # No timing attack: the time of the index lookup depends on hashes only, and an attacker cannot choose a token
+        # whose hash is close to that of another one.
         found, now = await self._store.find(_hash(secret)), self._clock.now()
         if found is None or found.token.revoked_at is not None:
             _log.info("token_refused", extra={"reason": "a personal token, unknown or revoked"})
@@ -136,7 +137,7 @@ class PersonalTokens:
                 "You are no longer a member of the organisation that this token is for; ask an administrator."
             )
         if token.last_used_at is None or now - token.last_used_at >= _USE_NOTED_EVERY:
-            await self._store.note_use(token.id, now)
+            await self._store.record_use(token.id, now)
         credential = Credential(via=f"{VIA_PERSONAL}{token.id}", scopes=token.scopes, expires_at=token.expires_at)
         return member(token.user_id, found.membership, self._rules.roles, credential)
 
@@ -161,7 +162,7 @@ def _new_secret() -> str:
 
 
 def _is_formed(secret: str) -> bool:
-    """Tell whether this can be a token at all, which costs nothing."""
+    """Return whether this has the form of a token; cheap, without a database query."""
     return _FORM.fullmatch(secret) is not None and _check_digits(secret[:-_CHECK_DIGITS]) == secret[-_CHECK_DIGITS:]
 
 
@@ -178,5 +179,5 @@ def _base62(number: int, length: int) -> str:
 
 
 def _hash(secret: str) -> bytes:
-    """Hash a token for the database (0001_schema.sql says why so)."""
+    """Hash a token for the database (0001_schema.sql explains the choice)."""
     return hashlib.sha256(secret.encode("ascii")).digest()

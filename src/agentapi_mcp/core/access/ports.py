@@ -23,10 +23,10 @@ from agentapi_mcp.core.identity.principals import Principal, Role
 
 
 class MemberStore(Protocol):
-    """Memberships and invitations; where others write the memberships of a database, every change is refused.
+    """Memberships and invitations.
 
     Raises:
-        ConfigurationError: from each method that writes, on such a database.
+        ConfigurationError: from each method that writes, if another program manages the memberships of the database.
     """
 
     async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
@@ -34,70 +34,70 @@ class MemberStore(Protocol):
         ...
 
     async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
-        """Keep an invitation, in place of an earlier one."""
+        """Store an invitation, replacing an earlier one for the same address."""
         ...
 
     async def withdraw(self, org_id: OrgId, email: str) -> bool:
-        """Take an invitation back; False when there is none."""
+        """Withdraw an invitation; False when there is none."""
         ...
 
     async def change(
         self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
     ) -> None:
-        """Give a member a role, or with None take the membership away, while nobody else changes any of them.
+        """Change the role of a member, or remove the membership with None, while holding the lock on all members.
 
-        `check` is told who is there, and what it raises leaves all as it is.
+        `check` receives the current members; an exception from it rolls back the change.
         """
         ...
 
     async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
-        """Make an organisation with its first owner."""
+        """Create an organisation with its first owner."""
         ...
 
 
 class Authenticator(Protocol):
-    """Whom access tokens let in."""
+    """Verify access tokens, and sign in the visitors of this server's pages."""
 
     def issuers(self) -> tuple[str, ...]:
-        """List the authorization servers whose tokens are taken."""
+        """List the authorization servers whose tokens are accepted."""
         ...
 
     async def authenticate(self, token: str) -> Principal:
-        """Tell whom a token lets in.
+        """Return the principal of a token.
 
         Raises:
-            NotAuthenticatedError: it is none for this server.
+            NotAuthenticatedError: the token is not valid for this server.
             PermissionDeniedError: its owner has no account or organisation here.
         """
         ...
 
     def roles(self) -> Mapping[str, Role]:
-        """Tell what other words for roles mean in this database."""
+        """Return the aliases of roles in this database."""
         ...
 
     def can_log_in(self, issuer: str) -> bool:
-        """Tell whether pages of ours can sign a visitor in at this issuer."""
+        """Return whether visitors of this server's pages can sign in at this issuer."""
         ...
 
     async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
-        """Return where to send a visitor to sign in.
+        """Start a login and return the URL to redirect the visitor to.
 
         Raises:
-            NotAuthenticatedError: the issuer cannot be asked, or not by us.
+            NotAuthenticatedError: the issuer is unavailable, or has no client id for this server.
         """
         ...
 
     async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
-        """Tell who came back.
+        """Complete a login and return the principal.
 
         Raises:
-            NotAuthenticatedError: they did not sign in, or came back with what was not asked for.
+            NotAuthenticatedError: the visitor did not sign in, or the callback does not match the login.
             PermissionDeniedError: they have no account or organisation here.
         """
         ...
 
-    async def take(self, rules: SignInRules) -> None:
-        """Go by these rules from now on, and by no others."""
+    async def reload(self, rules: SignInRules) -> None:
+        """Replace the sign-in rules."""
         ...
 
 
@@ -105,57 +105,57 @@ class ProfileStore(Protocol):
     """Users and organisations."""
 
     async def local_principal(self) -> Principal:
-        """Find the machine's user and personal organisation, made on first use in a database that is ours."""
+        """Find the local user and personal organisation; in a database of this program, create them on first use."""
         ...
 
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
-        """Find what a user of an existing database is in an organisation."""
+        """Find the membership of a user in an organisation."""
         ...
 
 
 class IdentityStore(Protocol):
-    """Whose an issuer's subject is; two first sign-ins at the same moment get one account."""
+    """Accounts by issuer and subject; concurrent first sign-ins get the same account."""
 
     async def find(self, issuer: str, subject: str) -> Account | None:
-        """Find the account that the identity leads to."""
+        """Find the account linked to the identity."""
         ...
 
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
-        """Link it with the profile whose `workos_id` the subject is."""
+        """Link the identity to the profile whose `workos_id` is the subject."""
         ...
 
     async def link_profile(self, issuer: str, subject: str) -> Account | None:
-        """Link it with the profile whose id the subject is."""
+        """Link the identity to the profile whose id is the subject."""
         ...
 
     async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
-        """Link it with the one profile of this e-mail that no identity leads to."""
+        """Link the identity to the profile with this e-mail; None unless exactly one is not linked yet."""
         ...
 
-    async def make(
+    async def create(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
-        """Make an account, in the organisation or else in a personal one.
+        """Create an account, in the organisation or else in a new personal one.
 
         Raises:
-            ConfigurationError: profiles are somebody else's to make.
+            ConfigurationError: another program manages the profiles of this database.
         """
         ...
 
     async def accept_invitations(
         self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
     ) -> Account | None:
-        """Make somebody, whose account is made where there is none, a member wherever this e-mail is expected.
+        """Accept all invitations for this e-mail, creating the account if there is none.
 
-        None, and nothing is changed, where it is expected nowhere.
+        Without an invitation nothing is changed, and the result is None.
         """
         ...
 
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
-        """Find or make a program's own account, of its declared organisation alone; None when it is a person's.
+        """Find or create a service account in its declared organisation; None when the identity is a user's.
 
         Raises:
-            ConfigurationError: there is no place for it; the message says why.
+            ConfigurationError: the database does not allow it; the message explains why.
         """
         ...
 
@@ -164,21 +164,21 @@ class PersonalTokenStore(Protocol):
     """Personal tokens by their hashes."""
 
     async def add(self, token: PersonalToken, token_hash: bytes, *, most: int) -> None:
-        """Keep a new one, or raise ConflictError for its name, LimitExceededError where there are `most` already."""
+        """Store a new token, or raise ConflictError for its name, LimitExceededError at `most` tokens."""
         ...
 
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
-        """List the principal's that are not revoked, newest first."""
+        """List the principal's tokens that are not revoked, newest first."""
         ...
 
     async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
-        """Revoke one of the principal's; False when there is none that is not revoked."""
+        """Revoke a token of the principal; False when there is none, or it was revoked before."""
         ...
 
     async def find(self, token_hash: bytes) -> FoundToken | None:
-        """Find a token, whatever became of it, and what its owner is now."""
+        """Find a token, also a revoked or expired one, with the current membership of its owner."""
         ...
 
-    async def note_use(self, token_id: UUID, at: datetime) -> None:
-        """Note when a token was used."""
+    async def record_use(self, token_id: UUID, at: datetime) -> None:
+        """Record the last use of a token."""
         ...

@@ -1,4 +1,4 @@
-"""The one place that makes principals: from what the database and a credential tell of a user."""
+"""Build principals from memberships and credentials; no other module does."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,25 +13,25 @@ LOCAL = "local"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What let a user in: its name, the scopes that it is limited to (None: to none), and when it ends."""
+    """How a user was authenticated; `scopes` None means no restriction."""
 
     via: str = LOCAL
     scopes: frozenset[TokenScope] | None = None
     expires_at: datetime | None = None
 
 
-OF_THE_MACHINE = Credential()
+LOCAL_CREDENTIAL = Credential()
 
 
 def local_owner(user_id: UserId, org_id: OrgId) -> Principal:
-    """Return the user of a private database, who owns the one organisation in it."""
+    """Build the principal of a private database, who owns its only organisation."""
     return Principal(user_id, org_id)
 
 
 def member(
-    user_id: UserId, membership: Membership, roles: Mapping[str, Role], credential: Credential = OF_THE_MACHINE
+    user_id: UserId, membership: Membership, roles: Mapping[str, Role], credential: Credential = LOCAL_CREDENTIAL
 ) -> Principal:
-    """Return a user with their rights in an organisation; `roles` translates words for roles that are not ours."""
+    """Build the principal of a member; `roles` maps aliases of roles."""
     return Principal(
         user_id,
         membership.org_id,
@@ -44,7 +44,7 @@ def member(
 
 
 def service(account: Account, declared: Service, credential: Credential) -> Principal:
-    """Return a program with the organisation and role that the operator declares for it."""
+    """Build the principal of a service, with its declared organisation and role."""
     return Principal(
         account.user_id,
         declared.org_id,
@@ -57,5 +57,5 @@ def service(account: Account, declared: Service, credential: Credential) -> Prin
 
 
 def without_scopes(principal: Principal) -> Principal:
-    """Return the user without the limits of their token, to tell what they could do after signing in anew."""
+    """Return the principal without the scopes of their token, with the rights that they have after signing in."""
     return replace(principal, scopes=None)

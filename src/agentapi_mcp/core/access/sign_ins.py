@@ -1,4 +1,4 @@
-"""From a verified token to a principal: whose it is, in which organisation, with which rights."""
+"""Resolve verified token claims to a principal: account, organisation and role."""
 
 import logging
 from collections.abc import Mapping
@@ -35,18 +35,18 @@ _NO_PERSON = (
 
 
 class SignIns:
-    """Asked for each request: what was taken away since the token was made is gone at once."""
+    """Resolve claims to principals, for every request: revoked rights take effect at once."""
 
     def __init__(self, store: IdentityStore, audit: AuditLog) -> None:
         self._store = store
         self._audit = audit
 
     async def principal_of(self, claims: TokenClaims, roles: Mapping[str, Role] = NO_ROLES) -> Principal:
-        """Return who a token stands for, where `roles` are what other words for roles mean.
+        """Return the principal of a token; `roles` maps aliases of roles.
 
         Raises:
-            PermissionDeniedError: nobody here, or nobody in the organisation that the token is for.
-            ConfigurationError: a program, for which there is no place as it is declared.
+            PermissionDeniedError: there is no account, or no membership in the organisation of the token.
+            ConfigurationError: the account of a service cannot be created as declared.
         """
         if claims.is_service:
             return await self._service(claims)
@@ -54,6 +54,7 @@ class SignIns:
         if account is None:
             account = await self._first(claims)
         elif not account.memberships and not account.is_service:
+            # A former member can be invited again.
             account = await self._invited(claims, account.user_id) or account
         if account is None:
             raise PermissionDeniedError(_NO_ACCOUNT)
@@ -62,7 +63,7 @@ class SignIns:
         return member(account.user_id, _membership(account, claims), roles, _credential(claims))
 
     async def _service(self, claims: TokenClaims) -> Principal:
-        """Return a program as what the operator declares it to be: the rows follow, and never lead to anybody else."""
+        """Return the principal of a declared service; its account is never that of a user."""
         client_id = claims.client_id or claims.subject
         by_subject = (each for each in claims.issuer.services if each.subject == claims.subject)
         by_client = (each for each in claims.issuer.services if each.client_id == client_id)
@@ -78,6 +79,7 @@ class SignIns:
             raise
         if account is None:
             raise PermissionDeniedError(_NO_PROGRAM)
+        # Role and organisation come from the declaration, so that a changed row cannot raise the rights of a service.
         return service(account, declared, _credential(claims))
 
     async def _first(self, claims: TokenClaims) -> Account | None:
@@ -92,10 +94,10 @@ class SignIns:
             if org_id is not None or issuer.newcomers is Newcomers.PERSONAL:
                 reason = "new"
                 try:
-                    account = await self._store.make(
+                    account = await self._store.create(
                         issuer.issuer, subject, email=claims.email, name=claims.name, org_id=org_id, role="member"
                     )
-                except ConfigurationError as exc:  # for the operator; whoever signs in has no account
+                except ConfigurationError as exc:  # concerns the operator; the user only sees that they have no account
                     _log.warning("newcomer_not_made", extra={"issuer": issuer.issuer, "reason": str(exc)})
         if account is not None:
             _log.info("first_sign_in", extra={"issuer": issuer.issuer, "user_id": str(account.user_id)})
@@ -103,7 +105,7 @@ class SignIns:
         return account
 
     async def _invited(self, claims: TokenClaims, user_id: UserId | None) -> Account | None:
-        """Let somebody in where they are expected, if the operator believes the issuer's word for their e-mail."""
+        """Accept invitations, if the operator trusts the e-mail addresses of the issuer."""
         issuer = claims.issuer
         if claims.email is None or issuer.newcomers not in {Newcomers.INVITED, Newcomers.DOMAIN}:
             return None
@@ -116,16 +118,16 @@ class SignIns:
         return account
 
     async def _record(self, account: Account, claims: TokenClaims, reason: str) -> None:
-        """Record that an issuer's subject has an account from now on: a new one, or one that was known."""
+        """Record in the audit log that the identity is linked to an account."""
         if account.memberships:
-            who = member(account.user_id, account.memberships[0], NO_ROLES, Credential(via=claims.issuer.issuer))
+            principal = member(account.user_id, account.memberships[0], NO_ROLES, Credential(via=claims.issuer.issuer))
             target = AuditTarget("account", str(account.user_id))
             await self._audit.record(
-                who, AuditAction.IDENTITY_LINKED, target=target, details=AuditDetails(reason=reason)
+                principal, AuditAction.IDENTITY_LINKED, target=target, details=AuditDetails(reason=reason)
             )
 
     async def _known(self, claims: TokenClaims) -> Account | None:
-        """Find somebody who was here before their first token was."""
+        """Link the identity to an existing profile."""
         issuer, subject = claims.issuer, claims.subject
         account: Account | None = None
         match issuer.subject_is:
@@ -141,7 +143,7 @@ class SignIns:
 
 
 def scopes_of(claims: TokenClaims) -> frozenset[TokenScope] | None:
-    """Return what the token's scopes leave of its owner's rights; None is all of them."""
+    """Return the scopes of a token; None means no restriction."""
     named = frozenset(scope for scope in TokenScope if {str(scope), f"agentapi:{scope}"} & claims.scopes)
     return named if named or claims.issuer.needs_scopes else None
 
@@ -151,7 +153,7 @@ def _credential(claims: TokenClaims) -> Credential:
 
 
 def _membership(account: Account, claims: TokenClaims) -> Membership:
-    """Choose the organisation: the token's, else the one that its owner chose, else the first."""
+    """Choose the organisation: the token's, else the one that the user selected, else the first."""
     by_id = {membership.org_id: membership for membership in account.memberships}
     if claims.organization is not None:
         bound = _organization(claims.issuer, claims.organization)
@@ -165,11 +167,11 @@ def _membership(account: Account, claims: TokenClaims) -> Membership:
     return account.memberships[0]
 
 
-def _organization(issuer: Issuer, said: str) -> OrgId | None:
-    if said in issuer.organizations:
-        return issuer.organizations[said]
+def _organization(issuer: Issuer, claim: str) -> OrgId | None:
+    if claim in issuer.organizations:
+        return issuer.organizations[claim]
     try:
-        return OrgId(UUID(said))
+        return OrgId(UUID(claim))
     except ValueError:
         return None
 

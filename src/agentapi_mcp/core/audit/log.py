@@ -1,4 +1,4 @@
-"""The audit log: written in batches where nobody is to wait for it, at once where success is told only then."""
+"""The audit log: events are written in batches, those of administrative changes at once."""
 
 import asyncio
 import logging
@@ -40,27 +40,28 @@ from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 
 _log = logging.getLogger(__name__)
-_GATHER = timedelta(seconds=0.5)
+_BATCH_DELAY = timedelta(seconds=0.5)
 _RETRY = timedelta(seconds=2)
-_LAST_TRY = timedelta(seconds=3)
-_KEEP_EVERY = timedelta(days=1)
+_CLOSE_WITHIN = timedelta(seconds=3)
+_ENSURE_EVERY = timedelta(days=1)
 _SIGN_IN_EVERY = timedelta(hours=1)
 _BATCH = 500
-_MOST_WAITING = 10_000
+_MAX_QUEUED = 10_000
 MOST_REMEMBERED = 10_000
 _MAX_PAGE = 200
 _LONGEST = 120
 _DETAILS = frozenset(AuditDetails.__annotations__)
-# Of these the database can be had again; another refusal would be the same for ever.
-_AWAY = (StoreUnavailableError, StoreMismatchError)
+# After these errors the batch is retried: the database can recover. Any other error would repeat for ever.
+_UNREACHABLE = (StoreUnavailableError, StoreMismatchError)
 
 Prune = Callable[[datetime], Awaitable[object]]
 
 
 class AuditLog:
-    """What happened is written down in `open`; only the operator, whose server it is, also reads what is nobody's.
+    """Record and list audit events; queued events are written while `open` is active.
 
-    `prune` drops what was before a moment, where this process may do that.
+    Only `operator` also reads events without an organisation. `prune` drops events before a moment, if this process has
+    the rights to do so.
     """
 
     def __init__(
@@ -71,14 +72,14 @@ class AuditLog:
         self._operator = operator
         self._retention = retention
         self._prune = prune
-        self._waiting: deque[AuditEvent] = deque()
-        self._tally = EventCoalescer(clock)
+        self._queue: deque[AuditEvent] = deque()
+        self._coalescer = EventCoalescer(clock)
         self._signed_in = TTLCache[object, None](MOST_REMEMBERED, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._kept_at: datetime | None = None
+        self._partitions_ensured_at: datetime | None = None
         self._lost = 0
-        self._is_away = False
+        self._is_unreachable = False
 
     async def record(
         self,
@@ -89,12 +90,12 @@ class AuditLog:
         outcome: AuditOutcome = AuditOutcome.OK,
         details: AuditDetails | None = None,
     ) -> None:
-        """Record what a principal did, None where nobody is known; from where is known by the context.
+        """Record an action of a principal, None if not authenticated; client and address come from the log context.
 
-        It waits for the database only where an administrative change or one of tokens or keys succeeded.
+        Waits for the database only after a successful change of members, settings, tokens or keys.
 
         Raises:
-            StoreUnavailableError: such a change is not written down yet; its success is not to be told.
+            StoreUnavailableError: the event of such a change is not stored yet; do not report success.
         """
         event = AuditEvent(
             id=new_id(),
@@ -111,23 +112,23 @@ class AuditLog:
             details=_clean(details),
         )
         if action in COUNTED:
-            first = self._tally.add(event)
+            first = self._coalescer.add(event)
             if first is not None:
-                self._put(first)
+                self._enqueue(first)
         elif action in AWAITED and outcome is AuditOutcome.OK:
             await self._write(event)
         else:
-            self._put(event)
+            self._enqueue(event)
 
     async def denied(self, principal: Principal, error: PermissionDeniedError, target: AuditTarget) -> None:
-        """Record that somebody may not do what they tried."""
+        """Record a denied action."""
         details = AuditDetails(needs=error.scope or error.action, reason="role" if error.scope is None else "scope")
         await self.record(
             principal, AuditAction.PERMISSION_DENIED, target=target, outcome=AuditOutcome.REFUSED, details=details
         )
 
     async def signed_in(self, principal: Principal) -> None:
-        """Record that somebody is here: once an hour for each way in and address."""
+        """Record a sign-in, at most once an hour for each credential and address."""
         key = (principal.user_id, principal.org_id, principal.via, log_context.address.get())
         if key in self._signed_in:
             return
@@ -135,79 +136,79 @@ class AuditLog:
         await self.record(principal, AuditAction.SIGN_IN)
 
     async def list_(
-        self, principal: Principal, asked: AuditFilter, *, cursor: str | None = None, limit: int = 50
+        self, principal: Principal, criteria: AuditFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[AuditEvent]:
         """Page through the events of the principal's organisation, newest first."""
         require(principal, Action.READ_AUDIT)
         if not 1 <= limit <= _MAX_PAGE:
             raise InvalidRequestError(f"must be between 1 and {_MAX_PAGE}.", argument="limit")
-        with suppress(StoreError):  # reading will tell
+        with suppress(StoreError):  # the query below raises the same error
             await self.flush()
         is_operator = (principal.user_id, principal.org_id) == (self._operator.user_id, self._operator.org_id)
-        page = await self._store.list_(principal, asked, nobodys=is_operator, cursor=cursor, limit=limit)
-        if cursor is None:
+        page = await self._store.list_(principal, criteria, include_unowned=is_operator, cursor=cursor, limit=limit)
+        if cursor is None:  # once for a listing, not for each of its pages
             await self.record(principal, AuditAction.AUDIT_READ)
         return page
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
-        """Write in the background, and at the end all that waits."""
+        """Write queued events in the background, and the rest at the end."""
         async with asyncio.TaskGroup() as group:
-            writer = group.create_task(self._keep_writing())
+            writer = group.create_task(self._write_continuously())
             try:
                 yield self
             finally:
                 writer.cancel()
-                await self._leave()
+                await self._flush_at_close()
 
     async def flush(self) -> None:
-        """Write all that waits and is counted.
+        """Write all queued and coalesced events.
 
         Raises:
-            StoreError: it waits on, since the database is away.
+            StoreError: the database is unavailable; the events stay queued.
         """
-        for event in self._tally.take():
-            self._put(event)
+        for event in self._coalescer.drain():
+            self._enqueue(event)
         async with self._writing:
-            while self._waiting or self._lost:
+            while self._queue or self._lost:
                 await self._write_batch()
 
     # --- writing
 
-    def _put(self, event: AuditEvent) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
+    def _enqueue(self, event: AuditEvent) -> None:
+        if len(self._queue) >= _MAX_QUEUED:
             self._lost += 1
             return
-        self._waiting.append(event)
+        self._queue.append(event)
         self._wake.set()
 
     async def _write(self, event: AuditEvent) -> None:
         try:
             await self._store.append([event])
         except StoreError as exc:
-            self._put(event)
+            self._enqueue(event)
             raise StoreUnavailableError(
                 "It is done, but could not be written into the audit log yet; look whether it is as you want it before "
                 "you try again."
             ) from exc
 
     async def _write_batch(self) -> None:
-        batch, lost = list(islice(self._waiting, _BATCH)), self._lost
-        told = [self._loss(lost)] if lost else []
+        batch, lost = list(islice(self._queue, _BATCH)), self._lost
+        losses = [self._loss(lost)] if lost else []
         try:
-            await self._store.append([*batch, *told])
-        except _AWAY:
+            await self._store.append([*batch, *losses])
+        except _UNREACHABLE:
             raise
-        except Exception:  # what is refused for another reason would be refused for ever
+        except Exception:  # a retry would fail again, and block the events behind
             self._lost += len(batch)
-            self._forget(batch)
+            self._dequeue(batch)
             raise
         self._lost -= lost
-        self._forget(batch)
+        self._dequeue(batch)
 
-    def _forget(self, batch: Sequence[AuditEvent]) -> None:
+    def _dequeue(self, batch: Sequence[AuditEvent]) -> None:
         for _ in batch:
-            self._waiting.popleft()
+            self._queue.popleft()
 
     def _loss(self, count: int) -> AuditEvent:
         _log.error("audit_events_lost", extra={"count": count})
@@ -220,67 +221,67 @@ class AuditLog:
             details=details,
         )
 
-    async def _keep_writing(self) -> None:
+    async def _write_continuously(self) -> None:
         while True:
-            due = self._tally.due_in()
+            due = self._coalescer.due_in()
             await (self._wake.wait() if due is None else first_of(self._wake.wait(), self._clock.sleep(due)))
-            await self._clock.sleep(_RETRY if self._is_away else _GATHER)
+            await self._clock.sleep(_RETRY if self._is_unreachable else _BATCH_DELAY)
             self._wake.clear()
             try:
-                await self._keep_partitions()
-                await self._write_waiting()
-            except Exception as exc:  # noqa: BLE001  # the outermost point of the task: it waits, and is tried again
-                if not self._is_away:
-                    said = {"events": len(self._waiting), "error": str(exc)}
-                    _log.warning("audit_waits", extra=said, exc_info=None if isinstance(exc, _AWAY) else exc)
-                self._is_away = True
+                await self._ensure_partitions()
+                await self._write_queued()
+            except Exception as exc:  # noqa: BLE001  # outermost handler of the task: events stay queued and are retried
+                if not self._is_unreachable:
+                    context = {"events": len(self._queue), "error": str(exc)}
+                    _log.warning("audit_waits", extra=context, exc_info=None if isinstance(exc, _UNREACHABLE) else exc)
+                self._is_unreachable = True
                 self._wake.set()
             else:
-                self._is_away = False
+                self._is_unreachable = False
 
-    async def _write_waiting(self) -> None:
-        if self._tally.due_in() == timedelta(0):
+    async def _write_queued(self) -> None:
+        if self._coalescer.due_in() == timedelta(0):
             await self.flush()
             return
         async with self._writing:
-            while self._waiting or self._lost:
+            while self._queue or self._lost:
                 await self._write_batch()
 
-    async def _keep_partitions(self) -> None:
+    async def _ensure_partitions(self) -> None:
         now = self._clock.now()
-        if self._kept_at is not None and now - self._kept_at < _KEEP_EVERY:
+        if self._partitions_ensured_at is not None and now - self._partitions_ensured_at < _ENSURE_EVERY:
             return
         try:
-            await self._store.keep_partitions(now)
+            await self._store.ensure_partitions(now)
             before = now - self._retention
             if self._prune is not None and await self._store.has_expired(before):
                 await self._prune(before)
         except StoreUnavailableError:
             raise
-        except StoreError as exc:  # the default partition takes what comes
+        except StoreError as exc:  # the default partition still accepts events
             _log.warning("audit_partitions_not_kept", extra={"error": str(exc)})
-        self._kept_at = now
+        self._partitions_ensured_at = now
 
-    async def _leave(self) -> None:
+    async def _flush_at_close(self) -> None:
         try:
-            async with asyncio.timeout(_LAST_TRY.total_seconds()):
+            async with asyncio.timeout(_CLOSE_WITHIN.total_seconds()):
                 await self.flush()
         except (StoreUnavailableError, TimeoutError):
             pass
-        except Exception as exc:  # noqa: BLE001  # it is no reason not to close what else is open
+        except Exception as exc:  # noqa: BLE001  # must not prevent other resources from closing
             _log.error("audit_not_written", exc_info=exc)
-        if self._waiting or self._lost:
-            _log.error("audit_events_lost", extra={"count": len(self._waiting) + self._lost})
+        if self._queue or self._lost:
+            _log.error("audit_events_lost", extra={"count": len(self._queue) + self._lost})
 
 
 def _clean(details: AuditDetails | None) -> Mapping[str, str | float]:
-    said: Mapping[str, object] = details or {}
-    kept: dict[str, str | float] = {}
-    for name, value in said.items():
+    given: Mapping[str, object] = details or {}
+    cleaned: dict[str, str | float] = {}
+    for name, value in given.items():
         if name not in _DETAILS:
             continue
         if isinstance(value, str):
-            kept[name] = one_line(value, _LONGEST)
+            cleaned[name] = one_line(value, _LONGEST)
         elif isinstance(value, int | float) and math.isfinite(value):
-            kept[name] = value
-    return kept
+            cleaned[name] = value
+    return cleaned

@@ -1,4 +1,4 @@
-"""Events of the audit log: who did what, from where, on what, and how it ended."""
+"""Models of the audit log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from agentapi_mcp.base.ids import OrgId, UserId
 
 
 class AuditAction(StrEnum):
-    """What is recorded."""
+    """The kind of an audit event."""
 
     SIGN_IN = "sign_in"
     IDENTITY_LINKED = "identity_linked"
@@ -39,7 +39,7 @@ class AuditAction(StrEnum):
     EVENTS_LOST = "events_lost"
 
 
-# Success is told only once these are written; all others wait for nobody.
+# Success of these is reported only after the event is stored; all others are written in the background.
 AWAITED = frozenset(
     {
         AuditAction.TOKEN_CREATED,
@@ -56,12 +56,12 @@ AWAITED = frozenset(
         AuditAction.MEMBER_REMOVED,
     }
 )
-# What somebody outside can make happen at will: counted within a minute instead of written each time.
+# Anyone can trigger these without limit: they are coalesced per minute.
 COUNTED = frozenset({AuditAction.SIGN_IN_REFUSED, AuditAction.PERMISSION_DENIED})
 
 
 class AuditOutcome(StrEnum):
-    """How it ended."""
+    """The outcome of an action."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -69,16 +69,16 @@ class AuditOutcome(StrEnum):
 
 
 class AuditTarget(NamedTuple):
-    """On what it was done: a kind such as `turn` or `token`, and its id or name; never a text that somebody wrote."""
+    """The target of an action: a kind such as `turn` or `token`, and its id or name; never text of users."""
 
     kind: str
     id: str
 
 
 class AuditDetails(TypedDict, total=False):
-    """All that an event may say beside; what has another name, or is None, is left out.
+    """The allowed details of an event; other names and None are dropped.
 
-    `reason` and `status` are codes.
+    `reason` and `status` are codes, not text.
     """
 
     agent: str | None
@@ -99,9 +99,9 @@ class AuditDetails(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """What happened; `via` is how who did it was let in, `client` and `address` from where.
+    """An audit event; `via` is the credential of the user, `client` and `address` the origin of the request.
 
-    `action` is an AuditAction, or what a newer program calls one of its own.
+    `action` is an AuditAction, or an unknown one that a newer version wrote.
     """
 
     id: UUID
@@ -120,7 +120,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which events are asked for; None is all."""
+    """Filter for audit events; None matches all."""
 
     user_id: UserId | None = None
     action: AuditAction | None = None

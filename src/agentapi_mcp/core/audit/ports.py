@@ -10,22 +10,25 @@ from agentapi_mcp.core.identity.principals import Principal
 
 
 class AuditStore(Protocol):
-    """What happened, as events that nobody changes."""
+    """Append-only audit events."""
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
-        """Write events, each once however often it comes."""
+        """Store events; an event with a known id is ignored, so that a retry is safe."""
         ...
 
     async def list_(
-        self, principal: Principal, asked: AuditFilter, *, nobodys: bool, cursor: str | None, limit: int
+        self, principal: Principal, criteria: AuditFilter, *, include_unowned: bool, cursor: str | None, limit: int
     ) -> Page[AuditEvent]:
-        """Page through the events of the principal's organisation, newest first; `nobodys` adds those of none."""
+        """Page through the events of the principal's organisation, and with `include_unowned` those without one.
+
+        The newest event comes first.
+        """
         ...
 
-    async def keep_partitions(self, moment: datetime) -> None:
-        """Make room for the months from this moment on."""
+    async def ensure_partitions(self, moment: datetime) -> None:
+        """Create the missing partitions for the month of this moment and the next one."""
         ...
 
     async def has_expired(self, before: datetime) -> bool:
-        """Tell whether there is a month that was over before then."""
+        """Return whether there is a partition that ended before this moment."""
         ...

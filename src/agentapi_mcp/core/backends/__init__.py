@@ -1,1 +1,1 @@
-"""The contract of a backend: what it is asked, what it answers, what it can."""
+"""The contract of a backend: turns, events and capabilities."""

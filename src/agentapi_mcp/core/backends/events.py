@@ -1,4 +1,4 @@
-"""What a turn says while it runs."""
+"""Events of a running turn."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -17,7 +17,7 @@ class Usage:
 
 
 class ToolState(StrEnum):
-    """Where a tool call of the agent stands."""
+    """State of a tool call of the agent."""
 
     STARTED = "started"
     COMPLETED = "completed"
@@ -50,7 +50,7 @@ class ThoughtDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolActivity:
-    """The agent uses a tool of its own."""
+    """The agent uses one of its own tools."""
 
     name: str
     state: ToolState
@@ -59,19 +59,19 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class SignOfLife:
-    """The agent is alive but says nothing yet (a comment in a stream)."""
+    """Keep-alive of the agent without content, such as a comment in an event stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReported:
-    """What the provider charged so far; a later one replaces an earlier one."""
+    """Usage so far; a later report replaces an earlier one."""
 
     usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The one regular end of a backend's run; a failure is a raised BackendError instead."""
+    """The regular end of a run; a failure raises BackendError instead."""
 
     stop_reason: StopReason = StopReason.END
     model: str | None = None

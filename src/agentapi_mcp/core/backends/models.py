@@ -1,4 +1,4 @@
-"""What a backend is given, and how its health is told."""
+"""Input of a backend, and its health."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from agentapi_mcp.core.identity.principals import Principal
 
 
 class MessageRole(StrEnum):
-    """Who says a message."""
+    """The author of a message."""
 
     USER = "user"
     ASSISTANT = "assistant"
@@ -22,14 +22,14 @@ class MessageRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HistoryMessage:
-    """What the model sees of an earlier message."""
+    """An earlier message, as sent to the model."""
 
     role: MessageRole
     text: str
 
 
 class HealthStatus(StrEnum):
-    """How an agent or a part is; UNKNOWN when nobody has measured it."""
+    """Health of an agent or a part of the server; UNKNOWN before a measurement."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -40,7 +40,7 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthCheck:
-    """What a check saw; `error` is safe to show. UNKNOWN when there is no free way to tell."""
+    """Result of a health check; `error` is safe to show. UNKNOWN if there is no free way to check."""
 
     status: HealthStatus
     error: str | None = None
@@ -49,9 +49,10 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendTurn:
-    """What a backend is to answer; `history` is oldest first and fits, `state` is its own handle of this session.
+    """A turn for a backend to answer; `history` is oldest first and fits the context window.
 
-    `api_key` is the caller's, for a backend that declares OWN_KEYS: it takes it in place of the operator's.
+    `state` is the state that the backend saved for this session. `api_key` is the caller's key, for a backend that
+    declares OWN_KEYS to use in place of the operator's.
     """
 
     turn_id: TurnId

@@ -1,4 +1,4 @@
-"""What a backend implements, and what it may use of the process."""
+"""Ports of backends: the interface to implement, and the services of the host."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,51 +13,51 @@ T = TypeVar("T")
 
 
 class Capability(StrEnum):
-    """What a backend declares that it can do; `agentapi_mcp.testing.contract` tests each, declared or not."""
+    """Capabilities that a backend declares; `agentapi_mcp.testing.contract` tests each, declared or not."""
 
-    # Goes on from the state of the last turn's Finished alone, in another process too; says when that memory is lost.
+    # Continues from the state of the last Finished, also in another process; warns when the agent lost its memory.
     RESUME = "resume"
     # The provider charges nothing more once the iterator is closed.
     STOPS_BILLING = "stops_billing"
     # `check` measures, without cost; without this, it may always be UNKNOWN.
     FREE_CHECK = "free_check"
-    # Takes `BackendTurn.api_key` in place of the operator's; without this, it sends that key nowhere.
+    # Uses `BackendTurn.api_key` in place of the operator's; without this, it never sends that key.
     OWN_KEYS = "own_keys"
 
 
 class Backend(Protocol):
-    """How one agent is reached."""
+    """Connection to one agent."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare what core may rely on."""
+        """The declared capabilities."""
         ...
 
     def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Answer: events in order, one Finished last, or a BackendError; closing the iterator stops the agent."""
+        """Run a turn: yield events, Finished last, or raise BackendError; closing the iterator stops the agent."""
         ...
 
     async def check(self) -> HealthCheck:
-        """Measure without a turn whether the agent can answer, or be UNKNOWN; never raises for what it measures."""
+        """Check without a turn whether the agent can answer; a failed check is returned, not raised."""
         ...
 
     async def aclose(self) -> None:
-        """Free what this backend alone holds."""
+        """Release resources that only this backend uses."""
         ...
 
 
 class BackendHost(Protocol):
-    """What a backend is given to live from."""
+    """Services of the process for backends."""
 
     @property
     def clock(self) -> Clock:
-        """Time."""
+        """The clock."""
         ...
 
     def secret(self, name: str) -> str | None:
-        """Look up an environment variable that the operator's file may name."""
+        """Return the value of an environment variable that the operator's file may name."""
         ...
 
     def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the one object of the process that `make` (a class or function) builds; the host closes it last."""
+        """Return the process-wide object that `make` (a class or function) builds; the host closes it at the end."""
         ...

@@ -1,1 +1,1 @@
-"""Agents and models: declared, stored, filtered by policy, measured."""
+"""Agents and models: declarations, storage, policy and health."""

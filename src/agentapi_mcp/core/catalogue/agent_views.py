@@ -1,4 +1,4 @@
-"""Agents and models as callers see them; nothing of an agent's options or of its row's configuration gets in here."""
+"""Build the views of agents and models for callers; options and row configuration are never included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentV
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What is known of the agents now: health by row, traffic by name."""
+class Measurements:
+    """Current measurements of agents: health by row id, traffic by name."""
 
     health: Mapping[AgentId, AgentHealth]
     traffic: Mapping[str, AgentTraffic]
 
 
-def agent_view(entry: CatalogueEntry, measured: Measured) -> AgentView:
-    """Show an agent; one that lacks something is never called healthy."""
+def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
+    """Build the view of an agent; one with missing configuration is never reported as healthy."""
     health = measured.health.get(entry.row.id, AgentHealth())
     default = entry.default_model()
     return AgentView(
@@ -36,9 +36,9 @@ def agent_view(entry: CatalogueEntry, measured: Measured) -> AgentView:
 
 
 def model_views(entry: CatalogueEntry) -> tuple[ModelView, ...]:
-    """Show an agent's models, by name."""
+    """Build the views of an agent's models, by name."""
     default = entry.default_model()
-    return tuple(_model_view(entry, model, default) for model in sorted(entry.row.models, key=lambda one: one.name))
+    return tuple(_model_view(entry, model, default) for model in sorted(entry.row.models, key=lambda model: model.name))
 
 
 def _model_view(entry: CatalogueEntry, model: ModelRow, default: ModelRow | None) -> ModelView:

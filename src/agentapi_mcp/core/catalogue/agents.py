@@ -1,4 +1,4 @@
-"""Which agents and models there are, and which of them answers a turn."""
+"""List agents and models, and resolve which of them answers a turn."""
 
 import json
 from collections.abc import Sequence
@@ -32,22 +32,22 @@ from agentapi_mcp.core.catalogue.models import (
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
-from agentapi_mcp.core.keys.api_keys import ApiKeys, HeldKeys
+from agentapi_mcp.core.keys.api_keys import ApiKeys, AvailableKeys
 from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 
 LARGEST_PAGE = 500
 
 _LONGEST_QUERY = 500
 _LONGEST_SHOWN = 60
-_NO_KEYS = HeldKeys()
+_NO_KEYS = AvailableKeys()
 _ALL_ALLOWED = OrganizationSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Who answers a turn: the agent by its row's name, the backend that reaches it, and the model, if it has any.
+    """The agent, backend and model that answer a turn; `model` is None for an agent without models.
 
-    `key` is the one that the caller brought, where there is one to ask with.
+    `key` is the API key of the user or organisation to use; None means the operator's.
     """
 
     agent_id: AgentId
@@ -59,30 +59,30 @@ class Choice:
     key: ProviderKey | None = None
 
     @property
-    def whose(self) -> KeySource:
-        """Whose key is asked with."""
-        return KeySource.SERVER if self.key is None else self.key.whose
+    def key_source(self) -> KeySource:
+        """The source of the API key."""
+        return KeySource.SERVER if self.key is None else self.key.key_source
 
     @property
     def model_row_id(self) -> ModelRowId | None:
-        """The row of the model."""
+        """The id of the model's row."""
         return self.model.id if self.model else None
 
     @property
     def context_window(self) -> int | None:
-        """How many tokens the model can see, None when unknown."""
+        """The context window of the model in tokens, None when unknown."""
         return self.model.context_window if self.model else None
 
     @property
     def prices(self) -> Prices:
-        """What the model costs, as far as it is known."""
+        """The prices of the model, as far as they are known."""
         return self.model.prices if self.model else Prices()
 
 
 class Agents:
-    """The use cases of the catalogue, each in what an organisation allows.
+    """Use cases of the catalogue, within the policy of the principal's organisation.
 
-    `api_keys` are those that people brought; without `allowances` everything is allowed.
+    `api_keys` are the keys of users and organisations; without a `policy` everything is allowed.
     """
 
     def __init__(
@@ -90,15 +90,15 @@ class Agents:
         catalogue: Catalogue,
         health: Health,
         api_keys: ApiKeys | None = None,
-        allowances: CataloguePolicy | None = None,
+        policy: CataloguePolicy | None = None,
     ) -> None:
-        self._allowances = allowances or CataloguePolicy(catalogue)
+        self._policy = policy or CataloguePolicy(catalogue)
         self._catalogue = catalogue
         self._health = health
         self._api_keys = api_keys
 
     async def refresh(self) -> None:
-        """Look up agents and models now."""
+        """Reload agents and models now."""
         await self._catalogue.refresh()
 
     async def list_(
@@ -110,30 +110,30 @@ class Agents:
         limit: int = 50,
         preferences: Preferences = NO_PREFERENCES,
     ) -> Page[AgentView]:
-        """Page through all agents by name, with what they lack and how they are; `query` searches models too."""
+        """Page through all agents by name, with missing configuration and health; `query` searches models too."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = _enabled_agents(await self._allowances.entries(principal), preferences)
+        entries = _enabled_agents(await self._policy.entries(principal), preferences)
         entries = [entry for entry in entries if _matches_agent(entry, wanted)]
         scope = json.dumps(["agents", wanted])
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
         page = rest[: _page_size(limit)]
         measured = await self._health.measure(page)
-        held = await self._held(principal)
-        items = tuple(agent_view(_as_held(entry, held), measured) for entry in page)
+        keys = await self._available_keys(principal)
+        items = tuple(agent_view(_with_keys(entry, keys), measured) for entry in page)
         more = len(rest) > len(page)
         return Page(items, encode_cursor(scope, principal, [page[-1].name]) if more else None)
 
     async def get(self, principal: Principal, name: str) -> AgentView:
-        """Show one agent.
+        """Return one agent.
 
         Raises:
-            NotFoundError: there is none of this name; the message names those that exist.
+            NotFoundError: no agent has this name; the message lists those that exist.
         """
         require(principal, Action.READ_CATALOGUE)
-        entry = _find_agent(await self._allowances.entries(principal), name)
-        return agent_view(_as_held(entry, await self._held(principal)), await self._health.measure([entry]))
+        entry = _find_agent(await self._policy.entries(principal), name)
+        return agent_view(_with_keys(entry, await self._available_keys(principal)), await self._health.measure([entry]))
 
     async def models(
         self,
@@ -148,7 +148,7 @@ class Agents:
         """Page through the models of all agents, or of one, by agent and name."""
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
-        entries = _enabled_agents(await self._allowances.entries(principal), preferences)
+        entries = _enabled_agents(await self._policy.entries(principal), preferences)
         chosen = entries if agent is None else [_find_agent(entries, agent)]
         models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
@@ -164,36 +164,36 @@ class Agents:
         agent: str | None = None,
         model: str | None = None,
         session_model: str | None = None,
-        held: HeldKeys = _NO_KEYS,
+        keys: AvailableKeys = _NO_KEYS,
         settings: OrganizationSettings = _ALL_ALLOWED,
         preferences: Preferences = NO_PREFERENCES,
     ) -> Choice:
-        """Decide who answers: whom the caller names, else the client's preferences, else the organisation's settings.
+        """Choose agent and model: the caller's, else the client's preferences, else the organisation's settings.
 
-        A default that is not there, as a model of another agent, is passed over. A key that is `held` for the model's
-        provider is taken; `settings` say what the organisation allows.
+        A default that the agent does not have, such as a model of another agent, is skipped. One of `keys` is used if
+        it is for the model's provider; `settings` restrict agents and models.
 
         Raises:
             NotFoundError: there is no such agent or model.
-            InvalidRequestError: it is disabled, or the model is another agent's.
-            BackendError: the agent lacks something; the message says what.
+            InvalidRequestError: it is disabled, or the model belongs to another agent.
+            BackendError: the agent lacks configuration; the message names it.
         """
-        there = allowed(await self._catalogue.entries(), settings)
-        entries = _enabled_agents(there, preferences)
+        visible = allowed(await self._catalogue.entries(), settings)
+        entries = _enabled_agents(visible, preferences)
         if agent is None:
-            agent = self._default([_as_held(each, held) for each in there], model, settings, preferences).name
-        elif agent in {entry.name for entry in there} - {entry.name for entry in entries}:
+            agent = self._default([_with_keys(each, keys) for each in visible], model, settings, preferences).name
+        elif agent in {entry.name for entry in visible} - {entry.name for entry in entries}:
             raise InvalidRequestError(
                 f"You switched the agent {agent} off in this client; set {agent}.enabled to true again."
             )
         entry = _find_agent(entries, agent)
-        backend, declaration = _reach(entries, entry, held)
+        backend, declaration = _reach(entries, entry, keys)
         own_model = preferences.of_agent(entry.name).model
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
         chosen = _choose_model(entries, entry, model, defaults)
-        key = _own_key(held, declaration, backend, chosen)
+        key = _own_key(keys, declaration, backend, chosen)
         if entry.backend is None and key is None:
-            raise _missing(entries, entry, held, chosen)
+            raise _missing(entries, entry, keys, chosen)
         return Choice(
             agent_id=entry.row.id,
             agent=entry.name,
@@ -204,12 +204,12 @@ class Agents:
             key=key,
         )
 
-    async def _held(self, principal: Principal) -> HeldKeys:
+    async def _available_keys(self, principal: Principal) -> AvailableKeys:
         if self._api_keys is None:
             return _NO_KEYS
         try:
-            return await self._api_keys.held(principal)
-        except PermissionDeniedError:  # who may not chat uses none
+            return await self._api_keys.available(principal)
+        except PermissionDeniedError:  # a principal who may not chat uses no key
             return _NO_KEYS
 
     def _default(
@@ -219,7 +219,7 @@ class Agents:
         settings: OrganizationSettings,
         preferences: Preferences,
     ) -> CatalogueEntry:
-        """Take the given default, else the first usable agent; a caller who names but a model gets an agent of it."""
+        """Return the default agent, else the first usable one; prefer an agent that has the named model."""
         enabled = _enabled_agents(entries, preferences)
         ranked = sorted(enabled, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
         default = next((entry.name for entry in enabled if entry.name == preferences.default_agent), None)
@@ -240,59 +240,60 @@ def _enabled_agents(entries: Sequence[CatalogueEntry], preferences: Preferences)
 
 
 def _reach(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, keys: AvailableKeys
 ) -> tuple[Backend, AgentDeclaration]:
     if not entry.row.enabled:
         raise InvalidRequestError(
-            f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, held)}"
+            f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, keys)}"
         )
     backend = entry.backend or entry.keyless
     if backend is None or entry.declaration is None:
-        raise _missing(entries, entry, held)
+        raise _missing(entries, entry, keys)
     return backend, entry.declaration
 
 
 def _missing(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, held: HeldKeys, model: ModelRow | None = None
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, keys: AvailableKeys, model: ModelRow | None = None
 ) -> BackendError:
     provider = None
-    if model is not None and entry.declaration is not None and held.can_be_added:
+    if model is not None and entry.declaration is not None and keys.can_be_added:
         named = plain_provider(model.provider)
         provider = named if named in entry.declaration.providers else None
     own = f" without a key of your own (`agentapi-mcp keys add {provider}`)" if provider else ""
     return BackendError(
         BackendFault.BACKEND_MISSING,
-        f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used{own}. {_instead(entries, held)}",
+        f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used{own}. {_instead(entries, keys)}",
         lacks_key_of=provider,
     )
 
 
-def _instead(entries: Sequence[CatalogueEntry], held: HeldKeys) -> str:
-    usable = [entry.name for entry in entries if _as_held(entry, held).usable]
+def _instead(entries: Sequence[CatalogueEntry], keys: AvailableKeys) -> str:
+    usable = [entry.name for entry in entries if _with_keys(entry, keys).usable]
     return f"Agents that can be used now: {listed(usable)}."
 
 
-def _as_held(entry: CatalogueEntry, held: HeldKeys) -> CatalogueEntry:
-    """Return an agent as it is for somebody who has these keys: they may be all that it lacks."""
+def _with_keys(entry: CatalogueEntry, keys: AvailableKeys) -> CatalogueEntry:
+    """Return the agent as usable if only a key is missing and `keys` has one for it."""
     model = entry.default_model()
     if entry.keyless is None or entry.declaration is None or model is None:
         return entry
     if plain_provider(model.provider) not in entry.declaration.providers:
         return entry
-    if not held.has(model.provider, (model.name, model.model_id)):
+    if not keys.has(model.provider, (model.name, model.model_id)):
         return entry
     return replace(entry, backend=entry.keyless, missing=())
 
 
 def _own_key(
-    held: HeldKeys, declaration: AgentDeclaration, backend: Backend, model: ModelRow | None
+    keys: AvailableKeys, declaration: AgentDeclaration, backend: Backend, model: ModelRow | None
 ) -> ProviderKey | None:
-    """Find the caller's key; a row alone cannot say that an agent is of its provider, and so gets no key sent to it."""
+    """Find the caller's key for the model."""
+    # The provider must be declared in the operator's file too: a changed row must not redirect keys to another server.
     if model is None or Capability.OWN_KEYS not in backend.capabilities:
         return None
     if plain_provider(model.provider) not in declaration.providers:
         return None
-    return held.find(model.provider, (model.name, model.model_id))
+    return keys.find(model.provider, (model.name, model.model_id))
 
 
 def _choose_model(

@@ -1,4 +1,4 @@
-"""A backend that may be replaced while turns use it: it is closed only when the last of them has ended."""
+"""Reference counting of backends, so that a replaced one is closed only after its last turn has ended."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -9,7 +9,7 @@ from agentapi_mcp.core.backends.ports import Backend, Capability
 
 
 class RefCountedBackend:
-    """Passes all on to a backend, and counts who uses it."""
+    """Delegates to a backend and counts its running turns and checks."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -17,18 +17,19 @@ class RefCountedBackend:
 
     @property
     def in_use(self) -> bool:
-        """Whether a turn or a check runs in it now."""
+        """Whether a turn or a check is running."""
         return self._users > 0
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare what core may rely on."""
+        """The capabilities of the backend."""
         return self._backend.capabilities
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Answer."""
+        """Run a turn and count it while its events are consumed."""
         self._users += 1
         try:
+            # Closing this iterator must close the backend's at once, not at its garbage collection.
             async with aclosing(self._backend.run(turn)) as events:
                 async for event in events:
                     yield event
@@ -36,7 +37,7 @@ class RefCountedBackend:
             self._users -= 1
 
     async def check(self) -> HealthCheck:
-        """Measure without cost whether the agent can answer."""
+        """Run the backend's health check and count it."""
         self._users += 1
         try:
             return await self._backend.check()
@@ -44,5 +45,5 @@ class RefCountedBackend:
             self._users -= 1
 
     async def aclose(self) -> None:
-        """Free what the backend holds."""
+        """Close the backend."""
         await self._backend.aclose()

@@ -1,4 +1,4 @@
-"""The catalogue of one process: what the rows say, what the operator's file allows, and the backends made of it."""
+"""The catalogue of one process: rows of the database, joined with the operator's file and its backends."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,16 +17,16 @@ from agentapi_mcp.core.catalogue.ports import CatalogueStore
 Build = Callable[[AgentDeclaration], Backend]
 
 _SHORTEST_SECRET = 6
-_REST = timedelta(seconds=30)  # longer than the acceptance of a turn can take
+_RETIRE_AFTER = timedelta(seconds=30)  # longer than the acceptance of a turn can take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
-    """A row with the declaration that it stands for; `backend` is None exactly when something is `missing`.
+    """A row with its declaration; `backend` is None exactly when something is `missing`.
 
-    `keyless` is there where that is only a key: for whoever brings one.
+    `keyless` is the backend without a key, set when only the key is missing: for callers with a key of their own.
 
-    Rows are data and the operator's file is trust: how an agent is reached comes from the declaration alone.
+    Rows are untrusted data: connection settings come from the declaration in the operator's file alone.
     """
 
     row: AgentRow
@@ -38,26 +38,26 @@ class CatalogueEntry:
 
     @property
     def name(self) -> str:
-        """The name that callers use."""
+        """The name of the agent."""
         return self.row.name
 
     @property
     def backend_name(self) -> str:
-        """The backend that is meant, whether it can be had or not."""
+        """The configured backend, available or not."""
         return self.declaration.backend if self.declaration else self.row.backend
 
     @property
     def usable(self) -> bool:
-        """Whether a turn may be given to it."""
+        """Whether the agent can answer turns."""
         return self.row.enabled and self.backend is not None
 
     @property
     def default_model_name(self) -> str | None:
-        """The row's default, or the declared one."""
+        """The default model of the row, else of the declaration."""
         return self.row.default_model or (self.declaration.default_model if self.declaration else None)
 
     def default_model(self) -> ModelRow | None:
-        """Find the model of a caller who names none: the default, or else the first enabled one in the file's order."""
+        """Find the default model, else the first enabled one in the order of the file."""
         name = self.default_model_name
         if name is not None:
             return self.find_model(name)
@@ -67,14 +67,14 @@ class CatalogueEntry:
         return min(enabled, key=lambda model: (order.get(model.name, len(order)), model.name), default=None)
 
     def find_model(self, name: str) -> ModelRow | None:
-        """Find a model by its name, or by the provider's own id."""
+        """Find a model by its name, else by the provider's id."""
         by_name = [model for model in self.row.models if model.name == name]
         by_id = [model for model in self.row.models if model.model_id == name]
         return next(iter([*by_name, *by_id]), None)
 
 
 class Catalogue:
-    """Agents and models as they are now; looked up again when 30 s have passed or when told to."""
+    """Current agents and models; reloaded after `lifetime` or on `expire`."""
 
     def __init__(
         self,
@@ -98,19 +98,21 @@ class Catalogue:
         self._retired: list[tuple[float, RefCountedBackend]] = []
 
     async def publish(self) -> bool:
-        """Write what the operator's file declares, when it says something new, and look again."""
+        """Store the declarations of the operator's file if they changed, and reload."""
         written = await self._store.write(self._file)
         await self.refresh()
         return written
 
     async def reload(self, file: CatalogueFile) -> None:
-        """Take another file: it is written and told, and only then used; turns that run keep their backend.
+        """Replace the file: store it, notify other processes, then use it; running turns keep their backend.
 
         Raises:
-            StoreError: it could not be written, and nothing is changed.
+            StoreError: it could not be stored, and nothing is changed.
         """
         if not await self._store.write(file):
-            await self._store.tell_changed()  # options may differ, which are never written
+            await (
+                self._store.notify_changed()
+            )  # options may have changed: they are never stored, so the hash cannot show it
         async with self._loading:
             before, self._file = self._declared, file
             self._declared = {agent.name: agent for agent in file.agents}
@@ -121,12 +123,12 @@ class Catalogue:
             await self._load()
 
     async def refresh(self) -> None:
-        """Read the rows now."""
+        """Reload the rows now."""
         async with self._loading:
             await self._load()
 
     def expire(self) -> None:
-        """Read the rows when they are asked for next: somebody has changed them."""
+        """Reload the rows on next use, because another process has changed them."""
         self._rows = None
 
     async def entries(self) -> tuple[CatalogueEntry, ...]:
@@ -139,13 +141,13 @@ class Catalogue:
         return tuple(sorted((self._entry(row) for row in rows), key=lambda entry: entry.name))
 
     def order(self, entry: CatalogueEntry) -> tuple[bool, int, str]:
-        """Rank for the choice of a default: as the file declares them, `guide` last of all."""
+        """Return the sort key for choosing a default: the order of the file, with the guide last."""
         names = list(self._declared)
         place = names.index(entry.name) if entry.name in self._declared else len(names)
         return entry.backend_name == "guide", place, entry.name
 
     async def aclose(self) -> None:
-        """Close the backends that were made."""
+        """Close all backends."""
         built = [*self._built.values(), *(backend for _, backend in self._retired)]
         self._built, self._retired = {}, []
         await _close(backend for backend in built if not isinstance(backend, str))
@@ -157,8 +159,9 @@ class Catalogue:
         return rows
 
     async def _close_retired(self) -> None:
-        """Close what was replaced a while ago, so that a turn that was just accepted has begun, and is used no more."""
-        old = self._clock.monotonic() - _REST.total_seconds()
+        """Close backends that were replaced a while ago and are no longer in use."""
+        # A turn accepted just before the replacement has a reference to the backend, but has not begun to run yet.
+        old = self._clock.monotonic() - _RETIRE_AFTER.total_seconds()
         unused = [(at, backend) for at, backend in self._retired if at <= old and not backend.in_use]
         self._retired = [each for each in self._retired if each not in unused]
         await _close(backend for _, backend in unused)
@@ -175,7 +178,7 @@ class Catalogue:
         reason: str | None = None
         built = self._backend(declaration)
         if declaration.otherwise is not None and isinstance(built, tuple):
-            if not declaration.missing:  # what names an unset variable was not asked for
+            if not declaration.missing:  # an unset variable means that the operator did not choose it
                 reason = f"{declaration.backend} cannot be used: {'; '.join(built)}"
             declaration = declaration.otherwise
             built = self._backend(declaration)
@@ -190,15 +193,15 @@ class Catalogue:
         )
 
     def _keyless(self, declaration: AgentDeclaration) -> RefCountedBackend | None:
-        """Make the backend without the key that it lacks, if it can be asked with another."""
+        """Build the backend without its missing key, if it accepts the caller's."""
         options = {name: value for name, value in declaration.options.items() if name != "api_key"}
         built = self._backend(replace(declaration, options=options, missing=()))
         return None if isinstance(built, tuple) or Capability.OWN_KEYS not in built.capabilities else built
 
     def _backend(self, declaration: AgentDeclaration) -> RefCountedBackend | tuple[str, ...]:
-        """Make the backend once, or say what it lacks.
+        """Build the backend once, or return what it lacks.
 
-        What the operator got wrong is remembered in words, and fails no listing.
+        A configuration error is stored as its message, so that one bad agent does not fail the whole list.
         """
         if declaration.missing:
             return declaration.missing
@@ -213,7 +216,7 @@ class Catalogue:
 
 
 async def _close(backends: Iterable[RefCountedBackend]) -> None:
-    async with AsyncExitStack() as closing:  # so that one that fails keeps no other open
+    async with AsyncExitStack() as closing:  # closes all, even if one fails
         for backend in backends:
             closing.push_async_callback(backend.aclose)
 

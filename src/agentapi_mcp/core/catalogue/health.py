@@ -1,4 +1,4 @@
-"""Whether the server and its agents are well: real traffic counts, and a free check on demand."""
+"""Health of the server and its agents, from real traffic and from free checks on demand."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from agentapi_mcp.base.errors import AgentApiError, BackendFault, NotFoundError,
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
-from agentapi_mcp.core.catalogue.agent_views import Measured, agent_view
+from agentapi_mcp.core.catalogue.agent_views import Measurements, agent_view
 from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
@@ -21,9 +21,9 @@ from agentapi_mcp.core.identity.principals import Action, Principal, require
 _log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=60)
-_TELL_EVERY = timedelta(seconds=5)
+_RECORD_EVERY = timedelta(seconds=5)
 
-# What says nothing of the agent: the request was wrong, or somebody ended it.
+# These faults do not count against the agent: the request was invalid, or it was cancelled.
 _NOT_THE_AGENTS_FAULT = frozenset(
     {
         BackendFault.BAD_REQUEST,
@@ -37,9 +37,9 @@ _NOT_THE_AGENTS_FAULT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the server; `probe` asks it something real and may remark on it, None where there is nothing to ask.
+    """A part of the server; `probe` makes a real request and may return a remark, None means there is nothing to probe.
 
-    Without a `needed` part the server cannot serve; without the others it works on.
+    The server is ready only if all `needed` parts work; it continues without the others.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHealth:
-    """How a part of the server is, and how long it took to answer."""
+    """Health and latency of a part of the server."""
 
     name: str
     status: HealthStatus
@@ -60,17 +60,15 @@ class PartHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """The server's parts and its agents."""
+    """Health of the server's parts and agents."""
 
     parts: tuple[PartHealth, ...]
     agents: tuple[AgentView, ...]
 
 
 def check_of_turn(fault: BackendFault | None, *, latency: timedelta | None = None) -> HealthCheck:
-    """Say what a turn's end tells of its agent; `fault` None is an answer, UNKNOWN tells nothing.
-
-    The provider's own words are left out: they can repeat the message, and everybody sees an agent's health.
-    """
+    """Convert the outcome of a turn to a health check; a `fault` of None is an answer."""
+    # The provider's message is left out: it can quote the user's message, and all members see an agent's health.
     if fault is None:
         return HealthCheck(status=HealthStatus.HEALTHY, latency=latency)
     if fault in _NOT_THE_AGENTS_FAULT:
@@ -81,7 +79,7 @@ def check_of_turn(fault: BackendFault | None, *, latency: timedelta | None = Non
 
 
 class Health:
-    """Measures agents at most every minute each, whichever process on this database asks."""
+    """Measure each agent at most once a minute across all processes of the database."""
 
     def __init__(
         self,
@@ -91,9 +89,9 @@ class Health:
         clock: Clock,
         parts: Sequence[Part] = (),
         deadline: timedelta = timedelta(seconds=5),
-        allowances: CataloguePolicy | None = None,
+        policy: CataloguePolicy | None = None,
     ) -> None:
-        self._allowances = allowances or CataloguePolicy(catalogue)
+        self._policy = policy or CataloguePolicy(catalogue)
         self._catalogue = catalogue
         self._store = store
         self._clock = clock
@@ -101,12 +99,12 @@ class Health:
         self._deadline = deadline
         self._measuring = asyncio.Lock()
         self._tried: dict[AgentId, datetime] = {}
-        self._well_until: dict[AgentId, float] = {}
+        self._healthy_until: dict[AgentId, float] = {}
 
     async def report(self, principal: Principal, agent: str | None = None, *, fresh: bool = False) -> HealthReport:
-        """Measure the parts and the agents, or one agent; a database that is down is in the report.
+        """Measure the parts and all agents, or one; a database failure is part of the report.
 
-        With `fresh`, what was measured a moment ago is measured again.
+        `fresh` repeats recent measurements.
 
         Raises:
             NotFoundError: there is no such agent.
@@ -114,7 +112,7 @@ class Health:
         require(principal, Action.READ_CATALOGUE)
         parts = await self._probe_all(self._parts)
         try:
-            entries = await self._allowances.entries(principal)
+            entries = await self._policy.entries(principal)
             wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
             if agent is not None and not wanted:
                 raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")
@@ -124,31 +122,31 @@ class Health:
         return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
 
     async def is_ready(self) -> bool:
-        """Tell whether the parts answer without which nothing can be served."""
+        """Return whether all needed parts answer."""
         probed = await self._probe_all(part for part in self._parts if part.needed)
         return all(part.status is HealthStatus.HEALTHY for part in probed)
 
     async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
-        """Count real traffic, that an agent goes on being well only now and then; never fails the turn."""
+        """Record the outcome of real traffic, and repeated success at most every 5 s; store errors are only logged."""
         if outcome.status in {HealthStatus.UNKNOWN, HealthStatus.NOT_CONFIGURED}:
             return
-        well = outcome.status is HealthStatus.HEALTHY
-        if well and self._clock.monotonic() < self._well_until.get(agent_id, 0.0):
+        healthy = outcome.status is HealthStatus.HEALTHY
+        if healthy and self._clock.monotonic() < self._healthy_until.get(agent_id, 0.0):
             return
         try:
             await self._store.record(agent_id, outcome)
-            self._well_until[agent_id] = self._clock.monotonic() + _TELL_EVERY.total_seconds() if well else 0.0
+            self._healthy_until[agent_id] = self._clock.monotonic() + _RECORD_EVERY.total_seconds() if healthy else 0.0
         except StoreError:
             _log.warning("agent_health_not_recorded", extra={"agent_id": str(agent_id)})
 
-    async def measure(self, entries: Sequence[CatalogueEntry], *, fresh: bool = False) -> Measured:
-        """Check those of the agents whose check is free and due, then tell what is known of all."""
+    async def measure(self, entries: Sequence[CatalogueEntry], *, fresh: bool = False) -> Measurements:
+        """Run the free checks that are due, then return the measurements of all agents."""
         health = await self._store.all_()
         if self._due(entries, health, fresh=fresh):
-            async with self._measuring:  # who waited here finds the other's measurements
+            async with self._measuring:  # a concurrent caller finds these results on its second look
                 await self._check_all(self._due(entries, await self._store.all_(), fresh=fresh))
                 health = await self._store.all_()
-        return Measured(health, await self._store.traffic())
+        return Measurements(health, await self._store.traffic())
 
     def _due(
         self, entries: Sequence[CatalogueEntry], health: Mapping[AgentId, AgentHealth], *, fresh: bool = False
@@ -181,7 +179,7 @@ class Health:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check got no answer in time.")
         except AgentApiError as exc:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error=str(exc))
-        except Exception as exc:  # noqa: BLE001  # a backend's bug fails no report
+        except Exception as exc:  # noqa: BLE001  # a bug of one backend must not fail the report
             _log.warning("agent_check_failed", extra={"agent": entry.name, "kind": type(exc).__name__})
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="The check failed; the server's log names it.")
 
@@ -198,13 +196,13 @@ class Health:
             async with asyncio.timeout(self._deadline.total_seconds()):
                 remark = await part.probe()
         except TimeoutError:
-            return _unwell(part, "it got no answer in time")
+            return _unhealthy(part, "it got no answer in time")
         except AgentApiError as exc:
-            return _unwell(part, str(exc))
+            return _unhealthy(part, str(exc))
         latency = timedelta(seconds=self._clock.monotonic() - begun)
         detail = part.detail if remark is None else f"{part.detail}; {remark}"
         return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=detail, latency=latency)
 
 
-def _unwell(part: Part, reason: str) -> PartHealth:
+def _unhealthy(part: Part, reason: str) -> PartHealth:
     return PartHealth(name=part.name, status=HealthStatus.UNHEALTHY, detail=f"{part.detail}: {reason}")

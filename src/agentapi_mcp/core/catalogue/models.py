@@ -1,4 +1,4 @@
-"""Agents, models and organisation settings: as declared, as rows, and as callers see them."""
+"""Models of the catalogue: declarations, rows and views of agents, and settings of organisations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from agentapi_mcp.core.keys.models import plain_provider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganizationSettings:
-    """What holds for every member; None leaves it to the agent, or allows all.
+    """Settings for all members; None leaves the choice to the agent, or allows everything.
 
-    `allowed_models` names models, providers' ids of models, or `agent/model`.
+    `allowed_models` has model names, provider ids or `agent/model`.
     """
 
     default_agent: str | None = None
@@ -30,9 +30,9 @@ class OrganizationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrganizationNumbers:
-    """How much an organisation is used; turns, tokens and cost in USD are of the last thirty days.
+    """Usage of an organisation; turns, tokens and cost in USD cover the last thirty days.
 
-    `cost_usd` is None where no turn has a known cost.
+    `cost_usd` is None if no turn has a known cost.
     """
 
     members: int
@@ -46,7 +46,7 @@ class OrganizationNumbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """An organisation as its administrators see it: numbers, and no title or text of anybody."""
+    """An organisation as its administrators see it: settings and numbers, never titles or messages of members."""
 
     id: OrgId
     name: str
@@ -56,7 +56,7 @@ class Organization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDeclaration:
-    """A model as the operator's file declares it; `model_id` is the provider's own id."""
+    """A model declared in the operator's file; `model_id` is the provider's id."""
 
     name: str
     model_id: str
@@ -71,12 +71,12 @@ class ModelDeclaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDeclaration:
-    """An agent as the operator's file declares it.
+    """An agent declared in the operator's file.
 
-    `options` go to the backend and may hold secrets: they are never stored, logged or returned. `missing` holds what
-    the agent lacks, each a sentence for the caller ("OPENROUTER_API_KEY is not set"); with `lacks_key` that is nothing
-    but the key in its option `api_key`. `variables` are those that the options name. `otherwise` is how the agent is
-    reached where it cannot be reached so.
+    `options` are passed to the backend and may contain secrets: they are never stored, logged or returned. `missing`
+    lists what the agent lacks, as sentences for the caller ("OPENROUTER_API_KEY is not set"); `lacks_key` means that
+    only the option `api_key` is missing. `variables` are the environment variables that the options name. `otherwise`
+    is the fallback if this backend cannot be used.
     """
 
     name: str
@@ -94,7 +94,7 @@ class AgentDeclaration:
 
     @property
     def providers(self) -> frozenset[str]:
-        """The providers, in small letters, whose API the operator says that this agent reaches."""
+        """The providers that the operator declares for this agent, in lower case."""
         option = self.options.get("provider")
         named = [model.provider for model in self.models] + ([option] if isinstance(option, str) else [])
         return frozenset(plain_provider(name) for name in named)
@@ -102,7 +102,7 @@ class AgentDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueFile:
-    """All that the operator's files declare, with the hash of what they say."""
+    """The content of the operator's files, with its hash."""
 
     agents: tuple[AgentDeclaration, ...]
     sha256: str
@@ -111,7 +111,7 @@ class CatalogueFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """A row of `models`; context window and prices come from its config."""
+    """A row of `models`; context window and prices come from its `config` column."""
 
     id: ModelRowId
     name: str
@@ -127,7 +127,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRow:
-    """A row of `agents` with its models; `means` names the declared agent that a row of another name stands for."""
+    """A row of `agents` with its models; `means` is the name of the declared agent if the row's name differs."""
 
     id: AgentId
     name: str
@@ -158,7 +158,7 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPreferences:
-    """What a user's client takes where a message to this agent says nothing; one that is not `enabled` is not there."""
+    """Defaults of a user's client for messages to an agent; a disabled agent is hidden in this client."""
 
     enabled: bool = True
     model: str | None = None
@@ -167,20 +167,20 @@ class AgentPreferences:
     system_prompt: str | None = None
 
 
-_USUAL = AgentPreferences()
+_DEFAULT_PREFERENCES = AgentPreferences()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferences:
-    """Who answers in this client where nobody is named, and what is chosen for single agents, by name."""
+    """Defaults of a client, and its preferences for single agents by name."""
 
     default_agent: str | None = None
     default_model: str | None = None
     agents: Mapping[str, AgentPreferences] = field(default_factory=dict[str, AgentPreferences])
 
     def of_agent(self, name: str) -> AgentPreferences:
-        """Return what is chosen for an agent."""
-        return self.agents.get(name, _USUAL)
+        """Return the preferences for an agent."""
+        return self.agents.get(name, _DEFAULT_PREFERENCES)
 
 
 NO_PREFERENCES = Preferences()
@@ -188,7 +188,7 @@ NO_PREFERENCES = Preferences()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPreferences:
-    """One of a user's MCP clients, by the name that it gives itself."""
+    """Preferences of one of a user's MCP clients, by the name that the client reports."""
 
     client: str
     preferences: Preferences
@@ -196,7 +196,7 @@ class ClientPreferences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentHealth:
-    """What is known of an agent's health; `checked_at` None means that nobody has looked."""
+    """Last known health of an agent; `checked_at` is None before the first measurement."""
 
     status: HealthStatus = HealthStatus.UNKNOWN
     checked_at: datetime | None = None
@@ -206,7 +206,7 @@ class AgentHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTraffic:
-    """What an agent's recent turns took and cost, over completed turns; None when there were none."""
+    """Latency and cost of an agent's recent completed turns; None when there were none."""
 
     turns: int = 0
     failures: int = 0
@@ -217,9 +217,9 @@ class AgentTraffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """An agent as callers see it, with how it is now and what is missing to use it.
+    """An agent as callers see it, with its health and missing configuration.
 
-    `backend_reason` says why `backend` answers and not the one that the operator prefers, None where that one does.
+    `backend_reason` explains why the fallback `backend` is used; None if the preferred one is.
     """
 
     name: str

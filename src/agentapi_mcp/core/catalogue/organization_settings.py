@@ -1,4 +1,4 @@
-"""Settings as somebody sets them, for an organisation or in a client: checked before anything is written."""
+"""Validate settings of organisations and preferences of clients before they are stored."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -17,10 +17,10 @@ _MODELS = frozenset({"default_model", "allowed_models", "model"})
 
 
 def check_setting(setting: str, typed: object | None, entries: Sequence[CatalogueEntry], argument: str) -> None:
-    """Refuse a value that is of another type (None), out of range, or names what is not among these agents.
+    """Validate a value: None means that its type was wrong; names must be among the entries.
 
     Raises:
-        InvalidRequestError: says which `argument`, why, and what is allowed.
+        InvalidRequestError: names the `argument`, the reason and what is allowed.
     """
     if typed is None:
         kind = "a list of names" if setting in LISTS else _KINDS.get(setting, "text that is not blank")
@@ -41,10 +41,10 @@ def check_setting(setting: str, typed: object | None, entries: Sequence[Catalogu
 
 
 def check_names(names: Sequence[str], what: str, known: Sequence[str], argument: str) -> None:
-    """Refuse a name that nothing has.
+    """Validate that all names are known.
 
     Raises:
-        InvalidRequestError: says which, and what there is.
+        InvalidRequestError: names the unknown one, and lists the known ones.
     """
     for name in names:
         check_text(name, argument, MAX_NAME)

@@ -1,4 +1,4 @@
-"""An organisation's settings and numbers, for its administrators; and what its settings allow."""
+"""Settings and usage numbers of an organisation, for its administrators."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from agentapi_mcp.core.identity.principals import Action, Principal, require
 
 
 class Organizations:
-    """The organisation of whoever asks, and no other."""
+    """The principal's own organisation."""
 
     def __init__(self, store: OrganizationStore, catalogue: Catalogue, audit: AuditLog) -> None:
         self._store = store
@@ -23,20 +23,20 @@ class Organizations:
         self._catalogue = catalogue
 
     async def get(self, principal: Principal) -> Organization:
-        """Show the organisation.
+        """Return the organisation with its numbers.
 
         Raises:
-            PermissionDeniedError: only its administrators may.
+            PermissionDeniedError: the principal is not an administrator.
         """
         require(principal, Action.READ_ORGANIZATION)
         return await self._store.get(principal)
 
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> Organization:
-        """Set what `changes` names, take back what it says None for, and leave all else as it is.
+        """Set the settings in `changes`, unset those that are None, and leave the others.
 
         Raises:
-            InvalidRequestError: a setting is unknown, or its value cannot be meant; nothing is changed.
-            PermissionDeniedError: only its administrators may.
+            InvalidRequestError: a setting is unknown, or its value is invalid; nothing is changed.
+            PermissionDeniedError: the principal is not an administrator.
         """
         require(principal, Action.EDIT_ORGANIZATION)
         if not changes:

@@ -1,4 +1,4 @@
-"""Parameters of a turn: temperature, length and system prompt, checked."""
+"""Parameters of a turn, and their validation."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MAX_TOKENS = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What a caller may set for one turn; None takes the default."""
+    """Parameters that a caller may set for one turn; None means the default."""
 
     system_prompt: str | None = None
     temperature: float | None = None
@@ -23,10 +23,10 @@ class Parameters:
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Refuse parameters of a turn that cannot be meant.
+    """Validate parameters of a turn.
 
     Raises:
-        InvalidRequestError: says which is wrong, and what is allowed.
+        InvalidRequestError: names the invalid one, and what is allowed.
     """
     if parameters.system_prompt is not None:
         check_text(parameters.system_prompt, "system_prompt", MAX_PROMPT_BYTES)

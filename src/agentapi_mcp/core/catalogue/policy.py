@@ -1,4 +1,4 @@
-"""What an organisation's settings say of its members' chats, and which agents and models they allow."""
+"""Read organisation settings, and filter the catalogue by them."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 class CataloguePolicy:
-    """The catalogue as the members of an organisation see it; without a store everything is allowed."""
+    """The catalogue filtered for the members of an organisation; without a store everything is allowed."""
 
     def __init__(self, catalogue: Catalogue, store: OrganizationStore | None = None) -> None:
         self._store = store
@@ -31,32 +31,32 @@ class CataloguePolicy:
 
 
 def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
-    """Read the settings as a database has them.
+    """Parse the settings stored in the database.
 
-    A value of another type says nothing, and is told in the log; an allowance of another type allows nothing.
+    A value of the wrong type is logged and ignored, except that an invalid `allowed_*` list allows nothing.
     """
     read: dict[str, object] = {}
     for name in NAMES:
         value = written.get(name)
         if value is None:
             continue
-        kept = typed_setting(name, value)
-        if kept is None:
+        typed = typed_setting(name, value)
+        if typed is None:
             _log.warning("organization_setting_unreadable", extra={"setting": name, "type": type(value).__name__})
-            if name in LISTS:
+            if name in LISTS:  # fail closed
                 read[name] = ()
         else:
-            read[name] = kept
+            read[name] = typed
     return replace(OrganizationSettings(), **read)
 
 
 def allowed(entries: Iterable[CatalogueEntry], settings: OrganizationSettings) -> list[CatalogueEntry]:
-    """Keep the agents that the organisation allows, each with the models that it allows.
+    """Filter the agents and their models by the settings.
 
-    An agent none of whose models is allowed is not there for its members either.
+    An agent without any allowed model is removed too.
     """
     agents, models = settings.allowed_agents, settings.allowed_models
-    kept: list[CatalogueEntry] = []
+    result: list[CatalogueEntry] = []
     for entry in entries:
         if agents is not None and entry.name not in agents:
             continue
@@ -64,17 +64,17 @@ def allowed(entries: Iterable[CatalogueEntry], settings: OrganizationSettings) -
         if models is not None:
             own = tuple(model for model in own if model_names(entry, model) & set(models))
         if own or not entry.row.models:
-            kept.append(entry if own == entry.row.models else _with_models(entry, own))
-    return kept
+            result.append(entry if own == entry.row.models else _with_models(entry, own))
+    return result
 
 
 def model_names(entry: CatalogueEntry, model: ModelRow) -> set[str]:
-    """List the names by which a model is allowed."""
+    """Return the names that `allowed_models` can use for a model."""
     return {model.name, model.model_id, f"{entry.name}/{model.name}"}
 
 
 def _with_models(entry: CatalogueEntry, models: tuple[ModelRow, ...]) -> CatalogueEntry:
-    """Return an agent with these of its models; where its default is none of them, the first is."""
+    """Return the agent with only these models; if its default is removed, the first enabled one replaces it."""
     row = replace(entry.row, models=models)
     left = replace(entry, row=row)
     if left.default_model_name is None or left.default_model() is not None:
@@ -84,7 +84,7 @@ def _with_models(entry: CatalogueEntry, models: tuple[ModelRow, ...]) -> Catalog
 
 
 def typed_setting(name: str, value: object) -> object | None:
-    """Return a setting's value as its type, None where it is of another."""
+    """Return a setting's value converted to its type, None if it has another type."""
     match name, value:
         case ("temperature", int() | float()) if not isinstance(value, bool):
             return float(value)

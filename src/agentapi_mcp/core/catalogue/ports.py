@@ -13,27 +13,27 @@ class CatalogueStore(Protocol):
     """Agents and models as rows."""
 
     async def load(self) -> tuple[AgentRow, ...]:
-        """Read all agents with their models, by name."""
+        """Load all agents with their models, by name."""
         ...
 
     async def write(self, file: CatalogueFile) -> bool:
-        """Upsert what the operator's files declare, by name, and tell it; False when this hash is already written."""
+        """Upsert the declarations by name and notify all processes; False when this hash is already stored."""
         ...
 
-    async def tell_changed(self) -> None:
-        """Tell every process that there is something new to read."""
+    async def notify_changed(self) -> None:
+        """Notify all processes to reload."""
         ...
 
 
 class HealthStore(Protocol):
-    """What was measured of the agents, shared by all processes."""
+    """Health measurements of the agents, shared by all processes."""
 
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
-        """Read what is known of every agent."""
+        """Read the health of all agents."""
         ...
 
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
-        """Keep a measurement, and count failures in a row."""
+        """Store a measurement, and count consecutive failures."""
         ...
 
     async def traffic(self) -> Mapping[str, AgentTraffic]:
@@ -42,16 +42,16 @@ class HealthStore(Protocol):
 
 
 class OrganizationStore(Protocol):
-    """Organisations: what they set for their members, and their numbers."""
+    """Settings and usage numbers of organisations."""
 
     async def settings(self, principal: Principal) -> Mapping[str, object]:
-        """Read what the principal's organisation sets for its members, as it is written."""
+        """Read the stored settings of the principal's organisation, not validated."""
         ...
 
     async def get(self, principal: Principal) -> Organization:
-        """Read it with its numbers, or raise NotFoundError."""
+        """Read the organisation with its numbers, or raise NotFoundError."""
         ...
 
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
-        """Set what is given, take back what is None, and leave every other key."""
+        """Set the given keys, unset those that are None, and leave all others."""
         ...

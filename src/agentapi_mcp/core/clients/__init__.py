@@ -1,1 +1,1 @@
-"""MCP clients: what users chose in them, and their transport sessions."""
+"""MCP clients of users: preferences, transport sessions and elicitations."""

@@ -1,4 +1,4 @@
-"""What the server asks MCP clients of the 2025 protocol era (elicitation); any replica may receive the answer."""
+"""Elicitations of MCP clients with the 2025 protocol; any replica can receive the answer."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,20 +8,20 @@ from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 
 
 class Elicitations:
-    """Questions within a client's transport session; they need no right beyond that of the call that asks them."""
+    """Elicitations within a client's transport session; they need no right beyond that of the tool call."""
 
     def __init__(self, store: ElicitationStore, signals: Signals) -> None:
         self._store = store
         self._signals = signals
 
-    async def ask(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Record that the client is being asked; an answer is accepted only after that."""
-        await self._store.ask(principal, session_id, elicitation_id)
+    async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
+        """Record an elicitation; only then is an answer to it accepted."""
+        await self._store.create(principal, session_id, elicitation_id)
 
     async def answer(
         self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
-        """Record the client's answer and tell every process; False when it was not asked, or has answered."""
+        """Record the client's answer and notify all processes; False if the elicitation is unknown or answered."""
         return await self._store.answer(principal, session_id, elicitation_id, answer)
 
     async def find_answer(
@@ -31,17 +31,18 @@ class Elicitations:
         return await self._store.find_answer(principal, session_id, elicitation_id)
 
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Delete a question together with its answer."""
+        """Delete an elicitation with its answer."""
         await self._store.withdraw(principal, session_id, elicitation_id)
 
     def on_answer(self, listener: Callable[[str, str], None]) -> Callable[[], None]:
-        """Call the listener with session and question of every answer, until the returned function is called.
+        """Call the listener with the session and elicitation of every answer, until the returned function is called.
 
-        It is for the process that asks; the answer itself is read with `find_answer`, as the user who was asked.
+        The signal does not carry the answer: read it with `find_answer` as the user of the session.
         """
 
-        def hear(signal: Signal) -> None:
+        # A NOTIFY payload is limited to 8 KB, so the signal has only ids, and the answer is stored in the row.
+        def on_signal(signal: Signal) -> None:
             if signal.kind is SignalKind.REQUEST_ANSWERED and signal.mcp_session and signal.request_id:
                 listener(signal.mcp_session, signal.request_id)
 
-        return self._signals.subscribe(hear)
+        return self._signals.subscribe(on_signal)

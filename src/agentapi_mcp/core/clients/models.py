@@ -1,4 +1,4 @@
-"""The transport sessions of 2025-era MCP clients over HTTP, which any replica can serve."""
+"""Models of the transport sessions of MCP clients with the 2025 protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpSession:
-    """What `initialize` settled (protocol, client, its capabilities) and which resources the client watches."""
+    """A transport session: the result of `initialize`, and the resources that the client watches."""
 
     id: str
     protocol: str

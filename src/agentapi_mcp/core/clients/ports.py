@@ -1,4 +1,4 @@
-"""What the database keeps of MCP clients (`mcp_sessions`)."""
+"""Storage ports of MCP clients (table `mcp_sessions`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ State = Mapping[str, object]
 
 
 class ClientStore(Protocol):
-    """The MCP clients of a user, each with its `mcp_state`: what nobody here knows of it stays as it is."""
+    """The MCP clients of a user, each with its `mcp_state`; unknown keys of it are preserved."""
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
-        """Keep that a client is here, for thirty days, and what is known of it."""
+        """Record that a client connected, with its state, for thirty days."""
         ...
 
     async def find(self, principal: Principal, client: str) -> State:
-        """Read what is kept of one; nothing where there is none."""
+        """Read the state of a client; empty if it is unknown."""
         ...
 
     async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
@@ -25,49 +25,49 @@ class ClientStore(Protocol):
         ...
 
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
-        """Write and return what `edit` makes of it, which nobody else changes meanwhile; what it raises undoes all."""
+        """Apply `edit` to the locked state, store and return the result; an exception from it rolls back."""
         ...
 
 
 class TransportSessionStore(Protocol):
-    """The transport sessions of 2025-era clients; another user's is as if it were not there."""
+    """Transport sessions of clients with the 2025 protocol; sessions of other users are treated as absent."""
 
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        """Keep a new one; it lives for a day after its last use."""
+        """Store a new session; it expires a day after its last use."""
         ...
 
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        """Find one that has not ended."""
+        """Find a session that has not ended."""
         ...
 
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Note that its client watches a resource; False when it watches `most` others already."""
+        """Subscribe the client to a resource; False when it is subscribed to `most` others already."""
         ...
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        """Note that it no longer does."""
+        """End the subscription to a resource."""
         ...
 
     async def close(self, principal: Principal, session_id: str) -> bool:
-        """End it; False when there is none."""
+        """End a session; False when there is none."""
         ...
 
-    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Tell every process that the client takes a request back."""
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+        """Notify all processes that the client cancelled a request."""
         ...
 
 
 class ElicitationStore(Protocol):
-    """What 2025-era clients are being asked, so that their answer reaches who asked through any process."""
+    """Elicitations of clients with the 2025 protocol, shared by all processes."""
 
-    async def ask(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Note that the client is being asked; only then an answer is kept."""
+    async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
+        """Record an elicitation; only then is an answer to it accepted."""
         ...
 
     async def answer(
         self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
-        """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
+        """Store the answer and notify all processes; False if the elicitation is unknown or answered."""
         ...
 
     async def find_answer(
@@ -77,5 +77,5 @@ class ElicitationStore(Protocol):
         ...
 
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Forget the question, and its answer."""
+        """Delete an elicitation with its answer."""
         ...

@@ -1,4 +1,4 @@
-"""A user's MCP clients, and what the user prefers in each; in another organisation the same user has others."""
+"""MCP clients of a user in an organisation, and the preferences of each client."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -19,31 +19,31 @@ from agentapi_mcp.core.clients.ports import ClientStore, State
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 
 DEFAULTS = ("default_agent", "default_model")
-OF_AGENT = tuple(field.name for field in fields(AgentPreferences))
-_STALE = timedelta(seconds=10)
+AGENT_PREFERENCES = tuple(field.name for field in fields(AgentPreferences))
+_CACHE_LIFETIME = timedelta(seconds=10)
 _MOST_AGENTS = 200
 MOST_REMEMBERED = 10_000
 
 
 class Clients:
-    """The MCP clients of whoever asks, by the names that they give themselves; and of nobody else.
+    """The principal's own MCP clients, by the names that the clients report.
 
-    What a client sends with every message is read at most every ten seconds, and anew after a change made here.
+    Preferences are cached for ten seconds; a change in this process invalidates the entry.
     """
 
-    def __init__(self, store: ClientStore, allowances: CataloguePolicy, clock: Clock) -> None:
+    def __init__(self, store: ClientStore, policy: CataloguePolicy, clock: Clock) -> None:
         self._store = store
-        self._allowances = allowances
+        self._policy = policy
         self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
-            MOST_REMEMBERED, _STALE.total_seconds(), timer=clock.monotonic
+            MOST_REMEMBERED, _CACHE_LIFETIME.total_seconds(), timer=clock.monotonic
         )
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
-        """Keep that a client is here, and its name, version, protocol and toolsets."""
+        """Record that a client connected, with its name, version, protocol and toolsets."""
         await self._store.record(principal, client, state)
 
     async def preferences(self, principal: Principal, client: str) -> Preferences:
-        """Return what holds for what a client sends."""
+        """Return the preferences for the messages of a client, from the cache if possible."""
         key = (principal.user_id, principal.org_id, client)
         preferences = self._read.get(key)
         if preferences is None:
@@ -52,12 +52,12 @@ class Clients:
         return preferences
 
     async def get(self, principal: Principal, client: str) -> ClientPreferences:
-        """Show what is chosen in a client; nothing in one that has not been here."""
+        """Return the stored preferences of a client; empty if it is unknown."""
         require(principal, Action.READ_CATALOGUE)
         return ClientPreferences(client=client, preferences=read_preferences(await self._store.find(principal, client)))
 
     async def list_(self, principal: Principal) -> tuple[ClientPreferences, ...]:
-        """List the clients by name, with what is chosen in each."""
+        """List the clients by name, with their preferences."""
         require(principal, Action.READ_CATALOGUE)
         return tuple(
             ClientPreferences(client=client, preferences=read_preferences(state))
@@ -65,51 +65,53 @@ class Clients:
         )
 
     async def change(self, principal: Principal, client: str, name: str, value: object | None) -> ClientPreferences:
-        """Set `default_agent`, `default_model` or, of one agent, `AGENT.enabled` and so on; None takes it back.
+        """Set a preference: `default_agent`, `default_model`, or `AGENT.enabled` etc. of an agent; None unsets it.
 
         Raises:
-            InvalidRequestError: there is no such preference, or its value cannot be meant; nothing is changed.
-            PermissionDeniedError: the token does not allow it.
+            InvalidRequestError: there is no such preference, or its value is invalid; nothing is changed.
+            PermissionDeniedError: the role or token does not allow it.
         """
         require(principal, Action.EDIT_PREFERENCES)
         agent, setting = _named(name)
         if value is not None:
-            value = _checked(name, agent, setting, value, await self._allowances.entries(principal))
+            value = _checked(name, agent, setting, value, await self._policy.entries(principal))
         edit = _edit_default(setting, value) if agent is None else _edit_agent(agent, setting, value)
         state = await self._store.change(principal, client, edit)
+        # Other processes see the change when their own entry expires.
         self._read.pop((principal.user_id, principal.org_id, client), None)
         return ClientPreferences(client=client, preferences=read_preferences(state))
 
     async def find_client(self, principal: Principal, client: str | None) -> str:
-        """Find the client that is meant, which may go unnamed where there is but one.
+        """Find a client by name; the name can be omitted if there is only one.
 
         Raises:
-            NotFoundError: there is none of this name, or there are several; the message names them.
+            NotFoundError: no client has this name, or there are several; the message lists them.
         """
         names = [one.client for one in await self.list_(principal)]
         if client in names or (client is None and len(names) == 1):
             return client or names[0]
         if not names:
             raise NotFoundError("No MCP client of yours has been here in the last thirty days; connect one first.")
-        there = listed([repr(name) for name in names])
+        known = listed([repr(name) for name in names])
         if client is None:
-            raise NotFoundError(f"You have several MCP clients; name one of: {there}.")
-        raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {there}.")
+            raise NotFoundError(f"You have several MCP clients; name one of: {known}.")
+        raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {known}.")
 
 
 def read_preferences(state: State) -> Preferences:
-    """Read what `mcp_state` says; what is of another form says nothing.
+    """Parse `mcp_state`, ignoring values of an unexpected form.
 
-    `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`. An entry's `type`, `command`,
-    `env` and `auth_type`, as other programs wrote them, say nothing here: how an agent is reached is the operator's.
+    `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`.
     """
+    # `type`, `command`, `env` and `auth_type` of an entry, which other programs write, are ignored: only the operator's
+    # file decides how an agent is reached.
     defaults = as_object(state.get("defaults"))
     agents: dict[str, AgentPreferences] = {}
     for entry in map(as_object, _entries(state) or ()):
         name = entry.get("mcp_name")
         if isinstance(name, str):
-            said = {setting: _typed(setting, entry.get(setting)) for setting in OF_AGENT}
-            agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in said.items() if v is not None}))
+            parsed = {setting: _typed(setting, entry.get(setting)) for setting in AGENT_PREFERENCES}
+            agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in parsed.items() if v is not None}))
     return Preferences(
         default_agent=as_text(_typed("default_agent", defaults.get("agent"))),
         default_model=as_text(_typed("default_model", defaults.get("model"))),
@@ -118,7 +120,7 @@ def read_preferences(state: State) -> Preferences:
 
 
 def _entries(state: State) -> list[object] | None:
-    """Return the entries of agents; None where something else is written there."""
+    """Return the list of agent entries; None if the stored value is not a list."""
     written = state.get("agents", [])
     return list(written) if is_list(written) else None
 
@@ -135,11 +137,11 @@ def _typed(setting: str, value: object) -> object | None:
 
 def _named(name: str) -> tuple[str | None, str]:
     agent, _, setting = name.rpartition(".")
-    if agent and setting in OF_AGENT:
+    if agent and setting in AGENT_PREFERENCES:
         return agent, setting
     if name in DEFAULTS:
         return None, name
-    of_agent = ", ".join(f"AGENT.{setting}" for setting in OF_AGENT)
+    of_agent = ", ".join(f"AGENT.{setting}" for setting in AGENT_PREFERENCES)
     raise InvalidRequestError(
         f"There is no preference {one_line(name, 60)!r}; "
         f"there are: {', '.join(DEFAULTS)}, and of each agent {of_agent}."
@@ -147,7 +149,7 @@ def _named(name: str) -> tuple[str | None, str]:
 
 
 def _checked(name: str, agent: str | None, setting: str, value: object, entries: Sequence[CatalogueEntry]) -> object:
-    """Return the value as its type, and refuse what cannot be meant."""
+    """Validate a value and convert it to its type."""
     typed = _typed(setting, _parsed(setting, value))
     if agent is not None:
         check_names((agent,), "agent", [entry.name for entry in entries], name)
@@ -156,7 +158,7 @@ def _checked(name: str, agent: str | None, setting: str, value: object, entries:
 
 
 def _parsed(setting: str, value: object) -> object:
-    """Read what was written as text: a command's word, a tool's string."""
+    """Convert a value that was given as text, on the command line or in a tool argument."""
     if not isinstance(value, str):
         return value
     try:
@@ -181,7 +183,7 @@ def _edit_default(setting: str, value: object | None) -> Callable[[State], State
 
 
 def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[State], State]:
-    """Change one entry and keep all others, and what others wrote in it."""
+    """Build an edit of one entry that preserves other entries, and unknown keys of this one."""
 
     def edit(state: State) -> State:
         entries = _entries(state)
@@ -199,5 +201,5 @@ def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[Sta
 
 
 def _with(mapping: Mapping[str, object], name: str, value: object | None) -> Mapping[str, object]:
-    kept = {key: each for key, each in mapping.items() if key != name}
-    return kept if value is None else {**kept, name: value}
+    rest = {key: each for key, each in mapping.items() if key != name}
+    return rest if value is None else {**rest, name: value}

@@ -1,4 +1,4 @@
-"""The transport sessions of MCP clients of the 2025 protocol era over HTTP, which any replica serves."""
+"""Transport sessions over HTTP of MCP clients with the 2025 protocol; any replica can serve them."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ CancellationListener = Callable[[str, str, str], None]
 
 
 class TransportSessions:
-    """Opened by `initialize`; a session of another user is treated as absent.
+    """Use cases of transport sessions; sessions of other users are treated as absent.
 
-    Opening, finding and closing need no right, since a client connects before it is known what it will ask for.
+    Opening, finding and closing need no right, since a client connects before its requests are known.
     """
 
     def __init__(self, store: TransportSessionStore, signals: Signals) -> None:
@@ -36,7 +36,7 @@ class TransportSessions:
         """Subscribe the client to a resource; False when it is subscribed to `most` others already.
 
         Raises:
-            PermissionDeniedError: the principal may not read sessions, of which all such resources are.
+            PermissionDeniedError: the principal may not read sessions, to which all such resources belong.
         """
         require(principal, Action.READ_SESSIONS)
         return await self._store.watch(principal, session_id, uri, most=most)
@@ -45,30 +45,30 @@ class TransportSessions:
         """End the client's subscription to a resource."""
         await self._store.unwatch(principal, session_id, uri)
 
-    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Tell every process that the client cancels a request, which any of them may be serving."""
-        await self._store.tell_cancelled(principal, session_id, request_id, reason)
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+        """Notify all processes that the client cancelled a request, which any of them may be serving."""
+        await self._store.notify_cancelled(principal, session_id, request_id, reason)
 
     def on_change(self, principal: Principal, session_id: str, listener: Callable[[], None]) -> Callable[[], None]:
         """Call the listener when subscriptions change or the session ends, until the returned function is called."""
 
-        def hear(signal: Signal) -> None:
+        def on_signal(signal: Signal) -> None:
             if signal.kind is SignalKind.MCP_SESSION_CHANGED and (signal.user_id, signal.mcp_session) == (
                 principal.user_id,
                 session_id,
             ):
                 listener()
 
-        return self._signals.subscribe(hear)
+        return self._signals.subscribe(on_signal)
 
     def on_cancelled(self, listener: CancellationListener) -> Callable[[], None]:
         """Call the listener with session, request and reason of every cancellation, of every user.
 
-        It is for the process that serves the requests; the id of a session is known to its client alone.
+        Used by the process that serves the request; session ids are secret, so no check of the user is needed.
         """
 
-        def hear(signal: Signal) -> None:
+        def on_signal(signal: Signal) -> None:
             if signal.kind is SignalKind.REQUEST_CANCELLED and signal.mcp_session and signal.request_id:
                 listener(signal.mcp_session, signal.request_id, signal.reason or "")
 
-        return self._signals.subscribe(hear)
+        return self._signals.subscribe(on_signal)

@@ -1,4 +1,4 @@
-"""One answer as it grows, and what it comes to: reply, bill, outcome."""
+"""Accumulate the events of a running turn into its reply, cost and outcome."""
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,7 +28,7 @@ _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.SHUTDOWN: TurnStatus.INTERRUPTED,
     EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
 }
-_OF_THE_KEY = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
+_KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
 _REFUSED = {
     KeySource.USER: "It was your own key that was refused: replace it (`agentapi-mcp keys list` shows what you have).",
     KeySource.ORGANIZATION: "It was your organisation's key that was refused: ask its administrator to replace it.",
@@ -47,12 +47,12 @@ _INTERNAL = TurnFault(
 
 @dataclass(slots=True)
 class AnswerBuilder:
-    """What the agent has said so far, with the times that the bill needs."""
+    """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token."""
 
     clock: Clock
     prices: Prices
     may_go_on_billing: bool
-    whose: KeySource = KeySource.SERVER
+    key_source: KeySource = KeySource.SERVER
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
@@ -67,12 +67,13 @@ class AnswerBuilder:
     history_dropped: int = 0
 
     def begin(self) -> None:
-        """Note when the agent was asked."""
+        """Start the latency measurement."""
         self.started = self.clock.monotonic()
 
     @property
     def text(self) -> str:
-        """The text so far, as it can be kept and sent."""
+        """The text so far, without characters that the database cannot store."""
+        # Join once and keep the result: a snapshot is taken every few seconds while deltas arrive.
         if len(self.parts) > 1:
             self.parts[:] = ["".join(self.parts)]
         return storable(self.parts[0]) if self.parts else ""
@@ -81,8 +82,8 @@ class AnswerBuilder:
         """Return the last characters of the text so far."""
         return self.text[-characters:]
 
-    def take(self, event: BackendEvent) -> None:
-        """Add what the agent said."""
+    def apply(self, event: BackendEvent) -> None:
+        """Apply one event of the backend."""
         match event:
             case TextDelta(text):
                 if text and self.first_token is None:
@@ -102,8 +103,9 @@ class AnswerBuilder:
                 pass
 
     def end(self, reason: EndReason | None, error: BaseException | None) -> None:
-        """Settle how it ended: by a stop that somebody asked for, by a fault, or by its own end."""
+        """Determine the outcome: a regular end, a requested stop, or a fault."""
         self.ended = self.clock.monotonic()
+        # An answer that finished before its stop took effect is complete.
         if self.finished is not None and error is None:
             self.status, self.end_reason = TurnStatus.COMPLETED, EndReason.ANSWERED
         elif reason is not None:
@@ -111,7 +113,11 @@ class AnswerBuilder:
         elif isinstance(error, BackendError):
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
             self.fault = TurnFault(
-                error.fault, storable(str(error)), _next_step(error, self.whose), error.may_retry, error.retry_after
+                error.fault,
+                storable(str(error)),
+                _next_step(error, self.key_source),
+                error.may_retry,
+                error.retry_after,
             )
         elif error is None:
             self.status, self.end_reason = TurnStatus.FAILED, EndReason.FAULT
@@ -123,8 +129,9 @@ class AnswerBuilder:
             self.status, self.end_reason, self.fault = TurnStatus.FAILED, EndReason.INTERNAL, _INTERNAL
 
     def bill(self, turn: Turn) -> TurnCost:
-        """Return what it cost so far; what the provider did not say stays unknown unless the turn completed."""
+        """Return the cost so far; the price list is applied to completed turns only."""
         whole = self.status is TurnStatus.COMPLETED
+        # The usage of an interrupted turn is partial, so a computed cost would be too low; only a reported one counts.
         cost, source = cost_of(self.usage, self.prices if whole else Prices())
         now = self.clock.monotonic() if self.ended is None else self.ended
         latency = timedelta(seconds=now - self.started)
@@ -146,14 +153,14 @@ class AnswerBuilder:
                     model=model_used or turn.model,
                     outcome=str(outcome),
                     milliseconds=round(latency.total_seconds() * 1000),
-                    key=self.whose,
+                    key=self.key_source,
                 ),
             ),
             billing_may_go_on=self.may_go_on_billing and self.status in {TurnStatus.CANCELLED, TurnStatus.INTERRUPTED},
         )
 
     def snapshot(self, turn: Turn) -> Turn:
-        """Return the turn as it is now, not yet saved when it has ended."""
+        """Return the turn in its current state; an ended one is marked as not yet saved."""
         ended = self.status is not TurnStatus.RUNNING
         return replace(
             turn,
@@ -170,18 +177,18 @@ class AnswerBuilder:
         )
 
     def ending(self, owner: UUID, *, delivered: bool, caller_gone: bool) -> Ending:
-        """Return what is to be written beside the turn as it ended."""
+        """Return the data to write together with the ended turn."""
         state = self.finished.state if self.finished else {}
         return Ending(lease_owner=owner, delivered=delivered, caller_gone=caller_gone, state=state)
 
 
-def _next_step(error: BackendError, whose: KeySource) -> str:
-    """Say what to do, and whose key it was where that matters."""
-    if whose is KeySource.SERVER or error.fault not in _OF_THE_KEY:
+def _next_step(error: BackendError, key_source: KeySource) -> str:
+    """Return the next step, naming the owner of the key where the fault concerns the key."""
+    if key_source is KeySource.SERVER or error.fault not in _KEY_FAULTS:
         return error.next_step
     if error.fault is BackendFault.AUTH:
-        return _REFUSED[whose]
-    return sentences(error.next_step, _ASKED_WITH[whose])
+        return _REFUSED[key_source]
+    return sentences(error.next_step, _ASKED_WITH[key_source])
 
 
 def _named(name: str | None) -> str | None:

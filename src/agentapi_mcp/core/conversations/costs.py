@@ -1,4 +1,4 @@
-"""What a turn cost: the provider's own figure, else the price list's, else unknown."""
+"""The cost of a turn: as reported by the provider, else computed from the price list, else unknown."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -13,7 +13,7 @@ _LEAST_USD = Decimal("1e-12")
 
 
 def plausible(usage: Usage) -> Usage:
-    """Take for unknown what a provider cannot have counted: it is wrong, and no column keeps it."""
+    """Replace implausible counts and amounts by None: they are provider errors, and exceed the column types."""
     tokens_in = _tokens(usage.input_tokens)
     cached = _tokens(usage.cached_tokens)
     return replace(
@@ -27,7 +27,7 @@ def plausible(usage: Usage) -> Usage:
 
 
 def cost_of(usage: Usage, prices: Prices) -> tuple[Decimal | None, str | None]:
-    """Return the cost in US dollars and where it comes from; both None when it is unknown, never zero for unknown."""
+    """Return the cost in US dollars and its source; both are None, never zero, when it is unknown."""
     if usage.cost_usd is not None:
         return usage.cost_usd, "provider"
     if usage.input_tokens is None or usage.output_tokens is None or prices.input is None or prices.output is None:

@@ -1,4 +1,4 @@
-"""What the model sees: instructions, then the history that fits, then the message."""
+"""Fit instructions, history and message into a model's context window."""
 
 from collections.abc import Mapping
 
@@ -17,26 +17,27 @@ MOST_MODELS = 1_000
 
 
 class TokenRatios:
-    """How many real tokens one estimated token of a model is, learned from what providers report."""
+    """Ratio of reported to estimated tokens, learned for each model."""
 
     def __init__(self) -> None:
         self._ratios = LRUCache[str, float](MOST_MODELS)
 
     def get(self, model: str) -> float:
-        """Return the ratio, 1 while nothing is known."""
+        """Return the ratio of a model; 1 before the first report."""
         return self._ratios.get(model, 1.0)
 
     def learn(self, model: str, prompt_bytes: int, input_tokens: int) -> None:
-        """Correct the ratio by one real usage, slowly and within bounds."""
+        """Update the moving average with one reported usage."""
         if prompt_bytes <= 0 or input_tokens <= 0:
             return
-        seen = min(4.0, max(0.25, input_tokens * _BYTES_PER_TOKEN / prompt_bytes))
-        before = self._ratios.get(model, seen)
-        self._ratios[model] = before + _WEIGHT * (seen - before)
+        # Bounded: one odd report must neither empty nor overflow the history.
+        observed = min(4.0, max(0.25, input_tokens * _BYTES_PER_TOKEN / prompt_bytes))
+        before = self._ratios.get(model, observed)
+        self._ratios[model] = before + _WEIGHT * (observed - before)
 
 
 def history_budget(context_window: int | None, max_tokens: int | None, fixed_bytes: int, ratio: float) -> int:
-    """Return how many bytes of history fit beside `fixed_bytes` of instructions and message."""
+    """Return the bytes available for history after `fixed_bytes` of instructions and message."""
     window = context_window or _UNKNOWN_WINDOW
     reserved = min(max_tokens or _RESERVED_FOR_ANSWER, window // 2)
     budget = int((window - reserved) * _BYTES_PER_TOKEN / ratio) - fixed_bytes
@@ -45,23 +46,24 @@ def history_budget(context_window: int | None, max_tokens: int | None, fixed_byt
 
 def fit_history(history: History, max_bytes: int) -> History:
     """Drop the oldest messages until the rest fits."""
+    # Fast path: encoding all texts only to measure them would cost more than the check.
     if _BYTES_PER_CHARACTER * sum(len(message.text) for message in history.messages) <= max_bytes:
         return history
-    kept: list[HistoryMessage] = []
+    newest: list[HistoryMessage] = []
     left = max_bytes
     for message in reversed(history.messages):
         left -= len(message.text.encode())
         if left < 0:
             break
-        kept.append(message)
-    dropped = history.dropped + len(history.messages) - len(kept)
-    return History(tuple(reversed(kept)), dropped, history.last_message_id)
+        newest.append(message)
+    dropped = history.dropped + len(history.messages) - len(newest)
+    return History(tuple(reversed(newest)), dropped, history.last_message_id)
 
 
 def join_instructions(
     settings: Mapping[str, object], instructions: str | None, system_prompt: str | None
 ) -> str | None:
-    """Put the organisation's, the agent's and the caller's instructions together, in that order."""
+    """Join the instructions of the organisation, the agent and the caller, in this order."""
     organisation = settings.get("system_prompt")
     parts = (organisation if isinstance(organisation, str) else None, instructions, system_prompt)
     return "\n\n".join(part.strip() for part in parts if part and part.strip()) or None

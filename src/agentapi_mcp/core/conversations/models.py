@@ -1,4 +1,4 @@
-"""Sessions, messages and turns."""
+"""Models of sessions, messages and turns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from agentapi_mcp.core.keys.models import KeySource
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The turn is final and written; its followers read it from the store."""
+    """The turn is final and stored; followers read it from the store."""
 
     at: datetime
 
@@ -40,7 +40,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What a message takes where it names nothing: what its session last used, and its organisation's settings."""
+    """Defaults for a message: the session's last agent and model, and the organisation's settings."""
 
     settings: Mapping[str, object]
     agent: str | None = None
@@ -50,7 +50,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionState:
-    """What a session is about now."""
+    """Current owner, agent, model and metadata of a session."""
 
     user_id: UserId
     org_id: OrgId
@@ -61,7 +61,7 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The newest messages of a session, oldest first, and how many older ones there are."""
+    """The newest messages of a session, oldest first; `dropped` counts the older ones left out."""
 
     messages: tuple[HistoryMessage, ...]
     dropped: int = 0
@@ -69,7 +69,7 @@ class History:
 
 
 class TurnStatus(StrEnum):
-    """Where a turn stands; all but the first are final."""
+    """Status of a turn; all but RUNNING are final."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -79,12 +79,12 @@ class TurnStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the turn has ended."""
         return self is not TurnStatus.RUNNING
 
 
 class EndReason(StrEnum):
-    """Why a turn ended as it did."""
+    """Why a turn ended."""
 
     ANSWERED = "answered"
     FAULT = "fault"
@@ -97,7 +97,7 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteStep:
-    """One try to get the answer: who was asked, how it ended (`completed` or a fault), how long it took, whose key."""
+    """One attempt to get the answer; `outcome` is `completed`, another final status or a fault."""
 
     agent: str
     backend: str
@@ -109,7 +109,7 @@ class RouteStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnCost:
-    """What a turn cost; None is unknown, never zero. `cost_source` is `provider`, or the price list with its date."""
+    """Cost of a turn; None means unknown, never zero. `cost_source` is `provider`, or the price list with its date."""
 
     usage: Usage = field(default_factory=Usage)
     cost_source: str | None = None
@@ -123,7 +123,7 @@ class TurnCost:
 
 @dataclass(frozen=True, slots=True)
 class TurnFault:
-    """How a turn failed, safe to show: class, message, next step."""
+    """Failure of a turn, safe to show: class, message, next step."""
 
     fault: BackendFault | None
     message: str
@@ -134,7 +134,7 @@ class TurnFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One user message and everything done to answer it; `reply` is the text so far while it runs."""
+    """One user message and its answer; while it runs, `reply` is the text so far."""
 
     id: TurnId
     session_id: SessionId
@@ -161,7 +161,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One utterance; `turn` is the turn it belongs to, None for messages written by other programs."""
+    """One message of a session; `turn` is None for messages that other programs wrote."""
 
     id: MessageId
     session_id: SessionId
@@ -176,7 +176,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTurn:
-    """A turn to be accepted: who answers it is decided, nothing is written yet."""
+    """A turn to accept: agent and model are resolved, nothing is stored yet."""
 
     id: TurnId
     session_id: SessionId | None
@@ -196,7 +196,7 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTurn:
-    """A new turn, durable, with the newest message before it and the backend's stored handle."""
+    """A stored turn, with the newest message before it and the state that the backend saved last."""
 
     turn: Turn
     previous_message_id: MessageId | None
@@ -206,21 +206,21 @@ class AcceptedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The same request was made before: this is its turn."""
+    """The idempotency key was used by the same request before: its turn."""
 
     turn: Turn
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another message is being answered in this session."""
+    """The session is answering another message."""
 
     turn_id: TurnId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What is written with the end of a turn beside the turn itself; `state` is the backend's handle for the next."""
+    """Data written with the end of a turn; `state` is the backend's state for the next turn."""
 
     lease_owner: UUID
     delivered: bool
@@ -229,8 +229,8 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """A renewed lease, and what others asked of the turn meanwhile."""
+class RenewedLease:
+    """A renewed lease, with requests of other processes: cancellation, and the last time the turn was followed."""
 
     turn_id: TurnId
     cancel_requested: bool
@@ -238,7 +238,7 @@ class Lease:
 
 
 class TurnMark(StrEnum):
-    """What becomes known about a turn's callers."""
+    """Facts recorded about the callers of a turn."""
 
     FOLLOWED = "followed"
     DELIVERED = "delivered"

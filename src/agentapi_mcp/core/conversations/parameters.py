@@ -1,4 +1,4 @@
-"""What is told to an agent with a message, gathered from who may say it."""
+"""Merge the parameters of a turn from request, session, client preferences and organisation settings."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,11 @@ from agentapi_mcp.core.catalogue.policy import typed_setting
 def merge_parameters(
     given: Parameters, session: Mapping[str, object], client: AgentPreferences, organization: OrganizationSettings
 ) -> Parameters:
-    """Take the call's, else the session's, else the client's, else the organisation's; then the agent's options hold.
+    """Choose each parameter from the call, else the session, else the client, else the organisation.
 
-    The organisation's system prompt is not here: it comes before all others and is replaced by none.
+    A parameter that none of them sets stays None: the agent's options apply.
     """
+    # The organisation's system prompt is not merged here: it is put before all others and never replaced.
     own = {name: typed_setting(name, session.get(name)) for name in ("system_prompt", "temperature", "max_tokens")}
     temperatures = (given.temperature, own["temperature"], client.temperature, organization.temperature)
     lengths = (given.max_tokens, own["max_tokens"], client.max_tokens, organization.max_tokens)

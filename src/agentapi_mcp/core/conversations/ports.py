@@ -15,9 +15,9 @@ from agentapi_mcp.core.conversations.models import (
     Ending,
     History,
     Joined,
-    Lease,
     Message,
     NewTurn,
+    RenewedLease,
     Session,
     SessionState,
     Turn,
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 class TurnStore(Protocol):
-    """Turns, their leases, and what makes them happen once. Reading a turn whose lease is over settles it."""
+    """Turns, their leases and idempotency keys. Reading a turn whose lease has expired marks it as interrupted."""
 
     async def accept(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined | Busy:
-        """Write session, user message and turn; or find the turn that this request already has."""
+        """Store session, user message and turn; or return the turn of the same idempotent request."""
         ...
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
@@ -45,38 +45,37 @@ class TurnStore(Protocol):
         ...
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Note what became of the turn's callers."""
+        """Record a fact about the turn's callers."""
         ...
 
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Ask the turn's owner to end it; a turn that is final stays as it is."""
+        """Request cancellation from the process that runs the turn; a final turn is not changed."""
         ...
 
-    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[Lease, ...]:
-        """Renew leases; a turn that is not in the answer is lost to its owner."""
+    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
+        """Renew leases; a turn missing from the result has lost its lease."""
         ...
 
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
-        """Keep the text so far; False when the lease is lost."""
+        """Store the text so far; False when the lease is lost."""
         ...
 
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
-        """Write a turn as it ended, and return it as it is kept; None when the lease is lost."""
+        """Store the end of a turn and return the stored turn; None when the lease is lost."""
         ...
 
 
 class SessionStore(Protocol):
-    """Sessions and their messages, of one principal."""
+    """Sessions of a principal, and their messages."""
 
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
         """Read a session, or raise NotFoundError."""
         ...
 
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
-        """Read what a message in this session, or in a new one, takes where it names nothing, or raise NotFoundError.
+        """Read the defaults for a message in this session, or in a new one, or raise NotFoundError.
 
-        The settings of an organisation are `default_agent`, `default_model`, `temperature`, `max_tokens` and
-        `system_prompt`.
+        The organisation settings are `default_agent`, `default_model`, `temperature`, `max_tokens` and `system_prompt`.
         """
         ...
 
@@ -89,15 +88,15 @@ class SessionStore(Protocol):
     async def messages(
         self, principal: Principal, session_id: SessionId, *, cursor: str | None, limit: int, max_bytes: int
     ) -> Page[Message]:
-        """Page through messages with their turns, newest page first; within a page the oldest comes first."""
+        """Page through messages with their turns, newest page first; each page is sorted oldest first."""
         ...
 
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
-        """Read the newest messages before a turn that fit."""
+        """Read the newest messages before a turn, up to `max_bytes`."""
         ...
 
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
-        """Give a session another title."""
+        """Change the title of a session."""
         ...
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
@@ -106,38 +105,38 @@ class SessionStore(Protocol):
 
 
 class SessionCache(Protocol):
-    """What is quick to lose of a session: its recent history, and what it is about, told to whoever looks from outside.
+    """Cached history and state of sessions; safe to lose.
 
-    Forgettable: the truth of both is in rows.
+    The database has both; the cached state is also read by programs outside of this server.
     """
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
-        """Find the history, if it ends with this message; else others have said more since."""
+        """Return the cached history if it ends with this message; otherwise it is stale, and the result is None."""
         ...
 
-    async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Keep the state for a day and the history for an hour; None where it is not known."""
+    async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
+        """Store the state for a day and the history for an hour; a `history` of None is unknown."""
         ...
 
-    async def forget(self, session_id: SessionId) -> None:
-        """Keep neither any longer."""
+    async def remove(self, session_id: SessionId) -> None:
+        """Remove history and state."""
         ...
 
 
 class TurnEvents(Protocol):
-    """The live events of running turns; at most once, so followers also look at what is written."""
+    """Live events of running turns; delivered at most once, so followers must also poll the store."""
 
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
-        """Tell whoever follows; never waits. `offset` is how long the answer was before the event, in characters."""
+        """Publish an event without waiting; `offset` is the length of the answer before it, in characters."""
         ...
 
     def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
-        """Follow a turn that runs in this process, from now on."""
+        """Subscribe to the events of a turn that runs in this process."""
         ...
 
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
-        """Call the listener with every offset and event of a turn of another process, from the first that is kept.
+        """Call the listener with each offset and event of a turn of another process, from the first one retained.
 
-        Only texts, thoughts, tool activity and the end travel; they never do where processes share no such store.
+        Only text, thoughts, tool activity and the end are transmitted, and only where processes share Redis.
         """
         ...

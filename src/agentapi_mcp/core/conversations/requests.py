@@ -1,4 +1,4 @@
-"""What a caller may ask for, checked where it comes in, and what makes two requests the same."""
+"""Chat requests: validation, and the fingerprint for idempotency."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ _TITLE = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """One message to an agent, as the caller wrote it; `preferences` hold where it says nothing."""
+    """One message to an agent, not validated yet; `preferences` are the defaults for omitted arguments."""
 
     message: str
     agent: str | None = None
@@ -34,16 +34,17 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A request that can be meant."""
+    """A validated request."""
 
     request: ChatRequest
     session_id: SessionId | None
     title: str
 
     def fingerprint(self, principal: Principal) -> bytes:
-        """Name what is asked and by whom: the same request again has the same fingerprint."""
+        """Return a hash of caller and request: a repeated request has the same fingerprint."""
         request, parameters = self.request, self.request.parameters
-        asked = [
+        # The values as requested, not as resolved: a changed default must not turn a retry into a new turn.
+        identity = [
             str(principal.user_id),
             str(principal.org_id),
             None if self.session_id is None else str(self.session_id),
@@ -54,14 +55,14 @@ class CheckedRequest:
             parameters.temperature,
             parameters.max_tokens,
         ]
-        return hashlib.sha256(json.dumps(asked).encode()).digest()
+        return hashlib.sha256(json.dumps(identity).encode()).digest()
 
 
 def check_request(request: ChatRequest) -> CheckedRequest:
-    """Refuse what cannot be meant, before anything is written.
+    """Validate a request before anything is stored.
 
     Raises:
-        InvalidRequestError: says which argument is wrong, why, and what is allowed.
+        InvalidRequestError: names the argument, the reason and what is allowed.
     """
     check_text(request.message, "message", MAX_MESSAGE_BYTES)
     for name, value in (
@@ -77,7 +78,7 @@ def check_request(request: ChatRequest) -> CheckedRequest:
 
 
 def check_wait(wait: timedelta) -> None:
-    """Refuse to wait less than nothing, or without end.
+    """Validate the time to wait.
 
     Raises:
         InvalidRequestError: the wait is out of range.
@@ -87,6 +88,6 @@ def check_wait(wait: timedelta) -> None:
 
 
 def title_of(message: str) -> str:
-    """Take the first line that says something, shortened."""
+    """Return the first line that is not blank, shortened."""
     line = next(line.strip() for line in message.splitlines() if line.strip())
     return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Sessions as their owner sees and changes them."""
+"""Read, rename and delete sessions."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ _MAX_TITLE = 255
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A part of a session, oldest message first; `older` is the cursor of the part before it."""
+    """A page of a session, oldest message first; `older` is the cursor of the page before it."""
 
     session: Session
     messages: tuple[Message, ...]
@@ -29,7 +29,7 @@ class Transcript:
 
 
 class Sessions:
-    """The sessions of whoever asks; another's and none are told alike."""
+    """The caller's own sessions; those of other users are reported as not found."""
 
     def __init__(self, store: SessionStore, cache: SessionCache, audit: AuditLog) -> None:
         self._store = store
@@ -68,7 +68,7 @@ class Sessions:
         max_bytes: int = 1_000_000,
         limit: int = 500,
     ) -> Transcript:
-        """Read the newest part of a session, or the part before a cursor; messages are never cut."""
+        """Read the newest page of a session, or the page before a cursor; messages are never truncated."""
         require(principal, Action.READ_SESSIONS)
         parsed = SessionId(parse_id(session_id, "session_id"))
         session = await self._store.get(principal, parsed)
@@ -76,7 +76,7 @@ class Sessions:
         return Transcript(session, page.items, page.next_cursor)
 
     async def rename(self, principal: Principal, session_id: str, title: str) -> None:
-        """Give a session another title, of one line."""
+        """Change the title of a session; it must be one line."""
         require(principal, Action.EDIT_SESSIONS)
         check_text(title, "title", _MAX_TITLE)
         if len(title.splitlines()) > 1:
@@ -91,4 +91,4 @@ class Sessions:
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)
         await self._audit.record(principal, AuditAction.SESSION_DELETED, target=AuditTarget("session", str(parsed)))
-        await self._cache.forget(parsed)
+        await self._cache.remove(parsed)

@@ -1,4 +1,4 @@
-"""The turns that run in this process: detached from who asked, leased, ended once."""
+"""Run the turns of this process, independently of the requests that started them."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRunnerOptions:
-    """How long things may take; the defaults are the design's."""
+    """Timing and limits of the engine; docs/design/turns.md explains the defaults."""
 
     lease: timedelta = timedelta(seconds=15)
     renew_every: timedelta = timedelta(seconds=5)
@@ -58,13 +58,13 @@ class TurnRunnerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnJob:
-    """A turn with all that is needed to answer it."""
+    """A turn to run, with its backend and callbacks."""
 
     accepted: AcceptedTurn
     principal: Principal
     backend: Backend
     prices: Prices
-    whose: KeySource
+    key_source: KeySource
     prepare: Callable[[], Awaitable[tuple[BackendTurn, History]]]
     observe: Callable[[HealthCheck], Awaitable[None]]
     settled: Callable[[Turn, History | None, int], Awaitable[None]]
@@ -74,18 +74,18 @@ class TurnJob:
 class RunningTurn:
     """One running turn.
 
-    `begun` is set when there is some text or the end, `answered` when its outcome is known, `written` when that is kept
-    or lost to another.
+    `begun` is set by the first text or the end, `answered` when the outcome is known, and `written` when it is stored
+    or the lease is lost to another process. `follow_count` counts all callers who followed the turn so far.
     """
 
-    assignment: TurnJob
+    job: TurnJob
     answer: AnswerBuilder
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     written: asyncio.Event = field(default_factory=asyncio.Event)
     final: Turn | None = None
     followers: int = 0
-    asked: int = 0
+    follow_count: int = 0
     answered_running: bool = False
     caller_gone: bool = False
     lost: bool = False
@@ -96,15 +96,15 @@ class RunningTurn:
     @property
     def id(self) -> TurnId:
         """The turn's id."""
-        return self.assignment.accepted.turn.id
+        return self.job.accepted.turn.id
 
     def snapshot(self) -> Turn:
-        """Return the turn as it is now, with the text so far."""
-        return self.final or self.answer.snapshot(self.assignment.accepted.turn)
+        """Return the current turn, with the text so far."""
+        return self.final or self.answer.snapshot(self.job.accepted.turn)
 
 
 class TurnRunner:
-    """The owner of this process's running turns; lives in `open`."""
+    """Owner of the running turns of this process; usable within `open`."""
 
     def __init__(
         self,
@@ -127,26 +127,26 @@ class TurnRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
-        self._hurried = asyncio.Event()
+        self._stopping_now = asyncio.Event()
         self._marking: set[asyncio.Task[None]] = set()
-        # A crowd that comes at once would fill the database's pool, and whoever asks for a list would wait behind it.
+        # Bounds concurrent writes: a burst of new turns must not take all connections of the pool from reads.
         self._writing = asyncio.Semaphore(options.max_writing)
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator["TurnRunner"]:
-        """Run turns until the context ends; then give them their grace, settle what is left, and stop."""
+        """Run turns until the context ends; then drain them and stop."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            unsubscribe = self._signals.subscribe(self._hear)
-            keepers = [group.create_task(self._keep_leases()), group.create_task(self._keep_texts())]
+            unsubscribe = self._signals.subscribe(self._on_signal)
+            workers = [group.create_task(self._renew_leases()), group.create_task(self._save_texts())]
             try:
                 yield self
             finally:
                 await self.drain()
                 unsubscribe()
-                for keeper in keepers:
-                    keeper.cancel()
+                for worker in workers:
+                    worker.cancel()
                 for run in self._runs.values():
                     if run.work is not None:
                         run.work.cancel()
@@ -156,24 +156,24 @@ class TurnRunner:
         return self._runs.get(turn_id)
 
     async def drain(self) -> None:
-        """Take no new turns, give the running ones their grace, and settle what is left; their callers get answers."""
+        """Refuse new turns, give running ones the shutdown grace, and interrupt the rest."""
         self._closing = True
         if not self._runs:
             return
-        await first_of(self._idle.wait(), self._hurried.wait(), self._clock.sleep(self.options.shutdown_grace))
+        await first_of(self._idle.wait(), self._stopping_now.wait(), self._clock.sleep(self.options.shutdown_grace))
         for run in tuple(self._runs.values()):
             self.stop(run, EndReason.SHUTDOWN)
         await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
 
-    def hurry(self) -> None:
-        """Give the running turns no more grace: whoever stops the process does not want to wait."""
-        self._hurried.set()
+    def stop_now(self) -> None:
+        """End the shutdown grace of `drain` at once: the operator asked twice to stop."""
+        self._stopping_now.set()
 
     def check_room(self) -> None:
-        """Refuse a new turn while closing or full.
+        """Refuse a new turn while shutting down or at the limit.
 
         Raises:
-            LimitExceededError: the server is closing, or runs as many turns as it may.
+            LimitExceededError: the server shuts down, or runs the maximum number of turns.
         """
         if self._closing:
             raise LimitExceededError("The server is shutting down and takes no new messages; start it again.")
@@ -183,42 +183,45 @@ class TurnRunner:
                 retry_after=timedelta(seconds=5),
             )
 
-    async def detach(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn:
-        """Carry the acceptance to its end even if who asked goes away, and run the turn when it is a new one."""
+    async def submit(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn:
+        """Accept a turn and run it if it is new; a cancelled caller does not interrupt the acceptance."""
         self.check_room()
-        task = self._spawn(self._take_on(accept))
+        task = self._spawn(self._accept(accept))
         try:
-            taken = await asyncio.shield(task)
+            # Shielded: once the turn is stored, a caller who disconnects must not leave it without a runner.
+            accepted = await asyncio.shield(task)
         except asyncio.CancelledError as exc:
-            task.add_done_callback(partial(self._left_early, exc))
+            task.add_done_callback(partial(self._abandon_unfollowed, exc))
             raise
-        if isinstance(taken, Exception):
-            raise taken
-        return taken
+        if isinstance(accepted, Exception):
+            raise accepted
+        return accepted
 
-    async def _take_on(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn | Exception:
-        if self._marking:  # who asks again at once must find that the first caller went away
+    async def _accept(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn | Exception:
+        if self._marking:  # a caller who reconnects at once must find CALLER_GONE recorded
             await asyncio.wait(self._marking)
         try:
             async with self._writing:
-                taken = await accept()
-        except Exception as exc:  # noqa: BLE001  # it is raised again where it was asked for
+                accepted = await accept()
+        except Exception as exc:  # noqa: BLE001  # re-raised by `submit` in the task of the caller
             return exc
-        return self._start(taken) if isinstance(taken, TurnJob) else taken
+        return self._start(accepted) if isinstance(accepted, TurnJob) else accepted
 
-    def _left_early(self, gone: asyncio.CancelledError, done: "asyncio.Task[RunningTurn | Turn | Exception]") -> None:
+    def _abandon_unfollowed(
+        self, gone: asyncio.CancelledError, done: "asyncio.Task[RunningTurn | Turn | Exception]"
+    ) -> None:
         if not done.cancelled() and isinstance(run := done.result(), RunningTurn) and run.followers == 0:
             self._abandon(run, gone)
 
-    def _start(self, assignment: TurnJob) -> RunningTurn:
-        may_go_on = Capability.STOPS_BILLING not in assignment.backend.capabilities
-        answer = AnswerBuilder(self._clock, assignment.prices, may_go_on, assignment.whose)
+    def _start(self, job: TurnJob) -> RunningTurn:
+        may_go_on = Capability.STOPS_BILLING not in job.backend.capabilities
+        answer = AnswerBuilder(self._clock, job.prices, may_go_on, job.key_source)
         answer.begin()
-        run = RunningTurn(assignment, answer)
+        run = RunningTurn(job, answer)
         self._runs[run.id] = run
         self._busy.set()
         self._idle.clear()
-        self._spawn(self._carry(run))
+        self._spawn(self._run(run))
         return run
 
     def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
@@ -228,9 +231,9 @@ class TurnRunner:
 
     @asynccontextmanager
     async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
-        """Count a caller who waits; when the last one goes away without an answer, the grace begins."""
+        """Count a waiting caller; when the last one disconnects without an answer, the abandon grace starts."""
         run.followers += 1
-        run.asked += 1
+        run.follow_count += 1
         run.caller_gone = False
         gone: asyncio.CancelledError | None = None
         try:
@@ -244,29 +247,29 @@ class TurnRunner:
                 self._abandon(run, gone)
 
     def stop(self, run: RunningTurn, reason: EndReason) -> None:
-        """End a turn: its upstream is closed, what it said so far is kept."""
+        """Stop a turn: close the stream from the agent and keep the text so far."""
         if run.answered.is_set() or run.end_reason is not None:
             return
         run.end_reason = reason
         if run.work is not None:
             run.work.cancel()
 
-    async def _carry(self, run: RunningTurn) -> None:
+    async def _run(self, run: RunningTurn) -> None:
         log_context.turn_id.set(str(run.id))
         error: Exception | None = None
         history: History | None = None
         prompt_bytes = 0
         try:
-            turn, history = await run.assignment.prepare()
+            turn, history = await run.job.prepare()
             run.answer.history_dropped = history.dropped
             prompt_bytes = (
                 sum(len(message.text) for message in turn.history) + len(turn.message) + len(turn.system or "")
             )
-            if run.end_reason is None:  # else somebody stopped it before it began
+            if run.end_reason is None:  # otherwise it was stopped before it began
                 run.work = self._spawn(self._consume(run, turn))
                 await asyncio.wait({run.work})
                 error = None if run.work.cancelled() else run.work.result()
-        except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
+        except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
             error = exc
         if error is not None and not isinstance(error, BackendError):
             _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
@@ -275,43 +278,46 @@ class TurnRunner:
         run.answered.set()
         try:
             await self._finish(run)
-        except Exception as exc:  # noqa: BLE001  # its lease runs out, and whoever reads it settles it
+        except Exception as exc:  # noqa: BLE001  # its lease expires, and the next reader marks it as interrupted
             _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
-        self._let_go(run)
-        await self._report(run, history, prompt_bytes)
+        # Release the callers before the bookkeeping, which can wait for the database.
+        self._release(run)
+        await self._report_end(run, history, prompt_bytes)
 
     async def _consume(self, run: RunningTurn, turn: BackendTurn) -> Exception | None:
         try:
-            async with aclosing(run.assignment.backend.run(turn)) as events:
+            async with aclosing(run.job.backend.run(turn)) as events:
                 async for event in events:
                     offset = run.answer.characters
-                    run.answer.take(event)
+                    run.answer.apply(event)
                     if run.answer.characters:
                         run.begun.set()
                     self._events.publish(run.id, event, offset)
-        except Exception as exc:  # noqa: BLE001  # a turn that fails cancels no other
+        except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
             return exc
         return None
 
     async def _finish(self, run: RunningTurn) -> None:
         tries = 0
+        # Retried until it is stored or the lease is lost; meanwhile callers get the reply with `saved: false`.
         while not run.lost:
+            # An answer at shutdown counts as not delivered, so that a repeated request finds its turn again.
             delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
             ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
-            ended = run.answer.snapshot(run.assignment.accepted.turn)
+            ended = run.answer.snapshot(run.job.accepted.turn)
             try:
                 async with self._writing:
-                    run.final = await self._turns.finish(run.assignment.principal, ended, ending)
+                    run.final = await self._turns.finish(run.job.principal, ended, ending)
                 break
             except StoreError as exc:
                 tries += 1
                 _log.warning("finish_delayed", extra={"turn_id": str(run.id), "tries": tries, "error": str(exc)})
-                for_good = self._closing or not isinstance(exc, StoreUnavailableError)
-                if for_good and tries > _TRIES:
+                is_final = self._closing or not isinstance(exc, StoreUnavailableError)
+                if is_final and tries > _TRIES:
                     break
                 await self._clock.sleep(timedelta(seconds=min(5.0, 0.2 * 2**tries)))
 
-    def _let_go(self, run: RunningTurn) -> None:
+    def _release(self, run: RunningTurn) -> None:
         self._runs.pop(run.id, None)
         run.written.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
@@ -319,24 +325,26 @@ class TurnRunner:
             self._busy.clear()
             self._idle.set()
 
-    async def _report(self, run: RunningTurn, history: History | None, prompt_bytes: int) -> None:
+    async def _report_end(self, run: RunningTurn, history: History | None, prompt_bytes: int) -> None:
         answer = run.answer
         try:
-            if run.final is not None:  # else another process settles it
-                await run.assignment.settled(run.final, history, prompt_bytes)
+            if run.final is not None:  # otherwise the lease is lost, and another process ends it
+                await run.job.settled(run.final, history, prompt_bytes)
             if (
                 answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):
-                latency = answer.bill(run.assignment.accepted.turn).latency
-                await run.assignment.observe(check_of_turn(answer.fault and answer.fault.fault, latency=latency))
+                latency = answer.bill(run.job.accepted.turn).latency
+                await run.job.observe(check_of_turn(answer.fault and answer.fault.fault, latency=latency))
         except AgentApiError as exc:
             _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
 
     def _abandon(self, run: RunningTurn, gone: asyncio.CancelledError) -> None:
+        # A turn answered as running is never abandoned: its caller is expected to come back later.
         if run.answered_running or run.answered.is_set() or self._closing:
             return
         run.caller_gone = True
+        # The MCP server passes on the client's reason: a user who pressed stop gets a shorter grace than a lost link.
         stopped = any("user" in str(word).lower() for word in gone.args)
         grace = self.options.stopped_grace if stopped else self.options.abandon_grace
         marking = self._spawn(self._mark_gone(run))
@@ -346,13 +354,14 @@ class TurnRunner:
 
     async def _mark_gone(self, run: RunningTurn) -> None:
         with suppress(StoreError):
-            await self._turns.mark(run.assignment.principal, run.id, TurnMark.CALLER_GONE)
+            await self._turns.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
-        asked = run.asked
+        follow_count = run.follow_count
+        # A caller who comes back through another process is visible only as `followed_at` of the row.
         before = await self._followed_at(run)
         await first_of(run.answered.wait(), self._clock.sleep(grace))
-        if run.asked == asked and not run.answered.is_set() and await self._followed_at(run) == before:
+        if run.follow_count == follow_count and not run.answered.is_set() and await self._followed_at(run) == before:
             self.stop(run, EndReason.ABANDONED)
 
     async def _followed_at(self, run: RunningTurn) -> datetime | None:
@@ -362,7 +371,7 @@ class TurnRunner:
             return None
         return leases[0].followed_at if leases else None
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases(self) -> None:
         while True:
             await self._busy.wait()
             await self._clock.sleep(self.options.renew_every)
@@ -374,16 +383,17 @@ class TurnRunner:
             except StoreError as exc:
                 _log.warning("leases_not_renewed", extra={"turns": len(running), "error": str(exc)})
                 continue
-            held = {lease.turn_id: lease for lease in leases}
+            renewed = {lease.turn_id: lease for lease in leases}
             for run in running:
-                lease = held.get(run.id)
+                lease = renewed.get(run.id)
                 if lease is None and not run.written.is_set() and not run.answered.is_set():
+                    # Another process has ended the turn: stop it, and store nothing more.
                     run.lost = True
                     self.stop(run, EndReason.LEASE_EXPIRED)
                 elif lease is not None and lease.cancel_requested:
-                    self.stop(run, EndReason.CANCEL_TURN)
+                    self.stop(run, EndReason.CANCEL_TURN)  # also if its notification was lost
 
-    async def _keep_texts(self) -> None:
+    async def _save_texts(self) -> None:
         while True:
             await self._busy.wait()
             await self._clock.sleep(self.options.save_every)
@@ -392,10 +402,10 @@ class TurnRunner:
                     continue
                 characters = run.answer.characters
                 with suppress(StoreError):
-                    await self._turns.save_partial(run.assignment.principal, self.owner, run.id, run.answer.text)
+                    await self._turns.save_partial(run.job.principal, self.owner, run.id, run.answer.text)
                     run.saved_characters = characters
 
-    def _hear(self, signal: Signal) -> None:
+    def _on_signal(self, signal: Signal) -> None:
         if signal.kind is SignalKind.CANCEL and signal.turn_id is not None:
             run = self._runs.get(signal.turn_id)
             if run is not None:

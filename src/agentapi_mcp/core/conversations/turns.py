@@ -1,4 +1,4 @@
-"""The use case: a message to an agent, from acceptance to answer, waited for or not."""
+"""Send messages to agents, and wait for, follow, read and cancel their turns."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -57,7 +57,7 @@ _WAIT_FOR_CANCEL = timedelta(seconds=20)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnPorts:
-    """What the turns are kept in and told by."""
+    """Storage, cache, events and clock of the turns."""
 
     turns: Store
     sessions: SessionStore
@@ -68,44 +68,44 @@ class TurnPorts:
 
 
 class Turns:
-    """Messages to agents: each is accepted once, run once, and found again by its id."""
+    """Use cases of turns: each message is accepted once, run once, and found again by its id."""
 
     def __init__(
-        self, ports: TurnPorts, runs: TurnRunner, agents: Agents, health: Health, api_keys: ApiKeys, audit: AuditLog
+        self, ports: TurnPorts, runner: TurnRunner, agents: Agents, health: Health, api_keys: ApiKeys, audit: AuditLog
     ) -> None:
         self._ports = ports
-        self._runs = runs
+        self._runner = runner
         self._agents = agents
         self._health = health
         self._api_keys = api_keys
         self._audit = audit
         self._ratios = TokenRatios()
-        self._elsewhere = RemoteTurns(ports.turns, ports.events, ports.signals, ports.clock)
+        self._remote_turns = RemoteTurns(ports.turns, ports.events, ports.signals, ports.clock)
 
     async def chat(
         self, principal: Principal, request: ChatRequest, *, wait: timedelta, report: ReportProgress | None = None
     ) -> Turn:
-        """Send a message and wait for the answer; when the wait is over first, the turn is returned as it runs on.
+        """Send a message and wait for the answer; after `wait`, return the turn while it continues to run.
 
         Raises:
-            InvalidRequestError: an argument cannot be meant.
+            InvalidRequestError: an argument is invalid.
             NotFoundError: there is no such agent, model or session.
-            ConflictError: the session answers another message, or the idempotency key was used for another request.
-            BackendError: the agent lacks something that it needs.
+            ConflictError: the session is answering another message, or the idempotency key belongs to another request.
+            BackendError: the agent is not fully configured.
         """
         check_wait(wait)
-        taken = await self._take(principal, request)
-        if isinstance(taken, RunningTurn):
-            return await self._wait_here(taken, wait, report)
-        return await self._wait(principal, taken, wait, report)
+        submitted = await self._submit(principal, request)
+        if isinstance(submitted, RunningTurn):
+            return await self._wait_here(submitted, wait, report)
+        return await self._wait(principal, submitted, wait, report)
 
     async def start(self, principal: Principal, request: ChatRequest) -> Turn:
-        """Send a message and do not wait; whoever started it answers for following it."""
-        taken = await self._take(principal, request)
-        if isinstance(taken, Turn):
-            return taken
-        await self._answer_running(taken)
-        return taken.snapshot()
+        """Send a message without waiting; the turn runs even if no caller follows it."""
+        submitted = await self._submit(principal, request)
+        if isinstance(submitted, Turn):
+            return submitted
+        await self._answer_running(submitted)
+        return submitted.snapshot()
 
     async def get(
         self,
@@ -115,31 +115,32 @@ class Turns:
         wait: timedelta = timedelta(0),
         report: ReportProgress | None = None,
     ) -> Turn:
-        """Read a turn, and wait for its end if there is time; from any process."""
+        """Read a turn, and wait up to `wait` for its end; it may run in any process."""
         require(principal, Action.READ_SESSIONS)
         check_wait(wait)
         turn = await self._ports.turns.get(principal, TurnId(parse_id(turn_id, "turn_id")))
         return await self._wait(principal, turn, wait, report)
 
     async def cancel(self, principal: Principal, turn_id: str) -> Turn:
-        """End a turn now, from any process; one that has ended stays as it is."""
+        """Cancel a turn, in whichever process it runs; a turn that has ended is not changed."""
         require(principal, Action.CHAT)
         turn = await self._ports.turns.request_cancel(principal, TurnId(parse_id(turn_id, "turn_id")))
         if not turn.status.is_final:
             await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=_target(turn))
-        run = self._runs.find(turn.id)
+        run = self._runner.find(turn.id)
         if run is not None:
-            self._runs.stop(run, EndReason.CANCEL_TURN)
+            self._runner.stop(run, EndReason.CANCEL_TURN)
         return turn if turn.status.is_final else await self._wait(principal, turn, _WAIT_FOR_CANCEL, None)
 
     async def follow(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
-        """Tell what a turn says: the text so far, then each event; from another process only what has been saved."""
-        run = self._runs.find(turn.id)
+        """Yield the text so far, then each event; without Redis, a turn of another process yields stored text only."""
+        run = self._runner.find(turn.id)
         if run is None:
-            async for event in self._elsewhere.follow(principal, turn):
+            async for event in self._remote_turns.follow(principal, turn):
                 yield event
             return
-        async with self._runs.following(run), self._ports.events.follow(turn.id) as events:
+        # Subscribe before reading the text so far: no event is lost between the two.
+        async with self._runner.following(run), self._ports.events.follow(turn.id) as events:
             if run.answer.characters:
                 yield TextDelta(run.answer.text)
             if run.written.is_set():
@@ -154,19 +155,19 @@ class Turns:
         return await self._ports.turns.recent(principal, limit)
 
     async def drain(self) -> None:
-        """Take no new messages, and let the running turns end or be settled; for a process that is about to stop."""
-        await self._runs.drain()
+        """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""
+        await self._runner.drain()
 
-    def hurry(self) -> None:
-        """Let `drain` settle the running turns at once."""
-        self._runs.hurry()
+    def stop_now(self) -> None:
+        """Make `drain` interrupt the running turns at once."""
+        self._runner.stop_now()
 
     # --- accepting
 
-    async def _take(self, principal: Principal, request: ChatRequest) -> RunningTurn | Turn:
+    async def _submit(self, principal: Principal, request: ChatRequest) -> RunningTurn | Turn:
         require(principal, Action.CHAT)
         checked = check_request(request)
-        return await self._runs.detach(lambda: self._accept(principal, checked))
+        return await self._runner.submit(lambda: self._accept(principal, checked))
 
     async def _accept(self, principal: Principal, checked: CheckedRequest) -> TurnJob | Turn:
         request = checked.request
@@ -176,7 +177,7 @@ class Turns:
             agent=request.agent or defaults.agent,
             model=request.model,
             session_model=defaults.model if request.agent in (None, defaults.agent) else None,
-            held=await self._api_keys.held(principal),
+            keys=await self._api_keys.available(principal),
             settings=settings,
             preferences=request.preferences,
         )
@@ -195,8 +196,8 @@ class Turns:
             parameters=parameters,
             fingerprint=checked.fingerprint(principal),
             idempotency_key=request.idempotency_key,
-            lease_owner=self._runs.owner,
-            lease=self._runs.options.lease,
+            lease_owner=self._runner.owner,
+            lease=self._runner.options.lease,
         )
         match await self._ports.turns.accept(principal, new):
             case Joined(turn):
@@ -213,10 +214,10 @@ class Turns:
                     principal, AuditAction.TURN_ACCEPTED, target=_target(accepted.turn), details=details
                 )
                 system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
-                told = replace(parameters, system_prompt=system)
-                return self._assign(principal, accepted, choice, told, defaults)
+                effective = replace(parameters, system_prompt=system)
+                return self._make_job(principal, accepted, choice, effective, defaults)
 
-    def _assign(
+    def _make_job(
         self,
         principal: Principal,
         accepted: AcceptedTurn,
@@ -228,7 +229,7 @@ class Turns:
             return await self._prepare(principal, accepted, choice, parameters)
 
         async def observe(check: HealthCheck) -> None:
-            if choice.key is None:  # how one's own key fares says nothing of the agent to others
+            if choice.key is None:  # a failure of the caller's own key says nothing about the agent
                 await self._health.observe(choice.agent_id, check)
 
         async def settled(turn: Turn, history: History | None, prompt_bytes: int) -> None:
@@ -238,18 +239,18 @@ class Turns:
                 self._ratios.learn(turn.bill.model_used or choice.agent, prompt_bytes, used)
             grown: History | None = None
             if history is not None and turn.last_message_id is not None:
-                said = (HistoryMessage(MessageRole.USER, turn.message),)
+                added = (HistoryMessage(MessageRole.USER, turn.message),)
                 if turn.reply:
-                    said = (*said, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
-                grown = History((*history.messages, *said), history.dropped, turn.last_message_id)
-            await self._ports.cache.keep(turn.session_id, _state(turn, defaults), grown)
+                    added = (*added, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
+                grown = History((*history.messages, *added), history.dropped, turn.last_message_id)
+            await self._ports.cache.save(turn.session_id, _state(turn, defaults), grown)
 
         return TurnJob(
             accepted=accepted,
             principal=principal,
             backend=choice.backend,
             prices=choice.prices,
-            whose=choice.whose,
+            key_source=choice.key_source,
             prepare=prepare,
             observe=observe,
             settled=settled,
@@ -262,17 +263,18 @@ class Turns:
         if choice.key is not None:
             await self._api_keys.mark_used(choice.key)
         history = History(())
-        remembers = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
-        if not accepted.session_created and not remembers:
+        resumes = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
+        # An agent that resumes from its own state has the history already.
+        if not accepted.session_created and not resumes:
             fixed = len(turn.message.encode()) + len((system or "").encode())
             ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
             budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
-            kept, last = None, accepted.previous_message_id
+            found, last = None, accepted.previous_message_id
             if last is not None:
-                kept = await self._ports.cache.find(turn.session_id, last)
-            if kept is None:
-                kept = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)
-            history = fit_history(kept, budget)
+                found = await self._ports.cache.find(turn.session_id, last)
+            if found is None:
+                found = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)
+            history = fit_history(found, budget)
         return (
             BackendTurn(
                 turn_id=turn.id,
@@ -310,18 +312,18 @@ class Turns:
     # --- waiting
 
     async def _wait(self, principal: Principal, turn: Turn, wait: timedelta, report: ReportProgress | None) -> Turn:
-        run = self._runs.find(turn.id)
+        run = self._runner.find(turn.id)
         if run is not None:
             return await self._wait_here(run, wait, report)
         if not turn.status.is_final:
-            turn = await self._elsewhere.wait(principal, turn, wait, report)
+            turn = await self._remote_turns.wait(principal, turn, wait, report)
         if turn.status.is_final:
             await self._mark(principal, turn, TurnMark.DELIVERED)
         return turn
 
     async def _wait_here(self, run: RunningTurn, wait: timedelta, report: ReportProgress | None) -> Turn:
         started = self._ports.clock.monotonic()
-        async with self._runs.following(run):
+        async with self._runner.following(run):
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait.total_seconds()):
                     if report is None:
@@ -337,25 +339,26 @@ class Turns:
             return run.snapshot()
 
     async def _report_until_answered(self, run: RunningTurn, report: ReportProgress, started: float) -> None:
-        told, told_at = -1, started
+        reported, reported_at = -1, started
         while not run.answered.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPORT_EVERY.total_seconds()):
                     await (run.answered if run.begun.is_set() else run.begun).wait()
             now = self._ports.clock.monotonic()
-            due = now - told_at >= REPORT_AT_LEAST_EVERY.total_seconds()
-            if run.answered.is_set() or (run.answer.characters == told and not due):
+            due = now - reported_at >= REPORT_AT_LEAST_EVERY.total_seconds()
+            if run.answered.is_set() or (run.answer.characters == reported and not due):
                 continue
-            told, told_at = run.answer.characters, now
-            await report(Progress(told, run.answer.tail(TAIL), timedelta(seconds=now - started), run.answer.activity))
+            reported, reported_at = run.answer.characters, now
+            elapsed = timedelta(seconds=now - started)
+            await report(Progress(reported, run.answer.tail(TAIL), elapsed, run.answer.activity))
 
     async def _answer_running(self, run: RunningTurn) -> None:
         if not run.answered_running:
             run.answered_running = True
-            await self._mark(run.assignment.principal, run.snapshot(), TurnMark.ANSWERED_RUNNING)
+            await self._mark(run.job.principal, run.snapshot(), TurnMark.ANSWERED_RUNNING)
 
     async def _mark(self, principal: Principal, turn: Turn, mark: TurnMark) -> None:
-        with suppress(StoreError):  # a mark that is lost costs a repeated answer, never a turn
+        with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
             await self._ports.turns.mark(principal, turn.id, mark)
 
 

@@ -1,4 +1,4 @@
-"""Checks every part of an installation by asking it something real, and tells for a fault the line that mends it."""
+"""Check every part of an installation with a real request, and report the command that fixes a fault."""
 
 import asyncio
 import os
@@ -16,7 +16,16 @@ from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
-from agentapi_mcp.core.diagnosis.models import Check, Declarations, Outcome, fault, not_checked, not_in_use, ok, warning
+from agentapi_mcp.core.diagnosis.models import (
+    Check,
+    CheckOutcome,
+    Declarations,
+    fault,
+    not_checked,
+    not_in_use,
+    ok,
+    warning,
+)
 from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation, Installation
 from agentapi_mcp.core.services import Services
 
@@ -28,15 +37,15 @@ _REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
 _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
 _AT_LINE = re.compile(r", line (\d+):")
-_OF_OTHERS = ("DATABASE_URL", "REDIS_URL")
+_UNPREFIXED = ("DATABASE_URL", "REDIS_URL")
 _PARTS = ("home", "configuration", "database", "redis", "agents")
 
-Tell = Callable[[Check], None]
+Report = Callable[[Check], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the doctor waits for a part."""
+class CheckTimeouts:
+    """Timeouts of the checks."""
 
     part: timedelta = timedelta(seconds=20)
     first_start: timedelta = timedelta(seconds=90)
@@ -44,28 +53,28 @@ class Patience:
 
 
 class Doctor:
-    """Examines one installation; where a part fails, those that need it are not checked, and say why."""
+    """Checks one installation; parts that depend on a failed one are reported as not checked."""
 
-    def __init__(self, installation: Installation, clock: Clock, patience: Patience | None = None) -> None:
+    def __init__(self, installation: Installation, clock: Clock, timeouts: CheckTimeouts | None = None) -> None:
         self._installation = installation
         self._clock = clock
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or CheckTimeouts()
 
-    async def examine(self, tell: Tell, *, ask: bool = False) -> None:
-        """Check all parts in order, and tell each result at once; with `ask`, agents answer a question, at its cost."""
-        tell(ok("program", self._installation.program))
+    async def examine(self, report: Report, *, ask: bool = False) -> None:
+        """Check all parts in order and report each result at once; `ask` also runs a paid turn on each agent."""
+        report(ok("program", self._installation.program))
         environ = self._installation.environ
         try:
             configured = self._installation.configure()
         except AgentApiError as exc:
             named = [name for name in dict.fromkeys(_VARIABLE.findall(str(exc))) if name in environ]
-            tell(fault("settings", str(exc), *(f"unset {name}" for name in named)))
+            report(fault("settings", str(exc), *(f"unset {name}" for name in named)))
             for name in _PARTS:
-                tell(not_checked(name, "the settings must be mended first"))
+                report(not_checked(name, "the settings must be mended first"))
             return
-        tell(_settings(configured.variables(), environ))
+        report(_settings(configured.variables(), environ))
         examination = _Examination(
-            parts=configured, environ=environ, clock=self._clock, patience=self._patience, tell=tell
+            parts=configured, environ=environ, clock=self._clock, timeouts=self._timeouts, report=report
         )
         await examination.run(ask=ask)
 
@@ -75,53 +84,53 @@ class _Examination:
     parts: ConfiguredInstallation
     environ: Mapping[str, str]
     clock: Clock
-    patience: Patience
-    tell: Tell
+    timeouts: CheckTimeouts
+    report: Report
     faults: list[str] = field(default_factory=list[str])
     declared: Declarations | None = None
 
     async def run(self, *, ask: bool) -> None:
-        self._say(self._home())
-        self._say(self._configuration())
+        self._report(self._home())
+        self._report(self._configuration())
         if "home" in self.faults and not self.parts.is_remote:
-            self._say(not_checked("database", "the home must be mended first"))
+            self._report(not_checked("database", "the home must be mended first"))
         else:
             await self._timed(self._database())
         await self._timed(self._redis())
         needed = [name for name in ("home", "configuration", "database") if name in self.faults]
         if needed:
-            self._say(not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
+            self._report(not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
         else:
             await self._agents(ask=ask)
 
-    def _say(self, check: Check) -> None:
-        if check.outcome is Outcome.FAULT:
+    def _report(self, check: Check) -> None:
+        if check.outcome is CheckOutcome.FAULT:
             self.faults.append(check.name)
-        self.tell(check)
+        self.report(check)
 
     async def _timed(self, checking: Awaitable[Check]) -> None:
         begun = self.clock.monotonic()
         check = await checking
-        self._say(replace(check, duration=timedelta(seconds=self.clock.monotonic() - begun)))
+        self._report(replace(check, duration=timedelta(seconds=self.clock.monotonic() - begun)))
 
     # --- the parts, one after the other
 
     def _home(self) -> Check:
         home = self.parts.home
         try:
-            there = next((place for place in (home, *home.parents) if place.exists()), home)
+            existing = next((place for place in (home, *home.parents) if place.exists()), home)
         except OSError as exc:
             return fault("home", f"{home} cannot be looked into ({exc.strerror})", _HOME_LINE)
         if home.exists() and not home.is_dir():
             return fault("home", f"{home} is not a directory", _HOME_LINE)
-        if not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(existing, os.W_OK | os.X_OK):
             line = f'sudo chown -R "$(id -un)" {shlex.quote(str(home))}' if home.exists() else _HOME_LINE
-            return fault("home", f"this user may not write in {there}", line, _HOME_LINE)
-        free = shutil.disk_usage(there).free
-        said = f"{home}{'' if home.exists() else ', which the first start makes'}; {free >> 20} MB free"
+            return fault("home", f"this user may not write in {existing}", line, _HOME_LINE)
+        free = shutil.disk_usage(existing).free
+        detail = f"{home}{'' if home.exists() else ', which the first start makes'}; {free >> 20} MB free"
         if free < _FREE_BYTES:
-            return warning("home", f"{said}: that is little", _HOME_LINE)
-        return ok("home", said)
+            return warning("home", f"{detail}: that is little", _HOME_LINE)
+        return ok("home", detail)
 
     def _configuration(self) -> Check:
         try:
@@ -141,10 +150,10 @@ class _Examination:
         return ok("configuration", f"{own}; agents: {', '.join(declared.agents)}")
 
     async def _database(self) -> Check:
-        limit = self.patience.part if self.parts.is_remote else self.patience.first_start
+        limit = self.timeouts.part if self.parts.is_remote else self.timeouts.first_start
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                return await self._ask_database()
+                return await self._inspect_database()
         except TimeoutError:
             reason = f"it gave no answer within {limit.total_seconds():.0f} s"
         except AgentApiError as exc:
@@ -158,24 +167,24 @@ class _Examination:
             lines = [*lines, _HOME_LINE]
         return fault("database", reason, *lines)
 
-    async def _ask_database(self) -> Check:
-        found = await self.parts.ask_database()
+    async def _inspect_database(self) -> Check:
+        found = await self.parts.check_database()
         kind = "by URL" if self.parts.is_remote else "embedded"
-        said = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
+        detail = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
         if found.is_standby:
-            return fault("database", f"{said}; it is a standby, which cannot be written", _DATABASE_LINE)
+            return fault("database", f"{detail}; it is a standby, which cannot be written", _DATABASE_LINE)
         if found.remark is not None and self.parts.is_remote:
-            return warning("database", f"{said}; {found.remark}", *_COMMAND.findall(found.remark))
+            return warning("database", f"{detail}; {found.remark}", *_COMMAND.findall(found.remark))
         if not found.is_encrypted and self.parts.is_exposed:
             line = "export AGENTAPI_DATABASE_URL='...?sslmode=require'"
-            return warning("database", f"{said}; what is said to it is not encrypted", line)
-        return ok("database", said)
+            return warning("database", f"{detail}; what is said to it is not encrypted", line)
+        return ok("database", detail)
 
     async def _redis(self) -> Check:
-        limit = self.patience.part.total_seconds()
+        limit = self.timeouts.part.total_seconds()
         try:
             async with asyncio.timeout(limit):
-                took = await self.parts.ask_redis()
+                took = await self.parts.check_redis()
         except TimeoutError:
             return fault("redis", f"it gave no answer within {limit:.0f} s", _REDIS_LINE)
         except AgentApiError as exc:
@@ -192,14 +201,14 @@ class _Examination:
                 services = await gate.services()
                 report = await services.health.report(services.principal, fresh=True)
                 for view in report.agents:
-                    self._say(self._agent(view))
+                    self._report(self._agent(view))
                 for view in report.agents:
                     if ask and view.enabled and not view.missing:
                         await self._timed(self._answer(services, view))
             except AgentApiError as exc:
                 named = dict.fromkeys(name for name in _VARIABLE.findall(str(exc)) if name.startswith("AGENTAPI_"))
                 lines = _COMMAND.findall(str(exc)) or [f"export {name}=..." for name in named]
-                self._say(fault("agents", str(exc), *lines))
+                self._report(fault("agents", str(exc), *lines))
 
     def _agent(self, view: AgentView) -> Check:
         name, by = f"agent {view.name}", f"by {view.backend}"
@@ -217,7 +226,7 @@ class _Examination:
     def _unequipped(self, name: str, view: AgentView) -> Check:
         detail = "; ".join(view.missing)
         lines = [f"export {found}=..." for found in _VARIABLE.findall(detail) if found not in self.environ]
-        # What comes with the program is an offer; what the operator declared is meant.
+        # A packaged agent is optional; one that the operator declared must work.
         if self._declaration(view) is None or (self.declared is not None and view.name in self.declared.packaged):
             return not_in_use(name, detail, *lines)
         return fault(name, detail, *(lines or self._lines_for(view)))
@@ -226,7 +235,7 @@ class _Examination:
         return None if self.declared is None else self.declared.agents.get(view.name)
 
     def _lines_for(self, view: AgentView) -> Sequence[str]:
-        """Name the variables that decide how the agent is reached, or else the file."""
+        """Return the commands to change the variables that configure the agent, else to edit the file."""
         reached = declaration = self._declaration(view)
         if declaration is not None and declaration.otherwise is not None and declaration.backend != view.backend:
             reached = declaration.otherwise
@@ -236,8 +245,8 @@ class _Examination:
         return [f'"${{EDITOR:-vi}}" {shlex.quote(str(self.parts.configuration_paths()[-1]))}']
 
     async def _answer(self, services: Services, view: AgentView) -> Check:
-        """Ask a question, which costs what an answer costs, and leave no session behind."""
-        title, lines, limit = f"answer of {view.name}", self._lines_for(view), self.patience.answer
+        """Run one turn, at its cost, and delete its session."""
+        title, lines, limit = f"answer of {view.name}", self._lines_for(view), self.timeouts.answer
         request = ChatRequest(message=_QUESTION, agent=view.name)
         turn = await services.turns.chat(services.principal, request, wait=limit)
         if not turn.status.is_final:
@@ -251,14 +260,14 @@ class _Examination:
 
 
 def _settings(known: frozenset[str], environ: Mapping[str, str]) -> Check:
-    """Look for variables that are meant as settings and are none."""
-    given = sorted(name for name in environ if name.startswith("AGENTAPI_") or name in _OF_OTHERS)
-    unknown = [name for name in given if name not in {*known, *_OF_OTHERS}]
+    """Find environment variables that look like settings but are unknown."""
+    given = sorted(name for name in environ if name.startswith("AGENTAPI_") or name in _UNPREFIXED)
+    unknown = [name for name in given if name not in {*known, *_UNPREFIXED}]
     near = {name: get_close_matches(name, known, n=1, cutoff=0.7) for name in unknown}
     if near:
-        told = [f"{name} is no setting" + (f"; {like[0]} is" if like else "") for name, like in near.items()]
+        details = [f"{name} is no setting" + (f"; {like[0]} is" if like else "") for name, like in near.items()]
         lines = [f'export {like[0]}="${name}"' if like else f"unset {name}" for name, like in near.items()]
-        return warning("settings", "; ".join(told), *lines)
+        return warning("settings", "; ".join(details), *lines)
     return ok("settings", f"set: {', '.join(given)}" if given else "none set: everything is embedded")
 
 

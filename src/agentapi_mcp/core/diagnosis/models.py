@@ -1,4 +1,4 @@
-"""What the doctor finds, and what it is told of the parts."""
+"""Models of the doctor: results of checks, and facts about the parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from enum import StrEnum
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 
 
-class Outcome(StrEnum):
-    """How a check ended: a warning and what is not in use make no fault."""
+class CheckOutcome(StrEnum):
+    """Outcome of a check; only FAULT makes the doctor fail."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,10 +20,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was found of one part; `advice` are lines for a shell that mend it, to be copied or filled in."""
+    """Result of the check of one part; `advice` has shell commands that fix it, to copy or fill in."""
 
     name: str
-    outcome: Outcome
+    outcome: CheckOutcome
     detail: str
     advice: tuple[str, ...] = ()
     duration: timedelta | None = None
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declarations:
-    """The agents that the configuration files declare by name; `packaged` names those that come with the program."""
+    """Agents declared in the configuration files, by name; `packaged` are those of the program's own file."""
 
     own_files: tuple[str, ...]
     agents: Mapping[str, AgentDeclaration]
@@ -40,7 +40,7 @@ class Declarations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:
-    """What a database tells of itself; `remark` is what its login may do beyond what the program needs."""
+    """Facts about a database; `remark` lists privileges of the login beyond those that the program needs."""
 
     version: str
     is_standby: bool
@@ -51,24 +51,24 @@ class DatabaseFacts:
 
 def ok(name: str, detail: str) -> Check:
     """Report a part that works."""
-    return Check(name=name, outcome=Outcome.OK, detail=detail)
+    return Check(name=name, outcome=CheckOutcome.OK, detail=detail)
 
 
 def warning(name: str, detail: str, *advice: str) -> Check:
-    """Report a part that works, and could be better."""
-    return Check(name=name, outcome=Outcome.WARNING, detail=detail, advice=advice)
+    """Report a part that works, but should be improved."""
+    return Check(name=name, outcome=CheckOutcome.WARNING, detail=detail, advice=advice)
 
 
 def fault(name: str, detail: str, *advice: str) -> Check:
     """Report a part that does not work."""
-    return Check(name=name, outcome=Outcome.FAULT, detail=detail, advice=tuple(dict.fromkeys(advice)))
+    return Check(name=name, outcome=CheckOutcome.FAULT, detail=detail, advice=tuple(dict.fromkeys(advice)))
 
 
 def not_in_use(name: str, detail: str, *advice: str) -> Check:
-    """Report a part that nobody has set up."""
-    return Check(name=name, outcome=Outcome.NOT_IN_USE, detail=detail, advice=advice)
+    """Report a part that is not set up."""
+    return Check(name=name, outcome=CheckOutcome.NOT_IN_USE, detail=detail, advice=advice)
 
 
 def not_checked(name: str, detail: str) -> Check:
-    """Report a part that cannot be asked before another one works."""
-    return Check(name=name, outcome=Outcome.NOT_CHECKED, detail=detail)
+    """Report a part that cannot be checked before another one works."""
+    return Check(name=name, outcome=CheckOutcome.NOT_CHECKED, detail=detail)

@@ -1,4 +1,4 @@
-"""What the doctor examines: an installation, first without its settings and then by them."""
+"""Ports of the doctor: an installation before and after its settings are read."""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -11,15 +11,15 @@ from agentapi_mcp.core.services import ServicesProvider
 
 
 class ConfiguredInstallation(Protocol):
-    """The parts of an installation as its settings name them; each method asks one part something real.
+    """The configured parts of an installation; each method makes a real request to one part.
 
     Raises:
-        AgentApiError: from each method, when the part does not work; the message says why and what to do.
+        AgentApiError: from each method, when the part does not work; the message explains why and what to do.
     """
 
     @property
     def home(self) -> Path:
-        """Where data and configuration live."""
+        """The directory for data and configuration."""
         ...
 
     @property
@@ -29,12 +29,12 @@ class ConfiguredInstallation(Protocol):
 
     @property
     def is_remote(self) -> bool:
-        """Whether the database is named by an address, and not the embedded one."""
+        """Whether the database is configured by URL instead of embedded."""
         ...
 
     @property
     def is_exposed(self) -> bool:
-        """Whether what is sent to the database leaves this machine."""
+        """Whether connections to the database leave this machine."""
         ...
 
     def variables(self) -> frozenset[str]:
@@ -42,23 +42,23 @@ class ConfiguredInstallation(Protocol):
         ...
 
     def configuration_paths(self) -> tuple[Path, ...]:
-        """List the configuration files; the last one is where an operator writes."""
+        """List the configuration files; the last one is the operator's."""
         ...
 
     def read_configuration(self) -> Declarations:
         """Read the configuration files."""
         ...
 
-    async def ask_database(self) -> DatabaseFacts:
-        """Open the database and ask what it is."""
+    async def check_database(self) -> DatabaseFacts:
+        """Connect to the database and read its facts."""
         ...
 
-    async def ask_redis(self) -> timedelta | None:
-        """Write to Redis, and return how long that took; None where none is set up."""
+    async def check_redis(self) -> timedelta | None:
+        """Write to Redis and return the latency; None if it is not configured."""
         ...
 
     def open_program(self) -> AbstractAsyncContextManager[ServicesProvider]:
-        """Open the program itself."""
+        """Start the program itself."""
         ...
 
 
@@ -67,7 +67,7 @@ class Installation(Protocol):
 
     @property
     def program(self) -> str:
-        """Version and interpreter, in words."""
+        """Version and interpreter, as text."""
         ...
 
     @property

@@ -1,1 +1,1 @@
-"""Principals, their roles and scopes, and the table of what each may do."""
+"""Principals, roles, scopes and the permission table."""

@@ -1,4 +1,4 @@
-"""Opaque cursors: where a page of a list ended, bound to the list and to who reads it."""
+"""Opaque pagination cursors, bound to a list and a principal."""
 
 import binascii
 import hashlib
@@ -15,20 +15,18 @@ _LONGEST = 4096
 
 
 def encode_cursor(scope: str, principal: Principal, position: Sequence[str]) -> str:
-    """Make the cursor after `position`; `scope` names the list with its filters.
-
-    The seal is a plain hash, since processes share no key: it catches mistakes, damage and mixed-up lists. Whoever
-    computes it can move within a list of their own, so authorisation never depends on a cursor.
-    """
+    """Encode the cursor after `position`; `scope` identifies the list and its filters."""
+    # The seal is an unkeyed checksum, since processes share no key: it detects mistakes, damage and mixed-up lists. A
+    # forged cursor only moves within the caller's own list, so authorization must never depend on a cursor.
     body = json.dumps(list(position), ensure_ascii=True, separators=(",", ":")).encode()
     return _pack(_seal(scope, principal, body) + body)
 
 
 def decode_cursor(cursor: str, scope: str, principal: Principal) -> tuple[str, ...]:
-    """Read back the position.
+    """Decode the position.
 
     Raises:
-        InvalidRequestError: the cursor is damaged, forged, or of another list, filter or principal.
+        InvalidRequestError: the cursor is damaged, or belongs to another list, filter or principal.
     """
     seal, body = _unpack(cursor)
     if seal != _seal(scope, principal, body):
@@ -43,7 +41,7 @@ def _unpack(cursor: str) -> tuple[bytes, bytes]:
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError) as exc:
         raise _refusal() from exc
-    if _pack(raw) != cursor:  # the decoder passes over what is not of its alphabet
+    if _pack(raw) != cursor:  # the decoder skips characters outside of its alphabet
         raise _refusal()
     return raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
 
@@ -53,7 +51,7 @@ def _pack(raw: bytes) -> str:
 
 
 def _position(body: bytes) -> tuple[str, ...]:
-    # Whoever can compute the seal is no more to be believed than others.
+    # The seal can be forged, so the content is untrusted.
     try:
         position = load_json(body)
     except (ValueError, RecursionError) as exc:

@@ -1,4 +1,4 @@
-"""Who is asking, and the one function that says no."""
+"""Principals, and the check of their permissions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.base.json_values import as_object
 
-VIA_PERSONAL = "token:"  # how `via` begins where a personal token let somebody in; its id follows
+VIA_PERSONAL = "token:"  # prefix of `via` for personal tokens; the id follows
 
 
 class Role(StrEnum):
-    """What a user is in an organisation; each may do what those before it may."""
+    """Role of a user in an organisation; each includes the rights of those before it."""
 
     VIEWER = "viewer"
     MEMBER = "member"
@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 
 class TokenScope(StrEnum):
-    """What a token can be limited to (RFC 6749, section 3.3)."""
+    """Scopes of access tokens (RFC 6749, section 3.3)."""
 
     READ = "read"
     CHAT = "chat"
@@ -32,7 +32,7 @@ class TokenScope(StrEnum):
 
 
 class Action(StrEnum):
-    """What a use case asks leave for."""
+    """An action that needs a permission."""
 
     READ_CATALOGUE = "catalogue:read"
     READ_SESSIONS = "sessions:read"
@@ -51,7 +51,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an action needs: at least this role, and, where a token is limited, this scope."""
+    """Requirement of an action: the minimum role, and the scope if the token has scopes."""
 
     role: Role
     scope: TokenScope
@@ -80,7 +80,7 @@ _NO_ACTIONS: frozenset[Action] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Exceptions:
-    """What a member may do beyond their role, and what they may not in spite of it; what is denied stays denied."""
+    """Actions allowed or denied to a member regardless of their role; denial takes precedence."""
 
     allowed: frozenset[Action] = _NO_ACTIONS
     denied: frozenset[Action] = _NO_ACTIONS
@@ -88,9 +88,9 @@ class Exceptions:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user in an organisation; scopes narrow what they may do, None leaves all of it.
+    """A user in an organisation; scopes restrict their rights, None means no restriction.
 
-    `via` names what let them in, and `expires_at` is when that ends; neither makes them somebody else.
+    `via` names the credential, which ends at `expires_at`; neither is part of the identity.
     """
 
     user_id: UserId
@@ -103,10 +103,10 @@ class Principal:
 
 
 def require(principal: Principal, action: Action) -> None:
-    """Refuse what the principal may not do.
+    """Require a permission.
 
     Raises:
-        PermissionDeniedError: the role does not allow it, or the scopes do not; then `scope` says which is needed.
+        PermissionDeniedError: the role or the scopes do not allow it; `scope` is the missing scope in the second case.
     """
     refused = refusal(principal, action)
     if refused is not None:
@@ -114,7 +114,8 @@ def require(principal: Principal, action: Action) -> None:
 
 
 def refusal(principal: Principal, action: Action) -> PermissionDeniedError | None:
-    """Return why the principal may not do something, None where they may."""
+    """Return the error for a denied action, None if it is allowed."""
+    # The policies of the database check the same rules again (docs/design/database.md, rule 2).
     need, exceptions = NEEDS[action], principal.exceptions
     by_role = _RANK[principal.role] >= _RANK[need.role] or action in exceptions.allowed
     if not by_role or action in exceptions.denied:
@@ -131,14 +132,14 @@ def refusal(principal: Principal, action: Action) -> PermissionDeniedError | Non
     return None
 
 
-def read_role(written: str, also: Mapping[str, Role]) -> Role:
-    """Read a role as it is written in a database, where `also` says what other words mean; else it may do least."""
+def read_role(written: str, aliases: Mapping[str, Role]) -> Role:
+    """Parse a stored role; `aliases` maps other names, and an unknown role becomes VIEWER, the least privilege."""
     word = written.strip().lower()
-    return also.get(word) or (Role(word) if word in set(Role) else Role.VIEWER)
+    return aliases.get(word) or (Role(word) if word in set(Role) else Role.VIEWER)
 
 
 def read_exceptions(permissions: object) -> Exceptions:
-    """Read `permissions` of a membership: `{"agentapi": {"sessions:edit": false}}`; another form says nothing."""
+    """Parse `permissions` of a membership: `{"agentapi": {"sessions:edit": false}}`; other forms are ignored."""
     named = as_object(as_object(permissions).get("agentapi"))
     return Exceptions(
         allowed=frozenset(action for action in Action if named.get(action) is True),

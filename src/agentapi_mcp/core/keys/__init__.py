@@ -1,1 +1,1 @@
-"""API keys that users and organisations bring, and asking a user for one."""
+"""API keys of users and organisations, and the page where a user enters one."""

@@ -1,4 +1,4 @@
-"""Keys of providers that users and organisations bring: sealed when they come, opened when a turn uses them."""
+"""Provider API keys of users and organisations: encrypted at rest, decrypted only for a turn."""
 
 import logging
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from agentapi_mcp.core.keys.ports import ApiKeyStore
 
 _MAX_NAME = 100
 _SHORTEST, _LONGEST = 8, 2000
-_SHORTEST_WITH_END = 12  # of less, four characters would tell too much
+_SHORTEST_WITH_END = 12  # of a shorter key, four characters would reveal too much
 _BATCH = 50
-_TELL_EVERY = timedelta(minutes=1)
+_RECORD_USE_EVERY = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key as it was entered; without a name it gets its provider's, and its model's where it has one."""
+    """A key as entered; the default name is that of its provider and model."""
 
     provider: str
     value: SecretStr
@@ -38,8 +38,8 @@ class NewApiKey:
     name: str | None = None
 
 
-class HeldKeys:
-    """The active keys that a principal's turns may use, still sealed."""
+class AvailableKeys:
+    """The active keys that a principal's turns can use, still encrypted."""
 
     def __init__(self, keys: Sequence[SealedKey] = (), sealer: Sealer | None = None) -> None:
         self._keys = sorted(keys, key=_preference, reverse=True)
@@ -47,21 +47,21 @@ class HeldKeys:
 
     @property
     def can_be_added(self) -> bool:
-        """Whether this server keeps keys."""
+        """Whether this server stores keys of its users."""
         return self._sealer is not None
 
     def has(self, provider: str, models: Sequence[str] = ()) -> bool:
-        """Tell whether `find` would find one, or fail to open it."""
+        """Return whether there is a key for the model; it is not decrypted."""
         return self._match(provider, models) is not None
 
     def find(self, provider: str, models: Sequence[str] = ()) -> ProviderKey | None:
-        """Find the key for a model, by any of its names: the user's, then the organisation's.
+        """Find the key for a model, by any of its names: the user's, else the organisation's.
 
-        Of each, the model's own comes before the provider's, and the newest before older ones.
+        A key for the model is preferred to one for its provider, and a newer one to an older one.
 
         Raises:
-            ConfigurationError: there is one, and it cannot be opened.
-            StoreError: there is one, and somebody has changed it.
+            ConfigurationError: the master key that encrypted it is missing.
+            StoreError: the stored key was modified.
         """
         sealed = self._match(provider, models)
         if sealed is None or self._sealer is None:
@@ -69,21 +69,22 @@ class HeldKeys:
         try:
             return ProviderKey(sealed.key, SecretStr(self._sealer.open_(sealed.sealed, _place(sealed.key))))
         except AgentApiError as exc:
+            # No fallback to another key: it would silently charge somebody else for the turn.
             _log.warning("api_key_not_opened", extra={"api_key_id": str(sealed.key.id), "error": str(exc)})
             raise
 
     def _match(self, provider: str, models: Sequence[str]) -> SealedKey | None:
         wanted = plain_provider(provider)
-        fitting = (
+        matching = (
             sealed
             for sealed in self._keys
             if sealed.key.provider == wanted and (sealed.key.model is None or sealed.key.model in models)
         )
-        return next(fitting, None)
+        return next(matching, None)
 
 
 class ApiKeys:
-    """The keys that people brought; without a sealer there are none, and none can be added."""
+    """Use cases of API keys; without a sealer there are none, and none can be added."""
 
     def __init__(self, store: ApiKeyStore, sealer: Sealer | None, clock: Clock, audit: AuditLog) -> None:
         self._store = store
@@ -92,12 +93,12 @@ class ApiKeys:
         self._clock = clock
 
     async def add(self, principal: Principal, new: NewApiKey, *, organization: bool = False) -> ApiKey:
-        """Seal and keep a key, of the principal or of their organisation; it counts from the next turn on.
+        """Encrypt and store a key of the principal, or of their organisation; it is used from the next turn on.
 
         Raises:
-            InvalidRequestError: it is no key, or a name is missing or too long.
-            ConflictError: there is one of this name.
-            ConfigurationError: there is no master key to seal it with.
+            InvalidRequestError: it is not an API key, or a name is missing or too long.
+            ConflictError: a key with this name exists.
+            ConfigurationError: there is no master key to encrypt it with.
         """
         owner, sealer = _owner(principal, organization=organization), self._needed_sealer()
         value = _checked(new.value).get_secret_value()
@@ -114,19 +115,19 @@ class ApiKeys:
             created_at=self._clock.now(),
             last_used_at=None,
         )
-        kept = await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
-        await self._record(principal, AuditAction.KEY_ADDED, kept)
-        return kept
+        stored = await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+        await self._record(principal, AuditAction.KEY_ADDED, stored)
+        return stored
 
     async def list_(self, principal: Principal, *, organization: bool = False) -> tuple[ApiKey, ...]:
-        """List the principal's keys, or their organisation's, oldest first; never the keys themselves."""
+        """List the principal's keys, or their organisation's, oldest first, without the secrets."""
         return await self._store.list_(_owner(principal, organization=organization))
 
     async def remove(self, principal: Principal, which: str, *, organization: bool = False) -> ApiKey:
         """Remove a key, by its id or name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such key.
         """
         key = await self._find(principal, which, organization=organization)
         await self._store.remove(key)
@@ -134,48 +135,48 @@ class ApiKeys:
         return key
 
     async def set_active(self, principal: Principal, which: str, *, active: bool, organization: bool = False) -> ApiKey:
-        """Let a key be used again, or no more, by its id or name.
+        """Enable or disable a key, by its id or name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such key.
         """
         key = await self._find(principal, which, organization=organization)
         await self._store.set_active(key, active=active)
         await self._record(principal, AuditAction.KEY_CHANGED, key, status="active" if active else "inactive")
         return key
 
-    async def held(self, principal: Principal) -> HeldKeys:
-        """Read the keys that the principal's turns may use."""
+    async def available(self, principal: Principal) -> AvailableKeys:
+        """Load the keys that the principal's turns can use."""
         require(principal, Action.CHAT)
         if self._sealer is None:
-            return HeldKeys()
-        return HeldKeys(await self._store.active(principal), self._sealer)
+            return AvailableKeys()
+        return AvailableKeys(await self._store.active(principal), self._sealer)
 
     async def mark_used(self, used: ProviderKey) -> None:
-        """Note that a key is used, at most once a minute; never fails the turn."""
+        """Record the use of a key, at most once a minute; store errors are ignored."""
         last = used.key.last_used_at
-        if last is None or self._clock.now() - last >= _TELL_EVERY:
+        if last is None or self._clock.now() - last >= _RECORD_USE_EVERY:
             with suppress(StoreError):
                 await self._store.mark_used(used.key)
 
     async def rotate(self, operator: Principal) -> Rotation:
-        """Seal every key with the first master key again, a few at a time; begun again, it goes on where it was.
+        """Encrypt all keys with the first master key, in batches; an interrupted rotation can be resumed.
 
-        It is for whoever has the master keys and the database, and tells them no key; no role stands in their way.
+        It checks no role: operators call it, who have the master keys and the database. No key is returned.
 
         Raises:
             ConfigurationError: there is no master key.
         """
         sealer, done, after = self._needed_sealer(), 0, ApiKeyId(UUID(int=0))
         unopened: dict[str, int] = {}
-        while batch := await self._store.sealed_otherwise(sealer.key_id, after, _BATCH):
+        while batch := await self._store.sealed_with_other_keys(sealer.key_id, after, _BATCH):
             after = batch[-1].key.id
             again: list[tuple[SealedKey, SealedKey]] = []
             for old in batch:
                 place = _place(old.key)
                 try:
                     sealed = sealer.seal(sealer.open_(old.sealed, place), place)
-                except AgentApiError:
+                except AgentApiError:  # one undecryptable key must not stop the rotation of the rest
                     unopened[old.key_id] = unopened.get(old.key_id, 0) + 1
                 else:
                     again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
@@ -211,7 +212,8 @@ def _owner(principal: Principal, *, organization: bool) -> KeyOwner:
 
 
 def _place(key: ApiKey) -> tuple[str, ...]:
-    """Say where a key belongs: who writes rows moves it neither to another owner nor to another provider."""
+    """Return the associated data of a key: its table, owner, id, provider and model."""
+    # Bound into the encryption: write access to rows must not allow to move a key to another owner or provider.
     owner = key.owner
     whose = str(owner.user_id or "organization")
     return "agentapi.user_api_keys", str(owner.org_id), whose, str(key.id), key.provider, key.model or ""
@@ -231,9 +233,9 @@ def _named(text: str, argument: str) -> str:
 
 
 def _checked(value: SecretStr) -> SecretStr:
-    said = value.get_secret_value().strip()
-    if not said.isascii() or not said.isprintable() or " " in said:
+    text = value.get_secret_value().strip()
+    if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequestError("This is no API key: it must be of printable ASCII characters, without spaces.")
-    if not _SHORTEST <= len(said) <= _LONGEST:
+    if not _SHORTEST <= len(text) <= _LONGEST:
         raise InvalidRequestError(f"This is no API key: it must have {_SHORTEST} to {_LONGEST} characters.")
-    return SecretStr(said)
+    return SecretStr(text)

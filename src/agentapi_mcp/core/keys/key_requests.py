@@ -1,4 +1,4 @@
-"""Keys that are entered on a page of ours: a link for one user, which alone opens nothing."""
+"""Single-use links to the page where a user enters an API key; the link alone grants nothing."""
 
 import base64
 import binascii
@@ -35,7 +35,7 @@ _GONE = "This link is not valid any more: links are for one key and a quarter of
 
 
 class KeyRequests:
-    """Asks users for keys; only those who came through an issuer at which we can sign them in again."""
+    """Request keys from users who came through an issuer where this server's pages can sign them in."""
 
     def __init__(
         self, store: KeyRequestStore, api_keys: ApiKeys, sealer: Sealer | None, clock: Clock, origin: str | None
@@ -46,10 +46,10 @@ class KeyRequests:
         self._clock = clock
         self._origin = origin
 
-    async def ask(self, principal: Principal, provider: str, can_log_in: Callable[[str], bool]) -> str | None:
-        """Return the address of a page where the principal can enter a key; None where there is no such page for them.
+    async def create(self, principal: Principal, provider: str, can_log_in: Callable[[str], bool]) -> str | None:
+        """Create a link to the page where the principal can enter a key; None if they cannot use it.
 
-        Their token need not allow it: on the page they sign in anew.
+        The scopes of their token are ignored, because they sign in again on the page.
         """
         if self._sealer is None or self._origin is None or not can_log_in(principal.via):
             return None
@@ -71,26 +71,26 @@ class KeyRequests:
         return f"{self._origin}/keys/new?{urlencode({'request': token})}"
 
     async def find(self, token: str) -> KeyRequest:
-        """Find what a link stands for.
+        """Find the request of a link.
 
         Raises:
-            NotFoundError: it is used, too old, or none.
+            NotFoundError: the link is used, expired or unknown.
         """
         return await self._get(_hash(token))
 
-    async def visited(self, visit: Visit) -> KeyRequest:
-        """Find what a visit is for.
+    async def find_for(self, visit: Visit) -> KeyRequest:
+        """Find the request of a visit.
 
         Raises:
-            NotFoundError: it is used, or too old.
+            NotFoundError: the link is used or expired.
         """
         return await self._get(visit.token_sha256)
 
     async def admit(self, visit: Visit, visitor: Principal) -> Visit:
-        """Let in who asked, and nobody else.
+        """Verify that the visitor is the user who asked for the page, and give the visit its form token.
 
         Raises:
-            PermissionDeniedError: somebody else has signed in, or one who may not keep keys.
+            PermissionDeniedError: another user has signed in, or the user may not manage keys.
         """
         require(visitor, Action.MANAGE_KEYS)
         request = await self._get(visit.token_sha256)
@@ -101,54 +101,56 @@ class KeyRequests:
         return Visit(token_sha256=visit.token_sha256, form_token=secrets.token_urlsafe(24))
 
     async def save(self, visit: Visit, visitor: Principal, value: SecretStr) -> ApiKey:
-        """Keep the key that was entered; the link is used up.
+        """Store the entered key and consume the link.
 
         Raises:
-            NotFoundError: it was used up before, or is too old.
-            PermissionDeniedError: the visitor may not keep keys; then the link is not used up.
-            CallerError: it is no key; then the link is not used up.
+            NotFoundError: the link is used or expired.
+            PermissionDeniedError: the visitor may not manage keys; the link stays valid.
+            CallerError: it is not an API key; the link stays valid.
         """
         require(visitor, Action.MANAGE_KEYS)
-        request = await self._store.take(visit.token_sha256)
+        # Consumed before the key is stored: of two forms sent at once only one can succeed.
+        request = await self._store.consume(visit.token_sha256)
         if request is None or (visitor.user_id, visitor.org_id) != (request.user_id, request.org_id):
             raise NotFoundError(_GONE)
         name = f"{request.provider} {self._clock.now():%Y-%m-%d %H:%M:%S}"
         try:
             return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
         except CallerError:
-            await self._store.give_back(visit.token_sha256)
+            await self._store.restore(visit.token_sha256)
             raise
 
     def seal(self, visit: Visit) -> str:
-        """Write a visit so that the visitor can keep it, and neither read nor change it."""
+        """Encrypt a visit for a cookie, so that the visitor can neither read nor change it."""
         if self._sealer is None:
             raise NotFoundError(_GONE)
-        said = {
+        # All state is in the cookie, so that any replica can serve the next step and no rows need cleaning up.
+        content = {
             "request": visit.token_sha256.hex(),
             "login": visit.login and asdict(replace(visit.login, url="")),
             "form_token": visit.form_token,
             "until": (self._clock.now() + LIFETIME).timestamp(),
         }
-        return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(said), _PLACE)).decode()
+        return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(content), _PLACE)).decode()
 
     def open_(self, sealed: str) -> Visit:
-        """Read a visit.
+        """Decrypt a visit.
 
         Raises:
-            NotAuthenticatedError: it is none of ours, or too old.
+            NotAuthenticatedError: it was not encrypted by this server, or is expired.
         """
         if self._sealer is None:
             raise NotFoundError(_GONE)
         try:
-            said: dict[str, Any] = json.loads(self._sealer.open_(base64.urlsafe_b64decode(sealed.encode()), _PLACE))
+            content: dict[str, Any] = json.loads(self._sealer.open_(base64.urlsafe_b64decode(sealed.encode()), _PLACE))
         except (AgentApiError, ValueError, binascii.Error) as exc:
             raise NotAuthenticatedError("Your browser did not send who you are; open the link again.") from exc
-        if self._clock.now().timestamp() >= said["until"]:
+        if self._clock.now().timestamp() >= content["until"]:
             raise NotAuthenticatedError(_GONE)
         return Visit(
-            token_sha256=bytes.fromhex(said["request"]),
-            login=None if said["login"] is None else LoginBegun(**said["login"]),
-            form_token=said["form_token"],
+            token_sha256=bytes.fromhex(content["request"]),
+            login=None if content["login"] is None else LoginBegun(**content["login"]),
+            form_token=content["form_token"],
         )
 
     async def _get(self, token_sha256: bytes) -> KeyRequest:

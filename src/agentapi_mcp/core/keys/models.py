@@ -1,4 +1,4 @@
-"""API keys, and requests to users for them."""
+"""Models of API keys, and of requests for keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from agentapi_mcp.core.access.models import LoginBegun
 
 
 class KeySource(StrEnum):
-    """Whose key a provider was asked with; the server's is what the operator's file names, if any is needed."""
+    """Source of the key used for a provider; SERVER is the operator's, if the provider needs one."""
 
     USER = "user"
     ORGANIZATION = "organization"
@@ -27,14 +27,14 @@ class KeyOwner:
     user_id: UserId | None = None
 
     @property
-    def whose(self) -> KeySource:
-        """What the owner is to somebody who uses the key."""
+    def key_source(self) -> KeySource:
+        """The source that a key of this owner has."""
         return KeySource.ORGANIZATION if self.user_id is None else KeySource.USER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What may be known of a key; with no model it is for all of the provider's."""
+    """A key without its secret; `model` None means all models of the provider."""
 
     id: ApiKeyId
     owner: KeyOwner
@@ -49,7 +49,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedKey:
-    """A key as it is kept, and the id of the master key that sealed it."""
+    """An encrypted key, with the id of its master key."""
 
     key: ApiKey
     sealed: bytes = field(repr=False)
@@ -58,25 +58,25 @@ class SealedKey:
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    """A key as a provider takes it."""
+    """A decrypted key for use with its provider."""
 
     key: ApiKey
     value: SecretStr
 
     @property
-    def whose(self) -> KeySource:
-        """Whose it is."""
-        return self.key.owner.whose
+    def key_source(self) -> KeySource:
+        """The source of the key."""
+        return self.key.owner.key_source
 
 
 def plain_provider(name: str) -> str:
-    """Write a provider's name as it is compared: in small letters."""
+    """Normalise a provider's name for comparison."""
     return name.strip().lower()
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How many secrets were sealed again, and how many could not be, by the master key that would open them."""
+    """Result of a rotation: the number of re-encrypted secrets, and of undecryptable ones by master key id."""
 
     sealed: int
     unopened: Mapping[str, int]
@@ -84,7 +84,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """Who may enter a key for which provider, when they have signed in at this issuer; `token_sha256` names it."""
+    """A request for a key: the user and issuer that may enter it, and the provider; `token_sha256` identifies it."""
 
     token_sha256: bytes = field(repr=False)
     user_id: UserId
@@ -96,7 +96,7 @@ class KeyRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """How far a visitor of the page is: sent to sign in with `login`, or signed in with a token for the form."""
+    """Progress of a key page visit: `login` while the visitor signs in, then `form_token`."""
 
     token_sha256: bytes = field(repr=False)
     login: LoginBegun | None = None

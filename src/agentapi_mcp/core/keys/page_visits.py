@@ -1,4 +1,4 @@
-"""The visits of the page where a user enters an API key: from the link over the sign-in to the stored key."""
+"""Visits of the key page: from the link through the sign-in to the stored key."""
 
 import hmac
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _NO_SIGN_IN = "Nobody can sign in here."
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where a browser goes next, and the sealed visit that it keeps as a cookie."""
+    """The URL to redirect a browser to, and the encrypted visit to set as its cookie."""
 
     url: str
     sealed: str
@@ -28,7 +28,7 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class SignedInVisit:
-    """A visit by the user who asked for the page, with the rights that they have now."""
+    """An authenticated visit, with the current rights of its user."""
 
     visit: Visit
     principal: Principal
@@ -36,90 +36,91 @@ class SignedInVisit:
 
     @property
     def form_token(self) -> str:
-        """What the form of this visit carries, so that no other site's form is taken for it (CSRF)."""
+        """The token that the form must send back, against cross-site request forgery."""
         return self.visit.form_token or ""
 
 
 class KeyPageVisits:
-    """Each step takes the sealed visit that the one before it gave; nothing is kept here between them."""
+    """Steps of a key page visit; stateless, each takes the encrypted visit of the step before it."""
 
     def __init__(
-        self, entries: KeyRequests, door: Authenticator | None, profiles: ProfileStore, audit: AuditLog
+        self, requests: KeyRequests, authenticator: Authenticator | None, profiles: ProfileStore, audit: AuditLog
     ) -> None:
-        self._entries = entries
-        self._door = door
+        self._requests = requests
+        self._authenticator = authenticator
         self._profiles = profiles
         self._audit = audit
 
     async def invite(self, principal: Principal, provider: str) -> str | None:
-        """Return the address of a page where the principal can enter a key; None where there is none for them."""
-        if self._door is None:
+        """Create a link to the key page for the principal; None if they cannot use it."""
+        if self._authenticator is None:
             return None
-        return await self._entries.ask(principal, provider, self._door.can_log_in)
+        return await self._requests.create(principal, provider, self._authenticator.can_log_in)
 
     async def begin(self, link_token: str, redirect_uri: str) -> Redirect:
-        """Send the visitor who opened a link to sign in.
+        """Redirect the visitor who opened a link to the sign-in.
 
         Raises:
-            NotFoundError: the link is used, expired or unknown, or nobody can sign in here.
-            NotAuthenticatedError: the issuer cannot be asked.
+            NotFoundError: the link is used, expired or unknown, or sign-in is not configured.
+            NotAuthenticatedError: the issuer is unavailable.
         """
-        door = self._sign_in()
-        asked = await self._entries.find(link_token)
-        begun = await door.begin_login(asked.issuer, redirect_uri)
-        return Redirect(begun.url, self._entries.seal(Visit(token_sha256=asked.token_sha256, login=begun)))
+        authenticator = self._require_authenticator()
+        request = await self._requests.find(link_token)
+        begun = await authenticator.begin_login(request.issuer, redirect_uri)
+        return Redirect(begun.url, self._requests.seal(Visit(token_sha256=request.token_sha256, login=begun)))
 
     async def sign_in(self, sealed: str, answer: LoginAnswer, redirect_uri: str) -> str:
-        """Admit the visitor whom the issuer sends back, and return the visit sealed anew.
+        """Complete the sign-in and return the encrypted visit with its form token.
 
         Raises:
-            NotAuthenticatedError: they did not sign in, or not from this visit.
+            NotAuthenticatedError: the visitor did not sign in, or the callback belongs to another visit.
             PermissionDeniedError: they are not the user who asked for the page, or may not manage keys.
         """
-        door = self._sign_in()
-        visit = self._entries.open_(sealed)
+        authenticator = self._require_authenticator()
+        visit = self._requests.open_(sealed)
         if visit.login is None:
             raise NotAuthenticatedError("You did not come from the sign-in; open the link again.")
-        visitor = await door.finish_login(visit.login, answer, redirect_uri)
+        visitor = await authenticator.finish_login(visit.login, answer, redirect_uri)
         try:
-            admitted = await self._entries.admit(visit, visitor)
+            admitted = await self._requests.admit(visit, visitor)
         except PermissionDeniedError as exc:
             await self._audit.denied(visitor, exc, AuditTarget("page", "/keys/enter"))
             raise
         await self._audit.signed_in(visitor)
-        return self._entries.seal(admitted)
+        return self._requests.seal(admitted)
 
     async def find(self, sealed: str) -> SignedInVisit:
-        """Find a visit that has signed in, with the rights of its user as they are in their organisation now.
+        """Return an authenticated visit, with the current rights of its user.
 
         Raises:
-            NotAuthenticatedError: the visit has not signed in, or is too old.
+            NotAuthenticatedError: the visit is not signed in, or expired.
             PermissionDeniedError: the user has left the organisation.
         """
-        door = self._sign_in()
-        visit = self._entries.open_(sealed)
+        authenticator = self._require_authenticator()
+        visit = self._requests.open_(sealed)
         if not visit.form_token:
             raise NotAuthenticatedError("You have not signed in yet; open the link again.")
-        asked = await self._entries.visited(visit)
-        membership = await self._profiles.find_membership(asked.user_id, asked.org_id)
+        request = await self._requests.find_for(visit)
+        # Read again for each request: the membership may have changed since the sign-in.
+        membership = await self._profiles.find_membership(request.user_id, request.org_id)
         if membership is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
-        principal = member(asked.user_id, membership, door.roles(), Credential(via=asked.issuer))
-        return SignedInVisit(visit, principal, asked.provider)
+        principal = member(request.user_id, membership, authenticator.roles(), Credential(via=request.issuer))
+        return SignedInVisit(visit, principal, request.provider)
 
     async def save(self, found: SignedInVisit, form_token: str, key: SecretStr) -> None:
-        """Store the key that was entered; the link is used up.
+        """Store the entered key and consume the link.
 
         Raises:
-            PermissionDeniedError: the form is another visit's, or the user may not manage keys any more.
-            InvalidRequestError: it is no key; then the link can still be used.
-            NotFoundError: the link was used up before, or is too old.
+            PermissionDeniedError: the form belongs to another visit, or the user may no longer manage keys.
+            InvalidRequestError: it is not an API key; the link stays valid.
+            NotFoundError: the link is used or expired.
         """
         if not hmac.compare_digest(form_token.encode(), found.form_token.encode()):
             raise PermissionDeniedError("This form is another visit's; open the link again.")
-        await self._entries.save(found.visit, found.principal, key)
+        await self._requests.save(found.visit, found.principal, key)
 
-    def _sign_in(self) -> Authenticator:
-        if self._door is None:
+    def _require_authenticator(self) -> Authenticator:
+        if self._authenticator is None:
             raise NotFoundError(_NO_SIGN_IN)
-        return self._door
+        return self._authenticator

@@ -9,10 +9,10 @@ from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeyRequest, SealedKe
 
 
 class ApiKeyStore(Protocol):
-    """Sealed keys of providers; another owner's is as if it were not there."""
+    """Encrypted provider keys; keys of other owners are treated as absent."""
 
     async def add(self, new: SealedKey) -> ApiKey:
-        """Keep a key, or raise ConflictError where its owner has one of this name."""
+        """Store a key, or raise ConflictError if its owner has one with this name."""
         ...
 
     async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
@@ -20,7 +20,7 @@ class ApiKeyStore(Protocol):
         ...
 
     async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
-        """List what a principal's turns may use: their own, and their organisation's."""
+        """List the active keys of the principal and of their organisation."""
         ...
 
     async def remove(self, key: ApiKey) -> None:
@@ -28,37 +28,37 @@ class ApiKeyStore(Protocol):
         ...
 
     async def set_active(self, key: ApiKey, *, active: bool) -> None:
-        """Let a key be used, or no more."""
+        """Enable or disable a key."""
         ...
 
     async def mark_used(self, key: ApiKey) -> None:
-        """Note that a key is used now, unless that was noted within the minute."""
+        """Record the use of a key, unless one was recorded within the last minute."""
         ...
 
-    async def sealed_otherwise(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
-        """List keys of all owners that another master key has sealed, by id."""
+    async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+        """List keys of all owners that are encrypted with another master key, by id."""
         ...
 
     async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
-        """Put new seals in place of old ones, and return how many were still as they were."""
+        """Replace encrypted values and return how many; values that changed meanwhile are skipped."""
         ...
 
 
 class KeyRequestStore(Protocol):
-    """Requests for keys, each of which is used once."""
+    """Single-use requests for keys."""
 
     async def add(self, request: KeyRequest) -> None:
-        """Keep a request, and forget those that nobody can use any more."""
+        """Store a request, and delete the expired ones."""
         ...
 
     async def find(self, token_sha256: bytes) -> KeyRequest | None:
-        """Find a request that can be used."""
+        """Find a request that is neither used nor expired."""
         ...
 
-    async def take(self, token_sha256: bytes) -> KeyRequest | None:
-        """Use a request up; None when it cannot be used."""
+    async def consume(self, token_sha256: bytes) -> KeyRequest | None:
+        """Mark a request as used; None when it is used or expired."""
         ...
 
-    async def give_back(self, token_sha256: bytes) -> None:
-        """Let a request be used after all."""
+    async def restore(self, token_sha256: bytes) -> None:
+        """Make a consumed request usable again."""
         ...

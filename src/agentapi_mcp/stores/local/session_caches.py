@@ -40,7 +40,7 @@ class LocalSessionCache:
             return None
         return kept.history
 
-    async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
+    async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Keep the history for an hour; nobody outside could read the state here."""
         del state
         if history is None:
@@ -48,7 +48,7 @@ class LocalSessionCache:
         else:
             self.put(session_id, history)
 
-    async def forget(self, session_id: SessionId) -> None:
+    async def remove(self, session_id: SessionId) -> None:
         """Keep it no longer."""
         self._drop(session_id)
 

@@ -105,7 +105,7 @@ class PostgresApiKeys:
                 key.id,
             )
 
-    async def sealed_otherwise(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
+    async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
         """List keys of all owners that another master key has sealed, by id."""
         async with self._database.as_system("keys to seal again") as connection:
             rows = await connection.fetch(

@@ -60,22 +60,22 @@ class PostgresAudit:
             await connection.execute(_APPEND, said)
 
     async def list_(
-        self, principal: Principal, asked: AuditFilter, *, nobodys: bool, cursor: str | None, limit: int
+        self, principal: Principal, criteria: AuditFilter, *, include_unowned: bool, cursor: str | None, limit: int
     ) -> Page[AuditEvent]:
         """Page through an organisation's events, newest first."""
-        scope = json.dumps(["audit", str(asked.user_id), asked.action, asked.outcome, str(asked.since)])
+        scope = json.dumps(["audit", str(criteria.user_id), criteria.action, criteria.outcome, str(criteria.since)])
         at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_system("an administrator reads the log of their organisation") as connection:
             rows = await connection.fetch(
                 LIST,
                 principal.org_id,
-                nobodys,
+                include_unowned,
                 at,
                 id_,
-                asked.since or _FIRST,
-                asked.user_id,
-                asked.action,
-                asked.outcome,
+                criteria.since or _FIRST,
+                criteria.user_id,
+                criteria.action,
+                criteria.outcome,
                 limit + 1,
             )
         items = tuple(_event(row) for row in rows[:limit])
@@ -83,7 +83,7 @@ class PostgresAudit:
             return Page(items)
         return Page(items, encode_cursor(scope, principal, (items[-1].at.isoformat(), str(items[-1].id))))
 
-    async def keep_partitions(self, moment: datetime) -> None:
+    async def ensure_partitions(self, moment: datetime) -> None:
         """Make the partitions of the moment's month and of the next, where they are missing."""
         async with self._database.as_system("partitions for the months to come") as connection:
             await connection.execute("SELECT agentapi.keep_audit_partitions($1)", moment)

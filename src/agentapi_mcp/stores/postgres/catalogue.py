@@ -89,7 +89,7 @@ class PostgresCatalogue:
             await _tell(connection)
         return True
 
-    async def tell_changed(self) -> None:
+    async def notify_changed(self) -> None:
         """Tell every process that there is something new to read."""
         async with self._database.as_system("tell of the catalogue") as connection:
             await _tell(connection)

@@ -103,7 +103,7 @@ class PostgresIdentities:
                 return None
             return await _linked(connection, issuer, subject, found[0]["id"], email)
 
-    async def make(
+    async def create(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
         """Make an account: a member of the organisation, or without one the owner of a personal one."""

@@ -42,12 +42,12 @@ class PostgresKeyRequests:
         async with self._database.as_system("what a link stands for") as connection:
             return _request(await connection.fetchrow(_OPEN, token_sha256))
 
-    async def take(self, token_sha256: bytes) -> KeyRequest | None:
+    async def consume(self, token_sha256: bytes) -> KeyRequest | None:
         """Use a request up."""
         async with self._database.as_system("a key is entered") as connection:
             return _request(await connection.fetchrow(_TAKE, token_sha256))
 
-    async def give_back(self, token_sha256: bytes) -> None:
+    async def restore(self, token_sha256: bytes) -> None:
         """Let a request be used after all."""
         async with self._database.as_system("what was entered is no key") as connection:
             await connection.execute(

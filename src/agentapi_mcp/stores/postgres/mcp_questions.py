@@ -18,7 +18,7 @@ class PostgresMcpQuestions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ask(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
+    async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         """Note that the client is being asked; only then an answer is kept."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(

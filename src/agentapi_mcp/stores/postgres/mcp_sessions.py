@@ -102,7 +102,7 @@ class PostgresMcpSessions:
             await _tell_changed(connection, principal, session_id)
         return True
 
-    async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
         """Tell every process that the client takes a request back."""
         signal = Signal(
             SignalKind.REQUEST_CANCELLED,

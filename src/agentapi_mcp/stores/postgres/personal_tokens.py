@@ -104,7 +104,7 @@ class PostgresPersonalTokens:
         membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
         return FoundToken(token, membership)
 
-    async def note_use(self, token_id: UUID, at: datetime) -> None:
+    async def record_use(self, token_id: UUID, at: datetime) -> None:
         """Note when a token was used, unless a later use is noted."""
         async with self._database.as_system("when a personal token was used") as connection:
             await connection.execute(

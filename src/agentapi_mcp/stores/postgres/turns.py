@@ -15,8 +15,8 @@ from agentapi_mcp.core.conversations.models import (
     Busy,
     Ending,
     Joined,
-    Lease,
     NewTurn,
+    RenewedLease,
     Turn,
     TurnMark,
     TurnStatus,
@@ -290,7 +290,7 @@ class PostgresTurns:
                 turn = await self._read(connection, principal, turn_id)
             return turn
 
-    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[Lease, ...]:
+    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
         """Renew leases; a turn that is not in the answer is lost to its owner."""
         async with self._database.as_system("leases of running turns") as connection:
             rows = await connection.fetch(
@@ -301,7 +301,7 @@ class PostgresTurns:
                 list(turn_ids),
                 lease,
             )
-        return tuple(Lease(row["id"], row["cancel_requested"], row["followed_at"]) for row in rows)
+        return tuple(RenewedLease(row["id"], row["cancel_requested"], row["followed_at"]) for row in rows)
 
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
         """Keep the text so far; False when the lease is lost."""

@@ -40,10 +40,10 @@ class RedisSessionCache:
         self._here.put(session_id, history)
         return history
 
-    async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
+    async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Keep both; the history that was there is forgotten even where the new one is too large."""
         before = None if history is None else self._here.continued(session_id, history)
-        await self._here.keep(session_id, state, history)
+        await self._here.save(session_id, state, history)
         if history is not None and self._here.continued(session_id, history) is None:
             history = None  # it is too large
         state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
@@ -68,9 +68,9 @@ class RedisSessionCache:
 
         await self._client.write(write)
 
-    async def forget(self, session_id: SessionId) -> None:
+    async def remove(self, session_id: SessionId) -> None:
         """Keep neither any longer."""
-        await self._here.forget(session_id)
+        await self._here.remove(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))
 

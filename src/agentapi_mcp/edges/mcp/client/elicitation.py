@@ -53,7 +53,7 @@ class Questions:
         question = self._open.setdefault((session_id, question_id), _Open())
         elicitations = caller.services.elicitations
         try:
-            await elicitations.ask(caller.principal, session_id, question_id)
+            await elicitations.create(caller.principal, session_id, question_id)
             await send(request(question_id))
             with anyio.move_on_after(within):
                 return _result(await self._answer(caller, session_id, question_id, question))

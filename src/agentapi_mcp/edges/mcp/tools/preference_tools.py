@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mcp_types import CallToolResult
 
 from agentapi_mcp.core.catalogue.models import ClientPreferences
-from agentapi_mcp.core.clients.preferences import DEFAULTS, OF_AGENT
+from agentapi_mcp.core.clients.preferences import AGENT_PREFERENCES, DEFAULTS
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Callers, Context, preferring_client
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments
@@ -42,7 +42,7 @@ def _shown(chosen: ClientPreferences) -> CallToolResult:
 
 def preference_specs(tools: PreferenceTools) -> tuple[ToolSpec, ...]:
     """List the tools for what a user chooses."""
-    of_agent = ", ".join(f"AGENT.{name}" for name in OF_AGENT)
+    of_agent = ", ".join(f"AGENT.{name}" for name in AGENT_PREFERENCES)
     return (
         ToolSpec(
             name="get_preferences",

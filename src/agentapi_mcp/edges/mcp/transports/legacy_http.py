@@ -164,7 +164,7 @@ class HandshakeHttp:
         if not self.cancellations.cancel((asker.session.id, str(request_id)), text):
             sessions = asker.caller.services.transport_sessions
             try:
-                await sessions.tell_cancelled(
+                await sessions.notify_cancelled(
                     asker.caller.principal, asker.session.id, str(request_id)[:_LONGEST_ID], text
                 )
             except AgentApiError as exc:
