@@ -23,7 +23,8 @@ from agentapi_mcp.cli.tokens import tokens
 from agentapi_mcp.cli.via_mcp import open_mcp_talk
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
+from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
+from agentapi_mcp.settings import TOOLSETS, VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -31,7 +32,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 _TOOLSETS = click.option(
-    "--toolsets", metavar="NAMES", help="Which tools clients see: core, admin, preferences; by default core."
+    "--toolsets",
+    metavar="NAMES",
+    help=f"Which tools clients see: {', '.join(TOOLSETS)}; by default {DEFAULT_TOOLSET}.",
 )
 
 
