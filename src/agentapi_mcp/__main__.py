@@ -7,7 +7,7 @@ from importlib import import_module
 def main() -> None:
     """Run what the arguments ask for; the stdio path imports no command-line library."""
     if len(sys.argv) > 1:
-        import_module("agentapi_mcp.cli.commands").main()
+        import_module("agentapi_mcp.cli.main").main()
     else:
         prepare_stdio()
         import_module("agentapi_mcp.cli.stdio").main()

@@ -15,9 +15,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.validation_messages import describe_fault
+from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 
 VERSION = __version__
-TOOLSETS = ("core", "admin", "preferences")
+TOOLSETS = toolset_names()
 
 
 def _split(value: object) -> object:
@@ -134,8 +136,8 @@ class Settings(BaseSettings):
     ] = None
     toolsets: Annotated[
         Annotated[Names, AfterValidator(_known_toolsets)],
-        Field(description="Which tools clients see: core, admin, preferences, with commas between them."),
-    ] = ("core",)
+        Field(description=f"Which tools clients see: {', '.join(TOOLSETS)}, with commas between them."),
+    ] = (DEFAULT_TOOLSET,)
     resource_url: Annotated[
         Annotated[str, AfterValidator(_resource)] | None,
         Field(description="The address that clients of `serve` use, for which access tokens are made."),

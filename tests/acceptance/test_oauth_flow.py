@@ -27,8 +27,9 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.auth.keys import FRESH_FOR
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.ids import new_id
-from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.web.application import WebOptions
@@ -132,7 +133,7 @@ async def server(
         await app.gate.services()
         options = WebOptions(oauth=OAuth(resource=resource, gate=app.gate))
         async with serve_app(
-            mcp_application(create_server(app.gate, McpOptions(toolsets=frozenset(Toolset))), options), port
+            mcp_application(create_server(app.gate, McpOptions(toolsets=frozenset(toolset_names()))), options), port
         ):
             yield base + path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from agentapi_mcp.cli.commands import main
+from agentapi_mcp.cli.main import main
 from agentapi_mcp.settings import Settings
 from tests.architecture.test_settings import ROOT, variable
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from agentapi_mcp.backends.guide.pages import anchor
-from agentapi_mcp.cli.commands import main
+from agentapi_mcp.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

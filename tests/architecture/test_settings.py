@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -31,13 +32,18 @@ def variable(name: str) -> str:
     return f"AGENTAPI_{name.upper()}"
 
 
+def written(default: object) -> str:
+    """Write a default as an environment variable has it."""
+    if default is None or isinstance(default, SecretStr):
+        return ""
+    return ",".join(map(str, cast("tuple[object, ...]", default))) if isinstance(default, tuple) else str(default)
+
+
 def example() -> str:
     """Render config/settings.example.env."""
     lines = ["# Every variable of agentapi-mcp with its default; take away the # before a line to use it."]
     for name, field in Settings.model_fields.items():
-        default = field.default
-        shown = "" if default in (None, ()) or isinstance(default, SecretStr) else str(default)
-        lines += ["", f"# {field.description}", f"# {variable(name)}={shown}"]
+        lines += ["", f"# {field.description}", f"# {variable(name)}={written(field.default)}"]
     for key, meaning in KEYS.items():
         lines += ["", f"# {meaning}", f"# {key}="]
     return "\n".join(lines) + "\n"
@@ -45,6 +51,14 @@ def example() -> str:
 
 def test_the_example_shows_every_setting() -> None:
     assert (ROOT / "config" / "settings.example.env").read_text(encoding="utf-8") == example()
+
+
+def test_the_defaults_that_the_example_shows_are_read_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.findall(r"^# (AGENTAPI_\w+)=(.+)$", example(), re.MULTILINE)
+    for name, value in shown:
+        monkeypatch.setenv(name, value)
+    assert "AGENTAPI_TOOLSETS" in dict(shown)
+    assert load_settings() == Settings.model_construct()
 
 
 def test_every_setting_is_documented() -> None:

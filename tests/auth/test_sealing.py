@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from agentapi_mcp.auth.master_keys import MasterKey, MasterKeySource, parse_keys
 from agentapi_mcp.auth.sealing import AesGcmSealer, open_sealer
 from agentapi_mcp.base.errors import ConfigurationError, StoreError
-from agentapi_mcp.cli.commands import main
+from agentapi_mcp.cli.main import main
 
 PLACE = ("agentapi.user_api_keys", "org 1", "user 1", "row 1")
 ONE, TWO = MasterKey("one", bytes(range(32))), MasterKey("two", bytes(range(32, 64)))

@@ -149,7 +149,7 @@ def test_what_cannot_be_changed_alone_is_refused(text: str) -> None:
 
 
 async def test_the_command_line_loads_the_library_for_toml_only_where_it_is_needed() -> None:
-    program = "import sys, agentapi_mcp.cli.commands; print('tomlkit' in sys.modules)"
+    program = "import sys; from agentapi_mcp.cli.main import main; dict(main.commands); print('tomlkit' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
     out, _ = await process.communicate()
     assert out.decode().strip() == "False"

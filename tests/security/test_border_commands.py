@@ -11,7 +11,7 @@ from uuid import uuid4
 import click
 import pytest
 
-from agentapi_mcp.cli.commands import main
+from agentapi_mcp.cli.main import main
 from agentapi_mcp.core.identity.principals import Role
 from tests.support.clusters import cluster_environ
 from tests.support.connect import call, fields_of

@@ -21,8 +21,9 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.web.application import WebOptions
@@ -114,7 +115,7 @@ async def tenants(
         services = await app.gate.services()
         owner_url, app_url = await _urls(stack, settings, environ)
         database = await stack.enter_async_context(open_database(RemoteServer(app_url), PoolOptions()))
-        server = create_server(app.gate, McpOptions(toolsets=frozenset(Toolset)))
+        server = create_server(app.gate, McpOptions(toolsets=frozenset(toolset_names())))
         options = WebOptions(
             oauth=OAuth(resource=RESOURCE, gate=app.gate),
             admitted_every=timedelta(milliseconds=20),

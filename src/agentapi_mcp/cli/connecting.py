@@ -8,13 +8,14 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from time import monotonic
 from typing import TextIO, cast
 
+import click
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp_types import Implementation, TextContent
@@ -22,7 +23,8 @@ from mcp_types import Implementation, TextContent
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.json_values import as_list, as_object, as_text, is_object, load_json
 from agentapi_mcp.cli import jsonc
-from agentapi_mcp.cli.mcp_clients import Entry, McpClient, find_client, is_ours
+from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, find_client, is_ours
+from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import note, say
 from agentapi_mcp.settings import VERSION, environment, platform
 
@@ -57,6 +59,18 @@ class _Place:
     def find(self, name: str) -> Entry | None:
         """Return the entry of this name."""
         return None if self.text is None else self.client.form.find(self.text, name)
+
+
+def client_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what `connect` and `disconnect` have in common."""
+    for option in (
+        click.option("--force", is_flag=True, help="Whatever is there, and without a trial."),
+        click.option("--file", type=FILE, help="Another file, as a project's."),
+        click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
+        click.argument("client", type=click.Choice(NAMES)),
+    ):
+        command = option(command)
+    return command
 
 
 async def connect(options: ConnectOptions) -> None:

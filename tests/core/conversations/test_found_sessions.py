@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import CallerError
-from agentapi_mcp.cli.listings import find_session
+from agentapi_mcp.cli.commands.sessions import find_session
 from tests.support.connect import call, connect, fields_of, open_edge
 from tests.support.hostile import TEXTS, holds
 from tests.support.peers.openai import OpenAIPeer

@@ -8,12 +8,12 @@ from uuid import uuid4
 import pytest
 from mcp_types import CallToolResult
 
-from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.options import McpOptions
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.timeout(60)
-BOTH = McpOptions(toolsets=frozenset({Toolset.CORE, Toolset.PREFERENCES}))
+BOTH = McpOptions(toolsets=frozenset({"core", "preferences"}))
 
 
 def some_client() -> str:

@@ -257,7 +257,7 @@ async def test_what_nobody_expects_is_logged_once_and_tells_nothing(
     assert result.is_error
     assert "request id" in text_of(result)
     assert "secret" not in text_of(result) + caught.value.error.message
-    records = [record for record in caplog.records if record.name == "agentapi_mcp.edges.mcp.error_middleware"]
+    records = [record for record in caplog.records if record.name == "agentapi_mcp.base.log_context"]
     assert [record.message for record in records] == ["tool_failed", "request_failed"]
     for record, shown in zip(records, (text_of(result), caught.value.error.message), strict=True):
         assert record.exc_info

@@ -2,24 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
 from agentapi_mcp import __version__
 
-
-class Toolset(StrEnum):
-    """Tools that are listed together; `core` is what most clients need."""
-
-    CORE = "core"
-    ADMIN = "admin"
-    PREFERENCES = "preferences"
+DEFAULT_TOOLSET = "core"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpOptions:
     """How the edge behaves; `default_wait` None lets it depend on the client (docs/clients.md).
 
-    `toolsets` say which tools there are.
+    `toolsets` says which tools there are, by the names of `toolset_names`.
     `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
     """
 
@@ -28,7 +21,7 @@ class McpOptions:
     update_every: timedelta = timedelta(seconds=0.5)
     max_listeners: int = 100
     max_watched: int = 200
-    toolsets: frozenset[Toolset] = frozenset({Toolset.CORE})
+    toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
 
 
 # Clients that are known to give up on a tool call after 30 seconds, by a word in the name that they send.
@@ -36,6 +29,7 @@ _GIVES_UP_AT_30 = ("opencode",)
 _USUAL = timedelta(seconds=45)
 _SHORT = timedelta(seconds=25)
 
+PAGE = 50  # items of a listing
 LONGEST_WAIT = timedelta(seconds=240)
 
 

@@ -25,7 +25,7 @@ from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
 from agentapi_mcp.edges.mcp.errors import resource_not_found
-from agentapi_mcp.edges.mcp.tools.list_tools import PAGE
+from agentapi_mcp.edges.mcp.options import PAGE
 from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
 from agentapi_mcp.presentation.agents import agent_out
 from agentapi_mcp.presentation.models import AgentsOut

@@ -17,16 +17,13 @@ from agentapi_mcp.edges.mcp.callers import Callers
 from agentapi_mcp.edges.mcp.cancellations import Cancellations
 from agentapi_mcp.edges.mcp.client.key_elicitation import KeyQuestions
 from agentapi_mcp.edges.mcp.error_middleware import ErrorMiddleware
-from agentapi_mcp.edges.mcp.options import McpOptions, Toolset
+from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.completions import Completions
 from agentapi_mcp.edges.mcp.server.prompts import get_prompt, list_prompts
 from agentapi_mcp.edges.mcp.server.resources import Resources
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
-from agentapi_mcp.edges.mcp.tools.admin_tools import AdminTools, admin_specs
-from agentapi_mcp.edges.mcp.tools.list_tools import ListTools
-from agentapi_mcp.edges.mcp.tools.preference_tools import PreferenceTools, preference_specs
-from agentapi_mcp.edges.mcp.tools.registry import Tools, ToolSpec, core_specs
-from agentapi_mcp.edges.mcp.tools.turn_tools import TurnTools
+from agentapi_mcp.edges.mcp.tools.declarations import ToolEdge
+from agentapi_mcp.edges.mcp.tools.registry import Tools
 
 INSTRUCTIONS = (
     "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
@@ -91,7 +88,7 @@ class EdgeServer(Server[TaskSupervisor]):
 def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
     callers, cancellations = Callers(gate, options), Cancellations()
-    tools = Tools(callers, _specs(callers, cancellations, options), KeyQuestions(callers))
+    tools = Tools(ToolEdge(callers, cancellations, options), KeyQuestions(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
     server = EdgeServer(
@@ -118,17 +115,6 @@ def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
     server.middleware.append(ErrorMiddleware(cancellations, callers))
     server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
     return server
-
-
-def _specs(callers: Callers, cancellations: Cancellations, options: McpOptions) -> tuple[ToolSpec, ...]:
-    specs: list[ToolSpec] = []
-    if Toolset.CORE in options.toolsets:
-        specs += core_specs(TurnTools(callers, cancellations, options), ListTools(callers))
-    if Toolset.ADMIN in options.toolsets:
-        specs += admin_specs(AdminTools(callers))
-    if Toolset.PREFERENCES in options.toolsets:
-        specs += preference_specs(PreferenceTools(callers))
-    return tuple(specs)
 
 
 @asynccontextmanager

@@ -1,66 +1,83 @@
-"""What the listing commands print."""
+"""The commands for sessions."""
 
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable
 from pathlib import Path
 
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page
-from agentapi_mcp.cli.outputs import note, print_json, say, table
-from agentapi_mcp.cli.replies import fields_of
-from agentapi_mcp.core.catalogue.models import ModelView
-from agentapi_mcp.core.conversations.models import Session, Turn
+from agentapi_mcp.cli.options import FILE, json_option
+from agentapi_mcp.cli.outputs import note, print_json, run, say, table
+from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.agents import agent_json, model_json
 from agentapi_mcp.presentation.sessions import session_json
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
+from agentapi_mcp.settings import Settings
 
 _LEAST = 6
-
 _ID = 36
 
 
-async def list_agents(services: Services, *, as_json: bool) -> None:
-    """Print every agent with its state and what it lacks."""
-    agents = (await services.agents.list_(services.principal, limit=200)).items
-    if as_json:
-        print_json([agent_json(agent) for agent in agents])
-        return
-    rows = [(a.name, a.health.status, a.default_model, "; ".join(a.missing) or a.description) for a in agents]
-    table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
+@click.group()
+def sessions() -> None:
+    """Find, read, export, rename and delete conversations."""
 
 
-async def show_agent(services: Services, name: str, *, as_json: bool) -> None:
-    """Print one agent with its models."""
-    agent = await services.agents.get(services.principal, name)
-    if as_json:
-        print_json(agent_json(agent))
-        return
-    say(f"{agent.name} ({agent.backend}): {agent.description}")
-    say(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
-    if agent.backend_reason:
-        say(f"by {agent.backend}, since {agent.backend_reason}")
-    for lack in agent.missing:
-        say(f"missing: {lack}")
-    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M"), [_model_row(model) for model in agent.models])
+@sessions.command("list")
+@click.option("--agent", help="Of this agent only.")
+@click.option("--query", help="Search titles and first messages.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@json_option
+def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: bool) -> None:
+    """List sessions, newest first."""
+    run(lambda services, _: _list_sessions(services, agent, query, limit, as_json=as_json))
 
 
-async def list_models(services: Services, agent: str | None, *, as_json: bool) -> None:
-    """Print the models of all agents, or of one."""
-    models = (await services.agents.models(services.principal, agent=agent, limit=500)).items
-    if as_json:
-        print_json([model_json(model) for model in models])
-        return
-    rows = [(model.agent, *_model_row(model)) for model in models]
-    table(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M"), rows)
+@sessions.command("show")
+@click.argument("session_id")
+def sessions_show(session_id: str) -> None:
+    """Print a session's transcript with the bill of each answer."""
+    run(lambda services, _: _export_session(services, session_id, "markdown", None))
 
 
-async def list_sessions(services: Services, agent: str | None, query: str | None, limit: int, *, as_json: bool) -> None:
+@sessions.command("export")
+@click.argument("session_id")
+@click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
+@click.option("-o", "--output", type=FILE, help="A file; stdout without it.")
+def sessions_export(session_id: str, form: str, output: Path | None) -> None:
+    """Write a session's transcript."""
+    run(lambda services, _: _export_session(services, session_id, form, output))
+
+
+@sessions.command("rename")
+@click.argument("session_id")
+@click.argument("title")
+def sessions_rename(session_id: str, title: str) -> None:
+    """Give a session another title."""
+
+    async def rename(services: Services, _settings: Settings) -> None:
+        found = await find_session(services, session_id)
+        await services.sessions.rename(services.principal, found, title)
+        note(f"Renamed {found}.")
+
+    run(rename)
+
+
+@sessions.command("delete")
+@click.argument("session_id")
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+def sessions_delete(session_id: str, *, sure: bool) -> None:
+    """Delete a session with its messages."""
+    run(lambda services, _: _delete_session(services, session_id, sure=sure))
+
+
+async def _list_sessions(
+    services: Services, agent: str | None, query: str | None, limit: int, *, as_json: bool
+) -> None:
     """Print the newest sessions."""
     page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit)
     if as_json:
@@ -105,7 +122,7 @@ def _names(text: str, id_: str) -> bool:
     return id_.startswith(text.lower()) or id_.endswith(text.lower())
 
 
-async def whole_transcript(services: Services, session_id: str) -> Transcript:
+async def _whole_transcript(services: Services, session_id: str) -> Transcript:
     """Read all of a session, part by part."""
     whole = await services.sessions.transcript(services.principal, session_id)
     while whole.older is not None:
@@ -114,9 +131,9 @@ async def whole_transcript(services: Services, session_id: str) -> Transcript:
     return whole
 
 
-async def export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
+async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
     """Write a whole transcript to a file, or to stdout."""
-    transcript = await whole_transcript(services, await find_session(services, session_id))
+    transcript = await _whole_transcript(services, await find_session(services, session_id))
     if form == "json" and out is None:
         print_json(render_json(transcript))
         return
@@ -130,7 +147,7 @@ async def export_session(services: Services, session_id: str, form: str, out: Pa
             raise InvalidRequestError(f"{out} cannot be written: {exc.strerror}.") from exc
 
 
-async def delete_session(services: Services, session_id: str, *, sure: bool) -> None:
+async def _delete_session(services: Services, session_id: str, *, sure: bool) -> None:
     """Delete a session, asking first in a terminal."""
     found = await find_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
@@ -142,21 +159,5 @@ async def delete_session(services: Services, session_id: str, *, sure: bool) -> 
     note(f"Deleted {found}.")
 
 
-def _model_row(model: ModelView) -> tuple[object, ...]:
-    name = f"{model.name} (default)" if model.is_default else model.name
-    prices = model.prices
-    return (
-        name,
-        "unknown" if model.context_window is None else f"{model.context_window:,}",
-        "unknown" if prices.input is None else f"{prices.input:f}",
-        "unknown" if prices.output is None else f"{prices.output:f}",
-    )
-
-
 def _json(transcript: Transcript) -> str:
     return json.dumps(render_json(transcript), indent=2, ensure_ascii=False) + "\n"
-
-
-async def show_turn(asked: Awaitable[Turn]) -> None:
-    """Print a turn as JSON, its reply included."""
-    print_json(fields_of(await asked))

@@ -1,23 +1,16 @@
 """The commands for who is in an organisation."""
 
-from collections.abc import Callable
 from uuid import UUID
 
 import click
 
+from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import note, print_json, run, table
 from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ROLE = click.Choice([role.value for role in Role])
-
-
-def in_organization(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command be about another organisation of its user."""
-    option = click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation of yours.")
-    return option(command)
 
 
 @click.group()
@@ -27,7 +20,7 @@ def members() -> None:
 
 @members.command("list")
 @in_organization
-@_JSON
+@json_option
 def members_list(*, as_json: bool, org_id: UUID | None) -> None:
     """List members, and who is invited."""
 

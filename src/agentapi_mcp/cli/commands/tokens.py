@@ -9,6 +9,7 @@ import click
 
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import note, print_json, run, say, table
 from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
@@ -17,7 +18,6 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
 _HOURS = {"h": 1, "d": 24, "w": 168}
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Lifetime(click.ParamType[timedelta]):
@@ -57,7 +57,7 @@ def tokens() -> None:
 )
 @click.option("--expires-in", type=Lifetime(), default="90d", show_default=True, help="At most 366d.")
 @_for_somebody
-@_JSON
+@json_option
 def tokens_create(
     name: str, scopes: tuple[str, ...], expires_in: timedelta, *, as_json: bool, **who: UUID | None
 ) -> None:
@@ -81,7 +81,7 @@ def tokens_create(
 
 @tokens.command("list")
 @_for_somebody
-@_JSON
+@json_option
 def tokens_list(*, as_json: bool, **who: UUID | None) -> None:
     """List the tokens that are not revoked, newest first."""
 

@@ -1,9 +1,13 @@
-"""What the commands about one's organisation print."""
+"""The commands for one's organisation."""
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.cli.outputs import note, print_json, say
+from agentapi_mcp.cli.options import in_organization, json_option
+from agentapi_mcp.cli.outputs import note, print_json, run, say
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
@@ -12,24 +16,61 @@ from agentapi_mcp.presentation.organizations import organization_out
 _LISTS = ("allowed_agents", "allowed_models")
 
 
-async def create_organization(services: Services, name: str) -> None:
+@click.group()
+def organization() -> None:
+    """See and set what holds for everybody in your organisation."""
+
+
+@organization.command("create")
+@click.argument("name")
+def organization_create(name: str) -> None:
+    """Make another organisation, which you own, and print its id."""
+    run(lambda services, _: _create_organization(services, name))
+
+
+@organization.command("show")
+@in_organization
+@json_option
+def organization_show(*, as_json: bool, org_id: UUID | None) -> None:
+    """Show its settings and its numbers."""
+    run(lambda services, _: _show_organization(services, as_json=as_json), org_id=org_id)
+
+
+@organization.command("set")
+@click.argument("name")
+@click.argument("values", nargs=-1, required=True)
+@in_organization
+def organization_set(name: str, values: tuple[str, ...], org_id: UUID | None) -> None:
+    """Set NAME; allowed_agents and allowed_models take several VALUES."""
+    run(lambda services, _: _set_organization(services, name, values), org_id=org_id)
+
+
+@organization.command("unset")
+@click.argument("names", nargs=-1, required=True)
+@in_organization
+def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
+    """Take settings back."""
+    run(lambda services, _: _unset_organization(services, names), org_id=org_id)
+
+
+async def _create_organization(services: Services, name: str) -> None:
     """Make an organisation and print its id, alone on stdout."""
     say(str(await services.memberships.create_organization(services.principal, name)))
     note("You own it. Invite people with `agentapi-mcp members invite EMAIL --org` and this id.")
 
 
-async def show_organization(services: Services, *, as_json: bool) -> None:
+async def _show_organization(services: Services, *, as_json: bool) -> None:
     """Print the organisation's settings and numbers."""
     _print(await services.organizations.get(services.principal), as_json=as_json)
 
 
-async def set_organization(services: Services, name: str, values: Sequence[str]) -> None:
+async def _set_organization(services: Services, name: str, values: Sequence[str]) -> None:
     """Set one setting."""
     changed = await services.organizations.change(services.principal, {name: _value(name, values)})
     _print(changed, as_json=False)
 
 
-async def unset_organization(services: Services, names: Sequence[str]) -> None:
+async def _unset_organization(services: Services, names: Sequence[str]) -> None:
     """Take settings back."""
     _print(await services.organizations.change(services.principal, dict.fromkeys(names)), as_json=False)
 

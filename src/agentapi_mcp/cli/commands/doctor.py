@@ -1,12 +1,14 @@
 """`agentapi-mcp doctor`: what is well, what is not, and the line that mends it."""
 
 import sys
+from functools import partial
 
 import click
 
 from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
-from agentapi_mcp.cli.outputs import FAILED, clean, print_json, say
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import FAILED, clean, guarded, print_json, say
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
@@ -22,7 +24,15 @@ _OUTCOME_WIDTH = max(len(word) for word, _ in _WORDS.values())
 _NAME_WIDTH = 14
 
 
-async def examine(*, ask: bool, as_json: bool) -> None:
+@click.command()
+@click.option("--ask", is_flag=True, help="Ask every agent one short question too; that costs what an answer costs.")
+@json_option
+def doctor(*, ask: bool, as_json: bool) -> None:
+    """Check every part, and print for each fault the line that mends it."""
+    guarded(partial(_examine, ask=ask, as_json=as_json))
+
+
+async def _examine(*, ask: bool, as_json: bool) -> None:
     """Check every part, print what was found, and leave with 1 when something is at fault."""
     configure_logs("error")  # what goes wrong is told once, by the checks
     found: list[Check] = []

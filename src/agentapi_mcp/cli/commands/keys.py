@@ -1,13 +1,12 @@
-"""The commands for API keys and for the master keys that seal them."""
+"""The commands for API keys."""
 
 import sys
 
 import click
 from pydantic import SecretStr
 
-from agentapi_mcp.app.maintenance import new_master_key
-from agentapi_mcp.base.errors import StoreError
-from agentapi_mcp.cli.outputs import note, print_json, run, say, table
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import note, print_json, run, table
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
@@ -40,7 +39,7 @@ def keys_add(provider: str, model: str | None, name: str | None, *, organization
 
 @keys.command("list")
 @_ORGANIZATION
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def keys_list(*, organization: bool, as_json: bool) -> None:
     """List your keys, without the keys themselves."""
 
@@ -91,34 +90,6 @@ def _set_active(which: str, *, organization: bool, active: bool) -> None:
         note(f"{'Used again' if active else 'Not used any more'}: {_named(key)}.")
 
     run(change)
-
-
-@click.group()
-def secrets() -> None:
-    """Look after the master keys, which seal what is secret in the database."""
-
-
-@secrets.command("generate")
-def secrets_generate() -> None:
-    """Print a new master key."""
-    say(new_master_key())
-
-
-@secrets.command("rotate")
-def secrets_rotate() -> None:
-    """Seal every key with the first master key again; may be stopped and begun again at any time."""
-
-    async def rotate(services: Services, _settings: Settings) -> None:
-        done = await services.api_keys.rotate(services.principal)
-        say(f"Sealed again: {done.sealed}.")
-        if done.unopened:
-            which = ", ".join(f"{count} by {name!r}" for name, count in sorted(done.unopened.items()))
-            raise StoreError(
-                f"Not opened, and left as they were: {which}. Add the master key that sealed them to "
-                "AGENTAPI_MASTER_KEY, after the first, and run this again; or let their owners enter them again."
-            )
-
-    run(rotate)
 
 
 def _entered() -> SecretStr:

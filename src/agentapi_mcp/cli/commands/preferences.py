@@ -2,13 +2,13 @@
 
 import click
 
+from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, say
 from agentapi_mcp.core.catalogue.models import ClientPreferences
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.preferences import preference_lines, preferences_out
 from agentapi_mcp.settings import Settings
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _CLIENT = click.option("--client", metavar="NAME", help="The MCP client; needed only where you have several.")
 
 
@@ -18,7 +18,7 @@ def preferences() -> None:
 
 
 @preferences.command("show")
-@_JSON
+@json_option
 def preferences_show(*, as_json: bool) -> None:
     """Show your MCP clients, and what you chose in each."""
 

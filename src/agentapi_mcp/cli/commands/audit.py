@@ -8,6 +8,7 @@ import click
 
 from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded, note, print_json, run, say, table
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
 from agentapi_mcp.core.services import Services
@@ -42,7 +43,7 @@ class Since(click.ParamType[datetime]):
 @click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")
 @click.option("--outcome", type=click.Choice([str(outcome) for outcome in AuditOutcome]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def audit(  # noqa: PLR0913  # one for each option
     context: click.Context,

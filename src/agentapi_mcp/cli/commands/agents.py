@@ -1,0 +1,54 @@
+"""The commands for agents."""
+
+import click
+
+from agentapi_mcp.cli.models import model_row
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import print_json, run, say, table
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.agents import agent_json
+
+
+@click.group()
+def agents() -> None:
+    """See which agents there are."""
+
+
+@agents.command("list")
+@json_option
+def agents_list(*, as_json: bool) -> None:
+    """List every agent, whether it works, and what it lacks."""
+    run(lambda services, _: _list_agents(services, as_json=as_json))
+
+
+@agents.command("show")
+@click.argument("name")
+@json_option
+def agents_show(name: str, *, as_json: bool) -> None:
+    """Show one agent with its models."""
+    run(lambda services, _: _show_agent(services, name, as_json=as_json))
+
+
+async def _list_agents(services: Services, *, as_json: bool) -> None:
+    """Print every agent with its state and what it lacks."""
+    agents = (await services.agents.list_(services.principal, limit=200)).items
+    if as_json:
+        print_json([agent_json(agent) for agent in agents])
+        return
+    rows = [(a.name, a.health.status, a.default_model, "; ".join(a.missing) or a.description) for a in agents]
+    table(("AGENT", "STATUS", "MODEL", "MISSING OR ABOUT"), rows)
+
+
+async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
+    """Print one agent with its models."""
+    agent = await services.agents.get(services.principal, name)
+    if as_json:
+        print_json(agent_json(agent))
+        return
+    say(f"{agent.name} ({agent.backend}): {agent.description}")
+    say(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
+    if agent.backend_reason:
+        say(f"by {agent.backend}, since {agent.backend_reason}")
+    for lack in agent.missing:
+        say(f"missing: {lack}")
+    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M"), [model_row(model) for model in agent.models])

@@ -1,0 +1,48 @@
+"""The command that talks to an agent."""
+
+from importlib import import_module
+
+import click
+
+from agentapi_mcp.cli import chats
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import guarded, run
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings, load_settings
+from agentapi_mcp.telemetry import configure_logs
+
+
+@click.command()
+@click.argument("message", nargs=-1)
+@click.option("--agent", help="Which agent to ask; without it the first usable one.")
+@click.option("--model", help="Which of the agent's models.")
+@click.option("--session", "session_id", metavar="SESSION_ID", help="Go on with this session.")
+@click.option("--continue", "newest", is_flag=True, help="Go on with the newest session.")
+@click.option("--system", "system_prompt", help="Instructions for this turn.")
+@click.option("--temperature", type=float)
+@click.option("--max-tokens", type=int)
+@click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
+@click.option("--via-mcp", is_flag=True, help="Start the real MCP server over stdio and talk through it.")
+@json_option
+def chat(message: tuple[str, ...], *, via_mcp: bool, **given: object) -> None:
+    """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
+    parameters = Parameters(**{name: given.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
+    if given["newest"] and given["session_id"] is not None:
+        raise click.UsageError("--continue and --session name two sessions: say one of them.")
+    options = chats.ChatOptions(parameters=parameters, **given)  # type: ignore[arg-type]  # click checked them
+    text = " ".join(message) if message else None
+
+    async def here(services: Services, _settings: Settings) -> None:
+        await chats.chat(chats.DirectTalk(services), options, text)
+
+    async def through() -> None:
+        configure_logs(load_settings().log_level)
+        via = import_module("agentapi_mcp.cli.via_mcp")  # the client of MCP, which no other way of chatting needs
+        async with via.open_mcp_talk() as talk:
+            await chats.chat(talk, options, text)
+
+    if via_mcp:
+        guarded(through)
+    else:
+        run(here)

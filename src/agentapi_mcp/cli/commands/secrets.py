@@ -1,0 +1,37 @@
+"""The commands for the master keys, which seal API keys."""
+
+import click
+
+from agentapi_mcp.app.maintenance import new_master_key
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.cli.outputs import run, say
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+
+
+@click.group()
+def secrets() -> None:
+    """Look after the master keys, which seal what is secret in the database."""
+
+
+@secrets.command("generate")
+def secrets_generate() -> None:
+    """Print a new master key."""
+    say(new_master_key())
+
+
+@secrets.command("rotate")
+def secrets_rotate() -> None:
+    """Seal every key with the first master key again; may be stopped and begun again at any time."""
+
+    async def rotate(services: Services, _settings: Settings) -> None:
+        done = await services.api_keys.rotate(services.principal)
+        say(f"Sealed again: {done.sealed}.")
+        if done.unopened:
+            which = ", ".join(f"{count} by {name!r}" for name, count in sorted(done.unopened.items()))
+            raise StoreError(
+                f"Not opened, and left as they were: {which}. Add the master key that sealed them to "
+                "AGENTAPI_MASTER_KEY, after the first, and run this again; or let their owners enter them again."
+            )
+
+    run(rotate)

@@ -1,0 +1,25 @@
+"""The command that is the MCP server over HTTP."""
+
+from functools import partial
+
+import click
+
+from agentapi_mcp.cli.options import FILE, toolsets_option
+from agentapi_mcp.cli.outputs import guarded
+from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--require-token", "needs_token", is_flag=True, help="Let nobody in without a token.")
+@click.option("--insecure", is_flag=True, help="Let others in without a token.")
+@click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
+@click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")
+@toolsets_option
+@click.option("--tls-cert", type=FILE, help="The server's certificate with its chain, a PEM file.")
+@click.option("--tls-key", type=FILE, help="The private key of that certificate, a PEM file.")
+def serve(**given: object) -> None:
+    """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
+    options = ServeOptions(**given)  # type: ignore[arg-type]  # click checked them
+    guarded(partial(serve_http, options), loop_factory=fast_loops())

@@ -1,0 +1,64 @@
+"""The command line: its options, and its commands, each of which is imported when it is asked for."""
+
+import pkgutil
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+
+import click
+
+from agentapi_mcp.cli import commands
+from agentapi_mcp.cli.options import toolsets_option
+from agentapi_mcp.settings import VERSION
+
+
+class CommandModules(MutableMapping[str, click.Command]):
+    """The commands of the package `commands` by name; reading one imports its module."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(
+            module.name for module in pkgutil.iter_modules(commands.__path__)
+        )
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._commands[name]
+        if command is None:
+            command = _load(name)
+            self._commands[name] = command
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._commands  # without importing it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+
+def _load(name: str) -> click.Command:
+    """Import the module of a command, which has the command under the same name."""
+    command: click.Command = getattr(import_module(f"{commands.__name__}.{name}"), name)
+    return command
+
+
+@click.group(
+    commands=CommandModules(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+@click.version_option(VERSION, prog_name="agentapi-mcp")
+@toolsets_option
+@click.pass_context
+def main(context: click.Context, toolsets: str | None) -> None:
+    """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
+    if context.invoked_subcommand is None:
+        import_module("agentapi_mcp.cli.stdio").main(toolsets)  # the MCP server, which no command but `serve` needs
+    elif toolsets is not None:
+        raise click.UsageError("--toolsets without a command is for the server over stdio; else: serve --toolsets.")

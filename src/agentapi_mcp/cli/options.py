@@ -1,0 +1,24 @@
+"""Options that several commands have."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
+from agentapi_mcp.settings import TOOLSETS
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+toolsets_option = click.option(
+    "--toolsets",
+    metavar="NAMES",
+    help=f"Which tools clients see: {', '.join(TOOLSETS)}; by default {DEFAULT_TOOLSET}.",
+)
+
+
+def in_organization(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command be about another organisation of its user."""
+    option = click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation of yours.")
+    return option(command)

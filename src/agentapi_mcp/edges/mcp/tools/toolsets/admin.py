@@ -1,0 +1,76 @@
+"""The tools of the toolset `admin`: what an organisation sets, and its numbers."""
+
+from mcp_types import CallToolResult
+
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.core.catalogue.models import Organization
+from agentapi_mcp.core.catalogue.policy import NAMES
+from agentapi_mcp.core.identity.principals import Action
+from agentapi_mcp.edges.mcp.tools.answers import answer
+from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
+from agentapi_mcp.presentation.models import OrganizationOut
+from agentapi_mcp.presentation.organizations import organization_out
+
+TOOLSET = Toolset()
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="get_organization",
+        title="Get the organisation",
+        about="Show your organisation's settings, and how many members, sessions, turns and tokens it has.",
+        arguments=(),
+        answers=OrganizationOut,
+        action=Action.READ_ORGANIZATION,
+    )
+)
+async def get_organization(call: ToolCall) -> CallToolResult:
+    """Show the caller's organisation."""
+    caller = await call.identify()
+    return _shown(await caller.services.organizations.get(caller.principal))
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="set_organization",
+        title="Set up the organisation",
+        about="Set defaults for the chats of all members, and which agents and models they may use.",
+        arguments=(
+            Argument(name="default_agent", about="Who answers where nobody is named"),
+            Argument(name="default_model", about="With which model"),
+            Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
+            Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
+            Argument(name="system_prompt", about="Instructions for every turn"),
+            Argument(name="allowed_agents", kind="array", about="Only these, by name"),
+            Argument(name="allowed_models", kind="array", about="Only these: a model's name, or agent/model"),
+            Argument(name="unset", kind="array", about=f"Settings to take back, of: {', '.join(NAMES)}"),
+        ),
+        answers=OrganizationOut,
+        action=Action.EDIT_ORGANIZATION,
+        reads_only=False,
+        destructive=True,
+    )
+)
+async def set_organization(call: ToolCall) -> CallToolResult:
+    """Change its settings."""
+    caller = await call.identify()
+    changes: dict[str, object] = {name: value for name, value in call.given.values.items() if name != "unset"}
+    for name in call.given.find_texts("unset") or ():
+        if name in changes:
+            raise InvalidRequestError(f"names {name!r}, which you also set; do one of the two.", argument="unset")
+        changes[name] = None
+    return _shown(await caller.services.organizations.change(caller.principal, changes))
+
+
+def _shown(organization: Organization) -> CallToolResult:
+    out = organization_out(organization)
+    numbers, cost = out.numbers, "unknown cost" if out.numbers.cost_usd is None else f"${out.numbers.cost_usd:.4f}"
+    lines = [f"{out.name}: {numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages."]
+    lines.append(
+        f"Last 30 days: {sum(numbers.turns.values())} turns, "
+        f"{numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}."
+    )
+    said = {name: value for name, value in out.settings.model_dump().items() if value is not None}
+    lines += [f"- {name}: {value}" for name, value in said.items()] or ["No settings: every agent, its own defaults."]
+    return answer("\n".join(lines), out)

@@ -1,0 +1,144 @@
+"""The tools that talk: chat, get_turn, cancel_turn."""
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+from mcp_types import CallToolResult
+
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.identity.principals import Action
+from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_key
+from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
+from agentapi_mcp.edges.mcp.progress import reporter
+from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
+from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
+from agentapi_mcp.presentation.models import TurnOut
+
+TOOLSET = Toolset()
+
+_WAIT = Argument(
+    name="wait_seconds",
+    kind="integer",
+    about="How long to wait for the answer; 0 returns at once",
+    least=0,
+    most=int(LONGEST_WAIT.total_seconds()),
+)
+_TURN = Argument(name="turn_id", about="From chat", required=True)
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="chat",
+        title="Chat with an agent",
+        about=(
+            "Send a message to an agent and get its reply. Without session_id a new session begins; pass the "
+            "session_id of an earlier answer to go on, and the agent sees the messages before. If the answer takes "
+            "longer than wait_seconds, status is running: call get_turn with the turn_id, do not send it again."
+        ),
+        arguments=(
+            Argument(name="message", about="What to say to the agent", required=True),
+            Argument(name="agent", about="A name from list_agents; default: the session's, else the server's"),
+            Argument(name="model", about="A name from list_models; default: the agent's"),
+            Argument(name="session_id", about="The session to go on with"),
+            Argument(
+                name="idempotency_key", about="The same key and message within 24 h: the same turn, not a new one"
+            ),
+            _WAIT,
+            Argument(name="system_prompt", about="Instructions for this turn"),
+            Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
+            Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
+        ),
+        answers=TurnOut,
+        action=Action.CHAT,
+        reads_only=False,
+        idempotent=False,
+        open_world=True,
+    )
+)
+async def chat(call: ToolCall) -> CallToolResult:
+    """Send a message and wait as long as asked."""
+    request = ChatRequest(
+        message=call.given.text("message"),
+        agent=call.given.find_text("agent"),
+        model=call.given.find_text("model"),
+        session_id=call.given.find_text("session_id"),
+        idempotency_key=call.given.find_text("idempotency_key"),
+        parameters=Parameters(
+            system_prompt=call.given.find_text("system_prompt"),
+            temperature=call.given.find_number("temperature"),
+            max_tokens=call.given.find_integer("max_tokens"),
+        ),
+    )
+    patience = _Patience(_wait(call))
+
+    async def work() -> Turn:
+        caller = await call.identify()
+        asked = replace(request, preferences=await preferences_of(caller, call.context))
+        return await caller.services.turns.chat(
+            caller.principal, asked, wait=patience.left(), report=reporter(call.context)
+        )
+
+    return turn_result(await call.edge.cancellations.carry(request_key(call.context, call.context.request_id), work))
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="get_turn",
+        title="Get a turn",
+        about="Wait for a turn that chat left running, or read one again: status, reply, cost, error.",
+        arguments=(_TURN, _WAIT),
+        answers=TurnOut,
+        action=Action.READ_SESSIONS,
+    )
+)
+async def get_turn(call: ToolCall) -> CallToolResult:
+    """Read a turn, and wait for its end as long as asked."""
+    patience = _Patience(_wait(call))
+
+    async def work() -> Turn:
+        caller = await call.identify()
+        return await caller.services.turns.get(
+            caller.principal, call.given.text("turn_id"), wait=patience.left(), report=reporter(call.context)
+        )
+
+    return turn_result(await call.edge.cancellations.carry(request_key(call.context, call.context.request_id), work))
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="cancel_turn",
+        title="Cancel a turn",
+        about="Stop a running turn; what it said so far is kept. One that has ended stays as it is.",
+        arguments=(_TURN,),
+        answers=TurnOut,
+        action=Action.CHAT,
+        reads_only=False,
+        destructive=True,
+    )
+)
+async def cancel_turn(call: ToolCall) -> CallToolResult:
+    """End a turn."""
+    caller = await call.identify()
+    return turn_result(await caller.services.turns.cancel(caller.principal, call.given.text("turn_id")))
+
+
+def _wait(call: ToolCall) -> timedelta:
+    seconds = call.given.find_integer("wait_seconds")
+    if seconds is None:
+        return default_wait(call.edge.options, client_name(call.context))
+    return timedelta(seconds=seconds)
+
+
+class _Patience:
+    """The caller's patience, which also pays for the time that the stores need to come up."""
+
+    def __init__(self, wait: timedelta) -> None:
+        self._until = time.monotonic() + wait.total_seconds()
+
+    def left(self) -> timedelta:
+        """Return what is left of it."""
+        return timedelta(seconds=max(0.0, self._until - time.monotonic()))

@@ -1,0 +1,189 @@
+"""The tools that read: agents, models, sessions, transcripts, health."""
+
+import json
+from collections.abc import Sequence
+
+from mcp_types import CallToolResult
+
+from agentapi_mcp.base.errors import ConfigurationError, StoreError
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.identity.principals import Action
+from agentapi_mcp.edges.mcp.callers import preferences_of
+from agentapi_mcp.edges.mcp.options import PAGE
+from agentapi_mcp.edges.mcp.tools.answers import answer
+from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
+from agentapi_mcp.presentation.agents import agent_line, agent_out, model_line, model_out
+from agentapi_mcp.presentation.errors import explain
+from agentapi_mcp.presentation.health import agent_health_line, health_out
+from agentapi_mcp.presentation.models import (
+    AgentsOut,
+    HealthOut,
+    ModelsOut,
+    PartOut,
+    SessionsOut,
+    TranscriptOut,
+)
+from agentapi_mcp.presentation.sessions import session_out
+from agentapi_mcp.presentation.text import clean
+from agentapi_mcp.presentation.transcripts import render_json, render_markdown
+from agentapi_mcp.presentation.uris import transcript_uri
+
+TOOLSET = Toolset()
+
+_TRANSCRIPT_BYTES = 60_000
+_QUERY = Argument(name="query", about="Only what contains this text")
+_CURSOR = Argument(name="cursor", about="next_cursor of the page before")
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="list_agents",
+        title="List agents",
+        about="List the agents to chat with: what each is for, how it is now, its models, what it lacks.",
+        arguments=(_QUERY, _CURSOR),
+        answers=AgentsOut,
+        action=Action.READ_CATALOGUE,
+    )
+)
+async def list_agents(call: ToolCall) -> CallToolResult:
+    """Page through the agents."""
+    caller = await call.identify()
+    page = await caller.services.agents.list_(
+        caller.principal,
+        query=call.given.find_text("query"),
+        cursor=call.given.find_text("cursor"),
+        limit=PAGE,
+        preferences=await preferences_of(caller, call.context),
+    )
+    agents = [agent_out(view) for view in page.items]
+    lines = [agent_line(agent) for agent in agents]
+    return answer(
+        _lines(lines, "No agent fits.", page.next_cursor), AgentsOut(agents=agents, next_cursor=page.next_cursor)
+    )
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="list_models",
+        title="List models",
+        about="List the models of the agents, with context window and prices in USD per million tokens.",
+        arguments=(Argument(name="agent", about="Only this agent's"), _QUERY, _CURSOR),
+        answers=ModelsOut,
+        action=Action.READ_CATALOGUE,
+    )
+)
+async def list_models(call: ToolCall) -> CallToolResult:
+    """Page through the models."""
+    caller = await call.identify()
+    page = await caller.services.agents.models(
+        caller.principal,
+        agent=call.given.find_text("agent"),
+        query=call.given.find_text("query"),
+        cursor=call.given.find_text("cursor"),
+        limit=PAGE,
+        preferences=await preferences_of(caller, call.context),
+    )
+    models = [model_out(view) for view in page.items]
+    lines = [model_line(model) for model in models]
+    return answer(
+        _lines(lines, "No model fits.", page.next_cursor), ModelsOut(models=models, next_cursor=page.next_cursor)
+    )
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="list_sessions",
+        title="List chat sessions",
+        about="List your chat sessions, newest first; query searches titles and first messages.",
+        arguments=(Argument(name="agent", about="Only with this agent"), _QUERY, _CURSOR),
+        answers=SessionsOut,
+        action=Action.READ_SESSIONS,
+    )
+)
+async def list_sessions(call: ToolCall) -> CallToolResult:
+    """Page through the caller's sessions."""
+    caller = await call.identify()
+    page = await caller.services.sessions.list_(
+        caller.principal,
+        agent=call.given.find_text("agent"),
+        query=call.given.find_text("query"),
+        cursor=call.given.find_text("cursor"),
+        limit=PAGE,
+    )
+    sessions = [session_out(session) for session in page.items]
+    lines = [f"- {one.title or 'Untitled'} ({one.agent}, {one.last_message_at}): {one.session_id}" for one in sessions]
+    text = _lines(lines, "No session fits.", page.next_cursor)
+    return answer(text, SessionsOut(sessions=sessions, next_cursor=page.next_cursor))
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="get_transcript",
+        title="Get a transcript",
+        about="Read a session's messages, the newest part first; the cursor leads to earlier ones.",
+        arguments=(
+            Argument(name="session_id", about="From chat or list_sessions", required=True),
+            Argument(name="cursor", about="next_cursor of the part after"),
+            Argument(name="format", about="Default: markdown", one_of=("markdown", "json")),
+        ),
+        answers=TranscriptOut,
+        action=Action.READ_SESSIONS,
+    )
+)
+async def get_transcript(call: ToolCall) -> CallToolResult:
+    """Read the newest part of a session, or the part before a cursor."""
+    caller = await call.identify()
+    transcript = await caller.services.sessions.transcript(
+        caller.principal,
+        call.given.text("session_id"),
+        cursor=call.given.find_text("cursor"),
+        max_bytes=_TRANSCRIPT_BYTES,
+    )
+    as_json = call.given.find_text("format") == "json"
+    document = render_json(transcript) if as_json else None
+    text = render_markdown(transcript) if document is None else json.dumps(document, ensure_ascii=False)
+    out = TranscriptOut(
+        session_id=str(transcript.session.id),
+        title=transcript.session.title,
+        format="json" if as_json else "markdown",
+        markdown=None if as_json else clean(text),
+        document=document,
+        next_cursor=transcript.older,
+        transcript_uri=transcript_uri(transcript.session.id, json=as_json),
+    )
+    return answer(_with_cursor(text, transcript.older, "Earlier messages"), out)
+
+
+@TOOLSET.tool(
+    ToolSpec(
+        name="get_health",
+        title="Get health",
+        about="Check whether the server and its agents work: status, last check, failures, latency.",
+        arguments=(Argument(name="agent", about="Only this agent"),),
+        answers=HealthOut,
+        action=Action.READ_CATALOGUE,
+    )
+)
+async def get_health(call: ToolCall) -> CallToolResult:
+    """Measure the server and its agents; that the stores are down is an answer, too."""
+    try:
+        caller = await call.identify()
+    except (StoreError, ConfigurationError) as exc:
+        name = "configuration" if isinstance(exc, ConfigurationError) else "stores"
+        part = PartOut(name=name, status=HealthStatus.UNHEALTHY, detail=explain(exc), latency_ms=None)
+        out = HealthOut(status=HealthStatus.UNHEALTHY, parts=[part], agents=[])
+    else:
+        out = health_out(await caller.services.health.report(caller.principal, call.given.find_text("agent")))
+    lines = [f"The server is {out.status}."]
+    lines += [f"- {part.name}: {part.status} ({part.detail})" for part in out.parts]
+    lines += [agent_health_line(agent) for agent in out.agents]
+    return answer("\n".join(lines), out)
+
+
+def _lines(lines: Sequence[str], none: str, cursor: str | None) -> str:
+    return _with_cursor("\n".join(lines) or none, cursor, "More")
+
+
+def _with_cursor(text: str, cursor: str | None, what: str) -> str:
+    return text if cursor is None else f"{text}\n\n[{what}: call again with cursor {cursor}]"

@@ -1,0 +1,72 @@
+"""A command is one module, which is imported when the command is asked for and not before."""
+
+import asyncio
+import pkgutil
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agentapi_mcp.cli import commands
+from agentapi_mcp.cli.main import CommandModules, main
+
+NAMES = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+
+async def loaded_after(*words: str) -> set[str]:
+    """Return the modules that a new process has loaded after it ran the command line with these words."""
+    program = (
+        "import sys; from agentapi_mcp.cli.main import main; "
+        "main(sys.argv[1:], standalone_mode=False); print(); print('#', *sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *words, stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return set(out.decode().rpartition("\n# ")[2].split())
+
+
+def of_commands(loaded: set[str]) -> set[str]:
+    return {name.partition(f"{commands.__name__}.")[2] for name in loaded} - {""}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_of_commands_has_the_command_of_its_name(name: str) -> None:
+    command = CommandModules()[name]
+    assert isinstance(command, click.Command)
+    assert command.name == name
+
+
+def test_the_help_lists_every_module_of_commands() -> None:
+    assert len(NAMES) > 10
+    assert main.list_commands(click.Context(main)) == NAMES
+    shown = CliRunner().invoke(main, ["--help"]).output.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in shown.splitlines()] == NAMES
+
+
+async def test_a_command_imports_no_other_command_and_no_protocol() -> None:
+    loaded = await loaded_after("keys", "list", "--help")
+    assert of_commands(loaded) == {"keys"}
+    assert loaded & {"mcp", "mcp_types", "starlette", "uvicorn"} == set()
+
+
+async def test_chat_imports_the_client_of_mcp_only_where_it_goes_through_mcp() -> None:
+    loaded = await loaded_after("chat", "--help")
+    assert of_commands(loaded) == {"chat"}
+    assert loaded & {"mcp", "mcp_types"} == set()
+
+
+def test_a_command_that_is_none_is_refused_with_what_may_be_meant() -> None:
+    refused = CliRunner().invoke(main, ["sesions"])
+    assert refused.exit_code == 2
+    assert "No such command 'sesions'. Did you mean 'sessions'?" in refused.output
+
+
+def test_an_added_command_is_found_and_a_removed_one_is_not() -> None:
+    there = CommandModules()
+    there["extra"] = click.Command("extra")
+    del there["keys"]
+    assert there["extra"].name == "extra"
+    assert "keys" not in there
+    assert len(there) == len(NAMES)
