@@ -166,7 +166,7 @@ async def test_it_goes_on_asking_when_we_have_left_and_the_answer_says_so(edge_h
         )
         settings = Settings(home=edge_home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             request = ChatRequest(message=f"hello {os.urandom(4).hex()}", agent="router")
             turn = await services.turns.start(services.principal, request)
             exchange = await real.peer.received()

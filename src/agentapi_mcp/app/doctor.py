@@ -128,7 +128,7 @@ class ThisConfiguration:
     async def open_program(self) -> AsyncGenerator[ServicesProvider]:
         """Open the program itself."""
         async with open_app(self.settings, self.environ) as app:
-            yield app.gate
+            yield app.services_provider
 
 
 def create_doctor(environ: Mapping[str, str]) -> Doctor:

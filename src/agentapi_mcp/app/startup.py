@@ -81,7 +81,7 @@ class App:
     """A running program, seen from an edge."""
 
     settings: Settings
-    gate: Startup
+    services_provider: Startup
 
 
 @asynccontextmanager
@@ -90,13 +90,15 @@ async def open_app(
 ) -> AsyncGenerator[App]:
     """Open the program and return at once: the stores come up in the background, and close when the context ends."""
     time = clock or SystemClock()
-    gate = Startup(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
+    services_provider = Startup(
+        lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds)
+    )
     async with asyncio.TaskGroup() as group:
-        group.create_task(gate.run())
+        group.create_task(services_provider.run())
         try:
-            yield App(settings, gate)
+            yield App(settings, services_provider)
         finally:
-            gate.close()
+            services_provider.close()
 
 
 def _reason(error: Exception) -> AgentApiError:

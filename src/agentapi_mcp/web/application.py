@@ -59,21 +59,23 @@ class _Shared:
     open_requests: OpenRequests
 
 
-def create_web(gate: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
+def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
     """Build the application, which may be served once; a request goes to the first mount that serves its path.
 
     Raises:
         ConfigurationError: an allowed host or origin is of a form that no request ever brings.
     """
     stopping = False
-    own = [health_mount(gate, lambda: stopping)]
+    own = [health_mount(services_provider, lambda: stopping)]
     if options.oauth is not None:
         own.append(metadata_mount(options.oauth, [path for mount in mounts for path in mount.metadata_paths]))
     shared = _Shared(
         options=options,
         names=allowed_names(options.hosts, options.origins),
         authenticator=TokenAuthenticator(
-            gate, AcceptedTokens(options.token, options.oauth, options.needs_token), AuthRateLimit(options.clock)
+            services_provider,
+            AcceptedTokens(options.token, options.oauth, options.needs_token),
+            AuthRateLimit(options.clock),
         ),
         open_requests=OpenRequests(options.limits.open_requests),
     )

@@ -53,9 +53,9 @@ class TokenAuthenticator:
     One for all mounts, so that refused tokens are counted together.
     """
 
-    def __init__(self, gate: ServicesProvider, accepted: AcceptedTokens, refused: AuthRateLimit) -> None:
+    def __init__(self, services_provider: ServicesProvider, accepted: AcceptedTokens, refused: AuthRateLimit) -> None:
         self.accepted = accepted
-        self._gate = gate
+        self._services_provider = services_provider
         self._refused = refused
         self._digest = None if accepted.token is None else _digest(accepted.token)
 
@@ -91,7 +91,7 @@ class TokenAuthenticator:
 
     async def record_refusal(self, scope: Scope, error: AgentApiError) -> None:
         """Record a token that is refused; a client that sent none has only asked where to get one."""
-        services = self._gate.find()
+        services = self._services_provider.find()
         if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
             return
         await services.audit.record(
@@ -102,7 +102,7 @@ class TokenAuthenticator:
         if self._digest is not None and hmac.compare_digest(digest, self._digest):
             return None
         if token.startswith(PREFIX):
-            return await (await self._gate.services()).personal_tokens.principal_of(token)
+            return await (await self._services_provider.services()).personal_tokens.principal_of(token)
         if not token or self.accepted.oauth is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await self.accepted.oauth.authenticate(token)

@@ -25,7 +25,7 @@ class OAuth:
     """This server as clients find it (RFC 9728): its address, for which tokens are made, and who lets in by them."""
 
     resource: str
-    gate: ServicesProvider
+    services_provider: ServicesProvider
 
     @property
     def metadata_url(self) -> str:
@@ -41,7 +41,7 @@ class OAuth:
             PermissionDeniedError: its owner has no account or organisation here.
             StoreUnavailableError: nobody can be looked up now.
         """
-        door = (await self.gate.services()).door
+        door = (await self.services_provider.services()).door
         if door is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await door.authenticate(token)
@@ -49,7 +49,7 @@ class OAuth:
     async def metadata(self, request: Request) -> Response:
         """Answer with the metadata."""
         try:
-            door = (await self.gate.services()).door
+            door = (await self.services_provider.services()).door
         except AgentApiError as exc:
             refusal = Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(exc), headers={"retry-after": "5"})
             return json_refusal(refusal)

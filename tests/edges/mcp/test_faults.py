@@ -124,8 +124,10 @@ async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
         environ = {"OPENROUTER_API_KEY": KEY, "AGENTAPI_OPENROUTER_BASE_URL": router.openrouter_url}
         settings = Settings(home=home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         app = await stack.enter_async_context(open_app(settings, environ))
-        await app.gate.services()
-        client = await stack.enter_async_context(connect(create_server(app.gate, McpOptions()), "stdio-2026"))
+        await app.services_provider.services()
+        client = await stack.enter_async_context(
+            connect(create_server(app.services_provider, McpOptions()), "stdio-2026")
+        )
         yield Door(client, peers)
 
 

@@ -57,11 +57,11 @@ _log = logging.getLogger(__name__)
 Serve = Callable[[Request], Awaitable[Response]]
 
 
-def key_pages_mount(gate: ServicesProvider, origin: str) -> Mount:
+def key_pages_mount(services_provider: ServicesProvider, origin: str) -> Mount:
     """Mount the pages: browsers bring no token and sign in on the page, and only its own origin may send its form."""
     return Mount(
         paths=("/keys/",),
-        app=KeyPages(gate, origin).app,
+        app=KeyPages(services_provider, origin).app,
         authentication=AuthenticationMode.OPEN,
         render=_refused,
         origins=(origin,),
@@ -73,8 +73,8 @@ def key_pages_mount(gate: ServicesProvider, origin: str) -> Mount:
 class KeyPages:
     """The pages of one server, which browsers reach at this origin."""
 
-    def __init__(self, gate: ServicesProvider, origin: str) -> None:
-        self._gate = gate
+    def __init__(self, services_provider: ServicesProvider, origin: str) -> None:
+        self._services_provider = services_provider
         self._origin = origin
         self._is_secure = origin.startswith("https:")
         self._cookie = "__Host-agentapi-keys" if self._is_secure else "agentapi-keys"
@@ -122,7 +122,7 @@ class KeyPages:
         return done
 
     async def _visits(self) -> KeyPageVisits:
-        return (await self._gate.services()).key_page_visits
+        return (await self._services_provider.services()).key_page_visits
 
     def _sealed(self, request: Request) -> str:
         return request.cookies.get(self._cookie, "")

@@ -69,8 +69,8 @@ def request_key(context: Context, request_id: object) -> tuple[object, str]:
 class Callers:
     """Finds out who sends a request: whom its HTTP request was let in as, else the machine's user."""
 
-    def __init__(self, gate: ServicesProvider, options: McpOptions) -> None:
-        self._gate = gate
+    def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
+        self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
         self._recorded = LRUCache[tuple[Principal, str, str, str], bool](MAX_REMEMBERED)
 
@@ -91,7 +91,7 @@ class Callers:
         Raises:
             StoreUnavailableError: the stores do not come up; the message says why.
         """
-        services = await self._gate.services()
+        services = await self._services_provider.services()
         if scope and PRINCIPAL not in scope:
             raise RuntimeError("an HTTP request came past the authentication")
         principal = scope.get(PRINCIPAL)

@@ -50,7 +50,7 @@ _CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
 class Parts:
     """What a transport of ours shares with the server's handlers."""
 
-    gate: ServicesProvider
+    services_provider: ServicesProvider
     tools: Tools
     callers: Callers
     cancellations: Cancellations
@@ -88,9 +88,9 @@ class EdgeServer(Server[TaskSupervisor]):
         return super().create_initialization_options(notifications, experimental_capabilities, extensions)
 
 
-def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
+def create_server(services_provider: ServicesProvider, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
-    callers, cancellations = Callers(gate, options), Cancellations()
+    callers, cancellations = Callers(services_provider, options), Cancellations()
     tools = Tools(callers, _specs(callers, cancellations, options), KeyQuestions(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
@@ -116,7 +116,7 @@ def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
     server.middleware.append(ErrorMiddleware(cancellations, callers))
-    server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
+    server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions)
     return server
 
 

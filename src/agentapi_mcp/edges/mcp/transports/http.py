@@ -48,7 +48,9 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
         ],
         exception_handlers={404: _nothing_here},
     )
-    app = StepUp(app, gate=server.parts.gate, oauth=oauth, action_of_tool=server.parts.tools.action)
+    app = StepUp(
+        app, services_provider=server.parts.services_provider, oauth=oauth, action_of_tool=server.parts.tools.action
+    )
     return Mount(
         paths=("/",),
         app=_Users(app),

@@ -38,10 +38,14 @@ class StepUp:
     """
 
     def __init__(
-        self, app: ASGIApp, gate: ServicesProvider, oauth: OAuth | None, action_of_tool: Callable[[str], Action | None]
+        self,
+        app: ASGIApp,
+        services_provider: ServicesProvider,
+        oauth: OAuth | None,
+        action_of_tool: Callable[[str], Action | None],
     ) -> None:
         self._app = app
-        self._gate = gate
+        self._services_provider = services_provider
         self._oauth = oauth
         self._action_of_tool = action_of_tool
 
@@ -57,7 +61,7 @@ class StepUp:
         if asked is None or lacking is None or lacking.scope is None:
             await self._app(scope, _again(body, receive), send)
             return
-        await (await self._gate.services()).audit.denied(principal, lacking, asked.target)
+        await (await self._services_provider.services()).audit.denied(principal, lacking, asked.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
         await AsgiConnection(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
 
