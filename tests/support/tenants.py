@@ -117,7 +117,7 @@ async def tenants(
         server = create_server(app.services_provider, McpOptions(toolsets=frozenset(Toolset)))
         options = WebOptions(
             oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider),
-            admitted_every=timedelta(milliseconds=20),
+            reauthenticate_every=timedelta(milliseconds=20),
             limits=limits or HttpLimits(),
         )
         place = await stack.enter_async_context(serve_app(mcp_application(server, options)))

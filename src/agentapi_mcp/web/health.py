@@ -1,4 +1,4 @@
-"""The two addresses that load balancers and orchestrators ask: is the process alive, and is it ready."""
+"""Liveness and readiness probes for load balancers and orchestrators."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,8 @@ _READY_WITHIN = timedelta(seconds=3)
 
 
 def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
-    """Serve /healthz and /readyz, which say nothing secret; a prober knows neither a token nor a name of the server."""
+    """Serve /healthz and /readyz, without authentication and without a check of the host."""
+    # A prober has no token and calls the server by its IP address; so the answers hold nothing confidential.
 
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
