@@ -1,4 +1,4 @@
-"""Ties the subjects together into what edges are given, and closes them in reverse."""
+"""Assembles the services that edges use, and closes them in reverse order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -36,7 +36,7 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 @asynccontextmanager
 async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
-    """Open stores, backends and use cases; close them in reverse, running turns first."""
+    """Open stores, backends and services; close them in reverse order, running turns first."""
     async with AsyncExitStack() as stack:
         watch = catalogue_watch(settings, environ, clock)
         file = watch.read()
@@ -52,14 +52,14 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         transport = build_transport(base)
         services = Services(
             principal=base.principal,
-            door=access.door,
+            door=access.authenticator,
             personal_tokens=access.personal_tokens,
             turns=turns,
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit),
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
-            clients=Clients(PostgresClients(base.database), agents.allowances, clock),
+            clients=Clients(PostgresClients(base.database), agents.policy, clock),
             api_keys=agents.api_keys,
             key_page_visits=access.key_page_visits,
             health=agents.health,
@@ -71,13 +71,13 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
-        host.view.show(services)
+        host.view.attach(services)
         yield services
 
 
 async def _reload(catalogue: Catalogue, access: Access, file: CatalogueFile) -> None:
-    """Go by a changed configuration file from now on."""
+    """Apply a changed configuration file."""
     await catalogue.reload(file)
     access.personal_tokens.take(file.sign_in)
-    if access.door is not None:
-        await access.door.take(file.sign_in)
+    if access.authenticator is not None:
+        await access.authenticator.take(file.sign_in)

@@ -153,9 +153,8 @@ class Authentication:
             case AuthenticationMode.OPTIONAL:
                 return bool(_authorization_headers(scope)) or _is_in_the_url(scope)
             case AuthenticationMode.REQUIRED:
-                return self._authenticator.accepted.requires_token or any(
-                    PREFIX in header for header in _authorization_headers(scope)
-                )
+                headers = _authorization_headers(scope)
+                return self._authenticator.accepted.requires_token or any(PREFIX in header for header in headers)
 
     async def _refusal(self, scope: Scope, error: AgentApiError) -> Refusal:
         match error:

@@ -104,7 +104,5 @@ def _is_embedded(headers: Headers) -> bool:
     # Browsers send no Origin with such requests; Fetch Metadata tells them apart (W3C Fetch Metadata, section 2).
     if "origin" in headers or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}:
         return False
-    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != (
-        "navigate",
-        "document",
-    )  # following a link is allowed
+    # Following a link is allowed.
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
