@@ -1,4 +1,4 @@
-"""What the edge may be told from outside."""
+"""Options of the MCP edge."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +8,7 @@ from agentapi_mcp import __version__
 
 
 class Toolset(StrEnum):
-    """Tools that are listed together; `core` is what most clients need."""
+    """Tools that are enabled together; `core` is what most clients need."""
 
     CORE = "core"
     ADMIN = "admin"
@@ -17,10 +17,10 @@ class Toolset(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpOptions:
-    """How the edge behaves; `default_wait` None lets it depend on the client (docs/clients.md).
+    """Options of the edge; without `default_wait` the wait depends on the client (docs/clients.md).
 
-    `toolsets` say which tools there are.
-    `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
+    `toolsets` are the enabled ones. `update_every` is the least time between two notifications on one resource.
+    The two `max_` limits apply per user.
     """
 
     version: str = __version__
@@ -31,7 +31,7 @@ class McpOptions:
     toolsets: frozenset[Toolset] = frozenset({Toolset.CORE})
 
 
-# Clients that are known to give up on a tool call after 30 seconds, by a word in the name that they send.
+# Clients that are known to time a tool call out after 30 seconds, by a part of the name in their `clientInfo`.
 _GIVES_UP_AT_30 = ("opencode",)
 _USUAL = timedelta(seconds=45)
 _SHORT = timedelta(seconds=25)
@@ -40,7 +40,7 @@ LONGEST_WAIT = timedelta(seconds=240)
 
 
 def default_wait(options: McpOptions, client_name: str | None) -> timedelta:
-    """Return how long to wait for an answer when the call does not say."""
+    """Return how long to wait for an answer if the call does not specify it."""
     if options.default_wait is not None:
         return options.default_wait
     name = (client_name or "").lower()

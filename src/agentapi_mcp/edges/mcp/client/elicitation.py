@@ -1,4 +1,4 @@
-"""What the server asks a 2025-era client over HTTP while it serves its request; any replica may get the answer."""
+"""Requests from the server to a 2025-era client over HTTP; any replica may receive the response."""
 
 import asyncio
 import logging
@@ -19,9 +19,9 @@ from agentapi_mcp.edges.mcp.callers import Caller
 Answer = JSONRPCResponse | JSONRPCError
 Send = Callable[[JSONRPCRequest], Awaitable[None]]
 
-# A person may have to answer; who needs less says so in the options of the request.
-ANSWER_WITHIN = timedelta(minutes=5)
-_LOOK_EVERY = timedelta(seconds=5)  # a signal may be lost
+# A person may have to answer; a caller with less time sets the timeout in the options of the request.
+ANSWER_TIMEOUT = timedelta(minutes=5)
+_POLL_EVERY = timedelta(seconds=5)  # a signal may be lost
 _WITHDRAW_WITHIN = 2.0
 _OURS = re.compile(r"ask-[A-Za-z0-9_-]{22}")
 _log = logging.getLogger(__name__)
@@ -33,28 +33,28 @@ class _Open:
     answer: Answer | None = None
 
 
-class Questions:
-    """The questions that this process has put, and the answers that came to it, also to those of another process."""
+class PendingElicitations:
+    """Requests that wait for the client's response; it may arrive at any process on the database."""
 
-    def __init__(self, look_every: timedelta = _LOOK_EVERY) -> None:
-        self._look_every = look_every.total_seconds()
+    def __init__(self, poll_every: timedelta = _POLL_EVERY) -> None:
+        self._poll_every = poll_every.total_seconds()
         self._open: dict[tuple[str, str], _Open] = {}
 
-    async def ask(
-        self, caller: Caller, session_id: str, request: Callable[[str], JSONRPCRequest], send: Send, within: float
+    async def request(
+        self, caller: Caller, session_id: str, factory: Callable[[str], JSONRPCRequest], send: Send, within: float
     ) -> dict[str, Any]:
-        """Send the request that `request` makes of an id, and wait for its result.
+        """Send the request that the factory makes for an id, and wait for its result.
 
         Raises:
-            MCPError: the client answered with an error, or not in time.
-            AgentApiError: the stores are away, which carry the answer between processes.
+            MCPError: the client responded with an error, or not in time.
+            AgentApiError: the stores are down, which pass responses between processes.
         """
         question_id = f"ask-{secrets.token_urlsafe(16)}"
         question = self._open.setdefault((session_id, question_id), _Open())
         elicitations = caller.services.elicitations
         try:
             await elicitations.ask(caller.principal, session_id, question_id)
-            await send(request(question_id))
+            await send(factory(question_id))
             with anyio.move_on_after(within):
                 return _result(await self._answer(caller, session_id, question_id, question))
             raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": question_id})
@@ -63,27 +63,25 @@ class Questions:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_WITHDRAW_WITHIN):
                 await _withdraw(caller, session_id, question_id)
 
-    async def take(self, caller: Caller, session_id: str, answer: Answer) -> None:
-        """Take a client's answer; one to nothing that was asked is forgotten.
+    async def receive(self, caller: Caller, session_id: str, answer: Answer) -> None:
+        """Accept a client's response; ignore one to an unknown request.
 
         Raises:
-            AgentApiError: the stores are away, and another process asked.
+            AgentApiError: the stores are down, and the request is another process's.
         """
         question_id = answer.id
         if not isinstance(question_id, str) or not _OURS.fullmatch(question_id):
             return
         question = self._open.get((session_id, question_id))
         if question is None:
-            said = answer.model_dump(
-                by_alias=True, exclude_none=True
-            )  # it came as JSON, with whatever is in its strings
-            await caller.services.elicitations.answer(caller.principal, session_id, question_id, said)
+            content = answer.model_dump(by_alias=True, exclude_none=True)  # plain values already: it was JSON
+            await caller.services.elicitations.answer(caller.principal, session_id, question_id, content)
         elif question.answer is None:
             question.answer = answer
             question.heard.set()
 
-    def hear(self, session_id: str, question_id: str) -> None:
-        """Look for the answer that another process has taken."""
+    def wake(self, session_id: str, question_id: str) -> None:
+        """Look for the response in the store, where another process has put it."""
         question = self._open.get((session_id, question_id))
         if question is not None:
             question.heard.set()
@@ -91,7 +89,7 @@ class Questions:
     async def _answer(self, caller: Caller, session_id: str, question_id: str, question: _Open) -> Answer:
         elicitations = caller.services.elicitations
         while True:
-            with anyio.move_on_after(self._look_every):
+            with anyio.move_on_after(self._poll_every):
                 await question.heard.wait()
             question.heard.clear()
             if question.answer is not None:
@@ -102,10 +100,10 @@ class Questions:
 
 
 def read_answer(message: Mapping[str, object]) -> Answer:
-    """Read an answer.
+    """Parse a response.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is not a JSON-RPC response.
     """
     kind = JSONRPCResponse if "result" in message else JSONRPCError
     return kind.model_validate(message)

@@ -45,15 +45,15 @@ _JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
 
 @dataclass(frozen=True, slots=True)
 class TranscriptPlace:
-    """What a transcript's URI names; `cursor` leads to an earlier part."""
+    """A parsed transcript URI; `cursor` refers to an earlier part."""
 
     session_id: SessionId
     as_json: bool
     cursor: str | None
 
 
-def find_transcript(uri: str) -> TranscriptPlace | None:
-    """Read a transcript's URI; None when it is none."""
+def parse_transcript_uri(uri: str) -> TranscriptPlace | None:
+    """Parse a transcript URI; None if it is not one."""
     match = _TRANSCRIPT.fullmatch(uri)
     if match is None:
         return None
@@ -105,13 +105,13 @@ _CATALOGUE = Resource(
 
 
 class Resources:
-    """Lists and reads resources; what is another's is as if it were not there."""
+    """Lists and reads resources; those of other users are reported as not found."""
 
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
     async def templates(self, _context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        """List the templates, in one page."""
+        """List the resource templates, in one page."""
         refuse_cursor(params)
         return ListResourceTemplatesResult(resource_templates=_TEMPLATES)
 
@@ -126,11 +126,11 @@ class Resources:
         return ListResourcesResult(resources=resources, next_cursor=page.next_cursor)
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        """Read one."""
+        """Read a resource."""
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
             return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
-        place = find_transcript(params.uri)
+        place = parse_transcript_uri(params.uri)
         if place is None:
             _refuse(params.uri)
         try:
@@ -139,11 +139,11 @@ class Resources:
             _refuse(params.uri)
         return _contents(params.uri, JSON if place.as_json else MARKDOWN, text)
 
-    async def is_there(self, caller: Caller, uri: str) -> bool:
-        """Tell whether this is the URI of something whose updates the caller may follow."""
+    async def exists(self, caller: Caller, uri: str) -> bool:
+        """Return whether this is the canonical URI of a resource that the caller may subscribe to."""
         if uri == CATALOGUE_URI:
             return True
-        place = find_transcript(uri)
+        place = parse_transcript_uri(uri)
         if place is None or uri != transcript_uri(place.session_id, json=place.as_json):
             return False
         try:

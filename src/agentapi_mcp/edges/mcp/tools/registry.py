@@ -21,7 +21,7 @@ from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Callers, Context
-from agentapi_mcp.edges.mcp.client.key_elicitation import KeyQuestions
+from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
 from agentapi_mcp.edges.mcp.options import LONGEST_WAIT
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments, check_arguments, input_schema
@@ -81,7 +81,7 @@ class ToolSpec:
 class Tools:
     """Lists the tools, always in the same order, and calls them."""
 
-    def __init__(self, callers: Callers, specs: Sequence[ToolSpec], questions: KeyQuestions) -> None:
+    def __init__(self, callers: Callers, specs: Sequence[ToolSpec], questions: KeyElicitation) -> None:
         self._callers = callers
         self._questions = questions
         self._specs = {spec.name: spec for spec in specs}
@@ -114,7 +114,7 @@ class Tools:
         except AgentApiError as exc:
             if isinstance(exc, PermissionDeniedError):
                 await self._callers.denied(context, exc, AuditTarget("tool", spec.name))
-            return await self._questions.ask(context, params, exc) or tool_error(exc)
+            return await self._questions.elicit(context, params, exc) or tool_error(exc)
         except MCPError:
             raise
         except Exception as exc:  # noqa: BLE001  # the outermost point of a call: it is logged, and tells nothing

@@ -48,7 +48,7 @@ class TurnTools:
                 caller.principal, asked, wait=patience.left(), report=reporter(context)
             )
 
-        return turn_result(await self.cancellations.carry(request_key(context, context.request_id), work))
+        return turn_result(await self.cancellations.run(request_key(context, context.request_id), work))
 
     async def get_turn(self, context: Context, given: ToolArguments) -> CallToolResult:
         """Read a turn, and wait for its end as long as asked."""
@@ -60,7 +60,7 @@ class TurnTools:
                 caller.principal, given.text("turn_id"), wait=patience.left(), report=reporter(context)
             )
 
-        return turn_result(await self.cancellations.carry(request_key(context, context.request_id), work))
+        return turn_result(await self.cancellations.run(request_key(context, context.request_id), work))
 
     async def cancel_turn(self, context: Context, given: ToolArguments) -> CallToolResult:
         """End a turn."""
