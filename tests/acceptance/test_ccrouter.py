@@ -28,7 +28,7 @@ from agentapi_mcp.settings import Settings
 from tests.support.hosts import FakeHost
 from tests.support.npm_peers import installed, node_bin, node_environment
 from tests.support.peers.cases import backend_turn
-from tests.support.peers.http import Outcome
+from tests.support.peers.http import ExchangeOutcome
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance
@@ -173,7 +173,7 @@ async def test_it_goes_on_asking_when_we_have_left_and_the_answer_says_so(edge_h
             ended = await services.turns.cancel(services.principal, str(turn.id))
             assert ended.status is TurnStatus.CANCELLED
             assert ended.bill.billing_may_go_on
-            assert exchange.outcome is not Outcome.CLIENT_GONE
+            assert exchange.outcome is not ExchangeOutcome.CLIENT_GONE
             assert not exchange.gone.is_set()
             again = await services.turns.get(services.principal, str(turn.id), wait=timedelta(0))
             assert again.bill.billing_may_go_on

@@ -83,8 +83,8 @@ class ToolCallingPeer(OpenAIPeer):
         await answer.open_stream()
         for delta, finish in (({"tool_calls": [call]}, None), ({}, "tool_calls")):
             choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            await answer.say(f"data: {json.dumps({'id': 'c', 'model': 'stub-touch', 'choices': [choice]})}\n\n")
-        await answer.say("data: [DONE]\n\n")
+            await answer.write_chunk(f"data: {json.dumps({'id': 'c', 'model': 'stub-touch', 'choices': [choice]})}\n\n")
+        await answer.write_chunk("data: [DONE]\n\n")
         await answer.close_stream()
 
 
