@@ -1,4 +1,4 @@
-"""The page where a user enters an API key, after login; only the user who requested the page reaches the form."""
+"""The page where a user enters an API key, after login; only the user that requested the page reaches the form."""
 
 import html
 import logging

@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
+class _Pending:
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     answer: Answer | None = None
 
 
@@ -38,7 +38,7 @@ class PendingElicitations:
 
     def __init__(self, poll_every: timedelta = _POLL_EVERY) -> None:
         self._poll_every = poll_every.total_seconds()
-        self._open: dict[tuple[str, str], _Open] = {}
+        self._pending: dict[tuple[str, str], _Pending] = {}
 
     async def request(
         self, caller: Caller, session_id: str, factory: Callable[[str], JSONRPCRequest], send: Send, within: float
@@ -49,19 +49,19 @@ class PendingElicitations:
             MCPError: the client responded with an error, or not in time.
             AgentApiError: the stores are down, which pass responses between processes.
         """
-        question_id = f"ask-{secrets.token_urlsafe(16)}"
-        question = self._open.setdefault((session_id, question_id), _Open())
+        elicitation_id = f"ask-{secrets.token_urlsafe(16)}"
+        pending = self._pending.setdefault((session_id, elicitation_id), _Pending())
         elicitations = caller.services.elicitations
         try:
-            await elicitations.ask(caller.principal, session_id, question_id)
-            await send(factory(question_id))
+            await elicitations.ask(caller.principal, session_id, elicitation_id)
+            await send(factory(elicitation_id))
             with anyio.move_on_after(within):
-                return _result(await self._answer(caller, session_id, question_id, question))
-            raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": question_id})
+                return _result(await self._answer(caller, session_id, elicitation_id, pending))
+            raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": elicitation_id})
         finally:
-            del self._open[session_id, question_id]
+            del self._pending[session_id, elicitation_id]
             with anyio.CancelScope(shield=True), anyio.move_on_after(_WITHDRAW_WITHIN):
-                await _withdraw(caller, session_id, question_id)
+                await _withdraw(caller, session_id, elicitation_id)
 
     async def receive(self, caller: Caller, session_id: str, answer: Answer) -> None:
         """Accept a client's response; ignore one to an unknown request.
@@ -69,32 +69,32 @@ class PendingElicitations:
         Raises:
             AgentApiError: the stores are down, and the request is another process's.
         """
-        question_id = answer.id
-        if not isinstance(question_id, str) or not _OURS.fullmatch(question_id):
+        elicitation_id = answer.id
+        if not isinstance(elicitation_id, str) or not _OURS.fullmatch(elicitation_id):
             return
-        question = self._open.get((session_id, question_id))
-        if question is None:
+        pending = self._pending.get((session_id, elicitation_id))
+        if pending is None:
             content = answer.model_dump(by_alias=True, exclude_none=True)  # plain values already: it was JSON
-            await caller.services.elicitations.answer(caller.principal, session_id, question_id, content)
-        elif question.answer is None:
-            question.answer = answer
-            question.heard.set()
+            await caller.services.elicitations.answer(caller.principal, session_id, elicitation_id, content)
+        elif pending.answer is None:
+            pending.answer = answer
+            pending.arrived.set()
 
-    def wake(self, session_id: str, question_id: str) -> None:
+    def wake(self, session_id: str, elicitation_id: str) -> None:
         """Look for the response in the store, where another process has put it."""
-        question = self._open.get((session_id, question_id))
-        if question is not None:
-            question.heard.set()
+        pending = self._pending.get((session_id, elicitation_id))
+        if pending is not None:
+            pending.arrived.set()
 
-    async def _answer(self, caller: Caller, session_id: str, question_id: str, question: _Open) -> Answer:
+    async def _answer(self, caller: Caller, session_id: str, elicitation_id: str, pending: _Pending) -> Answer:
         elicitations = caller.services.elicitations
         while True:
             with anyio.move_on_after(self._poll_every):
-                await question.heard.wait()
-            question.heard.clear()
-            if question.answer is not None:
-                return question.answer
-            found = await elicitations.find_answer(caller.principal, session_id, question_id)
+                await pending.arrived.wait()
+            pending.arrived.clear()
+            if pending.answer is not None:
+                return pending.answer
+            found = await elicitations.find_answer(caller.principal, session_id, elicitation_id)
             if found is not None:
                 return read_answer(found)
 
@@ -115,8 +115,8 @@ def _result(answer: Answer) -> dict[str, Any]:
     return answer.result
 
 
-async def _withdraw(caller: Caller, session_id: str, question_id: str) -> None:
+async def _withdraw(caller: Caller, session_id: str, elicitation_id: str) -> None:
     try:
-        await caller.services.elicitations.withdraw(caller.principal, session_id, question_id)
+        await caller.services.elicitations.withdraw(caller.principal, session_id, elicitation_id)
     except AgentApiError as exc:
         _log.warning("question_not_withdrawn", extra={"code": exc.code})

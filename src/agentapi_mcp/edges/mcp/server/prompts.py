@@ -21,21 +21,21 @@ from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
 from agentapi_mcp.presentation.text import clean, shown
 
 
-def _ask_agent(given: Mapping[str, str]) -> str:
-    agent = f" with agent {given['agent']}" if "agent" in given else ""
-    return f"Call the chat tool{agent}, send this message as it stands, and show me the reply.\n\n{given['message']}"
+def _ask_agent(values: Mapping[str, str]) -> str:
+    agent = f" with agent {values['agent']}" if "agent" in values else ""
+    return f"Call the chat tool{agent}, send this message as it stands, and show me the reply.\n\n{values['message']}"
 
 
-def _continue_session(given: Mapping[str, str]) -> str:
+def _continue_session(values: Mapping[str, str]) -> str:
     return (
-        f"Call the chat tool with session_id {given['session_id']}, send this message as it stands, and show me the "
-        f"reply.\n\n{given['message']}"
+        f"Call the chat tool with session_id {values['session_id']}, send this message as it stands, and show me the "
+        f"reply.\n\n{values['message']}"
     )
 
 
-def _sum_up_session(given: Mapping[str, str]) -> str:
+def _sum_up_session(values: Mapping[str, str]) -> str:
     return (
-        f"Read the chat session {given['session_id']} with the get_transcript tool, earlier parts too, and sum it up: "
+        f"Read the chat session {values['session_id']} with the get_transcript tool, earlier parts too, and sum it up: "
         "what was asked, what was found, what is open."
     )
 
@@ -97,14 +97,14 @@ async def list_prompts(_context: Context, params: PaginatedRequestParams | None)
 async def get_prompt(_context: Context, params: GetPromptRequestParams) -> GetPromptResult:
     """Render a prompt with its arguments."""
     spec = _SPECS[check_prompt(params.name)]
-    given = {name: clean(value) for name, value in (params.arguments or {}).items() if value.strip()}
-    for name in given:
+    values = {name: clean(value) for name, value in (params.arguments or {}).items() if value.strip()}
+    for name in values:
         if name not in spec.arguments:
             raise MCPError(INVALID_PARAMS, f"The prompt has no argument {shown(name)!r}; {_names(spec.arguments)}.")
     for name, required in spec.arguments.items():
-        if required and name not in given:
+        if required and name not in values:
             raise MCPError(INVALID_PARAMS, f"The prompt needs the argument {name!r}.")
-    message = PromptMessage(role="user", content=TextContent(type="text", text=spec.write(given)))
+    message = PromptMessage(role="user", content=TextContent(type="text", text=spec.write(values)))
     return GetPromptResult(description=spec.prompt.description, messages=[message])
 
 

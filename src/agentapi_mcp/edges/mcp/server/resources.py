@@ -44,7 +44,7 @@ _JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptPlace:
+class TranscriptReference:
     """A parsed transcript URI; `cursor` refers to an earlier part."""
 
     session_id: SessionId
@@ -52,14 +52,14 @@ class TranscriptPlace:
     cursor: str | None
 
 
-def parse_transcript_uri(uri: str) -> TranscriptPlace | None:
+def parse_transcript_uri(uri: str) -> TranscriptReference | None:
     """Parse a transcript URI; None if it is not one."""
     match = _TRANSCRIPT.fullmatch(uri)
     if match is None:
         return None
     with suppress(InvalidRequestError):
         session_id = SessionId(parse_id(match[1], "session_id"))
-        return TranscriptPlace(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
+        return TranscriptReference(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
     return None
 
 
@@ -130,24 +130,24 @@ class Resources:
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
             return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
-        place = parse_transcript_uri(params.uri)
-        if place is None:
+        reference = parse_transcript_uri(params.uri)
+        if reference is None:
             _refuse(params.uri)
         try:
-            text = await _read_transcript(caller, place)
+            text = await _read_transcript(caller, reference)
         except NotFoundError:
             _refuse(params.uri)
-        return _contents(params.uri, JSON if place.as_json else MARKDOWN, text)
+        return _contents(params.uri, JSON if reference.as_json else MARKDOWN, text)
 
     async def exists(self, caller: Caller, uri: str) -> bool:
         """Return whether this is the canonical URI of a resource that the caller may subscribe to."""
         if uri == CATALOGUE_URI:
             return True
-        place = parse_transcript_uri(uri)
-        if place is None or uri != transcript_uri(place.session_id, json=place.as_json):
+        reference = parse_transcript_uri(uri)
+        if reference is None or uri != transcript_uri(reference.session_id, json=reference.as_json):
             return False
         try:
-            await caller.services.sessions.get(caller.principal, str(place.session_id))
+            await caller.services.sessions.get(caller.principal, str(reference.session_id))
         except NotFoundError:
             return False
         return True
@@ -171,13 +171,19 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
 
 
-async def _read_transcript(caller: Caller, place: TranscriptPlace) -> str:
+async def _read_transcript(caller: Caller, reference: TranscriptReference) -> str:
     transcript = await caller.services.sessions.transcript(
-        caller.principal, str(place.session_id), cursor=place.cursor, max_bytes=_PART_BYTES, limit=_PART_MESSAGES
+        caller.principal,
+        str(reference.session_id),
+        cursor=reference.cursor,
+        max_bytes=_PART_BYTES,
+        limit=_PART_MESSAGES,
     )
     older = transcript.older
-    older_uri = transcript_uri(place.session_id, json=place.as_json, cursor=older) if older is not None else None
-    if place.as_json:
+    older_uri = (
+        transcript_uri(reference.session_id, json=reference.as_json, cursor=older) if older is not None else None
+    )
+    if reference.as_json:
         return json.dumps(render_json(transcript, older_uri=older_uri), ensure_ascii=False)
     return render_markdown(transcript, older_uri=older_uri)
 
