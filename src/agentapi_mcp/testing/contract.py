@@ -26,12 +26,12 @@ from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, History
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import FAULTS, BackendCase, Behaviour, Deadlines, Peer
+from agentapi_mcp.testing.peers import FAULTS, BackendCase, BackendDeadlines, Behaviour, Peer
 from agentapi_mcp.testing.waiting import expect_soon
 
-PATIENT = Deadlines()
+PATIENT = BackendDeadlines()
 ASKED = timedelta(seconds=1)  # long enough for the request to reach the agent, also on a busy machine
-HASTY = Deadlines(idle=ASKED, total=ASKED * 1.5)
+HASTY = BackendDeadlines(idle=ASKED, total=ASKED * 1.5)
 TIMEOUTS = {BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL}
 LONGEST_ERROR = 400
 OWN_KEY = SecretStr("own-0123456789-canary")
@@ -61,7 +61,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(case: BackendCase, variant: str, deadlines: Deadlines = PATIENT) -> AsyncGenerator[Rig]:
+async def open_rig(case: BackendCase, variant: str, deadlines: BackendDeadlines = PATIENT) -> AsyncGenerator[Rig]:
     """Start the peer, and create its backend by the name in the configuration."""
     async with FakeHost() as host, case.start(variant) as peer:
         options = peer.options(deadlines)
@@ -82,7 +82,7 @@ class Subject:
     def __str__(self) -> str:
         return f"{self.case.kind}-{self.variant}"
 
-    def open(self, deadlines: Deadlines = PATIENT) -> AbstractAsyncContextManager[Rig]:
+    def open(self, deadlines: BackendDeadlines = PATIENT) -> AbstractAsyncContextManager[Rig]:
         """Start the peer and the backend."""
         return open_rig(self.case, self.variant, deadlines)
 

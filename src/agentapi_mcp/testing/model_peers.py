@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.http import Exchange, HttpPeer
-from agentapi_mcp.testing.peers import Deadlines, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, backend_turn
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ModelPeer:
     given: Mapping[str, object]
     model: str = "stub-{}"
 
-    def options(self, deadlines: Deadlines) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return the options with these deadlines."""
         return {
             **self.given,

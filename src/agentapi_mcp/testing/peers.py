@@ -66,7 +66,7 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
+class BackendDeadlines:
     """The deadlines of the backend under test; the defaults are long enough for a busy machine."""
 
     connect: timedelta = timedelta(seconds=30)
@@ -77,7 +77,7 @@ class Deadlines:
 class Peer(Protocol):
     """A running stand-in for the agent of one backend."""
 
-    def options(self, deadlines: Deadlines) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return the options, as in the configuration file, of a backend that reaches this peer."""
         ...
 

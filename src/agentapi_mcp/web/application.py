@@ -89,7 +89,7 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
 
     def stop() -> None:
         nonlocal stopping
-        stopping = True
+        stopping = True  # not ready first, so that load balancers send no new clients
         for mount in mounts:
             mount.stop()
 

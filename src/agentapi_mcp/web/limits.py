@@ -113,6 +113,7 @@ class Limits:
         return [{"type": "http.request", "body": body, "more_body": False}]
 
     def _timed(self, send: Send) -> Send:
+        # Without a deadline, a client that reads nothing would hold its request open for good.
         async def timed(message: Message) -> None:
             try:
                 async with asyncio.timeout(self._limits.write_time.total_seconds()):

@@ -22,7 +22,7 @@ from agentapi_mcp.base.errors import FAULT_ADVICE, BackendFault
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.testing.peers import FAULTS, Behaviour, Deadlines, Peer
+from agentapi_mcp.testing.peers import FAULTS, BackendDeadlines, Behaviour, Peer
 from tests.support.connect import call, connect, fields_of, text_of
 from tests.support.peers.cases import BuiltInCase, case_of, has_case
 from tests.support.peers.faults import PATIENT, Expected
@@ -45,7 +45,7 @@ class Agent:
     def __str__(self) -> str:
         return "default" if self.is_default else f"{self.case.kind}-{self.variant}"
 
-    def named(self, deadlines: Deadlines) -> str:
+    def named(self, deadlines: BackendDeadlines) -> str:
         """Name the agent that has these deadlines."""
         times = "-".join(f"{each.total_seconds():g}".replace(".", "_") for each in (deadlines.idle, deadlines.total))
         return f"{self}-{times}"
@@ -102,7 +102,9 @@ class Door:
     client: Client
     peers: Mapping[Agent, Peer]
 
-    async def ask(self, agent: Agent, word: str, deadlines: Deadlines = PATIENT, **more: object) -> CallToolResult:
+    async def ask(
+        self, agent: Agent, word: str, deadlines: BackendDeadlines = PATIENT, **more: object
+    ) -> CallToolResult:
         """Have the agent do what the word says."""
         asked: dict[str, object] = {"agent": "droid", "message": f"[[{word}]]"}
         if not agent.is_default:

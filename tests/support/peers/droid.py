@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.core.backends.models import BackendTurn
-from agentapi_mcp.testing.peers import Behaviour, Deadlines, Peer, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.droid_cli import ASKS, REFUSALS
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
@@ -48,7 +48,7 @@ class DroidPeer:
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     was_freed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def options(self, deadlines: Deadlines) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return the options with these deadlines; the program is always given time to start."""
         return {
             **self.given,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.base.errors import BackendFault
-from agentapi_mcp.testing.peers import FAULTS, Behaviour, Deadlines
+from agentapi_mcp.testing.peers import FAULTS, BackendDeadlines, Behaviour
 
-PATIENT = Deadlines()
+PATIENT = BackendDeadlines()
 # A deadline is short only where the word is about it. The second of these leaves time for the piece that comes first.
 SOON_SILENT = replace(PATIENT, idle=timedelta(seconds=0.3))
 SILENT_AFTER_A_PIECE = replace(PATIENT, idle=timedelta(seconds=2))
@@ -24,7 +24,7 @@ class Expected:
     reply: str | None = ""
     billed: bool | None = False
     warning: str | None = None
-    deadlines: Deadlines = PATIENT
+    deadlines: BackendDeadlines = PATIENT
 
 
 ANSWERED = Expected()

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from agentapi_mcp.core.backends.models import BackendTurn
-from agentapi_mcp.testing.peers import Behaviour, Deadlines, Peer, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import Expected
 
@@ -15,7 +15,7 @@ _QUESTION = "How do I add OpenRouter?"
 class NoPeer:
     """Nobody: the guide answers by itself."""
 
-    def options(self, deadlines: Deadlines) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return none: it has no options."""
         del deadlines
         return {}

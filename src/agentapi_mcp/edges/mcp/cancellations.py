@@ -72,6 +72,7 @@ class Cancellations:
                 try:
                     await asyncio.wait((task,))
                 except asyncio.CancelledError:
+                    # The SDK's own message holds a task's representation with file paths, so it is not passed on.
                     # Shielded: the work must end before the handler does, whatever else is cancelled.
                     with anyio.CancelScope(shield=True):
                         with anyio.move_on_after(_REASON_TIMEOUT):

@@ -132,6 +132,7 @@ class _Endpoints:
         version = Headers(scope=scope).get("mcp-protocol-version")
         if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
+        # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
             await self._modern.handle_request(scope, receive, send)
         else:

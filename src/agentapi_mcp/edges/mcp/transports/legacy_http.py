@@ -209,6 +209,7 @@ class LegacyHttp:
                 return []
             return await self._begin(request.scope, call, answer)
 
+        # Request ids repeat between clients, so a request without a session cannot be cancelled by its id.
         key = None if client is None else (client.session.id, str(call.id))
         with self.cancellations.cancelling(key, exchange.scope.cancel):
             await respond(wire, exchange, work, headers)

@@ -80,7 +80,7 @@ def _content_of(fault: ValidationError) -> object:
 
 def _cleaned(content: object, path: tuple[str, ...] = ()) -> object:
     if path == ("params", "arguments"):
-        return content
+        return content  # the tool reports a lone surrogate in its own message
     if isinstance(content, str):
         return clean(content)
     if is_list(content):
