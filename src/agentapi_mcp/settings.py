@@ -1,4 +1,4 @@
-"""Every setting, read once; the environment is looked at nowhere else."""
+"""The settings, and the only access to the environment."""
 
 import os
 import sys
@@ -42,15 +42,15 @@ def _expanded(path: Path) -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    # A client starts the program in any directory: the data would be in another place each time.
+    # A client starts the program in any directory, so a relative path would mean another place each time.
     if not path.is_absolute():
         raise ValueError("must be an absolute path, or begin with ~/")
     return path
 
 
 def _sendable(token: SecretStr) -> SecretStr:
-    said = token.get_secret_value()
-    if not said.isascii() or not said.isprintable() or said != said.strip():
+    value = token.get_secret_value()
+    if not value.isascii() or not value.isprintable() or value != value.strip():
         raise ValueError("must be of printable ASCII characters, with no space at an end: clients send it in a header")
     return token
 
@@ -212,7 +212,7 @@ class Settings(BaseSettings):
 
     @property
     def origin(self) -> str | None:
-        """Where browsers find this server's pages, as they write it (RFC 6454, section 6.2)."""
+        """The web origin of this server, as browsers serialize it (RFC 6454, section 6.2)."""
         if self.resource_url is None:
             return None
         parts = urlsplit(self.resource_url)
@@ -223,7 +223,7 @@ class Settings(BaseSettings):
 
 
 def for_serving(settings: Settings) -> Settings:
-    """Fill in what is chosen otherwise for a server of many than for one person's program."""
+    """Fill in the defaults of `serve`, where they differ from those of a single user's program."""
     chosen = {"log_level": "info", "pool_size": 20, "shutdown_grace_seconds": 20.0}
     return settings.model_copy(
         update={name: value for name, value in chosen.items() if getattr(settings, name) is None}
@@ -231,10 +231,10 @@ def for_serving(settings: Settings) -> Settings:
 
 
 def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:
-    """Put toolsets of the command line before those of the settings.
+    """Override the toolsets with those of the command line.
 
     Raises:
-        ConfigurationError: there is no such toolset.
+        ConfigurationError: a toolset does not exist.
     """
     if toolsets is None:
         return settings
@@ -248,7 +248,7 @@ def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        ConfigurationError: names each variable that is wrong, and why; never its value.
+        ConfigurationError: a variable is invalid; the message names it and the reason, never its value.
     """
     try:
         return Settings()
@@ -258,7 +258,7 @@ def load_settings() -> Settings:
 
 
 def environment() -> Mapping[str, str]:
-    """Return the environment for what the operator's file names (`${VAR}`) and for the embedded server."""
+    """Return the environment, for `${VAR}` in the operator's files and for the embedded server."""
     return dict(os.environ)  # noqa: TID251  # the one place that reads it
 
 

@@ -1,4 +1,4 @@
-"""Logs: one line each, to stderr, with the request and the turn that it belongs to."""
+"""Logging: one line for each event, to stderr, with the ids of its request and turn."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ from agentapi_mcp.base.log_context import request_id, trace_id, turn_id
 def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     """Send all logs of this process to `stream`, stderr by default; stdout is never touched.
 
-    The level is that of our own lines; of the libraries', warnings and worse are shown.
+    The level applies to our own loggers; libraries log from warning upwards.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -35,7 +35,7 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     chosen = logging.getLevelNamesMapping()[(level or "warning").upper()]
-    root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log what clients and providers said
+    root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log the content of messages
     logging.getLogger("agentapi_mcp").setLevel(chosen)
 
 

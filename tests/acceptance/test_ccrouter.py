@@ -26,7 +26,7 @@ from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.http import Outcome
+from agentapi_mcp.testing.http import ExchangeOutcome
 from tests.support.npm_peers import installed, node_bin, node_environment
 from tests.support.peers.cases import backend_turn
 from tests.support.peers.openai import OpenAIPeer
@@ -166,14 +166,14 @@ async def test_it_goes_on_asking_when_we_have_left_and_the_answer_says_so(edge_h
         )
         settings = Settings(home=edge_home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             request = ChatRequest(message=f"hello {os.urandom(4).hex()}", agent="router")
             turn = await services.turns.start(services.principal, request)
             exchange = await real.peer.received()
             ended = await services.turns.cancel(services.principal, str(turn.id))
             assert ended.status is TurnStatus.CANCELLED
             assert ended.bill.billing_may_go_on
-            assert exchange.outcome is not Outcome.CLIENT_GONE
+            assert exchange.outcome is not ExchangeOutcome.CLIENT_GONE
             assert not exchange.gone.is_set()
             again = await services.turns.get(services.principal, str(turn.id), wait=timedelta(0))
             assert again.bill.billing_may_go_on

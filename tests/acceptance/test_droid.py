@@ -83,8 +83,8 @@ class ToolCallingPeer(OpenAIPeer):
         await answer.open_stream()
         for delta, finish in (({"tool_calls": [call]}, None), ({}, "tool_calls")):
             choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            await answer.say(f"data: {json.dumps({'id': 'c', 'model': 'stub-touch', 'choices': [choice]})}\n\n")
-        await answer.say("data: [DONE]\n\n")
+            await answer.write_chunk(f"data: {json.dumps({'id': 'c', 'model': 'stub-touch', 'choices': [choice]})}\n\n")
+        await answer.write_chunk("data: [DONE]\n\n")
         await answer.close_stream()
 
 
@@ -224,7 +224,7 @@ async def test_a_session_that_another_agent_began_is_told_to_it(edge_home: Path,
         )
         settings = Settings(home=edge_home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             asked = f"what is this program {os.urandom(4).hex()}?"
             wait = timedelta(seconds=30)
             first = await services.turns.chat(services.principal, ChatRequest(message=asked, agent="guide"), wait=wait)
@@ -250,7 +250,7 @@ async def test_the_packaged_agent_works_with_it_where_it_is_named(edge_home: Pat
         settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         wait = timedelta(seconds=30)
         async with open_app(settings, environ) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             principal, turns = services.principal, services.turns
             assert (await services.agents.get(principal, "droid")).backend == "droid"
             first = await turns.chat(
@@ -274,7 +274,7 @@ async def test_the_packaged_agent_works_with_it_where_it_is_named(edge_home: Pat
         assert "deepseek" in written
         assert KEY not in written
         async with open_app(settings, environ | {"AGENTAPI_DROID_COMMAND": "no-such-droid"}) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             view = await services.agents.get(services.principal, "droid")
             assert view.backend == "openai"
             assert view.backend_reason == (

@@ -130,10 +130,13 @@ async def server(
         home=home, config=config, resource_url=resource, postgres_linger_seconds=20, shutdown_grace_seconds=0
     )
     async with open_app(settings, {}, clock=clock) as app:
-        await app.gate.services()
-        options = WebOptions(oauth=OAuth(resource=resource, gate=app.gate))
+        await app.services_provider.services()
+        options = WebOptions(oauth=OAuth(resource=resource, services_provider=app.services_provider))
         async with serve_app(
-            mcp_application(create_server(app.gate, McpOptions(toolsets=frozenset(toolset_names()))), options), port
+            mcp_application(
+                create_server(app.services_provider, McpOptions(toolsets=frozenset(toolset_names()))), options
+            ),
+            port,
         ):
             yield base + path
 
@@ -263,7 +266,7 @@ async def test_a_program_comes_in_where_it_is_declared_and_is_told_how_where_it_
 ) -> None:
     settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with open_app(settings, {}) as app:
-        org_id = (await app.gate.services()).principal.org_id
+        org_id = (await app.services_provider.services()).principal.org_id
     async with oidc_provider() as provider:
         program = await provider.register(grant_types=["client_credentials"], response_types=[], redirect_uris=[])
         client_id, secret = str(program["client_id"]), str(program["client_secret"])

@@ -153,7 +153,7 @@ async def test_a_killed_server_leaves_the_message_and_the_text_so_far_and_asks_n
         assert process.stdout is not None
         seen = (await process.stdout.read(4)).decode()
         async with open_app(Settings(home=edge_home, postgres_linger_seconds=10), env) as app:
-            server = await app.gate.services()
+            server = await app.services_provider.services()
             async with asyncio.timeout(20):
                 while not (turn := (await server.turns.recent(server.principal, 1))[0]).reply.startswith(seen):
                     continue

@@ -112,7 +112,7 @@ async def test_an_operator_makes_tokens_for_somebody_else(edge_home: Path, datab
     assert "hers" in (await run(env, "tokens", "list", *named))[1]
     settings = Settings(home=edge_home, database_url=database_urls.app)  # type: ignore[arg-type]  # a secret, from a text
     async with open_app(settings, {}) as app:
-        principal = await (await app.gate.services()).personal_tokens.principal_of(out.strip())
+        principal = await (await app.services_provider.services()).personal_tokens.principal_of(out.strip())
     assert (principal.user_id, principal.org_id) == (ann.user_id, ann.org_id)
     assert (await run(env, "tokens", "revoke", "hers"))[0] == 2
     assert (await run(env, "tokens", "revoke", "hers", *named))[0] == 0

@@ -11,7 +11,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.core.backends.events import BackendEvent, Finished
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import Patience
+from agentapi_mcp.testing.peers import BackendDeadlines
 from agentapi_mcp.testing.waiting import expect_soon
 from tests.support.peers.droid import DroidPeer, droid_peer
 
@@ -28,7 +28,7 @@ class Stand:
 async def stand(**options: object) -> AsyncGenerator[Stand]:
     """Build the backend with these options."""
     async with FakeHost() as host, droid_peer() as peer:
-        backend = registry.create("droid", {**peer.options(Patience()), **options}, host)
+        backend = registry.create("droid", {**peer.options(BackendDeadlines()), **options}, host)
         try:
             yield Stand(backend, peer)
         finally:

@@ -42,7 +42,7 @@ async def program(home: Path, url: str, peer: OpenAIPeer, prefix: str = "") -> A
     )
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     async with open_app(settings, environ) as app:
-        yield await app.gate.services()
+        yield await app.services_provider.services()
 
 
 async def ask(services: Services, message: str, session: Turn | None = None) -> Turn:

@@ -54,8 +54,8 @@ async def open_edge(home: Path, peer: OpenAIPeer, options: McpOptions | None = N
     async with peer:
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
         async with open_app(settings, environ) as app:
-            services = await app.gate.services()
-            yield Edge(create_server(app.gate, options or McpOptions()), services, peer)
+            services = await app.services_provider.services()
+            yield Edge(create_server(app.services_provider, options or McpOptions()), services, peer)
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ def mcp_application(server: EdgeServer, options: WebOptions | None = None, *more
     """Build the HTTP application as `serve` does: the MCP server, and what else is mounted."""
     given = options or WebOptions()
     mcp = mcp_mount(server, oauth=given.oauth, body_bytes=given.limits.body_bytes)
-    return create_web(server.parts.gate, [*more, mcp], given)
+    return create_web(server.parts.services_provider, [*more, mcp], given)
 
 
 @asynccontextmanager

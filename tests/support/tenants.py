@@ -112,13 +112,13 @@ async def tenants(
         )
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
         app = await stack.enter_async_context(open_app(settings, environ, clock=clock))
-        services = await app.gate.services()
+        services = await app.services_provider.services()
         owner_url, app_url = await _urls(stack, settings, environ)
         database = await stack.enter_async_context(open_database(RemoteServer(app_url), PoolOptions()))
-        server = create_server(app.gate, McpOptions(toolsets=frozenset(toolset_names())))
+        server = create_server(app.services_provider, McpOptions(toolsets=frozenset(toolset_names())))
         options = WebOptions(
-            oauth=OAuth(resource=RESOURCE, gate=app.gate),
-            admitted_every=timedelta(milliseconds=20),
+            oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider),
+            reauthenticate_every=timedelta(milliseconds=20),
             limits=limits or HttpLimits(),
         )
         place = await stack.enter_async_context(serve_app(mcp_application(server, options)))

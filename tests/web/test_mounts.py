@@ -136,7 +136,7 @@ async def test_what_fails_in_an_edge_tells_its_request_id_and_no_more(
 
 async def test_a_path_that_no_edge_serves_is_not_found(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
-        web = create_web(edge.server.parts.gate, [edge_of(AuthenticationMode.OPEN)], WebOptions())
+        web = create_web(edge.server.parts.services_provider, [edge_of(AuthenticationMode.OPEN)], WebOptions())
         async with serve_app(web) as place, httpx2.AsyncClient(base_url=place.base) as http:
             assert (await http.get("/echo")).status_code == 404
             assert (await http.get("/echoes/")).status_code == 404

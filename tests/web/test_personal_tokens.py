@@ -76,11 +76,11 @@ async def stand(home: Path, options: WebOptions | None = None, resource: str | N
     settings = Settings(home=home, resource_url=resource, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     clock, attempts = MovedClock(), ManualClock()
     async with open_app(settings, {}, clock=clock) as app:
-        services = await app.gate.services()
+        services = await app.services_provider.services()
         if resource is not None:
-            options = WebOptions(oauth=OAuth(resource=resource, gate=app.gate))
+            options = WebOptions(oauth=OAuth(resource=resource, services_provider=app.services_provider))
         edge = mcp_application(
-            create_server(app.gate, McpOptions()), options or WebOptions(needs_token=True, clock=attempts)
+            create_server(app.services_provider, McpOptions()), options or WebOptions(needs_token=True, clock=attempts)
         )
         async with serve_app(edge) as place:
             yield Stand(place, services, clock, attempts)

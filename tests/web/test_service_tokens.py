@@ -73,9 +73,9 @@ async def stand(home: Path, directory: Path) -> AsyncGenerator[Stand]:
             home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
         )
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
-            options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, gate=app.gate))
-            async with serve_app(mcp_application(create_server(app.gate, McpOptions()), options)) as place:
+            services = await app.services_provider.services()
+            options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider))
+            async with serve_app(mcp_application(create_server(app.services_provider, McpOptions()), options)) as place:
                 yield Stand(place, issuer, services, config, f"nightly-{new_id().hex}")
 
 

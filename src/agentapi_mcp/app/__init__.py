@@ -1,1 +1,1 @@
-"""The program put together: the one place that names concrete classes of stores, backends and sign-in."""
+"""The composition root: the one place that names concrete stores, backends and authenticators."""

@@ -1,4 +1,4 @@
-"""The host of this process's backends, and the view of the server that the guide is given."""
+"""The host of this process's backends, and the view of the server that the guide reads."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class ProcessBackendHost:
-    """What the backends of this process live from."""
+    """Resources shared by all backends of this process."""
 
     def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
         self.clock = clock
@@ -27,36 +27,36 @@ class ProcessBackendHost:
         return self._environ.get(name)
 
     def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the one object of the process that `make` builds, which closes itself as its own context."""
+        """Return the process's one object built by `make`; `aclose` exits its context."""
         if make not in self._shared:
             self._shared[make] = make()
         return cast("T", self._shared[make])
 
     async def aclose(self) -> None:
-        """Close what the backends shared."""
+        """Close the shared objects, newest first."""
         while self._shared:
             _, thing = self._shared.popitem()
             await thing.__aexit__(None, None, None)
 
 
 class LiveServerView:
-    """The read-only view of the server, once there is one to see."""
+    """A read-only view of the running server; empty until the services are attached."""
 
     def __init__(self) -> None:
         self._services: Services | None = None
 
-    def show(self, services: Services) -> None:
-        """Begin to show the server."""
+    def attach(self, services: Services) -> None:
+        """Show these services from now on."""
         self._services = services
 
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List the agents as they are now."""
+        """List the agents with their current state."""
         if self._services is None:
             return ()
         return (await self._services.agents.list_(principal, limit=200)).items
 
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns that have ended, newest first."""
+        """List the principal's latest finished turns, newest first."""
         if self._services is None:
             return ()
         turns = await self._services.turns.recent(principal, limit + 20)

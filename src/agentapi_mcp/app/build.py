@@ -1,4 +1,4 @@
-"""Builds each subject of the core on its stores, one function a subject."""
+"""Builds the services of the core on their stores, one function for each subject."""
 
 import asyncio
 import logging
@@ -70,7 +70,7 @@ _SHUTDOWN_GRACE = timedelta(seconds=1.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
-    """What every subject is built on; what is opened is closed with the stack, in reverse."""
+    """What every service is built on; the stack closes all that was opened, in reverse order."""
 
     stack: AsyncExitStack
     settings: Settings
@@ -84,7 +84,7 @@ class Foundation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What replicas share besides the database, or what stands for it in one process."""
+    """What replicas share besides the database, or its replacement within one process."""
 
     cache: SessionCache
     events: TurnEvents
@@ -94,7 +94,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentServices:
-    """The agents as users find them: allowed, measured, and with their keys."""
+    """The services on agents: the catalogue, its policy, health, and API keys."""
 
     agents: Agents
     policy: CataloguePolicy
@@ -104,7 +104,7 @@ class AgentServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The ways in: with an issuer's token, a personal one, or by signing in on a page."""
+    """The means of authentication: tokens of issuers, personal tokens, and the login of the key page."""
 
     authenticator: Authenticator | None
     personal_tokens: PersonalTokens
@@ -113,7 +113,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transport:
-    """What clients and processes tell each other."""
+    """The services for clients' transport sessions, and for signals between processes."""
 
     sessions: TransportSessions
     elicitations: Elicitations
@@ -121,7 +121,7 @@ class Transport:
 
 
 def catalogue_watch(settings: Settings, environ: Mapping[str, str], clock: Clock) -> CatalogueWatch:
-    """Return the watch over the operator's files; it reads none yet."""
+    """Return the watch over the configuration files; it reads none yet."""
     return CatalogueWatch(
         partial(catalogue_paths, settings.config, home_of(settings, environ)),
         lambda paths: load_catalogue(paths, environ, names),
@@ -130,7 +130,7 @@ def catalogue_watch(settings: Settings, environ: Mapping[str, str], clock: Clock
 
 
 async def open_sealer(settings: Settings) -> Sealer | None:
-    """Read the master keys; None where none is set."""
+    """Read the master keys; None if none is configured."""
     text, file, command = settings.master_key, settings.master_key_file, settings.master_key_command
     if text is None and file is None and command is None:
         return None
@@ -144,7 +144,7 @@ async def open_sealer(settings: Settings) -> Sealer | None:
 async def open_foundation(
     stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str], clock: Clock, roles: Mapping[str, Role]
 ) -> Foundation:
-    """Open the database, listen to what other processes tell, and find out who the operator is."""
+    """Open the database, listen to signals of other processes, and find the operator's principal."""
     database, server = await open_store(stack, settings, environ)
     signals = await _open_signals(stack, server, settings, clock)
     profiles = PostgresProfiles(database)
@@ -163,8 +163,8 @@ async def open_foundation(
 
 
 async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost) -> Catalogue:
-    """Write what the operator declares, and make the backends that it names."""
-    # Backends are found by name, so no type tells which needs what: the host has what the neediest of them asks.
+    """Publish the operator's declarations, and build the backends that they name."""
+    # Backends are found by name, so no type says what each of them needs: the host satisfies the widest port.
 
     def build(declaration: AgentDeclaration) -> Backend:
         return create(declaration.backend, declaration.options, host)
@@ -172,17 +172,17 @@ async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost)
     catalogue = Catalogue(store=PostgresCatalogue(base.database), file=file, build=build, clock=base.clock)
     base.stack.push_async_callback(catalogue.aclose)
     await catalogue.publish()
-    base.stack.callback(base.signals.subscribe(partial(_hear_catalogue, catalogue)))
+    base.stack.callback(base.signals.subscribe(partial(_expire_catalogue, catalogue)))
     return catalogue
 
 
 async def open_shared(base: Foundation) -> Shared:
-    """Open Redis where there is one; without it, caches and events stay in this process."""
-    here, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
+    """Open Redis if it is configured; otherwise caches and events stay in this process."""
+    local, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
     if settings.redis_url is None:
         return Shared(
             cache=LocalSessionCache(base.clock),
-            events=here,
+            events=local,
             health=health,
             part=Part("cache", "in this process"),
         )
@@ -191,7 +191,7 @@ async def open_shared(base: Foundation) -> Shared:
     client = await base.stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, base.clock))
     return Shared(
         cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
-        events=await base.stack.enter_async_context(redis.open_turn_events(here, client, url, base.clock)),
+        events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),
         health=redis.RedisHealth(health, client),
         part=Part("redis", "by URL", client.probe),
     )
@@ -200,7 +200,7 @@ async def open_shared(base: Foundation) -> Shared:
 def build_agents(
     base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, configuration: Part
 ) -> AgentServices:
-    """Build what tells of agents: which are allowed, how they are, and whose keys they are asked with."""
+    """Build the services on agents: policy, health, and the keys of users."""
     where = "embedded" if base.settings.database_url is None else "by URL"
     postgres = Part("postgres", where, partial(login_remark, base.database), needed=True)
     policy = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
@@ -220,17 +220,17 @@ async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, 
     """Open the ways in by the rules of the operator's file."""
     authenticator = await _open_authenticator(base, file)
     requests = PostgresKeyRequests(base.database)
-    entries = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
+    key_requests = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
     tokens = PostgresPersonalTokens(base.database)
     return Access(
         authenticator=authenticator,
         personal_tokens=PersonalTokens(tokens, base.clock, file.sign_in, base.audit),
-        key_page_visits=KeyPageVisits(entries, authenticator, base.profiles, base.audit),
+        key_page_visits=KeyPageVisits(key_requests, authenticator, base.profiles, base.audit),
     )
 
 
 async def open_turns(base: Foundation, shared: Shared, services: AgentServices) -> Turns:
-    """Start what runs turns in this process; it is closed before everything that turns need."""
+    """Start the turn runner of this process."""
     ports = TurnPorts(
         turns=PostgresTurns(base.database),
         sessions=PostgresSessions(base.database),
@@ -239,13 +239,16 @@ async def open_turns(base: Foundation, shared: Shared, services: AgentServices) 
         signals=base.signals,
         clock=base.clock,
     )
-    runs = TurnRunner(ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id())
-    await base.stack.enter_async_context(runs.open())
-    return Turns(ports, runs, services.agents, services.health, services.api_keys, base.audit)
+    runner = TurnRunner(
+        ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id()
+    )
+    # Opened last, so closed first: running turns still need every store and backend.
+    await base.stack.enter_async_context(runner.open())
+    return Turns(ports, runner, services.agents, services.health, services.api_keys, base.audit)
 
 
 def build_transport(base: Foundation) -> Transport:
-    """Build what lets any replica serve a client, and hear of changes."""
+    """Build what lets any replica serve a client and receive change notifications."""
     return Transport(
         sessions=TransportSessions(PostgresMcpSessions(base.database), base.signals),
         elicitations=Elicitations(PostgresMcpQuestions(base.database), base.signals),
@@ -253,7 +256,7 @@ def build_transport(base: Foundation) -> Transport:
     )
 
 
-def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
+def _expire_catalogue(catalogue: Catalogue, signal: Signal) -> None:
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
         catalogue.expire()
 
@@ -262,7 +265,7 @@ async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenti
     resource = base.settings.resource_url
     if resource is None:
         return None
-    # By name: a program over stdio has no need of cryptography.
+    # By name, so that a program over stdio does not import cryptography.
     doors = import_module("agentapi_mcp.auth.doors")
     sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
     authenticator = cast(
@@ -273,7 +276,8 @@ async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenti
 
 
 def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> AuditLog:
-    """Build the audit log; that of the embedded server is also pruned here, since nobody else comes to do it."""
+    """Build the audit log; that of the embedded server prunes itself."""
+    # On another database an operator schedules the pruning; the embedded one has no operator.
 
     async def prune(before: datetime) -> None:
         if isinstance(server, EmbeddedServer):
@@ -305,7 +309,7 @@ async def _open_signals(stack: AsyncExitStack, server: Server, settings: Setting
 
 
 async def _operator(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal:
-    """Return the user of the machine: the local one, or whom the settings name."""
+    """Return the local user, or the one that the settings name."""
     if settings.user_id is None:
         local = await profiles.local_principal()
         if settings.org_id is None:

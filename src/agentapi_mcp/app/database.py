@@ -1,4 +1,4 @@
-"""Where the data live: the database by its address, or the embedded one in the user's home."""
+"""Opens the database: by its address, or the embedded one in the user's home."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,12 +18,12 @@ _POOL_SIZE = 5
 
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """Return where this user's data and configuration live."""
+    """Return the directory of this user's data and configuration."""
     return default_home(environ) if settings.home is None else settings.home
 
 
 def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> EmbeddedPostgres:
-    """Return the launcher of the embedded server as the settings want it; nothing is started."""
+    """Return the configured launcher of the embedded server; nothing is started."""
     return EmbeddedPostgres(
         home=home_of(settings, environ),
         linger=timedelta(seconds=settings.postgres_linger_seconds),
@@ -32,10 +32,10 @@ def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> Embedde
 
 
 async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> tuple[Database, Server]:
-    """Open the database until the stack is closed; the embedded one is brought to this version, no other is.
+    """Open the database until the stack is closed; only the embedded one is migrated.
 
     Raises:
-        StoreError: it cannot be used; the message says what to do.
+        StoreError: the database cannot be used; the message says what to do.
     """
     options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
     if settings.database_url is not None:
@@ -55,10 +55,10 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
 
 @asynccontextmanager
 async def owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[tuple[str, str | None]]:
-    """Give the address of the login that owns the tables, and the login that is to be granted their use."""
-    given = settings.migrate_database_url or settings.database_url
-    if given is not None:
-        yield given.get_secret_value(), None
+    """Yield the URL of the login that owns the tables, and the login to grant their use to."""
+    url = settings.migrate_database_url or settings.database_url
+    if url is not None:
+        yield url.get_secret_value(), None
         return
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     try:

@@ -1,4 +1,4 @@
-"""The installation of this program on this machine, as the doctor examines it."""
+"""This installation of the program, as the doctor examines it."""
 
 import platform
 import sys
@@ -34,7 +34,7 @@ class ThisInstallation:
 
     @property
     def program(self) -> str:
-        """Version and interpreter, in words."""
+        """Describe the version and the interpreter."""
         return (
             f"agentapi-mcp {VERSION} on {platform.python_implementation()} {platform.python_version()}, "
             f"{sys.executable}"
@@ -47,7 +47,7 @@ class ThisInstallation:
 
 @dataclass(frozen=True, slots=True)
 class ThisConfiguration:
-    """This program as it is set up."""
+    """This program with its settings."""
 
     settings: Settings
     environ: Mapping[str, str]
@@ -55,7 +55,7 @@ class ThisConfiguration:
 
     @property
     def home(self) -> Path:
-        """Where data and configuration live."""
+        """The directory of data and configuration."""
         return home_of(self.settings, self.environ)
 
     @property
@@ -65,12 +65,12 @@ class ThisConfiguration:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the database is named by an address."""
+        """Whether the database is configured by URL."""
         return self.settings.database_url is not None
 
     @property
     def is_exposed(self) -> bool:
-        """Whether what is sent to the database leaves this machine."""
+        """Whether database traffic leaves this machine."""
         if self.settings.database_url is None:
             return False
         host = urlsplit(self.settings.database_url.get_secret_value()).hostname
@@ -85,7 +85,7 @@ class ThisConfiguration:
         """List the variables that the settings and the configuration files read."""
         try:
             paths = self.configuration_paths()
-        except AgentApiError:  # told by the check of the configuration
+        except AgentApiError:  # the check of the configuration reports it
             paths = ()
         settings = (f"AGENTAPI_{name.upper()}" for name in Settings.model_fields)
         return frozenset({*settings, *named_variables((*paths, DEFAULTS))})
@@ -95,7 +95,7 @@ class ThisConfiguration:
         return catalogue_paths(self.settings.config, self.home)
 
     def read_configuration(self) -> Declarations:
-        """Read the configuration files, and which of their agents are as they come with the program."""
+        """Read the configuration files, and find which agents are unchanged from the packaged defaults."""
         paths = self.configuration_paths()
         agents = {agent.name: agent for agent in load_catalogue(paths, self.environ, names).agents}
         offered = load_catalogue([DEFAULTS], self.environ, names).agents
@@ -126,12 +126,12 @@ class ThisConfiguration:
 
     @asynccontextmanager
     async def open_program(self) -> AsyncGenerator[ServicesProvider]:
-        """Open the program itself."""
+        """Open the program as an edge would."""
         async with open_app(self.settings, self.environ) as app:
-            yield app.gate
+            yield app.services_provider
 
 
 def create_doctor(environ: Mapping[str, str]) -> Doctor:
-    """Return the doctor of this installation."""
+    """Build the doctor of this installation."""
     clock = SystemClock()
     return Doctor(ThisInstallation(environ, clock), clock)

@@ -1,4 +1,4 @@
-"""What an operator does to an installation beside running it: migrations, pruning, and new master keys."""
+"""Maintenance by the operator: migrations, audit log pruning, and new master keys."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,31 +11,31 @@ from agentapi_mcp.stores.postgres.migrate import MigrationState, Preview, migrat
 
 
 def new_master_key() -> str:
-    """Make a master key, as AGENTAPI_MASTER_KEY takes it."""
+    """Generate a master key in the format of AGENTAPI_MASTER_KEY."""
     return master_keys.new_master_key()
 
 
 async def migrate_database(
     settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None
 ) -> tuple[str, ...]:
-    """Apply what is missing, let the login `grant_to` work, and return the ids."""
+    """Apply pending migrations, grant the use of the tables to the login `grant_to`, and return the migrations' ids."""
     async with owner_url(settings, environ) as (url, login):
         return await migrate(url, program=VERSION, grant_to=grant_to or login)
 
 
 async def preview_migration(settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None) -> Preview:
-    """Return what `migrate_database` would do, and change nothing."""
+    """Return what `migrate_database` would do, without a change."""
     async with owner_url(settings, environ) as (url, login):
         return await preview(url, program=VERSION, grant_to=grant_to or login)
 
 
 async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Drop the months of the audit log that are older than it may be, and return them."""
+    """Drop the months of the audit log past their retention, and return them."""
     async with owner_url(settings, environ) as (url, _):
         return await prune_audit(url, datetime.now(UTC) - timedelta(days=settings.audit_retention_days))
 
 
 async def migration_states(settings: Settings, environ: Mapping[str, str]) -> tuple[MigrationState, ...]:
-    """List the migrations with the time each was applied."""
+    """List the migrations with the time that each was applied."""
     async with owner_url(settings, environ) as (url, _):
         return await status(url)

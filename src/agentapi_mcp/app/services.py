@@ -1,4 +1,4 @@
-"""Ties the subjects together into what edges are given, and closes them in reverse."""
+"""Assembles the services that edges use, and closes them in reverse order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -36,7 +36,7 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 @asynccontextmanager
 async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
-    """Open stores, backends and use cases; close them in reverse, running turns first."""
+    """Open stores, backends and services; close them in reverse order, running turns first."""
     async with AsyncExitStack() as stack:
         watch = catalogue_watch(settings, environ, clock)
         file = watch.read()
@@ -71,12 +71,12 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
-        host.view.show(services)
+        host.view.attach(services)
         yield services
 
 
 async def _reload(catalogue: Catalogue, access: Access, file: CatalogueFile) -> None:
-    """Go by a changed configuration file from now on."""
+    """Apply a changed configuration file."""
     await catalogue.reload(file)
     access.personal_tokens.reload(file.sign_in)
     if access.authenticator is not None:

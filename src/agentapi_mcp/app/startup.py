@@ -1,4 +1,4 @@
-"""Start-up: the services come up in the background, while clients are already answered."""
+"""Start-up: opens the services in the background, while edges already accept requests."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Startup:
-    """Brings the services up in the background, tells who waits why they do not come, and tries again when asked."""
+    """Opens the services in the background; a failed attempt raises for its waiters, and the next request retries."""
 
     def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
         self._open_services = open_services
@@ -28,11 +28,12 @@ class Startup:
         self._closing = False
 
     async def services(self) -> Services:
-        """Wait for the services within bounds."""
+        """Wait for the services, up to the timeout; after a failed attempt, start another."""
         if self._attempt.done() and self._attempt.exception() is not None:
             self._attempt = asyncio.get_running_loop().create_future()
             self._wake.set()
         try:
+            # Shielded: a caller that times out or is cancelled must not cancel the attempt that others wait for.
             async with asyncio.timeout(self._timeout.total_seconds()):
                 return await asyncio.shield(self._attempt)
         except TimeoutError:
@@ -41,7 +42,7 @@ class Startup:
             ) from None
 
     def find(self) -> Services | None:
-        """Return the services if they are there now."""
+        """Return the services if they are open now."""
         is_open = self._attempt.done() and self._attempt.exception() is None
         return self._attempt.result() if is_open else None
 
@@ -53,13 +54,13 @@ class Startup:
                 async with self._open_services() as services:
                     self._attempt.set_result(services)
                     await self._wake.wait()
-            except Exception as exc:  # noqa: BLE001  # the outermost point: whoever waits must hear of it
+            except Exception as exc:  # noqa: BLE001  # the outermost point; waiters receive the error
                 self._fail(_reason(exc))
             if not self._closing:
                 await self._wake.wait()
 
     def reload(self) -> None:
-        """Read the configuration again, if there are services to use it."""
+        """Reload the configuration, if the services are open."""
         services = self.find()
         if services is not None:
             services.reload()
@@ -73,30 +74,32 @@ class Startup:
         if self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_future()
         self._attempt.set_exception(error)
-        self._attempt.exception()  # looked at, so that nobody warns of it when no one asks
+        self._attempt.exception()  # marked as retrieved: asyncio warns of an exception that no caller awaits
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A running program, seen from an edge."""
+    """A running program, as edges use it."""
 
     settings: Settings
-    gate: Startup
+    services_provider: Startup
 
 
 @asynccontextmanager
 async def open_app(
     settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None
 ) -> AsyncGenerator[App]:
-    """Open the program and return at once: the stores come up in the background, and close when the context ends."""
+    """Open the program without waiting for its stores, which open in the background; close them with the context."""
     time = clock or SystemClock()
-    gate = Startup(lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds))
+    services_provider = Startup(
+        lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds)
+    )
     async with asyncio.TaskGroup() as group:
-        group.create_task(gate.run())
+        group.create_task(services_provider.run())
         try:
-            yield App(settings, gate)
+            yield App(settings, services_provider)
         finally:
-            gate.close()
+            services_provider.close()
 
 
 def _reason(error: Exception) -> AgentApiError:

@@ -84,7 +84,7 @@ def run(
         configure_logs(settings.log_level)
         log_context.client.set(f"agentapi-mcp {VERSION}, a command")
         async with open_app(settings, environment()) as app:
-            services = await app.gate.services()
+            services = await app.services_provider.services()
             try:
                 await work(services, settings)
             except PermissionDeniedError as exc:

@@ -159,7 +159,7 @@ async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
 ) -> None:
     async with open_app(settings, environment()) as app:
-        web = _create_web(app.gate, settings, options)
+        web = _create_web(app.services_provider, settings, options)
         http = _Uvicorn(
             uvicorn.Config(
                 web.app,
@@ -187,7 +187,7 @@ async def _serve(
 
 
 def _reload(app: App, certificate: Certificate | None) -> None:
-    app.gate.reload()
+    app.services_provider.reload()
     if certificate is not None:
         certificate.renew()
 
@@ -195,7 +195,7 @@ def _reload(app: App, certificate: Certificate | None) -> None:
 async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
     """Open the stores at once, so that a wrong configuration ends the program instead of each request."""
     try:
-        await app.gate.services()
+        await app.services_provider.services()
     except StoreUnavailableError as exc:
         _log.warning("database_unavailable", extra={"reason": str(exc)})  # the next request tries again
     except AgentApiError as exc:
@@ -212,31 +212,31 @@ async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None
     await told.wait()
     _log.info("stopping")
     web.stop()
-    services = app.gate.find()
+    services = app.services_provider.find()
     if services is not None:
         loop.add_signal_handler(signal.SIGINT, services.turns.stop_now)
         await services.turns.drain()
     http.should_exit = True
 
 
-def _create_web(gate: ServicesProvider, settings: Settings, options: ServeOptions) -> WebApplication:
-    web = _web_options(settings, options, gate)
-    server = create_server(gate, mcp_options(settings))
+def _create_web(services_provider: ServicesProvider, settings: Settings, options: ServeOptions) -> WebApplication:
+    web = _web_options(settings, options, services_provider)
+    server = create_server(services_provider, mcp_options(settings))
     mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
     if settings.origin is not None:
-        mounts.insert(0, key_pages_mount(gate, settings.origin))
-    return create_web(gate, mounts, web)
+        mounts.insert(0, key_pages_mount(services_provider, settings.origin))
+    return create_web(services_provider, mounts, web)
 
 
-def _web_options(settings: Settings, options: ServeOptions, gate: ServicesProvider | None) -> WebOptions:
+def _web_options(settings: Settings, options: ServeOptions, services_provider: ServicesProvider | None) -> WebOptions:
     own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
     return WebOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),
         origins=(*settings.allowed_origins, *options.origins),
         token=None if settings.bearer_token is None else settings.bearer_token.get_secret_value(),
         oauth=None
-        if settings.resource_url is None or gate is None
-        else OAuth(resource=settings.resource_url, gate=gate),
+        if settings.resource_url is None or services_provider is None
+        else OAuth(resource=settings.resource_url, services_provider=services_provider),
         needs_token=options.needs_token,
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )

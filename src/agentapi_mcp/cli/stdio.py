@@ -33,8 +33,8 @@ async def _serve_and_leave(settings: Settings) -> None:
         loop.add_signal_handler(number, stopped.set)
     async with asyncio.TaskGroup() as group:
         async with open_app(settings, environment()) as app:
-            loop.add_signal_handler(signal.SIGHUP, app.gate.reload)
-            server = create_server(app.gate, mcp_options(settings))
+            loop.add_signal_handler(signal.SIGHUP, app.services_provider.reload)
+            server = create_server(app.services_provider, mcp_options(settings))
             serving = group.create_task(serve_stdio(server))
             stopping = group.create_task(_flag(stopped))
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

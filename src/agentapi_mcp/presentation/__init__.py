@@ -1,1 +1,1 @@
-"""What a turn, an agent, a session, an error look like as JSON and Markdown, for every edge."""
+"""JSON and Markdown forms of turns, agents, sessions and errors, for every edge."""

@@ -1,4 +1,4 @@
-"""Agents and models."""
+"""Agents and models as JSON and as lines of a list."""
 
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
@@ -7,7 +7,7 @@ from agentapi_mcp.presentation.values import number
 
 
 def agent_json(agent: AgentView) -> dict[str, object]:
-    """Say all of an agent."""
+    """Serialize an agent for the command line."""
     return {
         "name": agent.name,
         "backend": agent.backend,
@@ -22,7 +22,7 @@ def agent_json(agent: AgentView) -> dict[str, object]:
 
 
 def model_json(model: ModelView) -> dict[str, object]:
-    """Say all of a model; unknown is null."""
+    """Serialize a model for the command line; unknown values are null."""
     prices = model.prices
     return {
         "agent": model.agent,
@@ -39,7 +39,7 @@ def model_json(model: ModelView) -> dict[str, object]:
 
 
 def agent_out(view: AgentView) -> AgentOut:
-    """Say all of an agent that callers may know."""
+    """Serialize an agent for tools."""
     return AgentOut(
         name=view.name,
         description=view.description,
@@ -65,7 +65,7 @@ def agent_line(agent: AgentOut) -> str:
 
 
 def model_out(view: ModelView) -> ModelOut:
-    """Serialize a model."""
+    """Serialize a model for tools."""
     prices = view.prices
     return ModelOut(
         agent=view.agent,

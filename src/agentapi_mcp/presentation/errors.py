@@ -1,9 +1,9 @@
-"""Errors of the core in words: what is wrong, and what to do next."""
+"""Errors of the core as text for users: what is wrong, and the next step."""
 
 from agentapi_mcp.base.errors import AgentApiError, BackendError, CallerError, NextStep, retry_after_seconds, sentences
 from agentapi_mcp.presentation.text import clean
 
-# The next step where the error's own message does not name one.
+# The next step for errors whose own message names none.
 STEPS_OF_CODES: dict[str, str] = {
     "internal": "Try again; the server's log says more.",
     "not_authenticated": "Sign in, then try again.",
@@ -21,7 +21,7 @@ NEXT_STEPS: dict[NextStep, str] = {
 
 
 def explain(error: AgentApiError) -> str:
-    """Say what is wrong and what to do next, in one paragraph."""
+    """Describe an error and its next step in one paragraph."""
     parts = [str(error), _next_step(error)]
     seconds = retry_after_seconds(error)
     if seconds is not None:

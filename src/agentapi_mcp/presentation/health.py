@@ -1,4 +1,4 @@
-"""The health of the server and its agents."""
+"""The health of the server and its agents as JSON and as lines."""
 
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.backends.models import HealthStatus

@@ -1,4 +1,4 @@
-"""What tools answer, as structured content: every field is present, null is unknown or none."""
+"""Structured content of tool results; every field is present, and null means unknown or none."""
 
 from typing import Literal
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class OutputModel(BaseModel):
-    """The root of all answers."""
+    """The base of all output models."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class UsageOut(OutputModel):
-    """Tokens of a turn."""
+    """Token usage of a turn."""
 
     input_tokens: int | None
     output_tokens: int | None
@@ -21,7 +21,7 @@ class UsageOut(OutputModel):
 
 
 class RouteStepOut(OutputModel):
-    """One try of a turn's route."""
+    """One attempt in a turn's route."""
 
     agent: str
     backend: str
@@ -32,7 +32,7 @@ class RouteStepOut(OutputModel):
 
 
 class FaultOut(OutputModel):
-    """How a turn failed."""
+    """The error of a failed turn."""
 
     code: str
     message: str
@@ -42,7 +42,7 @@ class FaultOut(OutputModel):
 
 
 class TurnOut(OutputModel):
-    """A turn, as `chat`, `get_turn` and `cancel_turn` answer it."""
+    """A turn, in the results of `chat`, `get_turn` and `cancel_turn`."""
 
     session_id: str
     turn_id: str
@@ -71,7 +71,7 @@ class TurnOut(OutputModel):
 
 
 class AgentOut(OutputModel):
-    """An agent, as `list_agents` answers it."""
+    """An agent, in the result of `list_agents`."""
 
     name: str
     description: str
@@ -94,7 +94,7 @@ class AgentsOut(OutputModel):
 
 
 class ModelOut(OutputModel):
-    """A model, as `list_models` answers it; prices are US dollars per million tokens."""
+    """A model, in the result of `list_models`; prices are US dollars per million tokens."""
 
     agent: str
     name: str
@@ -120,7 +120,7 @@ class ModelsOut(OutputModel):
 
 
 class SessionOut(OutputModel):
-    """A session, as `list_sessions` answers it."""
+    """A session, in the result of `list_sessions`."""
 
     session_id: str
     title: str | None
@@ -140,7 +140,7 @@ class SessionsOut(OutputModel):
 
 
 class TranscriptOut(OutputModel):
-    """A part of a transcript; `next_cursor` leads to the part before it."""
+    """A part of a transcript; `next_cursor` refers to the part before it."""
 
     session_id: str
     title: str | None
@@ -152,7 +152,7 @@ class TranscriptOut(OutputModel):
 
 
 class PartOut(OutputModel):
-    """How a part of the server is."""
+    """The health of a part of the server."""
 
     name: str
     status: str
@@ -161,7 +161,7 @@ class PartOut(OutputModel):
 
 
 class AgentHealthOut(OutputModel):
-    """How an agent is."""
+    """The health of an agent."""
 
     name: str
     backend: str
@@ -177,7 +177,7 @@ class AgentHealthOut(OutputModel):
 
 
 class HealthOut(OutputModel):
-    """The server's health."""
+    """The health of the server and its agents."""
 
     status: str
     parts: list[PartOut]
@@ -185,7 +185,7 @@ class HealthOut(OutputModel):
 
 
 class OrganizationSettingsOut(OutputModel):
-    """What holds for every member; null leaves it to the agent, or allows all."""
+    """Settings for every member; null means the agent's own value, or no restriction."""
 
     default_agent: str | None
     default_model: str | None
@@ -197,7 +197,7 @@ class OrganizationSettingsOut(OutputModel):
 
 
 class OrganizationNumbersOut(OutputModel):
-    """How much it is used; turns by status, tokens and cost are of the last thirty days."""
+    """Usage of an organisation; turns by status, tokens and cost cover the last thirty days."""
 
     members: int
     sessions: int
@@ -209,7 +209,7 @@ class OrganizationNumbersOut(OutputModel):
 
 
 class OrganizationOut(OutputModel):
-    """What `get_organization` and `set_organization` answer."""
+    """An organisation, in the results of `get_organization` and `set_organization`."""
 
     id: str
     name: str
@@ -218,7 +218,7 @@ class OrganizationOut(OutputModel):
 
 
 class AgentPreferencesOut(OutputModel):
-    """What a user has chosen for an agent; null leaves it to the organisation and the agent."""
+    """A user's preferences for an agent; null means the value of the organisation or the agent."""
 
     agent: str
     enabled: bool
@@ -229,7 +229,7 @@ class AgentPreferencesOut(OutputModel):
 
 
 class PreferencesOut(OutputModel):
-    """What `get_preferences` and `set_preference` answer: the choices of one user in one client."""
+    """The preferences of a user in a client, in the results of `get_preferences` and `set_preference`."""
 
     client: str
     default_agent: str | None

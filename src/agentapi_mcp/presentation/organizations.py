@@ -1,4 +1,4 @@
-"""Organisations."""
+"""Organisations as JSON."""
 
 from dataclasses import asdict
 
@@ -7,5 +7,5 @@ from agentapi_mcp.presentation.models import OrganizationOut
 
 
 def organization_out(organization: Organization) -> OrganizationOut:
-    """Say an organisation as clients read it."""
+    """Serialize an organisation."""
     return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id)})

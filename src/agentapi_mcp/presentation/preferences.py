@@ -1,4 +1,4 @@
-"""Preferences of a user in a client."""
+"""Preferences of a user in a client, as JSON and as lines."""
 
 from dataclasses import asdict
 
@@ -8,7 +8,7 @@ from agentapi_mcp.presentation.models import AgentPreferencesOut, PreferencesOut
 
 
 def preferences_out(chosen: ClientPreferences) -> PreferencesOut:
-    """Say what is chosen in a client as clients read it."""
+    """Serialize the preferences of a user in a client."""
     preferences = chosen.preferences
     return PreferencesOut(
         client=chosen.client,
@@ -19,11 +19,11 @@ def preferences_out(chosen: ClientPreferences) -> PreferencesOut:
 
 
 def preference_lines(out: PreferencesOut) -> list[str]:
-    """Say it in the words by which it is set."""
-    said = out.model_dump(include=set(DEFAULTS))
+    """List the preferences by the names that set them; unset ones are left out."""
+    values = out.model_dump(include=set(DEFAULTS))
     for own in out.agents:
         of_agent = {
             f"{own.agent}.{name}": value for name, value in own.model_dump(include=set(AGENT_PREFERENCES)).items()
         }
-        said |= of_agent | {f"{own.agent}.enabled": None if own.enabled else "false"}
-    return [f"{name}: {value}" for name, value in said.items() if value is not None]
+        values |= of_agent | {f"{own.agent}.enabled": None if own.enabled else "false"}
+    return [f"{name}: {value}" for name, value in values.items() if value is not None]

@@ -1,4 +1,4 @@
-"""Sessions."""
+"""Sessions as JSON."""
 
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.presentation.models import SessionOut
@@ -7,7 +7,7 @@ from agentapi_mcp.presentation.values import moment
 
 
 def session_json(session: Session) -> dict[str, object]:
-    """Say all of a session."""
+    """Serialize a session for the command line."""
     return {
         "session_id": str(session.id),
         "title": session.title,
@@ -20,7 +20,7 @@ def session_json(session: Session) -> dict[str, object]:
 
 
 def session_out(session: Session) -> SessionOut:
-    """Serialize a session."""
+    """Serialize a session for tools."""
     return SessionOut(
         session_id=str(session.id),
         title=session.title,

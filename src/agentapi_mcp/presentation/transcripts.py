@@ -1,4 +1,4 @@
-"""A session's messages, rendered for people and for programs."""
+"""Transcripts of sessions as Markdown and as JSON."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from agentapi_mcp.presentation.turns import describe_turn, turn_json
 
 
 def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
-    """Render for people: a heading for each message, what it says in a quote, its bill below each answer."""
+    """Render Markdown: a heading for each message, its content as a quote, and the cost below each answer."""
     session = transcript.session
     lines = [
         f"# {one_line(session.title or '') or 'Untitled session'}",
@@ -30,7 +30,7 @@ def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> 
 
 
 def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict[str, object]:
-    """Render for programs; unknown is null."""
+    """Render JSON; unknown values are null."""
     session = transcript.session
     return {
         "session": {
@@ -48,7 +48,8 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
 
 
 def _quoted(content: str) -> str:
-    """Keep what a message says in a block quote: whatever it holds, it cannot end the quote and let others speak."""
+    """Return the content as a block quote."""
+    # Every line is quoted, so that a message cannot forge a heading and with it another speaker.
     return "\n".join(f"> {line}" if line.strip() else ">" for line in content.rstrip().splitlines())
 
 

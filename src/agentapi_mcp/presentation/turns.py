@@ -1,4 +1,4 @@
-"""Turns, their cost and their faults, as JSON and in one line."""
+"""Turns, their cost and their errors, as JSON and as one line."""
 
 import math
 from decimal import Decimal
@@ -12,12 +12,12 @@ from agentapi_mcp.presentation.uris import transcript_uri
 
 
 def describe_turn(turn: Turn) -> str:
-    """Say in one line who answered, how it ended, and what it cost."""
+    """Describe a turn in one line: agent, status and cost."""
     return describe_cost(turn.agent, turn.status, turn.bill, turn.history_dropped)
 
 
 def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_dropped: int) -> str:
-    """Say the same of a turn that was read elsewhere."""
+    """Describe a turn in one line by its parts, for a caller that has no `Turn`."""
     usage = bill.usage
     agent = one_line(agent)
     parts = [agent if bill.model_used is None else f"{agent} ({one_line(bill.model_used)})"]
@@ -36,7 +36,7 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
 
 
 def turn_json(turn: Turn) -> dict[str, object]:
-    """Say all of a turn but its texts; unknown is null."""
+    """Serialize a turn without its texts; unknown values are null."""
     return {
         "id": str(turn.id),
         "status": str(turn.status),
@@ -55,7 +55,7 @@ def turn_json(turn: Turn) -> dict[str, object]:
 
 
 def cost_json(bill: TurnCost) -> dict[str, object]:
-    """Say what a turn cost; costs in US dollars, spans in milliseconds, unknown is null."""
+    """Serialize a turn's cost in US dollars and times in milliseconds; unknown values are null."""
     usage = bill.usage
     return {
         "usage": {
@@ -73,20 +73,20 @@ def cost_json(bill: TurnCost) -> dict[str, object]:
         "provider": bill.provider,
         "route": [
             {
-                "agent": a.agent,
-                "backend": a.backend,
-                "model": a.model,
-                "outcome": a.outcome,
-                "milliseconds": a.milliseconds,
-                "key": str(a.key),
+                "agent": attempt.agent,
+                "backend": attempt.backend,
+                "model": attempt.model,
+                "outcome": attempt.outcome,
+                "milliseconds": attempt.milliseconds,
+                "key": str(attempt.key),
             }
-            for a in bill.route
+            for attempt in bill.route
         ],
     }
 
 
 def fault_json(fault: TurnFault) -> dict[str, object]:
-    """Say how a turn failed."""
+    """Serialize the error of a turn."""
     return {
         "code": str(fault.fault) if fault.fault else "internal",
         "message": fault.message,
@@ -109,7 +109,7 @@ def _cost(cost: Decimal | None, source: str | None) -> str:
 
 
 def turn_out(turn: Turn, reply: str, *, truncated: bool) -> TurnOut:
-    """Say all of a turn."""
+    """Serialize a turn with its reply."""
     return TurnOut.model_validate(
         {
             "session_id": str(turn.session_id),
@@ -133,7 +133,7 @@ def turn_out(turn: Turn, reply: str, *, truncated: bool) -> TurnOut:
 
 
 def next_step(turn: Turn) -> str | None:
-    """Say what to do now; None when the turn is answered and there is nothing to do."""
+    """Return the next step for the caller; None if the turn is answered."""
     match turn.status:
         case TurnStatus.RUNNING:
             return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."

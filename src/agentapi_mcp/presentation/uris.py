@@ -1,4 +1,4 @@
-"""URIs of the resources that answers name."""
+"""URIs of resources."""
 
 from urllib.parse import quote
 
@@ -8,6 +8,6 @@ _ROOT = "agentapi://chat/sessions"
 
 
 def transcript_uri(session_id: SessionId, *, json: bool = False, cursor: str | None = None) -> str:
-    """Return where a session's transcript is read as a resource."""
+    """Return the URI of a session's transcript."""
     uri = f"{_ROOT}/{session_id}/transcript{'.json' if json else ''}"
     return uri if cursor is None else f"{uri}?cursor={quote(cursor, safe='')}"

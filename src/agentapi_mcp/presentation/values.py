@@ -1,4 +1,4 @@
-"""Durations, amounts and times as JSON has them."""
+"""Amounts and times as JSON values."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,5 +10,5 @@ def number(amount: Decimal | None) -> float | None:
 
 
 def moment(at: datetime | None) -> str | None:
-    """Write a time in ISO 8601; None stays None."""
+    """Return a time in ISO 8601; None stays None."""
     return at.isoformat() if at else None

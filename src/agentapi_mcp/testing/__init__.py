@@ -1,6 +1,6 @@
-"""The test kit: the contract of every backend, for a package that brings one. It needs `agentapi-mcp[testing]`."""
+"""The test kit: the contract suite for packages that provide a backend. It needs `agentapi-mcp[testing]`."""
 
 import pytest
 
-# Before the module is imported, so that its assertions tell what they saw.
+# Before the module is imported: pytest rewrites assertions at import, to report the values they compare.
 pytest.register_assert_rewrite("agentapi_mcp.testing.contract")

@@ -1,6 +1,6 @@
-"""The contract that every backend keeps, as tests.
+"""The contract of every backend, as tests.
 
-A package that brings a backend inherits them:
+A package that provides a backend inherits them:
 
     class TestEcho(BackendContract):
         cases = (EchoCase(),)
@@ -26,12 +26,12 @@ from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, History
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import FAULTS, BackendCase, Behaviour, Patience, Peer
+from agentapi_mcp.testing.peers import FAULTS, BackendCase, BackendDeadlines, Behaviour, Peer
 from agentapi_mcp.testing.waiting import expect_soon
 
-PATIENT = Patience()
-ASKED = timedelta(seconds=1)  # on a busy machine, too, the agent has been asked by then
-HASTY = Patience(idle=ASKED, total=ASKED * 1.5)
+PATIENT = BackendDeadlines()
+ASKED = timedelta(seconds=1)  # long enough for the request to reach the agent, also on a busy machine
+HASTY = BackendDeadlines(idle=ASKED, total=ASKED * 1.5)
 TIMEOUTS = {BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL}
 LONGEST_ERROR = 400
 OWN_KEY = SecretStr("own-0123456789-canary")
@@ -48,23 +48,23 @@ class Rig:
     backend: Backend
 
     def turn(self, behaviour: Behaviour) -> BackendTurn:
-        """Make a turn that provokes this behaviour."""
+        """Build a turn that triggers this behaviour."""
         return self.peer.turn(self.case.words[behaviour])
 
     def declares(self, capability: Capability) -> bool:
-        """Whether the backend declares it now."""
+        """Return whether the backend declares the capability."""
         return capability in self.backend.capabilities
 
     def another_backend(self) -> Backend:
-        """Make a second backend with the same options, as the next process of the server would."""
+        """Create a second backend with the same options, as after a restart of the server."""
         return registry.create(self.case.kind, self.options, self.host)
 
 
 @asynccontextmanager
-async def open_rig(case: BackendCase, variant: str, patience: Patience = PATIENT) -> AsyncGenerator[Rig]:
-    """Start the peer and make the backend beside it, by the name that the configuration would use."""
+async def open_rig(case: BackendCase, variant: str, deadlines: BackendDeadlines = PATIENT) -> AsyncGenerator[Rig]:
+    """Start the peer, and create its backend by the name in the configuration."""
     async with FakeHost() as host, case.start(variant) as peer:
-        options = peer.options(patience)
+        options = peer.options(deadlines)
         rig = Rig(case, peer, host, options, registry.create(case.kind, options, host))
         try:
             yield rig
@@ -74,7 +74,7 @@ async def open_rig(case: BackendCase, variant: str, patience: Patience = PATIENT
 
 @dataclass(frozen=True)
 class Subject:
-    """One backend in one of its variants, before anything is started."""
+    """A variant of a backend, not started yet."""
 
     case: BackendCase
     variant: str
@@ -82,53 +82,53 @@ class Subject:
     def __str__(self) -> str:
         return f"{self.case.kind}-{self.variant}"
 
-    def open(self, patience: Patience = PATIENT) -> AbstractAsyncContextManager[Rig]:
-        """Start it."""
-        return open_rig(self.case, self.variant, patience)
+    def open(self, deadlines: BackendDeadlines = PATIENT) -> AbstractAsyncContextManager[Rig]:
+        """Start the peer and the backend."""
+        return open_rig(self.case, self.variant, deadlines)
 
     def need(self, *behaviours: Behaviour) -> None:
-        """Skip the test where the agent cannot behave so, for the reason that the case names."""
+        """Skip the test if the agent cannot show a behaviour, with the reason that the case gives."""
         for behaviour in behaviours:
             if reason := self.case.not_applicable.get(behaviour):
                 pytest.skip(reason)
 
     def need_outside(self) -> None:
-        """Skip the test where there is nothing outside this process to be reached."""
+        """Skip the test if the backend uses nothing outside this process."""
         if reason := self.case.unreachable:
             pytest.skip(reason)
 
 
 async def events_of(backend: Backend, turn: BackendTurn) -> list[BackendEvent]:
-    """Run a turn to its end."""
+    """Run a turn to its end and return its events."""
     return [event async for event in backend.run(turn)]
 
 
 async def failure_of(backend: Backend, turn: BackendTurn) -> BackendError:
-    """Run a turn that fails."""
+    """Run a turn that fails and return its error."""
     with pytest.raises(BackendError) as caught:
         await events_of(backend, turn)
     return caught.value
 
 
 async def outcome_of(backend: Backend, turn: BackendTurn) -> tuple[list[BackendEvent], BackendError | None]:
-    """Run a turn, and return its events with the failure that ended it, if one did."""
+    """Run a turn, and return its events with the error that ended it, if any."""
     events: list[BackendEvent] = []
     try:
         async with aclosing(backend.run(turn)) as running:
             async for event in running:
-                events.append(event)  # noqa: PERF401  # what came before a failure is kept
+                events.append(event)  # noqa: PERF401  # events before a failure are returned too
     except BackendError as error:
         return events, error
     return events, None
 
 
 def text_of(events: list[BackendEvent]) -> str:
-    """Join the pieces of the answer."""
+    """Join the text of the answer."""
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def end_of(events: list[BackendEvent]) -> Finished:
-    """Return the end, which must be the last event and the only one of its kind."""
+    """Return the `Finished` event, which must be the last and the only one."""
     assert [place for place, event in enumerate(events) if isinstance(event, Finished)] == [len(events) - 1]
     end = events[-1]
     assert isinstance(end, Finished)
@@ -136,7 +136,7 @@ def end_of(events: list[BackendEvent]) -> Finished:
 
 
 def prefixed(turn: BackendTurn, words: str) -> BackendTurn:
-    """Put words before the message; the peer's word is still found behind them."""
+    """Put text before the message; the peer still finds its word at the end."""
     return replace(turn, message=f"{words}\n\n{turn.message}")
 
 
@@ -146,7 +146,7 @@ def _without_state(events: list[BackendEvent]) -> list[BackendEvent]:
 
 @pytest.mark.asyncio
 class BackendContract:
-    """What the server relies on; what a backend need not do depends on the capabilities that it declares."""
+    """What the server requires of a backend, depending on the capabilities that it declares."""
 
     cases: ClassVar[tuple[BackendCase, ...]] = ()
 
@@ -160,7 +160,7 @@ class BackendContract:
     # --- the case itself
 
     async def test_every_behaviour_has_its_word_or_its_reason(self, subject: Subject) -> None:
-        """What the suite leaves out is left out by a reason."""
+        """Every behaviour that the suite skips has a reason."""
         words, reasons = subject.case.words.keys(), subject.case.not_applicable
         assert not words & reasons.keys()
         assert words | reasons.keys() == set(Behaviour)
@@ -169,14 +169,14 @@ class BackendContract:
     # --- answers
 
     async def test_an_answer_is_text_and_exactly_one_end(self, subject: Subject) -> None:
-        """Finished comes last and once."""
+        """`Finished` comes once, as the last event."""
         async with subject.open() as rig:
             events = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
         end_of(events)
         assert text_of(events).strip()
 
     async def test_two_turns_at_once_do_not_mix(self, subject: Subject) -> None:
-        """Each of two turns has the events that it has alone."""
+        """Each of two concurrent turns has the same events as a turn alone."""
         async with subject.open() as rig:
             alone = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
             async with asyncio.TaskGroup() as tasks:
@@ -185,7 +185,7 @@ class BackendContract:
         assert [_without_state(task.result()) for task in both] == [_without_state(alone)] * 2
 
     async def test_any_text_is_answered_or_refused(self, subject: Subject) -> None:
-        """Text that cannot be encoded or printed ends a turn as any other text does."""
+        """A turn with text that cannot be encoded or printed ends like any other."""
         async with subject.open() as rig:
             for text in HOSTILE_TEXTS:
                 turn = prefixed(rig.turn(Behaviour.ANSWERS), text)
@@ -198,7 +198,7 @@ class BackendContract:
 
     @pytest.mark.parametrize("behaviour", list(FAULTS))
     async def test_a_failure_is_told_as_its_fault(self, subject: Subject, behaviour: Behaviour) -> None:
-        """Each misbehaviour is the BackendError of its fault, with a message to show."""
+        """Each misbehaviour raises the `BackendError` of its fault, with a message for users."""
         subject.need(behaviour)
         async with subject.open() as rig:
             error = await failure_of(rig.backend, rig.turn(behaviour))
@@ -206,7 +206,7 @@ class BackendContract:
         assert 0 < len(str(error)) < LONGEST_ERROR
 
     async def test_a_busy_agent_says_when_to_come_back(self, subject: Subject) -> None:
-        """The agent's own wait reaches the caller."""
+        """The agent's own Retry-After reaches the caller."""
         subject.need(Behaviour.BUSY)
         async with subject.open() as rig:
             error = await failure_of(rig.backend, rig.turn(Behaviour.BUSY))
@@ -215,7 +215,7 @@ class BackendContract:
         assert error.retry_after > timedelta(0)
 
     async def test_an_agent_that_is_not_there_refuses_the_connection(self, subject: Subject) -> None:
-        """An agent that cannot be reached is a failed connection."""
+        """An unreachable agent is a connection fault."""
         subject.need_outside()
         async with subject.open() as rig:
             await rig.peer.stop()
@@ -223,7 +223,7 @@ class BackendContract:
         assert error.fault is BackendFault.CONNECTION
 
     async def test_no_secret_and_no_prompt_is_seen(self, subject: Subject, caplog: pytest.LogCaptureFixture) -> None:
-        """Neither events, errors and representations nor the log give a secret, a path or a trace away."""
+        """Events, errors, representations and the log contain no secret, path or traceback."""
         caplog.set_level(logging.DEBUG)
         case = subject.case
         seen: list[str] = []
@@ -245,7 +245,7 @@ class BackendContract:
     async def test_an_agent_that_falls_silent_is_given_up_and_freed(
         self, subject: Subject, behaviour: Behaviour
     ) -> None:
-        """A deadline ends the turn at the agent too."""
+        """A deadline also ends the turn at the agent."""
         subject.need(behaviour)
         async with subject.open(HASTY) as rig:
             error = await failure_of(rig.backend, rig.turn(behaviour))
@@ -253,7 +253,7 @@ class BackendContract:
         assert error.fault in TIMEOUTS
 
     async def test_an_agent_without_end_is_given_up_and_freed(self, subject: Subject) -> None:
-        """Signs of life do not put the total deadline off."""
+        """Activity does not extend the total deadline."""
         subject.need(Behaviour.DRIPS)
         async with subject.open(replace(PATIENT, total=ASKED)) as rig:
             error = await failure_of(rig.backend, rig.turn(Behaviour.DRIPS))
@@ -262,19 +262,19 @@ class BackendContract:
 
     @pytest.mark.parametrize("behaviour", [Behaviour.HANGS, Behaviour.WAITS])
     async def test_cancelling_the_task_frees_the_agent(self, subject: Subject, behaviour: Behaviour) -> None:
-        """A cancelled turn ends at the agent, and the backend goes on working."""
+        """A cancelled turn ends at the agent, and the backend still works."""
         subject.need(behaviour)
         async with subject.open() as rig:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(events_of(rig.backend, rig.turn(behaviour)))
-                await rig.peer.asked()
+                await rig.peer.turn_received()
                 running.cancel()
                 await rig.peer.freed()
             assert running.cancelled()
             end_of(await events_of(rig.backend, rig.turn(Behaviour.ANSWERS)))
 
     async def test_closing_the_iterator_frees_the_agent(self, subject: Subject) -> None:
-        """An answer that is not wanted any more ends at the agent."""
+        """A turn that its reader abandons ends at the agent."""
         subject.need(Behaviour.WAITS)
         if not subject.case.in_pieces(subject.variant):
             pytest.skip("the answer comes whole: there is no moment within it")
@@ -284,10 +284,10 @@ class BackendContract:
                     pass
             await expect_soon(rig.peer.freed(), "the agent sees that nobody waits for it")
 
-    # --- what is declared: STOPS_BILLING, FREE_CHECK
+    # --- capability: STOPS_BILLING, FREE_CHECK
 
     async def test_who_stops_billing_can_be_stopped_or_costs_nothing(self, subject: Subject) -> None:
-        """STOPS_BILLING is shown by an agent that is freed, as above, or by a bill of zero."""
+        """STOPS_BILLING requires an agent that is freed, as above, or a cost of zero."""
         async with subject.open() as rig:
             events = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
             declared = rig.declares(Capability.STOPS_BILLING)
@@ -296,7 +296,7 @@ class BackendContract:
         assert not declared or freed or (costs and costs[-1] == 0)
 
     async def test_a_check_tells_how_the_agent_is_and_asks_no_turn(self, subject: Subject) -> None:
-        """With FREE_CHECK an agent that is there is healthy; without, nobody need know; in no case does it cost."""
+        """With FREE_CHECK a running agent is healthy; without it the status may be unknown. A check runs no turn."""
         async with subject.open() as rig:
             status = (await rig.backend.check()).status
             unknown = set[HealthStatus]() if rig.declares(Capability.FREE_CHECK) else {HealthStatus.UNKNOWN}
@@ -304,7 +304,7 @@ class BackendContract:
             assert rig.peer.credentials() == []
 
     async def test_a_check_of_an_agent_that_is_not_there_is_unhealthy(self, subject: Subject) -> None:
-        """With FREE_CHECK it says what is wrong; without, nobody need know; in no case does it raise."""
+        """With FREE_CHECK the check has the error; without it the status may be unknown. A check never raises."""
         subject.need_outside()
         async with subject.open() as rig:
             await rig.peer.stop()
@@ -315,10 +315,10 @@ class BackendContract:
         assert check.status is HealthStatus.UNHEALTHY
         assert check.error
 
-    # --- what is declared: RESUME
+    # --- capability: RESUME
 
     async def test_history_is_known_to_an_agent_that_has_no_state(self, subject: Subject) -> None:
-        """A turn without state has its history, also with RESUME: another agent may have answered in between."""
+        """A turn without state carries its history, also with RESUME: another agent may have answered in between."""
         subject.need(Behaviour.RECALLS)
         secret = uuid4().hex
         history = (HistoryMessage(MessageRole.USER, secret), HistoryMessage(MessageRole.ASSISTANT, "Noted."))
@@ -327,7 +327,7 @@ class BackendContract:
         assert secret in text_of(events)
 
     async def test_a_state_is_resumed_by_the_next_process(self, subject: Subject) -> None:
-        """With RESUME the state alone is enough to go on, for a new backend too; without, there is none to keep."""
+        """With RESUME the state alone is enough to continue, also after a restart; without it there is no state."""
         secret = uuid4().hex
         async with subject.open() as rig:
             first = prefixed(rig.turn(Behaviour.ANSWERS), secret)
@@ -348,7 +348,7 @@ class BackendContract:
         assert end_of(events).warning is None
 
     async def test_a_state_that_is_unknown_is_no_failure(self, subject: Subject) -> None:
-        """With RESUME a lost memory is said in the answer's warning; without, a foreign state is passed over."""
+        """With RESUME the answer warns of an unknown state; without it the state is ignored."""
         async with subject.open() as rig:
             turn = rig.turn(Behaviour.ANSWERS)
             state = end_of(await events_of(rig.backend, turn)).state
@@ -357,10 +357,10 @@ class BackendContract:
             assert bool(end_of(events).warning) is rig.declares(Capability.RESUME)
         assert text_of(events).strip()
 
-    # --- what is declared: OWN_KEYS
+    # --- capability: OWN_KEYS
 
     async def test_a_callers_key_is_used_for_their_turn_alone(self, subject: Subject) -> None:
-        """With OWN_KEYS it replaces the operator's; without, it goes nowhere."""
+        """With OWN_KEYS it replaces the operator's key; without it, it is not sent."""
         async with subject.open() as rig:
             turns = [replace(rig.turn(Behaviour.ANSWERS), api_key=OWN_KEY), rig.turn(Behaviour.ANSWERS)]
             seen = list(chain.from_iterable([await events_of(rig.backend, turn) for turn in turns]))
@@ -370,7 +370,7 @@ class BackendContract:
         assert OWN_KEY.get_secret_value() not in repr(seen)
 
     async def test_a_callers_key_that_the_agent_repeats_is_hidden(self, subject: Subject) -> None:
-        """What an agent says of a key is shown without it."""
+        """The key is redacted from the agent's error."""
         subject.need(Behaviour.LEAKS)
         async with subject.open() as rig:
             error = await failure_of(rig.backend, replace(rig.turn(Behaviour.LEAKS), api_key=OWN_KEY))

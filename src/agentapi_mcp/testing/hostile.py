@@ -1,4 +1,4 @@
-"""Texts that people and programs should not send, and do."""
+"""Texts that break careless code: empty, not encodable, control characters, injection."""
 
 HOSTILE_TEXTS = (
     "",

@@ -1,4 +1,4 @@
-"""A host for a backend under test."""
+"""A backend host for tests."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,25 +16,25 @@ T = TypeVar("T")
 
 @dataclass
 class FakeView:
-    """A server of which the test says what is to be seen."""
+    """A server view with the content that the test sets."""
 
     listed: tuple[AgentView, ...] = ()
     turns: tuple[Turn, ...] = ()
 
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List what the test gave."""
+        """List the agents of the test."""
         del principal
         return self.listed
 
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List what the test gave."""
+        """List the turns of the test."""
         del principal
         return self.turns[:limit]
 
 
 @dataclass
 class FakeHost:
-    """The host of one test; leave it last, since it closes what backends share."""
+    """The backend host of one test; exit it after the backends, since it closes what they share."""
 
     clock: Clock = field(default_factory=SystemClock)
     view: FakeView = field(default_factory=FakeView)
@@ -54,11 +54,11 @@ class FakeHost:
             await thing.__aexit__(None, None, None)
 
     def secret(self, name: str) -> str | None:
-        """Look up what the test gave."""
+        """Return the secret that the test set."""
         return self.secrets.get(name)
 
     def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the one thing that `make` builds."""
+        """Return the one object that `make` builds."""
         if make not in self._shared:
             self._shared[make] = make()
         return cast(T, self._shared[make])

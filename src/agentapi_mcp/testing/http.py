@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback whose every step a test can hold, and which knows when its client has gone."""
+"""A real HTTP server on loopback that a test controls step by step, and that sees its client disconnect."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer was complete."""
 
 
-class Outcome(StrEnum):
+class ExchangeOutcome(StrEnum):
     """How an exchange ended."""
 
     DONE = "done"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class Pace(Protocol):
-    """When the next step of a slow answer may be taken."""
+    """The pace of a slow response."""
 
     async def step(self) -> None:
         """Wait for the next step."""
@@ -33,24 +33,24 @@ class Pace(Protocol):
 
 
 class Steps:
-    """A pace that the test sets: each step waits for its release."""
+    """A pace set by the test: each step waits until the test releases it."""
 
     def __init__(self) -> None:
         self._released = asyncio.Semaphore(0)
 
     async def step(self) -> None:
-        """Wait for the test."""
+        """Wait until the test releases the step."""
         await self._released.acquire()
 
     def release(self, steps: int = 1) -> None:
-        """Let so many steps be taken."""
+        """Release a number of steps."""
         for _ in range(steps):
             self._released.release()
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """A pace that time sets."""
+    """A pace set by a timer."""
 
     seconds: float
 
@@ -66,19 +66,19 @@ class Ticks:
 
 @dataclass
 class Exchange:
-    """One request, and what became of it."""
+    """One request and its outcome."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     content: bytes
     gone: asyncio.Event
-    outcome: Outcome | None = None
+    outcome: ExchangeOutcome | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def json(self) -> dict[str, object]:
-        """The body, read as a JSON object; empty where it is none."""
+        """The body as a JSON object; empty if it is not one."""
         try:
             value = cast(object, json.loads(self.content))
         except ValueError:
@@ -87,7 +87,7 @@ class Exchange:
 
 
 class Answer:
-    """Writes the answer of one exchange."""
+    """Writes the response of one exchange."""
 
     def __init__(self, exchange: Exchange, writer: asyncio.StreamWriter, pace: Pace) -> None:
         self._exchange = exchange
@@ -95,47 +95,47 @@ class Answer:
         self._pace = pace
 
     async def json(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
-        """Answer with a JSON body."""
+        """Send a response with a JSON body."""
         await self.text(status, json.dumps(body), "application/json", headers)
 
     async def text(
         self, status: int, body: str, content_type: str = "text/html", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Answer with a whole body."""
+        """Send a whole response."""
         content = body.encode()
         lengths = {"content-type": content_type, "content-length": str(len(content))}
         await self._write(_head(status, {**lengths, **(headers or {})}) + content)
 
     async def open_stream(self, headers: Mapping[str, str] | None = None) -> None:
-        """Begin an event stream."""
+        """Start an event stream."""
         kinds = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
         await self._write(_head(HTTPStatus.OK, {**kinds, **(headers or {})}))
 
-    async def say(self, text: str) -> None:
-        """Send a piece of a stream."""
+    async def write_chunk(self, text: str) -> None:
+        """Send one chunk of a stream."""
         content = text.encode()
         await self._write(b"%x\r\n%s\r\n" % (len(content), content))
 
     async def close_stream(self) -> None:
-        """End a stream as it should end."""
+        """End a stream with the last chunk."""
         await self._write(b"0\r\n\r\n")
 
     async def half(self) -> None:
-        """Begin a whole body, and break the connection before its end."""
+        """Start a whole response, and abort the connection before its end."""
         await self._write(_head(HTTPStatus.OK, {"content-type": "application/json", "content-length": "99"}) + b"{")
         self.cut()
 
     def cut(self) -> None:
-        """Break the connection."""
-        self._exchange.outcome = Outcome.CUT
+        """Abort the connection."""
+        self._exchange.outcome = ExchangeOutcome.CUT
         self._writer.transport.abort()
 
     async def step(self) -> None:
-        """Wait for the next step of a slow answer, or for the client to go."""
+        """Wait for the next step of a slow response, or until the client disconnects."""
         await self._unless_gone(self._pace.step())
 
     async def hang(self) -> None:
-        """Do nothing until the client goes."""
+        """Send nothing until the client disconnects."""
         await self._exchange.gone.wait()
         raise ClientGoneError
 
@@ -162,7 +162,7 @@ class Answer:
 
 
 class HttpPeer:
-    """A server for the time of an `async with`; subclasses answer."""
+    """A server that runs within an `async with`; subclasses implement the responses."""
 
     def __init__(self, *, port: int = 0, pace: Pace | None = None) -> None:
         self.steps = Steps()
@@ -182,7 +182,7 @@ class HttpPeer:
 
     @property
     def origin(self) -> str:
-        """Where it is, without a path."""
+        """The URL of the server, without a path."""
         return f"http://127.0.0.1:{self._port}"
 
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
@@ -190,7 +190,7 @@ class HttpPeer:
         raise NotImplementedError
 
     async def received(self, number: int = 1, *, path: str = "") -> Exchange:
-        """Wait for the request of this number, counted from 1, of those whose path ends so."""
+        """Wait for the request with this number, counted from 1 over those whose path has this suffix."""
 
         def found() -> list[Exchange]:
             return [exchange for exchange in self.exchanges if exchange.path.endswith(path)]
@@ -200,13 +200,13 @@ class HttpPeer:
         return found()[number - 1]
 
     async def client_gone(self, number: int = 1) -> None:
-        """Wait until the client of this request has closed its connection, and its answer has ended."""
+        """Wait until the client of this request has disconnected, and its response has ended."""
         exchange = await self.received(number)
         await exchange.gone.wait()
         await exchange.ended.wait()
 
     async def stop(self) -> None:
-        """Listen no more, and close every connection."""
+        """Stop listening, and abort every connection."""
         self._stopped = True
         if self._server is not None:
             await _accept_no_more(self._server)
@@ -232,7 +232,7 @@ class HttpPeer:
         return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._connected(reader, writer))
 
     def _connected(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
-        if self._stopped:  # the loop had accepted the connection before, and tells it only now
+        if self._stopped:  # the loop accepted the connection earlier, and reports it only now
             writer.transport.abort()
         else:
             self._tasks.create_task(self._converse(reader, writer))
@@ -256,14 +256,15 @@ class HttpPeer:
         try:
             await self.answer(exchange, Answer(exchange, writer, self._pace))
         except (ClientGoneError, ConnectionError):
-            exchange.outcome = exchange.outcome or Outcome.CLIENT_GONE
-        exchange.outcome = exchange.outcome or Outcome.DONE
+            exchange.outcome = exchange.outcome or ExchangeOutcome.CLIENT_GONE
+        exchange.outcome = exchange.outcome or ExchangeOutcome.DONE
         exchange.ended.set()
-        return exchange.outcome is Outcome.DONE
+        return exchange.outcome is ExchangeOutcome.DONE
 
 
 async def _accept_no_more(server: asyncio.Server) -> None:
-    """Let connections that were accepted already become transports: a server that closes meanwhile loses them."""
+    """Stop accepting, and wait until accepted connections have their transports."""
+    # asyncio leaks a connection that has been accepted, but has no transport yet when the server closes.
     loop = asyncio.get_running_loop()
     for listener in server.sockets:
         loop.remove_reader(listener.fileno())
@@ -274,7 +275,7 @@ async def _accept_no_more(server: asyncio.Server) -> None:
 
 
 class _Reader(asyncio.StreamReader):
-    """Tells at once that the client has gone, also while nobody reads."""
+    """A reader that sets `gone` when the client disconnects, also without a pending read."""
 
     def __init__(self) -> None:
         super().__init__(limit=_LARGEST_HEAD)

@@ -1,4 +1,4 @@
-"""What a backend supplies to be tested: a peer, which stands in for its agent and misbehaves on demand."""
+"""What the contract suite needs of a backend: a peer, which stands in for its agent and misbehaves on demand."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,7 @@ from agentapi_mcp.core.backends.models import BackendTurn
 
 
 class Behaviour(StrEnum):
-    """What an agent is made to do with a turn."""
+    """How the peer behaves in a turn."""
 
     ANSWERS = "answers"
     RECALLS = "repeats what was said earlier in the session"
@@ -62,11 +62,11 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
     Behaviour.FAILS_LATE: BackendFault.UPSTREAM,
     Behaviour.LEAKS: BackendFault.AUTH,
 }
-"""What a backend must raise for each misbehaviour that is no matter of time."""
+"""The fault that a backend must raise for each misbehaviour that involves no deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class BackendDeadlines:
     """The deadlines of the backend under test; the defaults are long enough for a busy machine."""
 
     connect: timedelta = timedelta(seconds=30)
@@ -77,28 +77,28 @@ class Patience:
 class Peer(Protocol):
     """A running stand-in for the agent of one backend."""
 
-    def options(self, patience: Patience) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return the options, as in the configuration file, of a backend that reaches this peer."""
         ...
 
     def turn(self, word: str) -> BackendTurn:
-        """Make a turn to which the peer does what the word means, whatever is put before its message."""
+        """Build a turn in which the peer behaves as the word says, whatever text precedes it in the message."""
         ...
 
     def credentials(self) -> Sequence[str | None]:
-        """Return the credential of each turn that the peer was asked, oldest first; None for a turn without one."""
+        """Return the credential of each turn that the peer received, oldest first; None for a turn without one."""
         ...
 
-    async def asked(self) -> None:
-        """Return once the peer was asked a turn."""
+    async def turn_received(self) -> None:
+        """Return once the peer has received a turn."""
         ...
 
     async def freed(self) -> None:
-        """Return once the peer has seen that nobody waits for its answer."""
+        """Return once the peer has noticed that no client waits for its answer."""
         ...
 
     async def stop(self) -> None:
-        """End the peer, so that it cannot be reached any more."""
+        """Stop the peer, so that it is unreachable."""
         ...
 
 
@@ -107,45 +107,45 @@ class BackendCase(Protocol):
 
     @property
     def kind(self) -> str:
-        """The backend's name in the configuration: that of its entry point."""
+        """The backend's name in the configuration, which is that of its entry point."""
         ...
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The ways in which the backend runs ("streamed", "whole"), each of which passes the suite."""
+        """The variants of the backend ("streamed", "whole"); the suite runs for each."""
         ...
 
     @property
     def words(self) -> Mapping[Behaviour, str]:
-        """The peer's word for each behaviour."""
+        """The word that triggers each behaviour of the peer."""
         ...
 
     @property
     def not_applicable(self) -> Mapping[Behaviour, str]:
-        """The behaviours that the agent cannot show, each with the reason."""
+        """The behaviours that the agent cannot show, with the reasons."""
         ...
 
     @property
     def unreachable(self) -> str | None:
-        """Why `Peer.stop` means nothing for this backend; None where it does."""
+        """Why `Peer.stop` has no effect on this backend; None if it has one."""
         ...
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The operator's secrets, which no event, error or log line may hold."""
+        """The operator's secrets, which no event, error or log line may contain."""
         ...
 
     def in_pieces(self, variant: str) -> bool:
-        """Whether the answer comes in pieces."""
+        """Return whether the answer is streamed."""
         ...
 
     def start(self, variant: str) -> AbstractAsyncContextManager[Peer]:
-        """Start the peer for the time of an `async with`."""
+        """Start the peer, which runs within the `async with`."""
         ...
 
 
 def backend_turn(message: str = "hello", model_id: str | None = "stub") -> BackendTurn:
-    """Make a turn of a new session."""
+    """Build a turn of a new session."""
     return BackendTurn(
         turn_id=TurnId(uuid4()),
         session_id=SessionId(uuid4()),

@@ -1,4 +1,4 @@
-"""Waiting for what must happen soon, with a failure that says what did not."""
+"""Waiting for an event with a timeout that fails the test."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -7,7 +7,7 @@ import pytest
 
 
 async def expect_soon(happens: Awaitable[object], what: str, seconds: float = 20.0) -> None:
-    """Wait for what must happen; fail when it does not in time."""
+    """Wait for an event; fail the test if it does not happen in time."""
     try:
         async with asyncio.timeout(seconds):
             await happens

@@ -1,1 +1,1 @@
-"""The ASGI host: what every HTTP request passes before an edge sees it. Knows no edge; `app` mounts them."""
+"""The ASGI host: the middleware that every HTTP request passes before it reaches an edge. Imports no edge."""

@@ -1,4 +1,4 @@
-"""The ASGI application: mounts behind the checks that all of them share, with one lifespan."""
+"""The ASGI application: all mounts behind their shared middleware, with one lifespan."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,10 +25,10 @@ from agentapi_mcp.web.stream_reauth import REAUTHENTICATE_EVERY
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebOptions:
-    """Who may reach the server: names it goes by, web origins that may call it, and the tokens that let in.
+    """Which hosts, web origins and tokens the server accepts.
 
-    Without a token of its own and `oauth` nobody is asked for one, unless by `needs_token`.
-    The token of whoever holds a stream open is verified again each `admitted_every`.
+    Without `token` and `oauth` requests need no token, unless `needs_token` is set.
+    The token behind an open stream is verified again every `reauthenticate_every`.
     """
 
     hosts: tuple[str, ...] = ()
@@ -37,13 +37,13 @@ class WebOptions:
     oauth: OAuth | None = None
     needs_token: bool = False
     limits: HttpLimits = field(default_factory=HttpLimits)
-    admitted_every: timedelta = REAUTHENTICATE_EVERY
+    reauthenticate_every: timedelta = REAUTHENTICATE_EVERY
     clock: Clock = field(default_factory=SystemClock)
 
 
 @dataclass(frozen=True, slots=True)
 class WebApplication:
-    """The application, and the switch that ends its streams and its readiness before the process stops."""
+    """The application, and the function that ends its streams and its readiness before the process stops."""
 
     app: ASGIApp
     stop: Callable[[], None]
@@ -51,7 +51,7 @@ class WebApplication:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the checks of all mounts count and compare together."""
+    """State that the middleware of all mounts shares."""
 
     options: WebOptions
     names: AllowedNames
@@ -59,21 +59,23 @@ class _Shared:
     open_requests: OpenRequests
 
 
-def create_web(gate: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
+def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
     """Build the application, which may be served once; a request goes to the first mount that serves its path.
 
     Raises:
-        ConfigurationError: an allowed host or origin is of a form that no request ever brings.
+        ConfigurationError: an allowed host or origin has a form that no request can carry.
     """
     stopping = False
-    own = [health_mount(gate, lambda: stopping)]
+    own = [health_mount(services_provider, lambda: stopping)]
     if options.oauth is not None:
         own.append(metadata_mount(options.oauth, [path for mount in mounts for path in mount.metadata_paths]))
     shared = _Shared(
         options=options,
         names=allowed_names(options.hosts, options.origins),
         authenticator=TokenAuthenticator(
-            gate, AcceptedTokens(options.token, options.oauth, options.needs_token), AuthRateLimit(options.clock)
+            services_provider,
+            AcceptedTokens(options.token, options.oauth, options.needs_token),
+            AuthRateLimit(options.clock),
         ),
         open_requests=OpenRequests(options.limits.open_requests),
     )
@@ -87,7 +89,7 @@ def create_web(gate: ServicesProvider, mounts: Sequence[Mount], options: WebOpti
 
     def stop() -> None:
         nonlocal stopping
-        stopping = True
+        stopping = True  # not ready first, so that load balancers send no new clients
         for mount in mounts:
             mount.stop()
 
@@ -96,7 +98,7 @@ def create_web(gate: ServicesProvider, mounts: Sequence[Mount], options: WebOpti
 
 
 class _Dispatcher:
-    """Hands each request to its mount, and the rest of the protocol to Starlette."""
+    """Dispatches each request to its mount, and lifespan messages to Starlette."""
 
     def __init__(self, mounts: Sequence[tuple[Mount, ASGIApp]], lifespan: Starlette) -> None:
         self._mounts = mounts
@@ -112,11 +114,12 @@ class _Dispatcher:
 
 
 def _guarded(mount: Mount, shared: _Shared) -> ASGIApp:
-    """Put the checks before a mount: id and trace, host and origin, CORS, authentication, limits."""
+    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits."""
+    # The innermost is wrapped first. CORS stands outside authentication: a browser's preflight carries no token.
     app: ASGIApp = mount.app
     if mount.guarded:
         app = Limits(app, mount, shared.options.limits, shared.open_requests)
-    app = Authentication(app, mount, shared.authenticator, admitted_every=shared.options.admitted_every)
+    app = Authentication(app, mount, shared.authenticator, reauthenticate_every=shared.options.reauthenticate_every)
     if mount.cors:
         app = CORSMiddleware(
             app,

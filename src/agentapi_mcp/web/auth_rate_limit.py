@@ -1,4 +1,4 @@
-"""How often one address may come with a token that is none, before no token of it is looked at for a while."""
+"""Rate limit on invalid tokens, by client address."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TokenAttempt:
-    """A token that somebody presents, by its digest, and from where."""
+    """A presented token, as its digest, and the address that it came from."""
 
     source: str
     digest: bytes
@@ -31,17 +31,17 @@ class TokenAttempt:
 
 @dataclass(slots=True)
 class _Lane:
-    """Who waits, or is looked at, of one address."""
+    """The new tokens of one address that are being verified or wait for it."""
 
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     users: int = 0
 
 
 class AuthRateLimit:
-    """Counts refusals by address, in bounded memory: what came first is forgotten first, and nothing runs by itself.
+    """Counts invalid tokens by address, in bounded memory with first-in-first-out eviction and no background task.
 
-    A token that was good from the same address within the hour is verified in spite of all others there, and one that
-    has expired or was revoked counts for itself alone, so that nobody behind a shared address locks out the others.
+    A token that was valid from the same address within the hour is verified whatever the address's count is, and an
+    expired or revoked token is counted by itself, so that one client behind a shared address cannot lock out the rest.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -51,12 +51,13 @@ class AuthRateLimit:
         self._lanes: dict[str, _Lane] = {}
 
     @asynccontextmanager
-    async def looking_at(self, attempt: TokenAttempt) -> AsyncGenerator[None]:
-        """Look at a token within this: of one address at few at once, so that guesses sent together are counted too.
+    async def verifying(self, attempt: TokenAttempt) -> AsyncGenerator[None]:
+        """Verify a token within this context, which limits an address to a few new tokens at once.
 
         Raises:
             LimitExceededError: as `check` does.
         """
+        # Without the bound, guesses sent in parallel would all be verified before the first of them is counted.
         if self._is_known(attempt):
             self.check(attempt)
             yield
@@ -73,10 +74,10 @@ class AuthRateLimit:
                 del self._lanes[attempt.source]
 
     def check(self, attempt: TokenAttempt) -> None:
-        """Refuse to look at the token of an address from which too many were refused.
+        """Reject the attempt if its address has presented too many invalid tokens.
 
         Raises:
-            LimitExceededError: it says when one may try again.
+            LimitExceededError: carries the time to wait.
         """
         wait = max(self._wait(attempt), 0 if self._is_known(attempt) else self._wait(attempt.source))
         if wait > 0:
@@ -86,17 +87,18 @@ class AuthRateLimit:
             )
 
     def refuse(self, attempt: TokenAttempt, *, was_good: bool = False) -> None:
-        """Count a token that was refused, for its address unless it `was_good` once, which nobody has guessed."""
+        """Count an invalid token: by its address, or by itself if it `was_good` once."""
+        # A token that was valid once is not a guess, so it does not count against its address.
         self._good.pop(attempt, None)
         counted = attempt if was_good else attempt.source
         times = self._refused.get(counted, deque[float](maxlen=MOST))
         times.append(self._clock.monotonic())
-        self._refused[counted] = times  # set anew, so that it is the newest
+        self._refused[counted] = times  # inserted again, so that it is evicted last
         if self._wait(counted) > 0:
             _log.warning("sign_ins_limited", extra={"client": attempt.source})
 
     def accept(self, attempt: TokenAttempt) -> None:
-        """Remember a token that was good."""
+        """Remember a valid token."""
         self._good[attempt] = None
 
     def _wait(self, counted: str | TokenAttempt) -> float:

@@ -1,4 +1,4 @@
-"""Who sends an HTTP request: this server as an OAuth 2.1 resource server (MCP authorization, 2026-07-28)."""
+"""Authentication of HTTP requests, as an OAuth 2.1 resource server (MCP authorization, 2026-07-28)."""
 
 import hashlib
 import hmac
@@ -28,55 +28,55 @@ from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
 from agentapi_mcp.web.stream_reauth import GRANT, REAUTHENTICATE_EVERY, StreamGrant
 
-# What a client asks for at first; more when it meets something that needs it.
+# What a client requests at first; it steps up when a call needs more.
 _FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTokens:
-    """Which tokens are taken beside personal ones; with `needs_token` nobody comes in without any."""
+    """Which tokens are accepted beside personal ones; `needs_token` requires one in any case."""
 
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
     needs_token: bool = False
 
     @property
-    def asks(self) -> bool:
-        """Whether a request must bring a token."""
+    def requires_token(self) -> bool:
+        """Whether a request must carry a token."""
         return self.needs_token or self.token is not None or self.oauth is not None
 
 
 class TokenAuthenticator:
-    """Verify tokens: the server's own, compared in constant time, personal ones, and those of issuers.
+    """Verifies the server's own token, personal tokens, and access tokens of issuers.
 
-    One for all mounts, so that refused tokens are counted together.
+    All mounts share one, so that invalid tokens are counted together.
     """
 
-    def __init__(self, gate: ServicesProvider, accepted: AcceptedTokens, refused: AuthRateLimit) -> None:
+    def __init__(self, services_provider: ServicesProvider, accepted: AcceptedTokens, refused: AuthRateLimit) -> None:
         self.accepted = accepted
-        self._gate = gate
+        self._services_provider = services_provider
         self._refused = refused
         self._digest = None if accepted.token is None else _digest(accepted.token)
 
     async def identify(self, scope: Scope) -> Principal | None:
-        """Tell who sends a request; None is the server's own user, for whom its own token stands.
+        """Return the sender of a request; None is the operator, whom the server's own token stands for.
 
         Raises:
-            NotAuthenticatedError: there is no token, or it is none for this server.
+            NotAuthenticatedError: there is no token, or it is not valid for this server.
             PermissionDeniedError: its owner has no account or organisation here.
             LimitExceededError: too many tokens were refused from the same address.
-            StoreUnavailableError: nobody can be looked up now.
+            StoreUnavailableError: the stores are down.
         """
         if _is_in_the_url(scope):
             raise NotAuthenticatedError(
                 "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
             )
-        if not _given(scope):
+        if not _authorization_headers(scope):
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
-        token, digest = _presented(scope)
+        token, digest = _bearer_token(scope)
         attempt = TokenAttempt(source_of(scope), digest)
-        async with self._refused.looking_at(attempt):
+        async with self._refused.verifying(attempt):
             try:
                 principal = await self._verify(token, digest)
             except NotAuthenticatedError as exc:
@@ -85,13 +85,15 @@ class TokenAuthenticator:
             self._refused.accept(attempt)
         return principal
 
-    async def identify_again(self, scope: Scope) -> Principal | None:
-        """Verify the request's token again, for a stream; guesses at the same address do not end it."""
-        return await self._verify(*_presented(scope))
+    async def reauthenticate(self, scope: Scope) -> Principal | None:
+        """Verify the token of an open stream again."""
+        # Past the rate limit: invalid tokens from the same address must not end another client's stream.
+        return await self._verify(*_bearer_token(scope))
 
     async def record_refusal(self, scope: Scope, error: AgentApiError) -> None:
-        """Record a token that is refused; a client that sent none has only asked where to get one."""
-        services = self._gate.find()
+        """Record an invalid token in the audit log."""
+        # A client without a token is not an attempt: it only requests the challenge, to find the issuer.
+        services = self._services_provider.find()
         if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
             return
         await services.audit.record(
@@ -99,19 +101,20 @@ class TokenAuthenticator:
         )
 
     async def _verify(self, token: str, digest: bytes) -> Principal | None:
+        # Digests in constant time: neither the length nor a common prefix of the token shows in the timing.
         if self._digest is not None and hmac.compare_digest(digest, self._digest):
             return None
         if token.startswith(PREFIX):
-            return await (await self._gate.services()).personal_tokens.principal_of(token)
+            return await (await self._services_provider.services()).personal_tokens.principal_of(token)
         if not token or self.accepted.oauth is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await self.accepted.oauth.authenticate(token)
 
 
 class Authentication:
-    """Find out who sends the requests of a mount, or refuse them.
+    """Middleware that authenticates the requests of a mount.
 
-    A server that asks nobody for a token takes whom a personal one names for its owner all the same, and no more.
+    A server that requires no token still verifies a personal one, and limits the request to what its owner may do.
     """
 
     def __init__(
@@ -120,12 +123,12 @@ class Authentication:
         mount: Mount,
         authenticator: TokenAuthenticator,
         *,
-        admitted_every: timedelta = REAUTHENTICATE_EVERY,
+        reauthenticate_every: timedelta = REAUTHENTICATE_EVERY,
     ) -> None:
         self._app = app
         self._mount = mount
         self._authenticator = authenticator
-        self._every = admitted_every
+        self._every = reauthenticate_every
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -139,18 +142,19 @@ class Authentication:
             refusal = await self._refusal(scope, exc)
             await self._mount.render(refusal)(scope, receive, send)
         else:
-            again = partial(self._authenticator.identify_again, scope)
-            held = None if principal is None else StreamGrant(principal, again, self._every)
-            await self._app({**scope, PRINCIPAL: principal, GRANT: held}, receive, send)
+            again = partial(self._authenticator.reauthenticate, scope)
+            grant = None if principal is None else StreamGrant(principal, again, self._every)
+            await self._app({**scope, PRINCIPAL: principal, GRANT: grant}, receive, send)
 
     def _is_verified(self, scope: Scope) -> bool:
         match self._mount.authentication:
             case AuthenticationMode.OPEN:
                 return False
             case AuthenticationMode.OPTIONAL:
-                return bool(_given(scope)) or _is_in_the_url(scope)
+                return bool(_authorization_headers(scope)) or _is_in_the_url(scope)
             case AuthenticationMode.REQUIRED:
-                return self._authenticator.accepted.asks or any(PREFIX in given for given in _given(scope))
+                headers = _authorization_headers(scope)
+                return self._authenticator.accepted.requires_token or any(PREFIX in header for header in headers)
 
     async def _refusal(self, scope: Scope, error: AgentApiError) -> Refusal:
         match error:
@@ -169,26 +173,26 @@ class Authentication:
                 return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(error), error=error, headers=headers)
 
     def _challenge(self, scope: Scope, error: AgentApiError) -> str:
-        """Lead a client to the sign-in."""
-        said: list[tuple[str, str]] = []
+        """Return the challenge that leads a client to the sign-in."""
+        parameters: list[tuple[str, str]] = []
         if "authorization" in Headers(scope=scope):
-            said = [("error", "invalid_token"), ("error_description", str(error).replace('"', "'"))]
+            parameters = [("error", "invalid_token"), ("error_description", str(error).replace('"', "'"))]
         oauth = self._authenticator.accepted.oauth
-        return challenge(oauth, said, None if oauth is None else _FIRST_SCOPES)
+        return challenge(oauth, parameters, None if oauth is None else _FIRST_SCOPES)
 
 
 def _is_in_the_url(scope: Scope) -> bool:
     return any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL)
 
 
-def _given(scope: Scope) -> list[str]:
+def _authorization_headers(scope: Scope) -> list[str]:
     return Headers(scope=scope).getlist("authorization")
 
 
-def _presented(scope: Scope) -> tuple[str, bytes]:
-    """Return the token that a request brings, empty where it is none, with its digest."""
-    given = _given(scope)
-    kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+def _bearer_token(scope: Scope) -> tuple[str, bytes]:
+    """Return the bearer token of a request, or an empty one, with its digest."""
+    headers = _authorization_headers(scope)
+    kind, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
     token = token.strip() if kind.lower() == "bearer" else ""
     return token, _digest(token)
 

@@ -1,4 +1,4 @@
-"""The two addresses that load balancers and orchestrators ask: is the process alive, and is it ready."""
+"""Liveness and readiness probes for load balancers and orchestrators."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,14 +17,15 @@ from agentapi_mcp.web.mounts import AuthenticationMode, Mount
 _READY_WITHIN = timedelta(seconds=3)
 
 
-def health_mount(gate: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
-    """Serve /healthz and /readyz, which say nothing secret; a prober knows neither a token nor a name of the server."""
+def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
+    """Serve /healthz and /readyz, without authentication and without a check of the host."""
+    # A prober has no token and calls the server by its IP address; so the answers hold nothing confidential.
 
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        fault = "stopping" if is_stopping() else await _fault(gate)
+        fault = "stopping" if is_stopping() else await _fault(services_provider)
         status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
         return JSONResponse({"status": fault or "ok"}, status)
 
@@ -39,10 +40,10 @@ def health_mount(gate: ServicesProvider, is_stopping: Callable[[], bool]) -> Mou
     )
 
 
-async def _fault(gate: ServicesProvider) -> str | None:
+async def _fault(services_provider: ServicesProvider) -> str | None:
     try:
         async with asyncio.timeout(_READY_WITHIN.total_seconds()):
-            services = await gate.services()
+            services = await services_provider.services()
             return None if await services.health.is_ready() else "not ready"
     except (AgentApiError, TimeoutError):
         return "not ready"

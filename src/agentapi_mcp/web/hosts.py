@@ -1,4 +1,4 @@
-"""Which names and web origins a request may come under (DNS rebinding, cross-site requests)."""
+"""Checks of Host and Origin, against DNS rebinding and cross-site requests."""
 
 import re
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class AllowedNames:
-    """Values of the headers Host and Origin that are taken; one that ends with `:*` stands for any port."""
+    """Accepted values of the headers Host and Origin; one that ends with `:*` matches any port."""
 
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
 
     def with_origins(self, origins: Sequence[str]) -> "AllowedNames":
-        """Allow these too."""
+        """Return a copy that also accepts these origins."""
         return replace(self, origins=(*self.origins, *origins))
 
 
 class Hosts:
-    """Refuse requests for a name that is not this server's, and those that other web sites' pages send."""
+    """Middleware that rejects requests for a foreign host name, and those of other web sites' pages."""
 
     def __init__(self, app: ASGIApp, mount: Mount, allowed: AllowedNames) -> None:
         self._app = app
@@ -58,10 +58,10 @@ class Hosts:
 
 
 def allowed_names(hosts: Sequence[str], origins: Sequence[str]) -> AllowedNames:
-    """Allow the names of this machine, and those that the operator gives; `name:*` is any port.
+    """Accept the names of this machine, and those that the operator configures; `name:*` is any port.
 
     Raises:
-        ConfigurationError: a name or an origin is of a form that no request ever brings.
+        ConfigurationError: a name or an origin has a form that no request can carry.
     """
     for host in hosts:
         if not _HOST.fullmatch(host):
@@ -84,7 +84,7 @@ def allowed_names(hosts: Sequence[str], origins: Sequence[str]) -> AllowedNames:
 
 
 def origin_pattern(allowed: AllowedNames) -> str:
-    """Write the allowed origins as one regular expression."""
+    """Return the allowed origins as one regular expression."""
     return "|".join(
         re.escape(origin[:-2]) + r":\d+" if origin.endswith(":*") else re.escape(origin) for origin in allowed.origins
     )
@@ -100,7 +100,9 @@ def _any_port(host: str) -> tuple[str, ...]:
 
 
 def _is_embedded(headers: Headers) -> bool:
-    """Tell whether another site's page makes its visitor's browser ask, as for an image, which brings no Origin."""
+    """Return whether a page of another site embeds the request, as it does an image."""
+    # Browsers send no Origin with such requests; Fetch Metadata tells them apart (W3C Fetch Metadata, section 2).
     if "origin" in headers or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}:
         return False
-    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")  # a link
+    # Following a link is allowed.
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")

@@ -1,4 +1,4 @@
-"""What a client can hold: bytes of a body, time to send and to read, requests and streams open at once."""
+"""Limits on a client: body size, time to send and to read, requests and streams open at once."""
 
 import asyncio
 from collections import Counter, deque
@@ -19,7 +19,7 @@ from agentapi_mcp.web.requests import PRINCIPAL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """The most bytes of a body, requests and streams open at once, and how long a client may take to send or read."""
+    """The largest body, the most open requests and streams, and how long a client may take to send or read."""
 
     body_bytes: int = 4 * 1024 * 1024
     open_requests: int = 1000
@@ -28,21 +28,21 @@ class HttpLimits:
 
 
 class ClientStuckError(Exception):
-    """The client does not read what it asked for."""
+    """The client does not read its response."""
 
 
 class OpenRequests:
-    """The requests and streams that are open now, over all mounts; half of them may be one user's."""
+    """Counts open requests and streams over all mounts; one user may hold half of them."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open = 0
         self._held = Counter[UserId | None]()
 
-    def refusal(self, holder: UserId | None) -> Refusal | None:
-        """Return why no further request may be opened now, None where one may."""
+    def refusal(self, user_id: UserId | None) -> Refusal | None:
+        """Return why no further request may be opened now, or None if one may."""
         wait = {"retry-after": "1"}
-        if holder is not None and self._held[holder] >= max(1, self._most // 2):
+        if user_id is not None and self._held[user_id] >= max(1, self._most // 2):
             message = "You have as many open requests and streams as one user may; close one first."
             return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, message=message, headers=wait)
         if self._open >= self._most:
@@ -51,21 +51,21 @@ class OpenRequests:
         return None
 
     @asynccontextmanager
-    async def held_by(self, holder: UserId | None) -> AsyncGenerator[None]:
-        """Count one for as long as the context lasts."""
+    async def counted(self, user_id: UserId | None) -> AsyncGenerator[None]:
+        """Count one open request of a user while the context lasts."""
         self._open += 1
-        self._held[holder] += 1
+        self._held[user_id] += 1
         try:
             yield
         finally:
             self._open -= 1
-            self._held[holder] -= 1
-            if not self._held[holder]:
-                del self._held[holder]
+            self._held[user_id] -= 1
+            if not self._held[user_id]:
+                del self._held[user_id]
 
 
 class Limits:
-    """Bound what the requests of a mount hold, and read their bodies before the edge sees them."""
+    """Middleware that enforces the limits of a mount, and reads each body before the edge sees the request."""
 
     def __init__(self, app: ASGIApp, mount: Mount, limits: HttpLimits, open_requests: OpenRequests) -> None:
         self._app = app
@@ -78,12 +78,12 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         principal, timed = scope.get(PRINCIPAL), self._timed(send)
-        holder = principal.user_id if isinstance(principal, Principal) else None
-        refusal = self._open.refusal(holder)
+        user_id = principal.user_id if isinstance(principal, Principal) else None
+        refusal = self._open.refusal(user_id)
         if refusal is not None:
             await self._mount.render(refusal)(scope, receive, timed)
             return
-        async with self._open.held_by(holder):
+        async with self._open.counted(user_id):
             body = await self._body(scope, receive)
             if isinstance(body, Refusal):
                 await self._mount.render(body)(scope, receive, timed)
@@ -91,7 +91,7 @@ class Limits:
                 await self._app(scope, _replay(body, receive), timed)
 
     async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Refusal:
-        """Read the whole body, or return why it is refused."""
+        """Read the whole body, or return why the request is rejected."""
         if scope["method"] != "POST":
             return []
         headers = Headers(scope=scope)
@@ -113,6 +113,7 @@ class Limits:
         return [{"type": "http.request", "body": body, "more_body": False}]
 
     def _timed(self, send: Send) -> Send:
+        # Without a deadline, a client that reads nothing would hold its request open for good.
         async def timed(message: Message) -> None:
             try:
                 async with asyncio.timeout(self._limits.write_time.total_seconds()):
@@ -129,7 +130,7 @@ def _unread(status: int, message: str) -> Refusal:
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:
-    """Read all of the body; None when it is too large, or its client goes away in the middle."""
+    """Read the whole body; None if it is too large, or the client disconnects before its end."""
     body = bytearray()
     while (message := await receive())["type"] == "http.request":
         body += message.get("body", b"")

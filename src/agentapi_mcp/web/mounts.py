@@ -1,4 +1,4 @@
-"""How an edge is mounted: its paths, its application, and which of the shared checks its requests pass."""
+"""How an edge is mounted: its paths, its application, and which shared middleware its requests pass."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -12,10 +12,10 @@ from agentapi_mcp.base.errors import AgentApiError
 
 
 class AuthenticationMode(StrEnum):
-    """Whether the requests of a mount must say who sends them.
+    """Whether the requests of a mount are authenticated.
 
-    `open`: credentials are not looked at. `optional`: they are verified when they are sent. `required`: a request
-    without them is refused, unless the server asks nobody for a token.
+    `open`: credentials are ignored. `optional`: credentials are verified when present. `required`: a request without
+    credentials is rejected, unless the server requires no token.
     """
 
     OPEN = "open"
@@ -25,7 +25,7 @@ class AuthenticationMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A request that a shared check refuses; `error` is there where one of ours is the reason."""
+    """Why the middleware rejects a request; `error` is set if an error of the core is the reason."""
 
     status: int
     message: str
@@ -42,12 +42,13 @@ def json_refusal(refusal: Refusal) -> Response:
 class Mount:
     """An edge under its paths.
 
-    A request goes to the first mount that has its path among its `paths`, or above it; `/` is above all. `guarded`
-    ones pass the checks of host, origin and limits. `origins` may send forms beside the operator's; with `cors`,
-    browsers let pages of the operator's origins call the mount and read `exposed_headers` of its answers. A body must
-    be of `content_type`, and of at most `max_body_bytes` where that is less than what the server takes. `quiet`
-    requests are logged as debug only. Clients look for OAuth metadata below the well-known path at `metadata_paths`.
-    `lifespan` runs while the application is served; `stop` ends what is streaming, politely, before the process stops.
+    A request goes to the first mount whose `paths` hold its path or a parent of it; `/` is the parent of all.
+    Requests of a `guarded` mount pass the checks of host, origin and limits. `origins` are accepted beside those of
+    the operator. With `cors`, browsers let pages of the operator's origins call the mount and read the
+    `exposed_headers` of its responses. A body must have the `content_type`, and at most `max_body_bytes` if that is
+    less than the server's limit. Requests of a `quiet` mount are logged at debug level. OAuth metadata is served below
+    the well-known path at each of the `metadata_paths`. `lifespan` runs while the application is served; `stop` ends
+    streams before the process stops, so that their clients see an orderly end.
     """
 
     paths: tuple[str, ...]
@@ -66,5 +67,5 @@ class Mount:
     stop: Callable[[], None] = lambda: None
 
     def serves(self, path: str) -> bool:
-        """Whether a request for this path is for this mount."""
+        """Return whether this mount serves the path."""
         return any(path == each or path.startswith(each.rstrip("/") + "/") for each in self.paths)

@@ -1,4 +1,4 @@
-"""This server as an OAuth 2.0 protected resource: its metadata (RFC 9728), and the challenges that lead to it."""
+"""The OAuth 2.0 protected resource: its metadata (RFC 9728), and the challenges that refer to it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,38 +22,38 @@ _REALM = ("realm", "agentapi-mcp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth:
-    """This server as clients find it (RFC 9728): its address, for which tokens are made, and who lets in by them."""
+    """This server as a protected resource: `resource` is its address, and the audience of its tokens."""
 
     resource: str
-    gate: ServicesProvider
+    services_provider: ServicesProvider
 
     @property
     def metadata_url(self) -> str:
-        """Where the metadata is (RFC 9728, section 3.1)."""
+        """The address of the metadata (RFC 9728, section 3.1)."""
         parts = urlsplit(self.resource)
         return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
 
     async def authenticate(self, token: str) -> Principal:
-        """Tell whom a token lets in.
+        """Return the principal of an access token.
 
         Raises:
-            NotAuthenticatedError: it is none for this server.
+            NotAuthenticatedError: the token is not valid for this server.
             PermissionDeniedError: its owner has no account or organisation here.
-            StoreUnavailableError: nobody can be looked up now.
+            StoreUnavailableError: the stores are down.
         """
-        authenticator = (await self.gate.services()).authenticator
+        authenticator = (await self.services_provider.services()).authenticator
         if authenticator is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await authenticator.authenticate(token)
 
     async def metadata(self, request: Request) -> Response:
-        """Answer with the metadata."""
+        """Serve the metadata."""
         try:
-            authenticator = (await self.gate.services()).authenticator
+            authenticator = (await self.services_provider.services()).authenticator
         except AgentApiError as exc:
             refusal = Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(exc), headers={"retry-after": "5"})
             return json_refusal(refusal)
-        said = {
+        metadata = {
             "resource": self.resource,
             "authorization_servers": [] if authenticator is None else list(authenticator.issuers()),
             "scopes_supported": [str(scope) for scope in TokenScope],
@@ -61,22 +61,23 @@ class OAuth:
             "resource_name": "AgentAPI",
         }
         del request
-        return JSONResponse(said, headers={"cache-control": "public, max-age=300"})
+        return JSONResponse(metadata, headers={"cache-control": "public, max-age=300"})
 
 
 def challenge(oauth: OAuth | None, parameters: Iterable[tuple[str, str]], scopes: str | None = None) -> str:
-    """Write the value of WWW-Authenticate (RFC 6750, section 3); with OAuth it names the metadata (RFC 9728, 5.1)."""
+    """Return the value of WWW-Authenticate (RFC 6750, section 3); with OAuth it names the metadata (RFC 9728, 5.1)."""
     named = [_REALM, *parameters]
     if scopes is not None:
         named.append(("scope", scopes))
     if oauth is not None:
         named.append(("resource_metadata", oauth.metadata_url))
+    # A header value is ASCII; the description of an error may quote the caller.
     text = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in named)
     return text.encode("ascii", "replace").decode("ascii")
 
 
 def metadata_mount(oauth: OAuth, paths_of_edges: Iterable[str]) -> Mount:
-    """Serve the metadata at the resource's path, and at the root and below each edge, where some clients look first."""
+    """Serve the metadata at the resource's path, at the root, and below each edge; some clients try these first."""
     below = (f"{WELL_KNOWN}{path}" for path in paths_of_edges)
     paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, *below))
     app = Starlette(routes=[Route(path, oauth.metadata) for path in paths], exception_handlers={404: _nothing_here})

@@ -1,4 +1,4 @@
-"""The outermost step of a request: its id, its trace, its line in the log, and the answer to an unexpected error."""
+"""The outermost middleware: the request's id, trace and log line, and the response to an unexpected error."""
 
 import logging
 import re
@@ -21,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 class RequestIds:
-    """Give every request an id and a trace, in the answer and in every line of the log."""
+    """Middleware that gives every request an id and a trace, in the response and in every log line."""
 
     def __init__(self, app: ASGIApp, mount: Mount) -> None:
         self._app = app
         self._mount = mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; the id that a proxy gave it is kept."""
+        """Serve one request; an id set by a proxy is reused."""
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         ours = given if _GIVEN_ID.fullmatch(given) else uuid4().hex[:12]

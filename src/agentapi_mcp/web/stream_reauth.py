@@ -1,4 +1,4 @@
-"""A stream lasts for hours, a token does not: what let its client in is asked for again, the stream ends with it."""
+"""Repeated authentication of open streams, which outlast the tokens that opened them."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,51 +10,51 @@ import anyio
 from agentapi_mcp.base.errors import AgentApiError, IssuerUnavailableError, StoreUnavailableError
 from agentapi_mcp.core.identity.principals import Principal
 
-GRANT = "agentapi.admission"  # where an HTTP request's scope holds it
+GRANT = "agentapi.stream_grant"  # scope key of the grant
 REAUTHENTICATE_EVERY = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamGrant:
-    """Whom a request was let in as; `again` asks anew, as for the next request."""
+    """The principal that a request was authenticated as; `reauthenticate` verifies its token again."""
 
     principal: Principal
-    again: Callable[[], Awaitable[Principal | None]]
+    reauthenticate: Callable[[], Awaitable[Principal | None]]
     every: timedelta = REAUTHENTICATE_EVERY
 
-    async def over(self) -> None:
-        """Wait until the same request would no longer be let in as the same."""
-        while await self._holds():
+    async def wait_expired(self) -> None:
+        """Return once the token is no longer valid for the same principal."""
+        while await self._is_valid():
             with anyio.move_on_after(self.every.total_seconds()):
                 await anyio.sleep_forever()
 
-    async def _holds(self) -> bool:
+    async def _is_valid(self) -> bool:
         try:
-            return await self.again() == self.principal
+            return await self.reauthenticate() == self.principal
         except (StoreUnavailableError, IssuerUnavailableError):
-            return True  # nobody can be looked up just now
+            return True  # an outage must not end every stream
         except AgentApiError:
             return False
 
 
 def grant_of(scope: Mapping[str, object]) -> StreamGrant | None:
-    """Return how a request was let in; None where nobody asked."""
-    held = scope.get(GRANT)
-    return held if isinstance(held, StreamGrant) else None
+    """Return the grant of a request; None if it was not authenticated."""
+    grant = scope.get(GRANT)
+    return grant if isinstance(grant, StreamGrant) else None
 
 
 @asynccontextmanager
-async def closed_on_expiry(admission: StreamGrant | None, end: Callable[[], object]) -> AsyncGenerator[None]:
-    """Call `end` when the admission is over before the context is."""
-    if admission is None:
+async def closed_on_expiry(grant: StreamGrant | None, end: Callable[[], object]) -> AsyncGenerator[None]:
+    """Call `end` if the grant expires within the context."""
+    if grant is None:
         yield
         return
 
-    async def watch(held: StreamGrant) -> None:
-        await held.over()
+    async def watch(grant: StreamGrant) -> None:
+        await grant.wait_expired()
         end()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(watch, admission)
+        group.start_soon(watch, grant)
         yield
         group.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""W3C trace context (https://www.w3.org/TR/trace-context/): taken from whoever calls, begun where nobody did."""
+"""W3C trace context (https://www.w3.org/TR/trace-context/): continued from the caller, or started here."""
 
 import secrets
 from collections.abc import Generator, Mapping
@@ -15,7 +15,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 @contextmanager
 def traced(headers: Mapping[str, str] | None = None) -> Generator[None]:
-    """Go on with the trace of the headers, or else with the current one, or else begin one that is not sampled."""
+    """Continue the trace of the headers or the current one, or start an unsampled one."""
     found = otel.get_current() if headers is None else _PROPAGATOR.extract(headers)
     span = trace.get_current_span(found).get_span_context()
     if not span.is_valid:

@@ -81,7 +81,7 @@ async def program(home: Path, place: Path, peer: OpenAIPeer) -> AsyncGenerator[P
     file.write_text("", encoding="utf-8")
     settings = Settings(home=home, config=file, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with open_app(settings, {}, clock=QuickClock()) as app:
-        yield Program(await app.gate.services(), file, name, peer)
+        yield Program(await app.services_provider.services(), file, name, peer)
 
 
 async def test_an_agent_is_added_changed_and_removed_while_the_program_runs(edge_home: Path, tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ async def test_clients_hear_that_the_agents_changed(link: Link, edge_home: Path,
     file.write_text("", encoding="utf-8")
     settings = Settings(home=edge_home, config=file, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with OpenAIPeer() as peer, open_app(settings, {}, clock=QuickClock()) as app:
-        services = await app.gate.services()
+        services = await app.services_provider.services()
         at = Program(services, file, f"z{str(new_id())[-10:]}", peer)
-        server = create_server(app.gate, McpOptions())
+        server = create_server(app.services_provider, McpOptions())
         async with connect(server, link, message_handler=hear) as client:
             if link.endswith("2026"):
                 async with client.listen(resources_list_changed=True) as events:

@@ -34,7 +34,7 @@ async def program(home: Path, peer: OpenAIPeer, *, grace: float = 15, shutdown: 
     )
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     async with open_app(settings, environ) as app:
-        yield await app.gate.services()
+        yield await app.services_provider.services()
 
 
 def asks(words: str, **given: str | None) -> ChatRequest:

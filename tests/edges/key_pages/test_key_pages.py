@@ -89,10 +89,14 @@ async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}
             shutdown_grace_seconds=0,
         )
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
-            options = WebOptions(oauth=OAuth(resource=RESOURCE, gate=app.gate), token="x" * 20)
-            pages = key_pages_mount(app.gate, ORIGIN)
-            async with serve_app(mcp_application(create_server(app.gate, McpOptions()), options, pages)) as served:
+            services = await app.services_provider.services()
+            options = WebOptions(
+                oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider), token="x" * 20
+            )
+            pages = key_pages_mount(app.services_provider, ORIGIN)
+            async with serve_app(
+                mcp_application(create_server(app.services_provider, McpOptions()), options, pages)
+            ) as served:
                 ann = f"ann-{new_id().hex}"
                 at = Stand(services, served, issuer, http, ann, None)  # type: ignore[arg-type]  # set at once
                 at.principal = await at.signed(ann)

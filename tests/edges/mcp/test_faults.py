@@ -22,7 +22,7 @@ from agentapi_mcp.base.errors import FAULT_ADVICE, BackendFault
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.testing.peers import FAULTS, Behaviour, Patience, Peer
+from agentapi_mcp.testing.peers import FAULTS, BackendDeadlines, Behaviour, Peer
 from tests.support.connect import call, connect, fields_of, text_of
 from tests.support.peers.cases import BuiltInCase, case_of, has_case
 from tests.support.peers.faults import PATIENT, Expected
@@ -45,9 +45,9 @@ class Agent:
     def __str__(self) -> str:
         return "default" if self.is_default else f"{self.case.kind}-{self.variant}"
 
-    def named(self, patience: Patience) -> str:
+    def named(self, deadlines: BackendDeadlines) -> str:
         """Name the agent that has these deadlines."""
-        times = "-".join(f"{each.total_seconds():g}".replace(".", "_") for each in (patience.idle, patience.total))
+        times = "-".join(f"{each.total_seconds():g}".replace(".", "_") for each in (deadlines.idle, deadlines.total))
         return f"{self}-{times}"
 
     @property
@@ -62,7 +62,7 @@ WORDS = [
     (agent, word, end)
     for agent in (*AGENTS, DEFAULT)
     for word, end in agent.faults.items()
-    if end.patience == PATIENT or not agent.is_default  # nobody sets the deadlines of the default agent
+    if end.deadlines == PATIENT or not agent.is_default  # nobody sets the deadlines of the default agent
 ]
 
 
@@ -76,14 +76,14 @@ def test_every_kind_tells_how_each_misbehaviour_ends(kind: str) -> None:
 
 
 def declaration(agent: Agent, peer: Peer) -> Iterator[str]:
-    """Write an agent for each patience that the words of a peer need; its models are these words."""
+    """Write an agent for each deadlines that the words of a peer need; its models are these words."""
     go_on = agent.case.words[Behaviour.ANSWERS]
-    for patience in {PATIENT, *(end.patience for end in agent.faults.values())}:
-        name = agent.named(patience)
+    for deadlines in {PATIENT, *(end.deadlines for end in agent.faults.values())}:
+        name = agent.named(deadlines)
         yield f'[agents."{name}"]\nbackend = "{agent.case.kind}"\n[agents."{name}".options]'
-        for key, value in peer.options(patience).items():
+        for key, value in peer.options(deadlines).items():
             yield f"{key} = {_toml(value)}"
-        words = [word for word, end in agent.faults.items() if end.patience == patience]
+        words = [word for word, end in agent.faults.items() if end.deadlines == deadlines]
         for model_id in {peer.turn(word).model_id for word in (*words, go_on)} - {None}:
             yield f'[[agents."{name}".models]]\nname = "{model_id}"\nmodel_id = "{model_id}"\nprovider = "stub"'
 
@@ -102,12 +102,14 @@ class Door:
     client: Client
     peers: Mapping[Agent, Peer]
 
-    async def ask(self, agent: Agent, word: str, patience: Patience = PATIENT, **more: object) -> CallToolResult:
+    async def ask(
+        self, agent: Agent, word: str, deadlines: BackendDeadlines = PATIENT, **more: object
+    ) -> CallToolResult:
         """Have the agent do what the word says."""
         asked: dict[str, object] = {"agent": "droid", "message": f"[[{word}]]"}
         if not agent.is_default:
             turn = self.peers[agent].turn(word)
-            asked = {"agent": agent.named(patience), "message": turn.message}
+            asked = {"agent": agent.named(deadlines), "message": turn.message}
             asked |= {} if turn.model_id is None else {"model": turn.model_id}
         return await call(self.client, "chat", wait_seconds=60, **asked, **more)
 
@@ -124,8 +126,10 @@ async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
         environ = {"OPENROUTER_API_KEY": KEY, "AGENTAPI_OPENROUTER_BASE_URL": router.openrouter_url}
         settings = Settings(home=home, config=config, postgres_linger_seconds=20, shutdown_grace_seconds=0)
         app = await stack.enter_async_context(open_app(settings, environ))
-        await app.gate.services()
-        client = await stack.enter_async_context(connect(create_server(app.gate, McpOptions()), "stdio-2026"))
+        await app.services_provider.services()
+        client = await stack.enter_async_context(
+            connect(create_server(app.services_provider, McpOptions()), "stdio-2026")
+        )
         yield Door(client, peers)
 
 
@@ -183,7 +187,7 @@ async def check_what_is_kept(client: Client, turn: Mapping[str, object], end: Ex
 
 
 async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None:
-    result = await door.ask(agent, word, end.patience)
+    result = await door.ask(agent, word, end.deadlines)
     turn = fields_of(result)
     if end.fault is None:
         assert turn["status"] == "completed", text_of(result)

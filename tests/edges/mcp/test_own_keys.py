@@ -93,8 +93,8 @@ async def stand(home: Path, place: Path, *options: str) -> AsyncGenerator[Stand]
     async with OpenAIPeer() as peer:
         file.write_text(written(name, peer, options) if options else written(name, peer), encoding="utf-8")
         async with open_app(settings, {}) as app:
-            services = await app.gate.services()
-            at = Stand(services, create_server(app.gate, McpOptions()), peer, name)
+            services = await app.services_provider.services()
+            at = Stand(services, create_server(app.services_provider, McpOptions()), peer, name)
             try:
                 yield at
             finally:

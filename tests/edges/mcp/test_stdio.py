@@ -13,17 +13,17 @@ import agentapi_mcp
 
 PROGRAM = """
 import asyncio
-from agentapi_mcp.core.errors import StoreUnavailableError
-from agentapi_mcp.mcp.options import McpOptions
-from agentapi_mcp.mcp.server import create_server
-from agentapi_mcp.mcp.stdio import serve_stdio
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 
-class ClosedGate:
+class ClosedStores:
     async def services(self):
         print("a stray line")
         raise StoreUnavailableError("The database is not up yet.")
 
-asyncio.run(serve_stdio(create_server(ClosedGate(), McpOptions())))
+asyncio.run(serve_stdio(create_server(ClosedStores(), McpOptions())))
 """
 INITIALIZE = {
     "jsonrpc": "2.0",

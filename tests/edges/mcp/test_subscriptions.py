@@ -22,7 +22,7 @@ from mcp_types import (
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.edges.mcp.options import McpOptions
-from agentapi_mcp.edges.mcp.server.subscriptions import Pace, events_of
+from agentapi_mcp.edges.mcp.server.subscriptions import Throttle, events_of
 from agentapi_mcp.testing.http import Steps
 from tests.support.connect import Edge, call, connect, fields_of, open_edge, subscribe_resource, unsubscribe_resource
 from tests.support.peers.openai import OpenAIPeer
@@ -159,11 +159,11 @@ async def test_repetitions_wait_their_turn_and_the_last_is_not_lost() -> None:
         if heard.count(ResourceUpdated("a")) == 2:
             twice.set()
 
-    pace = Pace(timedelta(milliseconds=20), hear)
+    throttle = Throttle(timedelta(milliseconds=20), hear)
     for _ in range(50):
-        pace.offer(ResourceUpdated("a"))
-    pace.offer(ResourceUpdated("b"))
+        throttle.offer(ResourceUpdated("a"))
+    throttle.offer(ResourceUpdated("b"))
     assert heard == [ResourceUpdated("a"), ResourceUpdated("b")]
     await twice.wait()
     assert heard == [ResourceUpdated("a"), ResourceUpdated("b"), ResourceUpdated("a")]
-    pace.close()
+    throttle.close()

@@ -256,7 +256,7 @@ async def test_events_survive_a_killed_database_and_those_of_meanwhile_are_writt
         await seed.copy_to(shared.path)
         try:
             async with open_app(Settings(home=shared.path, shutdown_grace_seconds=0), {}) as app:
-                services = await app.gate.services()
+                services = await app.services_provider.services()
                 await services.audit.record(services.principal, AuditAction.SECRETS_ROTATED)
                 await services.audit.flush()
                 kill(shared.server().pid)

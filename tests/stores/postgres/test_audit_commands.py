@@ -100,7 +100,7 @@ async def test_what_cannot_be_meant_is_refused_in_words(words: list[str], said: 
 
 async def test_the_embedded_log_is_pruned_by_the_program(edge_home: Path) -> None:
     async with open_app(Settings(home=edge_home, postgres_linger_seconds=20), {}) as app:
-        services = await app.gate.services()
+        services = await app.services_provider.services()
         async with owner(edge_home) as connection:
             await connection.execute(LONG_AGO)
             assert await connection.fetchval(MONTHS) > 2

@@ -46,7 +46,7 @@ async def program(project: Project, home: Path, peer: OpenAIPeer, **changed: obj
     settings = Settings.model_validate(usual | changed)
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     async with open_app(settings, environ) as app:
-        yield await app.gate.services()
+        yield await app.services_provider.services()
 
 
 def asked_of(peer: OpenAIPeer) -> list[dict[str, Any]]:

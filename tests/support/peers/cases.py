@@ -5,10 +5,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-from agentapi_mcp.testing.peers import BackendCase, Behaviour, Patience, Peer, backend_turn
+from agentapi_mcp.testing.peers import BackendCase, BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.faults import Expected
 
-__all__ = ["BackendCase", "Behaviour", "BuiltInCase", "Patience", "Peer", "backend_turn", "case_of", "has_case"]
+__all__ = ["BackendCase", "BackendDeadlines", "Behaviour", "BuiltInCase", "Peer", "backend_turn", "case_of", "has_case"]
 
 
 class BuiltInCase(BackendCase, Protocol):

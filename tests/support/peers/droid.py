@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.core.backends.models import BackendTurn
-from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.droid_cli import ASKS, REFUSALS
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
@@ -48,12 +48,12 @@ class DroidPeer:
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     was_freed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def options(self, patience: Patience) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return the options with these deadlines; the program is always given time to start."""
         return {
             **self.given,
-            "idle_timeout_seconds": patience.idle.total_seconds(),
-            "total_timeout_seconds": patience.total.total_seconds(),
+            "idle_timeout_seconds": deadlines.idle.total_seconds(),
+            "total_timeout_seconds": deadlines.total.total_seconds(),
         }
 
     def turn(self, word: str) -> BackendTurn:
@@ -64,7 +64,7 @@ class DroidPeer:
         """Return None for each turn: the program knows its key from its environment."""
         return [None] * self.asked_times
 
-    async def asked(self) -> None:
+    async def turn_received(self) -> None:
         """Wait for the message."""
         await self.was_asked.wait()
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.base.errors import BackendFault
-from agentapi_mcp.testing.peers import FAULTS, Behaviour, Patience
+from agentapi_mcp.testing.peers import FAULTS, BackendDeadlines, Behaviour
 
-PATIENT = Patience()
+PATIENT = BackendDeadlines()
 # A deadline is short only where the word is about it. The second of these leaves time for the piece that comes first.
 SOON_SILENT = replace(PATIENT, idle=timedelta(seconds=0.3))
 SILENT_AFTER_A_PIECE = replace(PATIENT, idle=timedelta(seconds=2))
@@ -24,7 +24,7 @@ class Expected:
     reply: str | None = ""
     billed: bool | None = False
     warning: str | None = None
-    patience: Patience = PATIENT
+    deadlines: BackendDeadlines = PATIENT
 
 
 ANSWERED = Expected()
@@ -34,10 +34,10 @@ def faults_of(words: Mapping[Behaviour, str], *, streams: bool) -> dict[str, Exp
     """Make the table of what the contract says already: the fault of each behaviour."""
     table = {words[behaviour]: Expected(fault=fault) for behaviour, fault in FAULTS.items() if behaviour in words}
     silent = Expected(fault=BackendFault.TIMEOUT_IDLE)
-    late = Expected(fault=BackendFault.TIMEOUT_TOTAL, patience=SOON_OVER)
+    late = Expected(fault=BackendFault.TIMEOUT_TOTAL, deadlines=SOON_OVER)
     by_time = {
-        Behaviour.HANGS: replace(silent, patience=SOON_SILENT) if streams else late,
-        Behaviour.WAITS: replace(silent, patience=SILENT_AFTER_A_PIECE, reply="w0 ") if streams else late,
+        Behaviour.HANGS: replace(silent, deadlines=SOON_SILENT) if streams else late,
+        Behaviour.WAITS: replace(silent, deadlines=SILENT_AFTER_A_PIECE, reply="w0 ") if streams else late,
         Behaviour.DRIPS: late,
     }
     return table | {words[behaviour]: end for behaviour, end in by_time.items() if behaviour in words}

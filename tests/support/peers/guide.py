@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from agentapi_mcp.core.backends.models import BackendTurn
-from agentapi_mcp.testing.peers import Behaviour, Patience, Peer, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import Expected
 
@@ -15,9 +15,9 @@ _QUESTION = "How do I add OpenRouter?"
 class NoPeer:
     """Nobody: the guide answers by itself."""
 
-    def options(self, patience: Patience) -> Mapping[str, object]:
+    def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
         """Return none: it has no options."""
-        del patience
+        del deadlines
         return {}
 
     def turn(self, word: str) -> BackendTurn:
@@ -28,7 +28,7 @@ class NoPeer:
         """Return none: nobody is asked."""
         return []
 
-    async def asked(self) -> None:
+    async def turn_received(self) -> None:
         """Return at once."""
 
     async def freed(self) -> None:

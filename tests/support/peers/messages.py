@@ -200,7 +200,7 @@ class MessagesPeer(HttpPeer):
                 answer.cut()
                 return False
             if place == 3 and "badchunk" in script.words:
-                await answer.say("event: content_block_delta\ndata: {nonsense\n\n")
+                await answer.write_chunk("event: content_block_delta\ndata: {nonsense\n\n")
             if place == 3 and "errchunk" in script.words:
                 await self.end_with_error(answer)
                 await answer.close_stream()
@@ -214,7 +214,7 @@ class MessagesPeer(HttpPeer):
 
 async def say(answer: Answer, kind: str, **fields: object) -> None:
     """Send one event of a stream."""
-    await answer.say(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n")
+    await answer.write_chunk(f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n")
 
 
 async def _blocks_before(script: Script, answer: Answer) -> None:
@@ -292,7 +292,7 @@ _FAULTS = {
     "credit": Expected(fault=BackendFault.PAYMENT),
     "redirect": Expected(fault=BackendFault.BAD_REPLY),
     "nousage": ANSWERED,
-    "mute": replace(ANSWERED, patience=SILENT_AFTER_A_PIECE),
+    "mute": replace(ANSWERED, deadlines=SILENT_AFTER_A_PIECE),
     "lingers": ANSWERED,
 }
 # The contract's behaviours with more than their fault to them.

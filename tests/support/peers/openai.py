@@ -201,41 +201,41 @@ async def _stream(script: Script, answer: Answer) -> None:
         return
     if "nofinish" not in script.words:
         if "empty" not in script.words:
-            await answer.say(_event(script, {}, script.finish))
+            await answer.write_chunk(_event(script, {}, script.finish))
         if "cutlate" in script.words:
             answer.cut()
             return
         if "nousage" not in script.words:
-            await answer.say(f"data: {json.dumps(script.body(choices=[], usage=script.usage))}\n\n")
+            await answer.write_chunk(f"data: {json.dumps(script.body(choices=[], usage=script.usage))}\n\n")
         if "nodone" not in script.words:
-            await answer.say("data: [DONE]\n\n")
+            await answer.write_chunk("data: [DONE]\n\n")
     await answer.close_stream()
 
 
 async def _comments(script: Script, answer: Answer) -> None:
     if "orcomment" in script.words:
-        await answer.say(": OPENROUTER PROCESSING\n\n" * 3)
+        await answer.write_chunk(": OPENROUTER PROCESSING\n\n" * 3)
     comments = script.number("comments") or 0
     while "drip" in script.words or comments > 0:
         await answer.step()
-        await answer.say(": OPENROUTER PROCESSING\n\n")
+        await answer.write_chunk(": OPENROUTER PROCESSING\n\n")
         comments -= 1
 
 
 async def _pieces(script: Script, answer: Answer) -> bool:
     if "reason" in script.words:
-        await answer.say(_event(script, {"reasoning_content": "think "}))
-        await answer.say(_event(script, {"reasoning": "think"}))
+        await answer.write_chunk(_event(script, {"reasoning_content": "think "}))
+        await answer.write_chunk(_event(script, {"reasoning": "think"}))
     if "tool" in script.words:
         for part in ("", '{"city"', ':"Paris"}'):
-            await answer.say(_event(script, {"tool_calls": [_tool_call(part, first=not part)]}))
+            await answer.write_chunk(_event(script, {"tool_calls": [_tool_call(part, first=not part)]}))
     silent = script.words & {"tool", "filtered", "empty"}
     for place, piece in enumerate([] if silent else script.pieces):
         if "slow" in script.words:
             await answer.step()
         if place == 3 and not await _third_piece(script, answer):
             return False
-        await answer.say(_event(script, {"content": piece}))
+        await answer.write_chunk(_event(script, {"content": piece}))
         if "waits" in script.words:
             await answer.hang()
     return True
@@ -247,12 +247,12 @@ async def _third_piece(script: Script, answer: Answer) -> bool:
     elif "nofinish" in script.words:
         await answer.close_stream()
     elif "badchunk" in script.words:
-        await answer.say("data: {nonsense\n\n")
+        await answer.write_chunk("data: {nonsense\n\n")
         await answer.close_stream()
     elif "errchunk" in script.words:
         error = {"code": 502, "message": "Provider disconnected", "metadata": {"error_type": "provider_unavailable"}}
         choices = [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]
-        await answer.say(f"data: {json.dumps(script.body(error=error, choices=choices))}\n\n")
+        await answer.write_chunk(f"data: {json.dumps(script.body(error=error, choices=choices))}\n\n")
         await answer.close_stream()
     else:
         return True

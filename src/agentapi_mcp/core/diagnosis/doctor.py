@@ -196,9 +196,9 @@ class _Examination:
     # --- the agents, by the program itself
 
     async def _agents(self, *, ask: bool) -> None:
-        async with self.parts.open_program() as gate:
+        async with self.parts.open_program() as services_provider:
             try:
-                services = await gate.services()
+                services = await services_provider.services()
                 report = await services.health.report(services.principal, fresh=True)
                 for view in report.agents:
                     self._report(self._agent(view))

@@ -1,4 +1,4 @@
-"""The page where somebody enters an API key: they sign in first, and only who asked for it comes that far."""
+"""The page where a user enters an API key, after login; only the user that requested the page reaches the form."""
 
 import html
 import logging
@@ -31,7 +31,7 @@ _HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "same-origin",  # not less: without it a browser hides the origin of our own form
+    "referrer-policy": "same-origin",  # no stricter: browsers would send `Origin: null` with our own form
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
@@ -57,11 +57,11 @@ _log = logging.getLogger(__name__)
 Serve = Callable[[Request], Awaitable[Response]]
 
 
-def key_pages_mount(gate: ServicesProvider, origin: str) -> Mount:
-    """Mount the pages: browsers bring no token and sign in on the page, and only its own origin may send its form."""
+def key_pages_mount(services_provider: ServicesProvider, origin: str) -> Mount:
+    """Mount the pages: browsers have no token and log in on the page; only its own origin may post the form."""
     return Mount(
         paths=("/keys/",),
-        app=KeyPages(gate, origin).app,
+        app=KeyPages(services_provider, origin).app,
         authentication=AuthenticationMode.OPEN,
         render=_refused,
         origins=(origin,),
@@ -71,10 +71,10 @@ def key_pages_mount(gate: ServicesProvider, origin: str) -> Mount:
 
 
 class KeyPages:
-    """The pages of one server, which browsers reach at this origin."""
+    """The key pages of a server at this origin."""
 
-    def __init__(self, gate: ServicesProvider, origin: str) -> None:
-        self._gate = gate
+    def __init__(self, services_provider: ServicesProvider, origin: str) -> None:
+        self._services_provider = services_provider
         self._origin = origin
         self._is_secure = origin.startswith("https:")
         self._cookie = "__Host-agentapi-keys" if self._is_secure else "agentapi-keys"
@@ -88,16 +88,16 @@ class KeyPages:
         )
 
     async def _begin(self, request: Request) -> Response:
-        """Send the visitor who opened the link to sign in."""
+        """Redirect the visitor who opened the link to the login."""
         visits = await self._visits()
         redirect = await visits.begin(request.query_params.get("request", ""), self._origin + _SIGNED_IN)
         return self._to(redirect.url, redirect.sealed)
 
     async def _admit(self, request: Request) -> Response:
-        """Admit the visitor who comes back from the sign-in."""
-        visits, said = await self._visits(), request.query_params
+        """Complete the login of a visitor who returns from the issuer."""
+        visits, query = await self._visits(), request.query_params
         answer = LoginAnswer(
-            state=said.get("state"), code=said.get("code"), issuer=said.get("iss"), error=said.get("error")
+            state=query.get("state"), code=query.get("code"), issuer=query.get("iss"), error=query.get("error")
         )
         return self._to(_ENTER, await visits.sign_in(self._sealed(request), answer, self._origin + _SIGNED_IN))
 
@@ -122,7 +122,7 @@ class KeyPages:
         return done
 
     async def _visits(self) -> KeyPageVisits:
-        return (await self._gate.services()).key_page_visits
+        return (await self._services_provider.services()).key_page_visits
 
     def _sealed(self, request: Request) -> str:
         return request.cookies.get(self._cookie, "")
@@ -136,7 +136,7 @@ class KeyPages:
             path="/",
             secure=self._is_secure,
             httponly=True,
-            samesite="lax",  # not strict: who comes back from the sign-in comes from another site
+            samesite="lax",  # not strict: the redirect from the issuer is a cross-site navigation
         )
         return response
 
@@ -162,7 +162,7 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 def _refused(refusal: Refusal) -> Response:
-    """Render what the HTTP host refuses as a page."""
+    """Render a rejection by the HTTP host as a page."""
     page = _page("This did not work", f"<p>{html.escape(refusal.message)}</p>", refusal.status)
     page.headers.update(refusal.headers)
     return page

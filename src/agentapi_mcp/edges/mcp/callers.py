@@ -1,4 +1,4 @@
-"""Who is asking: the services, the principal, and the MCP client that is recorded once."""
+"""The caller of a request: the services, the principal, and a record of the MCP client."""
 
 import logging
 from collections.abc import Mapping
@@ -27,58 +27,59 @@ MAX_REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request, and what they may use."""
+    """The sender of a request, and the services that it uses."""
 
     services: Services
     principal: Principal
 
 
 def client_name(context: Context) -> str | None:
-    """Return the name that the client gave itself."""
+    """Return the name from the client's `clientInfo`."""
     params = context.session.client_params
     return None if params is None else params.client_info.name
 
 
 def client_of(context: Context) -> str | None:
-    """Return the name and version that the client gave itself, as one line."""
+    """Return the name and version from the client's `clientInfo`, as one line."""
     params = context.session.client_params
     return None if params is None else f"{_brief(params.client_info.name)} {_brief(params.client_info.version)}"
 
 
 def preferring_client(context: Context) -> str:
-    """Return the name under which a user's choices in this client are kept."""
+    """Return the name that a user's preferences in this client are stored under."""
     return _brief(client_name(context) or "")
 
 
 async def preferences_of(caller: Caller, context: Context) -> Preferences:
-    """Return what the caller has chosen in this client."""
+    """Return the caller's preferences in this client."""
     return await caller.services.clients.preferences(caller.principal, preferring_client(context))
 
 
 def connection_of(context: Context) -> Connection:
-    """Return the client's connection: the SDK's one private seam that we use (tests/edges/mcp/test_seams.py)."""
-    return cast("Any", context.session)._connection  # noqa: SLF001  # its state, end and identity are nowhere else
+    """Return the client's connection, the SDK's one private attribute that we use (tests/edges/mcp/test_seams.py)."""
+    return cast("Any", context.session)._connection  # noqa: SLF001  # no public API has its state, end and identity
 
 
 def request_key(context: Context, request_id: object) -> tuple[object, str]:
-    """Name a request so that no other client's has the same name, over whatever transport it came."""
+    """Return a key for the request that is unique over all clients and transports."""
+    # Request ids are unique only within one client.
     connection = connection_of(context)
     return connection.session_id or id(connection.outbound), str(request_id)
 
 
 class Callers:
-    """Finds out who sends a request: whom its HTTP request was let in as, else the machine's user."""
+    """Finds the caller of a request: the authenticated principal over HTTP, otherwise the local user."""
 
-    def __init__(self, gate: ServicesProvider, options: McpOptions) -> None:
-        self._gate = gate
+    def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
+        self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
         self._recorded = LRUCache[tuple[Principal, str, str, str], bool](MAX_REMEMBERED)
 
     async def identify(self, context: Context) -> Caller:
-        """Wait for the stores, and tell who asks.
+        """Wait for the services, and return the caller.
 
         Raises:
-            StoreUnavailableError: the stores do not come up; the message says why.
+            StoreUnavailableError: the stores are down; the message says why.
         """
         caller = await self.of_http(getattr(context.request, "scope", {}))
         await caller.services.audit.signed_in(caller.principal)
@@ -86,28 +87,29 @@ class Callers:
         return caller
 
     async def of_http(self, scope: Mapping[str, object]) -> Caller:
-        """Tell who sends an HTTP request, which was let through; what no HTTP request brings is the machine's user's.
+        """Return the caller of an HTTP request by its scope; an empty scope (stdio) means the local user.
 
         Raises:
-            StoreUnavailableError: the stores do not come up; the message says why.
+            StoreUnavailableError: the stores are down; the message says why.
         """
-        services = await self._gate.services()
+        services = await self._services_provider.services()
+        # Without this check, a route that bypasses the middleware would act as the operator.
         if scope and PRINCIPAL not in scope:
             raise RuntimeError("an HTTP request came past the authentication")
         principal = scope.get(PRINCIPAL)
         return Caller(services, principal if isinstance(principal, Principal) else services.principal)
 
     async def denied(self, context: Context, error: PermissionDeniedError, target: AuditTarget) -> None:
-        """Record that the sender of a request may not do what it asked for."""
+        """Record in the audit log that a request was denied."""
         caller = await self.of_http(getattr(context.request, "scope", {}))
         await caller.services.audit.denied(caller.principal, error, target)
 
     async def _record(self, context: Context, caller: Caller) -> None:
-        """Keep which client is here, once; a failure is logged and breaks nothing."""
+        """Record the client once; a failure is logged and does not fail the request."""
         params, name = context.session.client_params, preferring_client(context)
         version = _brief(params.client_info.version) if params else ""
         client = (caller.principal, name, version, context.protocol_version)
-        if self._recorded.get(client):  # unlike `in`, this counts as a use
+        if self._recorded.get(client):  # unlike `in`, this marks the key as recently used
             return
         self._recorded[client] = True
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}

@@ -1,7 +1,7 @@
-"""Requests that their client takes back: the work is cancelled with the client's own reason.
+"""Cancelled requests: the work is cancelled with the reason that the client gives.
 
-The SDK cancels the handler before it shows us `notifications/cancelled`, and without its reason. So the work runs in a
-task of its own: when the handler is cancelled, we look for the reason for a moment, then cancel the work with it.
+The SDK cancels the handler before it passes on `notifications/cancelled`, and without the reason. So the work runs in
+its own task: when the handler is cancelled, we wait a moment for the reason, then cancel the work with it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import anyio
 
 T = TypeVar("T")
 
-_LOOK_FOR_REASON = 0.05
+_REASON_TIMEOUT = 0.05
 MAX_REASON = 200
 
 Key = tuple[object, str]
@@ -22,38 +22,38 @@ Key = tuple[object, str]
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    has_reason: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str = "the client took the request back"
 
 
 class Cancellations:
-    """The reasons of those requests that are being handled; a key is a client's place and its request id."""
+    """Running requests and the reasons of their cancellation; a key is a client's connection and the request id."""
 
     def __init__(self) -> None:
         self._slots: dict[Key, _Slot] = {}
         self._cancels: dict[Key, Callable[[], object]] = {}
 
-    def tell(self, key: Key, reason: object) -> None:
-        """Note why a client takes a request back; what is not being handled is forgotten."""
+    def set_reason(self, key: Key, reason: object) -> None:
+        """Store the reason of a cancellation; without effect if the request is not running."""
         slot = self._slots.get(key)
         if slot is None:
             return
         if isinstance(reason, str) and reason:
             slot.reason = reason[:MAX_REASON]
-        slot.told.set()
+        slot.has_reason.set()
 
     def cancel(self, key: Key, reason: str) -> bool:
-        """End the handling of a request, with its client's reason; False when it is not being handled here."""
+        """Cancel a running request with the client's reason; return False if it does not run in this process."""
         cancel = self._cancels.get(key)
         if cancel is None:
             return False
-        self.tell(key, reason)
+        self.set_reason(key, reason)
         cancel()
         return True
 
     @contextmanager
     def cancelling(self, key: Key | None, cancel: Callable[[], object]) -> Generator[None]:
-        """Let `cancel` end the handling of a request; without a key nobody can."""
+        """Make a request cancellable within the context; without a key it is not."""
         if key is None:
             yield
             return
@@ -64,17 +64,19 @@ class Cancellations:
             if self._cancels.get(key) is cancel:
                 del self._cancels[key]
 
-    async def carry(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work; when the request is taken back, cancel it with the reason as the message."""
+    async def run(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
+        """Run the work; if the request is cancelled, cancel the work with the reason as the message."""
         with self._slot(key) as slot:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(_outcome(work))
                 try:
                     await asyncio.wait((task,))
                 except asyncio.CancelledError:
+                    # The SDK's own message holds a task's representation with file paths, so it is not passed on.
+                    # Shielded: the work must end before the handler does, whatever else is cancelled.
                     with anyio.CancelScope(shield=True):
-                        with anyio.move_on_after(_LOOK_FOR_REASON):
-                            await slot.told.wait()
+                        with anyio.move_on_after(_REASON_TIMEOUT):
+                            await slot.has_reason.wait()
                         task.cancel(slot.reason)
                         await asyncio.wait((task,))
                     raise
@@ -102,5 +104,5 @@ class _Raised:
 async def _outcome(work: Callable[[], Awaitable[T]]) -> T | _Raised:
     try:
         return await work()
-    except Exception as exc:  # noqa: BLE001  # a task group would wrap it; it is raised again by who waits
+    except Exception as exc:  # noqa: BLE001  # a task group would wrap it; `run` raises it again
         return _Raised(exc)

@@ -1,4 +1,4 @@
-"""The outermost point of the edge: every request has an id in the log, and what nobody expected tells nothing."""
+"""The outermost middleware of the edge: request ids for the log, and safe answers to unexpected errors."""
 
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from agentapi_mcp.web.tracing import traced
 
 
 class ErrorMiddleware:
-    """The middleware round every request and notification."""
+    """Middleware around every request and notification."""
 
     def __init__(self, cancellations: Cancellations, callers: Callers) -> None:
         self._cancellations = cancellations
@@ -29,14 +29,14 @@ class ErrorMiddleware:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
-            self._cancellations.tell(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
+            self._cancellations.set_reason(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
         token = current_request.set(current_request.get() or uuid4().hex[:12])
         log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
         log_context.client.set(client_of(ctx))
         try:
             with traced():
                 return await call_next(ctx)
-        except (MCPError, ValidationError):  # the SDK knows these, and shows no more of them than it should
+        except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
         except AgentApiError as exc:
             if isinstance(exc, PermissionDeniedError):

@@ -1,4 +1,4 @@
-"""The one table from core's errors to what MCP says: a tool's result that the model can act on, or a JSON-RPC error."""
+"""Maps errors of the core to MCP: to a tool result that the model can act on, or to a JSON-RPC error."""
 
 from http import HTTPStatus
 
@@ -30,17 +30,17 @@ RPC_CODES: dict[str, int] = {
 
 
 def tool_error(error: AgentApiError) -> CallToolResult:
-    """Answer a tool call with what the model can mend."""
+    """Return an error as the result of a tool call, for the model to act on."""
     return failed_result(explain(error))
 
 
 def failed_result(text: str) -> CallToolResult:
-    """Answer a tool call with a failure in words."""
+    """Return a failed tool result with this text."""
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def rpc_error(error: AgentApiError) -> MCPError:
-    """Answer any other request with a JSON-RPC error; its data carry the stable code."""
+    """Return an error as a JSON-RPC error, with the stable code in its data."""
     data: dict[str, object] = {"code": error.code, "retryable": error.retryable}
     seconds = retry_after_seconds(error)
     if seconds is not None:
@@ -49,12 +49,13 @@ def rpc_error(error: AgentApiError) -> MCPError:
 
 
 def resource_not_found(uri: str) -> MCPError:
-    """Say that there is no such resource, or none that the caller may know of."""
+    """Return the error for an unknown resource."""
+    # The same for a resource of another user: its existence is not disclosed.
     return MCPError(INVALID_PARAMS, "There is no such resource.", {"uri": clean(uri)})
 
 
 def rpc_refusal(refusal: Refusal) -> Response:
-    """Render a refusal of the HTTP host as a JSON-RPC error that belongs to no request."""
+    """Render a rejection by the HTTP host as a JSON-RPC error with a null id."""
     ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR or refusal.status == HTTPStatus.TOO_MANY_REQUESTS
     message = refusal.message if refusal.error is None else explain(refusal.error)
     error = {"code": INTERNAL_ERROR if ours else INVALID_REQUEST, "message": message}

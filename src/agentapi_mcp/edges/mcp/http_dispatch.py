@@ -1,4 +1,4 @@
-"""One JSON-RPC request over HTTP, answered by one JSON body, or by an event stream once there is something to tell."""
+"""Dispatch of one JSON-RPC request over HTTP, answered by a JSON body or by an event stream."""
 
 import asyncio
 import json
@@ -27,8 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 Answer = JSONRPCResponse | JSONRPCError
 Headers = list[tuple[bytes, bytes]]
-# Given what makes a request of an id, how it is sent, and the seconds to wait: returns the client's result.
-Asking = Callable[
+# Takes a factory of the request by its id, a function that sends it, and a timeout; returns the client's result.
+ClientRequester = Callable[
     [Callable[[str], JSONRPCRequest], Callable[[JSONRPCRequest], Awaitable[None]], float | None],
     Awaitable[dict[str, Any]],
 ]
@@ -46,35 +46,35 @@ _BUFFERED = 256
 
 @dataclass(eq=False)
 class HttpDispatch:
-    """The SDK's dispatch context of one request: notifications and requests go into its own answer."""
+    """The SDK's dispatch context of one request; notifications and requests to the client go into its response."""
 
     request_id: RequestId
     transport: TransportContext
     message_metadata: MessageMetadata
     progress_token: ProgressToken | None
     streams: bool
-    asking: Asking | None = None
+    request_client: ClientRequester | None = None
     cancel_requested: anyio.Event = field(default_factory=anyio.Event)
     events: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(_BUFFERED))
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     @property
     def can_send_request(self) -> bool:
-        """Whether the client can be asked something while it waits."""
-        return self.asking is not None and self.streams
+        """Whether a request can be sent to the client within the response."""
+        return self.request_client is not None and self.streams
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> dict[str, Any]:
-        """Ask the client within its own answer, where that is an event stream of an MCP session."""
-        if self.asking is None or not self.can_send_request:
+        """Send a request to the client within the response, which must be an event stream of an MCP session."""
+        if self.request_client is None or not self.can_send_request:
             raise NoBackChannelError(method)
 
         def request(request_id: str) -> JSONRPCRequest:
             return JSONRPCRequest(jsonrpc="2.0", id=request_id, method=method, params=dict(params) if params else None)
 
         try:
-            return await self.asking(request, self._send, (opts or {}).get("timeout"))
+            return await self.request_client(request, self._send, (opts or {}).get("timeout"))
         except MCPError as exc:
             if exc.error.code == REQUEST_TIMEOUT:
                 await self.notify("notifications/cancelled", {**(exc.error.data or {}), "reason": exc.error.message})
@@ -84,22 +84,22 @@ class HttpDispatch:
         await self.events.put(event_of(request))
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
-        """Tell the client, if it reads event streams and keeps up."""
+        """Send a notification; it is dropped if the client reads no event stream or falls behind."""
         del opts
         if self.streams and not self.events.full():
-            said = JSONRPCNotification(jsonrpc="2.0", method=method, params=dict(params) if params else None)
-            self.events.put_nowait(event_of(said))
+            notification = JSONRPCNotification(jsonrpc="2.0", method=method, params=dict(params) if params else None)
+            self.events.put_nowait(event_of(notification))
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        """Tell the client of progress, if it asked for it."""
+        """Send a progress notification, if the client gave a progress token."""
         if self.progress_token is None:
             return
-        said: dict[str, Any] = {"progressToken": self.progress_token, "progress": progress}
-        said |= {name: value for name, value in (("total", total), ("message", message)) if value is not None}
-        await self.notify("notifications/progress", said)
+        params: dict[str, Any] = {"progressToken": self.progress_token, "progress": progress}
+        params |= {name: value for name, value in (("total", total), ("message", message)) if value is not None}
+        await self.notify("notifications/progress", params)
 
     async def answer(self, work: Callable[[], Awaitable[dict[str, Any]]]) -> Answer:
-        """Do the work, and say how it ended; a request that its client took back is answered as such."""
+        """Run the work and return its response; a cancelled request gets the error of a cancellation."""
         answer: Answer = JSONRPCError(
             jsonrpc="2.0",
             id=self.request_id,
@@ -108,14 +108,14 @@ class HttpDispatch:
         with self.scope:
             try:
                 answer = JSONRPCResponse(jsonrpc="2.0", id=self.request_id, result=await work())
-            except Exception as exc:  # noqa: BLE001  # the outermost point; the SDK logs what it does not know
+            except Exception as exc:  # noqa: BLE001  # the outermost point; the SDK logs unexpected errors
                 answer = JSONRPCError(jsonrpc="2.0", id=self.request_id, error=modern_error_data(exc))
         return answer
 
 
 @dataclass(frozen=True, slots=True)
 class AsgiConnection:
-    """The three parts of an ASGI request."""
+    """The three arguments of an ASGI application."""
 
     scope: Scope
     receive: Receive
@@ -131,30 +131,30 @@ class AsgiConnection:
         await self.send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def reply(self, status: int, message: object = None, headers: Headers | None = None) -> None:
-        """Send a whole answer."""
+        """Send a whole response."""
         content = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
         response = Response(content, status, media_type=None if message is None else "application/json")
         response.raw_headers.extend(headers or [])
         await response(self.scope, self.receive, self.send)
 
     async def refuse(self, status: int, code: int, message: str, headers: Headers | None = None) -> None:
-        """Answer with a JSON-RPC error that belongs to no request."""
+        """Respond with a JSON-RPC error with a null id."""
         error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
         await self.reply(status, error, headers)
 
 
 def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:
-    """Write a message as one server-sent event."""
+    """Encode a message as one server-sent event."""
     return b"event: message\r\ndata: " + json.dumps(_plain(message), separators=(",", ":")).encode() + b"\r\n\r\n"
 
 
-async def carry_out(
+async def respond(
     wire: AsgiConnection,
     exchange: HttpDispatch,
     work: Callable[[], Awaitable[dict[str, Any]]],
     headers: Callable[[Answer], Awaitable[Headers]],
 ) -> None:
-    """Do the work and send its answer; it is cancelled when the client goes away."""
+    """Run the work and send its response; cancel it if the client disconnects."""
     answers: list[Answer] = []
 
     async def handle() -> None:
@@ -168,6 +168,7 @@ async def carry_out(
     async with anyio.create_task_group() as group:
         group.start_soon(handle)
         group.start_soon(watch, group.cancel_scope)
+        # The first event opens the stream; without one, a single JSON body is enough.
         event = await _next(exchange) if exchange.streams else await exchange.events.get()
         if event is None:
             await wire.reply(200, _plain(answers[0]), await headers(answers[0]))
@@ -181,7 +182,7 @@ async def carry_out(
 
 
 async def _next(exchange: HttpDispatch) -> bytes | None:
-    """Return the next event, a ping when there is none for a while, or None at the end."""
+    """Return the next event, a ping after a while without one, or None at the end."""
     with anyio.move_on_after(PING_SECONDS):
         return await exchange.events.get()
     return PING

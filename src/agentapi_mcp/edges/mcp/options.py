@@ -1,4 +1,4 @@
-"""What the edge may be told from outside."""
+"""Options of the MCP edge."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +10,7 @@ DEFAULT_TOOLSET = "core"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpOptions:
-    """How the edge behaves; `default_wait` None lets it depend on the client (docs/clients.md).
+    """Options of the edge; without `default_wait` the wait depends on the client (docs/clients.md).
 
     `toolsets` says which tools there are, by the names of `toolset_names`.
     `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
@@ -24,7 +24,7 @@ class McpOptions:
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
 
 
-# Clients that are known to give up on a tool call after 30 seconds, by a word in the name that they send.
+# Clients that are known to time a tool call out after 30 seconds, by a part of the name in their `clientInfo`.
 _GIVES_UP_AT_30 = ("opencode",)
 _USUAL = timedelta(seconds=45)
 _SHORT = timedelta(seconds=25)
@@ -34,7 +34,7 @@ LONGEST_WAIT = timedelta(seconds=240)
 
 
 def default_wait(options: McpOptions, client_name: str | None) -> timedelta:
-    """Return how long to wait for an answer when the call does not say."""
+    """Return how long to wait for an answer if the call does not specify it."""
     if options.default_wait is not None:
         return options.default_wait
     name = (client_name or "").lower()

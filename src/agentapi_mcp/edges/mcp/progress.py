@@ -1,4 +1,4 @@
-"""Progress of a running answer, for clients that ask for it."""
+"""Progress notifications of a running turn."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,22 +10,20 @@ _LEAST_STEP = 0.001
 
 
 def reporter(context: Context) -> Callable[[Progress], Awaitable[None]]:
-    """Return what tells the client of progress; the SDK drops it when the client gave no token.
-
-    The protocol wants a value that grows each time, also while the agent is silent: it is the seconds since the start.
-    """
-    told = 0.0
+    """Return a function that sends progress to the client; the SDK drops it if the client gave no token."""
+    # MCP requires a value that increases each time, also while the agent is silent: so it is the elapsed seconds.
+    reported = 0.0
 
     async def report(progress: Progress) -> None:
-        nonlocal told
-        told = max(progress.elapsed.total_seconds(), told + _LEAST_STEP)
-        await context.session.report_progress(round(told, 3), message=describe(progress))
+        nonlocal reported
+        reported = max(progress.elapsed.total_seconds(), reported + _LEAST_STEP)
+        await context.session.report_progress(round(reported, 3), message=describe(progress))
 
     return report
 
 
 def describe(progress: Progress) -> str:
-    """Say how far the answer is: what the agent does, how much there is, and its end."""
+    """Describe the progress: the agent's activity, the length of the answer so far, and its end."""
     doing = f"{progress.activity}, " if progress.activity else ""
     tail = f": …{clean(progress.tail)}" if progress.tail else ""
     return f"{doing}{progress.characters:,} characters so far{tail}"

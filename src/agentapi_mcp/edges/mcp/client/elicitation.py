@@ -1,4 +1,4 @@
-"""What the server asks a 2025-era client over HTTP while it serves its request; any replica may get the answer."""
+"""Requests from the server to a 2025-era client over HTTP; any replica may receive the response."""
 
 import asyncio
 import logging
@@ -19,93 +19,92 @@ from agentapi_mcp.edges.mcp.callers import Caller
 Answer = JSONRPCResponse | JSONRPCError
 Send = Callable[[JSONRPCRequest], Awaitable[None]]
 
-# A person may have to answer; who needs less says so in the options of the request.
-ANSWER_WITHIN = timedelta(minutes=5)
-_LOOK_EVERY = timedelta(seconds=5)  # a signal may be lost
+# A person may have to answer; a caller with less time sets the timeout in the options of the request.
+ANSWER_TIMEOUT = timedelta(minutes=5)
+_POLL_EVERY = timedelta(seconds=5)  # a signal may be lost
 _WITHDRAW_WITHIN = 2.0
 _OURS = re.compile(r"ask-[A-Za-z0-9_-]{22}")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
+class _Pending:
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     answer: Answer | None = None
 
 
-class Questions:
-    """The questions that this process has put, and the answers that came to it, also to those of another process."""
+class PendingElicitations:
+    """Requests that wait for the client's response; it may arrive at any process on the database."""
 
-    def __init__(self, look_every: timedelta = _LOOK_EVERY) -> None:
-        self._look_every = look_every.total_seconds()
-        self._open: dict[tuple[str, str], _Open] = {}
+    def __init__(self, poll_every: timedelta = _POLL_EVERY) -> None:
+        self._poll_every = poll_every.total_seconds()
+        self._pending: dict[tuple[str, str], _Pending] = {}
 
-    async def ask(
-        self, caller: Caller, session_id: str, request: Callable[[str], JSONRPCRequest], send: Send, within: float
+    async def request(
+        self, caller: Caller, session_id: str, factory: Callable[[str], JSONRPCRequest], send: Send, within: float
     ) -> dict[str, Any]:
-        """Send the request that `request` makes of an id, and wait for its result.
+        """Send the request that the factory makes for an id, and wait for its result.
 
         Raises:
-            MCPError: the client answered with an error, or not in time.
-            AgentApiError: the stores are away, which carry the answer between processes.
+            MCPError: the client responded with an error, or not in time.
+            AgentApiError: the stores are down, which pass responses between processes.
         """
-        question_id = f"ask-{secrets.token_urlsafe(16)}"
-        question = self._open.setdefault((session_id, question_id), _Open())
+        elicitation_id = f"ask-{secrets.token_urlsafe(16)}"
+        pending = self._pending.setdefault((session_id, elicitation_id), _Pending())
         elicitations = caller.services.elicitations
         try:
-            await elicitations.create(caller.principal, session_id, question_id)
-            await send(request(question_id))
+            await elicitations.create(caller.principal, session_id, elicitation_id)
+            await send(factory(elicitation_id))
             with anyio.move_on_after(within):
-                return _result(await self._answer(caller, session_id, question_id, question))
-            raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": question_id})
+                return _result(await self._answer(caller, session_id, elicitation_id, pending))
+            raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": elicitation_id})
         finally:
-            del self._open[session_id, question_id]
+            del self._pending[session_id, elicitation_id]
             with anyio.CancelScope(shield=True), anyio.move_on_after(_WITHDRAW_WITHIN):
-                await _withdraw(caller, session_id, question_id)
+                await _withdraw(caller, session_id, elicitation_id)
 
-    async def take(self, caller: Caller, session_id: str, answer: Answer) -> None:
-        """Take a client's answer; one to nothing that was asked is forgotten.
+    async def receive(self, caller: Caller, session_id: str, answer: Answer) -> None:
+        """Accept a client's response; ignore one to an unknown request.
 
         Raises:
-            AgentApiError: the stores are away, and another process asked.
+            AgentApiError: the stores are down, and the request is another process's.
         """
-        question_id = answer.id
-        if not isinstance(question_id, str) or not _OURS.fullmatch(question_id):
+        elicitation_id = answer.id
+        if not isinstance(elicitation_id, str) or not _OURS.fullmatch(elicitation_id):
             return
-        question = self._open.get((session_id, question_id))
-        if question is None:
-            said = answer.model_dump(
-                by_alias=True, exclude_none=True
-            )  # it came as JSON, with whatever is in its strings
-            await caller.services.elicitations.answer(caller.principal, session_id, question_id, said)
-        elif question.answer is None:
-            question.answer = answer
-            question.heard.set()
+        pending = self._pending.get((session_id, elicitation_id))
+        if pending is None:
+            # It waits in another process: the response goes through the store, since NOTIFY carries at most 8 kB.
+            content = answer.model_dump(by_alias=True, exclude_none=True)  # plain values already: it was JSON
+            await caller.services.elicitations.answer(caller.principal, session_id, elicitation_id, content)
+        elif pending.answer is None:
+            pending.answer = answer
+            pending.arrived.set()
 
-    def hear(self, session_id: str, question_id: str) -> None:
-        """Look for the answer that another process has taken."""
-        question = self._open.get((session_id, question_id))
-        if question is not None:
-            question.heard.set()
+    def wake(self, session_id: str, elicitation_id: str) -> None:
+        """Look for the response in the store, where another process has put it."""
+        pending = self._pending.get((session_id, elicitation_id))
+        if pending is not None:
+            pending.arrived.set()
 
-    async def _answer(self, caller: Caller, session_id: str, question_id: str, question: _Open) -> Answer:
+    async def _answer(self, caller: Caller, session_id: str, elicitation_id: str, pending: _Pending) -> Answer:
         elicitations = caller.services.elicitations
         while True:
-            with anyio.move_on_after(self._look_every):
-                await question.heard.wait()
-            question.heard.clear()
-            if question.answer is not None:
-                return question.answer
-            found = await elicitations.find_answer(caller.principal, session_id, question_id)
+            with anyio.move_on_after(self._poll_every):
+                await pending.arrived.wait()
+            pending.arrived.clear()
+            if pending.answer is not None:
+                return pending.answer
+            found = await elicitations.find_answer(caller.principal, session_id, elicitation_id)
             if found is not None:
                 return read_answer(found)
 
 
 def read_answer(message: Mapping[str, object]) -> Answer:
-    """Read an answer.
+    """Parse a response.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: it is not a JSON-RPC response.
     """
     kind = JSONRPCResponse if "result" in message else JSONRPCError
     return kind.model_validate(message)
@@ -117,8 +116,8 @@ def _result(answer: Answer) -> dict[str, Any]:
     return answer.result
 
 
-async def _withdraw(caller: Caller, session_id: str, question_id: str) -> None:
+async def _withdraw(caller: Caller, session_id: str, elicitation_id: str) -> None:
     try:
-        await caller.services.elicitations.withdraw(caller.principal, session_id, question_id)
+        await caller.services.elicitations.withdraw(caller.principal, session_id, elicitation_id)
     except AgentApiError as exc:
         _log.warning("question_not_withdrawn", extra={"code": exc.code})

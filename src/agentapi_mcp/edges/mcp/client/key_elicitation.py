@@ -1,4 +1,4 @@
-"""Asks a user for the key that an agent lacks: by the address of a page, never through the model."""
+"""URL elicitation of a missing API key: the user enters it on a page, so that the model never sees it."""
 
 import logging
 from uuid import uuid4
@@ -14,19 +14,19 @@ _NAME = "api_key"
 _log = logging.getLogger(__name__)
 
 
-class KeyQuestions:
-    """Asks clients that can open an address for their user, each in the way of its era."""
+class KeyElicitation:
+    """Elicits a key from clients that support URL mode, each in the way of its protocol version."""
 
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
-    async def ask(
+    async def elicit(
         self, context: Context, params: CallToolRequestParams, error: AgentApiError
     ) -> InputRequiredResult | None:
-        """Ask for what would have let a call succeed; None where nobody can be asked, or was asked already.
+        """Request the key that a call lacked; None if the client does not support it, or was asked already.
 
         Raises:
-            UrlElicitationRequiredError: this is how clients of the era before are asked.
+            UrlElicitationRequiredError: the request, for a 2025-era client.
         """
         provider = error.lacks_key_of if isinstance(error, BackendError) else None
         if provider is None or params.input_responses is not None or not _opens_addresses(context):
@@ -36,8 +36,8 @@ class KeyQuestions:
             return None
         message = f"This agent needs an API key of yours for {provider}. You enter it on this server's own page."
         if context.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS:
-            asked = ElicitRequestURLParams(message=message, url=url, elicitation_id=str(uuid4()))
-            raise UrlElicitationRequiredError([asked], f"{error} Enter a key at the address, then send it again.")
+            elicitation = ElicitRequestURLParams(message=message, url=url, elicitation_id=str(uuid4()))
+            raise UrlElicitationRequiredError([elicitation], f"{error} Enter a key at the address, then send it again.")
         return InputRequiredResult(
             input_requests={_NAME: ElicitRequest(params=ElicitRequestURLParams(message=message, url=url))}
         )
@@ -46,7 +46,7 @@ class KeyQuestions:
         try:
             caller = await self._callers.identify(context)
             return await caller.services.key_page_visits.invite(caller.principal, provider)
-        except AgentApiError as exc:  # the caller hears of the error that led here
+        except AgentApiError as exc:  # the caller receives the error that led here
             _log.warning("key_not_asked_for", extra={"code": exc.code})
             return None
 

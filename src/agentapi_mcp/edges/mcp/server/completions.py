@@ -1,4 +1,4 @@
-"""Completions: sessions by their title, agents and models by their name."""
+"""Completions of sessions by title, and of agents by name."""
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -27,7 +27,7 @@ class Completions:
         self._callers = callers
 
     async def complete(self, context: Context, params: CompleteRequestParams) -> CompleteResult:
-        """Offer values; an argument that we know nothing about gets none."""
+        """Return the values for an argument; none for an unknown argument."""
         if isinstance(params.ref, PromptReference):
             check_prompt(params.ref.name)
         elif params.ref.uri not in TEMPLATE_URIS:
@@ -45,7 +45,7 @@ class Completions:
 
 
 async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
-    """Find sessions by what their title or first message contains, else by the beginning of their id."""
+    """Find sessions by a part of their title or first message, otherwise by a prefix of their id."""
     sessions = caller.services.sessions
     page = await sessions.list_(caller.principal, query=typed or None, limit=_MOST)
     found: tuple[Session, ...] = page.items

@@ -1,4 +1,4 @@
-"""Prompts: what a person picks from a client's menu to get to an agent."""
+"""Prompts, which users pick from a client's menu."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
 from agentapi_mcp.presentation.text import clean, shown
 
 
-def _ask(given: Mapping[str, str]) -> str:
-    agent = f" with agent {given['agent']}" if "agent" in given else ""
-    return f"Call the chat tool{agent}, send this message as it stands, and show me the reply.\n\n{given['message']}"
+def _ask_agent(values: Mapping[str, str]) -> str:
+    agent = f" with agent {values['agent']}" if "agent" in values else ""
+    return f"Call the chat tool{agent}, send this message as it stands, and show me the reply.\n\n{values['message']}"
 
 
-def _go_on(given: Mapping[str, str]) -> str:
+def _continue_session(values: Mapping[str, str]) -> str:
     return (
-        f"Call the chat tool with session_id {given['session_id']}, send this message as it stands, and show me the "
-        f"reply.\n\n{given['message']}"
+        f"Call the chat tool with session_id {values['session_id']}, send this message as it stands, and show me the "
+        f"reply.\n\n{values['message']}"
     )
 
 
-def _sum_up(given: Mapping[str, str]) -> str:
+def _sum_up_session(values: Mapping[str, str]) -> str:
     return (
-        f"Read the chat session {given['session_id']} with the get_transcript tool, earlier parts too, and sum it up: "
+        f"Read the chat session {values['session_id']} with the get_transcript tool, earlier parts too, and sum it up: "
         "what was asked, what was found, what is open."
     )
 
@@ -64,7 +64,7 @@ _SPECS = {
                 description="Send a message to an agent in a new session.",
                 arguments=[_MESSAGE, PromptArgument(name="agent", description="Which agent; else the default one")],
             ),
-            _ask,
+            _ask_agent,
         ),
         _Spec(
             Prompt(
@@ -73,7 +73,7 @@ _SPECS = {
                 description="Send another message in an earlier chat session.",
                 arguments=[_SESSION, _MESSAGE],
             ),
-            _go_on,
+            _continue_session,
         ),
         _Spec(
             Prompt(
@@ -82,37 +82,37 @@ _SPECS = {
                 description="Read an earlier chat session and sum it up.",
                 arguments=[_SESSION],
             ),
-            _sum_up,
+            _sum_up_session,
         ),
     )
 }
 
 
 async def list_prompts(_context: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
-    """List them, always in the same order, in one page."""
+    """List the prompts in a fixed order, in one page."""
     refuse_cursor(params)
     return ListPromptsResult(prompts=[spec.prompt for spec in _SPECS.values()])
 
 
 async def get_prompt(_context: Context, params: GetPromptRequestParams) -> GetPromptResult:
-    """Write one out."""
+    """Render a prompt with its arguments."""
     spec = _SPECS[check_prompt(params.name)]
-    given = {name: clean(value) for name, value in (params.arguments or {}).items() if value.strip()}
-    for name in given:
+    values = {name: clean(value) for name, value in (params.arguments or {}).items() if value.strip()}
+    for name in values:
         if name not in spec.arguments:
             raise MCPError(INVALID_PARAMS, f"The prompt has no argument {shown(name)!r}; {_names(spec.arguments)}.")
     for name, required in spec.arguments.items():
-        if required and name not in given:
+        if required and name not in values:
             raise MCPError(INVALID_PARAMS, f"The prompt needs the argument {name!r}.")
-    message = PromptMessage(role="user", content=TextContent(type="text", text=spec.write(given)))
+    message = PromptMessage(role="user", content=TextContent(type="text", text=spec.write(values)))
     return GetPromptResult(description=spec.prompt.description, messages=[message])
 
 
 def check_prompt(name: str) -> str:
-    """Refuse a prompt that does not exist.
+    """Return the name of a prompt that exists.
 
     Raises:
-        MCPError: invalid parameters; the message names those that exist.
+        MCPError: there is no such prompt; the message lists those that exist.
     """
     if name not in _SPECS:
         raise MCPError(INVALID_PARAMS, f"There is no prompt {shown(name)!r}; {_names(_SPECS)}.")

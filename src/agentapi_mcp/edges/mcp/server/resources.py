@@ -44,22 +44,22 @@ _JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
 
 
 @dataclass(frozen=True, slots=True)
-class TranscriptPlace:
-    """What a transcript's URI names; `cursor` leads to an earlier part."""
+class TranscriptReference:
+    """A parsed transcript URI; `cursor` refers to an earlier part."""
 
     session_id: SessionId
     as_json: bool
     cursor: str | None
 
 
-def find_transcript(uri: str) -> TranscriptPlace | None:
-    """Read a transcript's URI; None when it is none."""
+def parse_transcript_uri(uri: str) -> TranscriptReference | None:
+    """Parse a transcript URI; None if it is not one."""
     match = _TRANSCRIPT.fullmatch(uri)
     if match is None:
         return None
     with suppress(InvalidRequestError):
         session_id = SessionId(parse_id(match[1], "session_id"))
-        return TranscriptPlace(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
+        return TranscriptReference(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
     return None
 
 
@@ -105,13 +105,13 @@ _CATALOGUE = Resource(
 
 
 class Resources:
-    """Lists and reads resources; what is another's is as if it were not there."""
+    """Lists and reads resources; those of other users are reported as not found."""
 
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
 
     async def templates(self, _context: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        """List the templates, in one page."""
+        """List the resource templates, in one page."""
         refuse_cursor(params)
         return ListResourceTemplatesResult(resource_templates=_TEMPLATES)
 
@@ -126,28 +126,28 @@ class Resources:
         return ListResourcesResult(resources=resources, next_cursor=page.next_cursor)
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        """Read one."""
+        """Read a resource."""
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
             return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
-        place = find_transcript(params.uri)
-        if place is None:
+        reference = parse_transcript_uri(params.uri)
+        if reference is None:
             _refuse(params.uri)
         try:
-            text = await _read_transcript(caller, place)
+            text = await _read_transcript(caller, reference)
         except NotFoundError:
             _refuse(params.uri)
-        return _contents(params.uri, JSON if place.as_json else MARKDOWN, text)
+        return _contents(params.uri, JSON if reference.as_json else MARKDOWN, text)
 
-    async def is_there(self, caller: Caller, uri: str) -> bool:
-        """Tell whether this is the URI of something whose updates the caller may follow."""
+    async def exists(self, caller: Caller, uri: str) -> bool:
+        """Return whether this is the canonical URI of a resource that the caller may subscribe to."""
         if uri == CATALOGUE_URI:
             return True
-        place = find_transcript(uri)
-        if place is None or uri != transcript_uri(place.session_id, json=place.as_json):
+        reference = parse_transcript_uri(uri)
+        if reference is None or uri != transcript_uri(reference.session_id, json=reference.as_json):
             return False
         try:
-            await caller.services.sessions.get(caller.principal, str(place.session_id))
+            await caller.services.sessions.get(caller.principal, str(reference.session_id))
         except NotFoundError:
             return False
         return True
@@ -171,13 +171,19 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
 
 
-async def _read_transcript(caller: Caller, place: TranscriptPlace) -> str:
+async def _read_transcript(caller: Caller, reference: TranscriptReference) -> str:
     transcript = await caller.services.sessions.transcript(
-        caller.principal, str(place.session_id), cursor=place.cursor, max_bytes=_PART_BYTES, limit=_PART_MESSAGES
+        caller.principal,
+        str(reference.session_id),
+        cursor=reference.cursor,
+        max_bytes=_PART_BYTES,
+        limit=_PART_MESSAGES,
     )
     older = transcript.older
-    older_uri = transcript_uri(place.session_id, json=place.as_json, cursor=older) if older is not None else None
-    if place.as_json:
+    older_uri = (
+        transcript_uri(reference.session_id, json=reference.as_json, cursor=older) if older is not None else None
+    )
+    if reference.as_json:
         return json.dumps(render_json(transcript, older_uri=older_uri), ensure_ascii=False)
     return render_markdown(transcript, older_uri=older_uri)
 

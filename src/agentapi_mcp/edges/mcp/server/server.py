@@ -1,4 +1,4 @@
-"""The MCP server, assembled from its parts on the SDK's own low-level server."""
+"""The MCP server, assembled on the SDK's low-level server."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -15,7 +15,6 @@ from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.mcp.callers import Callers
 from agentapi_mcp.edges.mcp.cancellations import Cancellations
-from agentapi_mcp.edges.mcp.client.key_elicitation import KeyQuestions
 from agentapi_mcp.edges.mcp.error_middleware import ErrorMiddleware
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.completions import Completions
@@ -45,9 +44,9 @@ _CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a transport of ours shares with the server's handlers."""
+    """Components that our transports share with the server's handlers."""
 
-    gate: ServicesProvider
+    services_provider: ServicesProvider
     tools: Tools
     callers: Callers
     cancellations: Cancellations
@@ -55,7 +54,7 @@ class Parts:
 
 
 class EdgeServer(Server[TaskSupervisor]):
-    """The SDK's server, which tells clients of either era that the list of resources may change, and no other."""
+    """The SDK's server; of all lists, it declares `listChanged` only for resources."""
 
     parts: Parts
 
@@ -67,12 +66,14 @@ class EdgeServer(Server[TaskSupervisor]):
         *,
         protocol_version: str | None = None,
     ) -> ServerCapabilities:
-        """Return what the server can do; the SDK takes it that who serves `subscriptions/listen` changes every list."""
-        able = super().get_capabilities(
+        """Return the server's capabilities."""
+        # The SDK declares `listChanged` for every list once `subscriptions/listen` has a handler; ours are static.
+        capabilities = super().get_capabilities(
             notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
         )
-        able.tools, able.prompts = ToolsCapability(list_changed=False), PromptsCapability(list_changed=False)
-        return able
+        capabilities.tools = ToolsCapability(list_changed=False)
+        capabilities.prompts = PromptsCapability(list_changed=False)
+        return capabilities
 
     def create_initialization_options(
         self,
@@ -80,15 +81,15 @@ class EdgeServer(Server[TaskSupervisor]):
         experimental_capabilities: dict[str, dict[str, Any]] | None = None,
         extensions: dict[str, dict[str, Any]] | None = None,
     ) -> InitializationOptions:
-        """Return what `initialize` answers."""
+        """Return the options of the result of `initialize`."""
         notifications = notification_options or NotificationOptions(resources_changed=True)
         return super().create_initialization_options(notifications, experimental_capabilities, extensions)
 
 
-def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
+def create_server(services_provider: ServicesProvider, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
-    callers, cancellations = Callers(gate, options), Cancellations()
-    tools = Tools(ToolEdge(callers, cancellations, options), KeyQuestions(callers))
+    callers, cancellations = Callers(services_provider, options), Cancellations()
+    tools = Tools(ToolEdge(callers, cancellations, options), KeyElicitation(callers))
     resources = Resources(callers)
     subscriptions = Subscriptions(callers, resources, options)
     server = EdgeServer(
@@ -111,15 +112,15 @@ def create_server(gate: ServicesProvider, options: McpOptions) -> EdgeServer:
         on_get_prompt=get_prompt,
         on_completion=Completions(callers).complete,
     )
-    server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.greet)
+    server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.on_initialized)
     server.middleware.append(ErrorMiddleware(cancellations, callers))
-    server.parts = Parts(gate, tools, callers, cancellations, subscriptions)
+    server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions)
     return server
 
 
 @asynccontextmanager
 async def _background(_server: Server[TaskSupervisor]) -> AsyncGenerator[TaskSupervisor]:
-    """Hold what runs beside the requests of one serving; it ends with it."""
+    """Open the background tasks of the server's lifespan; they end with it."""
     async with asyncio.TaskGroup() as group:
         background = TaskSupervisor(group)
         try:

@@ -1,4 +1,4 @@
-"""Update notifications in both protocol eras, fed by what the processes on one database tell each other."""
+"""Update notifications in both protocol eras, fed by signals of all processes on one database."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ _BUFFERED = 256
 
 
 def events_of(signal: Signal) -> list[ServerEvent]:
-    """Translate a change into the events of the resources that it concerns."""
+    """Translate a signal into events of the resources that it concerns."""
     if signal.kind is SignalKind.CATALOGUE_CHANGED:
         return [ResourcesListChanged(), ResourceUpdated(CATALOGUE_URI)]
     events: list[ServerEvent] = []
@@ -58,72 +58,72 @@ def events_of(signal: Signal) -> list[ServerEvent]:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanged:
-    """A client's transport session is not as it was: it ended, or its subscriptions changed."""
+    """A client's transport session ended, or its subscriptions changed."""
 
 
-class Pace:
-    """Lets an event through at once and its repetitions at most every so often; the last one is never lost."""
+class Throttle:
+    """Delivers an event at once and its repetitions at most once an interval; the last one is never lost."""
 
     def __init__(self, every: timedelta, deliver: Callable[[ServerEvent], None]) -> None:
         self._every = every.total_seconds()
         self._deliver = deliver
-        self._resting: dict[ServerEvent, asyncio.TimerHandle] = {}
-        self._again: set[ServerEvent] = set()
+        self._timers: dict[ServerEvent, asyncio.TimerHandle] = {}
+        self._pending: set[ServerEvent] = set()
 
     def offer(self, event: ServerEvent) -> None:
-        """Deliver the event now or, when it was delivered a moment ago, later."""
-        if event in self._resting:
-            self._again.add(event)
+        """Deliver the event now, or at the end of the interval if it was delivered within it."""
+        if event in self._timers:
+            self._pending.add(event)
             return
-        self._resting[event] = asyncio.get_running_loop().call_later(self._every, self._rested, event)
+        self._timers[event] = asyncio.get_running_loop().call_later(self._every, self._expire, event)
         self._deliver(event)
 
     def close(self) -> None:
         """Deliver nothing more."""
-        for timer in self._resting.values():
+        for timer in self._timers.values():
             timer.cancel()
 
-    def _rested(self, event: ServerEvent) -> None:
-        del self._resting[event]
-        if event in self._again:
-            self._again.remove(event)
+    def _expire(self, event: ServerEvent) -> None:
+        del self._timers[event]
+        if event in self._pending:
+            self._pending.remove(event)
             self.offer(event)
 
 
 class UserBus:
-    """What one user may hear, as the SDK's subscription bus; each listener has a pace of its own."""
+    """The SDK's subscription bus for one user's events; each listener has its own throttle."""
 
     def __init__(self, caller: Caller, every: timedelta) -> None:
         self._caller = caller
         self._every = every
-        self._paces: dict[object, Pace] = {}
+        self._throttles: dict[object, Throttle] = {}
 
     async def publish(self, event: ServerEvent) -> None:
-        """Deliver an event to this bus's listeners; what happens in the stores arrives as signals."""
-        for pace in tuple(self._paces.values()):
-            pace.offer(event)
+        """Deliver an event to the listeners; changes in the stores arrive as signals instead."""
+        for throttle in tuple(self._throttles.values()):
+            throttle.offer(event)
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Call the listener for every event until the returned function is called."""
-        token, pace = object(), Pace(self._every, listener)
-        self._paces[token] = pace
+        token, throttle = object(), Throttle(self._every, listener)
+        self._throttles[token] = throttle
 
-        def hear(signal: Signal) -> None:
+        def deliver(signal: Signal) -> None:
             for event in events_of(signal):
-                pace.offer(event)
+                throttle.offer(event)
 
-        stop_hearing = self._caller.services.change_feed.subscribe(self._caller.principal, hear)
+        stop_signals = self._caller.services.change_feed.subscribe(self._caller.principal, deliver)
 
         def unsubscribe() -> None:
-            stop_hearing()
-            pace.close()
-            self._paces.pop(token, None)
+            stop_signals()
+            throttle.close()
+            self._throttles.pop(token, None)
 
         return unsubscribe
 
 
 class Subscriptions:
-    """Who listens to what; nobody listens to what is not theirs."""
+    """Subscriptions of all clients; each receives only events that its user may see."""
 
     def __init__(self, callers: Callers, resources: Resources, options: McpOptions) -> None:
         self._callers = callers
@@ -133,30 +133,30 @@ class Subscriptions:
         self._ends: dict[object, Callable[[], object]] = {}
 
     def close(self) -> None:
-        """End every stream politely, since the server stops; their clients come back elsewhere."""
+        """End every stream before the server stops, so that clients reconnect to another replica."""
         for end in tuple(self._ends.values()):
             end()
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
-        """Serve one `subscriptions/listen` stream; what the caller may not read is left out of the acknowledgement."""
+        """Serve one `subscriptions/listen` stream; the acknowledgement omits resources that the caller may not read."""
         caller = await self._callers.identify(context)
         require(caller.principal, Action.READ_SESSIONS)
-        wanted = dict.fromkeys(params.notifications.resource_subscriptions or ())
-        if len(wanted) > self._options.max_watched:
+        requested = dict.fromkeys(params.notifications.resource_subscriptions or ())
+        if len(requested) > self._options.max_watched:
             raise self._too_many()
         handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
-        admission = grant_of(getattr(context.request, "scope", {}))
+        grant = grant_of(getattr(context.request, "scope", {}))
         with self._counted(caller, handler.close):
-            honoured = [uri for uri in wanted if await self._resources.is_there(caller, uri)]
+            honoured = [uri for uri in requested if await self._resources.exists(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
-            async with closed_on_expiry(admission, handler.close):
+            async with closed_on_expiry(grant, handler.close):
                 return await handler(context, params.model_copy(update={"notifications": filters}))
 
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
-        """Begin to tell a 2025-era client of a resource's updates."""
+        """Subscribe a 2025-era client to a resource."""
         caller, connection = await self._callers.identify(context), connection_of(context)
         require(caller.principal, Action.READ_SESSIONS)
-        if not await self._resources.is_there(caller, params.uri):
+        if not await self._resources.exists(caller, params.uri):
             raise resource_not_found(params.uri)
         most = self._options.max_watched
         if connection.session_id is not None:
@@ -170,11 +170,11 @@ class Subscriptions:
         if len(watched | {params.uri}) > most:
             raise self._too_many()
         watched.add(params.uri)
-        self._start_telling(context)
+        self._start_notifications(context)
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
-        """Stop telling it."""
+        """Unsubscribe a 2025-era client from a resource."""
         connection = connection_of(context)
         if connection.session_id is not None:
             caller = await self._callers.identify(context)
@@ -183,12 +183,12 @@ class Subscriptions:
             _watched(connection).discard(params.uri)
         return EmptyResult()
 
-    async def greet(self, context: Context, _params: NotificationParams) -> None:
-        """Begin to tell a 2025-era client, which has just initialised, of changes of the list."""
-        self._start_telling(context)
+    async def on_initialized(self, context: Context, _params: NotificationParams) -> None:
+        """Start notifications of list changes to a 2025-era client."""
+        self._start_notifications(context)
 
     async def stream(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
-        """Tell a 2025-era client over HTTP, for as long as it reads and its session lives."""
+        """Serve the notification stream of a 2025-era client over HTTP, until it disconnects or its session ends."""
         scope = anyio.CancelScope()
         with self._counted(caller, scope.cancel):
             await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
@@ -196,26 +196,26 @@ class Subscriptions:
             with scope:
                 async with closed_on_expiry(grant_of(wire.scope), scope.cancel), anyio.create_task_group() as group:
                     group.start_soon(_end_when_gone, wire, scope)
-                    await self._tell_over(caller, session, wire)
+                    await self._send_notifications(caller, session, wire)
                     scope.cancel()
             await wire.write(b"", more=False)
 
-    async def _tell_over(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
+    async def _send_notifications(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
         watched, sessions = session.watched, caller.services.transport_sessions
-        async with hearing(caller, self._options.update_every, mcp_session=session.id) as heard:
+        async with event_queue(caller, self._options.update_every, mcp_session=session.id) as events:
             while True:
-                said: ServerEvent | SessionChanged | None = None
+                event: ServerEvent | SessionChanged | None = None
                 with anyio.move_on_after(PING_SECONDS):
-                    said = await heard.get()
-                if isinstance(said, SessionChanged):
-                    again = await sessions.find(caller.principal, session.id)
-                    if again is None:
+                    event = await events.get()
+                if isinstance(event, SessionChanged):
+                    changed = await sessions.find(caller.principal, session.id)
+                    if changed is None:
                         break
-                    watched = again.watched
-                elif said is None:
+                    watched = changed.watched
+                elif event is None:
                     await wire.write(PING)
-                elif not isinstance(said, ResourceUpdated) or said.uri in watched:
-                    await wire.write(event_of(_notification(said)))
+                elif not isinstance(event, ResourceUpdated) or event.uri in watched:
+                    await wire.write(event_of(_notification(event)))
 
     @contextmanager
     def _counted(self, caller: Caller, end: Callable[[], object]) -> Generator[None]:
@@ -233,25 +233,25 @@ class Subscriptions:
     def _too_many(self) -> MCPError:
         return MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
 
-    def _start_telling(self, context: Context) -> None:
+    def _start_notifications(self, context: Context) -> None:
         connection = connection_of(context)
-        if connection.has_standalone_channel and "agentapi.telling" not in connection.state:
+        if connection.has_standalone_channel and "agentapi.notifying" not in connection.state:
             background = cast("TaskSupervisor", context.lifespan_context)
-            connection.state["agentapi.telling"] = True
-            connection.exit_stack.callback(background.start(self._tell(context, connection)))
+            connection.state["agentapi.notifying"] = True
+            connection.exit_stack.callback(background.start(self._notify(context, connection)))
 
-    async def _tell(self, context: Context, connection: Connection) -> None:
-        """Tell a 2025-era client for as long as it is there; it re-reads after a gap, so a full queue may drop."""
+    async def _notify(self, context: Context, connection: Connection) -> None:
+        """Send notifications to a 2025-era client until it disconnects."""
         try:
             caller = await self._callers.identify(context)
         except AgentApiError as exc:
             _log.info("updates_not_told", extra={"code": exc.code})
-            del connection.state["agentapi.telling"]  # a later subscription tries again
+            del connection.state["agentapi.notifying"]  # a later subscription tries again
             return
         watched = _watched(connection)
-        async with hearing(caller, self._options.update_every) as heard:
+        async with event_queue(caller, self._options.update_every) as events:
             while True:
-                event = await heard.get()
+                event = await events.get()
                 if isinstance(event, ResourceUpdated) and event.uri in watched:
                     await connection.send_resource_updated(event.uri)
                 elif isinstance(event, ResourcesListChanged):
@@ -259,22 +259,23 @@ class Subscriptions:
 
 
 @asynccontextmanager
-async def hearing(
+async def event_queue(
     caller: Caller, every: timedelta, mcp_session: str | None = None
 ) -> AsyncGenerator[asyncio.Queue[ServerEvent | SessionChanged]]:
-    """Give what the caller may hear as it comes, with the changes of their MCP session; a full queue drops events."""
-    heard: asyncio.Queue[ServerEvent | SessionChanged] = asyncio.Queue(_BUFFERED)
+    """Yield a queue of the caller's events, with the changes of their MCP session; a full queue drops events."""
+    # Dropping is safe: a notification carries no content, and clients read the resource again.
+    events: asyncio.Queue[ServerEvent | SessionChanged] = asyncio.Queue(_BUFFERED)
 
-    def hear(event: ServerEvent | SessionChanged) -> None:
-        if not heard.full():
-            heard.put_nowait(event)
+    def deliver(event: ServerEvent | SessionChanged) -> None:
+        if not events.full():
+            events.put_nowait(event)
 
     with ExitStack() as stack:
-        stack.callback(UserBus(caller, every).subscribe(hear))
+        stack.callback(UserBus(caller, every).subscribe(deliver))
         if mcp_session is not None:
             sessions = caller.services.transport_sessions
-            stack.callback(sessions.on_change(caller.principal, mcp_session, partial(hear, SessionChanged())))
-        yield heard
+            stack.callback(sessions.on_change(caller.principal, mcp_session, partial(deliver, SessionChanged())))
+        yield events
 
 
 async def _end_when_gone(wire: AsgiConnection, scope: anyio.CancelScope) -> None:

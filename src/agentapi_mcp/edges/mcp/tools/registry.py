@@ -20,7 +20,7 @@ from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Context
-from agentapi_mcp.edges.mcp.client.key_elicitation import KeyQuestions
+from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
 from agentapi_mcp.edges.mcp.tools import toolsets
 from agentapi_mcp.edges.mcp.tools.arguments import check_arguments, input_schema
@@ -61,9 +61,9 @@ def _toolset(module: ModuleType) -> Toolset:
 class Tools:
     """Lists the tools, always in the same order, and calls them."""
 
-    def __init__(self, edge: ToolEdge, questions: KeyQuestions) -> None:
+    def __init__(self, edge: ToolEdge, elicitation: KeyElicitation) -> None:
         self._edge = edge
-        self._questions = questions
+        self._elicitation = elicitation
         self._tools = {tool.spec.name: tool for tool in find_tools(edge.options.toolsets)}
         self._listed = [tool.spec.listed() for tool in self._tools.values()]
 
@@ -96,7 +96,7 @@ class Tools:
         except AgentApiError as exc:
             if isinstance(exc, PermissionDeniedError):
                 await self._edge.callers.denied(context, exc, AuditTarget("tool", spec.name))
-            return await self._questions.ask(context, params, exc) or tool_error(exc)
+            return await self._elicitation.elicit(context, params, exc) or tool_error(exc)
         except MCPError:
             raise
         except Exception as exc:  # noqa: BLE001  # the outermost point of a call: it is logged, and tells nothing

@@ -1,4 +1,4 @@
-"""The MCP edge over HTTP: Streamable HTTP in both eras and SSE for old clients, as one mount of the HTTP host."""
+"""The MCP edge over HTTP: Streamable HTTP in both eras and the deprecated SSE transport, as one mount."""
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -25,30 +25,32 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
-from agentapi_mcp.edges.mcp.transports.legacy_http import HandshakeHttp
-from agentapi_mcp.edges.mcp.transports.scope_step_up import StepUp
+from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
+from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
 from agentapi_mcp.web.oauth import OAuth
 from agentapi_mcp.web.requests import PRINCIPAL
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
-# The HTTP host has checked host and origin, and has read the body within its limit.
+# The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
 _CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
 def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mount:
-    """Mount the server at every path that no other mount serves; it may be served once."""
+    """Mount the server at every path that no other mount serves; the mount can be served once."""
     endpoints = _Endpoints(server, body_bytes)
     app: ASGIApp = Starlette(
         routes=[
             Route("/mcp", endpoint=endpoints.streamable),
-            Route("/mcp/", endpoint=endpoints.streamable),  # a redirect would lose the body in some clients
+            Route("/mcp/", endpoint=endpoints.streamable),  # some clients lose the body on a redirect
             Route("/sse", endpoint=endpoints.sse),
             StarletteMount("/messages", app=endpoints.messages),
         ],
         exception_handlers={404: _nothing_here},
     )
-    app = StepUp(app, gate=server.parts.gate, oauth=oauth, action_of_tool=server.parts.tools.action)
+    app = ScopeStepUp(
+        app, services_provider=server.parts.services_provider, oauth=oauth, action_of_tool=server.parts.tools.action
+    )
     return Mount(
         paths=("/",),
         app=_Users(app),
@@ -63,7 +65,7 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
 
 
 class _Users:
-    """Name the sender as the SDK does, which then lets nobody post into a stream that somebody else has opened."""
+    """Sets the user as the SDK expects it, which then accepts posts into an SSE stream from its owner only."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -81,7 +83,7 @@ def _user(principal: Principal) -> AuthenticatedUser:
 
 
 class _Asgi:
-    """An ASGI application that Starlette does not take for a function of a request."""
+    """An ASGI application as a class, since Starlette would call a function with a request."""
 
     def __init__(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self._serve = serve
@@ -98,20 +100,20 @@ class _Endpoints:
         self._modern = StreamableHTTPSessionManager(
             server, stateless=True, security_settings=_CHECKED, max_request_body_size=body_bytes
         )
-        logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # its lines hold what clients sent
-        logging.getLogger("sse_starlette").setLevel(logging.INFO)  # below, they hold what is answered
+        logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # it logs what clients send
+        logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
         self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
-        self._handshake: HandshakeHttp | None = None
+        self._legacy: LegacyHttp | None = None
         self.streamable = _Asgi(self._serve_streamable)
         self.sse = _Asgi(self._serve_sse)
         self.messages = _Asgi(self._sse.handle_post_message)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
-        """Hold what both eras of Streamable HTTP run beside their requests."""
+        """Run the background tasks of both eras of Streamable HTTP."""
         parts = self._server.parts
         async with self._modern.run(), self._server.lifespan(self._server) as background:
-            self._handshake = HandshakeHttp(
+            self._legacy = LegacyHttp(
                 server=self._server,
                 callers=parts.callers,
                 cancellations=parts.cancellations,
@@ -121,19 +123,20 @@ class _Endpoints:
             yield
 
     def stop(self) -> None:
-        """End the streams politely."""
+        """End the streams before the process stops."""
         self._server.parts.subscriptions.close()
         for scope in tuple(self._open):
             scope.cancel()
 
     async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
         version = Headers(scope=scope).get("mcp-protocol-version")
-        if self._handshake is None:
+        if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
+        # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
             await self._modern.handle_request(scope, receive, send)
         else:
-            await self._handshake(scope, receive, send)
+            await self._legacy(scope, receive, send)
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = AsgiConnection(scope, receive, send)
@@ -145,7 +148,7 @@ class _Endpoints:
         self._open.add(serving)
         try:
             async with self._sse.connect_sse(wire.scope, receive, send) as (incoming, outgoing):
-                with serving:  # not round the SDK's own tasks, which close what they opened once this has ended
+                with serving:  # not around the SDK's own tasks, which must close what they opened after this has ended
                     async with closed_on_expiry(grant_of(scope), serving.cancel):
                         await self._server.run(incoming, outgoing, self._server.create_initialization_options())
         finally:

@@ -35,84 +35,85 @@ from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.callers import Caller, Callers
 from agentapi_mcp.edges.mcp.cancellations import MAX_REASON, Cancellations
-from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_WITHIN, Questions, Send, read_answer
-from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, Asking, Headers, HttpDispatch, carry_out
+from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_TIMEOUT, PendingElicitations, Send, read_answer
+from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
 from agentapi_mcp.presentation.errors import explain
 from agentapi_mcp.presentation.text import clean
 
 SESSION_HEADER = "mcp-session-id"
-_LONGEST_ID = 200
-_LONGEST_NAME = 200
-_LARGEST_KEPT = 8 * 1024  # of what a client says of itself
+_MAX_ID = 200
+_MAX_NAME = 200
+_MAX_STORED_BYTES = 8 * 1024  # of a client's own description
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
-class HandshakeHttp:
-    """POST carries requests, GET the updates, DELETE ends the session."""
+class LegacyHttp:
+    """The endpoint: POST carries requests, GET streams notifications, DELETE ends the session."""
 
     server: EdgeServer
     callers: Callers
     cancellations: Cancellations
     subscriptions: Subscriptions
     background: TaskSupervisor
-    questions: Questions = field(default_factory=Questions)
-    heard: Services | None = None
+    elicitations: PendingElicitations = field(default_factory=PendingElicitations)
+    subscribed_to: Services | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one HTTP request."""
         wire, request = AsgiConnection(scope, receive, send), Request(scope, receive)
         session_id = request.headers.get(SESSION_HEADER)
         try:
-            asker = None if session_id is None else await self._find(scope, session_id)
+            client = None if session_id is None else await self._find(scope, session_id)
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc))
             return
-        if session_id is not None and asker is None:
+        if session_id is not None and client is None:
             await wire.refuse(404, INVALID_REQUEST, "There is no such MCP session, or it has ended: initialize again.")
             return
-        match request.method, asker:
+        match request.method, client:
             case "POST", _:
-                await self._post(wire, request, asker)
-            case "GET", _Asker():
-                await self._get(wire, request, asker)
-            case "DELETE", _Asker(caller, session):
+                await self._post(wire, request, client)
+            case "GET", _SessionClient():
+                await self._get(wire, request, client)
+            case "DELETE", _SessionClient(caller, session):
                 await caller.services.transport_sessions.close(caller.principal, session.id)
                 await wire.reply(204)
             case _:
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
                 await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"POST")])
 
-    async def _find(self, scope: Scope, session_id: str) -> "_Asker | None":
+    async def _find(self, scope: Scope, session_id: str) -> "_SessionClient | None":
         caller = await self.callers.of_http(scope)
-        self._hear(caller)
-        if len(session_id) > _LONGEST_ID or not session_id.isprintable():
+        self._subscribe(caller)
+        if len(session_id) > _MAX_ID or not session_id.isprintable():
             return None
         session = await caller.services.transport_sessions.find(caller.principal, session_id)
-        return None if session is None else _Asker(caller, session)
+        return None if session is None else _SessionClient(caller, session)
 
-    def _hear(self, caller: Caller) -> None:
-        """Hear what clients answer or take back through another replica; once for each life of the stores."""
-        if self.heard is not caller.services:
-            self.heard = caller.services
-            self.heard.elicitations.on_answer(self.questions.hear)
-            self.heard.transport_sessions.on_cancelled(self._cancel)
+    def _subscribe(self, caller: Caller) -> None:
+        """Subscribe to responses and cancellations that arrive at another replica."""
+        # Once for each instance of the services: a restart of the stores makes a new one.
+        if self.subscribed_to is not caller.services:
+            self.subscribed_to = caller.services
+            self.subscribed_to.elicitations.on_answer(self.elicitations.wake)
+            self.subscribed_to.transport_sessions.on_cancelled(self._cancel)
 
     def _cancel(self, session_id: str, request_id: str, reason: str) -> None:
         self.cancellations.cancel((session_id, request_id), reason)
 
-    async def _get(self, wire: AsgiConnection, request: Request, asker: "_Asker") -> None:
+    async def _get(self, wire: AsgiConnection, request: Request, client: "_SessionClient") -> None:
         if not check_accept_headers(request)[1]:
             await wire.refuse(406, INVALID_REQUEST, "Send Accept: text/event-stream.")
             return
         try:
-            await self.subscriptions.stream(asker.caller, asker.session, wire)
+            await self.subscriptions.stream(client.caller, client.session, wire)
         except MCPError as exc:
             await wire.refuse(429, exc.error.code, exc.error.message)
 
-    async def _post(self, wire: AsgiConnection, request: Request, asker: "_Asker | None") -> None:
+    async def _post(self, wire: AsgiConnection, request: Request, client: "_SessionClient | None") -> None:
         reads_json, reads_events = check_accept_headers(request)
         if not reads_json:
             await wire.refuse(406, INVALID_REQUEST, "Send Accept: application/json, text/event-stream.")
@@ -123,67 +124,75 @@ class HandshakeHttp:
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return
         if is_object(message) and "id" not in message and "method" in message:
-            await self._take_note(asker, message)
+            await self._receive_notification(client, message)
             await wire.reply(202)
             return
         if is_object(message) and "method" not in message and ("result" in message or "error" in message):
-            await self._take_answer(wire, asker, message)
+            await self._receive_answer(wire, client, message)
             return
         try:
             call = JSONRPCRequest.model_validate(message)
         except ValidationError:
             await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 request or notification.")
             return
-        await self._serve(wire, request, asker, call, streams=reads_events)
+        await self._serve(wire, request, client, call, streams=reads_events)
 
-    async def _take_answer(self, wire: AsgiConnection, asker: "_Asker | None", message: dict[str, Any]) -> None:
-        """Give an answer to who asked, which another replica may be."""
+    async def _receive_answer(
+        self, wire: AsgiConnection, client: "_SessionClient | None", message: dict[str, Any]
+    ) -> None:
+        """Pass on a client's response to the request that waits for it, here or in another replica."""
         try:
             answer = read_answer(message)
         except ValidationError:
             await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 message.")
             return
         try:
-            if asker is not None:
-                await self.questions.take(asker.caller, asker.session.id, answer)
+            if client is not None:
+                await self.elicitations.receive(client.caller, client.session.id, answer)
         except AgentApiError as exc:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc))
             return
         await wire.reply(202)
 
-    async def _take_note(self, asker: "_Asker | None", message: dict[str, Any]) -> None:
-        """Act on the one notification that matters here; it may concern a request that another replica serves."""
-        if message["method"] != "notifications/cancelled" or asker is None:
+    async def _receive_notification(self, client: "_SessionClient | None", message: dict[str, Any]) -> None:
+        """Handle a cancellation, of a request in this or another replica; ignore other notifications."""
+        if message["method"] != "notifications/cancelled" or client is None:
             return
-        said = as_object(message.get("params"))
-        request_id = as_request_id(said.get("requestId"))
+        params = as_object(message.get("params"))
+        request_id = as_request_id(params.get("requestId"))
         if request_id is None:
             return
-        reason = said.get("reason")
+        reason = params.get("reason")
         text = clean(reason)[:MAX_REASON] if isinstance(reason, str) else ""
-        if not self.cancellations.cancel((asker.session.id, str(request_id)), text):
-            sessions = asker.caller.services.transport_sessions
+        if not self.cancellations.cancel((client.session.id, str(request_id)), text):
+            sessions = client.caller.services.transport_sessions
             try:
                 await sessions.notify_cancelled(
-                    asker.caller.principal, asker.session.id, str(request_id)[:_LONGEST_ID], text
+                    client.caller.principal, client.session.id, str(request_id)[:_MAX_ID], text
                 )
             except AgentApiError as exc:
                 _log.warning("cancellation_not_told", extra={"code": exc.code})
 
     async def _serve(
-        self, wire: AsgiConnection, request: Request, asker: "_Asker | None", call: JSONRPCRequest, *, streams: bool
+        self,
+        wire: AsgiConnection,
+        request: Request,
+        client: "_SessionClient | None",
+        call: JSONRPCRequest,
+        *,
+        streams: bool,
     ) -> None:
         exchange = HttpDispatch(
             request_id=call.id,
             transport=TransportContext(
-                kind="streamable-http", can_send_request=asker is not None and streams, headers=request.headers
+                kind="streamable-http", can_send_request=client is not None and streams, headers=request.headers
             ),
             message_metadata=ServerMessageMetadata(request_context=request),
             progress_token=_progress_token(call.params),
             streams=streams,
-            asking=None if asker is None else self._asking(asker),
+            request_client=None if client is None else self._client_requester(client),
         )
-        connection = _connection(asker, request)
+        connection = _connection(client, request)
 
         async def work() -> dict[str, Any]:
             return await serve_one(
@@ -200,19 +209,22 @@ class HandshakeHttp:
                 return []
             return await self._begin(request.scope, call, answer)
 
-        key = None if asker is None else (asker.session.id, str(call.id))
+        # Request ids repeat between clients, so a request without a session cannot be cancelled by its id.
+        key = None if client is None else (client.session.id, str(call.id))
         with self.cancellations.cancelling(key, exchange.scope.cancel):
-            await carry_out(wire, exchange, work, headers)
+            await respond(wire, exchange, work, headers)
 
-    def _asking(self, asker: "_Asker") -> Asking:
-        async def ask(request: Callable[[str], JSONRPCRequest], send: Send, within: float | None) -> dict[str, Any]:
-            seconds = ANSWER_WITHIN.total_seconds() if within is None else within
-            return await self.questions.ask(asker.caller, asker.session.id, request, send, seconds)
+    def _client_requester(self, client: "_SessionClient") -> ClientRequester:
+        async def send_request(
+            factory: Callable[[str], JSONRPCRequest], send: Send, within: float | None
+        ) -> dict[str, Any]:
+            seconds = ANSWER_TIMEOUT.total_seconds() if within is None else within
+            return await self.elicitations.request(client.caller, client.session.id, factory, send, seconds)
 
-        return ask
+        return send_request
 
     async def _begin(self, scope: Scope, call: JSONRPCRequest, answer: JSONRPCResponse) -> Headers:
-        """Begin an MCP session; while the stores are away there is none, and all but subscriptions works without."""
+        """Start an MCP session and return its header; none if the stores are down, which only subscriptions need."""
         params = call.params or {}
         session = McpSession(
             id=secrets.token_urlsafe(24),
@@ -226,39 +238,38 @@ class HandshakeHttp:
         except AgentApiError as exc:
             _log.warning("mcp_session_not_begun", extra={"code": exc.code})
             return []
-        except Exception as exc:  # noqa: BLE001  # it is no reason to refuse the handshake
+        except Exception as exc:  # noqa: BLE001  # the handshake succeeds without a session
             _log.error("mcp_session_not_begun", exc_info=exc)
             return []
         return [(SESSION_HEADER.encode(), session.id.encode())]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asker:
+class _SessionClient:
     caller: Caller
     session: McpSession
 
 
-def _connection(asker: _Asker | None, request: Request) -> Connection:
-    if asker is None:
+def _connection(client: _SessionClient | None, request: Request) -> Connection:
+    if client is None:
         version = request.headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
         return Connection.from_envelope(version, None, None)
-    session = asker.session
+    session = client.session
     connection = Connection.from_envelope(session.protocol, dict(session.client), dict(session.capabilities))
     connection.session_id = session.id
     return connection
 
 
 def _client(value: object) -> dict[str, object]:
-    """Return what a client says of itself; of one that says too much, its name and version."""
-    said = as_object(storable_value(value))
-    kept = _small(said)
-    return kept or {name: str(said.get(name, ""))[:_LONGEST_NAME] for name in ("name", "version")}
+    """Return a client's `clientInfo` to store; if it is too large, only the name and version."""
+    info = as_object(storable_value(value))
+    return _small(info) or {name: str(info.get(name, ""))[:_MAX_NAME] for name in ("name", "version")}
 
 
 def _small(value: object) -> dict[str, object]:
-    """Return what may be kept for each session; empty where it is too large for that."""
-    said = as_object(storable_value(value))
-    return said if len(json.dumps(said)) <= _LARGEST_KEPT else {}
+    """Return an object to store with the session; empty if it is too large."""
+    stored = as_object(storable_value(value))
+    return stored if len(json.dumps(stored)) <= _MAX_STORED_BYTES else {}
 
 
 def _progress_token(params: dict[str, Any] | None) -> str | int | None:

@@ -1,4 +1,4 @@
-"""The step-up of a token that lacks a scope: told over HTTP before the protocol sees it, where clients look for it."""
+"""Step-up authorization: an HTTP 403 with the missing scope, sent before the MCP server sees the request."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from agentapi_mcp.presentation.errors import explain
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL
 
-# What every method needs beside tools/call, whose tools say it themselves; what is not here tells nothing of anybody.
+# The action that each method needs. For tools/call the tool declares it; methods without an entry return no user data.
 METHODS: Mapping[str, Action] = {
     "resources/list": Action.READ_SESSIONS,
     "resources/read": Action.READ_SESSIONS,
@@ -25,62 +25,66 @@ METHODS: Mapping[str, Action] = {
 }
 
 
-class _Asked(NamedTuple):
+class _Call(NamedTuple):
     action: Action
     target: AuditTarget
 
 
-class StepUp:
-    """Answers 403 with the scope that lacks (MCP authorization, 2026-07-28; RFC 6750, section 3.1).
+class ScopeStepUp:
+    """Middleware that responds 403 with the missing scope (MCP authorization, 2026-07-28; RFC 6750, section 3.1).
 
-    It only says early, and in HTTP's words, what core would refuse; core decides. Clients of SSE get core's answer:
-    they wait for one on their stream, whatever a POST says.
+    It is the HTTP form of a denial by the core, which decides. Clients of SSE get the core's answer instead: they
+    expect it on their stream, whatever the status of the POST.
     """
 
     def __init__(
-        self, app: ASGIApp, gate: ServicesProvider, oauth: OAuth | None, action_of_tool: Callable[[str], Action | None]
+        self,
+        app: ASGIApp,
+        services_provider: ServicesProvider,
+        oauth: OAuth | None,
+        action_of_tool: Callable[[str], Action | None],
     ) -> None:
         self._app = app
-        self._gate = gate
+        self._services_provider = services_provider
         self._oauth = oauth
         self._action_of_tool = action_of_tool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, whose body has been read already and is short enough."""
+        """Serve one request, whose body has been read already and is within the limit."""
         principal: Principal | None = scope.get(PRINCIPAL)
         if principal is None or principal.scopes is None or not _is_call(scope):
             await self._app(scope, receive, send)
             return
         body = await receive()
-        asked = self._asked(body.get("body", b""))
-        lacking = None if asked is None else refusal(principal, asked.action)
-        if asked is None or lacking is None or lacking.scope is None:
+        call = self._parse_call(body.get("body", b""))
+        lacking = None if call is None else refusal(principal, call.action)
+        if call is None or lacking is None or lacking.scope is None:
             await self._app(scope, _again(body, receive), send)
             return
-        await (await self._gate.services()).audit.denied(principal, lacking, asked.target)
+        await (await self._services_provider.services()).audit.denied(principal, lacking, call.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
         await AsgiConnection(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
 
-    def _asked(self, body: bytes) -> _Asked | None:
+    def _parse_call(self, body: bytes) -> _Call | None:
         try:
             message = load_json(body)
         except (ValueError, RecursionError):
-            return None  # the protocol says what is wrong with it
-        said = as_object(message)
-        kind, name = "method", said.get("method")
+            return None  # the MCP server reports the error
+        request = as_object(message)
+        kind, name = "method", request.get("method")
         if name == "tools/call":
-            kind, name = "tool", as_object(said.get("params")).get("name")
+            kind, name = "tool", as_object(request.get("params")).get("name")
         if not isinstance(name, str):
             return None
         action = self._action_of_tool(name) if kind == "tool" else METHODS.get(name)
-        return None if action is None else _Asked(action, AuditTarget(kind, name))
+        return None if action is None else _Call(action, AuditTarget(kind, name))
 
 
 def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[bytes, bytes]:
-    """Ask for what the token has and what it lacks: clients that step up ask for nothing else."""
-    wanted = " ".join(sorted({*map(str, principal.scopes or ()), scope}))
-    said = challenge(oauth, [("error", "insufficient_scope")], wanted)
-    return b"www-authenticate", said.encode()
+    """Return the challenge; it names the token's own scopes too, since clients request only what it names."""
+    scopes = " ".join(sorted({*map(str, principal.scopes or ()), scope}))
+    value = challenge(oauth, [("error", "insufficient_scope")], scopes)
+    return b"www-authenticate", value.encode()
 
 
 def _is_call(scope: Scope) -> bool:

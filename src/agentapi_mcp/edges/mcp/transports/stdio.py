@@ -1,4 +1,4 @@
-"""Serving over stdin and stdout, where nothing but the protocol may appear."""
+"""The stdio transport; stdout carries nothing but protocol messages."""
 
 import json
 import sys
@@ -22,13 +22,13 @@ Incoming = SessionMessage | Exception
 async def serve_stdio(
     server: EdgeServer, stdin: AsyncFile[str] | None = None, stdout: AsyncFile[str] | None = None
 ) -> None:
-    """Serve one client until stdin ends, which is the process's own unless another is given."""
+    """Serve one client until stdin ends; by default over the process's own stdin and stdout."""
     async with stdio_server(stdin, stdout) as (read_stream, write_stream):
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
         replies = write_stream.clone()
 
         async def read() -> None:
-            """Pass messages on; a line that is none is answered, since its sender may wait for that."""
+            """Pass messages on; answer an invalid line with an error, which its sender may wait for."""
             async with messages_in, replies, read_stream:
                 async for item in read_stream:
                     await _pass_on(item, messages_in, replies)
@@ -39,7 +39,8 @@ async def serve_stdio(
                 await server.run(messages, write_stream, server.create_initialization_options())
                 group.cancel_scope.cancel()
         finally:
-            sys.stdout.flush()  # a stray print goes to stderr while we serve; later it would go to the client
+            # Stray prints go to stderr while we serve; one that is flushed later would go to the client.
+            sys.stdout.flush()
 
 
 async def _pass_on(
@@ -53,16 +54,16 @@ async def _pass_on(
 
 
 def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
-    """Read a line again that the SDK could not read, or say what is wrong with it.
+    """Parse a line that the SDK rejected once more, or return the error for it.
 
-    Halves of surrogate pairs are let through in a tool's arguments, so that the tool itself refuses them in words.
+    Lone surrogates pass in a tool's arguments, so that the tool reports them in its own message.
     """
     try:
         content = _content_of(fault)
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
     try:
-        return SessionMessage(jsonrpc_message_adapter.validate_python(_whole(content), by_name=False))
+        return SessionMessage(jsonrpc_message_adapter.validate_python(_cleaned(content), by_name=False))
     except ValidationError:
         return _fault(_id_of(content), INVALID_REQUEST, "This is no JSON-RPC 2.0 message of the protocol.")
     except RecursionError:
@@ -70,22 +71,22 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
 
 
 def _content_of(fault: ValidationError) -> object:
-    """Return what the line says: the SDK keeps the line itself when it is not JSON, else the parts that do not fit."""
+    """Return the content of the line, from a validation error: its text if it is not JSON, else the invalid object."""
     errors = fault.errors(include_url=False)
     if errors[0]["type"] == "json_invalid":
         return json.loads(str(errors[0]["input"]))
     return next((error["input"] for error in errors if is_object(error["input"])), None)
 
 
-def _whole(content: object, path: tuple[str, ...] = ()) -> object:
+def _cleaned(content: object, path: tuple[str, ...] = ()) -> object:
     if path == ("params", "arguments"):
-        return content
+        return content  # the tool reports a lone surrogate in its own message
     if isinstance(content, str):
         return clean(content)
     if is_list(content):
-        return [_whole(each, (*path, "")) for each in content]
+        return [_cleaned(each, (*path, "")) for each in content]
     if is_object(content):
-        return {clean(name): _whole(part, (*path, name)) for name, part in content.items()}
+        return {clean(name): _cleaned(part, (*path, name)) for name, part in content.items()}
     return content
 
 

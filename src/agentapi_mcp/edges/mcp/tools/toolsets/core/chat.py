@@ -82,7 +82,7 @@ async def chat(call: ToolCall) -> CallToolResult:
             caller.principal, asked, wait=patience.left(), report=reporter(call.context)
         )
 
-    return turn_result(await call.edge.cancellations.carry(request_key(call.context, call.context.request_id), work))
+    return turn_result(await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work))
 
 
 @TOOLSET.tool(
@@ -105,7 +105,7 @@ async def get_turn(call: ToolCall) -> CallToolResult:
             caller.principal, call.given.text("turn_id"), wait=patience.left(), report=reporter(call.context)
         )
 
-    return turn_result(await call.edge.cancellations.carry(request_key(call.context, call.context.request_id), work))
+    return turn_result(await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work))
 
 
 @TOOLSET.tool(
