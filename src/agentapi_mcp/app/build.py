@@ -49,12 +49,12 @@ from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, Server
+from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
@@ -218,7 +218,7 @@ def build_agents(
 
 async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, sealer: Sealer | None) -> Access:
     """Open the ways in by the rules of the operator's file."""
-    door = await _open_door(base, file)
+    door = await _open_authenticator(base, file)
     requests = PostgresKeyRequests(base.database)
     entries = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
     tokens = PostgresPersonalTokens(base.database)
@@ -248,7 +248,7 @@ def build_transport(base: Foundation) -> Transport:
     """Build what lets any replica serve a client, and hear of changes."""
     return Transport(
         sessions=TransportSessions(PostgresMcpSessions(base.database), base.signals),
-        elicitations=Elicitations(PostgresMcpQuestions(base.database), base.signals),
+        elicitations=Elicitations(PostgresElicitations(base.database), base.signals),
         change_feed=ChangeFeed(base.signals),
     )
 
@@ -258,14 +258,17 @@ def _hear_catalogue(catalogue: Catalogue, signal: Signal) -> None:
         catalogue.expire()
 
 
-async def _open_door(base: Foundation, file: CatalogueFile) -> Authenticator | None:
+async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenticator | None:
     resource = base.settings.resource_url
     if resource is None:
         return None
     # By name: a program over stdio has no need of cryptography.
-    doors = import_module("agentapi_mcp.auth.doors")
+    authenticators = import_module("agentapi_mcp.auth.authenticators")
     sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
-    door = cast("Authenticator", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock)))
+    door = cast(
+        "Authenticator",
+        await base.stack.enter_async_context(authenticators.open_authenticator(resource, sign_ins, base.clock)),
+    )
     await door.take(file.sign_in)
     return door
 

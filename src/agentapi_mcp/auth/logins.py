@@ -37,7 +37,7 @@ class Login:
         metadata = await self._metadata()
         verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        asked = {
+        parameters = {
             "response_type": "code",
             "client_id": self._issuer.client_id or "",
             "redirect_uri": redirect_uri,
@@ -48,7 +48,7 @@ class Login:
         }
         scope = self._scope(metadata)
         address = str(metadata["authorization_endpoint"])
-        query = urlencode(asked | ({"scope": scope} if scope else {}))
+        query = urlencode(parameters | ({"scope": scope} if scope else {}))
         url = f"{address}{'&' if '?' in address else '?'}{query}"
         return LoginBegun(issuer=self._issuer.issuer, url=url, state=state, verifier=verifier)
 
@@ -65,7 +65,7 @@ class Login:
         if answer.error is not None or not answer.code:
             raise self._refusal("the issuer says no")
         metadata = await self._metadata()
-        asked = {
+        parameters = {
             "grant_type": "authorization_code",
             "code": answer.code,
             "redirect_uri": redirect_uri,
@@ -73,10 +73,10 @@ class Login:
             "resource": self._resource,
         }
         try:
-            said = await self._exchange(str(metadata["token_endpoint"]), asked)
+            response = await self._exchange(str(metadata["token_endpoint"]), parameters)
         except FetchError as exc:
             raise self._refusal(str(exc)) from exc
-        token = said.get("access_token")
+        token = response.get("access_token")
         if not isinstance(token, str) or not token:
             raise self._refusal("the issuer gives no access token")
         return token
@@ -103,14 +103,14 @@ class Login:
         ours = long if long in known else str(TokenScope.KEYS)
         return " ".join([*(["openid"] if "openid" in known else []), *([ours] if self._issuer.needs_scopes else [])])
 
-    async def _exchange(self, url: str, asked: Mapping[str, str]) -> Mapping[str, object]:
+    async def _exchange(self, url: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
         client_id, secret = self._issuer.client_id or "", self._issuer.client_secret
         if secret is None:
-            return await self._fetch.post(url, {**asked, "client_id": client_id}, {})
+            return await self._fetch.post(url, {**parameters, "client_id": client_id}, {})
         # RFC 6749, section 2.3.1: both are form-encoded first.
         pair = f"{quote(client_id, safe='')}:{quote(secret.get_secret_value(), safe='')}"
         basic = base64.b64encode(pair.encode()).decode()
-        return await self._fetch.post(url, asked, {"authorization": f"Basic {basic}"})
+        return await self._fetch.post(url, parameters, {"authorization": f"Basic {basic}"})
 
     def _refusal(self, reason: str) -> NotAuthenticatedError:
         """Make the refusal; why is for the log."""

@@ -18,7 +18,7 @@ from secrets import token_bytes
 from agentapi_mcp.base.errors import ConfigurationError
 
 KEY_BYTES = 32
-_LARGEST = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _REMEDY = "`agentapi-mcp secrets generate` makes one"
@@ -39,7 +39,7 @@ class MasterKeySource:
     text: str | None = field(default=None, repr=False)
     file: Path | None = None
     command: str | None = None
-    patience: timedelta = timedelta(seconds=10)
+    timeout: timedelta = timedelta(seconds=10)
 
     async def read(self) -> tuple[MasterKey, ...]:
         """Read the keys; the first seals.
@@ -52,9 +52,9 @@ class MasterKeySource:
                 "Set one of AGENTAPI_MASTER_KEY, AGENTAPI_MASTER_KEY_FILE and AGENTAPI_MASTER_KEY_COMMAND, not more."
             )
         if self.file is not None:
-            return parse_keys(_of_file(self.file), "AGENTAPI_MASTER_KEY_FILE")
+            return parse_keys(_read_file(self.file), "AGENTAPI_MASTER_KEY_FILE")
         if self.command is not None:
-            return parse_keys(await _of_command(self.command, self.patience), "AGENTAPI_MASTER_KEY_COMMAND")
+            return parse_keys(await _run_command(self.command, self.timeout), "AGENTAPI_MASTER_KEY_COMMAND")
         return parse_keys(self.text or "", "AGENTAPI_MASTER_KEY")
 
 
@@ -71,7 +71,7 @@ def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:
     """
     written = [part.strip() for part in text.split(",")]
     keys = tuple(_key(part, f"{variable}: key {place} of {len(written)}") for place, part in enumerate(written, 1))
-    _refuse_twins((key.id for key in keys), variable)
+    _refuse_duplicate_ids((key.id for key in keys), variable)
     return keys
 
 
@@ -87,7 +87,7 @@ def _key(written: str, where: str) -> MasterKey:
     return MasterKey(name or hashlib.sha256(b"agentapi master key\0" + value).hexdigest()[:8], value)
 
 
-def _refuse_twins(ids: Iterable[str], variable: str) -> None:
+def _refuse_duplicate_ids(ids: Iterable[str], variable: str) -> None:
     seen = set[str]()
     for each in ids:
         if each in seen:
@@ -95,10 +95,10 @@ def _refuse_twins(ids: Iterable[str], variable: str) -> None:
         seen.add(each)
 
 
-def _of_file(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_LARGEST).decode("utf-8-sig").strip()
+            return file.read(_MAX_BYTES).decode("utf-8-sig").strip()
     except OSError as exc:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_FILE names a file that cannot be read ({exc.strerror})."
@@ -108,16 +108,16 @@ def _of_file(path: Path) -> str:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_FILE names a file that is not text.") from None
 
 
-async def _of_command(command: str, patience: timedelta) -> str:
+async def _run_command(command: str, limit: timedelta) -> str:
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError:
-        words = []
-    if not words:
+        arguments = []
+    if not arguments:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND is no command: a program and its arguments, no shell.")
     try:
         process = await asyncio.create_subprocess_exec(
-            *words,
+            *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # which might repeat what it read, into our log
@@ -126,11 +126,11 @@ async def _of_command(command: str, patience: timedelta) -> str:
     except (OSError, ValueError) as exc:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND names a program that cannot be run.") from exc
     try:
-        async with asyncio.timeout(patience.total_seconds()):
-            said = await _printed(process)
+        async with asyncio.timeout(limit.total_seconds()):
+            output = await _read_output(process)
     except TimeoutError:
         raise ConfigurationError(
-            f"AGENTAPI_MASTER_KEY_COMMAND did not end within {patience.total_seconds():g} s; nobody can answer it here."
+            f"AGENTAPI_MASTER_KEY_COMMAND did not end within {limit.total_seconds():g} s; nobody can answer it here."
         ) from None
     finally:
         with suppress(ProcessLookupError, PermissionError):  # what it started may still hold the pipe
@@ -140,15 +140,15 @@ async def _of_command(command: str, patience: timedelta) -> str:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_COMMAND failed (status {process.returncode}); run it by hand to see why."
         )
-    return said.decode("ascii", "replace").strip()
+    return output.decode("ascii", "replace").strip()
 
 
-async def _printed(process: asyncio.subprocess.Process) -> bytes:
+async def _read_output(process: asyncio.subprocess.Process) -> bytes:
     """Read what a command prints to its end, and wait for that; one that prints too much is not waited for."""
-    said = b""
-    while process.stdout is not None and (piece := await process.stdout.read(_LARGEST)):
-        said += piece
-        if len(said) > _LARGEST:
-            return said
+    output = b""
+    while process.stdout is not None and (chunk := await process.stdout.read(_MAX_BYTES)):
+        output += chunk
+        if len(output) > _MAX_BYTES:
+            return output
     await process.wait()
-    return said
+    return output

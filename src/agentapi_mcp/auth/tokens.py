@@ -37,17 +37,17 @@ class TokenVerifier:
         self._group = group
         self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
 
-    async def take(self, issuers: Iterable[Issuer]) -> None:
+    async def set_issuers(self, issuers: Iterable[Issuer]) -> None:
         """Trust these issuers from now on, and no others; the keys of one that stays where it was are kept."""
-        before, self._issuers = self._issuers, {}
+        previous, self._issuers = self._issuers, {}
         for issuer in issuers:
-            known = before.get(issuer.issuer)
+            known = previous.get(issuer.issuer)
             if known is not None and known[0].jwks_uri == issuer.jwks_uri:
-                keys = before.pop(issuer.issuer)[1]
+                keys = previous.pop(issuer.issuer)[1]
             else:
                 keys = KeySet(issuer, self._fetch, self._clock, self._group)
             self._issuers[issuer.issuer] = (issuer, keys)
-        for _, keys in before.values():
+        for _, keys in previous.values():
             await keys.aclose()
 
     async def verify(self, token: str) -> TokenClaims:
@@ -66,7 +66,7 @@ class TokenVerifier:
 
     async def aclose(self) -> None:
         """Trust nobody, and ask no issuer any more."""
-        await self.take(())
+        await self.set_issuers(())
 
     async def _verify(self, token: str) -> TokenClaims:
         if len(token) > _LONGEST:
@@ -79,8 +79,8 @@ class TokenVerifier:
             raise ValueError("it has critical extensions")
         if not (kid is None or isinstance(kid, str)) or not isinstance(algorithm, str):
             raise ValueError("its header is wrong")
-        said = jwt.decode(token, options={"verify_signature": False})
-        issuer, keys = self._issuers.get(_text(said.get("iss")) or "", (None, None))
+        unverified = jwt.decode(token, options={"verify_signature": False})
+        issuer, keys = self._issuers.get(_text(unverified.get("iss")) or "", (None, None))
         if issuer is None or keys is None:
             raise ValueError("its issuer is unknown")
         if algorithm not in issuer.algorithms:
@@ -101,21 +101,21 @@ class TokenVerifier:
         return self._read(issuer, claims)
 
     def _read(self, issuer: Issuer, claims: Mapping[str, object]) -> TokenClaims:
-        expires_at = _moment(claims["exp"])
+        expires_at = _timestamp(claims["exp"])
         now = self._clock.now()
         if now >= expires_at + _LEEWAY:
             raise jwt.ExpiredSignatureError("it has expired")
         for name in ("nbf", "iat"):
-            if name in claims and now + _LEEWAY < _moment(claims[name]):
+            if name in claims and now + _LEEWAY < _timestamp(claims[name]):
                 raise jwt.ImmatureSignatureError(f"its {name} is in the future")
         subject = _text(claims["sub"])
         if not subject:
             raise ValueError("it has no subject")
         client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
-        said = claims.get(issuer.organization_claim) if issuer.organization_claim else None
-        organization = _text(said)
-        if said is not None and organization is None:  # it binds the token to something, and not to all that is
+        claim = claims.get(issuer.organization_claim) if issuer.organization_claim else None
+        organization = _text(claim)
+        if claim is not None and organization is None:  # it binds the token to something, and not to all that is
             raise ValueError("its organisation is no text")
         return TokenClaims(
             issuer=issuer,
@@ -133,7 +133,7 @@ class TokenVerifier:
         )
 
 
-def _moment(value: object) -> datetime:
+def _timestamp(value: object) -> datetime:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a time in it is none")  # noqa: TRY004  # of the token, not of the program
     return datetime.fromtimestamp(value, UTC)
@@ -145,16 +145,16 @@ def _text(value: object) -> str | None:
     return value
 
 
-def _email(said: str | None) -> str | None:
+def _email(value: str | None) -> str | None:
     """Return an e-mail in lower case; one that could be taken for another's, as with letters alike, says nothing."""
-    if said is None or not _PLAIN_EMAIL.fullmatch(said):
+    if value is None or not _PLAIN_EMAIL.fullmatch(value):
         return None
-    return said.lower()
+    return value.lower()
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
     """Read the scopes: a text with spaces (RFC 9068), or a list, as some issuers write them."""
-    said = claims.get("scope", claims.get("scp", ""))
-    if isinstance(said, str):
-        return frozenset(said.split())
-    return frozenset(item for item in as_list(said) if isinstance(item, str))
+    value = claims.get("scope", claims.get("scp", ""))
+    if isinstance(value, str):
+        return frozenset(value.split())
+    return frozenset(item for item in as_list(value) if isinstance(item, str))

@@ -16,12 +16,12 @@ from agentapi_mcp.backends.guide.intents import (
 from agentapi_mcp.backends.guide.pages import Section, trimmed
 from agentapi_mcp.backends.guide.state import (
     LiveState,
+    describe_costs,
     describe_named,
     explain_failure,
     last_failure,
     list_agents,
     list_models,
-    tell_costs,
 )
 from agentapi_mcp.backends.guide.words import terms
 from agentapi_mcp.backends.guides.ports import GuideHost
@@ -58,7 +58,7 @@ _NOT_FOUND = (
 )
 _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
     Intent.FAILURE: lambda state, _: explain_failure(state),
-    Intent.COST: lambda state, _: tell_costs(state),
+    Intent.COST: lambda state, _: describe_costs(state),
     Intent.AGENTS: lambda state, _: list_agents(state),
     Intent.MODELS: lambda state, question: list_models(state, question.agents),
     Intent.NAMED: lambda state, question: describe_named(state, question.agents, question.models),
@@ -92,17 +92,17 @@ class Answers:
             agents = await view.agents(turn.principal)
             turns = await view.recent_turns(turn.principal, _RECENT_TURNS)
         except AgentApiError as error:
-            return LiveState((), (), clock.now(), trouble=f"I could not read the server's live state just now. {error}")
+            return LiveState((), (), clock.now(), fault=f"I could not read the server's live state just now. {error}")
         return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
 
     def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
-        context = _said_before(history, MessageRole.USER) if is_follow_up(text) else ""
+        context = _last_message(history, MessageRole.USER) if is_follow_up(text) else ""
         if terms(text):
             return self._index.search(text, context)
         if not wants_more(text):
             return []
         # "Tell me more" has no words of its own: go on to what was not shown yet.
-        shown = set(_SOURCE.findall(_said_before(history, MessageRole.ASSISTANT)))
+        shown = set(_SOURCE.findall(_last_message(history, MessageRole.ASSISTANT)))
         return [match for match in self._index.search(context) if match.section.source not in shown]
 
     def _parts(
@@ -110,11 +110,11 @@ class Answers:
     ) -> tuple[tuple[Section, ...], list[str]]:
         intent = find_intent(question)
         if intent is Intent.GREETING:
-            return (), [_GREETING, state.trouble or list_agents(state)]
+            return (), [_GREETING, state.fault or list_agents(state)]
         sections = _fitting(found)
         if intent is None:
             return (sections, _quoted(sections)) if sections else ((), self._nothing(found))
-        parts = [state.trouble or _LIVE[intent](state, question)]
+        parts = [state.fault or _LIVE[intent](state, question)]
         if intent is Intent.FAILURE:
             sections = self._about_fault(state)
         elif not (intent is Intent.NAMED and asks_how(question.text)):
@@ -142,9 +142,9 @@ class Answers:
         near = [match.section for match in found if match.coverage >= _FITS] if shown else []
         near += [section for section in self._index.sections if shown and section.page == shown[0].page]
         asks = [ask for section in near if section not in shown for ask in _first_ask(section)]
-        asked = set(terms(text))
+        question_terms = set(terms(text))
         wanted = dict.fromkeys([*asks, *_FIRST_QUESTIONS])
-        return [ask for ask in wanted if set(terms(ask)) != asked][:_SUGGESTIONS]
+        return [ask for ask in wanted if set(terms(ask)) != question_terms][:_SUGGESTIONS]
 
 
 def _first_ask(section: Section) -> list[str]:
@@ -159,13 +159,13 @@ def _readable_part(message: str) -> str:
 def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
     """Let a bare number choose one of the questions that were suggested."""
     number = text.strip().rstrip(".")
-    _, _, suggested = _said_before(history, MessageRole.ASSISTANT).rpartition(_NEXT)
+    _, _, suggested = _last_message(history, MessageRole.ASSISTANT).rpartition(_NEXT)
     return dict(_SUGGESTED.findall(suggested)).get(number, text)
 
 
-def _said_before(history: Sequence[HistoryMessage], role: MessageRole) -> str:
-    said = next((message.text for message in reversed(history) if message.role is role), "")
-    return _readable_part(said)
+def _last_message(history: Sequence[HistoryMessage], role: MessageRole) -> str:
+    message = next((message.text for message in reversed(history) if message.role is role), "")
+    return _readable_part(message)
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:

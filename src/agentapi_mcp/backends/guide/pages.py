@@ -136,14 +136,14 @@ def blocks(text: str) -> list[str]:
 
 def trimmed(section: Section, budget: int) -> str:
     """Take whole blocks while they fit, at least the first; say where the rest stands."""
-    kept: list[str] = []
+    taken: list[str] = []
     room = budget
     parts = blocks(section.body)
     for block in parts:
         room -= len(block)
-        if kept and room < 0:
+        if taken and room < 0:
             break
-        kept.append(block)
-    if len(kept) < len(parts):
-        kept.append(f"(The rest is in {section.source}.)")
-    return "\n\n".join(kept)
+        taken.append(block)
+    if len(taken) < len(parts):
+        taken.append(f"(The rest is in {section.source}.)")
+    return "\n\n".join(taken)

@@ -34,7 +34,7 @@ class LiveState:
     agents: tuple[AgentView, ...]
     turns: tuple[Turn, ...]
     now: datetime
-    trouble: str = ""
+    fault: str = ""
 
 
 def works(agent: AgentView) -> bool:
@@ -54,9 +54,9 @@ def condition(agent: AgentView, now: datetime) -> str:
         return f"works{when}"
     if health.status is HealthStatus.UNKNOWN:
         return "set up, but nobody has measured it yet"
-    said = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
+    conditions = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
     error = f": {health.last_error.rstrip('.')}" if health.last_error else ""
-    return f"{said.get(health.status, 'not set up')}{when}{error}"
+    return f"{conditions.get(health.status, 'not set up')}{when}{error}"
 
 
 def list_agents(state: LiveState) -> str:
@@ -198,7 +198,7 @@ def _name(turn: Turn, now: datetime) -> str:
     return f'"{quoted}" to {turn.agent}, {ago(now - turn.created_at)}'
 
 
-def tell_costs(state: LiveState) -> str:
+def describe_costs(state: LiveState) -> str:
     """Say what the last turn cost, and the recent ones together; unknown is never counted as zero."""
     turn = last_turn(state.turns)
     if turn is None:

@@ -72,11 +72,11 @@ def inner_error(body: object) -> object:
     found = _PROVIDER_ERROR.match(message)
     if found is not None:
         try:
-            said = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
+            inner = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
         except (ValueError, RecursionError):
-            said = None
-        if as_object(said) or as_list(said):
-            return said
+            inner = None
+        if as_object(inner) or as_list(inner):
+            return inner
         message = message[found.end() :]
     return {"error": {**error, "message": _STACK.sub("", message)}}
 
@@ -131,10 +131,10 @@ class CcrouterBackend:
         return model_id if "," in model_id or provider is None else f"{provider},{model_id}"
 
     async def _find_version(self) -> None:
-        said = as_object(await self._get("/", with_key=False))
-        if said.get("message") == "LLMs API":
+        body = as_object(await self._get("/", with_key=False))
+        if body.get("message") == "LLMs API":
             self._version = 2  # 1 and 2 answer alike
-        elif said.get("name") == "claude-code-router":
+        elif body.get("name") == "claude-code-router":
             self._version = _NEW
         else:
             message = "What answers at the base URL is not claude-code-router; check base_url and its port."

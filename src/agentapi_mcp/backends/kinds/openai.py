@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
-from agentapi_mcp.backends.wire.chat_completions import END_OF_STREAM, OURS, ChatReply, RequestShape, build_request
+from agentapi_mcp.backends.wire.chat_completions import (
+    END_OF_STREAM,
+    OURS,
+    ChatCompletionsReply,
+    RequestShape,
+    build_request,
+)
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
@@ -132,10 +138,10 @@ class OpenAIBackend:
         """Nothing is held here: the connections are the process's."""
 
     async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
-        answer = ChatReply(faults, provider=self._provider, has_cost=self._is_openrouter)
-        said_done = not reply.is_event_stream
-        if said_done:
-            for event in answer.take(parse_json(await reply.body(), what="The provider's reply")):
+        answer = ChatCompletionsReply(faults, provider=self._provider, has_cost=self._is_openrouter)
+        done_seen = not reply.is_event_stream
+        if done_seen:
+            for event in answer.feed(parse_json(await reply.body(), what="The provider's reply")):
                 yield event
         else:
             async with aclosing(_pieces(reply, answer)) as pieces:
@@ -143,14 +149,14 @@ class OpenAIBackend:
                     if isinstance(piece, StreamComment):
                         yield SignOfLife()
                     elif piece.data.strip() == END_OF_STREAM:
-                        said_done = True
+                        done_seen = True
                         await reply.drain()
                         break
                     else:
-                        for event in answer.take(parse_json(piece.data, what="A part of the provider's answer")):
+                        for event in answer.feed(parse_json(piece.data, what="A part of the provider's answer")):
                             yield event
         yield answer.end(
-            said_done=said_done,
+            done_seen=done_seen,
             request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
         )
 
@@ -183,7 +189,7 @@ class OpenAIBackend:
         return headers
 
 
-async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent | StreamComment]:
+async def _pieces(reply: Reply, answer: ChatCompletionsReply) -> AsyncGenerator[StreamEvent | StreamComment]:
     parser = EventParser()
     async with aclosing(reply.chunks()) as chunks:
         try:

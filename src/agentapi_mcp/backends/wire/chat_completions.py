@@ -67,7 +67,7 @@ def _messages(turn: BackendTurn) -> list[dict[str, str]]:
     return [{"role": "system", "content": instructions}, *spoken] if instructions else spoken
 
 
-class ChatReply:
+class ChatCompletionsReply:
     """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
 
     def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
@@ -87,7 +87,7 @@ class ChatReply:
         """Whether the model has said why it stopped: what follows is only the bill."""
         return self._finish is not None
 
-    def take(self, piece: object) -> Iterator[BackendEvent]:
+    def feed(self, piece: object) -> Iterator[BackendEvent]:
         """Take a chunk of a stream, or a whole reply.
 
         Raises:
@@ -109,7 +109,7 @@ class ChatReply:
             yield from self._choice(as_object(choice))
         yield from self._bill(as_object(body.get("usage")))
 
-    def end(self, *, said_done: bool, request_id: str | None = None) -> Finished:
+    def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
         """Tell the end, once nothing more comes.
 
         Raises:
@@ -120,7 +120,7 @@ class ChatReply:
             raise BackendError(BackendFault.CONTENT_POLICY, "The provider's content filter withheld the answer.")
         if not self._choices_seen:
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
-        if not self.is_whole and not said_done:
+        if not self.is_whole and not done_seen:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
         return Finished(
             stop_reason=reason,
@@ -138,15 +138,15 @@ class ChatReply:
         if choice.get("error") or finish == "error":
             raise self._faults.of_error({"error": choice.get("error")})
         self._choices_seen = True
-        said = as_object(choice.get("delta")) or as_object(choice.get("message"))
-        thought = as_text(said.get("reasoning_content")) or as_text(said.get("reasoning"))
+        delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
+        thought = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
         if thought:
             yield ThoughtDelta(thought)
-        spoken = _spoken(said.get("content")) or as_text(said.get("refusal"))
+        spoken = _spoken(delta.get("content")) or as_text(delta.get("refusal"))
         if spoken:
             self._text_seen = True
             yield TextDelta(spoken)
-        yield from self._tool_calls(as_list(said.get("tool_calls")))
+        yield from self._tool_calls(as_list(delta.get("tool_calls")))
         self._finish = finish or self._finish
 
     def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:

@@ -45,26 +45,28 @@ class DroidAnswer:
         """Whether the turn's completion was seen."""
         return self._reason is not None
 
-    def take(self, said: Mapping[str, object]) -> BackendEvent | None:
+    def feed(self, notification: Mapping[str, object]) -> BackendEvent | None:
         """Take a notification, and tell what it means for the caller, if anything."""
-        match as_text(said.get("type")):
+        match as_text(notification.get("type")):
             case "assistant_text_delta":
-                return TextDelta(as_text(said.get("textDelta")) or "")
+                return TextDelta(as_text(notification.get("textDelta")) or "")
             case "thinking_text_delta":
-                return ThoughtDelta(as_text(said.get("textDelta")) or "")
+                return ThoughtDelta(as_text(notification.get("textDelta")) or "")
             case "tool_call":
-                return self._tool_begins(as_object(said.get("toolUse")))
+                return self._tool_begins(as_object(notification.get("toolUse")))
             case "tool_result":
-                name = self._tools.get(as_text(said.get("toolUseId")) or "", "a tool")
-                return ToolActivity(name, ToolState.FAILED if said.get("isError") is True else ToolState.COMPLETED)
+                name = self._tools.get(as_text(notification.get("toolUseId")) or "", "a tool")
+                return ToolActivity(
+                    name, ToolState.FAILED if notification.get("isError") is True else ToolState.COMPLETED
+                )
             case "agent_turn_completed":
-                self._reason = as_text(said.get("reason")) or "unknown"
-                return read_usage(as_object(said.get("tokenUsage")))
+                self._reason = as_text(notification.get("reason")) or "unknown"
+                return read_usage(as_object(notification.get("tokenUsage")))
             case kind:
-                self._error = as_text(said.get("message")) if kind == "error" else self._error
+                self._error = as_text(notification.get("message")) if kind == "error" else self._error
                 return SignOfLife()
 
-    def refuse_failure(self) -> None:
+    def raise_failure(self) -> None:
         """See that the turn was completed and not just ended.
 
         Raises:
@@ -73,11 +75,11 @@ class DroidAnswer:
         if self._reason == "completed":
             return
         fault = _BY_REASON.get(self._reason or "", BackendFault.UPSTREAM)
-        said = self._error or ""
-        status = _STATUS.match(said)
+        message = self._error or ""
+        status = _STATUS.match(message)
         if status is not None:
-            raise self._faults.of_error({"error": {"code": int(status[1]), "message": said[status.end() :]}})
-        line = self._faults.redactor.line(said)
+            raise self._faults.of_error({"error": {"code": int(status[1]), "message": message[status.end() :]}})
+        line = self._faults.redactor.line(message)
         raise BackendError(fault, f"The Droid CLI gave the turn up: {line}" if line else "The Droid CLI gave it up.")
 
     def _tool_begins(self, use: Mapping[str, object]) -> ToolActivity | None:

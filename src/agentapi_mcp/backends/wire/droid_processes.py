@@ -34,17 +34,17 @@ class DroidProcesses:
     """At most `limit` processes, by chat session, the one used longest ago first."""
 
     def __init__(
-        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, patience: timedelta
+        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, start_timeout: timedelta
     ) -> None:
         self._program = program
         self._limit = limit
         self._idle = idle
-        self._patience = patience
+        self._start_timeout = start_timeout
         self._droids: dict[SessionId, Droid] = {}
-        self._leaving: list[JsonRpcProcess] = []
+        self._retiring: list[JsonRpcProcess] = []
         self._starting = 0
 
-    async def take(self, turn: BackendTurn, model: str | None) -> Droid:
+    async def acquire(self, turn: BackendTurn, model: str | None) -> Droid:
         """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
 
         `model` is the CLI's name for the turn's model; a process that began without it does not learn it later.
@@ -72,7 +72,7 @@ class DroidProcesses:
         self._droids[turn.session_id] = droid
         return droid
 
-    def give_back(self, session_id: SessionId, droid: Droid) -> None:
+    def release(self, session_id: SessionId, droid: Droid) -> None:
         """Keep the process for the session's next turn, for a while."""
         droid.busy = False
         self._droids[session_id] = self._droids.pop(session_id)
@@ -86,19 +86,19 @@ class DroidProcesses:
             return
         if droid.idle_timer is not None:
             droid.idle_timer.cancel()
-        self._leave(droid.process, at_once=at_once)
+        self._retire(droid.process, at_once=at_once)
 
     async def aclose(self) -> None:
         """End all of them."""
         for session_id in tuple(self._droids):
             self.end(session_id)
         async with asyncio.TaskGroup() as group:
-            for process in self._leaving:
+            for process in self._retiring:
                 group.create_task(process.aclose(GRACE))
 
-    def _leave(self, process: JsonRpcProcess, *, at_once: bool) -> None:
-        self._leaving = [other for other in self._leaving if not other.is_over]
-        self._leaving.append(process)
+    def _retire(self, process: JsonRpcProcess, *, at_once: bool) -> None:
+        self._retiring = [other for other in self._retiring if not other.is_over]
+        self._retiring.append(process)
         if at_once:
             process.kill()
         else:
@@ -122,7 +122,7 @@ class DroidProcesses:
         try:
             return await self._open(process, turn, model, str(program.cwd))
         except BaseException:
-            self._leave(process, at_once=True)
+            self._retire(process, at_once=True)
             raise
 
     async def _open(self, process: JsonRpcProcess, turn: BackendTurn, model: str | None, cwd: str) -> Droid:
@@ -130,14 +130,14 @@ class DroidProcesses:
         loaded: Mapping[str, object] | None = None
         if known is not None:
             try:
-                loaded = await process.request("droid.load_session", {"sessionId": known}, self._patience)
+                loaded = await process.request("droid.load_session", {"sessionId": known}, self._start_timeout)
             except JsonRpcError:
                 known = None
         if loaded is None:
             begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
             begin |= {"modelId": model} if model else {}
             try:
-                loaded = await process.request("droid.initialize_session", begin, self._patience)
+                loaded = await process.request("droid.initialize_session", begin, self._start_timeout)
             except JsonRpcError as exc:
                 raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI does not begin a session.") from exc
         session = known or as_text(loaded.get("sessionId"))

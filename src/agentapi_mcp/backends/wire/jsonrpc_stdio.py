@@ -31,7 +31,7 @@ _GUARDED = (
 class Program:
     """What is run: its words, where, and its whole environment; nothing of ours is inherited."""
 
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str] = field(repr=False)
 
@@ -61,18 +61,18 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
     `envelope` is what each message of ours has besides, by its kind: request, notification or response.
     """
 
-    def __init__(self, envelope: Callable[[str], Mapping[str, object]], guarded: int) -> None:
+    def __init__(self, envelope: Callable[[str], Mapping[str, object]], guarded_fd: int) -> None:
         self._envelope = envelope
-        self._guarded: int | None = guarded
+        self._guarded: int | None = guarded_fd
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
         self._waiting: dict[str, asyncio.Future[Mapping[str, object]]] = {}
         self._count = 0
-        self._heard: deque[Incoming] = deque()
+        self._received: deque[Incoming] = deque()
         self._listening = False
-        self._news = asyncio.Event()
-        self._nonsense = False
+        self._state_changed = asyncio.Event()
+        self._is_malformed = False
         self._ended = asyncio.Event()
         self._reaped = asyncio.Event()
 
@@ -85,26 +85,26 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         Raises:
             BackendError: BACKEND_MISSING, since it cannot be run.
         """
-        name = Path(program.words[0]).name
-        if not os.access(program.words[0], os.X_OK):  # the shell would say so, to nobody
+        name = Path(program.command[0]).name
+        if not os.access(program.command[0], os.X_OK):  # the shell would say so, to nobody
             raise BackendError(BackendFault.BACKEND_MISSING, f"The program {name} is not there any more; install it.")
-        guard, held = os.pipe()
+        guard, guarded_fd = os.pipe()
         try:
             _, process = await asyncio.get_running_loop().subprocess_exec(
-                lambda: cls(envelope, held),
+                lambda: cls(envelope, guarded_fd),
                 *_GUARDED,
-                *program.words,
+                *program.command,
                 cwd=program.cwd,
                 env=dict(program.env),
                 stderr=guard,
                 start_new_session=True,
             )
         except OSError as exc:
-            os.close(held)
+            os.close(guarded_fd)
             message = f"The program {name} cannot be run ({exc.strerror}); check that it is installed here."
             raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
         except BaseException:
-            os.close(held)
+            os.close(guarded_fd)
             raise
         finally:
             os.close(guard)
@@ -164,15 +164,15 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     def listen(self) -> None:
         """Keep from now on what the program says by itself; what it said while nobody listened is gone."""
-        self._heard.clear()
+        self._received.clear()
         self._listening = True
 
     def ignore(self) -> None:
         """Keep nothing of it any more; requests are refused."""
         self._listening = False
-        self._heard.clear()
+        self._received.clear()
 
-    async def hear(self, within: timedelta) -> Incoming:
+    async def receive(self, within: timedelta) -> Incoming:
         """Return the next thing that the program says by itself.
 
         Raises:
@@ -180,12 +180,12 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
             BackendError: CONNECTION, since it ended; BAD_REPLY for nonsense.
         """
         async with asyncio.timeout(within.total_seconds()):
-            while not self._heard:
+            while not self._received:
                 if self.has_ended:
-                    raise self._gone()
-                self._news.clear()
-                await self._news.wait()
-        return self._heard.popleft()
+                    raise self._ended_error()
+                self._state_changed.clear()
+                await self._state_changed.wait()
+        return self._received.popleft()
 
     def close_soon(self, grace: timedelta) -> None:
         """Let it end: its stdin is closed now, and what is left of its group is killed after the grace."""
@@ -228,9 +228,9 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         if lines:
             self._buffer = bytearray(rest)
         for line in lines:
-            self._take(bytes(line))
+            self._receive_line(bytes(line))
         if len(self._buffer) > _LARGEST_LINE:
-            self._break()
+            self._fail_malformed()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """See that it says no more."""
@@ -254,46 +254,46 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _take(self, line: bytes) -> None:
+    def _receive_line(self, line: bytes) -> None:
         try:
             message = as_object(load_json(line))
         except (ValueError, RecursionError):
             return  # a line for a person, which some programs print before they begin
         method, name = as_text(message.get("method")), message.get("id")
         if method is not None:
-            self._hear(Incoming(method=method, params=as_object(message.get("params")), id=name))
+            self._dispatch(Incoming(method=method, params=as_object(message.get("params")), id=name))
             return
         answered = self._waiting.get(str(name))
         if answered is not None and not answered.done():
             answered.set_result(message)
 
-    def _hear(self, said: Incoming) -> None:
+    def _dispatch(self, incoming: Incoming) -> None:
         if self._listening:
-            self._heard.append(said)
-            self._news.set()
-        elif said.id is not None:
-            self.refuse(said, METHOD_NOT_FOUND, "Nobody is there to answer.")
+            self._received.append(incoming)
+            self._state_changed.set()
+        elif incoming.id is not None:
+            self.refuse(incoming, METHOD_NOT_FOUND, "Nobody is there to answer.")
 
-    def _break(self) -> None:
+    def _fail_malformed(self) -> None:
         self._buffer.clear()
-        self._nonsense = True
+        self._is_malformed = True
         self.kill()
         self._end()
 
     def _end(self) -> None:
         self._ended.set()
-        self._news.set()
+        self._state_changed.set()
         for answered in self._waiting.values():
             if not answered.done():
-                answered.set_exception(self._gone())
+                answered.set_exception(self._ended_error())
 
-    def _gone(self) -> BackendError:
-        if self._nonsense:
+    def _ended_error(self) -> BackendError:
+        if self._is_malformed:
             return BackendError(BackendFault.BAD_REPLY, "The agent's program said something that has no end.")
         return BackendError(BackendFault.CONNECTION, "The agent's program has ended.")
 
     def _send(self, kind: str, fields: Mapping[str, object]) -> None:
         if self.has_ended or self._stdin is None or self._stdin.is_closing():
-            raise self._gone()
+            raise self._ended_error()
         line = json.dumps({**self._envelope(kind), **fields}, ensure_ascii=False)
         self._stdin.write(line.encode(errors="replace") + b"\n")

@@ -93,7 +93,7 @@ class MessagesReply:
         """Whether nothing more comes, also where the stream is held open."""
         return self._over
 
-    def take(self, piece: object) -> Iterator[BackendEvent]:
+    def feed(self, piece: object) -> Iterator[BackendEvent]:
         """Take an event of a stream, or a whole reply; kinds that are not known yet say nothing.
 
         Raises:
@@ -161,7 +161,7 @@ class MessagesReply:
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
             case "text":
-                yield from self._said(as_text(block.get("text")))
+                yield from self._text(as_text(block.get("text")))
             case "thinking":
                 thought = as_text(block.get("thinking"))
                 if thought:
@@ -174,7 +174,7 @@ class MessagesReply:
     def _delta(self, delta: Mapping[str, object]) -> Iterator[BackendEvent]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._said(as_text(delta.get("text")))
+                yield from self._text(as_text(delta.get("text")))
             case "thinking_delta":
                 thought = as_text(delta.get("thinking"))
                 if thought:
@@ -182,10 +182,10 @@ class MessagesReply:
             case _:
                 pass  # signatures, citations and the arguments of tools that nobody runs
 
-    def _said(self, said: str | None) -> Iterator[TextDelta]:
-        if said:
+    def _text(self, text: str | None) -> Iterator[TextDelta]:
+        if text:
             self._text_seen = True
-            yield TextDelta(said)
+            yield TextDelta(text)
 
     def _count(self, usage: Mapping[str, object]) -> None:
         counted = {name: as_count(value) for name, value in usage.items()}
@@ -194,11 +194,11 @@ class MessagesReply:
     def _bill(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
         self._count(usage)
         counts = self._counts
-        fresh, said = counts.get("input_tokens"), counts.get("output_tokens")
+        fresh, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
         read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
         if fresh is None or (self._zero_is_unknown and not fresh + read + written):
             return
-        bill = Usage(input_tokens=fresh + read + written, output_tokens=said, cached_tokens=read)
+        bill = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
         if bill != self._usage:
             self._usage = bill
             yield UsageReported(bill)
@@ -218,7 +218,7 @@ async def exchange(
                 async for event in events:
                     yield event
         else:
-            for event in answer.take(parse_json(await reply.body(), what="The reply")):
+            for event in answer.feed(parse_json(await reply.body(), what="The reply")):
                 yield event
         yield answer.end(reply.headers.get("request-id"))
 
@@ -232,7 +232,7 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
                     if isinstance(piece, StreamComment):
                         yield SignOfLife()
                         continue
-                    for event in answer.take(parse_json(piece.data, what="A part of the answer")):
+                    for event in answer.feed(parse_json(piece.data, what="A part of the answer")):
                         yield event
                 if answer.is_ended:
                     await reply.drain()

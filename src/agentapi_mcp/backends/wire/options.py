@@ -34,14 +34,14 @@ def _base_url(url: str) -> str:
 
 
 def _header_value(value: SecretStr) -> SecretStr:
-    said = value.get_secret_value().strip()
-    if not said or not said.isascii() or not said.isprintable():
+    text = value.get_secret_value().strip()
+    if not text or not text.isascii() or not text.isprintable():
         raise ValueError("must be printable ASCII and not empty")
-    return SecretStr(said)
+    return SecretStr(text)
 
 
-def _header_text(said: str) -> str:
-    return _header_value(SecretStr(said)).get_secret_value()
+def _header_text(text: str) -> str:
+    return _header_value(SecretStr(text)).get_secret_value()
 
 
 def _header_name(name: str) -> str:

@@ -55,9 +55,9 @@ class PostgresAudit:
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
         """Write events, each once however often it comes."""
-        said = json.dumps([_fields(event) for event in events], allow_nan=False)
+        payload = json.dumps([_fields(event) for event in events], allow_nan=False)
         async with self._database.as_system("write down what happened, whoever did it") as connection:
-            await connection.execute(_APPEND, said)
+            await connection.execute(_APPEND, payload)
 
     async def list_(
         self, principal: Principal, asked: AuditFilter, *, nobodys: bool, cursor: str | None, limit: int

@@ -86,16 +86,16 @@ class PostgresCatalogue:
                 _SOURCE,
                 file.sha256,
             )
-            await _tell(connection)
+            await _notify_changed(connection)
         return True
 
     async def tell_changed(self) -> None:
         """Tell every process that there is something new to read."""
         async with self._database.as_system("tell of the catalogue") as connection:
-            await _tell(connection)
+            await _notify_changed(connection)
 
 
-async def _tell(connection: Connection) -> None:
+async def _notify_changed(connection: Connection) -> None:
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(Signal(SignalKind.CATALOGUE_CHANGED)))
 
 
@@ -139,7 +139,7 @@ def _agent_config(agent: AgentDeclaration) -> str:
 def _model_config(model: ModelDeclaration) -> str:
     prices = model.prices
     figures = {"input": prices.input, "output": prices.output, "cached_input": prices.cached_input}
-    said = {
+    value = {
         "context_window": model.context_window,
         "max_output_tokens": model.max_output_tokens,
         "prices": {
@@ -149,11 +149,11 @@ def _model_config(model: ModelDeclaration) -> str:
         },
         "declared": True,
     }
-    return _json(said)
+    return _json(value)
 
 
-def _json(said: Mapping[str, object]) -> str:
-    return json.dumps({key: value for key, value in said.items() if value is not None and value != {}})
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps({key: value for key, value in value.items() if value is not None and value != {}})
 
 
 def _agent_row(agent_id: AgentId, rows: Sequence[Row]) -> AgentRow:
@@ -189,13 +189,13 @@ def _model_row(row: Row) -> ModelRow:
 
 
 def _prices(value: object) -> Prices:
-    said = as_object(value)
+    value = as_object(value)
     return Prices(
-        input=as_amount(said.get("input")),
-        output=as_amount(said.get("output")),
-        cached_input=as_amount(said.get("cached_input")),
-        source=as_text(said.get("source")),
-        on=_day(said.get("on")),
+        input=as_amount(value.get("input")),
+        output=as_amount(value.get("output")),
+        cached_input=as_amount(value.get("cached_input")),
+        source=as_text(value.get("source")),
+        on=_day(value.get("on")),
     )
 
 

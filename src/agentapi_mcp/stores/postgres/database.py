@@ -46,27 +46,30 @@ _CHECK = "Check AGENTAPI_DATABASE_URL."
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
+class _DatabaseFault:
     what: str
     next_step: str
 
 
 # The first class that fits says what is wrong; the last one fits all.
-_TROUBLES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Trouble], ...] = (
+_FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _DatabaseFault], ...] = (
     (
         socket.gaierror,
-        _Trouble("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
+        _DatabaseFault("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
     ),
-    (ssl.SSLError, _Trouble("TLS with it fails", _CHECK)),
-    (asyncpg.InvalidAuthorizationSpecificationError, _Trouble("it refuses the user or the password", _CHECK)),
-    (asyncpg.InvalidCatalogNameError, _Trouble("it has no database of this name", _CHECK)),
+    (ssl.SSLError, _DatabaseFault("TLS with it fails", _CHECK)),
+    (asyncpg.InvalidAuthorizationSpecificationError, _DatabaseFault("it refuses the user or the password", _CHECK)),
+    (asyncpg.InvalidCatalogNameError, _DatabaseFault("it has no database of this name", _CHECK)),
     (
         (asyncpg.TooManyConnectionsError, asyncpg.InsufficientResourcesError),
-        _Trouble("it has no connection or memory left", _AGAIN),
+        _DatabaseFault("it has no connection or memory left", _AGAIN),
     ),
-    ((TimeoutError, asyncpg.QueryCanceledError), _Trouble("it does not answer in time", _AGAIN)),
-    (ConnectionRefusedError, _Trouble("nothing answers at its address", f"Start it, or check the address. {_AGAIN}")),
-    (Exception, _Trouble("the connection to it is lost or refused", _AGAIN)),
+    ((TimeoutError, asyncpg.QueryCanceledError), _DatabaseFault("it does not answer in time", _AGAIN)),
+    (
+        ConnectionRefusedError,
+        _DatabaseFault("nothing answers at its address", f"Start it, or check the address. {_AGAIN}"),
+    ),
+    (Exception, _DatabaseFault("the connection to it is lost or refused", _AGAIN)),
 )
 _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
@@ -109,9 +112,9 @@ class RemoteServer:
 
 
 def _meaning(exc: BaseException) -> str:
-    trouble = next(trouble for kinds, trouble in _TROUBLES if isinstance(exc, kinds))
+    trouble = next(trouble for kinds, trouble in _FAULTS if isinstance(exc, kinds))
     if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no class of its own for it
-        trouble = _Trouble("it does not speak TLS, which sslmode demands", _CHECK)
+        trouble = _DatabaseFault("it does not speak TLS, which sslmode demands", _CHECK)
     return f"The database cannot be used: {trouble.what}; nothing was changed. {trouble.next_step}"
 
 
@@ -184,7 +187,7 @@ class PoolOptions:
     statement_cache: bool = True
 
 
-async def _keep(_connection: object) -> None:
+async def _skip_reset(_connection: object) -> None:
     """Reset nothing when a connection comes back: every setting is transaction-local, and the reset is a round trip."""
 
 
@@ -258,7 +261,7 @@ class Database:
 
 def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
     """Say who asks, as the policies read it (0001_schema.sql, section 5)."""
-    said: dict[str, object] = {
+    claims: dict[str, object] = {
         "sub": str(principal.user_id),
         "role": "authenticated",
         "agentapi_org": str(principal.org_id),
@@ -269,10 +272,10 @@ def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
         "agentapi_allowed": principal.exceptions.allowed or None,
         "agentapi_denied": principal.exceptions.denied or None,
     }
-    said |= {name: sorted(words) for name, words in limits.items() if words is not None}
+    claims |= {name: sorted(names) for name, names in limits.items() if names is not None}
     if session_id is not None:
-        said["agentapi_session"] = str(session_id)
-    return json.dumps(said, separators=(",", ":"))
+        claims["agentapi_session"] = str(session_id)
+    return json.dumps(claims, separators=(",", ":"))
 
 
 @asynccontextmanager
@@ -291,7 +294,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             min_size=0,
             max_size=options.max_size,
             connect=reach,
-            reset=_keep,
+            reset=_skip_reset,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
             statement_cache_size=100 if options.statement_cache else 0,

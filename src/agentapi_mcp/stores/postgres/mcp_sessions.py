@@ -99,7 +99,7 @@ class PostgresMcpSessions:
                 session_id,
                 principal.user_id,
             )
-            await _tell_changed(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
         return True
 
     async def tell_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
@@ -130,10 +130,10 @@ async def _write_watched(
         principal.user_id,
         sorted(watched),
     )
-    await _tell_changed(connection, principal, session_id)
+    await _notify_changed(connection, principal, session_id)
 
 
-async def _tell_changed(connection: Connection, principal: Principal, session_id: str) -> None:
+async def _notify_changed(connection: Connection, principal: Principal, session_id: str) -> None:
     signal = Signal(SignalKind.MCP_SESSION_CHANGED, user_id=principal.user_id, mcp_session=session_id)
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
 

@@ -12,8 +12,13 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.carry_over import OLD, carry_over, is_old, refuse_partly_old
 from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
+from agentapi_mcp.stores.postgres.legacy_schema import (
+    LEGACY_IDS,
+    adopt_legacy_database,
+    is_legacy,
+    refuse_partly_legacy,
+)
 from agentapi_mcp.stores.postgres.schema_files import Migration, migrations
 from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 
@@ -143,7 +148,7 @@ class Preview:
 @dataclass(frozen=True, slots=True)
 class _Done:
     migrations: tuple[str, ...]
-    carried_over: bool
+    adopted: bool
 
 
 async def migrate(
@@ -205,7 +210,7 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
         database=database,
         login=login,
         migrations=done.migrations,
-        carries_over=done.carried_over,
+        carries_over=done.adopted,
         changes=changes(before, after),
     )
 
@@ -221,15 +226,15 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     await connection.execute(_BOOTSTRAP)
     applied = await _applied(connection)
     _refuse_newer([row.needs for row in applied.values()], plan.program)
-    carried_over = await carry_over(connection, applied.keys(), migrations()[0])
-    if carried_over:
+    adopted = await adopt_legacy_database(connection, applied.keys(), migrations()[0])
+    if adopted:
         applied = await _applied(connection)
     _refuse_other(applied.keys())
     ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
     if plan.grant_to is not None:
         await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
         await connection.execute(_GRANT)
-    return _Done(tuple(ran), carried_over)
+    return _Done(tuple(ran), adopted)
 
 
 async def status(url: str) -> tuple[MigrationState, ...]:
@@ -262,7 +267,7 @@ async def is_current(database: Database, *, program: str) -> bool:
         raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
-    if is_old(applied.keys()):
+    if is_legacy(applied.keys()):
         return False
     _refuse_other(applied.keys())
     current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
@@ -327,7 +332,7 @@ def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> Migr
     if applied is None:
         return MigrationState(id_, None)
     note = None
-    if id_ in OLD:
+    if id_ in LEGACY_IDS:
         note = "from before the first release; `agentapi-mcp migrate` carries such a database over"
     elif shipped is None:
         note = f"of a newer program; needs agentapi-mcp {applied.needs}"
@@ -346,7 +351,7 @@ def _refuse_newer(needs: Sequence[str], program: str) -> None:
 
 def _refuse_other(applied: Collection[str]) -> None:
     """Refuse a database that neither an older nor a newer release left: it has what is not ours and lacks what is."""
-    refuse_partly_old(applied)
+    refuse_partly_legacy(applied)
     shipped = {migration.id for migration in migrations()}
     others = sorted(set(applied) - shipped)
     if others and shipped - set(applied):

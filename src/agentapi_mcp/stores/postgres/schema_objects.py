@@ -139,14 +139,14 @@ def _by_name(objects: Iterable[SchemaObject]) -> Mapping[_Key, set[str]]:
 
 
 def _difference(key: _Key, missing: set[str], unexpected: set[str]) -> str:
-    words = _named(*key)
+    label = _named(*key)
     if key[0] == "grant":
         lacks = [f"lacks {_privileges(missing)}"] if missing else []
         has = [f"has {_privileges(unexpected)} too"] if unexpected else []
-        return f"the {words} {' and '.join((*lacks, *has))}"
+        return f"the {label} {' and '.join((*lacks, *has))}"
     if missing and unexpected:
-        return f"the {words} differs"
-    return f"the {words} is missing" if missing else f"the {words} is not of this schema"
+        return f"the {label} differs"
+    return f"the {label} is missing" if missing else f"the {label} is not of this schema"
 
 
 def _change(key: _Key, gone: set[str], new: set[str]) -> Iterator[str]:

@@ -167,7 +167,7 @@ class PostgresSessions:
         async with self._database.as_writer(principal) as connection:
             await _read(connection, principal, session_id)
             await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
-            await _tell(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
@@ -184,7 +184,7 @@ class PostgresSessions:
                     next_step=NextStep.WAIT_OR_CANCEL,
                 )
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
-            await _tell(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
 
     @asynccontextmanager
     async def _seen(self, principal: Principal, session_id: SessionId) -> AsyncGenerator[Connection]:
@@ -230,16 +230,16 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
     texts = {row["id"]: row["content"] for row in rows}
     turns: dict[UUID, Turn] = {}
     for row in found:
-        said, replied = texts.get(row["user_message_id"]), texts.get(row["assistant_message_id"])
+        sent, replied = texts.get(row["user_message_id"]), texts.get(row["assistant_message_id"])
         turn = to_turn(row)
-        turn = replace(turn, message=said or "", reply=turn.reply if replied is None else replied)
+        turn = replace(turn, message=sent or "", reply=turn.reply if replied is None else replied)
         turns[row["user_message_id"]] = turn
         if row["assistant_message_id"] is not None:
             turns[row["assistant_message_id"]] = turn
     return turns
 
 
-async def _tell(connection: Connection, principal: Principal, session_id: SessionId) -> None:
+async def _notify_changed(connection: Connection, principal: Principal, session_id: SessionId) -> None:
     signal = Signal(
         SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
     )

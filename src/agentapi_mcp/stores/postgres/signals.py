@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 def signal_json(signal: Signal) -> str:
     """Write a signal as NOTIFY carries it, which takes at most 8,000 bytes."""
-    said = {name: str(value) for name, value in asdict(signal).items() if value is not None}
-    return json.dumps(said | {"kind": signal.kind})
+    fields = {name: str(value) for name, value in asdict(signal).items() if value is not None}
+    return json.dumps(fields | {"kind": signal.kind})
 
 
 class PostgresSignals:
@@ -63,23 +63,23 @@ class PostgresSignals:
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
-            await connection.add_listener(CHANNEL, self._hear)
+            await connection.add_listener(CHANNEL, self._receive)
             yield gone
         finally:
             connection.terminate()
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            said = json.loads(str(payload))
+            fields = json.loads(str(payload))
             signal = Signal(
-                kind=SignalKind(said["kind"]),
-                turn_id=TurnId(UUID(said["turn_id"])) if "turn_id" in said else None,
-                session_id=SessionId(UUID(said["session_id"])) if "session_id" in said else None,
-                user_id=UserId(UUID(said["user_id"])) if "user_id" in said else None,
-                org_id=OrgId(UUID(said["org_id"])) if "org_id" in said else None,
-                mcp_session=said.get("mcp_session"),
-                request_id=said.get("request_id"),
-                reason=said.get("reason"),
+                kind=SignalKind(fields["kind"]),
+                turn_id=TurnId(UUID(fields["turn_id"])) if "turn_id" in fields else None,
+                session_id=SessionId(UUID(fields["session_id"])) if "session_id" in fields else None,
+                user_id=UserId(UUID(fields["user_id"])) if "user_id" in fields else None,
+                org_id=OrgId(UUID(fields["org_id"])) if "org_id" in fields else None,
+                mcp_session=fields.get("mcp_session"),
+                request_id=fields.get("request_id"),
+                reason=fields.get("reason"),
             )
             for listener in tuple(self._listeners.values()):
                 listener(signal)

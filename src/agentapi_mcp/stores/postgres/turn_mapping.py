@@ -77,9 +77,9 @@ def _bill(row: Row) -> TurnCost:
     )
 
 
-def _attempt(kept: dict[str, Any]) -> RouteStep:
-    key = KeySource(kept.pop("key", KeySource.SERVER))  # once there was none but the server's
-    return RouteStep(**kept, key=key)
+def _attempt(stored: dict[str, Any]) -> RouteStep:
+    key = KeySource(stored.pop("key", KeySource.SERVER))  # once there was none but the server's
+    return RouteStep(**stored, key=key)
 
 
 def route_json(bill: TurnCost) -> str:
@@ -117,11 +117,11 @@ def fault_json(fault: TurnFault | None) -> str | None:
 def _fault(text: str | None) -> TurnFault | None:
     if text is None:
         return None
-    kept: dict[str, Any] = json.loads(text)
+    stored: dict[str, Any] = json.loads(text)
     return TurnFault(
-        fault=None if kept["fault"] is None else BackendFault(kept["fault"]),
-        message=kept["message"],
-        next_step=kept["next_step"],
-        retryable=kept["retryable"],
-        retry_after=None if kept["retry_after"] is None else timedelta(seconds=kept["retry_after"]),
+        fault=None if stored["fault"] is None else BackendFault(stored["fault"]),
+        message=stored["message"],
+        next_step=stored["next_step"],
+        retryable=stored["retryable"],
+        retry_after=None if stored["retry_after"] is None else timedelta(seconds=stored["retry_after"]),
     )

@@ -143,36 +143,36 @@ class PostgresTurns:
             return Busy(busy.turn_id)
 
     async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined:
-        held: TurnId | None = None
-        place = _Place()
+        existing: TurnId | None = None
+        position = _TurnPosition()
         if new.idempotency_key is not None:
-            held = await self._claim(connection, principal, new, new.idempotency_key)
-        if held is None and new.session_id is not None:
-            place, held = await self._in_session(connection, principal, new, new.session_id)
-        elif held is None and new.idempotency_key is None:
-            held = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
-        if held is None:
-            return await self._write(connection, principal, new, place)
-        await connection.execute(_MARK[TurnMark.FOLLOWED], held)
-        return Joined(await self._read(connection, principal, held))
+            existing = await self._claim(connection, principal, new, new.idempotency_key)
+        if existing is None and new.session_id is not None:
+            position, existing = await self._in_session(connection, principal, new, new.session_id)
+        elif existing is None and new.idempotency_key is None:
+            existing = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
+        if existing is None:
+            return await self._write(connection, principal, new, position)
+        await connection.execute(_MARK[TurnMark.FOLLOWED], existing)
+        return Joined(await self._read(connection, principal, existing))
 
     async def _in_session(
         self, connection: Connection, principal: Principal, new: NewTurn, session_id: SessionId
-    ) -> tuple["_Place", TurnId | None]:
+    ) -> tuple["_TurnPosition", TurnId | None]:
         at = await lock_session(connection, session_id)
         if at is None:
             raise no_session()
-        found = await self._look(connection, principal, new)
+        found = await self._inspect_session(connection, principal, new)
         if found["expired"]:
             await settle_expired(connection, session_id=session_id)
             at = await lock_session(connection, session_id)  # after what the settled turn said
-            found = await self._look(connection, principal, new)
+            found = await self._inspect_session(connection, principal, new)
         if found["running"] is not None and found["fingerprint"] != new.fingerprint:
             raise _SessionBusyError(found["running"])
         state: dict[str, str] = {} if found["state"] is None else json.loads(found["state"])
-        return _Place(at, found["previous"], state), found["running"] or found["orphan"]
+        return _TurnPosition(at, found["previous"], state), found["running"] or found["orphan"]
 
-    async def _look(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
+    async def _inspect_session(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
         ids = (principal.user_id, principal.org_id, new.fingerprint, new.session_id)
         found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None, new.backend)
         if found is None:
@@ -183,17 +183,19 @@ class PostgresTurns:
         ids = (principal.user_id, principal.org_id)
         if await connection.fetchval(_CLAIM_KEY, *ids, key, new.fingerprint, new.id) is not None:
             return None
-        held = await connection.fetchrow(_READ_KEY, *ids, key)
-        if held is None or held["fingerprint"] != new.fingerprint:
+        existing = await connection.fetchrow(_READ_KEY, *ids, key)
+        if existing is None or existing["fingerprint"] != new.fingerprint:
             raise ConflictError(
                 "This idempotency key was used for another request in the last 24 hours; "
                 "use a new key for a new message.",
-                turn_id=None if held is None else str(held["turn_id"]),
+                turn_id=None if existing is None else str(existing["turn_id"]),
             )
-        return held["turn_id"]
+        return existing["turn_id"]
 
-    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, place: "_Place") -> AcceptedTurn:
-        session_id, message_id, at = new.session_id, MessageId(new_id()), place.at
+    async def _write(
+        self, connection: Connection, principal: Principal, new: NewTurn, position: "_TurnPosition"
+    ) -> AcceptedTurn:
+        session_id, message_id, at = new.session_id, MessageId(new_id()), position.at
         created = session_id is None
         if session_id is None:
             session_id = SessionId(new_id())
@@ -237,7 +239,7 @@ class PostgresTurns:
             created_at=at,
             last_message_id=message_id,
         )
-        return AcceptedTurn(turn, place.previous, place.state, session_created=created)
+        return AcceptedTurn(turn, position.previous, position.state, session_created=created)
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""
@@ -356,7 +358,7 @@ async def _find(connection: Connection, principal: Principal, turn_id: TurnId) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _TurnPosition:
     """Where in a session a new turn begins: the time of its message, the message before it, the backend's handle."""
 
     at: datetime | None = None

@@ -20,11 +20,11 @@ from agentapi_mcp.stores.redis.keys import PROBE, Key
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _DEADLINE = 0.5
-_BLOCKS = timedelta(seconds=2)
-_REST = timedelta(seconds=2)
+_BLOCK = timedelta(seconds=2)
+_BACKOFF = timedelta(seconds=2)
 
 # The first class that fits tells what is wrong; after one of `_GONE` the server is left alone for a moment.
-_TROUBLES: tuple[tuple[type[BaseException], str], ...] = (
+_FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (faults.AuthenticationError, "it refuses the user or password of AGENTAPI_REDIS_URL"),
     (faults.NoPermissionError, "the user of AGENTAPI_REDIS_URL may not do what is needed (ACL)"),
     (faults.OutOfMemoryError, "it is out of memory (maxmemory), so nothing new is cached"),
@@ -38,8 +38,15 @@ _TROUBLES: tuple[tuple[type[BaseException], str], ...] = (
     (faults.ResponseError, "it refuses a command"),
     (faults.RedisError, "it failed"),
 )
-_ANY = (faults.RedisError, OSError, TimeoutError, ValueError)
-_GONE = (faults.ConnectionError, faults.TimeoutError, OSError, TimeoutError, faults.InvalidResponse, ValueError)
+_ALL_ERRORS = (faults.RedisError, OSError, TimeoutError, ValueError)
+_CONNECTION_ERRORS = (
+    faults.ConnectionError,
+    faults.TimeoutError,
+    OSError,
+    TimeoutError,
+    faults.InvalidResponse,
+    ValueError,
+)
 
 
 class RedisClient:
@@ -49,18 +56,18 @@ class RedisClient:
         self.prefix = prefix
         self._redis = redis
         self._clock = clock
-        self._rests_until = 0.0
-        self._trouble: str | None = None
-        self._trouble_in_writing = False
+        self._backoff_until = 0.0
+        self._fault: str | None = None
+        self._fault_is_write_only = False
 
     def key(self, kind: Key, *ids: object) -> str:
         """Return the name of a key."""
         return kind.name(self.prefix, *ids)
 
     @property
-    def is_resting(self) -> bool:
+    def is_backing_off(self) -> bool:
         """Whether the server is left alone just now."""
-        return self._clock.monotonic() < self._rests_until
+        return self._clock.monotonic() < self._backoff_until
 
     async def read(self, work: Callable[[Redis], Awaitable[T]], default: T) -> T:
         """Read something; the default when that is not possible."""
@@ -86,36 +93,36 @@ class RedisClient:
             async with asyncio.timeout(_DEADLINE * 2):
                 await self._redis.set(key, "1", ex=PROBE.lifetime)
                 await self._redis.delete(key)
-        except _ANY as exc:
+        except _ALL_ERRORS as exc:
             self._note(exc, writes=True)
             raise StoreUnavailableError(f"{_meaning(exc)}; the server works on without it") from exc
-        self._well(writes=True)
+        self._note_success(writes=True)
 
     async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, *, writes: bool) -> T:
-        if self.is_resting:
+        if self.is_backing_off:
             return default
         try:
             async with asyncio.timeout(_DEADLINE * 2):
                 result = await work(self._redis)
-        except _ANY as exc:
+        except _ALL_ERRORS as exc:
             self._note(exc, writes=writes)
             return default
-        self._well(writes=writes)
+        self._note_success(writes=writes)
         return result
 
     def _note(self, exc: BaseException, *, writes: bool) -> None:
-        if isinstance(exc, _GONE):
-            self._rests_until = self._clock.monotonic() + _REST.total_seconds()
+        if isinstance(exc, _CONNECTION_ERRORS):
+            self._backoff_until = self._clock.monotonic() + _BACKOFF.total_seconds()
         meaning = _meaning(exc)
-        if self._trouble != meaning:
+        if self._fault != meaning:
             _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
-        self._trouble, self._trouble_in_writing = meaning, writes and not isinstance(exc, _GONE)
+        self._fault, self._fault_is_write_only = meaning, writes and not isinstance(exc, _CONNECTION_ERRORS)
 
-    def _well(self, *, writes: bool) -> None:
-        self._rests_until = 0.0
-        if self._trouble is not None and (writes or not self._trouble_in_writing):
-            _log.warning("redis_back", extra={"was": self._trouble})
-            self._trouble = None
+    def _note_success(self, *, writes: bool) -> None:
+        self._backoff_until = 0.0
+        if self._fault is not None and (writes or not self._fault_is_write_only):
+            _log.warning("redis_back", extra={"was": self._fault})
+            self._fault = None
 
 
 @asynccontextmanager
@@ -125,23 +132,23 @@ async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[Redi
     Raises:
         ConfigurationError: this is no address of a Redis.
     """
-    async with make(url, deadline=_DEADLINE) as redis:
+    async with make_redis(url, deadline=_DEADLINE) as redis:
         yield RedisClient(redis, prefix, clock)
 
 
 @asynccontextmanager
 async def open_blocking(url: str) -> AsyncGenerator[Redis]:
     """Open connections whose commands may wait for as long as `blocking` says."""
-    async with make(url, deadline=_BLOCKS.total_seconds() + _DEADLINE) as redis:
+    async with make_redis(url, deadline=_BLOCK.total_seconds() + _DEADLINE) as redis:
         yield redis
 
 
-def blocking() -> int:
+def block_milliseconds() -> int:
     """Return for how many milliseconds a command may wait at the server."""
-    return int(_BLOCKS.total_seconds() * 1000)
+    return int(_BLOCK.total_seconds() * 1000)
 
 
-def make(url: str, *, deadline: float) -> Redis:
+def make_redis(url: str, *, deadline: float) -> Redis:
     """Make a client that connects when it is used."""
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
@@ -165,4 +172,4 @@ def _meaning(exc: BaseException) -> str:
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    return next((meaning for kind, meaning in _TROUBLES if any(isinstance(one, kind) for one in chain)), "it failed")
+    return next((meaning for kind, meaning in _FAULTS if any(isinstance(one, kind) for one in chain)), "it failed")

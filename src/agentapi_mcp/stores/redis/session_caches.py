@@ -23,13 +23,13 @@ class RedisSessionCache:
     one history unless it is one. The states are for programs that look there; ours asks Postgres.
     """
 
-    def __init__(self, here: LocalSessionCache, client: RedisClient) -> None:
-        self._here = here
+    def __init__(self, local: LocalSessionCache, client: RedisClient) -> None:
+        self._local = local
         self._client = client
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         """Find the history, if it ends with this message."""
-        history = await self._here.find(session_id, last_message_id)
+        history = await self._local.find(session_id, last_message_id)
         if history is not None:
             return history
         key = self._client.key(HISTORY, session_id)
@@ -37,14 +37,14 @@ class RedisSessionCache:
         history = _history(cast("list[str]", texts))
         if history is None or history.last_message_id != last_message_id:
             return None
-        self._here.put(session_id, history)
+        self._local.put(session_id, history)
         return history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Keep both; the history that was there is forgotten even where the new one is too large."""
-        before = None if history is None else self._here.continued(session_id, history)
-        await self._here.keep(session_id, state, history)
-        if history is not None and self._here.continued(session_id, history) is None:
+        previous = None if history is None else self._local.find_predecessor(session_id, history)
+        await self._local.keep(session_id, state, history)
+        if history is not None and self._local.find_predecessor(session_id, history) is None:
             history = None  # it is too large
         state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
         key = self._client.key(HISTORY, session_id)
@@ -54,14 +54,14 @@ class RedisSessionCache:
                 pipe.set(state_key, state_text, ex=SESSION.lifetime)
                 if history is None:
                     pipe.delete(key)
-                elif before is None:
+                elif previous is None:
                     _begin(pipe, key, history)
                 else:
-                    pipe.rpushx(key, _text(before, history))
+                    pipe.rpushx(key, _text(previous, history))
                     pipe.expire(key, HISTORY.lifetime)
                 done = cast("list[int]", await pipe.execute())
                 if (
-                    before is not None and history is not None and done[1] == 0
+                    previous is not None and history is not None and done[1] == 0
                 ):  # what it goes on from was flushed, or never came here
                     _begin(pipe, key, history)
                     await pipe.execute()
@@ -70,7 +70,7 @@ class RedisSessionCache:
 
     async def forget(self, session_id: SessionId) -> None:
         """Keep neither any longer."""
-        await self._here.forget(session_id)
+        await self._local.forget(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))
 
@@ -93,14 +93,14 @@ def _state_text(state: SessionState) -> str:
     )
 
 
-def _text(before: History | None, history: History) -> str:
+def _text(previous: History | None, history: History) -> str:
     return json.dumps(
         {
-            "after": before and str(before.last_message_id),
+            "after": previous and str(previous.last_message_id),
             "last_message_id": str(history.last_message_id),
             "dropped": history.dropped,
             "messages": [
-                {"role": str(message.role), "content": message.text} for message in new_messages(before, history)
+                {"role": str(message.role), "content": message.text} for message in new_messages(previous, history)
             ],
         }
     )
@@ -112,12 +112,12 @@ def _history(texts: list[str]) -> History | None:
     last, dropped = None, 0
     try:
         for text in texts:
-            said = json.loads(text)
-            if said["after"] != last:
+            entry = json.loads(text)
+            if entry["after"] != last:
                 return None
-            last, dropped = str(said["last_message_id"]), int(said["dropped"])
+            last, dropped = str(entry["last_message_id"]), int(entry["dropped"])
             messages += (
-                HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in said["messages"]
+                HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in entry["messages"]
             )
         return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)))
     except (ValueError, KeyError, TypeError):

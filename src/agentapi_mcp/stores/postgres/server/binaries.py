@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server.accounts import Account
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
 from agentapi_mcp.stores.postgres.server.errors import check_space
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home, make_directory
 
@@ -18,7 +18,7 @@ _TREE = f"pginstall{MAJOR}"
 _PROGRAMS = frozenset({"initdb", "postgres"})
 
 
-def own_binaries(home: Home, account: Account) -> Path:
+def own_binaries(home: Home, account: ServerAccount) -> Path:
     """Return the directory of our copy of the programs, copying them first where needed.
 
     Needs the start lock and no running server: copies of other versions go.
@@ -30,7 +30,7 @@ def own_binaries(home: Home, account: Account) -> Path:
     target = home.bin / release
     if not target.is_dir():
         check_space(home.root)
-        make_directory(home.bin, 0o711 if account.is_lent else 0o700)
+        make_directory(home.bin, 0o711 if account.is_other else 0o700)
         for other in home.bin.iterdir():
             shutil.rmtree(other, ignore_errors=True)
         new = home.bin / f"new-{uuid.uuid4().hex}"
@@ -42,24 +42,24 @@ def own_binaries(home: Home, account: Account) -> Path:
     return target / _PACKAGE / _TREE / "bin"
 
 
-def brought_binaries(bindir: Path, account: Account) -> Path:
+def operator_binaries(bindir: Path, account: ServerAccount) -> Path:
     """Check a directory of programs that the operator brought; they run where they are.
 
     Raises:
         StoreUnavailableError: when they are missing, closed to the account, or of another version.
     """
     try:
-        status, said = account.run([bindir / "postgres", "--version"])
+        status, output = account.run([bindir / "postgres", "--version"])
     except OSError:
-        status, said = -1, ""
+        status, output = -1, ""
     if status:
         raise StoreUnavailableError(
             f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_POSTGRES_BINDIR to the "
             f"directory of the programs of Postgres {MAJOR}, or set DATABASE_URL."
         )
-    if f" {MAJOR}." not in said:
+    if f" {MAJOR}." not in output:
         raise StoreUnavailableError(
-            f"{bindir} holds {said.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
+            f"{bindir} holds {output.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
             "directory, or set DATABASE_URL."
         )
     return bindir
@@ -79,7 +79,7 @@ def _find_package() -> tuple[Path, str]:
     )
 
 
-def _copy(package: Path, new: Path, account: Account) -> None:
+def _copy(package: Path, new: Path, account: ServerAccount) -> None:
     # The programs look for their libraries relative to themselves, so the layout of the wheel is kept.
     libraries = package.parent / f"{package.name}.libs"
     for source in (libraries, package / ".dylibs", package / _TREE):
@@ -88,7 +88,7 @@ def _copy(package: Path, new: Path, account: Account) -> None:
     for place in (new, *new.rglob("*")):
         if place.is_file() and not place.is_symlink():
             _flush(place)
-        account.own(place)
+        account.chown(place)
 
 
 def _unneeded(directory: str, names: list[str]) -> list[str]:

@@ -25,22 +25,22 @@ def open_lock(path: str) -> int:
     return fd
 
 
-def take(fd: int) -> None:
+def acquire(fd: int) -> None:
     """Take a lock alone, however long it lasts."""
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
-def share(fd: int) -> None:
+def acquire_shared(fd: int) -> None:
     """Take a lock together with others."""
     fcntl.flock(fd, fcntl.LOCK_SH)
 
 
-def free(fd: int) -> None:
+def release(fd: int) -> None:
     """Give a lock back and keep its file open."""
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def try_take(fd: int) -> bool:
+def try_acquire(fd: int) -> bool:
     """Take a lock alone, if that is possible now."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,10 +49,10 @@ def try_take(fd: int) -> bool:
     return True
 
 
-def take_within(fd: int, seconds: float) -> bool:
+def acquire_within(fd: int, seconds: float) -> bool:
     """Take a lock alone, if that is possible within some seconds."""
     end = time.monotonic() + seconds
-    while not try_take(fd):
+    while not try_acquire(fd):
         if time.monotonic() > end:
             return False
         pause(0.01)

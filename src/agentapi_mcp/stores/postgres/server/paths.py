@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
 
 # On Windows this can be imported, and nothing of it is called.
 # pyright: reportPossiblyUnboundVariable=false
@@ -78,41 +78,41 @@ class Home:
         """Return the path of one of our lock files: start, users, server, keeper."""
         return str(self.base / f"{name}.lock")
 
-    def account(self) -> Account:
+    def account(self) -> ServerAccount:
         """Look whose server this is: its data's owner, else the home's, else an unprivileged account."""
         if os.geteuid() != 0:
-            return ourselves()
+            return current_account()
         for place in (self.data, self.root):
             if place.exists() and (found := place.stat()).st_uid != 0:
-                return Account(found.st_uid, found.st_gid)
+                return ServerAccount(found.st_uid, found.st_gid)
         for name in _UNPRIVILEGED:
             try:
                 entry = getpwnam(name)
             except KeyError:
                 continue
-            return Account(entry.pw_uid, entry.pw_gid)
+            return ServerAccount(entry.pw_uid, entry.pw_gid)
         raise StoreUnavailableError(
             "Postgres refuses to run as root, and this machine has no account 'nobody' to lend it: "
             "run as another user, or set DATABASE_URL."
         )
 
-    def prepare(self, account: Account) -> None:
+    def prepare(self, account: ServerAccount) -> None:
         """Make the directories that hold the locks; of what was there, only a home with nothing but ours is opened.
 
         Raises:
             StoreUnavailableError: when the account could not come there; nothing is made then.
         """
-        mode = 0o711 if account.is_lent else 0o700
+        mode = 0o711 if account.is_other else 0o700
         if not self.base.is_dir():
             self._check_reachable(account, [place for place in self.root.parents if place.is_dir()])
         for place in reversed(self.root.parents):
             if not place.is_dir():
                 make_directory(place, mode)
-        if not self.root.is_dir() or (account.is_lent and self._holds_only_ours()):
+        if not self.root.is_dir() or (account.is_other and self._holds_only_ours()):
             make_directory(self.root, mode)
         make_directory(self.base, mode)
 
-    def open_to(self, account: Account) -> None:
+    def open_to(self, account: ServerAccount) -> None:
         """Make the socket's directory, and check that the account can come to all of ours; needs the start lock.
 
         Raises:
@@ -124,8 +124,8 @@ class Home:
     def _holds_only_ours(self) -> bool:
         return {entry.name for entry in self.root.iterdir()} <= {self.bin.name, self.base.name}
 
-    def _check_reachable(self, account: Account, places: list[Path]) -> None:
-        if account.is_lent and (closed := _find_closed(places[::-1], account)):
+    def _check_reachable(self, account: ServerAccount, places: list[Path]) -> None:
+        if account.is_other and (closed := _find_closed(places[::-1], account)):
             raise StoreUnavailableError(
                 f"Postgres cannot run as root, and the account lent to it (uid {account.uid}) may not enter {closed}: "
                 "set AGENTAPI_HOME to a directory that it can reach, such as /var/lib/agentapi-mcp, or set "
@@ -133,7 +133,7 @@ class Home:
             )
 
 
-def _find_closed(directories: list[Path], account: Account) -> str:
+def _find_closed(directories: list[Path], account: ServerAccount) -> str:
     # The kernel is asked: the bits of the mode do not tell all.
     script = 'for d; do cd -- "$d" 2>/dev/null || { printf %s "$d"; exit; }; done'
     return account.run(["/bin/sh", "-c", script, "sh", *directories])[1]
@@ -147,7 +147,7 @@ def make_directory(path: Path, mode: int) -> None:
         path.chmod(mode)
 
 
-def make_private(path: Path, account: Account) -> None:
+def make_private(path: Path, account: ServerAccount) -> None:
     """Make a directory that only the account can enter, or check that it is one."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
@@ -157,4 +157,4 @@ def make_private(path: Path, account: Account) -> None:
             f"The directory of the database's socket, {path}, is not private to uid {account.uid}: remove it, or set "
             "AGENTAPI_HOME to a directory with a shorter path."
         )
-    account.own(path)
+    account.chown(path)

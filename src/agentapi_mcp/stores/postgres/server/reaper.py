@@ -12,24 +12,30 @@ from agentapi_mcp.stores.postgres.server.processes import stop_server
 _STOP_SECONDS = 60.0
 
 
-def main(words: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Keep the server of a data directory; the locks come as open files, the keeper's own already taken."""
-    data, linger, users, start, mine = words[0], float(words[1]), int(words[2]), int(words[3]), int(words[4])
-    locks.take(mine)
+    data, linger, users, start, reaper_lock = (
+        arguments[0],
+        float(arguments[1]),
+        int(arguments[2]),
+        int(arguments[3]),
+        int(arguments[4]),
+    )
+    locks.acquire(reaper_lock)
     while not _stop_if_unused(data, linger, users, start):
-        locks.free(users)
-        locks.free(start)
-    os.close(mine)  # before `start`: whoever starts next must see that nobody keeps
+        locks.release(users)
+        locks.release(start)
+    os.close(reaper_lock)  # before `start`: whoever starts next must see that nobody keeps
 
 
 def _stop_if_unused(data: str, linger: float, users: int, start: int) -> bool:
-    locks.take(users)
+    locks.acquire(users)
     seen = os.fstat(users).st_mtime_ns
-    locks.free(users)
+    locks.release(users)
     locks.pause(linger)
     # A newcomer is either counted now or waits at the start lock until the server has stopped.
-    locks.take(start)
-    if not locks.try_take(users) or os.fstat(users).st_mtime_ns != seen:
+    locks.acquire(start)
+    if not locks.try_acquire(users) or os.fstat(users).st_mtime_ns != seen:
         return False
     stop_server(data, _STOP_SECONDS)
     return True

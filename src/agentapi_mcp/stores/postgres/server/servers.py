@@ -12,8 +12,8 @@ from pathlib import Path
 import agentapi_mcp
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks
-from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
-from agentapi_mcp.stores.postgres.server.errors import check_space, explain
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
+from agentapi_mcp.stores.postgres.server.errors import check_space, startup_error
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home
 from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server, send
 
@@ -80,7 +80,7 @@ def check_version(home: Home) -> None:
         )
 
 
-def make_data(home: Home, bindir: Path, account: Account, start: int) -> None:
+def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> None:
     """Make the data directory with its logins and database beside its place, then rename it there as a whole.
 
     Raises:
@@ -92,7 +92,7 @@ def make_data(home: Home, bindir: Path, account: Account, start: int) -> None:
     new = home.base / f"new-{uuid.uuid4().hex}"
     try:
         new.mkdir(mode=0o700)
-        account.own(new)
+        account.chown(new)
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--wal-segsize=1", "--no-instructions"]
         collation = ["--locale-provider=builtin", "--locale=C.UTF-8"]  # sorts alike on every system
         _run(home, account, start, [bindir / "initdb", "-D", new, *options, *collation])
@@ -110,7 +110,7 @@ def is_up(home: Home) -> bool:
     return server is not None and _serves(server, home)
 
 
-def bring_up(home: Home, bindir: Path, account: Account) -> None:
+def bring_up(home: Home, bindir: Path, account: ServerAccount) -> None:
     """Start the server and wait until it takes connections.
 
     The server and all its children hold the server lock, so that what a killed one left behind is waited for.
@@ -130,7 +130,7 @@ def bring_up(home: Home, bindir: Path, account: Account) -> None:
         elif (lock := _take_server_lock(home)) is not None:
             try:
                 if said_before >= 0:
-                    raise explain(home.root, _read_log(home, said_before))
+                    raise startup_error(home.root, _read_log(home, said_before))
                 said_before = _spawn(home, bindir, account, lock)
             finally:
                 os.close(lock)
@@ -141,18 +141,18 @@ def bring_up(home: Home, bindir: Path, account: Account) -> None:
     )
 
 
-def start_keeper(home: Home, linger: float) -> None:
+def start_reaper(home: Home, linger: float) -> None:
     """Start the keeper, unless there is one; it is born holding its lock."""
     mine = locks.open_lock(home.lock("keeper"))
     opened = [mine]
     try:
-        if not locks.try_take(mine):
+        if not locks.try_acquire(mine):
             return
         opened += [locks.open_lock(home.lock("users")), locks.open_lock(home.lock("start"))]
         package_root = Path(agentapi_mcp.__file__).parents[1]
-        words = [package_root, home.data, str(linger), *map(str, (*opened[1:], mine))]
+        arguments = [package_root, home.data, str(linger), *map(str, (*opened[1:], mine))]
         python = [sys.executable, "-I", "-S", "-c", _KEEPER]
-        ourselves().detach([*python, *words], output=subprocess.DEVNULL, lent=opened)
+        current_account().start_detached([*python, *arguments], output=subprocess.DEVNULL, inherited=opened)
     finally:
         for fd in opened:
             os.close(fd)
@@ -172,26 +172,26 @@ def _serves(server: RunningServer, home: Home) -> bool:
     return server.status == "ready" and home.socket.exists()
 
 
-def _run(home: Home, account: Account, start: int, words: list[str | Path], told: str = "") -> None:
+def _run(home: Home, account: ServerAccount, start: int, arguments: list[str | Path], stdin: str = "") -> None:
     # The child holds the start lock too: if we are killed, the next starter waits until it is gone.
-    status, said = account.run(words, told=told, lent=[start])
+    status, output = account.run(arguments, stdin=stdin, inherited=[start])
     if status:
         # Explained first: the disk may be too full for the log.
-        reason = explain(home.root, said)
+        reason = startup_error(home.root, output)
         with os.fdopen(_open_log(home), "a", encoding="utf-8") as log:
-            log.write(said)
+            log.write(output)
         raise reason
 
 
 def _take_server_lock(home: Home) -> int | None:
     fd = locks.open_lock(home.lock("server"))
-    if locks.try_take(fd):
+    if locks.try_acquire(fd):
         return fd
     os.close(fd)
     return None
 
 
-def _spawn(home: Home, bindir: Path, account: Account, lock: int) -> int:
+def _spawn(home: Home, bindir: Path, account: ServerAccount, lock: int) -> int:
     # Nobody holds the lock, so what these files speak of is gone; their numbers may be somebody else's now.
     for stale in (home.data / "postmaster.pid", home.socket, home.socket.with_name(f"{home.socket.name}.lock")):
         stale.unlink(missing_ok=True)
@@ -200,7 +200,7 @@ def _spawn(home: Home, bindir: Path, account: Account, lock: int) -> int:
     try:
         said_before = os.fstat(log).st_size
         server = [bindir / "postgres", "-D", home.data, "-k", home.sockets, *settings]
-        account.detach(server, output=log, lent=[lock])
+        account.start_detached(server, output=log, inherited=[lock])
     finally:
         os.close(log)
     return said_before

@@ -12,7 +12,7 @@ from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 _PURPOSE = "one user's MCP sessions, each statement names the user"
 
 
-class PostgresMcpQuestions:
+class PostgresElicitations:
     """Questions under `asked` in the session's state: null at first, then the answer as text, since it may hold NUL."""
 
     def __init__(self, database: Database) -> None:
@@ -38,7 +38,7 @@ class PostgresMcpQuestions:
             SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=elicitation_id
         )
         async with self._database.as_system(_PURPOSE) as connection:
-            kept = await connection.fetchval(
+            answered = await connection.fetchval(
                 "UPDATE public.mcp_sessions "
                 "SET mcp_state = jsonb_set(mcp_state, ARRAY['asked', $3::text], to_jsonb($4::text)) "
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",
@@ -47,9 +47,9 @@ class PostgresMcpQuestions:
                 elicitation_id,
                 json.dumps(answer),
             )
-            if kept is not None:
+            if answered is not None:
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
-        return kept is not None
+        return answered is not None
 
     async def find_answer(
         self, principal: Principal, session_id: str, elicitation_id: str

@@ -11,7 +11,7 @@ from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.schema_files import FOLDER, Migration
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, differences, read_objects
 
-OLD = (
+LEGACY_IDS = (
     "0001_assertions",
     "0002_roles",
     "0003_tables",
@@ -58,34 +58,36 @@ _INSTEAD = (
 )
 
 
-def is_old(ids: Collection[str]) -> bool:
+def is_legacy(ids: Collection[str]) -> bool:
     """Tell whether the applied migrations are all of those from before the first release, and no other."""
-    return set(ids) == set(OLD)
+    return set(ids) == set(LEGACY_IDS)
 
 
-def refuse_partly_old(ids: Collection[str]) -> None:
+def refuse_partly_legacy(ids: Collection[str]) -> None:
     """Refuse a database that has some of the old files, but not just all of them.
 
     Raises:
         StoreMismatchError: it is one; the message says what to do.
     """
-    old = sorted(set(ids) & set(OLD))
-    if old and not is_old(ids):
+    old = sorted(set(ids) & set(LEGACY_IDS))
+    if old and not is_legacy(ids):
         raise StoreMismatchError(
             f"A development version of agentapi-mcp from before the first release made this database, up to {old[-1]}; "
-            f"only one that has exactly the files up to {OLD[-1]} can be carried over. Run `agentapi-mcp migrate` of "
-            f"the last such version first, {_INSTEAD}"
+            f"only one that has exactly the files up to {LEGACY_IDS[-1]} can be carried over. "
+            f"Run `agentapi-mcp migrate` of the last such version first, {_INSTEAD}"
         )
 
 
-async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Collection[str], schema: Migration) -> bool:
+async def adopt_legacy_database(
+    connection: "asyncpg.Connection[asyncpg.Record]", ids: Collection[str], schema: Migration
+) -> bool:
     """Record an old database that equals the schema as one that the schema made; tell whether it was one.
 
     Raises:
         StoreMismatchError: it is an old one and differs; the message names the differences.
     """
-    refuse_partly_old(ids)
-    if not is_old(ids):
+    refuse_partly_legacy(ids)
+    if not is_legacy(ids):
         return False
     facts = await connection.fetch("SELECT name FROM agentapi.facts WHERE value = 'ours'")
     ours = [str(row["name"]) for row in facts]
@@ -111,20 +113,20 @@ def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str]
 
     `ours` are the tables and views of public that the program made.
     """
-    found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_ours(ours)
+    found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_created_by_us(ours)
     if postgres < _UNQUALIFIED_SINCE:
         found, wanted = _without_qualifiers(found), _without_qualifiers(wanted)
     names = {each[:3] for each in found}
     absent = {each for each in wanted if each[:3] in _CONDITIONAL and each.place in theirs and each[:3] not in names}
     if not any(_MONTH.search(each.place) for each in objects):  # all of them were pruned
         absent |= {each for each in wanted if _MONTHLY in each.place}
-    more = {each for each in found - wanted if each.place in theirs and _may_be_more(each)}
+    more = {each for each in found - wanted if each.place in theirs and _is_optional_grant(each)}
     return differences(wanted - absent, found - more)
 
 
 def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[SchemaObject]:
     """Select what the schema makes in every database, with the months in the names of partitions left out."""
-    own, theirs = _places(ours), _not_ours(ours)
+    own, theirs = _places(ours), _not_created_by_us(ours)
     return {
         SchemaObject(*(_MONTH.sub(_MONTHLY, text) for text in each))
         for each in objects
@@ -136,14 +138,14 @@ def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[Sc
 @cache
 def reference() -> tuple[tuple[SchemaObject, ...], tuple[SchemaObject, ...]]:
     """Read what the schema makes: in a database of its own, and in tables of public that were there before."""
-    said = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
-    own, existing = (tuple(SchemaObject(*row) for row in said[name]) for name in ("own", "existing"))
+    reference_objects = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
+    own, existing = (tuple(SchemaObject(*row) for row in reference_objects[name]) for name in ("own", "existing"))
     return own, existing
 
 
 def _wanted(ours: Collection[str]) -> set[SchemaObject]:
     own, existing = reference()
-    theirs = _not_ours(ours)
+    theirs = _not_created_by_us(ours)
     conditional = {each for each in own if each[:3] in _CONDITIONAL}
     return {each for each in own if each.place not in theirs} | {
         each for each in conditional.union(existing) if each.place in theirs
@@ -157,7 +159,7 @@ def _without_qualifiers(objects: Iterable[SchemaObject]) -> set[SchemaObject]:
     }
 
 
-def _not_ours(ours: Collection[str]) -> set[str]:
+def _not_created_by_us(ours: Collection[str]) -> set[str]:
     return _places(set(SHARED) - set(ours))
 
 
@@ -180,6 +182,6 @@ def _is_added(each: SchemaObject) -> bool:
     return each.kind in {"policy", "index"} and each.name.removeprefix("public.").startswith("agentapi_")
 
 
-def _may_be_more(each: SchemaObject) -> bool:
+def _is_optional_grant(each: SchemaObject) -> bool:
     """Tell whether it is a right that policies for PUBLIC need (section 11)."""
     return each.kind == "grant" and each.name == "agentapi_writer" and each.definition.startswith("SELECT (")
