@@ -1,4 +1,4 @@
-"""The connection to Redis: short deadlines, no retries, and a moment's rest for a server that does not answer."""
+"""Redis client with short deadlines, no retries, and a short backoff after a connection failure."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ _DEADLINE = 0.5
 _BLOCK = timedelta(seconds=2)
 _BACKOFF = timedelta(seconds=2)
 
-# The first class that fits tells what is wrong; after one of `_GONE` the server is left alone for a moment.
+# The first matching class gives the reason; `_CONNECTION_ERRORS` also start the backoff.
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (faults.AuthenticationError, "it refuses the user or password of AGENTAPI_REDIS_URL"),
     (faults.NoPermissionError, "the user of AGENTAPI_REDIS_URL may not do what is needed (ACL)"),
@@ -50,7 +50,7 @@ _CONNECTION_ERRORS = (
 
 
 class RedisClient:
-    """Does what can be done in Redis now, and gives a default for what cannot; opened with `open_redis`."""
+    """Runs commands, and returns a default where Redis fails; opened with `open_redis`."""
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
         self.prefix = prefix
@@ -66,15 +66,15 @@ class RedisClient:
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether the server is left alone just now."""
+        """Whether no command is sent for now, after a connection failure."""
         return self._clock.monotonic() < self._backoff_until
 
     async def read(self, work: Callable[[Redis], Awaitable[T]], default: T) -> T:
-        """Read something; the default when that is not possible."""
+        """Run a read; return the default if it fails."""
         return await self._attempt(work, default, writes=False)
 
     async def write(self, work: Callable[[Redis], Awaitable[object]]) -> bool:
-        """Write something; False when that is not possible."""
+        """Run a write; return False if it fails."""
 
         async def done(redis: Redis) -> bool:
             await work(redis)
@@ -83,10 +83,10 @@ class RedisClient:
         return await self._attempt(done, default=False, writes=True)
 
     async def probe(self) -> None:
-        """Write a key and read it again.
+        """Write a key and delete it again.
 
         Raises:
-            StoreUnavailableError: it does not work; the message says what is wrong.
+            StoreUnavailableError: Redis fails; the message says why.
         """
         key = self.key(PROBE, uuid4().hex)
         try:
@@ -127,10 +127,10 @@ class RedisClient:
 
 @asynccontextmanager
 async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[RedisClient]:
-    """Open a client, whether the server is there or not.
+    """Open a client; the server need not be reachable.
 
     Raises:
-        ConfigurationError: this is no address of a Redis.
+        ConfigurationError: the URL is not a Redis URL.
     """
     async with make_redis(url, deadline=_DEADLINE) as redis:
         yield RedisClient(redis, prefix, clock)
@@ -138,18 +138,18 @@ async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[Redi
 
 @asynccontextmanager
 async def open_blocking(url: str) -> AsyncGenerator[Redis]:
-    """Open connections whose commands may wait for as long as `blocking` says."""
+    """Open connections for commands that block at the server, for up to `block_milliseconds`."""
     async with make_redis(url, deadline=_BLOCK.total_seconds() + _DEADLINE) as redis:
         yield redis
 
 
 def block_milliseconds() -> int:
-    """Return for how many milliseconds a command may wait at the server."""
+    """Return the longest time that a blocking command waits at the server, in milliseconds."""
     return int(_BLOCK.total_seconds() * 1000)
 
 
 def make_redis(url: str, *, deadline: float) -> Redis:
-    """Make a client that connects when it is used."""
+    """Return a client that connects on first use."""
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
             url,
@@ -168,7 +168,7 @@ def make_redis(url: str, *, deadline: float) -> Redis:
 
 
 def _meaning(exc: BaseException) -> str:
-    """Say what is wrong: while it connects, the library wraps what it was told in an error that tells less."""
+    """Return the reason of an error or of its cause: the library wraps connection errors in less specific ones."""
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)

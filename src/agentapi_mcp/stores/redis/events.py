@@ -1,4 +1,4 @@
-"""The live events of running turns, as a stream in Redis for each: followed from any process, from its beginning."""
+"""Live events of running turns, one Redis stream per turn, readable from its start by any process."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ Entry = tuple[TurnId, int, TurnEvent]
 
 
 class RedisTurnEvents:
-    """Followers in this process are told by `here`; those of other processes read the stream."""
+    """Delivers events in this process through `local`, and to other processes through a Redis stream."""
 
     def __init__(self, local: TurnEvents, client: RedisClient, streams: Redis, clock: Clock) -> None:
         self._local = local
@@ -41,18 +41,18 @@ class RedisTurnEvents:
         self._readers: dict[object, asyncio.Task[None]] = {}
 
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
-        """Tell whoever follows; never waits, and what Redis cannot take in time is dropped."""
+        """Publish an event without waiting; events are dropped when Redis falls behind."""
         self._local.publish(turn_id, event, offset)
         if isinstance(event, TextDelta | ThoughtDelta | ToolActivity | TurnEnded):
             with suppress(asyncio.QueueFull):
                 self._queue.put_nowait((turn_id, offset, event))
 
     def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
-        """Follow a turn that runs in this process, from now on."""
+        """Follow a turn of this process, from now on."""
         return self._local.follow(turn_id)
 
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
-        """Call the listener with every offset and event, from the first that is kept."""
+        """Call the listener with every offset and event, from the oldest entry of the stream."""
         reader = object()
 
         def stop() -> None:
@@ -65,9 +65,9 @@ class RedisTurnEvents:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Write and read until the context ends; what is still waiting then is written.
+        """Run the writer and the readers until the context ends; queued events are flushed first.
 
-        Nothing here trusts that a cancelled task ends: on Python 3.11 the library's `wait_for` may swallow that.
+        The tasks also end by flag: on Python 3.11 the library's `wait_for` may swallow a cancellation.
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -81,9 +81,9 @@ class RedisTurnEvents:
                     task.cancel()
 
     async def _write(self) -> None:
-        """Write what waits, many at once; while Redis is away it is dropped.
+        """Write queued events in batches; they are dropped while Redis is unavailable.
 
-        A turn that ends within a moment is told in one piece by its row: nothing of it is written.
+        A turn that starts and ends within one batch is not written: followers read its row.
         """
         is_closing, started = False, set[TurnId]()
         while not is_closing:
@@ -129,7 +129,7 @@ class RedisTurnEvents:
 async def open_turn_events(
     local: TurnEvents, client: RedisClient, url: str, clock: Clock
 ) -> AsyncGenerator[TurnEvents]:
-    """Open the events of turns; the context's end closes their connections."""
+    """Open the event stream; leaving the context closes its connections."""
     async with open_blocking(url) as streams:
         events = RedisTurnEvents(local, client, streams, clock)
         async with events.running():
@@ -137,7 +137,7 @@ async def open_turn_events(
 
 
 def _merge_deltas(batch: list[Entry]) -> list[Entry]:
-    """Join the texts of a turn that follow each other: agents speak in small pieces. Turns need no order among them."""
+    """Merge consecutive text deltas of a turn, since agents stream in small pieces; turns keep no mutual order."""
     turns: dict[TurnId, list[Entry]] = {}
     for turn_id, offset, event in batch:
         merged = turns.setdefault(turn_id, [])
@@ -165,13 +165,13 @@ def _text(event: TurnEvent) -> str:
 
 
 def _entries(found: object) -> list[tuple[str, dict[str, str]]]:
-    """Unwrap what XREAD answers for one stream."""
+    """Unwrap the XREAD reply for one stream."""
     streams = cast("list[tuple[str, list[tuple[str, dict[str, str]]]]] | None", found)
     return streams[0][1] if streams else []
 
 
 def _event(fields: dict[str, str]) -> tuple[int, TurnEvent] | None:
-    """Read an entry; what another version wrote in another form counts as nothing."""
+    """Parse a stream entry; None for the format of another version."""
     try:
         offset = int(fields["at"])
         data: dict[str, str] = json.loads(fields["event"])

@@ -1,4 +1,4 @@
-"""What is quick to lose of a session, in Redis: its history for an hour, its state for a day."""
+"""Session cache in Redis: history for an hour, state for a day; safe to lose."""
 
 import json
 from typing import cast
@@ -16,11 +16,11 @@ from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 
 
 class RedisSessionCache:
-    """Shared by all replicas; `here` spares the one that wrote a history the reading.
+    """Session cache shared by all replicas; `local` is read first, so the writing replica skips the round trip.
 
-    A history is a list: first what was known of it, then what each turn added, with the id of the message before. So a
-    turn costs the same in a long session as in a new one, and what several replicas write at once cannot be taken for
-    one history unless it is one. The states are for programs that look there; ours asks Postgres.
+    A history is a list: the first entry holds the messages so far, each later one those of a turn, with the id of the
+    message before it. A turn therefore costs the same in a long session as in a new one, and entries interleaved by
+    concurrent writers are detected as a gap. The state is for other programs; this one reads it from Postgres.
     """
 
     def __init__(self, local: LocalSessionCache, client: RedisClient) -> None:
@@ -41,11 +41,11 @@ class RedisSessionCache:
         return history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Keep both; the history that was there is forgotten even where the new one is too large."""
+        """Store both; a history that is too large only removes the old one."""
         previous = None if history is None else self._local.find_predecessor(session_id, history)
         await self._local.keep(session_id, state, history)
         if history is not None and self._local.find_predecessor(session_id, history) is None:
-            history = None  # it is too large
+            history = None  # too large to cache
         state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
         key = self._client.key(HISTORY, session_id)
 
@@ -62,14 +62,14 @@ class RedisSessionCache:
                 done = cast("list[int]", await pipe.execute())
                 if (
                     previous is not None and history is not None and done[1] == 0
-                ):  # what it goes on from was flushed, or never came here
+                ):  # the list was evicted, flushed, or never written
                     _begin(pipe, key, history)
                     await pipe.execute()
 
         await self._client.write(write)
 
     async def forget(self, session_id: SessionId) -> None:
-        """Keep neither any longer."""
+        """Delete both."""
         await self._local.forget(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))
@@ -107,7 +107,7 @@ def _text(previous: History | None, history: History) -> str:
 
 
 def _history(texts: list[str]) -> History | None:
-    """Read what is kept; what another program wrote there in another form, or what has a gap, counts as nothing."""
+    """Parse the stored entries; None for an unknown format or a gap."""
     messages: list[HistoryMessage] = []
     last, dropped = None, 0
     try:
