@@ -1,4 +1,4 @@
-"""Notices when the operator's files change, and takes the new ones if they are good."""
+"""Watch the operator's files, and reload them if they are valid."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ Fingerprint = tuple[tuple[Path, tuple[int, int, int] | None], ...]
 
 
 class CatalogueWatch:
-    """Looks at the files every two seconds, and at once when told to.
+    """Polls the files every two seconds, and on demand.
 
-    Looking is cheap, works on every file system and through every kind of replacement, and needs no library.
+    Polling is cheap, needs no library, and works on every file system and with every way to replace a file.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class CatalogueWatch:
         return self._load(paths)
 
     def wake(self) -> None:
-        """Read the files again now, whether they changed or not."""
+        """Reload the files now, even if they have not changed."""
         self._wake_requested.set()
 
     async def probe(self) -> str | None:
-        """Tell what is wrong with the files as they are now.
+        """Raise the error of the last reload, if it failed.
 
         Raises:
-            ConfigurationError: they are wrong, and what was read before them is still in use.
+            ConfigurationError: the files are invalid, and the previous configuration is still in use.
         """
         if self._fault is not None:
             raise ConfigurationError(sentences(self._fault, "What was read before is still in use."))
         return None
 
     async def run(self, apply: Callable[[CatalogueFile], Awaitable[None]]) -> None:
-        """Hand every good change on, for ever."""
+        """Apply every valid change, forever."""
         while True:
             await first_of(self._wake_requested.wait(), self._clock.sleep(_POLL_INTERVAL))
             paths = self._paths()
@@ -70,7 +70,7 @@ class CatalogueWatch:
                 self._last_seen = current
 
     async def _reload(self, paths: Sequence[Path], apply: Callable[[CatalogueFile], Awaitable[None]]) -> bool:
-        """Take the files as they are; False when that is to be tried again."""
+        """Load and apply the files; return False to retry at the next poll."""
         try:
             await apply(self._load(paths))
         except ConfigurationError as exc:
@@ -86,7 +86,7 @@ class CatalogueWatch:
 
 
 def fingerprint(paths: Sequence[Path]) -> Fingerprint:
-    """Describe the files so that any change of theirs shows, also one behind a symbolic link."""
+    """Return a value that changes with the files, also with the targets of symbolic links."""
     return tuple((path, _stat(path)) for path in paths)
 
 

@@ -1,4 +1,4 @@
-"""Recent history of sessions, kept for an hour in one process."""
+"""In-process cache of recent session history, for an hour."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,9 +11,9 @@ from agentapi_mcp.core.backends.models import HistoryMessage
 from agentapi_mcp.core.conversations.models import History, SessionState
 
 _LIFETIME = timedelta(hours=1)
-_MAX_SIZE = 4_000_000  # characters of one
-_MAX_TOTAL_SIZE = 32_000_000  # characters of all together
-_MESSAGE_OVERHEAD = 100  # characters' worth of room that a message takes beside its text
+_MAX_SIZE = 4_000_000  # characters of one history
+_MAX_TOTAL_SIZE = 32_000_000  # characters of all histories together
+_MESSAGE_OVERHEAD = 100  # size of a message beside its text, in characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class _CachedHistory:
 
 
 class LocalSessionCache:
-    """The histories of the sessions used last; a large one is not worth its memory, nor are all of them together."""
+    """Bounded cache of the most recently used histories; a very large history is not cached."""
 
     def __init__(self, clock: Clock) -> None:
         self._cache = TTLCache[SessionId, _CachedHistory](
@@ -41,7 +41,7 @@ class LocalSessionCache:
         return cached.history
 
     async def keep(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Keep the history for an hour; nobody outside could read the state here."""
+        """Cache the history for an hour; the state is not stored, since no other process could read it here."""
         del state
         if history is None:
             self._drop(session_id)
@@ -49,11 +49,11 @@ class LocalSessionCache:
             self.put(session_id, history)
 
     async def forget(self, session_id: SessionId) -> None:
-        """Keep it no longer."""
+        """Remove the history."""
         self._drop(session_id)
 
     def find_predecessor(self, session_id: SessionId, history: History) -> History | None:
-        """Return the one that is kept, if this one goes on from it."""
+        """Return the cached history if the given one extends it."""
         cached = self._cache.get(session_id)
         if cached is None or cached.history.dropped != history.dropped:
             return None
@@ -61,7 +61,7 @@ class LocalSessionCache:
         return cached.history if history.messages[: len(previous)] == previous else None
 
     def put(self, session_id: SessionId, history: History) -> bool:
-        """Keep it; False when it is too large."""
+        """Cache the history; return False when it is too large."""
         previous, cached = self.find_predecessor(session_id, history), self._cache.get(session_id)
         size = 0 if previous is None or cached is None else cached.size
         size += sum(len(message.text) + _MESSAGE_OVERHEAD for message in new_messages(previous, history))
@@ -76,5 +76,5 @@ class LocalSessionCache:
 
 
 def new_messages(previous: History | None, history: History) -> tuple[HistoryMessage, ...]:
-    """Return what the history says beyond the one that it goes on from."""
+    """Return the messages that the history adds to its predecessor."""
     return history.messages[len(previous.messages) if previous else 0 :]
