@@ -1,4 +1,4 @@
-"""The public keys of an authorization server: fetched when needed, kept for minutes, never waited for long."""
+"""Public keys of an authorization server (JWKS): fetched on demand and cached for minutes."""
 
 import asyncio
 import logging
@@ -16,20 +16,20 @@ from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer
 
 FRESH_FOR = timedelta(minutes=5)
-USABLE_FOR = timedelta(minutes=30)  # while the issuer does not answer
+USABLE_FOR = timedelta(minutes=30)  # while the issuer is unavailable
 MIN_REFRESH_INTERVAL = timedelta(seconds=30)
-_MAX_WAIT_WITH_KEYS = timedelta(seconds=1)  # with an issuer of which there are keys to go on with
+_MAX_WAIT_WITH_KEYS = timedelta(seconds=1)  # while an older cached key can still be used
 _REFRESH_TIMEOUT = timedelta(seconds=8)
 _MAX_KEYS = 100
 _log = logging.getLogger(__name__)
 
 
 class NoKeyError(Exception):
-    """There is no such key; the message is for the operator's log."""
+    """The issuer has no such key; the message is for the operator's log."""
 
 
 class KeySet:
-    """An issuer's keys by their `kid` (RFC 7517), asked for at most once at a time and twice a minute."""
+    """An issuer's cached keys by `kid` (RFC 7517), with one refresh at a time, at most every 30 s."""
 
     def __init__(self, issuer: Issuer, fetch: Fetch, clock: Clock, group: asyncio.TaskGroup) -> None:
         self._issuer = issuer
@@ -43,15 +43,14 @@ class KeySet:
         self._fault = ""
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
-        """Return the key that must have signed a token.
+        """Return the key for a token's `kid` and algorithm.
 
-        A known key is found without waiting for five minutes. Then, and for an unknown one, the issuer is asked again,
-        at most every 30 s: what it rotated away opens nothing more. One that does not answer within a second is not
-        waited for while there is a key to go on with.
+        A key is fresh for five minutes; an older or unknown one triggers a refresh, so that rotated keys expire.
+        While a usable key is cached, the refresh is waited for at most a second.
 
         Raises:
-            NoKeyError: there is none.
-            IssuerUnavailableError: the issuer does not tell.
+            NoKeyError: the issuer has no such key.
+            IssuerUnavailableError: the keys cannot be fetched.
         """
         found = self._find(kid, algorithm)
         if found is not None and not self._is_older_than(FRESH_FOR):
@@ -68,9 +67,9 @@ class KeySet:
         return found
 
     async def aclose(self) -> None:
-        """Ask no more."""
+        """Cancel a running refresh."""
         if self._refresh_task is not None:
-            self._fault = "it is not asked any more"  # for who waits for it: try again
+            self._fault = "it is not asked any more"  # waiting callers get a retryable error
             self._refresh_task.cancel()
             await asyncio.wait([self._refresh_task])
 
@@ -84,7 +83,7 @@ class KeySet:
         return self._fetched_at is None or self._clock.monotonic() - self._fetched_at >= age.total_seconds()
 
     def _start_refresh(self) -> asyncio.Task[None] | None:
-        """Ask the issuer, unless somebody just did; return what to wait for."""
+        """Return the running refresh, or start one; None within the minimum interval."""
         if self._refresh_task is not None and not self._refresh_task.done():
             return self._refresh_task
         now = self._clock.monotonic()
@@ -116,7 +115,7 @@ class KeySet:
         self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
 
     async def _find_jwks_uri(self) -> str:
-        """Find where the keys are; metadata of another issuer is not believed (RFC 8414, section 3.3)."""
+        """Find the `jwks_uri`; metadata of another issuer is rejected (RFC 8414, section 3.3)."""
         if self._issuer.jwks_uri is not None:
             return self._issuer.jwks_uri
         faults: list[str] = []
@@ -134,7 +133,7 @@ class KeySet:
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """List where an issuer's metadata may be, in the order of the MCP specification (2026-07-28, authorization)."""
+    """List an issuer's metadata URLs, in the order of the MCP specification (2026-07-28, authorization)."""
     parts = urlsplit(issuer)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
@@ -144,10 +143,10 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
 
 
 def read_keys(document: Mapping[str, object]) -> tuple[PyJWK, ...]:
-    """Read a JWK set (RFC 7517, section 5): public keys that sign; others are passed over.
+    """Read the public signing keys of a JWK set (RFC 7517, section 5); other keys are ignored.
 
     Raises:
-        FetchError: there is none.
+        FetchError: the set has no such key.
     """
     keys: list[PyJWK] = []
     for jwk in map(as_object, as_list(document.get("keys"))[:_MAX_KEYS]):

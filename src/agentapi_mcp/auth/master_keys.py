@@ -1,4 +1,4 @@
-"""The master keys: from a setting, a file or a command, read once at the start and kept nowhere."""
+"""Master keys, read once at startup from a setting, a file or a command; never stored."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ _REMEDY = "`agentapi-mcp secrets generate` makes one"
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key that seals others; without a name of its own, `id` is made of a hash of it."""
+    """A key that encrypts other keys; without an explicit id, `id` is derived from a hash of it."""
 
     id: str
     value: bytes = field(repr=False)
@@ -34,7 +34,7 @@ class MasterKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterKeySource:
-    """Where the operator keeps the master keys: in one of three places."""
+    """The configured source of the master keys: exactly one of three."""
 
     text: str | None = field(default=None, repr=False)
     file: Path | None = None
@@ -42,10 +42,10 @@ class MasterKeySource:
     timeout: timedelta = timedelta(seconds=10)
 
     async def read(self) -> tuple[MasterKey, ...]:
-        """Read the keys; the first seals.
+        """Read the keys; the first one encrypts.
 
         Raises:
-            ConfigurationError: there are two places, or what is there is no key; never with a part of it.
+            ConfigurationError: two sources are set, or a key is invalid; the message never holds a part of it.
         """
         if sum(place is not None for place in (self.text, self.file, self.command)) > 1:
             raise ConfigurationError(
@@ -59,15 +59,15 @@ class MasterKeySource:
 
 
 def new_master_key() -> str:
-    """Make a key at random, written as `parse_keys` reads it."""
+    """Generate a random key in the format of `parse_keys`."""
     return base64.b64encode(token_bytes(KEY_BYTES)).decode()
 
 
 def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:
-    """Read `BASE64` or `ID:BASE64`, several with commas between them.
+    """Parse comma-separated keys of the form `BASE64` or `ID:BASE64`.
 
     Raises:
-        ConfigurationError: names the variable and which of the keys is wrong.
+        ConfigurationError: a key is invalid; the message names the variable and the key's position.
     """
     written = [part.strip() for part in text.split(",")]
     keys = tuple(_key(part, f"{variable}: key {place} of {len(written)}") for place, part in enumerate(written, 1))
@@ -104,7 +104,7 @@ def _read_file(path: Path) -> str:
             f"AGENTAPI_MASTER_KEY_FILE names a file that cannot be read ({exc.strerror})."
         ) from exc
     except UnicodeDecodeError:
-        # Its text would hold what was read.
+        # The chained exception would hold the file's content.
         raise ConfigurationError("AGENTAPI_MASTER_KEY_FILE names a file that is not text.") from None
 
 
@@ -120,7 +120,7 @@ async def _run_command(command: str, limit: timedelta) -> str:
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # which might repeat what it read, into our log
+            stderr=asyncio.subprocess.DEVNULL,  # may contain secrets, which must not reach our log
             start_new_session=True,
         )
     except (OSError, ValueError) as exc:
@@ -133,7 +133,7 @@ async def _run_command(command: str, limit: timedelta) -> str:
             f"AGENTAPI_MASTER_KEY_COMMAND did not end within {limit.total_seconds():g} s; nobody can answer it here."
         ) from None
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # what it started may still hold the pipe
+        with suppress(ProcessLookupError, PermissionError):  # its children may still hold the pipe open
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if process.returncode:
@@ -144,7 +144,7 @@ async def _run_command(command: str, limit: timedelta) -> str:
 
 
 async def _read_output(process: asyncio.subprocess.Process) -> bytes:
-    """Read what a command prints to its end, and wait for that; one that prints too much is not waited for."""
+    """Read a command's output and wait for its exit; stop early if the output is too large."""
     output = b""
     while process.stdout is not None and (chunk := await process.stdout.read(_MAX_BYTES)):
         output += chunk

@@ -1,4 +1,4 @@
-"""Access tokens in the form of JWTs (RFC 9068, RFC 8725): whose they are, and for whom they were made."""
+"""Verification of JWT access tokens (RFC 9068, RFC 8725): signature, issuer, audience and times."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from agentapi_mcp.core.access.models import Issuer, TokenClaims
 
 _LONGEST = 16 * 1024
 _LONGEST_NAME = 255
-_LEEWAY = timedelta(seconds=30)  # clocks differ
+_LEEWAY = timedelta(seconds=30)  # tolerated clock skew
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _PLAIN_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _NOT_VALID = "This token is not valid here."
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenVerifier:
-    """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it.
+    """Verifies the tokens of several issuers; the reason of a refusal goes to the log, never to the client.
 
     Keys are fetched in the group, which must outlive the verifier.
     """
@@ -38,7 +38,7 @@ class TokenVerifier:
         self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
 
     async def set_issuers(self, issuers: Iterable[Issuer]) -> None:
-        """Trust these issuers from now on, and no others; the keys of one that stays where it was are kept."""
+        """Replace the trusted issuers; keys are retained for an issuer whose `jwks_uri` is unchanged."""
         previous, self._issuers = self._issuers, {}
         for issuer in issuers:
             known = previous.get(issuer.issuer)
@@ -51,11 +51,11 @@ class TokenVerifier:
             await keys.aclose()
 
     async def verify(self, token: str) -> TokenClaims:
-        """Return what a token says.
+        """Verify a token and return its claims.
 
         Raises:
-            NotAuthenticatedError: it is not one for this server, by an issuer that is trusted, at this time.
-            IssuerUnavailableError: that cannot be said, since its issuer does not tell its keys.
+            NotAuthenticatedError: it is invalid, expired, for another server, or of an untrusted issuer.
+            IssuerUnavailableError: the issuer's keys cannot be fetched.
         """
         try:
             return await self._verify(token)
@@ -65,7 +65,7 @@ class TokenVerifier:
             raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID, was_good=expired) from exc
 
     async def aclose(self) -> None:
-        """Trust nobody, and ask no issuer any more."""
+        """Remove all issuers, and stop refreshing their keys."""
         await self.set_issuers(())
 
     async def _verify(self, token: str) -> TokenClaims:
@@ -115,7 +115,7 @@ class TokenVerifier:
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
         claim = claims.get(issuer.organization_claim) if issuer.organization_claim else None
         organization = _text(claim)
-        if claim is not None and organization is None:  # it binds the token to something, and not to all that is
+        if claim is not None and organization is None:  # it would bind to none
             raise ValueError("its organisation is no text")
         return TokenClaims(
             issuer=issuer,
@@ -146,14 +146,14 @@ def _text(value: object) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    """Return an e-mail in lower case; one that could be taken for another's, as with letters alike, says nothing."""
+    """Return the e-mail in lower case; None unless it is plain ASCII, since look-alike letters allow spoofing."""
     if value is None or not _PLAIN_EMAIL.fullmatch(value):
         return None
     return value.lower()
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
-    """Read the scopes: a text with spaces (RFC 9068), or a list, as some issuers write them."""
+    """Read the scopes: a space-separated string (RFC 9068), or a list, as some issuers send."""
     value = claims.get("scope", claims.get("scp", ""))
     if isinstance(value, str):
         return frozenset(value.split())
