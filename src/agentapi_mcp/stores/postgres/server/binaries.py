@@ -1,4 +1,4 @@
-"""The binaries of Postgres: copied out of the wheel once, since tool environments are pruned or closed to others."""
+"""Postgres binaries, copied out of the wheel: tool environments get pruned, or are closed to other accounts."""
 
 import os
 import platform
@@ -19,12 +19,12 @@ _PROGRAMS = frozenset({"initdb", "postgres"})
 
 
 def own_binaries(home: Home, account: ServerAccount) -> Path:
-    """Return the directory of our copy of the programs, copying them first where needed.
+    """Return the directory of our copy of the binaries, copying them if needed.
 
-    Needs the start lock and no running server: copies of other versions go.
+    Needs the start lock and no running server, since copies of other versions are deleted.
 
     Raises:
-        StoreUnavailableError: when this Python came without them.
+        StoreUnavailableError: the binaries are not installed.
     """
     package, release = _find_package()
     target = home.bin / release
@@ -43,10 +43,10 @@ def own_binaries(home: Home, account: ServerAccount) -> Path:
 
 
 def operator_binaries(bindir: Path, account: ServerAccount) -> Path:
-    """Check a directory of programs that the operator brought; they run where they are.
+    """Check the operator's directory of binaries; they are not copied.
 
     Raises:
-        StoreUnavailableError: when they are missing, closed to the account, or of another version.
+        StoreUnavailableError: they are missing, not executable for the account, or of another version.
     """
     try:
         status, output = account.run([bindir / "postgres", "--version"])
@@ -80,7 +80,7 @@ def _find_package() -> tuple[Path, str]:
 
 
 def _copy(package: Path, new: Path, account: ServerAccount) -> None:
-    # The programs look for their libraries relative to themselves, so the layout of the wheel is kept.
+    # The binaries find their libraries by relative paths, so the layout of the wheel is preserved.
     libraries = package.parent / f"{package.name}.libs"
     for source in (libraries, package / ".dylibs", package / _TREE):
         if source.is_dir():

@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded Postgres, in words that say what to do."""
+"""Errors of the embedded Postgres, with messages that say what to do."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ _NO_WRITING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 @contextmanager
 def mapped_os_errors(home: Path) -> Generator[None]:
-    """Turn what the operating system says into what the user can do.
+    """Map OS errors to errors that say what the user can do.
 
     Raises:
         StoreUnavailableError: for every OSError inside.
@@ -40,17 +40,17 @@ def mapped_os_errors(home: Path) -> Generator[None]:
 
 
 def check_space(home: Path) -> None:
-    """Refuse a first start for which there is no space, before anything is written.
+    """Check the free disk space before a first start.
 
     Raises:
-        StoreUnavailableError: when the disk is too full.
+        StoreUnavailableError: the disk is too full.
     """
     if shutil.disk_usage(home).free < _NEEDED_BYTES:
         raise no_space_error(home)
 
 
 def startup_error(home: Path, output: str) -> StoreUnavailableError:
-    """Say why Postgres did not come up, by what it wrote."""
+    """Return the error for a failed start, judged by the server's output."""
     if "No space left on device" in output or "quota exceeded" in output or not shutil.disk_usage(home).free:
         return no_space_error(home)
     if "Permission denied" in output or "Read-only file system" in output or "Operation not permitted" in output:
@@ -62,7 +62,7 @@ def startup_error(home: Path, output: str) -> StoreUnavailableError:
 
 
 def no_space_error(home: Path) -> StoreUnavailableError:
-    """Tell that the disk is full."""
+    """Return the error for a full disk."""
     return StoreUnavailableError(
         f"There is too little space for the embedded database in {home}: free {_NEEDED_BYTES >> 20} MB, set "
         "AGENTAPI_HOME to a directory on another disk, or set DATABASE_URL."
@@ -70,7 +70,7 @@ def no_space_error(home: Path) -> StoreUnavailableError:
 
 
 def not_writable_error(home: Path) -> StoreUnavailableError:
-    """Tell that the home is read-only or somebody else's."""
+    """Return the error for a home that is read-only or of another user."""
     return StoreUnavailableError(
         f"The embedded database in {home} cannot be written: make that directory and all in it writable for this "
         "user, set AGENTAPI_HOME to a directory of your own, or set DATABASE_URL."

@@ -1,4 +1,4 @@
-"""The embedded Postgres as the rest of the program sees it: make sure that it is up, and let go of it."""
+"""Public interface of the embedded Postgres: ensure that it runs, and release it."""
 
 import os
 import sys
@@ -23,14 +23,14 @@ _LOCK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedUrls:
-    """The addresses of the server, for the login that migrates and for the one that works."""
+    """Connection URLs of the server, for the owner (migrations) and for the application."""
 
     owner_url: str
     app_url: str
 
 
 class ServerLease:
-    """This process's share of the server; the kernel ends it with the process."""
+    """This process's shared lock on the server; the kernel releases it when the process exits."""
 
     __slots__ = ("_fd",)
 
@@ -38,18 +38,18 @@ class ServerLease:
         self._fd: int | None = None
 
     def acquire(self, path: Path) -> bool:
-        """Become a user, and tell whether that is new; a home that was replaced is joined anew."""
+        """Register as a user; return False if already registered. A replaced home is registered anew."""
         if self._fd is not None and path.exists() and os.path.samestat(os.fstat(self._fd), path.stat()):
             return False
         self.release()
         fd = locks.open_lock(str(path))
         locks.acquire_shared(fd)
-        os.utime(fd)  # the keeper sees that somebody came, even when they have left again
+        os.utime(fd)  # the reaper sees by the mtime that there was a user, even one that has left
         self._fd = fd
         return True
 
     def release(self) -> None:
-        """Stop being a user."""
+        """Unregister as a user."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -57,7 +57,7 @@ class ServerLease:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedPostgres:
-    """A Postgres of our own below `home`, shared by all processes of this user that name the same home."""
+    """A private Postgres below `home`, shared by all processes of this user with the same home."""
 
     home: Path
     linger: timedelta = timedelta(seconds=60)
@@ -65,11 +65,11 @@ class EmbeddedPostgres:
     _lease: ServerLease = field(default_factory=ServerLease, init=False, repr=False, compare=False)
 
     def ensure(self) -> EmbeddedUrls:
-        """Bring the server up and stay its user; call it again after a refused connection, and from a thread.
+        """Start the server if needed and register as its user; blocks. Call it again after a refused connection.
 
         Raises:
-            StoreUnavailableError: when it cannot be brought up; the message says what to do.
-            StoreMismatchError: when its data is of another version of Postgres.
+            StoreUnavailableError: it cannot be started; the message says what to do.
+            StoreMismatchError: its data is of another version of Postgres.
         """
         if sys.platform == "win32":
             raise StoreUnavailableError(
@@ -91,7 +91,7 @@ class EmbeddedPostgres:
         return EmbeddedUrls(_url(home, servers.OWNER), _url(home, servers.APP))
 
     def release(self) -> None:
-        """Stop being a user of the server; the last one's leave stops it after `linger`."""
+        """Unregister as a user; the server stops `linger` after its last user."""
         self._lease.release()
 
     def _bring_up(self, home: Home, account: ServerAccount, start: int) -> None:

@@ -1,7 +1,7 @@
-"""The keeper: one small process for each home, which stops the server some time after its last user.
+"""The reaper: one small process per home that stops the server some time after its last user.
 
-It sleeps in the kernel until the last shared lock on the users' file is gone, so it costs nothing meanwhile.
-Only light modules are imported here: this process lives as long as the server does.
+It blocks in the kernel until the last shared lock on the users' file is released, so idling costs nothing.
+It imports only light modules, since it lives as long as the server.
 """
 
 import os
@@ -13,7 +13,7 @@ _STOP_SECONDS = 60.0
 
 
 def main(arguments: list[str]) -> None:
-    """Keep the server of a data directory; the locks come as open files, the keeper's own already taken."""
+    """Stop the server of a data directory when unused; the locks are inherited descriptors, the last one already held."""
     data, linger, users, start, reaper_lock = (
         arguments[0],
         float(arguments[1]),
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     while not _stop_if_unused(data, linger, users, start):
         locks.release(users)
         locks.release(start)
-    os.close(reaper_lock)  # before `start`: whoever starts next must see that nobody keeps
+    os.close(reaper_lock)  # before `start`: the next starter must see that there is no reaper
 
 
 def _stop_if_unused(data: str, linger: float, users: int, start: int) -> bool:
@@ -33,7 +33,7 @@ def _stop_if_unused(data: str, linger: float, users: int, start: int) -> bool:
     seen = os.fstat(users).st_mtime_ns
     locks.release(users)
     locks.pause(linger)
-    # A newcomer is either counted now or waits at the start lock until the server has stopped.
+    # A new user is either counted here, or waits for the start lock until the server has stopped.
     locks.acquire(start)
     if not locks.try_acquire(users) or os.fstat(users).st_mtime_ns != seen:
         return False
