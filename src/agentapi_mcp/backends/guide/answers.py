@@ -1,4 +1,4 @@
-"""An answer of the guide: live state where it was asked for, the fitting section, and where to go on."""
+"""Compose the guide's answers: live state if asked for, the best section, and suggestions."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,19 +28,19 @@ from agentapi_mcp.backends.guides.ports import GuideHost
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 
-_READ = 2_000  # of a long message, this many characters from either end are read
-_ROOM = 1_800  # characters of a section
+_READ = 2_000  # characters read from either end of a long message
+_ROOM = 1_800  # characters quoted of a section
 _SECOND_ROOM = 600
 _RECENT_TURNS = 50
-_FITS = 0.42  # the share of a question's weight that a section must cover to be called its answer
-_NEAR = 0.1  # what is at least worth naming
+_FITS = 0.42  # share of a question's weight that a section must cover to count as its answer
+_NEAR = 0.1  # share that is at least worth suggesting
 _CLOSE_SECOND = 0.85
 _SUGGESTIONS = 3
 _NEXT = "You could ask next:"
 _SUGGESTED = re.compile(r"^([1-3])\. (.+)$", re.MULTILINE)
 _SOURCE = re.compile(r"\((docs/[^\s)]+)\)")
 _FIRST_QUESTIONS = ("How do I add OpenRouter?", "How do I use a local model?", "How do I connect Claude Code?")
-_PAGES = {  # where to read on after an answer from the live state
+_PAGES = {  # related sections after an answer from the live state
     Intent.COST: "cost.md",
     Intent.AGENTS: "getting-started.md",
     Intent.MODELS: "how-to/add-openrouter.md",
@@ -66,7 +66,7 @@ _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
 
 
 class Answers:
-    """Answers questions from one index and the live state of one server."""
+    """Answers questions from the index and the live state."""
 
     def __init__(self, index: Index, host: GuideHost) -> None:
         self._index = index
@@ -101,7 +101,7 @@ class Answers:
             return self._index.search(text, context)
         if not wants_more(text):
             return []
-        # "Tell me more" has no words of its own: go on to what was not shown yet.
+        # "Tell me more" has no terms of its own: continue with sections not shown yet.
         shown = set(_SOURCE.findall(_last_message(history, MessageRole.ASSISTANT)))
         return [match for match in self._index.search(context) if match.section.source not in shown]
 
@@ -152,12 +152,12 @@ def _first_ask(section: Section) -> list[str]:
 
 
 def _readable_part(message: str) -> str:
-    """Bound what is read of a message: the question stands at one of its ends."""
+    """Limit a message to its two ends, where the question is expected."""
     return message if len(message) <= 2 * _READ else f"{message[:_READ]}\n{message[-_READ:]}"
 
 
 def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
-    """Let a bare number choose one of the questions that were suggested."""
+    """Replace a bare number by the suggested question of that number."""
     number = text.strip().rstrip(".")
     _, _, suggested = _last_message(history, MessageRole.ASSISTANT).rpartition(_NEXT)
     return dict(_SUGGESTED.findall(suggested)).get(number, text)
@@ -169,7 +169,7 @@ def _last_message(history: Sequence[HistoryMessage], role: MessageRole) -> str:
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
-    """Take the best section that fits, and a second that is nearly as good."""
+    """Return the best matching section, and a second one that is nearly as good."""
     fits = [match for match in found if match.coverage >= _FITS]
     return tuple(match.section for match in fits[:2] if match.score >= _CLOSE_SECOND * fits[0].score)
 

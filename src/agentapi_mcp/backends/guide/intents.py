@@ -1,4 +1,4 @@
-"""What a question asks of the live state, told by its words."""
+"""Classify what a question asks of the live state, by keywords."""
 
 import re
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ _FEW_WORDS = 4
 
 
 class Intent(StrEnum):
-    """What of the live state is wanted."""
+    """The kind of live state asked for."""
 
     GREETING = "greeting"
     FAILURE = "failure"
@@ -114,7 +114,7 @@ class Question:
 
 
 def read_question(text: str, agents: Iterable[str], models: Iterable[str]) -> Question:
-    """Find the names in a question; an ordinary word is meant as a name only where it is said to be one."""
+    """Find agent and model names in a question; an ordinary word counts as a name only if the question says so."""
     lowered = text.lower()
     return Question(
         text=text,
@@ -139,7 +139,7 @@ def _mentions(lowered: str, name: str) -> bool:
 
 
 def find_intent(question: Question) -> Intent | None:
-    """Tell which live answer is wanted, if any."""
+    """Return the live answer asked for, if any."""
     found = set(words(question.text))
     if _is_greeting(question.text.lower(), found):
         return Intent.GREETING
@@ -155,7 +155,7 @@ def find_intent(question: Question) -> Intent | None:
 
 
 def asks_how(text: str) -> bool:
-    """Tell whether a question wants to know how something is done, beyond how things are."""
+    """Return whether a question asks how to do something, rather than for the current state."""
     found = set(words(text))
     if found & {"much", "many", "long", "often"}:
         return False
@@ -163,12 +163,12 @@ def asks_how(text: str) -> bool:
 
 
 def wants_more(text: str) -> bool:
-    """Tell whether a question without words of its own asks to go on."""
+    """Return whether a question only asks to continue."""
     return bool(_MORE & set(words(text)))
 
 
 def is_follow_up(text: str) -> bool:
-    """Tell whether a question leans on the one before it: it is short, and points back or says next to nothing."""
+    """Return whether a question refers to the previous one: it is short, and has a pronoun or few terms."""
     found = words(text)
     meaning = terms(text)
     points = bool(_POINTING & set(found)) or found[:1] in (["and"], ["but"], ["so"], ["why"])

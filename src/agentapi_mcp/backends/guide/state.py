@@ -1,4 +1,4 @@
-"""The server's live state, in words: agents, models, recent turns and their bills."""
+"""Text about the server's live state: agents, models, recent turns and their costs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What the server knew when it was asked, turns newest first; `trouble` says why it could not be read."""
+    """A snapshot of the live state, turns newest first; `fault` says why it could not be read."""
 
     agents: tuple[AgentView, ...]
     turns: tuple[Turn, ...]
@@ -38,12 +38,12 @@ class LiveState:
 
 
 def works(agent: AgentView) -> bool:
-    """Whether an agent can be asked now, as far as anyone has measured."""
+    """Return whether an agent is usable now, by its last health check."""
     return agent.enabled and not agent.missing and agent.health.status in {HealthStatus.HEALTHY, HealthStatus.DEGRADED}
 
 
 def condition(agent: AgentView, now: datetime) -> str:
-    """Say how an agent is, and what it lacks."""
+    """Describe an agent's health, and what it lacks."""
     if not agent.enabled:
         return "switched off by the operator"
     if agent.missing:
@@ -60,7 +60,7 @@ def condition(agent: AgentView, now: datetime) -> str:
 
 
 def list_agents(state: LiveState) -> str:
-    """Say which agents work now, and what the others lack."""
+    """List which agents work now, and what the others lack."""
     if not state.agents:
         return "There is no agent in the catalogue that you may use."
     working = [agent for agent in state.agents if works(agent)]
@@ -74,7 +74,7 @@ def _purpose(agent: AgentView) -> str:
 
 
 def list_models(state: LiveState, names: Collection[str]) -> str:
-    """List the models of the named agents, or of all, and whether each agent can be asked for them."""
+    """List the models of the named agents, or of all, and whether each agent is usable."""
     parts = [
         _models_of(agent, state.now) for agent in state.agents if agent.models and (not names or agent.name in names)
     ]
@@ -82,7 +82,7 @@ def list_models(state: LiveState, names: Collection[str]) -> str:
 
 
 def describe_named(state: LiveState, agents: Collection[str], models: Collection[str]) -> str:
-    """Say how the agents and models are that a question names."""
+    """Describe the agents and models that a question names."""
     parts = [describe_agent(agent, state.now) for agent in state.agents if agent.name in agents]
     for name in models:
         parts.extend(
@@ -102,7 +102,7 @@ def _models_of(agent: AgentView, now: datetime) -> str:
 
 
 def describe_model(model: ModelView) -> str:
-    """Say a model's name, size and price in a line; what has no source is called unknown."""
+    """Describe a model's name, size and price in a line; a value without a source is unknown."""
     prices = model.prices
     if prices.input is None or prices.output is None:
         price = "price unknown"
@@ -116,7 +116,7 @@ def describe_model(model: ModelView) -> str:
 
 
 def describe_agent(agent: AgentView, now: datetime) -> str:
-    """Say how one agent is, what it offers, and how to ask it."""
+    """Describe an agent, its models, and how to use it."""
     lines = [f"**{agent.name}** (backend `{agent.backend}`): {condition(agent, now)}.{_purpose(agent)}"]
     if agent.health.consecutive_failures > 1:
         lines.append(f"It failed {agent.health.consecutive_failures} times in a row.")
@@ -144,7 +144,7 @@ def _traffic(agent: AgentView) -> str:
 
 
 def last_turn(turns: Sequence[Turn]) -> Turn | None:
-    """Find the turn that a user means by the last one: the guide's own answers are not it, unless they are all."""
+    """Find the last turn, skipping the guide's own answers unless there is no other."""
     return next((turn for turn in turns if turn.backend != "guide"), turns[0] if turns else None)
 
 
@@ -154,7 +154,7 @@ def last_failure(turns: Sequence[Turn]) -> Turn | None:
 
 
 def explain_failure(state: LiveState) -> str:
-    """Say why the last turn failed; or, if it did not, what the last failure was."""
+    """Explain why the last turn failed, or else the last failure."""
     turn = last_failure(state.turns)
     if turn is None:
         count = len(state.turns)
@@ -199,7 +199,7 @@ def _name(turn: Turn, now: datetime) -> str:
 
 
 def describe_costs(state: LiveState) -> str:
-    """Say what the last turn cost, and the recent ones together; unknown is never counted as zero."""
+    """Describe the cost of the last turn and of recent ones together; unknown never counts as zero."""
     turn = last_turn(state.turns)
     if turn is None:
         return "You have no earlier turns, so nothing was spent."
@@ -240,8 +240,8 @@ def seconds(duration: timedelta) -> str:
 
 
 def ago(duration: timedelta) -> str:
-    """Say how long ago something was, in the largest unit that fits."""
-    passed = max(0.0, duration.total_seconds())  # another machine's clock may be ahead of ours
+    """Format how long ago something was, in the largest fitting unit."""
+    passed = max(0.0, duration.total_seconds())  # the clock of another machine may be ahead
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(passed // size)
         if count:

@@ -1,1 +1,1 @@
-"""What the guide answers from: the shipped documentation, its index, and the server's live state."""
+"""Port through which the guide reads the server's live state."""

@@ -1,4 +1,4 @@
-"""Factory's Droid CLI (npm `droid`), over its JSON-RPC on stdio: it keeps the memory of its sessions itself."""
+"""Factory's Droid CLI (npm `droid`), over JSON-RPC on stdio; the CLI stores its own session history."""
 
 import asyncio
 import hashlib
@@ -25,8 +25,8 @@ from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _INTERRUPT_WITHIN = timedelta(seconds=3)
 _VERSION_WITHIN = timedelta(seconds=10)
-_KEY = "DROID_CUSTOM_MODEL_KEY"  # the settings for the CLI name it, so that no file holds the key
-# What a program needs to run and to reach its provider; keys only by the option `env`.
+_KEY = "DROID_CUSTOM_MODEL_KEY"  # the CLI's settings refer to this variable, so that no file holds the key
+# Variables a program needs to run and reach its provider; keys are passed only by the option `env`.
 _PASSED_ON = (
     *("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
     *(name for each in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (each, each.lower())),
@@ -51,16 +51,16 @@ class DroidOptions(BaseModel):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "DroidBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
-        ConfigurationError: an option is wrong, or the program is not there.
+        ConfigurationError: an option is wrong, or the program is not installed.
     """
     return DroidBackend(read_options(DroidOptions, options), host)
 
 
 class DroidBackend:
-    """One agent behind the CLI."""
+    """One agent that runs in the CLI."""
 
     capabilities = frozenset({Capability.RESUME, Capability.FREE_CHECK, Capability.STOPS_BILLING})
 
@@ -86,7 +86,7 @@ class DroidBackend:
         )
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the session's process; closing the iterator interrupts it, and it closes its connection to the model."""
+        """Request an answer from the session's process; closing the iterator interrupts it and its model request."""
         until = self._clock.monotonic() + self._options.total_timeout_seconds
         model = self._name(turn.model_id)
         droid = await self._processes.acquire(turn, model)
@@ -118,7 +118,7 @@ class DroidBackend:
         )
 
     async def check(self) -> HealthCheck:
-        """Ask the program for its version; the model is not asked."""
+        """Run `--version`, without a request to the model."""
         started = self._clock.monotonic()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -143,7 +143,7 @@ class DroidBackend:
         return HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=self._clock.monotonic() - started))
 
     async def aclose(self) -> None:
-        """End its processes."""
+        """Stop all processes."""
         await self._processes.aclose()
 
     def _program(self, model_id: str | None) -> Program:
@@ -161,7 +161,7 @@ class DroidBackend:
         return Program(command=(self._command, *settings, *speak), cwd=cwd, env=self._env)
 
     def _write_settings(self, place: Path, model_id: str) -> Path:
-        """Write the settings with which the CLI reaches this model at `base_url`, and return their path."""
+        """Write the CLI's settings file for this model at `base_url`, and return its path."""
         model = {
             "model": model_id,
             "displayName": model_id,
@@ -179,7 +179,7 @@ class DroidBackend:
         return path
 
     def _name(self, model_id: str | None) -> str | None:
-        """Return the CLI's name of a model."""
+        """Return the CLI's name for a model."""
         if self._options.base_url is None or model_id is None:
             return model_id
         return f"custom:{model_id.replace(' ', '-')}-0"
@@ -187,7 +187,7 @@ class DroidBackend:
     async def _choose_model(self, droid: Droid, model: str | None) -> None:
         if model is None:
             return
-        if droid.models and model not in droid.models:  # the CLI takes any name, and fails later
+        if droid.models and model not in droid.models:  # the CLI accepts any name, and fails later
             own = sorted(name for name in droid.models if name.startswith("custom:"))
             message = f"The Droid CLI has no such model; its custom models: {', '.join(own[:10]) or 'none'}."
             raise BackendError(BackendFault.NOT_FOUND, message)
@@ -230,7 +230,7 @@ class DroidBackend:
         return None
 
     async def _release(self, turn: BackendTurn, droid: Droid, *, is_completed: bool, needs_stop: bool) -> None:
-        """Keep the process for the next turn if it knows all that was said, and no more."""
+        """Keep the process for the next turn if its history matches the session; stop it otherwise."""
         try:
             if needs_stop and not droid.process.has_ended:
                 await self._interrupt(droid)
@@ -244,7 +244,7 @@ class DroidBackend:
             self._processes.end(turn.session_id, at_once=droid.process.has_ended)
 
     async def _interrupt(self, droid: Droid) -> None:
-        """Stop the turn and wait for its end; a process that does not stop is killed."""
+        """Interrupt the turn and wait for its end; kill a process that does not stop."""
         try:
             async with asyncio.timeout(_INTERRUPT_WITHIN.total_seconds()):
                 await droid.process.request("droid.interrupt_session", {}, _INTERRUPT_WITHIN)

@@ -72,7 +72,7 @@ class OpenAIOptions(KeyedOptions):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -97,13 +97,13 @@ class OpenAIBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check; that closing stops the bill only where the operator knows it."""
+        """Declare a free check; whether a disconnect stops billing is the operator's option."""
         known = {Capability.FREE_CHECK}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys and self._google is None else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the model; closing the iterator closes the connection."""
+        """Request an answer; closing the iterator closes the connection."""
         options, model = self._options, model_of(turn)
         shape = RequestShape(
             stream=options.stream,
@@ -125,7 +125,7 @@ class OpenAIBackend:
                     yield event
 
     async def check(self) -> HealthCheck:
-        """Ask OpenRouter for the key's budget, others for their models."""
+        """Check the key's budget at OpenRouter, or list the models at any other provider."""
 
         async def probe() -> str | None:
             body = await self._get("/key" if self._is_openrouter else "/models")
@@ -135,7 +135,7 @@ class OpenAIBackend:
         return await measure(self._clock, probe, _STATUSES)
 
     async def aclose(self) -> None:
-        """Nothing is held here: the connections are the process's."""
+        """Do nothing: the connections belong to the shared HTTP client."""
 
     async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
         answer = ChatCompletionsReply(faults, provider=self._provider, has_cost=self._is_openrouter)
@@ -162,7 +162,7 @@ class OpenAIBackend:
 
     @contextmanager
     def _noticing_refusals(self) -> Generator[None]:
-        """Have Google's token renewed where the provider did not accept it."""
+        """Discard Google's access token when the provider rejects it."""
         try:
             yield
         except BackendError as error:
@@ -199,7 +199,7 @@ async def _pieces(reply: Reply, answer: ChatCompletionsReply) -> AsyncGenerator[
         except BackendError:
             if not answer.is_whole:
                 raise
-            return  # the answer is all there; only the bill is missing
+            return  # the answer is complete; only the usage is missing
     for piece in parser.flush():
         yield piece
 

@@ -1,4 +1,4 @@
-"""The Chat Completions format: requests, and replies streamed or whole."""
+"""The Chat Completions API: requests, and streamed or complete replies."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn
 
-OURS = frozenset({"model", "messages", "stream"})  # what `extra_body` may not set
+OURS = frozenset({"model", "messages", "stream"})  # fields that `extra_body` must not set
 END_OF_STREAM = "[DONE]"
 
 _STOP_REASONS: dict[str, StopReason] = {
@@ -39,7 +39,7 @@ _STOP_REASONS: dict[str, StopReason] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
-    """How one provider wants to be asked."""
+    """Provider-specific variations of the request."""
 
     stream: bool = True
     include_usage: bool = True
@@ -49,7 +49,7 @@ class RequestShape:
 
 
 def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[str, object]:
-    """Make the body that asks for this turn; what the turn sets beats `extra_body`."""
+    """Build the request body of a turn; its parameters override `extra_body`."""
     body: dict[str, object] = {**shape.extra_body, "model": model, "messages": _messages(turn), "stream": shape.stream}
     if shape.stream and shape.include_usage:
         body.setdefault("stream_options", {"include_usage": True})
@@ -68,7 +68,7 @@ def _messages(turn: BackendTurn) -> list[dict[str, str]]:
 
 
 class ChatCompletionsReply:
-    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+    """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
     def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
         self._faults = faults
@@ -84,14 +84,14 @@ class ChatCompletionsReply:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model has said why it stopped: what follows is only the bill."""
+        """Whether the finish reason was received; only the usage follows."""
         return self._finish is not None
 
     def feed(self, piece: object) -> Iterator[BackendEvent]:
-        """Take a chunk of a stream, or a whole reply.
+        """Parse a chunk of a stream, or a complete reply.
 
         Raises:
-            BackendError: the piece tells of a failure, or is no piece of a reply.
+            BackendError: it reports a failure, or is not part of a reply.
         """
         body = as_object(piece)
         if not body and piece != {}:
@@ -110,10 +110,10 @@ class ChatCompletionsReply:
         yield from self._bill(as_object(body.get("usage")))
 
     def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
-        """Tell the end, once nothing more comes.
+        """Return the final event, at the end of the reply.
 
         Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
         """
         reason = self._stop_reason()
         if reason is StopReason.CONTENT_FILTER and not self._text_seen:
@@ -166,7 +166,7 @@ class ChatCompletionsReply:
 
 
 def read_usage(body: Mapping[str, object], *, has_cost: bool) -> Usage:
-    """Read a bill; a server that does not count says zero input, which is unknown."""
+    """Read the usage; a server that does not count sends zero input tokens, which means unknown."""
     cost = as_amount(body.get("cost")) if has_cost else None
     tokens = as_count(body.get("prompt_tokens"))
     if not tokens:

@@ -1,4 +1,4 @@
-"""What the Droid CLI says in its dialect of JSON-RPC, as events and faults of ours."""
+"""Map the Droid CLI's dialect of JSON-RPC to events and faults."""
 
 import re
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ _BY_REASON = {
 
 
 def envelope(kind: str) -> Mapping[str, object]:
-    """Return what every message to the CLI has."""
+    """Return the fields common to all messages to the CLI."""
     return {"jsonrpc": "2.0", "factoryApiVersion": "1.0.0", "factoryProtocolVersion": "1.1.0", "type": kind}
 
 
 class DroidAnswer:
-    """Follows the notifications of one turn; `is_over` once its completion was seen."""
+    """Parses the notifications of one turn into events."""
 
     def __init__(self, faults: FaultReader) -> None:
         self._faults = faults
@@ -42,11 +42,11 @@ class DroidAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the turn's completion was seen."""
+        """Whether the turn's completion was received."""
         return self._reason is not None
 
     def feed(self, notification: Mapping[str, object]) -> BackendEvent | None:
-        """Take a notification, and tell what it means for the caller, if anything."""
+        """Convert a notification to an event, if it has one."""
         match as_text(notification.get("type")):
             case "assistant_text_delta":
                 return TextDelta(as_text(notification.get("textDelta")) or "")
@@ -67,10 +67,10 @@ class DroidAnswer:
                 return SignOfLife()
 
     def raise_failure(self) -> None:
-        """See that the turn was completed and not just ended.
+        """Raise the error of a turn that ended without completing.
 
         Raises:
-            BackendError: the CLI gave it up, and why.
+            BackendError: the CLI gave the turn up.
         """
         if self._reason == "completed":
             return
@@ -84,14 +84,14 @@ class DroidAnswer:
 
     def _tool_begins(self, use: Mapping[str, object]) -> ToolActivity | None:
         name, which = as_text(use.get("name")) or "a tool", as_text(use.get("id")) or ""
-        if which in self._tools:  # it is told again when its input is whole
+        if which in self._tools:  # the CLI repeats the notification when the input is complete
             return None
         self._tools[which] = name
         return ToolActivity(name, ToolState.STARTED)
 
 
 def read_usage(used: Mapping[str, object]) -> UsageReported | None:
-    """Read a bill: Droid counts cached tokens beside the input, and says zero for what it does not know."""
+    """Read the usage: Droid counts cached tokens separately from the input, and sends zero for unknown."""
     names = ("inputTokens", "cacheReadTokens", "cacheCreationTokens")
     fresh, cached, written = (as_count(used.get(name)) or 0 for name in names)
     output = as_count(used.get("outputTokens"))

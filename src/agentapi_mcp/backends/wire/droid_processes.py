@@ -1,4 +1,4 @@
-"""The processes of the Droid CLI: one for each chat session, reused, ended when idle, and never more than allowed."""
+"""Pool of Droid CLI processes: one per chat session, reused, stopped when idle, and limited in number."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ GRACE = timedelta(seconds=2)
 
 @dataclass(slots=True, eq=False)
 class Droid:
-    """A running CLI with the session in it; `last` names the turn that it answered last, as the store knows it too."""
+    """A running CLI with its session; `last` is the id of the last turn it answered, as in the stored state."""
 
     process: JsonRpcProcess
     session: str
@@ -31,7 +31,7 @@ class Droid:
 
 
 class DroidProcesses:
-    """At most `limit` processes, by chat session, the one used longest ago first."""
+    """At most `limit` processes by chat session, least recently used first."""
 
     def __init__(
         self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, start_timeout: timedelta
@@ -45,12 +45,12 @@ class DroidProcesses:
         self._starting = 0
 
     async def acquire(self, turn: BackendTurn, model: str | None) -> Droid:
-        """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
+        """Return the running process of the turn's chat session, or a new one that resumes it.
 
-        `model` is the CLI's name for the turn's model; a process that began without it does not learn it later.
+        `model` is the CLI's name for the turn's model; custom models are only read at the start of a process.
 
         Raises:
-            BackendError: all processes are busy, or none can be had.
+            BackendError: all processes are busy, or none can be started.
         """
         droid = self._droids.get(turn.session_id)
         if droid is not None and not droid.busy:
@@ -60,7 +60,7 @@ class DroidProcesses:
                 if droid.idle_timer is not None:
                     droid.idle_timer.cancel()
                 return droid
-            self.end(turn.session_id)  # or another process of ours answered in between, which this one does not know
+            self.end(turn.session_id)  # it ended, or another process answered turns that this one does not know
         elif droid is not None:
             raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
         self._make_room()
@@ -73,14 +73,14 @@ class DroidProcesses:
         return droid
 
     def release(self, session_id: SessionId, droid: Droid) -> None:
-        """Keep the process for the session's next turn, for a while."""
+        """Keep the process for the session's next turn, until the idle timeout."""
         droid.busy = False
         self._droids[session_id] = self._droids.pop(session_id)
         loop = asyncio.get_running_loop()
         droid.idle_timer = loop.call_later(self._idle.total_seconds(), self.end, session_id)
 
     def end(self, session_id: SessionId, *, at_once: bool = False) -> None:
-        """End the process of a session: in its own time, or at once when nobody knows what it does."""
+        """Stop the process of a session: gracefully, or at once when its state is unknown."""
         droid = self._droids.pop(session_id, None)
         if droid is None:
             return
@@ -89,7 +89,7 @@ class DroidProcesses:
         self._retire(droid.process, at_once=at_once)
 
     async def aclose(self) -> None:
-        """End all of them."""
+        """Stop all processes."""
         for session_id in tuple(self._droids):
             self.end(session_id)
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Which fault it is when a provider says no: by its own words first, by the status last."""
+"""Map provider errors to faults, by error code first and by HTTP status last."""
 
 import re
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _BY_CODE: dict[str, BackendFault] = {
     "rate_limit_error": BackendFault.RATE_LIMIT,
     "overloaded_error": BackendFault.OVERLOADED,
     "server_error": BackendFault.UPSTREAM,
-    # Anthropic's type; its "api_error" says no more than the status, which claude-code-router keeps beside it
+    # Anthropic's type; its "api_error" is less specific than the status, which claude-code-router adds
     "billing_error": BackendFault.PAYMENT,
     "not_found_error": BackendFault.NOT_FOUND,
     "request_too_large": BackendFault.CONTEXT_LENGTH,
@@ -71,13 +71,13 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 
-_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic says it with the status 400
+_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic sends it with status 400
 _FILTERED = re.compile(r"blocked by content filtering", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderError:
-    """What a provider said about its failure; None is unsaid."""
+    """A parsed provider error; None where it does not say."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
@@ -89,22 +89,22 @@ class ProviderError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultReader:
-    """Makes a provider's failures ours; `provider` is the name that the caller reads."""
+    """Maps a provider's errors to faults; `provider` is its name in messages."""
 
     provider: str
     redactor: Redactor
 
     def hiding(self, key: SecretStr | None) -> Self:
-        """Return one that hides the key of a single turn as well."""
+        """Return a reader that also redacts the key of a single turn."""
         return self if key is None else replace(self, redactor=self.redactor.also(key.get_secret_value()))
 
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
-        """Tell what a reply with an error status means."""
+        """Map a reply with an error status to a fault."""
         error = read_error(body)
         return self._to_backend_error(error, error.status if status < _FIRST_CLIENT_ERROR else status, headers)
 
     def of_error(self, body: object) -> BackendError:
-        """Tell what an error means that came inside a reply whose status was good."""
+        """Map an error inside a successful reply to a fault."""
         error = read_error(body)
         return self._to_backend_error(error, error.status, {})
 
@@ -122,7 +122,7 @@ class FaultReader:
 
 
 def read_error(body: object) -> ProviderError:
-    """Read any provider's error body: OpenAI's, OpenRouter's, Google's (also in an array), vLLM's, FastAPI's."""
+    """Parse an error body of OpenAI, OpenRouter, Google (also in an array), vLLM or FastAPI."""
     outer = as_object(next(iter(as_list(body)), body))
     inner = outer.get("error", outer)
     if isinstance(inner, str):
@@ -144,7 +144,7 @@ def read_error(body: object) -> ProviderError:
 def _fault(error: ProviderError, status: int | None) -> BackendFault:
     if error.moderated:
         return BackendFault.CONTENT_POLICY
-    # OpenAI calls a key that is wrong an "invalid_request_error": words that are not in the table say nothing.
+    # OpenAI reports a wrong key as "invalid_request_error", so codes outside of the table are ignored.
     by_code = next((_BY_CODE[code] for code in error.codes if code in _BY_CODE), None)
     if by_code is not None:
         return by_code

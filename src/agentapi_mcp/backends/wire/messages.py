@@ -1,4 +1,4 @@
-"""The Messages format (https://docs.claude.com/en/api/messages): requests, and replies streamed or whole."""
+"""The Messages API (https://docs.claude.com/en/api/messages): requests, and streamed or complete replies."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -38,12 +38,12 @@ _OF_THE_CONNECTION = frozenset({BackendFault.STREAM_CUT, BackendFault.TIMEOUT_ID
 
 
 def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
-    """Make the body that asks for this turn; `max_tokens`, which the format demands, gives way to the turn's own.
+    """Build the request body of a turn; `max_tokens`, which the format requires, is the default for the turn's own.
 
-    The instructions are one text: a router reads the second block of several as a choice of model.
+    The instructions are sent as one string: claude-code-router takes a second block for a choice of model.
     """
     messages = spoken_of(turn)
-    if messages[0]["role"] != "user":  # a history that was cut may begin with an answer, which is refused
+    if messages[0]["role"] != "user":  # a truncated history may begin with an assistant message, which the API rejects
         messages.insert(0, {"role": "user", "content": "(Earlier messages are left out.)"})
     body: dict[str, object] = {
         "model": model,
@@ -59,7 +59,7 @@ def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: boo
 
 
 class MessagesReply:
-    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+    """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
     def __init__(self, faults: FaultReader, provider: str | None, *, zero_is_unknown: bool) -> None:
         self._faults = faults
@@ -85,19 +85,19 @@ class MessagesReply:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model has said why it stopped."""
+        """Whether the stop reason was received."""
         return self._stop is not None
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more comes, also where the stream is held open."""
+        """Whether the last event was received, even if the server keeps the stream open."""
         return self._over
 
     def feed(self, piece: object) -> Iterator[BackendEvent]:
-        """Take an event of a stream, or a whole reply; kinds that are not known yet say nothing.
+        """Parse a stream event or a complete reply; unknown event types are ignored.
 
         Raises:
-            BackendError: it tells of a failure, or is no piece of a reply.
+            BackendError: it reports a failure, or is not part of a reply.
         """
         body = as_object(piece)
         kind = as_text(body.get("type"))
@@ -110,10 +110,10 @@ class MessagesReply:
             yield from reader(body)
 
     def end(self, request_id: str | None) -> Finished:
-        """Tell the end, once nothing more comes.
+        """Return the final event, at the end of the reply.
 
         Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
         """
         if self._stop is None:
             if self._text_seen or self._begun:
@@ -132,8 +132,8 @@ class MessagesReply:
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(as_object(body.get("message")))
-        self._counts.pop("output_tokens", None)  # of an answer that is only begun
-        yield from self._bill({})  # should the stream break off, this much is known to be paid
+        self._counts.pop("output_tokens", None)  # a placeholder at the start of the answer
+        yield from self._bill({})  # the input is billed even if the stream breaks off
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
@@ -180,7 +180,7 @@ class MessagesReply:
                 if thought:
                     yield ThoughtDelta(thought)
             case _:
-                pass  # signatures, citations and the arguments of tools that nobody runs
+                pass  # signatures, citations and tool arguments
 
     def _text(self, text: str | None) -> Iterator[TextDelta]:
         if text:
@@ -207,10 +207,10 @@ class MessagesReply:
 async def exchange(
     api: HttpApi, request: JsonRequest, faults: FaultReader, answer: MessagesReply
 ) -> AsyncGenerator[BackendEvent]:
-    """Ask for a turn and tell the events of the reply.
+    """Send the request and yield the events of the reply.
 
     Raises:
-        BackendError: there was no answer, or not a whole one.
+        BackendError: there is no complete answer.
     """
     async with api.ask(request, faults) as reply:
         if reply.is_event_stream:
@@ -243,7 +243,7 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
 
 
 def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
-    """Find the error: claude-code-router says `message` where the format says `error`."""
+    """Extract the error; claude-code-router sends `message` instead of `error`."""
     if "error" in body:
         return body
     return {"error": as_text(body.get("message")) or as_object(body.get("message"))}

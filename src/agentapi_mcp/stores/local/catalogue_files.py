@@ -207,7 +207,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
-        lacks_key=variables.missing != () and not _lacks_others(agent.options, environ),
+        lacks_key=variables.missing != () and not _has_other_unset_variables(agent.options, environ),
         models=tuple(model.declaration() for model in agent.models),
     )
     if agent.otherwise is None:
@@ -220,12 +220,12 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
-        lacks_key=variables.missing != () and not _lacks_others(agent.otherwise.options, environ),
+        lacks_key=variables.missing != () and not _has_other_unset_variables(agent.otherwise.options, environ),
     )
     return replace(declared, otherwise=otherwise)
 
 
-def _lacks_others(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+def _has_other_unset_variables(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:
     """Return whether an option other than `api_key` refers to an unset variable."""
     variables = _Variables(environ)
     variables.fill({name: value for name, value in options.items() if name != "api_key"})

@@ -1,4 +1,4 @@
-"""Agents and models in their deployed tables; what other programs wrote there stays."""
+"""Agents and models in their existing tables; columns and keys of other programs are preserved."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
  ORDER BY a.name COLLATE "C", m.name COLLATE "C"
 """
 
-# Our own keys are replaced, all others survive; a config that is no object is kept beside them.
+# Our own keys are replaced and all others preserved; a config that is not an object moves to `previous`.
 _UPSERT_AGENT: LiteralString = """
 INSERT INTO public.agents AS a (name, type, description, enabled, config)
 VALUES ($1, $2, $3, $4, $5::text::jsonb)
@@ -55,13 +55,13 @@ ON CONFLICT (agent_id, name) DO UPDATE
 
 
 class PostgresCatalogue:
-    """Rows of `agents` and `models`; of an agent's config only the keys that are named here are ever looked at."""
+    """Rows of `agents` and `models`; only the config keys named here are read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def load(self) -> tuple[AgentRow, ...]:
-        """Read all agents with their models, whatever their config holds."""
+        """Read all agents with their models, tolerating any config."""
         async with self._database.as_system("read the catalogue") as connection:
             rows = await connection.fetch(_LOAD)
         by_agent: dict[AgentId, list[Row]] = {}
@@ -70,7 +70,7 @@ class PostgresCatalogue:
         return tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items())
 
     async def write(self, file: CatalogueFile) -> bool:
-        """Upsert what is declared, unless this hash is written and no declared agent has vanished since.
+        """Upsert the declarations, unless this hash is already written and all declared agents still exist.
 
         A model that we wrote and the file no longer names is disabled; no row is deleted.
         """
@@ -90,7 +90,7 @@ class PostgresCatalogue:
         return True
 
     async def tell_changed(self) -> None:
-        """Tell every process that there is something new to read."""
+        """Notify every process that the catalogue has changed."""
         async with self._database.as_system("tell of the catalogue") as connection:
             await _notify_changed(connection)
 

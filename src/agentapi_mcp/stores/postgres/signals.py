@@ -1,4 +1,4 @@
-"""What processes on one database tell each other, by LISTEN and NOTIFY."""
+"""Notifications between the processes of one database, by LISTEN and NOTIFY."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 def signal_json(signal: Signal) -> str:
-    """Write a signal as NOTIFY carries it, which takes at most 8,000 bytes."""
+    """Serialize a signal for NOTIFY, whose payload is limited to 8,000 bytes."""
     fields = {name: str(value) for name, value in asdict(signal).items() if value is not None}
     return json.dumps(fields | {"kind": signal.kind})
 
 
 class PostgresSignals:
-    """One listening connection that comes back by itself; what was said while it was away is lost."""
+    """A listening connection that reconnects; notifications sent meanwhile are lost."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         self._server = server
@@ -47,7 +47,7 @@ class PostgresSignals:
         return unsubscribe
 
     async def run(self, listening: Callable[[], None]) -> None:
-        """Listen for ever; `listening` is called each time the connection stands."""
+        """Listen forever; `listening` is called after every (re)connect."""
         while True:
             try:
                 async with self._connected() as gone:

@@ -1,4 +1,4 @@
-"""How a row of `agentapi.turns` becomes a turn, and back."""
+"""Mapping between rows of `agentapi.turns` and turns."""
 
 import json
 from datetime import timedelta
@@ -12,7 +12,7 @@ from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, T
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.stores.postgres.database import Row
 
-# The columns of a turn with its two messages; `expired` says that nobody renews the lease any more.
+# The columns of a turn with its two messages; `expired` means that its lease is over.
 _COLUMNS: LiteralString = """
 SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
        t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.input_tokens, t.output_tokens,
@@ -27,12 +27,12 @@ TURN: LiteralString = f"""{_COLUMNS}
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
 """
-# For who has the messages already.
+# For queries that read the messages separately.
 TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
 
 
 def to_turn(row: Row) -> Turn:
-    """Read a row that TURN selected."""
+    """Convert a row selected by TURN."""
     return Turn(
         id=row["id"],
         session_id=row["session_id"],
@@ -78,12 +78,12 @@ def _bill(row: Row) -> TurnCost:
 
 
 def _attempt(stored: dict[str, Any]) -> RouteStep:
-    key = KeySource(stored.pop("key", KeySource.SERVER))  # once there was none but the server's
+    key = KeySource(stored.pop("key", KeySource.SERVER))  # rows from before users had keys of their own lack it
     return RouteStep(**stored, key=key)
 
 
 def route_json(bill: TurnCost) -> str:
-    """Write the route as the column keeps it."""
+    """Serialize the route for its column."""
     return json.dumps(
         [
             {
@@ -100,7 +100,7 @@ def route_json(bill: TurnCost) -> str:
 
 
 def fault_json(fault: TurnFault | None) -> str | None:
-    """Write a fault as the column keeps it."""
+    """Serialize a fault for its column."""
     if fault is None:
         return None
     return json.dumps(

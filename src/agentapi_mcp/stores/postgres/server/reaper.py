@@ -13,16 +13,11 @@ _STOP_SECONDS = 60.0
 
 
 def main(arguments: list[str]) -> None:
-    """Stop the server of a data directory when unused; the locks are inherited descriptors, the last one already held."""
-    data, linger, users, start, reaper_lock = (
-        arguments[0],
-        float(arguments[1]),
-        int(arguments[2]),
-        int(arguments[3]),
-        int(arguments[4]),
-    )
+    """Stop the server of a data directory when unused; the locks are inherited, the last one already held."""
+    data, linger, *fds = arguments
+    users, start, reaper_lock = map(int, fds)
     locks.acquire(reaper_lock)
-    while not _stop_if_unused(data, linger, users, start):
+    while not _stop_if_unused(data, float(linger), users, start):
         locks.release(users)
         locks.release(start)
     os.close(reaper_lock)  # before `start`: the next starter must see that there is no reaper
