@@ -55,10 +55,10 @@ class HttpFetch:
     ) -> Mapping[str, object]:
         check_address(url)
         body = bytearray()
-        asked = {"accept": "application/json", **headers}
+        request_headers = {"accept": "application/json", **headers}
         try:
             with anyio.fail_after(self._within.total_seconds()):
-                async with self._client.stream(method, url, headers=asked, data=form) as reply:
+                async with self._client.stream(method, url, headers=request_headers, data=form) as reply:
                     if not reply.is_success:
                         raise FetchError(f"{url} answers {reply.status_code}")
                     async for chunk in reply.aiter_bytes():

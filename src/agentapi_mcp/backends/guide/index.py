@@ -44,7 +44,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    asked: Sequence[str]
+    wanted: Sequence[str]
     around: frozenset[str]
     alike: frozenset[str]
 
@@ -89,9 +89,9 @@ class Index:
 
         The words of `context` count less and need not be covered.
         """
-        asked = terms(question)
-        around = frozenset(terms(context)) - frozenset(asked)
-        query = _Query(asked, around, _with_kind(question))
+        wanted = terms(question)
+        around = frozenset(terms(context)) - frozenset(wanted)
+        query = _Query(wanted, around, _with_kind(question))
         found = [(query.alike not in entry.asks, self._match(entry, query)) for entry in self._entries]
         ranked = sorted((pair for pair in found if pair[1].score > 0), key=lambda pair: (pair[0], -pair[1].score))
         return [match for _, match in ranked[:limit]]
@@ -101,7 +101,7 @@ class Index:
         return next((each for each in self.sections if each.heading.split(":")[0].split(" ")[0] == heading_word), None)
 
     def _match(self, entry: _Entry, query: _Query) -> Match:
-        distinct = dict.fromkeys(query.asked)
+        distinct = dict.fromkeys(query.wanted)
         bests = [(self._importance(term), *self._best(entry, term)) for term in distinct]
         needed = sum(rarity for rarity, _, _ in bests)
         coverage = sum(rarity * presence for rarity, _, presence in bests) / needed if needed else 0.0
@@ -109,7 +109,7 @@ class Index:
         score += _CONTEXT * sum(self._best(entry, term)[0] for term in query.around)
         score += _PHRASE * sum(
             self._importance(first) + self._importance(second)
-            for first, second in dict.fromkeys(pairwise(query.asked))
+            for first, second in dict.fromkeys(pairwise(query.wanted))
             if (first, second) in entry.pairs
         )
         score += _ALIKE * needed * max((self._likeness(query.alike, ask) for ask in entry.asks), default=0.0)

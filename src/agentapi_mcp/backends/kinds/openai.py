@@ -120,7 +120,7 @@ class OpenAIBackend:
         )
         faults = self._faults.hiding(turn.api_key)
         with self._noticing_refusals():
-            async with self._api.ask(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
+            async with self._api.send(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
                 async for event in events:
                     yield event
 

@@ -38,7 +38,7 @@ class HttpApi:
         self._client = host.shared(HttpClient)
 
     @asynccontextmanager
-    async def ask(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[Reply]:
+    async def send(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[Reply]:
         """Send a request and yield the successful reply; leaving closes the connection.
 
         Raises:

@@ -212,7 +212,7 @@ async def exchange(
     Raises:
         BackendError: there is no complete answer.
     """
-    async with api.ask(request, faults) as reply:
+    async with api.send(request, faults) as reply:
         if reply.is_event_stream:
             async with aclosing(_streamed(reply, answer)) as events:
                 async for event in events:

@@ -309,8 +309,8 @@ class _Variables:
 
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
-    said = [
+    content = [
         asdict(replace(agent, options={}, missing=(), variables=(), lacks_key=False, otherwise=None))
         for agent in agents
     ]
-    return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_FORMAT, content], default=str, sort_keys=True).encode()).hexdigest()

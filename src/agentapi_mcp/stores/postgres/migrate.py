@@ -277,7 +277,7 @@ async def is_current(database: Database, *, program: str) -> bool:
 
 @asynccontextmanager
 async def owner_connection(url: str) -> AsyncGenerator[_Connection]:
-    """Connect as the owner of the tables; errors keep the server's message, for the operator who runs `migrate`."""
+    """Connect as the owner of the tables; errors are mapped for the operator who runs `migrate`."""
     with map_errors():
         connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
         try:
