@@ -58,6 +58,7 @@ class Login:
         Raises:
             NotAuthenticatedError: the sign-in failed, or the response does not match the request.
         """
+        # RFC 6749, section 10.12: without `state` another site could complete a sign-in in the visitor's browser.
         if not hmac.compare_digest((answer.state or "").encode(), begun.state.encode()):
             raise self._refusal("its state is another")
         if answer.issuer is not None and answer.issuer != begun.issuer:  # mix-up attack, RFC 9207

@@ -121,7 +121,7 @@ async def _run_command(command: str, limit: timedelta) -> str:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # may contain secrets, which must not reach our log
-            start_new_session=True,
+            start_new_session=True,  # a process group of its own, so that its children can be killed too
         )
     except (OSError, ValueError) as exc:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND names a program that cannot be run.") from exc

@@ -75,14 +75,17 @@ class TokenVerifier:
         kind, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
         if not isinstance(kind, str) or kind.lower() not in _TYPES:
             raise ValueError("it is of another type")
+        # RFC 7515, section 4.1.11: critical extensions that are not understood must be rejected.
         if "crit" in header:
             raise ValueError("it has critical extensions")
         if not (kid is None or isinstance(kid, str)) or not isinstance(algorithm, str):
             raise ValueError("its header is wrong")
+        # Only to select the issuer: nothing unverified is used beyond that.
         unverified = jwt.decode(token, options={"verify_signature": False})
         issuer, keys = self._issuers.get(_text(unverified.get("iss")) or "", (None, None))
         if issuer is None or keys is None:
             raise ValueError("its issuer is unknown")
+        # RFC 8725, section 3.1: the algorithm is the configuration's choice, not the token's.
         if algorithm not in issuer.algorithms:
             raise ValueError("its algorithm is not allowed")
         claims = jwt.decode(
@@ -91,6 +94,7 @@ class TokenVerifier:
             algorithms=[algorithm],
             issuer=issuer.issuer,
             audience=issuer.audience or self._resource,
+            # Times are checked in `_read`, by the injected clock.
             options={
                 "require": ["exp", "iss", "aud", "sub"],
                 "verify_exp": False,

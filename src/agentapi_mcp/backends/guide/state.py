@@ -207,13 +207,13 @@ def describe_costs(state: LiveState) -> str:
     unknown = len(state.turns) - len(known)
     total = f"Your last {len(state.turns)} turns together: ${plain(sum(known, Decimal(0)))}"
     total += f", and {unknown} whose cost is unknown (which is not zero)." if unknown else "."
-    return f"Your last turn {_name(turn, state.now)}: {_bill(turn)}\n\n{total}"
+    return f"Your last turn {_name(turn, state.now)}: {_describe_cost(turn)}\n\n{total}"
 
 
-def _bill(turn: Turn) -> str:
-    bill = turn.bill
-    usage = bill.usage
-    source = f" (according to {bill.cost_source})" if bill.cost_source and usage.cost_usd is not None else ""
+def _describe_cost(turn: Turn) -> str:
+    cost = turn.bill
+    usage = cost.usage
+    source = f" (according to {cost.cost_source})" if cost.cost_source and usage.cost_usd is not None else ""
     parts = [f"${plain(usage.cost_usd)}{source}" if usage.cost_usd is not None else "cost unknown"]
     counts = [
         f"{count:,} {kind} tokens"
@@ -221,9 +221,9 @@ def _bill(turn: Turn) -> str:
         if count is not None
     ]
     parts.extend(counts)
-    if bill.latency is not None:
-        parts.append(seconds(bill.latency))
-    if bill.billing_may_go_on:
+    if cost.latency is not None:
+        parts.append(seconds(cost.latency))
+    if cost.billing_may_go_on:
         parts.append("the provider may have gone on billing after the end")
     return ", ".join(parts) + "."
 

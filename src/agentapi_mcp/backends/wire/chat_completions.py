@@ -100,14 +100,14 @@ class ChatCompletionsReply:
                 raise self._faults.of_error(piece)
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
         if body.get("error"):
-            yield from self._bill(as_object(body.get("usage")))
+            yield from self._report_usage(as_object(body.get("usage")))
             raise self._faults.of_error(body)
         self._model = as_text(body.get("model")) or self._model
         self._id = as_text(body.get("id")) or self._id
         self._provider = as_text(body.get("provider")) or self._provider
         for choice in as_list(body.get("choices"))[:1]:
             yield from self._choice(as_object(choice))
-        yield from self._bill(as_object(body.get("usage")))
+        yield from self._report_usage(as_object(body.get("usage")))
 
     def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
         """Return the final event, at the end of the reply.
@@ -158,7 +158,7 @@ class ChatCompletionsReply:
                 self._tools.add(which)
                 yield ToolActivity(name, ToolState.STARTED)
 
-    def _bill(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
+    def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
         usage = read_usage(body, has_cost=self._has_cost)
         if usage not in {Usage(), self._usage}:
             self._usage = usage

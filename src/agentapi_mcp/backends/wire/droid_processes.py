@@ -132,7 +132,7 @@ class DroidProcesses:
             try:
                 loaded = await process.request("droid.load_session", {"sessionId": known}, self._start_timeout)
             except JsonRpcError:
-                known = None
+                known = None  # the CLI has lost the session: start a new one from the history
         if loaded is None:
             begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
             begin |= {"modelId": model} if model else {}

@@ -133,11 +133,11 @@ class MessagesReply:
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(as_object(body.get("message")))
         self._counts.pop("output_tokens", None)  # a placeholder at the start of the answer
-        yield from self._bill({})  # the input is billed even if the stream breaks off
+        yield from self._report_usage({})  # the input is billed even if the stream breaks off
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
-        yield from self._bill(as_object(body.get("usage")))
+        yield from self._report_usage(as_object(body.get("usage")))
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -156,7 +156,7 @@ class MessagesReply:
             yield from self._block(block)
         self._stop = as_text(message.get("stop_reason"))
         self._begun = bool(as_list(message.get("content")))
-        yield from self._bill({})
+        yield from self._report_usage({})
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
@@ -191,17 +191,17 @@ class MessagesReply:
         counted = {name: as_count(value) for name, value in usage.items()}
         self._counts |= {name: value for name, value in counted.items() if value is not None}
 
-    def _bill(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
+    def _report_usage(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
         self._count(usage)
         counts = self._counts
         fresh, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
         read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
         if fresh is None or (self._zero_is_unknown and not fresh + read + written):
             return
-        bill = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
-        if bill != self._usage:
-            self._usage = bill
-            yield UsageReported(bill)
+        total = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
+        if total != self._usage:
+            self._usage = total
+            yield UsageReported(total)
 
 
 async def exchange(

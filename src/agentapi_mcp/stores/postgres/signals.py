@@ -55,6 +55,7 @@ class PostgresSignals:
                     await gone.wait()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
                 _log.info("signals_lost", extra={"error": type(exc).__name__})
+            # Listeners also read the database, so a notification lost meanwhile only delays them.
             await self._clock.sleep(_RETRY)
 
     @asynccontextmanager

@@ -49,7 +49,7 @@ def to_turn(row: Row) -> Turn:
         stop_reason=None if row["stop_reason"] is None else StopReason(row["stop_reason"]),
         end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
         error=_fault(row["error"]),
-        bill=_bill(row),
+        bill=_cost(row),
         history_dropped=row["history_dropped"],
         cancel_requested_at=row["cancel_requested_at"],
         warning=row["warning"],
@@ -57,7 +57,7 @@ def to_turn(row: Row) -> Turn:
     )
 
 
-def _bill(row: Row) -> TurnCost:
+def _cost(row: Row) -> TurnCost:
     cost: Decimal | None = row["cost_usd"]
     return TurnCost(
         usage=Usage(
@@ -82,7 +82,7 @@ def _attempt(stored: dict[str, Any]) -> RouteStep:
     return RouteStep(**stored, key=key)
 
 
-def route_json(bill: TurnCost) -> str:
+def route_json(cost: TurnCost) -> str:
     """Serialize the route for its column."""
     return json.dumps(
         [
@@ -94,7 +94,7 @@ def route_json(bill: TurnCost) -> str:
                 "milliseconds": a.milliseconds,
                 "key": a.key,
             }
-            for a in bill.route
+            for a in cost.route
         ]
     )
 
