@@ -41,7 +41,7 @@ def test_a_module_outside_app_names_no_store_backend_or_sign_in(path: Path) -> N
     [
         ("from agentapi_mcp.stores.postgres.turns import PostgresTurns", "stores"),
         ("from agentapi_mcp import backends", "backends"),
-        ("import agentapi_mcp.auth.doors", "auth"),
+        ("import agentapi_mcp.auth.authenticators", "auth"),
         ("import_module('agentapi_mcp.stores.redis')", "stores"),
         ("def later():\n    from agentapi_mcp.backends.registry import names", "backends"),
     ],

@@ -148,7 +148,7 @@ async def test_a_command_that_gives_no_key_is_told_without_its_words(
 async def test_a_command_that_waits_for_somebody_is_ended() -> None:
     waits = command("import signal; signal.pause()")
     with pytest.raises(ConfigurationError, match=r"did not end within 0\.2 s"):
-        await MasterKeySource(command=waits, patience=timedelta(seconds=0.2)).read()
+        await MasterKeySource(command=waits, timeout=timedelta(seconds=0.2)).read()
 
 
 async def test_two_places_are_one_too_many(tmp_path: Path) -> None:

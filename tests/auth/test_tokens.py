@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
-from agentapi_mcp.auth.keys import ASK_AGAIN_AFTER, FRESH_FOR, USABLE_FOR, metadata_urls
+from agentapi_mcp.auth.keys import FRESH_FOR, MIN_REFRESH_INTERVAL, USABLE_FOR, metadata_urls
 from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError
 from agentapi_mcp.base.ids import OrgId, new_id
@@ -89,7 +89,7 @@ async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenera
     clock = ManualClock()
     async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, open_fetching() as (client, group):
         verifier = TokenVerifier(RESOURCE, Impatient(peer, client), clock, group)
-        await verifier.reload([Issuer(issuer=peer.issuer, **issuer)])
+        await verifier.set_issuers([Issuer(issuer=peer.issuer, **issuer)])
         try:
             yield Stand(verifier, peer, clock)
         finally:
@@ -252,7 +252,7 @@ async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -
     async with stand(KEY) as at:
         await at.verify()
         at.peer.keys = [OTHER]
-        at.clock.advance(ASK_AGAIN_AFTER)
+        at.clock.advance(MIN_REFRESH_INTERVAL)
         assert (await at.verify(OTHER)).subject == "user-1"
         assert await at.refused(KEY.sign(at.claims())) == "This token is not valid here."
 
@@ -274,7 +274,7 @@ async def test_unknown_keys_do_not_make_us_ask_at_every_token() -> None:
         for number in range(20):
             await at.refused(KEY.sign(at.claims(), kid=f"unknown-{number}"))
         assert at.peer.times_asked == 1
-        at.clock.advance(ASK_AGAIN_AFTER)
+        at.clock.advance(MIN_REFRESH_INTERVAL)
         await at.refused(KEY.sign(at.claims(), kid="unknown"))
         assert at.peer.times_asked == 2
 
@@ -288,7 +288,7 @@ async def test_an_issuer_that_is_unwell_is_not_believed_nor_waited_for_again(moo
         await at.unanswered(KEY.sign(at.claims()))
         assert len(at.peer.exchanges) == asked
         at.peer.mood = "well"
-        at.clock.advance(ASK_AGAIN_AFTER)
+        at.clock.advance(MIN_REFRESH_INTERVAL)
         await at.verify()
 
 
@@ -308,13 +308,13 @@ async def test_what_is_declared_anew_of_an_issuer_leaves_its_keys_known() -> Non
     async with stand() as at:
         await at.verify()
         issuer = Issuer(issuer=at.peer.issuer, trusts_email=True)
-        await at.verifier.reload([issuer])
+        await at.verifier.set_issuers([issuer])
         assert (await at.verify()).issuer == issuer
         assert at.peer.times_asked == 1
-        await at.verifier.reload([replace(issuer, jwks_uri=at.peer.jwks_uri)])
+        await at.verifier.set_issuers([replace(issuer, jwks_uri=at.peer.jwks_uri)])
         await at.verify()
         assert at.peer.times_asked == 2
-        await at.verifier.reload([])
+        await at.verifier.set_issuers([])
         await at.refused(KEY.sign(at.claims()))
 
 
@@ -326,7 +326,7 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
             Issuer(issuer=two.issuer, audience="authenticated", jwks_uri=two.jwks_uri),
         ]
         verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock, group)
-        await verifier.reload(issuers)
+        await verifier.set_issuers(issuers)
         first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
         assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
@@ -340,7 +340,7 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
 async def test_any_text_is_refused(token: str) -> None:
     async with open_fetching() as (client, group):
         verifier = TokenVerifier(RESOURCE, HttpFetch(client), ManualClock(), group)
-        await verifier.reload([Issuer(issuer="http://127.0.0.1:9")])
+        await verifier.set_issuers([Issuer(issuer="http://127.0.0.1:9")])
         with pytest.raises(NotAuthenticatedError):
             await verifier.verify(token)
 

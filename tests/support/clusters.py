@@ -13,7 +13,7 @@ import asyncpg
 
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.migrate import migrate
-from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
 from agentapi_mcp.stores.postgres.server.servers import APP, OWNER
 from tests.support.waiting import wait_until
 
@@ -67,9 +67,9 @@ class Cluster:
 @contextmanager
 def open_cluster(bindir: Path, place: Path) -> Generator[Cluster]:
     """Start a server in an empty directory and stop it at the end; as root, it runs as the user nobody."""
-    account = Account(_NOBODY, _NOBODY) if os.geteuid() == 0 else ourselves()
+    account = ServerAccount(_NOBODY, _NOBODY) if os.geteuid() == 0 else current_account()
     place.mkdir(mode=0o755)
-    account.own(place)
+    account.chown(place)
     data = place / "data"
     options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
     status, said = account.run([bindir / "initdb", "-D", data, *options])
@@ -81,9 +81,9 @@ def open_cluster(bindir: Path, place: Path) -> Generator[Cluster]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        user=account.uid if account.is_lent else None,
-        group=account.gid if account.is_lent else None,
-        extra_groups=[] if account.is_lent else None,
+        user=account.uid if account.is_other else None,
+        group=account.gid if account.is_other else None,
+        extra_groups=[] if account.is_other else None,
     )
     try:
         wait_until(lambda: account.run([bindir / "pg_isready", "--quiet", "-h", place])[0] == 0, seconds=60)

@@ -71,7 +71,7 @@ class Seed:
         """Make it, unless another worker has; one that is being made is waited for."""
         lock = locks.open_lock(str(self.place / "seed.lock"))
         try:
-            locks.take(lock)
+            locks.acquire(lock)
             if not self._programs.exists():
                 self._make()
         finally:
@@ -101,7 +101,7 @@ class Seed:
         home.prepare(account)
         shutil.copytree(self._home.data, home.data)
         for place in (home.data, *home.data.rglob("*")):
-            account.own(place)
+            account.chown(place)
 
     @property
     def _home(self) -> Home:

@@ -113,10 +113,10 @@ class SharedHome:
                 found.append(int(entry.name))
         return found
 
-    def keeper(self) -> int:
-        """Wait for the one keeper: a shell starts it, and while the kernel swaps programs it has no command line."""
-        (keeper,) = wait_until(lambda: self.pids("keeper"))
-        return keeper
+    def reaper(self) -> int:
+        """Wait for the one reaper: a shell starts it, and while the kernel swaps programs it has no command line."""
+        (reaper,) = wait_until(lambda: self.pids("server.reaper"))
+        return reaper
 
     def residents(self) -> list[int]:
         """List the processes that work in this home: a killed server's children have other names and end after it."""
@@ -139,7 +139,7 @@ class SharedHome:
         }
 
     def wait_until_gone(self) -> None:
-        """Wait until neither server nor keeper is left, nor a child of theirs."""
+        """Wait until neither server nor reaper is left, nor a child of theirs."""
         wait_until(lambda: not self.pids() and not self.residents())
 
     def kill_everything(self) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 
 import agentapi_mcp.stores.postgres as stores
 from agentapi_mcp.settings import VERSION
-from agentapi_mcp.stores.postgres.carry_over import SHARED, comparable
+from agentapi_mcp.stores.postgres.legacy_schema import SHARED, comparable
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, read_objects
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres

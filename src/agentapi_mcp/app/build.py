@@ -49,12 +49,12 @@ from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database, Server
+from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
@@ -251,7 +251,7 @@ def build_transport(base: Foundation) -> Transport:
     """Build what lets any replica serve a client and receive change notifications."""
     return Transport(
         sessions=TransportSessions(PostgresMcpSessions(base.database), base.signals),
-        elicitations=Elicitations(PostgresMcpQuestions(base.database), base.signals),
+        elicitations=Elicitations(PostgresElicitations(base.database), base.signals),
         change_feed=ChangeFeed(base.signals),
     )
 
@@ -266,10 +266,11 @@ async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenti
     if resource is None:
         return None
     # By name, so that a program over stdio does not import cryptography.
-    doors = import_module("agentapi_mcp.auth.doors")
+    authenticators = import_module("agentapi_mcp.auth.authenticators")
     sign_ins = SignIns(PostgresIdentities(base.database), base.audit)
     authenticator = cast(
-        "Authenticator", await base.stack.enter_async_context(doors.open_door(resource, sign_ins, base.clock))
+        "Authenticator",
+        await base.stack.enter_async_context(authenticators.open_authenticator(resource, sign_ins, base.clock)),
     )
     await authenticator.reload(file.sign_in)
     return authenticator

@@ -1,1 +1,1 @@
-"""Access tokens of other people's authorization servers, verified."""
+"""Verification of external access tokens, sign-in at issuers, and encryption of stored secrets."""

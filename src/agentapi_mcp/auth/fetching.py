@@ -1,4 +1,4 @@
-"""Small JSON documents of authorization servers, fetched with limits on time, size and whereto."""
+"""Fetch small JSON documents of authorization servers, with limits on time, size and address."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -16,23 +16,23 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class FetchError(Exception):
-    """A document cannot be had; the message is for the operator's log."""
+    """A document cannot be fetched; the message is for the operator's log."""
 
 
 class Fetch(Protocol):
-    """Fetches a JSON object."""
+    """Fetch a JSON object."""
 
     async def __call__(self, url: str) -> Mapping[str, object]:
         """Return the document.
 
         Raises:
-            FetchError: it cannot be had.
+            FetchError: it cannot be fetched.
         """
         ...
 
 
 class HttpFetch:
-    """Fetches over HTTPS, over plain HTTP on this machine alone, and follows no redirect."""
+    """Fetches over HTTPS, or over plain HTTP from loopback only; follows no redirect."""
 
     def __init__(self, client: httpx2.AsyncClient, *, within: timedelta = _WITHIN) -> None:
         self._client = client
@@ -43,10 +43,10 @@ class HttpFetch:
         return await self._exchange("GET", url, {}, None)
 
     async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, object]:
-        """Send a form, and return the document that answers it.
+        """Post a form, and return the JSON object of the response.
 
         Raises:
-            FetchError: it cannot be had.
+            FetchError: it cannot be fetched.
         """
         return await self._exchange("POST", url, headers, form)
 
@@ -55,10 +55,10 @@ class HttpFetch:
     ) -> Mapping[str, object]:
         check_address(url)
         body = bytearray()
-        asked = {"accept": "application/json", **headers}
+        request_headers = {"accept": "application/json", **headers}
         try:
             with anyio.fail_after(self._within.total_seconds()):
-                async with self._client.stream(method, url, headers=asked, data=form) as reply:
+                async with self._client.stream(method, url, headers=request_headers, data=form) as reply:
                     if not reply.is_success:
                         raise FetchError(f"{url} answers {reply.status_code}")
                     async for chunk in reply.aiter_bytes():
@@ -79,10 +79,10 @@ class HttpFetch:
 
 
 def check_address(url: str) -> None:
-    """See that a document is fetched safely.
+    """Reject an address that is neither HTTPS nor loopback.
 
     Raises:
-        FetchError: it would come unprotected over a network.
+        FetchError: the document would cross a network unprotected.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):

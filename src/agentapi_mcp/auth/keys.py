@@ -1,4 +1,4 @@
-"""The public keys of an authorization server: fetched when needed, kept for minutes, never waited for long."""
+"""Public keys of an authorization server (JWKS): fetched on demand and cached for minutes."""
 
 import asyncio
 import logging
@@ -16,20 +16,20 @@ from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer
 
 FRESH_FOR = timedelta(minutes=5)
-USABLE_FOR = timedelta(minutes=30)  # while the issuer does not answer
-ASK_AGAIN_AFTER = timedelta(seconds=30)
-_PATIENCE = timedelta(seconds=1)  # with an issuer of which there are keys to go on with
-_ANSWERS_WITHIN = timedelta(seconds=8)
-_MOST_KEYS = 100
+USABLE_FOR = timedelta(minutes=30)  # while the issuer is unavailable
+MIN_REFRESH_INTERVAL = timedelta(seconds=30)
+_MAX_WAIT_WITH_KEYS = timedelta(seconds=1)  # while an older cached key can still be used
+_REFRESH_TIMEOUT = timedelta(seconds=8)
+_MAX_KEYS = 100
 _log = logging.getLogger(__name__)
 
 
 class NoKeyError(Exception):
-    """There is no such key; the message is for the operator's log."""
+    """The issuer has no such key; the message is for the operator's log."""
 
 
 class KeySet:
-    """An issuer's keys by their `kid` (RFC 7517), asked for at most once at a time and twice a minute."""
+    """An issuer's cached keys by `kid` (RFC 7517), with one refresh at a time, at most every 30 s."""
 
     def __init__(self, issuer: Issuer, fetch: Fetch, clock: Clock, group: asyncio.TaskGroup) -> None:
         self._issuer = issuer
@@ -38,28 +38,27 @@ class KeySet:
         self._group = group
         self._keys: tuple[PyJWK, ...] = ()
         self._fetched_at: float | None = None
-        self._asked_at: float | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._refresh_started_at: float | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
         self._fault = ""
 
     async def find(self, kid: str | None, algorithm: str) -> PyJWK:
-        """Return the key that must have signed a token.
+        """Return the key for a token's `kid` and algorithm.
 
-        A known key is found without waiting for five minutes. Then, and for an unknown one, the issuer is asked again,
-        at most every 30 s: what it rotated away opens nothing more. One that does not answer within a second is not
-        waited for while there is a key to go on with.
+        A key is fresh for five minutes; an older or unknown one triggers a refresh, so that rotated keys expire.
+        While a usable key is cached, the refresh is waited for at most a second.
 
         Raises:
-            NoKeyError: there is none.
-            IssuerUnavailableError: the issuer does not tell.
+            NoKeyError: the issuer has no such key.
+            IssuerUnavailableError: the keys cannot be fetched.
         """
         found = self._find(kid, algorithm)
         if found is not None and not self._is_older_than(FRESH_FOR):
             return found
-        asking = self._ask()
-        if asking is not None:
-            can_go_on = found is not None and not self._is_older_than(USABLE_FOR)
-            await asyncio.wait([asking], timeout=self._patience() if can_go_on else None)
+        refresh_task = self._start_refresh()
+        if refresh_task is not None:
+            has_usable_key = found is not None and not self._is_older_than(USABLE_FOR)
+            await asyncio.wait([refresh_task], timeout=self._remaining_wait() if has_usable_key else None)
         found = self._find(kid, algorithm)
         if found is None or self._is_older_than(USABLE_FOR):
             if self._fault:
@@ -68,42 +67,45 @@ class KeySet:
         return found
 
     async def aclose(self) -> None:
-        """Ask no more."""
-        if self._asking is not None:
-            self._fault = "it is not asked any more"  # for who waits for it: try again
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        """Cancel a running refresh."""
+        if self._refresh_task is not None:
+            self._fault = "it is not asked any more"  # waiting callers get a retryable error
+            self._refresh_task.cancel()
+            await asyncio.wait([self._refresh_task])
 
     def _find(self, kid: str | None, algorithm: str) -> PyJWK | None:
-        fitting = [key for key in self._keys if key.algorithm_name == algorithm]
+        candidates = [key for key in self._keys if key.algorithm_name == algorithm]
         if kid is None:
-            return fitting[0] if len(fitting) == 1 else None
-        return next((key for key in fitting if key.key_id == kid), None)
+            return candidates[0] if len(candidates) == 1 else None
+        return next((key for key in candidates if key.key_id == kid), None)
 
     def _is_older_than(self, age: timedelta) -> bool:
         return self._fetched_at is None or self._clock.monotonic() - self._fetched_at >= age.total_seconds()
 
-    def _ask(self) -> asyncio.Task[None] | None:
-        """Ask the issuer, unless somebody just did; return what to wait for."""
-        if self._asking is not None and not self._asking.done():
-            return self._asking
+    def _start_refresh(self) -> asyncio.Task[None] | None:
+        """Return the running refresh, or start one; None within the minimum interval."""
+        if self._refresh_task is not None and not self._refresh_task.done():
+            return self._refresh_task
         now = self._clock.monotonic()
-        if self._asked_at is not None and now - self._asked_at < ASK_AGAIN_AFTER.total_seconds():
+        if (
+            self._refresh_started_at is not None
+            and now - self._refresh_started_at < MIN_REFRESH_INTERVAL.total_seconds()
+        ):
             return None
-        self._asked_at = now
-        self._asking = self._group.create_task(self._refresh())
-        return self._asking
+        self._refresh_started_at = now
+        self._refresh_task = self._group.create_task(self._refresh())
+        return self._refresh_task
 
-    def _patience(self) -> float:
-        waited = self._clock.monotonic() - (self._asked_at or 0)
-        return max(_PATIENCE.total_seconds() - waited, 0)
+    def _remaining_wait(self) -> float:
+        waited = self._clock.monotonic() - (self._refresh_started_at or 0)
+        return max(_MAX_WAIT_WITH_KEYS.total_seconds() - waited, 0)
 
     async def _refresh(self) -> None:
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN.total_seconds()):
-                keys = read_keys(await self._fetch(await self._place()))
+            async with asyncio.timeout(_REFRESH_TIMEOUT.total_seconds()):
+                keys = read_keys(await self._fetch(await self._find_jwks_uri()))
         except (FetchError, TimeoutError) as exc:
-            self._fault = str(exc) or f"its answer takes longer than {_ANSWERS_WITHIN.total_seconds():g} s"
+            self._fault = str(exc) or f"its answer takes longer than {_REFRESH_TIMEOUT.total_seconds():g} s"
             _log.warning("issuer_keys_unavailable", extra={"issuer": self._issuer.issuer, "reason": self._fault})
             return
         except Exception as exc:  # noqa: BLE001  # no answer of an issuer may end the group, and with it the program
@@ -112,8 +114,8 @@ class KeySet:
             return
         self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
 
-    async def _place(self) -> str:
-        """Find where the keys are; metadata of another issuer is not believed (RFC 8414, section 3.3)."""
+    async def _find_jwks_uri(self) -> str:
+        """Find the `jwks_uri`; metadata of another issuer is rejected (RFC 8414, section 3.3)."""
         if self._issuer.jwks_uri is not None:
             return self._issuer.jwks_uri
         faults: list[str] = []
@@ -123,15 +125,15 @@ class KeySet:
             except FetchError as exc:
                 faults.append(str(exc))
                 continue
-            place = document.get("jwks_uri")
-            if document.get("issuer") == self._issuer.issuer and isinstance(place, str):
-                return place
+            jwks_uri = document.get("jwks_uri")
+            if document.get("issuer") == self._issuer.issuer and isinstance(jwks_uri, str):
+                return jwks_uri
             faults.append(f"{url} is not the metadata of {self._issuer.issuer}")
         raise FetchError("; ".join(faults))
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """List where an issuer's metadata may be, in the order of the MCP specification (2026-07-28, authorization)."""
+    """List an issuer's metadata URLs, in the order of the MCP specification (2026-07-28, authorization)."""
     parts = urlsplit(issuer)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
@@ -141,13 +143,13 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
 
 
 def read_keys(document: Mapping[str, object]) -> tuple[PyJWK, ...]:
-    """Read a JWK set (RFC 7517, section 5): public keys that sign; others are passed over.
+    """Read the public signing keys of a JWK set (RFC 7517, section 5); other keys are ignored.
 
     Raises:
-        FetchError: there is none.
+        FetchError: the set has no such key.
     """
     keys: list[PyJWK] = []
-    for jwk in map(as_object, as_list(document.get("keys"))[:_MOST_KEYS]):
+    for jwk in map(as_object, as_list(document.get("keys"))[:_MAX_KEYS]):
         if jwk.get("kty") == "oct" or "d" in jwk or jwk.get("use", "sig") != "sig":
             continue
         try:

@@ -1,4 +1,4 @@
-"""Our own sign-in at an issuer, as its client: authorization code with PKCE (RFC 7636), no other way."""
+"""Sign-in at an issuer as an OAuth client: authorization code with PKCE (RFC 7636) only."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Login:
-    """Signs a visitor in at one issuer; the token that comes back is to be verified as every other."""
+    """One issuer's sign-in flow; the caller verifies the returned access token like any other."""
 
     def __init__(self, issuer: Issuer, resource: str, fetch: HttpFetch) -> None:
         self._issuer = issuer
@@ -29,15 +29,15 @@ class Login:
         self._fetch = fetch
 
     async def begin(self, redirect_uri: str) -> LoginBegun:
-        """Return where to send the visitor.
+        """Return the authorization URL, with state and PKCE verifier.
 
         Raises:
-            NotAuthenticatedError: the issuer cannot be asked.
+            NotAuthenticatedError: the issuer's metadata cannot be fetched.
         """
         metadata = await self._metadata()
         verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        asked = {
+        parameters = {
             "response_type": "code",
             "client_id": self._issuer.client_id or "",
             "redirect_uri": redirect_uri,
@@ -48,24 +48,25 @@ class Login:
         }
         scope = self._scope(metadata)
         address = str(metadata["authorization_endpoint"])
-        query = urlencode(asked | ({"scope": scope} if scope else {}))
+        query = urlencode(parameters | ({"scope": scope} if scope else {}))
         url = f"{address}{'&' if '?' in address else '?'}{query}"
         return LoginBegun(issuer=self._issuer.issuer, url=url, state=state, verifier=verifier)
 
     async def finish(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> str:
-        """Return the visitor's access token.
+        """Exchange the authorization code for an access token.
 
         Raises:
-            NotAuthenticatedError: they did not sign in, or came back with what was not asked for.
+            NotAuthenticatedError: the sign-in failed, or the response does not match the request.
         """
+        # RFC 6749, section 10.12: without `state` another site could complete a sign-in in the visitor's browser.
         if not hmac.compare_digest((answer.state or "").encode(), begun.state.encode()):
             raise self._refusal("its state is another")
-        if answer.issuer is not None and answer.issuer != begun.issuer:  # RFC 9207
+        if answer.issuer is not None and answer.issuer != begun.issuer:  # mix-up attack, RFC 9207
             raise self._refusal("another issuer answers")
         if answer.error is not None or not answer.code:
             raise self._refusal("the issuer says no")
         metadata = await self._metadata()
-        asked = {
+        parameters = {
             "grant_type": "authorization_code",
             "code": answer.code,
             "redirect_uri": redirect_uri,
@@ -73,10 +74,10 @@ class Login:
             "resource": self._resource,
         }
         try:
-            said = await self._exchange(str(metadata["token_endpoint"]), asked)
+            response = await self._exchange(str(metadata["token_endpoint"]), parameters)
         except FetchError as exc:
             raise self._refusal(str(exc)) from exc
-        token = said.get("access_token")
+        token = response.get("access_token")
         if not isinstance(token, str) or not token:
             raise self._refusal("the issuer gives no access token")
         return token
@@ -103,16 +104,16 @@ class Login:
         ours = long if long in known else str(TokenScope.KEYS)
         return " ".join([*(["openid"] if "openid" in known else []), *([ours] if self._issuer.needs_scopes else [])])
 
-    async def _exchange(self, url: str, asked: Mapping[str, str]) -> Mapping[str, object]:
+    async def _exchange(self, url: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
         client_id, secret = self._issuer.client_id or "", self._issuer.client_secret
         if secret is None:
-            return await self._fetch.post(url, {**asked, "client_id": client_id}, {})
-        # RFC 6749, section 2.3.1: both are form-encoded first.
+            return await self._fetch.post(url, {**parameters, "client_id": client_id}, {})
+        # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
         pair = f"{quote(client_id, safe='')}:{quote(secret.get_secret_value(), safe='')}"
         basic = base64.b64encode(pair.encode()).decode()
-        return await self._fetch.post(url, asked, {"authorization": f"Basic {basic}"})
+        return await self._fetch.post(url, parameters, {"authorization": f"Basic {basic}"})
 
     def _refusal(self, reason: str) -> NotAuthenticatedError:
-        """Make the refusal; why is for the log."""
+        """Log the reason, and return the error for the visitor."""
         _log.info("login_refused", extra={"issuer": self._issuer.issuer, "reason": reason[:200]})
         return NotAuthenticatedError(_FAILED)

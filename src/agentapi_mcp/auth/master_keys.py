@@ -1,4 +1,4 @@
-"""The master keys: from a setting, a file or a command, read once at the start and kept nowhere."""
+"""Master keys, read once at startup from a setting, a file or a command; never stored."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from secrets import token_bytes
 from agentapi_mcp.base.errors import ConfigurationError
 
 KEY_BYTES = 32
-_LARGEST = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _REMEDY = "`agentapi-mcp secrets generate` makes one"
@@ -26,7 +26,7 @@ _REMEDY = "`agentapi-mcp secrets generate` makes one"
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key that seals others; without a name of its own, `id` is made of a hash of it."""
+    """A key that encrypts other keys; without an explicit id, `id` is derived from a hash of it."""
 
     id: str
     value: bytes = field(repr=False)
@@ -34,44 +34,44 @@ class MasterKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MasterKeySource:
-    """Where the operator keeps the master keys: in one of three places."""
+    """The configured source of the master keys: exactly one of three."""
 
     text: str | None = field(default=None, repr=False)
     file: Path | None = None
     command: str | None = None
-    patience: timedelta = timedelta(seconds=10)
+    timeout: timedelta = timedelta(seconds=10)
 
     async def read(self) -> tuple[MasterKey, ...]:
-        """Read the keys; the first seals.
+        """Read the keys; the first one encrypts.
 
         Raises:
-            ConfigurationError: there are two places, or what is there is no key; never with a part of it.
+            ConfigurationError: two sources are set, or a key is invalid; the message never holds a part of it.
         """
         if sum(place is not None for place in (self.text, self.file, self.command)) > 1:
             raise ConfigurationError(
                 "Set one of AGENTAPI_MASTER_KEY, AGENTAPI_MASTER_KEY_FILE and AGENTAPI_MASTER_KEY_COMMAND, not more."
             )
         if self.file is not None:
-            return parse_keys(_of_file(self.file), "AGENTAPI_MASTER_KEY_FILE")
+            return parse_keys(_read_file(self.file), "AGENTAPI_MASTER_KEY_FILE")
         if self.command is not None:
-            return parse_keys(await _of_command(self.command, self.patience), "AGENTAPI_MASTER_KEY_COMMAND")
+            return parse_keys(await _run_command(self.command, self.timeout), "AGENTAPI_MASTER_KEY_COMMAND")
         return parse_keys(self.text or "", "AGENTAPI_MASTER_KEY")
 
 
 def new_master_key() -> str:
-    """Make a key at random, written as `parse_keys` reads it."""
+    """Generate a random key in the format of `parse_keys`."""
     return base64.b64encode(token_bytes(KEY_BYTES)).decode()
 
 
 def parse_keys(text: str, variable: str) -> tuple[MasterKey, ...]:
-    """Read `BASE64` or `ID:BASE64`, several with commas between them.
+    """Parse comma-separated keys of the form `BASE64` or `ID:BASE64`.
 
     Raises:
-        ConfigurationError: names the variable and which of the keys is wrong.
+        ConfigurationError: a key is invalid; the message names the variable and the key's position.
     """
     written = [part.strip() for part in text.split(",")]
     keys = tuple(_key(part, f"{variable}: key {place} of {len(written)}") for place, part in enumerate(written, 1))
-    _refuse_twins((key.id for key in keys), variable)
+    _refuse_duplicate_ids((key.id for key in keys), variable)
     return keys
 
 
@@ -87,7 +87,7 @@ def _key(written: str, where: str) -> MasterKey:
     return MasterKey(name or hashlib.sha256(b"agentapi master key\0" + value).hexdigest()[:8], value)
 
 
-def _refuse_twins(ids: Iterable[str], variable: str) -> None:
+def _refuse_duplicate_ids(ids: Iterable[str], variable: str) -> None:
     seen = set[str]()
     for each in ids:
         if each in seen:
@@ -95,60 +95,60 @@ def _refuse_twins(ids: Iterable[str], variable: str) -> None:
         seen.add(each)
 
 
-def _of_file(path: Path) -> str:
+def _read_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(_LARGEST).decode("utf-8-sig").strip()
+            return file.read(_MAX_BYTES).decode("utf-8-sig").strip()
     except OSError as exc:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_FILE names a file that cannot be read ({exc.strerror})."
         ) from exc
     except UnicodeDecodeError:
-        # Its text would hold what was read.
+        # The chained exception would hold the file's content.
         raise ConfigurationError("AGENTAPI_MASTER_KEY_FILE names a file that is not text.") from None
 
 
-async def _of_command(command: str, patience: timedelta) -> str:
+async def _run_command(command: str, limit: timedelta) -> str:
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError:
-        words = []
-    if not words:
+        arguments = []
+    if not arguments:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND is no command: a program and its arguments, no shell.")
     try:
         process = await asyncio.create_subprocess_exec(
-            *words,
+            *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # which might repeat what it read, into our log
-            start_new_session=True,
+            stderr=asyncio.subprocess.DEVNULL,  # may contain secrets, which must not reach our log
+            start_new_session=True,  # a process group of its own, so that its children can be killed too
         )
     except (OSError, ValueError) as exc:
         raise ConfigurationError("AGENTAPI_MASTER_KEY_COMMAND names a program that cannot be run.") from exc
     try:
-        async with asyncio.timeout(patience.total_seconds()):
-            said = await _printed(process)
+        async with asyncio.timeout(limit.total_seconds()):
+            output = await _read_output(process)
     except TimeoutError:
         raise ConfigurationError(
-            f"AGENTAPI_MASTER_KEY_COMMAND did not end within {patience.total_seconds():g} s; nobody can answer it here."
+            f"AGENTAPI_MASTER_KEY_COMMAND did not end within {limit.total_seconds():g} s; nobody can answer it here."
         ) from None
     finally:
-        with suppress(ProcessLookupError, PermissionError):  # what it started may still hold the pipe
+        with suppress(ProcessLookupError, PermissionError):  # its children may still hold the pipe open
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if process.returncode:
         raise ConfigurationError(
             f"AGENTAPI_MASTER_KEY_COMMAND failed (status {process.returncode}); run it by hand to see why."
         )
-    return said.decode("ascii", "replace").strip()
+    return output.decode("ascii", "replace").strip()
 
 
-async def _printed(process: asyncio.subprocess.Process) -> bytes:
-    """Read what a command prints to its end, and wait for that; one that prints too much is not waited for."""
-    said = b""
-    while process.stdout is not None and (piece := await process.stdout.read(_LARGEST)):
-        said += piece
-        if len(said) > _LARGEST:
-            return said
+async def _read_output(process: asyncio.subprocess.Process) -> bytes:
+    """Read a command's output and wait for its exit; stop early if the output is too large."""
+    output = b""
+    while process.stdout is not None and (chunk := await process.stdout.read(_MAX_BYTES)):
+        output += chunk
+        if len(output) > _MAX_BYTES:
+            return output
     await process.wait()
-    return said
+    return output

@@ -1,7 +1,7 @@
-"""Sealing of secrets that are kept in the database: AES-256-GCM, bound to the place where they are kept.
+"""Encryption of secrets at rest: AES-256-GCM, bound to the row where the secret is stored.
 
 A sealed value is: the version (1), the length of the master key's id, the id, a nonce of 96 bits, ciphertext and tag.
-What stands before the nonce, and the place, are authenticated with it.
+The header before the nonce, and the place, are its associated data.
 """
 
 import json
@@ -21,7 +21,7 @@ _NOT_SEALED_HERE = "A secret in the database is not what was sealed for its plac
 
 
 class AesGcmSealer:
-    """Seals with the first of its keys, and opens what any of them has sealed."""
+    """Encrypts with the first of its keys, and decrypts with any of them, so that keys can be rotated."""
 
     def __init__(self, keys: Sequence[MasterKey]) -> None:
         self._first = keys[0].id
@@ -29,22 +29,22 @@ class AesGcmSealer:
 
     @property
     def key_id(self) -> str:
-        """The id of the key that seals."""
+        """The id of the key that encrypts."""
         return self._first
 
     def seal(self, plain: str, bound_to: Sequence[str]) -> bytes:
-        """Seal a text for this place."""
+        """Encrypt a text, bound to this place."""
         name = self._first.encode()
         head = bytes((_VERSION, len(name))) + name
         nonce = os.urandom(_NONCE)
         return head + nonce + self._ciphers[self._first].encrypt(nonce, plain.encode(), _bound(head, bound_to))
 
     def open_(self, sealed: bytes, bound_to: Sequence[str]) -> str:
-        """Open what was sealed for this place.
+        """Decrypt a text that was bound to this place.
 
         Raises:
-            ConfigurationError: the master key that sealed it is not given.
-            StoreError: it was not sealed here, or changed since.
+            ConfigurationError: the master key that encrypted it is not configured.
+            StoreError: authentication fails: it was changed, or bound to another place.
         """
         start = 2 + sealed[1] if len(sealed) > 1 and sealed[0] == _VERSION else len(sealed)
         if len(sealed) < start + _NONCE + _TAG:
@@ -64,13 +64,13 @@ class AesGcmSealer:
 
 
 def _bound(head: bytes, place: Sequence[str]) -> bytes:
-    return head + json.dumps(list(place)).encode()  # JSON, so that no two places are written alike
+    return head + json.dumps(list(place)).encode()  # JSON is unambiguous, so no two places have the same encoding
 
 
 async def open_sealer(source: MasterKeySource) -> AesGcmSealer:
-    """Make a sealer with the keys that are found there.
+    """Return a sealer with the master keys of a source.
 
     Raises:
-        ConfigurationError: they cannot be had.
+        ConfigurationError: the keys cannot be read.
     """
     return AesGcmSealer(await source.read())

@@ -1,4 +1,4 @@
-"""Access tokens in the form of JWTs (RFC 9068, RFC 8725): whose they are, and for whom they were made."""
+"""Verification of JWT access tokens (RFC 9068, RFC 8725): signature, issuer, audience and times."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from agentapi_mcp.core.access.models import Issuer, TokenClaims
 
 _LONGEST = 16 * 1024
 _LONGEST_NAME = 255
-_LEEWAY = timedelta(seconds=30)  # clocks differ
+_LEEWAY = timedelta(seconds=30)  # tolerated clock skew
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _PLAIN_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _NOT_VALID = "This token is not valid here."
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenVerifier:
-    """Verifies the tokens of several issuers; why one is refused is for the log, not for whoever presents it.
+    """Verifies the tokens of several issuers; the reason of a refusal goes to the log, never to the client.
 
     Keys are fetched in the group, which must outlive the verifier.
     """
@@ -37,25 +37,25 @@ class TokenVerifier:
         self._group = group
         self._issuers: dict[str, tuple[Issuer, KeySet]] = {}
 
-    async def reload(self, issuers: Iterable[Issuer]) -> None:
-        """Trust these issuers from now on, and no others; the keys of one that stays where it was are kept."""
-        before, self._issuers = self._issuers, {}
+    async def set_issuers(self, issuers: Iterable[Issuer]) -> None:
+        """Replace the trusted issuers; keys are retained for an issuer whose `jwks_uri` is unchanged."""
+        previous, self._issuers = self._issuers, {}
         for issuer in issuers:
-            known = before.get(issuer.issuer)
+            known = previous.get(issuer.issuer)
             if known is not None and known[0].jwks_uri == issuer.jwks_uri:
-                keys = before.pop(issuer.issuer)[1]
+                keys = previous.pop(issuer.issuer)[1]
             else:
                 keys = KeySet(issuer, self._fetch, self._clock, self._group)
             self._issuers[issuer.issuer] = (issuer, keys)
-        for _, keys in before.values():
+        for _, keys in previous.values():
             await keys.aclose()
 
     async def verify(self, token: str) -> TokenClaims:
-        """Return what a token says.
+        """Verify a token and return its claims.
 
         Raises:
-            NotAuthenticatedError: it is not one for this server, by an issuer that is trusted, at this time.
-            IssuerUnavailableError: that cannot be said, since its issuer does not tell its keys.
+            NotAuthenticatedError: it is invalid, expired, for another server, or of an untrusted issuer.
+            IssuerUnavailableError: the issuer's keys cannot be fetched.
         """
         try:
             return await self._verify(token)
@@ -65,8 +65,8 @@ class TokenVerifier:
             raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID, was_good=expired) from exc
 
     async def aclose(self) -> None:
-        """Trust nobody, and ask no issuer any more."""
-        await self.reload(())
+        """Remove all issuers, and stop refreshing their keys."""
+        await self.set_issuers(())
 
     async def _verify(self, token: str) -> TokenClaims:
         if len(token) > _LONGEST:
@@ -75,14 +75,17 @@ class TokenVerifier:
         kind, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
         if not isinstance(kind, str) or kind.lower() not in _TYPES:
             raise ValueError("it is of another type")
+        # RFC 7515, section 4.1.11: critical extensions that are not understood must be rejected.
         if "crit" in header:
             raise ValueError("it has critical extensions")
         if not (kid is None or isinstance(kid, str)) or not isinstance(algorithm, str):
             raise ValueError("its header is wrong")
-        said = jwt.decode(token, options={"verify_signature": False})
-        issuer, keys = self._issuers.get(_text(said.get("iss")) or "", (None, None))
+        # Only to select the issuer: nothing unverified is used beyond that.
+        unverified = jwt.decode(token, options={"verify_signature": False})
+        issuer, keys = self._issuers.get(_text(unverified.get("iss")) or "", (None, None))
         if issuer is None or keys is None:
             raise ValueError("its issuer is unknown")
+        # RFC 8725, section 3.1: the algorithm is the configuration's choice, not the token's.
         if algorithm not in issuer.algorithms:
             raise ValueError("its algorithm is not allowed")
         claims = jwt.decode(
@@ -91,6 +94,7 @@ class TokenVerifier:
             algorithms=[algorithm],
             issuer=issuer.issuer,
             audience=issuer.audience or self._resource,
+            # Times are checked in `_read`, by the injected clock.
             options={
                 "require": ["exp", "iss", "aud", "sub"],
                 "verify_exp": False,
@@ -101,21 +105,21 @@ class TokenVerifier:
         return self._read(issuer, claims)
 
     def _read(self, issuer: Issuer, claims: Mapping[str, object]) -> TokenClaims:
-        expires_at = _moment(claims["exp"])
+        expires_at = _timestamp(claims["exp"])
         now = self._clock.now()
         if now >= expires_at + _LEEWAY:
             raise jwt.ExpiredSignatureError("it has expired")
         for name in ("nbf", "iat"):
-            if name in claims and now + _LEEWAY < _moment(claims[name]):
+            if name in claims and now + _LEEWAY < _timestamp(claims[name]):
                 raise jwt.ImmatureSignatureError(f"its {name} is in the future")
         subject = _text(claims["sub"])
         if not subject:
             raise ValueError("it has no subject")
         client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
-        said = claims.get(issuer.organization_claim) if issuer.organization_claim else None
-        organization = _text(said)
-        if said is not None and organization is None:  # it binds the token to something, and not to all that is
+        claim = claims.get(issuer.organization_claim) if issuer.organization_claim else None
+        organization = _text(claim)
+        if claim is not None and organization is None:  # it would bind to none
             raise ValueError("its organisation is no text")
         return TokenClaims(
             issuer=issuer,
@@ -133,7 +137,7 @@ class TokenVerifier:
         )
 
 
-def _moment(value: object) -> datetime:
+def _timestamp(value: object) -> datetime:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a time in it is none")  # noqa: TRY004  # of the token, not of the program
     return datetime.fromtimestamp(value, UTC)
@@ -145,16 +149,16 @@ def _text(value: object) -> str | None:
     return value
 
 
-def _email(said: str | None) -> str | None:
-    """Return an e-mail in lower case; one that could be taken for another's, as with letters alike, says nothing."""
-    if said is None or not _PLAIN_EMAIL.fullmatch(said):
+def _email(value: str | None) -> str | None:
+    """Return the e-mail in lower case; None unless it is plain ASCII, since look-alike letters allow spoofing."""
+    if value is None or not _PLAIN_EMAIL.fullmatch(value):
         return None
-    return said.lower()
+    return value.lower()
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
-    """Read the scopes: a text with spaces (RFC 9068), or a list, as some issuers write them."""
-    said = claims.get("scope", claims.get("scp", ""))
-    if isinstance(said, str):
-        return frozenset(said.split())
-    return frozenset(item for item in as_list(said) if isinstance(item, str))
+    """Read the scopes: a space-separated string (RFC 9068), or a list, as some issuers send."""
+    value = claims.get("scope", claims.get("scp", ""))
+    if isinstance(value, str):
+        return frozenset(value.split())
+    return frozenset(item for item in as_list(value) if isinstance(item, str))

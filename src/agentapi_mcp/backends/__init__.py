@@ -1,1 +1,1 @@
-"""How agents are reached: one file per backend in `kinds`, what they share in `wire`."""
+"""Backends of agents: one module per kind in `kinds`, shared protocol code in `wire`."""

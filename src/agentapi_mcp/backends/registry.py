@@ -1,4 +1,4 @@
-"""Finds a backend by its name: a module of `kinds`, else an installed entry point."""
+"""Find a backend kind by name: a module of `kinds`, or else an installed entry point."""
 
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -16,20 +16,20 @@ Create = Callable[[Mapping[str, object], BackendHost], Backend]
 
 
 def builtin_names() -> tuple[str, ...]:
-    """List the backends that come with the program, without importing any."""
+    """List the built-in kinds, without importing them."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(kinds.__path__)))
 
 
 def names() -> tuple[str, ...]:
-    """List every backend that `create` would make, built in or installed beside."""
+    """List every kind that `create` accepts, built in or installed."""
     return tuple(sorted({*builtin_names(), *_installed()}))
 
 
 def create(name: str, options: Mapping[str, object], host: BackendHost) -> Backend:
-    """Make the backend of this name; nothing is imported but a name that is listed.
+    """Create the backend of this kind; only listed names are imported.
 
     Raises:
-        ConfigurationError: no backend has the name, it cannot be loaded, or its options are wrong.
+        ConfigurationError: the kind is unknown or cannot be loaded, or its options are wrong.
     """
     return _find(name)(options, host)
 

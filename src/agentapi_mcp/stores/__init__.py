@@ -1,1 +1,1 @@
-"""Where things are kept: Postgres is the truth, the rest is fast and forgettable."""
+"""Storage: Postgres is the source of truth; Redis, memory and files serve caches, events and configuration."""

@@ -49,7 +49,7 @@ class Stand:
     async def post(self, path: str, body: dict[str, object], **headers: str) -> bytes:
         """Ask for a turn."""
         request = JsonRequest(path=path, body=body, headers=headers, streams=False)
-        async with self.api.ask(request, FAULTS) as reply:
+        async with self.api.send(request, FAULTS) as reply:
             return await reply.body()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.kinds.ccrouter import RouterFaults
-from agentapi_mcp.backends.wire.chat_completions import ChatReply
+from agentapi_mcp.backends.wire.chat_completions import ChatCompletionsReply
 from agentapi_mcp.backends.wire.faults import FaultReader, read_error
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.messages import MessagesReply
@@ -57,8 +57,8 @@ ERROR_WORDS = st.sampled_from(
 )
 
 
-def chat() -> ChatReply:
-    return ChatReply(FAULTS, provider=None, has_cost=True)
+def chat() -> ChatCompletionsReply:
+    return ChatCompletionsReply(FAULTS, provider=None, has_cost=True)
 
 
 def events_of(make: Callable[[], Iterator[BackendEvent]]) -> list[BackendEvent]:
@@ -66,10 +66,10 @@ def events_of(make: Callable[[], Iterator[BackendEvent]]) -> list[BackendEvent]:
     try:
         return list(make())
     except BackendError as error:
-        said = str(error)
-    assert len(said) < 400
-    assert SECRET not in said
-    assert said.isprintable()
+        delta = str(error)
+    assert len(delta) < 400
+    assert SECRET not in delta
+    assert delta.isprintable()
     return []
 
 
@@ -153,8 +153,8 @@ def test_a_number_is_one_that_can_be_counted_with_or_it_is_absent(value: object)
 @example([{"choices": [], "usage": {"prompt_tokens": 10**30, "cost": "1e99999"}}])
 def test_a_chat_completion_of_any_shape_is_events_or_a_fault(pieces: list[object]) -> None:
     answer = chat()
-    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.take(piece))]
-    events += events_of(lambda: iter([answer.end(said_done=True)]))
+    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.feed(piece))]
+    events += events_of(lambda: iter([answer.end(done_seen=True)]))
     assert [event for event in events if not isinstance(event, BackendEvent)] == []
 
 
@@ -162,7 +162,7 @@ def test_a_chat_completion_of_any_shape_is_events_or_a_fault(pieces: list[object
 @example([{"error": "\U00018cd6 \ud7fc"}], FAULTS)
 def test_a_message_of_any_shape_is_events_or_a_fault(pieces: list[object], faults: FaultReader) -> None:
     answer = MessagesReply(faults, None, zero_is_unknown=faults is ROUTER_FAULTS)
-    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.take(piece))]
+    events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.feed(piece))]
     events += events_of(lambda: iter([answer.end(None)]))
     assert [event for event in events if not isinstance(event, BackendEvent)] == []
 
@@ -186,8 +186,8 @@ def test_an_error_of_any_shape_has_a_fault_and_hides_the_key(body: object, statu
 @example("1 Jan 99999999999 0:0:0 +0000")
 @example("-1")
 @example("1e999999")
-def test_a_wait_is_at_most_a_week_or_it_is_not_said(said: str) -> None:
-    wait = FAULTS.of_reply(429, {"retry-after": said}, None).retry_after
+def test_a_wait_is_at_most_a_week_or_it_is_not_said(delta: str) -> None:
+    wait = FAULTS.of_reply(429, {"retry-after": delta}, None).retry_after
     assert wait is None or timedelta(0) <= wait <= WEEK
 
 

@@ -51,10 +51,10 @@ from agentapi_mcp.backends.wire.jsonrpc_stdio import JsonRpcProcess, Program
 
 async def main():
     process = await JsonRpcProcess.start(
-        Program(words=(sys.executable, "-c", {DEAF!r}), cwd=Path("/"), env={ENV!r})
+        Program(command=(sys.executable, "-c", {DEAF!r}), cwd=Path("/"), env={ENV!r})
     )
     process.listen()
-    said = await process.hear(timedelta(seconds=8))
+    said = await process.receive(timedelta(seconds=8))
     print(said.params["pids"], flush=True)
     await asyncio.Event().wait()
 
@@ -63,7 +63,7 @@ asyncio.run(main())
 
 
 def program(script: str) -> Program:
-    return Program(words=(sys.executable, "-S", "-E", "-c", script), cwd=Path("/"), env=ENV)
+    return Program(command=(sys.executable, "-S", "-E", "-c", script), cwd=Path("/"), env=ENV)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ async def test_a_message_without_end_is_not_gathered_for_ever() -> None:
 
 async def test_a_program_that_cannot_be_run_is_named() -> None:
     with pytest.raises(BackendError) as caught:
-        await JsonRpcProcess.start(Program(words=("/nowhere/agent-cli",), cwd=Path("/"), env=ENV))
+        await JsonRpcProcess.start(Program(command=("/nowhere/agent-cli",), cwd=Path("/"), env=ENV))
     assert caught.value.fault is BackendFault.BACKEND_MISSING
     assert "agent-cli" in str(caught.value)
 
@@ -128,7 +128,7 @@ async def test_what_asks_learns_that_the_program_ended() -> None:
 async def test_closing_ends_the_whole_group_of_a_deaf_program() -> None:
     async with running(DEAF) as process:
         process.listen()
-        pids = cast("list[int]", (await process.hear(SOON)).params["pids"])
+        pids = cast("list[int]", (await process.receive(SOON)).params["pids"])
         await process.aclose(timedelta(seconds=0.1))
         assert wait_until(lambda: not any(map(is_there, pids)))
 

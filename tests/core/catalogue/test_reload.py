@@ -20,7 +20,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.stores.local.catalogue_watch import look
+from agentapi_mcp.stores.local.catalogue_watch import fingerprint
 from agentapi_mcp.testing.http import Steps
 from tests.support.connect import LINKS, Link, connect
 from tests.support.peers.openai import OpenAIPeer
@@ -222,9 +222,9 @@ def test_a_change_behind_a_symbolic_link_shows(tmp_path: Path) -> None:
         (tmp_path / version).mkdir()
         (tmp_path / version / "file").write_text("same", encoding="utf-8")
     (tmp_path / "data").symlink_to("1")
-    before = look([tmp_path / "data" / "file"])
+    before = fingerprint([tmp_path / "data" / "file"])
     (tmp_path / "new").symlink_to("2")
     (tmp_path / "new").replace(tmp_path / "data")
-    assert look([tmp_path / "data" / "file"]) != before
+    assert fingerprint([tmp_path / "data" / "file"]) != before
     (tmp_path / "data").unlink()
-    assert look([tmp_path / "data" / "file"])[0][1] is None
+    assert fingerprint([tmp_path / "data" / "file"])[0][1] is None

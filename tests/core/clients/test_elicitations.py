@@ -7,7 +7,7 @@ from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.stores.postgres.database import Database
-from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
+from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from tests.conftest import DatabaseUrls
 from tests.support.members import new_member
@@ -23,7 +23,7 @@ async def test_an_answer_is_told_once_and_read_by_who_was_asked(
     heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     async with listening(database_urls.app) as signals:
         sessions = TransportSessions(PostgresMcpSessions(database), signals)
-        elicitations = Elicitations(PostgresMcpQuestions(database), signals)
+        elicitations = Elicitations(PostgresElicitations(database), signals)
         stop = elicitations.on_answer(lambda session, question: heard.put_nowait((session, question)))
         await sessions.open_(ann, McpSession(id=session_id, protocol="2025-11-25"))
         assert not await elicitations.answer(ann, session_id, "q", ANSWER)  # nothing was asked yet

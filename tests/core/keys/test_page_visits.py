@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.auth.doors import open_door
+from agentapi_mcp.auth.authenticators import open_authenticator
 from agentapi_mcp.auth.master_keys import MasterKey
 from agentapi_mcp.auth.sealing import AesGcmSealer
 from agentapi_mcp.base.clock import SystemClock
@@ -92,7 +92,7 @@ async def stand(database: Database, place: Path) -> AsyncGenerator[Stand]:
     async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=8) as http:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + f'client_secret = "{SECRET}"\n', encoding="utf-8")
-        async with open_door(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as door:
+        async with open_authenticator(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as door:
             await door.reload(load_catalogue([config], {}, list).sign_in)
             visits = KeyPageVisits(entries, door, PostgresProfiles(database), audit)
             yield Stand(visits, api_keys, audit, door, issuer, http)

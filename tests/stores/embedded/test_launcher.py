@@ -65,7 +65,7 @@ def test_three_processes_at_once_share_one_server(home: SharedHome) -> None:
         user.tell("app", "SELECT pg_postmaster_start_time()::text")
     assert len({user.hear() for user in users}) == 1
     wait_until(lambda: len(home.pids("/postgres\0-D")) == 1)  # a child is named like its parent for a moment
-    assert home.keeper()
+    assert home.reaper()
 
 
 def test_killing_one_of_three_harms_nobody(home: SharedHome) -> None:
@@ -170,11 +170,11 @@ def test_killed_keeper_is_replaced_by_the_next_client(home: SharedHome) -> None:
     home.linger = 0.2
     user = home.user()
     user.ask("ensure")
-    killed = home.keeper()
+    killed = home.reaper()
     kill(killed)
-    wait_until(lambda: not home.pids("keeper"))
+    wait_until(lambda: not home.pids("server.reaper"))
     home.user().ask("ensure")
-    assert home.keeper() != killed
+    assert home.reaper() != killed
     for each in home.users:
         each.leave()
     home.wait_until_gone()
@@ -204,13 +204,13 @@ def test_children_write_nothing_to_our_channel(home: SharedHome) -> None:
 def test_children_do_not_inherit_our_environment(home: SharedHome) -> None:
     home.environment = {"SOME_API_KEY": "told-to-nobody"}
     home.user().ask("ensure")
-    for pid in [*home.pids("/postgres\0-D"), home.keeper()]:
+    for pid in [*home.pids("/postgres\0-D"), home.reaper()]:
         assert b"told-to-nobody" not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_keeper_is_light(home: SharedHome) -> None:
     home.user().ask("ensure")
-    status = Path(f"/proc/{home.keeper()}/smaps_rollup").read_text()
+    status = Path(f"/proc/{home.reaper()}/smaps_rollup").read_text()
     assert int(status.split("Pss:")[1].split()[0]) < 9_000
 
 

@@ -12,7 +12,7 @@ from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.conversations.models import AcceptedTurn
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database, PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.mcp_questions import PostgresMcpQuestions
+from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
@@ -117,7 +117,7 @@ async def test_no_outside_client_reads_of_another_users_clients(deployed: Projec
         )
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
-        sessions, questions = PostgresMcpSessions(database), PostgresMcpQuestions(database)
+        sessions, questions = PostgresMcpSessions(database), PostgresElicitations(database)
         await sessions.open_(ANN, McpSession(id="hers", protocol="2025-11-25"))
         await questions.create(ANN, "hers", "q")
         await questions.answer(ANN, "hers", "q", {"result": {"content": "private"}})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentapi_mcp.base.errors import StoreMismatchError
-from agentapi_mcp.stores.postgres.carry_over import SHARED
+from agentapi_mcp.stores.postgres.legacy_schema import SHARED
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.schema_files import FOLDER, read_migrations
 from tests.conftest import DatabaseUrls

@@ -1,4 +1,4 @@
-"""An answer of the guide: live state where it was asked for, the fitting section, and where to go on."""
+"""Compose the guide's answers: live state if asked for, the best section, and suggestions."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,30 +17,30 @@ from agentapi_mcp.backends.guide.pages import Section, trimmed
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.guide.state import (
     LiveState,
+    describe_costs,
     describe_named,
     explain_failure,
     last_failure,
     list_agents,
     list_models,
-    tell_costs,
 )
 from agentapi_mcp.backends.guide.words import terms
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 
-_READ = 2_000  # of a long message, this many characters from either end are read
-_ROOM = 1_800  # characters of a section
+_READ = 2_000  # characters read from either end of a long message
+_ROOM = 1_800  # characters quoted of a section
 _SECOND_ROOM = 600
 _RECENT_TURNS = 50
-_FITS = 0.42  # the share of a question's weight that a section must cover to be called its answer
-_NEAR = 0.1  # what is at least worth naming
+_FITS = 0.42  # share of a question's weight that a section must cover to count as its answer
+_NEAR = 0.1  # share that is at least worth suggesting
 _CLOSE_SECOND = 0.85
 _SUGGESTIONS = 3
 _NEXT = "You could ask next:"
 _SUGGESTED = re.compile(r"^([1-3])\. (.+)$", re.MULTILINE)
 _SOURCE = re.compile(r"\((docs/[^\s)]+)\)")
 _FIRST_QUESTIONS = ("How do I add OpenRouter?", "How do I use a local model?", "How do I connect Claude Code?")
-_PAGES = {  # where to read on after an answer from the live state
+_PAGES = {  # related sections after an answer from the live state
     Intent.COST: "cost.md",
     Intent.AGENTS: "getting-started.md",
     Intent.MODELS: "how-to/add-openrouter.md",
@@ -58,7 +58,7 @@ _NOT_FOUND = (
 )
 _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
     Intent.FAILURE: lambda state, _: explain_failure(state),
-    Intent.COST: lambda state, _: tell_costs(state),
+    Intent.COST: lambda state, _: describe_costs(state),
     Intent.AGENTS: lambda state, _: list_agents(state),
     Intent.MODELS: lambda state, question: list_models(state, question.agents),
     Intent.NAMED: lambda state, question: describe_named(state, question.agents, question.models),
@@ -66,7 +66,7 @@ _LIVE: dict[Intent, Callable[[LiveState, Question], str]] = {
 
 
 class Answers:
-    """Answers questions from one index and the live state of one server."""
+    """Answers questions from the index and the live state."""
 
     def __init__(self, index: Index, host: GuideHost) -> None:
         self._index = index
@@ -92,17 +92,17 @@ class Answers:
             agents = await view.agents(turn.principal)
             turns = await view.recent_turns(turn.principal, _RECENT_TURNS)
         except AgentApiError as error:
-            return LiveState((), (), clock.now(), trouble=f"I could not read the server's live state just now. {error}")
+            return LiveState((), (), clock.now(), fault=f"I could not read the server's live state just now. {error}")
         return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
 
     def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
-        context = _said_before(history, MessageRole.USER) if is_follow_up(text) else ""
+        context = _last_message(history, MessageRole.USER) if is_follow_up(text) else ""
         if terms(text):
             return self._index.search(text, context)
         if not wants_more(text):
             return []
-        # "Tell me more" has no words of its own: go on to what was not shown yet.
-        shown = set(_SOURCE.findall(_said_before(history, MessageRole.ASSISTANT)))
+        # "Tell me more" has no terms of its own: continue with sections not shown yet.
+        shown = set(_SOURCE.findall(_last_message(history, MessageRole.ASSISTANT)))
         return [match for match in self._index.search(context) if match.section.source not in shown]
 
     def _parts(
@@ -110,11 +110,11 @@ class Answers:
     ) -> tuple[tuple[Section, ...], list[str]]:
         intent = find_intent(question)
         if intent is Intent.GREETING:
-            return (), [_GREETING, state.trouble or list_agents(state)]
+            return (), [_GREETING, state.fault or list_agents(state)]
         sections = _fitting(found)
         if intent is None:
             return (sections, _quoted(sections)) if sections else ((), self._nothing(found))
-        parts = [state.trouble or _LIVE[intent](state, question)]
+        parts = [state.fault or _LIVE[intent](state, question)]
         if intent is Intent.FAILURE:
             sections = self._about_fault(state)
         elif not (intent is Intent.NAMED and asks_how(question.text)):
@@ -142,9 +142,9 @@ class Answers:
         near = [match.section for match in found if match.coverage >= _FITS] if shown else []
         near += [section for section in self._index.sections if shown and section.page == shown[0].page]
         asks = [ask for section in near if section not in shown for ask in _first_ask(section)]
-        asked = set(terms(text))
+        question_terms = set(terms(text))
         wanted = dict.fromkeys([*asks, *_FIRST_QUESTIONS])
-        return [ask for ask in wanted if set(terms(ask)) != asked][:_SUGGESTIONS]
+        return [ask for ask in wanted if set(terms(ask)) != question_terms][:_SUGGESTIONS]
 
 
 def _first_ask(section: Section) -> list[str]:
@@ -152,24 +152,24 @@ def _first_ask(section: Section) -> list[str]:
 
 
 def _readable_part(message: str) -> str:
-    """Bound what is read of a message: the question stands at one of its ends."""
+    """Limit a message to its two ends, where the question is expected."""
     return message if len(message) <= 2 * _READ else f"{message[:_READ]}\n{message[-_READ:]}"
 
 
 def _chosen(text: str, history: Sequence[HistoryMessage]) -> str:
-    """Let a bare number choose one of the questions that were suggested."""
+    """Replace a bare number by the suggested question of that number."""
     number = text.strip().rstrip(".")
-    _, _, suggested = _said_before(history, MessageRole.ASSISTANT).rpartition(_NEXT)
+    _, _, suggested = _last_message(history, MessageRole.ASSISTANT).rpartition(_NEXT)
     return dict(_SUGGESTED.findall(suggested)).get(number, text)
 
 
-def _said_before(history: Sequence[HistoryMessage], role: MessageRole) -> str:
-    said = next((message.text for message in reversed(history) if message.role is role), "")
-    return _readable_part(said)
+def _last_message(history: Sequence[HistoryMessage], role: MessageRole) -> str:
+    message = next((message.text for message in reversed(history) if message.role is role), "")
+    return _readable_part(message)
 
 
 def _fitting(found: Sequence[Match]) -> tuple[Section, ...]:
-    """Take the best section that fits, and a second that is nearly as good."""
+    """Return the best matching section, and a second one that is nearly as good."""
     fits = [match for match in found if match.coverage >= _FITS]
     return tuple(match.section for match in fits[:2] if match.score >= _CLOSE_SECOND * fits[0].score)
 

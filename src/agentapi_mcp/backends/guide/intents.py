@@ -1,4 +1,4 @@
-"""What a question asks of the live state, told by its words."""
+"""Classify what a question asks of the live state, by keywords."""
 
 import re
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ _FEW_WORDS = 4
 
 
 class Intent(StrEnum):
-    """What of the live state is wanted."""
+    """The kind of live state asked for."""
 
     GREETING = "greeting"
     FAILURE = "failure"
@@ -114,7 +114,7 @@ class Question:
 
 
 def read_question(text: str, agents: Iterable[str], models: Iterable[str]) -> Question:
-    """Find the names in a question; an ordinary word is meant as a name only where it is said to be one."""
+    """Find agent and model names in a question; an ordinary word counts as a name only if the question says so."""
     lowered = text.lower()
     return Question(
         text=text,
@@ -139,68 +139,70 @@ def _mentions(lowered: str, name: str) -> bool:
 
 
 def find_intent(question: Question) -> Intent | None:
-    """Tell which live answer is wanted, if any."""
-    said = set(words(question.text))
-    if _is_greeting(question.text.lower(), said):
+    """Return the live answer asked for, if any."""
+    found = set(words(question.text))
+    if _is_greeting(question.text.lower(), found):
         return Intent.GREETING
-    if _asks_of_failure(question.text.lower(), said):
+    if _asks_of_failure(question.text.lower(), found):
         return Intent.FAILURE
-    if _asks_of_cost(said):
+    if _asks_of_cost(found):
         return Intent.COST
     if question.agents or question.models:
         return Intent.NAMED
-    if _DEFINITION.search(question.text.lower()) or said & _HOW_TO:
+    if _DEFINITION.search(question.text.lower()) or found & _HOW_TO:
         return None
-    return _asks_of_catalogue(said)
+    return _asks_of_catalogue(found)
 
 
 def asks_how(text: str) -> bool:
-    """Tell whether a question wants to know how something is done, beyond how things are."""
-    said = set(words(text))
-    if said & {"much", "many", "long", "often"}:
+    """Return whether a question asks how to do something, rather than for the current state."""
+    found = set(words(text))
+    if found & {"much", "many", "long", "often"}:
         return False
-    return bool({"how", *_HOW_TO} & said) or {"can", "i"} <= said
+    return bool({"how", *_HOW_TO} & found) or {"can", "i"} <= found
 
 
 def wants_more(text: str) -> bool:
-    """Tell whether a question without words of its own asks to go on."""
+    """Return whether a question only asks to continue."""
     return bool(_MORE & set(words(text)))
 
 
 def is_follow_up(text: str) -> bool:
-    """Tell whether a question leans on the one before it: it is short, and points back or says next to nothing."""
-    said = words(text)
+    """Return whether a question refers to the previous one: it is short, and has a pronoun or few terms."""
+    found = words(text)
     meaning = terms(text)
-    points = bool(_POINTING & set(said)) or said[:1] in (["and"], ["but"], ["so"], ["why"])
+    points = bool(_POINTING & set(found)) or found[:1] in (["and"], ["but"], ["so"], ["why"])
     return not meaning or (len(meaning) <= _FEW_WORDS and points)
 
 
-def _is_greeting(lowered: str, said: set[str]) -> bool:
-    return not said or said <= _GREETING or _ABOUT.search(lowered) is not None
+def _is_greeting(lowered: str, found: set[str]) -> bool:
+    return not found or found <= _GREETING or _ABOUT.search(lowered) is not None
 
 
-def _asks_of_failure(lowered: str, said: set[str]) -> bool:
+def _asks_of_failure(lowered: str, found: set[str]) -> bool:
     if "went wrong" in lowered or "what happened" in lowered or "goes wrong with my" in lowered:
-        return not said & {"if"}
-    fails = bool(said & _FAILING) or {"not", "work"} <= said or ({"didn't", "work"} <= said)
+        return not found & {"if"}
+    fails = bool(found & _FAILING) or {"not", "work"} <= found or ({"didn't", "work"} <= found)
     mine = (
-        bool(said & _RECENT) or ("my" in said and bool(said & _TURN)) or ("why" in said and bool(said & {"it", "that"}))
+        bool(found & _RECENT)
+        or ("my" in found and bool(found & _TURN))
+        or ("why" in found and bool(found & {"it", "that"}))
     )
-    return fails and mine and not said & _HOW_TO
+    return fails and mine and not found & _HOW_TO
 
 
-def _asks_of_cost(said: set[str]) -> bool:
-    mine = said & (_RECENT | {"my", "far", "total", "spent", "today"}) or {"did"} <= said
-    return bool(said & _COST) and bool(mine) and not said & (_HOW_TO | {"unknown", "null", "why", "where"})
+def _asks_of_cost(found: set[str]) -> bool:
+    mine = found & (_RECENT | {"my", "far", "total", "spent", "today"}) or {"did"} <= found
+    return bool(found & _COST) and bool(mine) and not found & (_HOW_TO | {"unknown", "null", "why", "where"})
 
 
-def _asks_of_catalogue(said: set[str]) -> Intent | None:
-    if not said & _ASKING:
+def _asks_of_catalogue(found: set[str]) -> Intent | None:
+    if not found & _ASKING:
         return None
-    if said & _MODEL and said & (_STATE | {"list", "show"}):
+    if found & _MODEL and found & (_STATE | {"list", "show"}):
         return Intent.MODELS
-    if said & _AGENT and said & (_STATE | {"list", "show"}):
+    if found & _AGENT and found & (_STATE | {"list", "show"}):
         return Intent.AGENTS
-    rest = {word for word in said if word not in STOP_WORDS} - {"right", "currently", "moment", "everything"}
-    about_now = bool(said & (_NOW | {"everything", "all"}))
-    return Intent.AGENTS if about_now and said & _STATE and rest <= _STATE else None
+    rest = {word for word in found if word not in STOP_WORDS} - {"right", "currently", "moment", "everything"}
+    about_now = bool(found & (_NOW | {"everything", "all"}))
+    return Intent.AGENTS if about_now and found & _STATE and rest <= _STATE else None

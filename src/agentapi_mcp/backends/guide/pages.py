@@ -1,4 +1,4 @@
-"""The documentation that ships with the program, cut into sections."""
+"""The shipped documentation, split into sections."""
 
 import posixpath
 import re
@@ -21,7 +21,7 @@ _NOT_ANCHOR = re.compile(r"[^\w\- ]")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What stands under one heading; `asks` are the questions that its author says it answers."""
+    """Text under a heading; `asks` are the questions that its author declared it to answer."""
 
     page: str
     title: str
@@ -31,17 +31,17 @@ class Section:
 
     @property
     def source(self) -> str:
-        """Name the place, as a reader finds it."""
+        """The page and heading, as shown to a reader."""
         return f"docs/{self.page}" if self.heading == self.title else f"docs/{self.page}#{anchor(self.heading)}"
 
 
 def anchor(heading: str) -> str:
-    """Make the fragment that leads to a heading, as GitHub makes it."""
+    """Return the URL fragment of a heading, as GitHub generates it."""
     return _NOT_ANCHOR.sub("", heading.lower()).replace(" ", "-")
 
 
 def find_documentation(package: Traversable = _PACKAGE) -> Traversable:
-    """Find the documentation: inside the installed package, else beside the sources.
+    """Find the documentation in the installed package, or else beside the sources.
 
     Raises:
         ConfigurationError: it is in neither place.
@@ -74,7 +74,7 @@ def _pages(place: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def split_page(name: str, text: str) -> Iterator[Section]:
-    """Cut a page at its headings of the first three levels."""
+    """Split a page at its headings of the first three levels."""
     title, heading = name, name
     lines: list[str] = []
     fence: str | None = None
@@ -106,7 +106,7 @@ def _section(page: str, title: str, heading: str, lines: list[str]) -> Section:
 
 
 def _readable(text: str, page: str) -> str:
-    """Give links to other pages the name of the page, since an answer has no place that they could be relative to."""
+    """Replace relative links by page names, since an answer has no base URL."""
     folder = posixpath.dirname(page)
 
     def name_page(match: re.Match[str]) -> str:
@@ -120,7 +120,7 @@ def _readable(text: str, page: str) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Cut a body at blank lines, except inside fences."""
+    """Split a body at blank lines, except inside code fences."""
     found: list[str] = []
     lines: list[str] = []
     fence: str | None = None
@@ -135,15 +135,15 @@ def blocks(text: str) -> list[str]:
 
 
 def trimmed(section: Section, budget: int) -> str:
-    """Take whole blocks while they fit, at least the first; say where the rest stands."""
-    kept: list[str] = []
+    """Return as many whole blocks as fit, at least one, and a reference to the rest."""
+    taken: list[str] = []
     room = budget
     parts = blocks(section.body)
     for block in parts:
         room -= len(block)
-        if kept and room < 0:
+        if taken and room < 0:
             break
-        kept.append(block)
-    if len(kept) < len(parts):
-        kept.append(f"(The rest is in {section.source}.)")
-    return "\n\n".join(kept)
+        taken.append(block)
+    if len(taken) < len(parts):
+        taken.append(f"(The rest is in {section.source}.)")
+    return "\n\n".join(taken)

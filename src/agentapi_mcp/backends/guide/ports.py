@@ -1,4 +1,4 @@
-"""What the guide needs beyond other backends: the live state of the server that it explains."""
+"""The guide's additional port: the live state of the server."""
 
 from typing import Protocol
 
@@ -9,19 +9,19 @@ from agentapi_mcp.core.identity.principals import Principal
 
 
 class ServerView(Protocol):
-    """The server's live state, read-only, as a principal may see it."""
+    """Read-only live state of the server, as visible to a principal."""
 
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List the agents as they are now."""
+        """List the agents with their current state."""
         ...
 
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first, the running one left out."""
+        """List the principal's recent turns, newest first, without the running one."""
         ...
 
 
 class GuideHost(BackendHost, Protocol):
-    """The host of a backend, with the view of the server."""
+    """A backend host that also provides the server's live state."""
 
     @property
     def view(self) -> ServerView:

@@ -1,4 +1,4 @@
-"""The server's live state, in words: agents, models, recent turns and their bills."""
+"""Text about the server's live state: agents, models, recent turns and their costs."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,21 +29,21 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What the server knew when it was asked, turns newest first; `trouble` says why it could not be read."""
+    """A snapshot of the live state, turns newest first; `fault` says why it could not be read."""
 
     agents: tuple[AgentView, ...]
     turns: tuple[Turn, ...]
     now: datetime
-    trouble: str = ""
+    fault: str = ""
 
 
 def works(agent: AgentView) -> bool:
-    """Whether an agent can be asked now, as far as anyone has measured."""
+    """Return whether an agent is usable now, by its last health check."""
     return agent.enabled and not agent.missing and agent.health.status in {HealthStatus.HEALTHY, HealthStatus.DEGRADED}
 
 
 def condition(agent: AgentView, now: datetime) -> str:
-    """Say how an agent is, and what it lacks."""
+    """Describe an agent's health, and what it lacks."""
     if not agent.enabled:
         return "switched off by the operator"
     if agent.missing:
@@ -54,13 +54,13 @@ def condition(agent: AgentView, now: datetime) -> str:
         return f"works{when}"
     if health.status is HealthStatus.UNKNOWN:
         return "set up, but nobody has measured it yet"
-    said = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
+    conditions = {HealthStatus.DEGRADED: "works, with trouble", HealthStatus.UNHEALTHY: "does not work"}
     error = f": {health.last_error.rstrip('.')}" if health.last_error else ""
-    return f"{said.get(health.status, 'not set up')}{when}{error}"
+    return f"{conditions.get(health.status, 'not set up')}{when}{error}"
 
 
 def list_agents(state: LiveState) -> str:
-    """Say which agents work now, and what the others lack."""
+    """List which agents work now, and what the others lack."""
     if not state.agents:
         return "There is no agent in the catalogue that you may use."
     working = [agent for agent in state.agents if works(agent)]
@@ -74,7 +74,7 @@ def _purpose(agent: AgentView) -> str:
 
 
 def list_models(state: LiveState, names: Collection[str]) -> str:
-    """List the models of the named agents, or of all, and whether each agent can be asked for them."""
+    """List the models of the named agents, or of all, and whether each agent is usable."""
     parts = [
         _models_of(agent, state.now) for agent in state.agents if agent.models and (not names or agent.name in names)
     ]
@@ -82,7 +82,7 @@ def list_models(state: LiveState, names: Collection[str]) -> str:
 
 
 def describe_named(state: LiveState, agents: Collection[str], models: Collection[str]) -> str:
-    """Say how the agents and models are that a question names."""
+    """Describe the agents and models that a question names."""
     parts = [describe_agent(agent, state.now) for agent in state.agents if agent.name in agents]
     for name in models:
         parts.extend(
@@ -102,7 +102,7 @@ def _models_of(agent: AgentView, now: datetime) -> str:
 
 
 def describe_model(model: ModelView) -> str:
-    """Say a model's name, size and price in a line; what has no source is called unknown."""
+    """Describe a model's name, size and price in a line; a value without a source is unknown."""
     prices = model.prices
     if prices.input is None or prices.output is None:
         price = "price unknown"
@@ -116,7 +116,7 @@ def describe_model(model: ModelView) -> str:
 
 
 def describe_agent(agent: AgentView, now: datetime) -> str:
-    """Say how one agent is, what it offers, and how to ask it."""
+    """Describe an agent, its models, and how to use it."""
     lines = [f"**{agent.name}** (backend `{agent.backend}`): {condition(agent, now)}.{_purpose(agent)}"]
     if agent.health.consecutive_failures > 1:
         lines.append(f"It failed {agent.health.consecutive_failures} times in a row.")
@@ -144,7 +144,7 @@ def _traffic(agent: AgentView) -> str:
 
 
 def last_turn(turns: Sequence[Turn]) -> Turn | None:
-    """Find the turn that a user means by the last one: the guide's own answers are not it, unless they are all."""
+    """Find the last turn, skipping the guide's own answers unless there is no other."""
     return next((turn for turn in turns if turn.backend != "guide"), turns[0] if turns else None)
 
 
@@ -154,7 +154,7 @@ def last_failure(turns: Sequence[Turn]) -> Turn | None:
 
 
 def explain_failure(state: LiveState) -> str:
-    """Say why the last turn failed; or, if it did not, what the last failure was."""
+    """Explain why the last turn failed, or else the last failure."""
     turn = last_failure(state.turns)
     if turn is None:
         count = len(state.turns)
@@ -198,8 +198,8 @@ def _name(turn: Turn, now: datetime) -> str:
     return f'"{quoted}" to {turn.agent}, {ago(now - turn.created_at)}'
 
 
-def tell_costs(state: LiveState) -> str:
-    """Say what the last turn cost, and the recent ones together; unknown is never counted as zero."""
+def describe_costs(state: LiveState) -> str:
+    """Describe the cost of the last turn and of recent ones together; unknown never counts as zero."""
     turn = last_turn(state.turns)
     if turn is None:
         return "You have no earlier turns, so nothing was spent."
@@ -207,13 +207,13 @@ def tell_costs(state: LiveState) -> str:
     unknown = len(state.turns) - len(known)
     total = f"Your last {len(state.turns)} turns together: ${plain(sum(known, Decimal(0)))}"
     total += f", and {unknown} whose cost is unknown (which is not zero)." if unknown else "."
-    return f"Your last turn {_name(turn, state.now)}: {_bill(turn)}\n\n{total}"
+    return f"Your last turn {_name(turn, state.now)}: {_describe_cost(turn)}\n\n{total}"
 
 
-def _bill(turn: Turn) -> str:
-    bill = turn.bill
-    usage = bill.usage
-    source = f" (according to {bill.cost_source})" if bill.cost_source and usage.cost_usd is not None else ""
+def _describe_cost(turn: Turn) -> str:
+    cost = turn.bill
+    usage = cost.usage
+    source = f" (according to {cost.cost_source})" if cost.cost_source and usage.cost_usd is not None else ""
     parts = [f"${plain(usage.cost_usd)}{source}" if usage.cost_usd is not None else "cost unknown"]
     counts = [
         f"{count:,} {kind} tokens"
@@ -221,9 +221,9 @@ def _bill(turn: Turn) -> str:
         if count is not None
     ]
     parts.extend(counts)
-    if bill.latency is not None:
-        parts.append(seconds(bill.latency))
-    if bill.billing_may_go_on:
+    if cost.latency is not None:
+        parts.append(seconds(cost.latency))
+    if cost.billing_may_go_on:
         parts.append("the provider may have gone on billing after the end")
     return ", ".join(parts) + "."
 
@@ -240,8 +240,8 @@ def seconds(duration: timedelta) -> str:
 
 
 def ago(duration: timedelta) -> str:
-    """Say how long ago something was, in the largest unit that fits."""
-    passed = max(0.0, duration.total_seconds())  # another machine's clock may be ahead of ours
+    """Format how long ago something was, in the largest fitting unit."""
+    passed = max(0.0, duration.total_seconds())  # the clock of another machine may be ahead
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(passed // size)
         if count:

@@ -1,4 +1,4 @@
-"""Words of a question or a page, reduced so that different forms of one word meet."""
+"""Tokenization and stemming of questions and pages."""
 
 import re
 from functools import lru_cache
@@ -30,7 +30,7 @@ STOP_WORDS = _set_of(
     """
 )
 
-# Words that people use for one another here; a synonym counts less than the word itself.
+# Synonyms in this domain; a synonym scores less than the word itself.
 _SYNONYM_GROUPS = (
     "key credential secret password api-key apikey env",
     "token usage",
@@ -83,7 +83,7 @@ _SYNONYM_GROUPS = (
 
 @lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
-    """Cut the endings that English gives one word; the stems need not be words."""
+    """Strip English suffixes; a stem need not be a word."""
     if len(word) <= _SHORT or not word.isalpha():
         return word
     word = _singular(word)
@@ -130,5 +130,5 @@ def words(text: str) -> list[str]:
 
 
 def terms(text: str) -> list[str]:
-    """List the stems that carry meaning, in order."""
+    """List the stems without stop words, in order."""
     return [stem(word) for word in words(text) if word not in STOP_WORDS and len(word) > 1]

@@ -1,1 +1,1 @@
-"""The backends: one module each, whose name is the backend's name; nothing else stands here."""
+"""The backend kinds: one module each, named like the kind; other modules do not belong here."""

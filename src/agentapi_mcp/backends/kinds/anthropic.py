@@ -33,7 +33,7 @@ class AnthropicOptions(KeyedOptions):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "AnthropicBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -52,13 +52,13 @@ class AnthropicBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check; Anthropic stops the bill when the connection is closed."""
+        """Declare a free check; a disconnect stops billing."""
         known = {Capability.FREE_CHECK}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the model; closing the iterator closes the connection."""
+        """Request an answer; closing the iterator closes the connection."""
         options = self._options
         request = JsonRequest(
             path="/v1/messages",
@@ -73,7 +73,7 @@ class AnthropicBackend:
                 yield event
 
     async def check(self) -> HealthCheck:
-        """Ask for the first of the models, which costs nothing and needs the key."""
+        """List one model, which is free and verifies the key."""
 
         async def probe() -> None:
             path = "/v1/models?limit=1"
@@ -84,7 +84,7 @@ class AnthropicBackend:
         return await measure(self._clock, probe, _STATUSES)
 
     async def aclose(self) -> None:
-        """Nothing is held here: the connections are the process's."""
+        """Do nothing: the connections belong to the shared HTTP client."""
 
     def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         key = own or self._options.api_key

@@ -1,4 +1,4 @@
-"""claude-code-router (npm `@musistudio/claude-code-router`): the Messages API, with the router's own ways."""
+"""claude-code-router (npm `@musistudio/claude-code-router`): the Messages API with the router's deviations."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
 from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _CHECK_PATIENCE = timedelta(seconds=10)
-_NEW = 3  # since this version it has keys of its own, and stops its upstream
+_NEW = 3  # the first version with its own keys, which also cancels its upstream request
 _PROVIDER_ERROR = re.compile(r"Error from provider\([^)]*\):\s*")
 _STACK = re.compile(r"(?<=.)(?:[A-Z]\w*)?Error: .*|\n\s+at .*", re.DOTALL)
 
@@ -42,7 +42,7 @@ class CcrouterOptions(HttpOptions):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "CcrouterBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -52,19 +52,19 @@ def create(options: Mapping[str, object], host: BackendHost) -> "CcrouterBackend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterFaults(FaultReader):
-    """Reads the router's errors: what the provider said stands inside, what the router adds leaks its own files."""
+    """Reads the router's errors: unwraps the provider's error, and drops stack traces, which leak file paths."""
 
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
-        """Tell what a reply with an error status means."""
+        """Map a reply with an error status to a fault."""
         return FaultReader.of_reply(self, status, headers, inner_error(body))
 
     def of_error(self, body: object) -> BackendError:
-        """Tell what an error means that came inside a reply whose status was good."""
+        """Map an error inside a successful reply to a fault."""
         return FaultReader.of_error(self, inner_error(body))
 
 
 def inner_error(body: object) -> object:
-    """Find the provider's own error inside the router's, or else cut off the stack trace."""
+    """Extract the provider's error from the router's, or else remove the stack trace."""
     error = as_object(as_object(body).get("error"))
     message = as_text(error.get("message"))
     if message is None:
@@ -72,11 +72,11 @@ def inner_error(body: object) -> object:
     found = _PROVIDER_ERROR.match(message)
     if found is not None:
         try:
-            said = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
+            inner = cast("object", json.JSONDecoder().raw_decode(message, found.end())[0])
         except (ValueError, RecursionError):
-            said = None
-        if as_object(said) or as_list(said):
-            return said
+            inner = None
+        if as_object(inner) or as_list(inner):
+            return inner
         message = message[found.end() :]
     return {"error": {**error, "message": _STACK.sub("", message)}}
 
@@ -93,12 +93,12 @@ class CcrouterBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check; versions before 3 go on asking, and paying, when we have left."""
+        """Declare a free check; versions before 3 continue, and bill, the upstream request after a disconnect."""
         known = {Capability.FREE_CHECK}
         return frozenset(known | {Capability.STOPS_BILLING} if (self._version or 0) >= _NEW else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the model; closing the iterator closes the connection to the router."""
+        """Request an answer; closing the iterator closes the connection to the router."""
         options, route = self._options, self._route(model_of(turn))
         request = JsonRequest(
             path="/v1/messages",
@@ -106,14 +106,14 @@ class CcrouterBackend:
             headers=bearer(options.api_key),
             streams=options.stream,
         )
-        # The router counts zero where it missed the provider's figures, which happens in most streams.
+        # In most streams the router misses the provider's usage and reports zero, which therefore means unknown.
         answer = MessagesReply(self._faults, options.provider, zero_is_unknown=True)
         async with aclosing(exchange(self._api, request, self._faults, answer)) as events:
             async for event in events:
                 yield event
 
     async def check(self) -> HealthCheck:
-        """Ask who is there, whether our key is taken, and whether any provider is set up; the provider is not asked."""
+        """Check version, key and configured providers of the router, without a request to a provider."""
 
         async def probe() -> str | None:
             await self._find_version()
@@ -123,18 +123,18 @@ class CcrouterBackend:
         return await measure(self._clock, probe, {})
 
     async def aclose(self) -> None:
-        """Nothing is held here: the connections are the process's."""
+        """Do nothing: the connections belong to the shared HTTP client."""
 
     def _route(self, model_id: str) -> str:
-        """Name provider and model, so that the router does not choose by its own rules."""
+        """Return `provider,model`, which bypasses the router's own routing rules."""
         provider = self._options.provider
         return model_id if "," in model_id or provider is None else f"{provider},{model_id}"
 
     async def _find_version(self) -> None:
-        said = as_object(await self._get("/", with_key=False))
-        if said.get("message") == "LLMs API":
-            self._version = 2  # 1 and 2 answer alike
-        elif said.get("name") == "claude-code-router":
+        body = as_object(await self._get("/", with_key=False))
+        if body.get("message") == "LLMs API":
+            self._version = 2  # versions 1 and 2 are indistinguishable here
+        elif body.get("name") == "claude-code-router":
             self._version = _NEW
         else:
             message = "What answers at the base URL is not claude-code-router; check base_url and its port."

@@ -1,4 +1,4 @@
-"""Factory's Droid CLI (npm `droid`), over its JSON-RPC on stdio: it keeps the memory of its sessions itself."""
+"""Factory's Droid CLI (npm `droid`), over JSON-RPC on stdio; the CLI stores its own session history."""
 
 import asyncio
 import hashlib
@@ -25,8 +25,8 @@ from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
 _INTERRUPT_WITHIN = timedelta(seconds=3)
 _VERSION_WITHIN = timedelta(seconds=10)
-_KEY = "DROID_CUSTOM_MODEL_KEY"  # the settings for the CLI name it, so that no file holds the key
-# What a program needs to run and to reach its provider; keys only by the option `env`.
+_KEY = "DROID_CUSTOM_MODEL_KEY"  # the CLI's settings refer to this variable, so that no file holds the key
+# Variables a program needs to run and reach its provider; keys are passed only by the option `env`.
 _PASSED_ON = (
     *("HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
     *(name for each in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") for name in (each, each.lower())),
@@ -51,16 +51,16 @@ class DroidOptions(BaseModel):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "DroidBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
-        ConfigurationError: an option is wrong, or the program is not there.
+        ConfigurationError: an option is wrong, or the program is not installed.
     """
     return DroidBackend(read_options(DroidOptions, options), host)
 
 
 class DroidBackend:
-    """One agent behind the CLI."""
+    """One agent that runs in the CLI."""
 
     capabilities = frozenset({Capability.RESUME, Capability.FREE_CHECK, Capability.STOPS_BILLING})
 
@@ -82,35 +82,35 @@ class DroidBackend:
             self._program,
             limit=options.max_processes,
             idle=timedelta(seconds=options.idle_seconds),
-            patience=timedelta(seconds=options.start_timeout_seconds),
+            start_timeout=timedelta(seconds=options.start_timeout_seconds),
         )
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the session's process; closing the iterator interrupts it, and it closes its connection to the model."""
+        """Request an answer from the session's process; closing the iterator interrupts it and its model request."""
         until = self._clock.monotonic() + self._options.total_timeout_seconds
         model = self._name(turn.model_id)
-        droid = await self._processes.take(turn, model)
+        droid = await self._processes.acquire(turn, model)
         answer = DroidAnswer(self._faults)
         refused: list[str] = []
-        spoke = asked = completed = False
+        has_text = is_asked = is_completed = False
         try:
             await self._choose_model(droid, model)
             droid.process.listen()
-            asked = True
-            await self._ask(droid, turn)
+            is_asked = True
+            await self._send_message(droid, turn)
             while not answer.is_over:
-                event = self._take(droid, await self._hear(droid, until), answer, refused)
-                spoke = spoke or isinstance(event, TextDelta)
+                event = self._handle(droid, await self._receive(droid, until), answer, refused)
+                has_text = has_text or isinstance(event, TextDelta)
                 if event is not None:
                     yield event
-            answer.refuse_failure()
-            droid.last, completed = str(turn.turn_id), True
+            answer.raise_failure()
+            droid.last, is_completed = str(turn.turn_id), True
         except BackendError as error:
-            if error.fault is BackendFault.CONNECTION and spoke:
+            if error.fault is BackendFault.CONNECTION and has_text:
                 raise BackendError(BackendFault.STREAM_CUT, "The Droid CLI ended within its answer.") from error
             raise
         finally:
-            await self._release(turn, droid, completed=completed, needs_stop=asked and not answer.is_over)
+            await self._release(turn, droid, is_completed=is_completed, needs_stop=is_asked and not answer.is_over)
         yield Finished(
             model=turn.model_id if droid.model == model else droid.model,
             state={"session": droid.session, "turn": str(turn.turn_id)},
@@ -118,7 +118,7 @@ class DroidBackend:
         )
 
     async def check(self) -> HealthCheck:
-        """Ask the program for its version; the model is not asked."""
+        """Run `--version`, without a request to the model."""
         started = self._clock.monotonic()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -133,17 +133,17 @@ class DroidBackend:
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="The Droid CLI cannot be run any more.")
         try:
             async with asyncio.timeout(_VERSION_WITHIN.total_seconds()):
-                said, _ = await process.communicate()
+                output, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode or not said.strip()[:1].isdigit():
+        if process.returncode or not output.strip()[:1].isdigit():
             return HealthCheck(status=HealthStatus.UNHEALTHY, error="What command names is not the Droid CLI.")
         return HealthCheck(status=HealthStatus.HEALTHY, latency=timedelta(seconds=self._clock.monotonic() - started))
 
     async def aclose(self) -> None:
-        """End its processes."""
+        """Stop all processes."""
         await self._processes.aclose()
 
     def _program(self, model_id: str | None) -> Program:
@@ -158,10 +158,10 @@ class DroidBackend:
             message = "The directories in which the Droid CLI is to work cannot be written; check HOME and cwd."
             raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
         speak = ("exec", "--input-format", "stream-jsonrpc", "--output-format", "stream-jsonrpc")
-        return Program(words=(self._command, *settings, *speak), cwd=cwd, env=self._env)
+        return Program(command=(self._command, *settings, *speak), cwd=cwd, env=self._env)
 
     def _write_settings(self, place: Path, model_id: str) -> Path:
-        """Write the settings with which the CLI reaches this model at `base_url`, and return their path."""
+        """Write the CLI's settings file for this model at `base_url`, and return its path."""
         model = {
             "model": model_id,
             "displayName": model_id,
@@ -169,17 +169,17 @@ class DroidBackend:
             "apiKey": f"${{{_KEY}}}",
             "provider": "generic-chat-completion-api",
         }
-        said = json.dumps({"cloudSessionSync": False, "customModels": [model]}).encode()
+        content = json.dumps({"cloudSessionSync": False, "customModels": [model]}).encode()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = place / f"{hashlib.sha256(said).hexdigest()[:16]}.json"
+        path = place / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
         if not path.exists():
             beside = path.with_name(f"{path.name}.{os.getpid()}")
-            beside.write_bytes(said)
+            beside.write_bytes(content)
             beside.replace(path)
         return path
 
     def _name(self, model_id: str | None) -> str | None:
-        """Return the CLI's name of a model."""
+        """Return the CLI's name for a model."""
         if self._options.base_url is None or model_id is None:
             return model_id
         return f"custom:{model_id.replace(' ', '-')}-0"
@@ -187,7 +187,7 @@ class DroidBackend:
     async def _choose_model(self, droid: Droid, model: str | None) -> None:
         if model is None:
             return
-        if droid.models and model not in droid.models:  # the CLI takes any name, and fails later
+        if droid.models and model not in droid.models:  # the CLI accepts any name, and fails later
             own = sorted(name for name in droid.models if name.startswith("custom:"))
             message = f"The Droid CLI has no such model; its custom models: {', '.join(own[:10]) or 'none'}."
             raise BackendError(BackendFault.NOT_FOUND, message)
@@ -195,7 +195,7 @@ class DroidBackend:
             await self._request(droid, "droid.update_session_settings", {"modelId": model})
             droid.model = model
 
-    async def _ask(self, droid: Droid, turn: BackendTurn) -> None:
+    async def _send_message(self, droid: Droid, turn: BackendTurn) -> None:
         await self._request(droid, "droid.add_user_message", {"text": _message(droid, turn)})
 
     async def _request(self, droid: Droid, method: str, params: Mapping[str, object]) -> None:
@@ -204,33 +204,33 @@ class DroidBackend:
         except JsonRpcError as exc:
             raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI refused what was asked of it.") from exc
 
-    async def _hear(self, droid: Droid, until: float) -> Incoming:
+    async def _receive(self, droid: Droid, until: float) -> Incoming:
         left = until - self._clock.monotonic()
         idle = self._options.idle_timeout_seconds
         try:
-            return await droid.process.hear(timedelta(seconds=max(0.0, min(idle, left))))
+            return await droid.process.receive(timedelta(seconds=max(0.0, min(idle, left))))
         except TimeoutError as exc:
             if left <= idle:
                 raise BackendError(BackendFault.TIMEOUT_TOTAL, "The Droid CLI took too long.") from exc
             raise BackendError(BackendFault.TIMEOUT_IDLE, "The Droid CLI went silent.") from exc
 
-    def _take(self, droid: Droid, said: Incoming, answer: DroidAnswer, refused: list[str]) -> BackendEvent | None:
-        if said.id is None:
-            return answer.take(as_object(said.params.get("notification")))
-        if said.method == "droid.request_permission":
-            uses = (as_object(as_object(use).get("toolUse")) for use in as_list(said.params.get("toolUses")))
+    def _handle(self, droid: Droid, incoming: Incoming, answer: DroidAnswer, refused: list[str]) -> BackendEvent | None:
+        if incoming.id is None:
+            return answer.feed(as_object(incoming.params.get("notification")))
+        if incoming.method == "droid.request_permission":
+            uses = (as_object(as_object(use).get("toolUse")) for use in as_list(incoming.params.get("toolUses")))
             names = [as_text(use.get("name")) for use in uses]
             refused += [name for name in names if name] or ["a tool"]
-            droid.process.respond(said, {"selectedOption": "cancel"})
-        elif said.method == "droid.ask_user":
+            droid.process.respond(incoming, {"selectedOption": "cancel"})
+        elif incoming.method == "droid.ask_user":
             refused.append("a question to you")
-            droid.process.respond(said, {"cancelled": True, "answers": []})
+            droid.process.respond(incoming, {"cancelled": True, "answers": []})
         else:
-            droid.process.refuse(said, METHOD_NOT_FOUND, "Not offered here.")
+            droid.process.refuse(incoming, METHOD_NOT_FOUND, "Not offered here.")
         return None
 
-    async def _release(self, turn: BackendTurn, droid: Droid, *, completed: bool, needs_stop: bool) -> None:
-        """Keep the process for the next turn if it knows all that was said, and no more."""
+    async def _release(self, turn: BackendTurn, droid: Droid, *, is_completed: bool, needs_stop: bool) -> None:
+        """Keep the process for the next turn if its history matches the session; stop it otherwise."""
         try:
             if needs_stop and not droid.process.has_ended:
                 await self._interrupt(droid)
@@ -238,19 +238,19 @@ class DroidBackend:
             self._processes.end(turn.session_id, at_once=True)
             raise
         droid.process.ignore()
-        if completed and not droid.process.has_ended:
-            self._processes.give_back(turn.session_id, droid)
+        if is_completed and not droid.process.has_ended:
+            self._processes.release(turn.session_id, droid)
         else:
             self._processes.end(turn.session_id, at_once=droid.process.has_ended)
 
     async def _interrupt(self, droid: Droid) -> None:
-        """Stop the turn and wait for its end; a process that does not stop is killed."""
+        """Interrupt the turn and wait for its end; kill a process that does not stop."""
         try:
             async with asyncio.timeout(_INTERRUPT_WITHIN.total_seconds()):
                 await droid.process.request("droid.interrupt_session", {}, _INTERRUPT_WITHIN)
                 while True:
-                    said = await droid.process.hear(_INTERRUPT_WITHIN)
-                    if as_object(said.params.get("notification")).get("type") == COMPLETED:
+                    incoming = await droid.process.receive(_INTERRUPT_WITHIN)
+                    if as_object(incoming.params.get("notification")).get("type") == COMPLETED:
                         return
         except (TimeoutError, BackendError, JsonRpcError):
             droid.process.kill()
@@ -260,17 +260,17 @@ class DroidBackend:
 def _message(droid: Droid, turn: BackendTurn) -> str:
     parts = [f"<instructions>\n{turn.system}\n</instructions>"] if turn.system and droid.is_new else []
     if droid.is_new and turn.history:
-        earlier = "\n\n".join(f"{said.role}: {said.text}" for said in turn.history)
+        earlier = "\n\n".join(f"{message.role}: {message.text}" for message in turn.history)
         parts.append(f"<conversation_so_far>\n{earlier}\n</conversation_so_far>")
     return "\n\n".join([*parts, turn.message])
 
 
 def _warning(droid: Droid, refused: list[str]) -> str | None:
-    said: list[str] = []
+    warnings: list[str] = []
     if refused:
         names = ", ".join(dict.fromkeys(refused))
-        said.append(f"The agent asked for permission, which nobody can give here yet, and was refused: {names}.")
+        warnings.append(f"The agent asked for permission, which nobody can give here yet, and was refused: {names}.")
     if droid.has_forgotten:
-        said.append("The Droid CLI had lost its memory of this session and began anew.")
+        warnings.append("The Droid CLI had lost its memory of this session and began anew.")
         droid.has_forgotten = False
-    return " ".join(said) or None
+    return " ".join(warnings) or None

@@ -1,4 +1,4 @@
-"""The guide: answers questions about this server from its documentation and live state; it is no model."""
+"""The guide: answers questions about this server from its documentation and live state, without a model."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,12 +14,12 @@ from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta,
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Capability
 
-# A sentence or a line at a time: what a reader takes in at once.
+# Stream by sentence or line.
 _PIECE = re.compile(r".+?(?:(?<=[.!?:])[ ]+|\n+|$)", re.DOTALL)
 
 
 class GuideBackend:
-    """Answers in this process, without key or network; its index is built on the first question."""
+    """Answers in process, without key or network; the index is built on the first question."""
 
     capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING})
 
@@ -29,7 +29,7 @@ class GuideBackend:
         self._answers: Answers | None = None
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Answer in sentences; it costs nothing, which is known and not a guess."""
+        """Stream the answer by sentences; the cost is known to be zero."""
         answer = await self._ready().answer(turn)
         for piece in _PIECE.findall(answer):
             yield TextDelta(piece)
@@ -37,7 +37,7 @@ class GuideBackend:
         yield Finished()
 
     async def check(self) -> HealthCheck:
-        """See whether the documentation is there."""
+        """Check that the documentation is installed."""
         try:
             self._find()
         except ConfigurationError as error:
@@ -45,7 +45,7 @@ class GuideBackend:
         return HealthCheck(status=HealthStatus.HEALTHY)
 
     async def aclose(self) -> None:
-        """Hold nothing, free nothing."""
+        """Do nothing: there are no resources."""
 
     def _ready(self) -> Answers:
         if self._answers is None:
@@ -58,10 +58,10 @@ class GuideBackend:
 
 
 def create(options: Mapping[str, object], host: GuideHost) -> GuideBackend:
-    """Make a guide.
+    """Create a guide.
 
     Raises:
-        ConfigurationError: it was given options, of which it has none.
+        ConfigurationError: options were given, and the guide has none.
     """
     if options:
         raise ConfigurationError(f"The guide has no options; remove {', '.join(sorted(options))}.")

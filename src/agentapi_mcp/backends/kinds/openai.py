@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
-from agentapi_mcp.backends.wire.chat_completions import END_OF_STREAM, OURS, ChatReply, RequestShape, build_request
+from agentapi_mcp.backends.wire.chat_completions import (
+    END_OF_STREAM,
+    OURS,
+    ChatCompletionsReply,
+    RequestShape,
+    build_request,
+)
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
@@ -66,7 +72,7 @@ class OpenAIOptions(KeyedOptions):
 
 
 def create(options: Mapping[str, object], host: BackendHost) -> "OpenAIBackend":
-    """Make the backend from the operator's options.
+    """Create the backend from the operator's options.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -91,13 +97,13 @@ class OpenAIBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Declare a free check; that closing stops the bill only where the operator knows it."""
+        """Declare a free check; whether a disconnect stops billing is the operator's option."""
         known = {Capability.FREE_CHECK}
         known |= {Capability.OWN_KEYS} if self._options.takes_own_keys and self._google is None else set()
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
-        """Ask the model; closing the iterator closes the connection."""
+        """Request an answer; closing the iterator closes the connection."""
         options, model = self._options, model_of(turn)
         shape = RequestShape(
             stream=options.stream,
@@ -114,12 +120,12 @@ class OpenAIBackend:
         )
         faults = self._faults.hiding(turn.api_key)
         with self._noticing_refusals():
-            async with self._api.ask(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
+            async with self._api.send(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
                 async for event in events:
                     yield event
 
     async def check(self) -> HealthCheck:
-        """Ask OpenRouter for the key's budget, others for their models."""
+        """Check the key's budget at OpenRouter, or list the models at any other provider."""
 
         async def probe() -> str | None:
             body = await self._get("/key" if self._is_openrouter else "/models")
@@ -129,13 +135,13 @@ class OpenAIBackend:
         return await measure(self._clock, probe, _STATUSES)
 
     async def aclose(self) -> None:
-        """Nothing is held here: the connections are the process's."""
+        """Do nothing: the connections belong to the shared HTTP client."""
 
     async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
-        answer = ChatReply(faults, provider=self._provider, has_cost=self._is_openrouter)
-        said_done = not reply.is_event_stream
-        if said_done:
-            for event in answer.take(parse_json(await reply.body(), what="The provider's reply")):
+        answer = ChatCompletionsReply(faults, provider=self._provider, has_cost=self._is_openrouter)
+        done_seen = not reply.is_event_stream
+        if done_seen:
+            for event in answer.feed(parse_json(await reply.body(), what="The provider's reply")):
                 yield event
         else:
             async with aclosing(_pieces(reply, answer)) as pieces:
@@ -143,20 +149,20 @@ class OpenAIBackend:
                     if isinstance(piece, StreamComment):
                         yield SignOfLife()
                     elif piece.data.strip() == END_OF_STREAM:
-                        said_done = True
+                        done_seen = True
                         await reply.drain()
                         break
                     else:
-                        for event in answer.take(parse_json(piece.data, what="A part of the provider's answer")):
+                        for event in answer.feed(parse_json(piece.data, what="A part of the provider's answer")):
                             yield event
         yield answer.end(
-            said_done=said_done,
+            done_seen=done_seen,
             request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
         )
 
     @contextmanager
     def _noticing_refusals(self) -> Generator[None]:
-        """Have Google's token renewed where the provider did not accept it."""
+        """Discard Google's access token when the provider rejects it."""
         try:
             yield
         except BackendError as error:
@@ -183,7 +189,7 @@ class OpenAIBackend:
         return headers
 
 
-async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent | StreamComment]:
+async def _pieces(reply: Reply, answer: ChatCompletionsReply) -> AsyncGenerator[StreamEvent | StreamComment]:
     parser = EventParser()
     async with aclosing(reply.chunks()) as chunks:
         try:
@@ -193,7 +199,7 @@ async def _pieces(reply: Reply, answer: ChatReply) -> AsyncGenerator[StreamEvent
         except BackendError:
             if not answer.is_whole:
                 raise
-            return  # the answer is all there; only the bill is missing
+            return  # the answer is complete; only the usage is missing
     for piece in parser.flush():
         yield piece
 

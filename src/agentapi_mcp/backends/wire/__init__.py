@@ -1,1 +1,1 @@
-"""What backends share of the wire: HTTP, server-sent events, wire formats, faults."""
+"""Protocol code shared by backends: HTTP, server-sent events, wire formats, faults."""

@@ -1,4 +1,4 @@
-"""What the requests of every HTTP backend share: address, headers, deadlines, JSON both ways, and errors as faults."""
+"""Request code shared by HTTP backends: address, headers, deadlines, JSON, and errors as faults."""
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -22,7 +22,7 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonRequest:
-    """The JSON that asks for a turn, and the headers of the format; the operator's own headers win over them."""
+    """A JSON request with the headers of its API; the operator's headers override them."""
 
     path: str
     body: Mapping[str, object]
@@ -31,15 +31,15 @@ class JsonRequest:
 
 
 class HttpApi:
-    """Sends the requests of one backend; `base_url`, `headers` and the deadlines are the operator's."""
+    """Sends the requests of one backend, with the operator's `base_url`, `headers` and deadlines."""
 
     def __init__(self, options: HttpOptions, host: BackendHost) -> None:
         self._options = options
         self._client = host.shared(HttpClient)
 
     @asynccontextmanager
-    async def ask(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[Reply]:
-        """Ask for a turn and give the reply, whose status is one of success; leaving closes the connection.
+    async def send(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[Reply]:
+        """Send a request and yield the successful reply; leaving closes the connection.
 
         Raises:
             BackendError: there was no reply, or it is an error.
@@ -60,10 +60,10 @@ class HttpApi:
     async def get(
         self, path: str, headers: Headers | None, faults: FaultReader, *, within: timedelta | None = None
     ) -> object:
-        """Read JSON within the total deadline, or a shorter one; `headers` None sends none of the operator's either.
+        """Get JSON within the total or a shorter deadline; `headers` None omits the operator's headers too.
 
         Raises:
-            BackendError: there was no reply, it is an error, or it is no JSON.
+            BackendError: there was no reply, it is an error, or it is not JSON.
         """
         deadlines = deadlines_of(self._options)
         total = deadlines.total if within is None else min(within, deadlines.total)
@@ -83,7 +83,7 @@ class HttpApi:
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:
-    """Make the header that authorises by a key, where there is one."""
+    """Return the bearer authorization header, or no header without a key."""
     return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
 
 
@@ -91,7 +91,7 @@ def model_of(turn: BackendTurn) -> str:
     """Return the model that the turn names.
 
     Raises:
-        BackendError: NOT_FOUND, since it names none.
+        BackendError: NOT_FOUND, if it names none.
     """
     if not turn.model_id:
         raise BackendError(BackendFault.NOT_FOUND, "No model is chosen, and the agent has no default model.")
@@ -101,7 +101,7 @@ def model_of(turn: BackendTurn) -> str:
 async def measure(
     clock: Clock, probe: Callable[[], Awaitable[str | None]], statuses: Mapping[BackendFault, HealthStatus]
 ) -> HealthCheck:
-    """Time a probe, which returns what is wrong, if anything; a fault that `statuses` does not name is UNHEALTHY."""
+    """Time a probe, which returns a problem or None; a fault missing from `statuses` means UNHEALTHY."""
     started = clock.monotonic()
     try:
         error = await probe()
@@ -113,7 +113,7 @@ async def measure(
 
 
 async def refuse_errors(reply: Reply, faults: FaultReader) -> None:
-    """Raise what a reply with another status than success means."""
+    """Raise the fault of an unsuccessful reply."""
     if 200 <= reply.status < 300:  # noqa: PLR2004  # the statuses of success
         return
     if 300 <= reply.status < 400:  # noqa: PLR2004  # redirects

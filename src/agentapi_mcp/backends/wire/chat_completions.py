@@ -1,4 +1,4 @@
-"""The Chat Completions format: requests, and replies streamed or whole."""
+"""The Chat Completions API: requests, and streamed or complete replies."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn
 
-OURS = frozenset({"model", "messages", "stream"})  # what `extra_body` may not set
+OURS = frozenset({"model", "messages", "stream"})  # fields that `extra_body` must not set
 END_OF_STREAM = "[DONE]"
 
 _STOP_REASONS: dict[str, StopReason] = {
@@ -39,7 +39,7 @@ _STOP_REASONS: dict[str, StopReason] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
-    """How one provider wants to be asked."""
+    """Provider-specific variations of the request."""
 
     stream: bool = True
     include_usage: bool = True
@@ -49,7 +49,7 @@ class RequestShape:
 
 
 def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[str, object]:
-    """Make the body that asks for this turn; what the turn sets beats `extra_body`."""
+    """Build the request body of a turn; its parameters override `extra_body`."""
     body: dict[str, object] = {**shape.extra_body, "model": model, "messages": _messages(turn), "stream": shape.stream}
     if shape.stream and shape.include_usage:
         body.setdefault("stream_options", {"include_usage": True})
@@ -67,8 +67,8 @@ def _messages(turn: BackendTurn) -> list[dict[str, str]]:
     return [{"role": "system", "content": instructions}, *spoken] if instructions else spoken
 
 
-class ChatReply:
-    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+class ChatCompletionsReply:
+    """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
     def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
         self._faults = faults
@@ -84,14 +84,14 @@ class ChatReply:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model has said why it stopped: what follows is only the bill."""
+        """Whether the finish reason was received; only the usage follows."""
         return self._finish is not None
 
-    def take(self, piece: object) -> Iterator[BackendEvent]:
-        """Take a chunk of a stream, or a whole reply.
+    def feed(self, piece: object) -> Iterator[BackendEvent]:
+        """Parse a chunk of a stream, or a complete reply.
 
         Raises:
-            BackendError: the piece tells of a failure, or is no piece of a reply.
+            BackendError: it reports a failure, or is not part of a reply.
         """
         body = as_object(piece)
         if not body and piece != {}:
@@ -100,27 +100,27 @@ class ChatReply:
                 raise self._faults.of_error(piece)
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
         if body.get("error"):
-            yield from self._bill(as_object(body.get("usage")))
+            yield from self._report_usage(as_object(body.get("usage")))
             raise self._faults.of_error(body)
         self._model = as_text(body.get("model")) or self._model
         self._id = as_text(body.get("id")) or self._id
         self._provider = as_text(body.get("provider")) or self._provider
         for choice in as_list(body.get("choices"))[:1]:
             yield from self._choice(as_object(choice))
-        yield from self._bill(as_object(body.get("usage")))
+        yield from self._report_usage(as_object(body.get("usage")))
 
-    def end(self, *, said_done: bool, request_id: str | None = None) -> Finished:
-        """Tell the end, once nothing more comes.
+    def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
+        """Return the final event, at the end of the reply.
 
         Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
         """
         reason = self._stop_reason()
         if reason is StopReason.CONTENT_FILTER and not self._text_seen:
             raise BackendError(BackendFault.CONTENT_POLICY, "The provider's content filter withheld the answer.")
         if not self._choices_seen:
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
-        if not self.is_whole and not said_done:
+        if not self.is_whole and not done_seen:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
         return Finished(
             stop_reason=reason,
@@ -138,15 +138,15 @@ class ChatReply:
         if choice.get("error") or finish == "error":
             raise self._faults.of_error({"error": choice.get("error")})
         self._choices_seen = True
-        said = as_object(choice.get("delta")) or as_object(choice.get("message"))
-        thought = as_text(said.get("reasoning_content")) or as_text(said.get("reasoning"))
+        delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
+        thought = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
         if thought:
             yield ThoughtDelta(thought)
-        spoken = _spoken(said.get("content")) or as_text(said.get("refusal"))
+        spoken = _spoken(delta.get("content")) or as_text(delta.get("refusal"))
         if spoken:
             self._text_seen = True
             yield TextDelta(spoken)
-        yield from self._tool_calls(as_list(said.get("tool_calls")))
+        yield from self._tool_calls(as_list(delta.get("tool_calls")))
         self._finish = finish or self._finish
 
     def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:
@@ -158,7 +158,7 @@ class ChatReply:
                 self._tools.add(which)
                 yield ToolActivity(name, ToolState.STARTED)
 
-    def _bill(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
+    def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
         usage = read_usage(body, has_cost=self._has_cost)
         if usage not in {Usage(), self._usage}:
             self._usage = usage
@@ -166,7 +166,7 @@ class ChatReply:
 
 
 def read_usage(body: Mapping[str, object], *, has_cost: bool) -> Usage:
-    """Read a bill; a server that does not count says zero input, which is unknown."""
+    """Read the usage; a server that does not count sends zero input tokens, which means unknown."""
     cost = as_amount(body.get("cost")) if has_cost else None
     tokens = as_count(body.get("prompt_tokens"))
     if not tokens:

@@ -1,4 +1,4 @@
-"""What the Droid CLI says in its dialect of JSON-RPC, as events and faults of ours."""
+"""Map the Droid CLI's dialect of JSON-RPC to events and faults."""
 
 import re
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ _BY_REASON = {
 
 
 def envelope(kind: str) -> Mapping[str, object]:
-    """Return what every message to the CLI has."""
+    """Return the fields common to all messages to the CLI."""
     return {"jsonrpc": "2.0", "factoryApiVersion": "1.0.0", "factoryProtocolVersion": "1.1.0", "type": kind}
 
 
 class DroidAnswer:
-    """Follows the notifications of one turn; `is_over` once its completion was seen."""
+    """Parses the notifications of one turn into events."""
 
     def __init__(self, faults: FaultReader) -> None:
         self._faults = faults
@@ -42,54 +42,56 @@ class DroidAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the turn's completion was seen."""
+        """Whether the turn's completion was received."""
         return self._reason is not None
 
-    def take(self, said: Mapping[str, object]) -> BackendEvent | None:
-        """Take a notification, and tell what it means for the caller, if anything."""
-        match as_text(said.get("type")):
+    def feed(self, notification: Mapping[str, object]) -> BackendEvent | None:
+        """Convert a notification to an event, if it has one."""
+        match as_text(notification.get("type")):
             case "assistant_text_delta":
-                return TextDelta(as_text(said.get("textDelta")) or "")
+                return TextDelta(as_text(notification.get("textDelta")) or "")
             case "thinking_text_delta":
-                return ThoughtDelta(as_text(said.get("textDelta")) or "")
+                return ThoughtDelta(as_text(notification.get("textDelta")) or "")
             case "tool_call":
-                return self._tool_begins(as_object(said.get("toolUse")))
+                return self._tool_begins(as_object(notification.get("toolUse")))
             case "tool_result":
-                name = self._tools.get(as_text(said.get("toolUseId")) or "", "a tool")
-                return ToolActivity(name, ToolState.FAILED if said.get("isError") is True else ToolState.COMPLETED)
+                name = self._tools.get(as_text(notification.get("toolUseId")) or "", "a tool")
+                return ToolActivity(
+                    name, ToolState.FAILED if notification.get("isError") is True else ToolState.COMPLETED
+                )
             case "agent_turn_completed":
-                self._reason = as_text(said.get("reason")) or "unknown"
-                return read_usage(as_object(said.get("tokenUsage")))
+                self._reason = as_text(notification.get("reason")) or "unknown"
+                return read_usage(as_object(notification.get("tokenUsage")))
             case kind:
-                self._error = as_text(said.get("message")) if kind == "error" else self._error
+                self._error = as_text(notification.get("message")) if kind == "error" else self._error
                 return SignOfLife()
 
-    def refuse_failure(self) -> None:
-        """See that the turn was completed and not just ended.
+    def raise_failure(self) -> None:
+        """Raise the error of a turn that ended without completing.
 
         Raises:
-            BackendError: the CLI gave it up, and why.
+            BackendError: the CLI gave the turn up.
         """
         if self._reason == "completed":
             return
         fault = _BY_REASON.get(self._reason or "", BackendFault.UPSTREAM)
-        said = self._error or ""
-        status = _STATUS.match(said)
+        message = self._error or ""
+        status = _STATUS.match(message)
         if status is not None:
-            raise self._faults.of_error({"error": {"code": int(status[1]), "message": said[status.end() :]}})
-        line = self._faults.redactor.line(said)
+            raise self._faults.of_error({"error": {"code": int(status[1]), "message": message[status.end() :]}})
+        line = self._faults.redactor.line(message)
         raise BackendError(fault, f"The Droid CLI gave the turn up: {line}" if line else "The Droid CLI gave it up.")
 
     def _tool_begins(self, use: Mapping[str, object]) -> ToolActivity | None:
         name, which = as_text(use.get("name")) or "a tool", as_text(use.get("id")) or ""
-        if which in self._tools:  # it is told again when its input is whole
+        if which in self._tools:  # the CLI repeats the notification when the input is complete
             return None
         self._tools[which] = name
         return ToolActivity(name, ToolState.STARTED)
 
 
 def read_usage(used: Mapping[str, object]) -> UsageReported | None:
-    """Read a bill: Droid counts cached tokens beside the input, and says zero for what it does not know."""
+    """Read the usage: Droid counts cached tokens separately from the input, and sends zero for unknown."""
     names = ("inputTokens", "cacheReadTokens", "cacheCreationTokens")
     fresh, cached, written = (as_count(used.get(name)) or 0 for name in names)
     output = as_count(used.get("outputTokens"))

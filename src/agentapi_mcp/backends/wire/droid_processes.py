@@ -1,4 +1,4 @@
-"""The processes of the Droid CLI: one for each chat session, reused, ended when idle, and never more than allowed."""
+"""Pool of Droid CLI processes: one per chat session, reused, stopped when idle, and limited in number."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ GRACE = timedelta(seconds=2)
 
 @dataclass(slots=True, eq=False)
 class Droid:
-    """A running CLI with the session in it; `last` names the turn that it answered last, as the store knows it too."""
+    """A running CLI with its session; `last` is the id of the last turn it answered, as in the stored state."""
 
     process: JsonRpcProcess
     session: str
@@ -31,26 +31,26 @@ class Droid:
 
 
 class DroidProcesses:
-    """At most `limit` processes, by chat session, the one used longest ago first."""
+    """At most `limit` processes by chat session, least recently used first."""
 
     def __init__(
-        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, patience: timedelta
+        self, program: Callable[[str | None], Program], *, limit: int, idle: timedelta, start_timeout: timedelta
     ) -> None:
         self._program = program
         self._limit = limit
         self._idle = idle
-        self._patience = patience
+        self._start_timeout = start_timeout
         self._droids: dict[SessionId, Droid] = {}
-        self._leaving: list[JsonRpcProcess] = []
+        self._retiring: list[JsonRpcProcess] = []
         self._starting = 0
 
-    async def take(self, turn: BackendTurn, model: str | None) -> Droid:
-        """Return the process of the turn's chat session: the one that is there, or a new one that goes on with it.
+    async def acquire(self, turn: BackendTurn, model: str | None) -> Droid:
+        """Return the running process of the turn's chat session, or a new one that resumes it.
 
-        `model` is the CLI's name for the turn's model; a process that began without it does not learn it later.
+        `model` is the CLI's name for the turn's model; custom models are only read at the start of a process.
 
         Raises:
-            BackendError: all processes are busy, or none can be had.
+            BackendError: all processes are busy, or none can be started.
         """
         droid = self._droids.get(turn.session_id)
         if droid is not None and not droid.busy:
@@ -60,7 +60,7 @@ class DroidProcesses:
                 if droid.idle_timer is not None:
                     droid.idle_timer.cancel()
                 return droid
-            self.end(turn.session_id)  # or another process of ours answered in between, which this one does not know
+            self.end(turn.session_id)  # it ended, or another process answered turns that this one does not know
         elif droid is not None:
             raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
         self._make_room()
@@ -72,33 +72,33 @@ class DroidProcesses:
         self._droids[turn.session_id] = droid
         return droid
 
-    def give_back(self, session_id: SessionId, droid: Droid) -> None:
-        """Keep the process for the session's next turn, for a while."""
+    def release(self, session_id: SessionId, droid: Droid) -> None:
+        """Keep the process for the session's next turn, until the idle timeout."""
         droid.busy = False
         self._droids[session_id] = self._droids.pop(session_id)
         loop = asyncio.get_running_loop()
         droid.idle_timer = loop.call_later(self._idle.total_seconds(), self.end, session_id)
 
     def end(self, session_id: SessionId, *, at_once: bool = False) -> None:
-        """End the process of a session: in its own time, or at once when nobody knows what it does."""
+        """Stop the process of a session: gracefully, or at once when its state is unknown."""
         droid = self._droids.pop(session_id, None)
         if droid is None:
             return
         if droid.idle_timer is not None:
             droid.idle_timer.cancel()
-        self._leave(droid.process, at_once=at_once)
+        self._retire(droid.process, at_once=at_once)
 
     async def aclose(self) -> None:
-        """End all of them."""
+        """Stop all processes."""
         for session_id in tuple(self._droids):
             self.end(session_id)
         async with asyncio.TaskGroup() as group:
-            for process in self._leaving:
+            for process in self._retiring:
                 group.create_task(process.aclose(GRACE))
 
-    def _leave(self, process: JsonRpcProcess, *, at_once: bool) -> None:
-        self._leaving = [other for other in self._leaving if not other.is_over]
-        self._leaving.append(process)
+    def _retire(self, process: JsonRpcProcess, *, at_once: bool) -> None:
+        self._retiring = [other for other in self._retiring if not other.is_over]
+        self._retiring.append(process)
         if at_once:
             process.kill()
         else:
@@ -122,7 +122,7 @@ class DroidProcesses:
         try:
             return await self._open(process, turn, model, str(program.cwd))
         except BaseException:
-            self._leave(process, at_once=True)
+            self._retire(process, at_once=True)
             raise
 
     async def _open(self, process: JsonRpcProcess, turn: BackendTurn, model: str | None, cwd: str) -> Droid:
@@ -130,14 +130,14 @@ class DroidProcesses:
         loaded: Mapping[str, object] | None = None
         if known is not None:
             try:
-                loaded = await process.request("droid.load_session", {"sessionId": known}, self._patience)
+                loaded = await process.request("droid.load_session", {"sessionId": known}, self._start_timeout)
             except JsonRpcError:
-                known = None
+                known = None  # the CLI has lost the session: start a new one from the history
         if loaded is None:
             begin = {"machineId": "agentapi-mcp", "cwd": cwd, "autonomyLevel": "off", "interactionMode": "auto"}
             begin |= {"modelId": model} if model else {}
             try:
-                loaded = await process.request("droid.initialize_session", begin, self._patience)
+                loaded = await process.request("droid.initialize_session", begin, self._start_timeout)
             except JsonRpcError as exc:
                 raise BackendError(BackendFault.BAD_REPLY, "The Droid CLI does not begin a session.") from exc
         session = known or as_text(loaded.get("sessionId"))

@@ -1,4 +1,4 @@
-"""Which fault it is when a provider says no: by its own words first, by the status last."""
+"""Map provider errors to faults, by error code first and by HTTP status last."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_objec
 
 _LONGEST_WAIT = Decimal(7 * 24 * 3600)
 
-_BY_WORD: dict[str, BackendFault] = {
+_BY_CODE: dict[str, BackendFault] = {
     # OpenRouter's error_type
     "rate_limit_exceeded": BackendFault.RATE_LIMIT,
     "provider_overloaded": BackendFault.OVERLOADED,
@@ -38,7 +38,7 @@ _BY_WORD: dict[str, BackendFault] = {
     "rate_limit_error": BackendFault.RATE_LIMIT,
     "overloaded_error": BackendFault.OVERLOADED,
     "server_error": BackendFault.UPSTREAM,
-    # Anthropic's type; its "api_error" says no more than the status, which claude-code-router keeps beside it
+    # Anthropic's type; its "api_error" is less specific than the status, which claude-code-router adds
     "billing_error": BackendFault.PAYMENT,
     "not_found_error": BackendFault.NOT_FOUND,
     "request_too_large": BackendFault.CONTEXT_LENGTH,
@@ -71,16 +71,16 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 
-_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic says it with the status 400
+_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)  # Anthropic sends it with status 400
 _FILTERED = re.compile(r"blocked by content filtering", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderError:
-    """What a provider said about its failure; None is unsaid."""
+    """A parsed provider error; None where it does not say."""
 
     message: str = ""
-    words: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
     status: int | None = None
     moderated: bool = False
     retryable: bool | None = None
@@ -89,40 +89,40 @@ class ProviderError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultReader:
-    """Makes a provider's failures ours; `provider` is the name that the caller reads."""
+    """Maps a provider's errors to faults; `provider` is its name in messages."""
 
     provider: str
     redactor: Redactor
 
     def hiding(self, key: SecretStr | None) -> Self:
-        """Return one that hides the key of a single turn as well."""
+        """Return a reader that also redacts the key of a single turn."""
         return self if key is None else replace(self, redactor=self.redactor.also(key.get_secret_value()))
 
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
-        """Tell what a reply with an error status means."""
-        said = read_error(body)
-        return self._error(said, said.status if status < _FIRST_CLIENT_ERROR else status, headers)
+        """Map a reply with an error status to a fault."""
+        error = read_error(body)
+        return self._to_backend_error(error, error.status if status < _FIRST_CLIENT_ERROR else status, headers)
 
     def of_error(self, body: object) -> BackendError:
-        """Tell what an error means that came inside a reply whose status was good."""
-        said = read_error(body)
-        return self._error(said, said.status, {})
+        """Map an error inside a successful reply to a fault."""
+        error = read_error(body)
+        return self._to_backend_error(error, error.status, {})
 
-    def _error(self, said: ProviderError, status: int | None, headers: Mapping[str, str]) -> BackendError:
-        fault = _fault(said, status)
-        retryable = FAULT_ADVICE[fault].retryable if said.retryable is None else said.retryable
-        line = self.redactor.line(said.message)
+    def _to_backend_error(self, error: ProviderError, status: int | None, headers: Mapping[str, str]) -> BackendError:
+        fault = _fault(error, status)
+        retryable = FAULT_ADVICE[fault].retryable if error.retryable is None else error.retryable
+        line = self.redactor.line(error.message)
         how = f"answered with HTTP {status}" if status else "failed"
         return BackendError(
             fault,
             f"{self.provider} says: {line}" if line else f"{self.provider} {how}.",
             retryable=retryable,
-            retry_after=(said.retry_after or _header_wait(headers)) if retryable else None,
+            retry_after=(error.retry_after or _header_wait(headers)) if retryable else None,
         )
 
 
 def read_error(body: object) -> ProviderError:
-    """Read any provider's error body: OpenAI's, OpenRouter's, Google's (also in an array), vLLM's, FastAPI's."""
+    """Parse an error body of OpenAI, OpenRouter, Google (also in an array), vLLM or FastAPI."""
     outer = as_object(next(iter(as_list(body)), body))
     inner = outer.get("error", outer)
     if isinstance(inner, str):
@@ -130,10 +130,10 @@ def read_error(body: object) -> ProviderError:
     error, metadata = as_object(inner), as_object(as_object(inner).get("metadata"))
     availability = as_object(error.get("availability"))
     retryable = availability.get("retryable")
-    words = (metadata.get("error_type"), error.get("error_type"), *map(error.get, ("status", "code", "type")))
+    codes = (metadata.get("error_type"), error.get("error_type"), *map(error.get, ("status", "code", "type")))
     return ProviderError(
         message=as_text(error.get("message")) or as_text(error.get("detail")) or "",
-        words=tuple(word.lower() for word in words if isinstance(word, str)),
+        codes=tuple(code.lower() for code in codes if isinstance(code, str)),
         status=as_count(error.get("code")) or _digits(error.get("code")),
         moderated="flagged_input" in metadata or "reasons" in metadata,
         retryable=retryable if isinstance(retryable, bool) else None,
@@ -141,19 +141,19 @@ def read_error(body: object) -> ProviderError:
     )
 
 
-def _fault(said: ProviderError, status: int | None) -> BackendFault:
-    if said.moderated:
+def _fault(error: ProviderError, status: int | None) -> BackendFault:
+    if error.moderated:
         return BackendFault.CONTENT_POLICY
-    # OpenAI calls a key that is wrong an "invalid_request_error": words that are not in the table say nothing.
-    by_word = next((_BY_WORD[word] for word in said.words if word in _BY_WORD), None)
-    if by_word is not None:
-        return by_word
+    # OpenAI reports a wrong key as "invalid_request_error", so codes outside of the table are ignored.
+    by_code = next((_BY_CODE[code] for code in error.codes if code in _BY_CODE), None)
+    if by_code is not None:
+        return by_code
     by_status = _by_status(status)
-    if by_status is BackendFault.BAD_REQUEST and _NO_CREDIT.search(said.message):
+    if by_status is BackendFault.BAD_REQUEST and _NO_CREDIT.search(error.message):
         return BackendFault.PAYMENT
-    if by_status is BackendFault.BAD_REQUEST and _FILTERED.search(said.message):
+    if by_status is BackendFault.BAD_REQUEST and _FILTERED.search(error.message):
         return BackendFault.CONTENT_POLICY
-    if by_status in {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM} and _TOO_LONG.search(said.message):
+    if by_status in {BackendFault.BAD_REQUEST, BackendFault.UPSTREAM} and _TOO_LONG.search(error.message):
         return BackendFault.CONTEXT_LENGTH
     return by_status
 
@@ -182,14 +182,14 @@ def _retry_info(error: Mapping[str, object]) -> timedelta | None:
 
 
 def _header_wait(headers: Mapping[str, str]) -> timedelta | None:
-    said = headers.get("retry-after", "").strip()
-    if not said:
+    header = headers.get("retry-after", "").strip()
+    if not header:
         return None
-    wait = _seconds(said)
+    wait = _seconds(header)
     if wait is not None:
         return wait
     try:
-        wait = parsedate_to_datetime(said).astimezone(UTC) - datetime.now(UTC)
+        wait = parsedate_to_datetime(header).astimezone(UTC) - datetime.now(UTC)
     except (ValueError, OverflowError):
         return None
     return min(max(wait, timedelta(0)), timedelta(seconds=float(_LONGEST_WAIT)))

@@ -1,4 +1,4 @@
-"""Careful reading of what a provider sent: a value of another type than expected counts as absent."""
+"""Parse JSON of providers."""
 
 from decimal import Decimal
 
@@ -14,14 +14,14 @@ __all__ = ["amount", "count", "mapping", "parse_json", "sequence", "text"]
 
 
 def parse_json(raw: str | bytes, *, what: str) -> object:
-    """Parse JSON with exact decimals; `what` names the thing in the error.
+    """Parse JSON with exact decimals; `what` names the document in the error message.
 
     Raises:
-        BackendError: BAD_REPLY, since it is no JSON.
+        BackendError: BAD_REPLY, if it is not JSON.
     """
     try:
         return load_json(raw, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # a number may have too large an exponent
+    except (ValueError, ArithmeticError, RecursionError) as error:  # the exponent of a number may be too large
         raise BackendError(BackendFault.BAD_REPLY, f"{what} is not JSON.") from error
 
 

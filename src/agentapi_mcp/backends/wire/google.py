@@ -1,4 +1,4 @@
-"""Access tokens from Google's application-default credentials, by the optional extra `google`."""
+"""Access tokens from Google's application-default credentials; needs the extra `google`."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 class _Credentials(Protocol):
     token: str | None
-    expiry: datetime | None  # UTC without saying so
+    expiry: datetime | None  # UTC, but naive
 
     def refresh(self, request: object) -> None: ...
 
 
 class GoogleTokens:
-    """Gives an access token that is good for some minutes at least; asks Google off the event loop, once at a time."""
+    """Provides a token valid for some minutes at least; refreshes in a thread, one at a time."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -37,7 +37,7 @@ class GoogleTokens:
         """Return a token, refreshed before the old one expires.
 
         Raises:
-            BackendError: BACKEND_MISSING without the extra or credentials, AUTH when Google refuses them.
+            BackendError: BACKEND_MISSING without the extra or credentials, AUTH when Google rejects them.
         """
         async with self._lock:
             if self._credentials is None:
@@ -50,7 +50,7 @@ class GoogleTokens:
             return credentials.token
 
     def refuse(self) -> None:
-        """Note that the provider did not accept the token: the next one is a new one."""
+        """Discard a token that the provider rejected, so that the next one is fresh."""
         self._refused = True
 
     async def _refresh(self, credentials: _Credentials) -> None:

@@ -1,6 +1,6 @@
-"""The one HTTP client of the process, with deadlines of our own and foreign exceptions made ours.
+"""The process's shared HTTP client, with total and idle deadlines and mapped exceptions.
 
-It retries nothing, follows no redirect, keeps no cookie, and bounds what it reads.
+It does not retry, follow redirects or store cookies, and limits the size of replies.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
-LARGEST_REPLY = 32 * 1024 * 1024  # bytes of one reply, streamed or not
-LARGEST_ERROR = 64 * 1024  # bytes read of a reply that is an error
-_DRAIN = 0.2  # seconds given to the end of a stream that has said all, so that its connection can be used again
+LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
+LARGEST_ERROR = 64 * 1024  # bytes read of an error reply
+_DRAIN = 0.2  # seconds to wait for the end of a completed stream, so that its connection can be reused
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long to wait: for the connection, for the next byte, and for the whole exchange."""
+    """Time limits for the connection, for the next byte, and for the whole exchange."""
 
     connect: timedelta
     idle: timedelta
@@ -38,7 +38,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """What to send; with `waits_for_all` the first byte is awaited for the total deadline, not the idle one."""
+    """A request; with `waits_for_all` the first byte has the total deadline instead of the idle one."""
 
     method: str
     url: str
@@ -54,7 +54,7 @@ class _Meaning:
     message: str
 
 
-# The first entry that fits counts, so the special stand before the general.
+# The first match wins, so subclasses precede their base classes.
 _BEFORE_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
     (
         httpx2.ConnectTimeout,
@@ -88,7 +88,7 @@ _TRACES = TraceContextTextMapPropagator()
 
 
 class HttpClient:
-    """Sends requests over shared connections; opened by its first request, closed by its owner."""
+    """Sends requests over pooled connections; opened by the first request, closed by its owner."""
 
     def __init__(self) -> None:
         self._client: httpx2.AsyncClient | None = None
@@ -105,7 +105,7 @@ class HttpClient:
 
     @asynccontextmanager
     async def exchange(self, request: HttpRequest) -> AsyncGenerator["Reply"]:
-        """Send the request and give its reply, whatever its status; leaving closes the connection unless all was read.
+        """Send a request and yield its reply of any status; an unread body closes the connection on exit.
 
         Raises:
             BackendError: there was no reply, or a deadline passed.
@@ -132,11 +132,11 @@ class HttpClient:
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:
-            for library in ("httpx2", "httpcore2"):  # their lines hold URLs and headers
+            for library in ("httpx2", "httpcore2"):  # httpx logs URLs and headers, which may hold secrets
                 logging.getLogger(library).setLevel(logging.WARNING)
             self._client = httpx2.AsyncClient(
                 headers={"user-agent": "agentapi-mcp"},
-                # Agents share this client: a cookie set for one must not be sent for another.
+                # Agents share this client: a cookie of one must not be sent by another.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30),
             )
@@ -144,7 +144,7 @@ class HttpClient:
 
 
 class Reply:
-    """A reply whose status and headers are known and whose body is still to be read, once."""
+    """A reply with status and headers, whose body can be read once."""
 
     def __init__(self, response: httpx2.Response, timer: "_Timer") -> None:
         self._response = response
@@ -159,16 +159,16 @@ class Reply:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers; names are looked up in any case."""
+        """The headers, with case-insensitive names."""
         return self._response.headers
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the body says to be server-sent events."""
+        """Whether the content type is server-sent events."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Read the body as it comes; each piece has the idle deadline, all of them the total one.
+        """Stream the body; the idle deadline applies to each chunk, the total one to all.
 
         Raises:
             BackendError: STREAM_CUT, a timeout, or BAD_REPLY when the body is too large.
@@ -181,11 +181,11 @@ class Reply:
                 yield chunk
 
     async def body(self) -> bytes:
-        """Read all of the body."""
+        """Read the whole body."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def start_of_body(self) -> bytes:
-        """Read as much of the body as an error needs; what cannot be read is left out."""
+        """Read the beginning of an error body, ignoring failures."""
         taken = b""
         with suppress(BackendError):
             async with aclosing(self.chunks()) as chunks:
@@ -196,7 +196,7 @@ class Reply:
         return taken[:LARGEST_ERROR]
 
     async def drain(self) -> None:
-        """Let a stream that has said all come to its end, for a moment, so that its connection is kept."""
+        """Wait briefly for the end of a completed stream, so that its connection can be reused."""
         with suppress(TimeoutError, httpx2.HTTPError, StopAsyncIteration):
             async with asyncio.timeout(_DRAIN):
                 while self._read < LARGEST_REPLY:
@@ -208,7 +208,7 @@ class Reply:
 
 
 def _with_trace(headers: Mapping[str, str]) -> dict[str, str]:
-    """Add the W3C trace context of whoever asked, without their baggage."""
+    """Add the caller's W3C trace context, without baggage."""
     carrier = dict(headers)
     _TRACES.inject(carrier)
     return carrier
@@ -220,7 +220,7 @@ class _Timer:
         self._end = asyncio.get_running_loop().time() + deadlines.total.total_seconds()
 
     async def step(self, awaitable: Awaitable[T], *, idle: bool) -> T:
-        # One step at a time: a timeout that spans a `yield` would strike whoever iterates.
+        # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.
         silent_at = asyncio.get_running_loop().time() + self._idle if idle else self._end
         try:
             async with asyncio.timeout_at(min(silent_at, self._end)):

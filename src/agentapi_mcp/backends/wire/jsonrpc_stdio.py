@@ -1,4 +1,4 @@
-"""JSON-RPC with a program of ours over its stdin and stdout, one message a line; no dialect of any agent is in here."""
+"""JSON-RPC with a child process over stdin and stdout, one message per line, independent of any agent."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from agentapi_mcp.base.json_values import as_object, as_text, load_json
 METHOD_NOT_FOUND = -32601
 _LARGEST_LINE = 32 * 1024 * 1024
 _SHORTEST_GRACE = 0.1
-# Becomes the program, and leaves a guard in its group, which reads from a pipe that this process alone holds open. A
-# program has two seconds to see the end of its stdin when this process is killed; then the guard ends the whole group.
+# The shell execs the program and leaves a guard in its process group, which reads from a pipe that only this process
+# holds open. When this process is killed, the program has two seconds to exit at EOF; then the guard kills the group.
 _GUARDED = (
     "/bin/sh",
     "-c",
@@ -29,16 +29,16 @@ _GUARDED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What is run: its words, where, and its whole environment; nothing of ours is inherited."""
+    """A command, its working directory and its complete environment; ours is not inherited."""
 
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """A notification of the program, or with an `id` a request that waits for our answer."""
+    """A notification of the program, or, with an `id`, a request that expects a response."""
 
     method: str
     params: Mapping[str, object]
@@ -46,7 +46,7 @@ class Incoming:
 
 
 class JsonRpcError(Exception):
-    """The program answered a request with an error; its message may hold anything and is not for the caller."""
+    """The program's error response; its message is untrusted and must not reach the caller."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -54,25 +54,25 @@ class JsonRpcError(Exception):
 
 
 class JsonRpcProcess(asyncio.SubprocessProtocol):
-    """One running program, leader of a process group of its own, which ends with it.
+    """A running program, leader of its own process group, which is killed with it.
 
-    A program that is closed, or whose server is gone, finds the end of its stdin, which every such program takes for
-    its own end; what then still lives of its group is killed, by a guard in the group where the server is gone.
-    `envelope` is what each message of ours has besides, by its kind: request, notification or response.
+    Closing, or the death of this process, closes the program's stdin, on which it should exit; what remains of its
+    group is then killed, after the death of this process by a guard in the group. `envelope` returns the additional
+    fields of a message by its kind: request, notification or response.
     """
 
-    def __init__(self, envelope: Callable[[str], Mapping[str, object]], guarded: int) -> None:
+    def __init__(self, envelope: Callable[[str], Mapping[str, object]], guarded_fd: int) -> None:
         self._envelope = envelope
-        self._guarded: int | None = guarded
+        self._guarded: int | None = guarded_fd
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._buffer = bytearray()
         self._waiting: dict[str, asyncio.Future[Mapping[str, object]]] = {}
         self._count = 0
-        self._heard: deque[Incoming] = deque()
+        self._received: deque[Incoming] = deque()
         self._listening = False
-        self._news = asyncio.Event()
-        self._nonsense = False
+        self._state_changed = asyncio.Event()
+        self._is_malformed = False
         self._ended = asyncio.Event()
         self._reaped = asyncio.Event()
 
@@ -80,31 +80,31 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
     async def start(
         cls, program: Program, envelope: Callable[[str], Mapping[str, object]] = lambda _: {"jsonrpc": "2.0"}
     ) -> "JsonRpcProcess":
-        """Run a program.
+        """Start a program.
 
         Raises:
-            BackendError: BACKEND_MISSING, since it cannot be run.
+            BackendError: BACKEND_MISSING, if it cannot be run.
         """
-        name = Path(program.words[0]).name
-        if not os.access(program.words[0], os.X_OK):  # the shell would say so, to nobody
+        name = Path(program.command[0]).name
+        if not os.access(program.command[0], os.X_OK):  # the shell's own error message would be lost
             raise BackendError(BackendFault.BACKEND_MISSING, f"The program {name} is not there any more; install it.")
-        guard, held = os.pipe()
+        guard, guarded_fd = os.pipe()
         try:
             _, process = await asyncio.get_running_loop().subprocess_exec(
-                lambda: cls(envelope, held),
+                lambda: cls(envelope, guarded_fd),
                 *_GUARDED,
-                *program.words,
+                *program.command,
                 cwd=program.cwd,
                 env=dict(program.env),
                 stderr=guard,
                 start_new_session=True,
             )
         except OSError as exc:
-            os.close(held)
+            os.close(guarded_fd)
             message = f"The program {name} cannot be run ({exc.strerror}); check that it is installed here."
             raise BackendError(BackendFault.BACKEND_MISSING, message) from exc
         except BaseException:
-            os.close(held)
+            os.close(guarded_fd)
             raise
         finally:
             os.close(guard)
@@ -112,25 +112,25 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it speaks no more."""
+        """Whether its output has ended."""
         return self._ended.is_set()
 
     @property
     def is_over(self) -> bool:
-        """Whether it was reaped and nothing of it is left."""
+        """Whether the process was reaped."""
         return self._reaped.is_set()
 
     @property
     def pid(self) -> int:
-        """The number of the process, and of its group."""
+        """The id of the process and of its group."""
         return 0 if self._transport is None else self._transport.get_pid()
 
     async def request(self, method: str, params: Mapping[str, object], within: timedelta) -> Mapping[str, object]:
-        """Ask, and return the result.
+        """Send a request and return its result.
 
         Raises:
-            JsonRpcError: the program answered with an error.
-            BackendError: CONNECTION, since it ended; TIMEOUT_IDLE, since it did not answer; BAD_REPLY for nonsense.
+            JsonRpcError: the program responded with an error.
+            BackendError: CONNECTION, if it ended; TIMEOUT_IDLE, without a response; BAD_REPLY for invalid output.
         """
         self._count += 1
         name = str(self._count)
@@ -151,51 +151,51 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         return as_object(reply.get("result"))
 
     def notify(self, method: str, params: Mapping[str, object]) -> None:
-        """Tell something that has no answer."""
+        """Send a notification."""
         self._send("notification", {"method": method, "params": params})
 
     def respond(self, request: Incoming, result: Mapping[str, object]) -> None:
-        """Answer a request of the program."""
+        """Send the response to a request of the program."""
         self._send("response", {"id": request.id, "result": result})
 
     def refuse(self, request: Incoming, code: int, message: str) -> None:
-        """Answer a request of the program with an error."""
+        """Send an error response to a request of the program."""
         self._send("response", {"id": request.id, "error": {"code": code, "message": message}})
 
     def listen(self) -> None:
-        """Keep from now on what the program says by itself; what it said while nobody listened is gone."""
-        self._heard.clear()
+        """Queue incoming messages from now on; earlier ones are dropped."""
+        self._received.clear()
         self._listening = True
 
     def ignore(self) -> None:
-        """Keep nothing of it any more; requests are refused."""
+        """Stop queueing incoming messages; requests get an error response."""
         self._listening = False
-        self._heard.clear()
+        self._received.clear()
 
-    async def hear(self, within: timedelta) -> Incoming:
-        """Return the next thing that the program says by itself.
+    async def receive(self, within: timedelta) -> Incoming:
+        """Return the next incoming message.
 
         Raises:
-            TimeoutError: it said nothing.
-            BackendError: CONNECTION, since it ended; BAD_REPLY for nonsense.
+            TimeoutError: there was none.
+            BackendError: CONNECTION, if the program ended; BAD_REPLY for invalid output.
         """
         async with asyncio.timeout(within.total_seconds()):
-            while not self._heard:
+            while not self._received:
                 if self.has_ended:
-                    raise self._gone()
-                self._news.clear()
-                await self._news.wait()
-        return self._heard.popleft()
+                    raise self._ended_error()
+                self._state_changed.clear()
+                await self._state_changed.wait()
+        return self._received.popleft()
 
     def close_soon(self, grace: timedelta) -> None:
-        """Let it end: its stdin is closed now, and what is left of its group is killed after the grace."""
+        """Close its stdin, and kill its group after the grace period."""
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.close()
         loop = asyncio.get_running_loop()
         loop.call_later(max(grace.total_seconds(), _SHORTEST_GRACE), self.kill)
 
     async def aclose(self, grace: timedelta) -> None:
-        """Let it end, and return when it and all of its group have."""
+        """Close its stdin, and wait for its end; kill its group after the grace period."""
         self.close_soon(grace)
         try:
             async with asyncio.timeout(grace.total_seconds()):
@@ -205,7 +205,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
             await self._reaped.wait()
 
     def kill(self) -> None:
-        """End the whole group at once."""
+        """Kill the whole process group."""
         if self._transport is None or self._reaped.is_set():
             return
         try:
@@ -213,38 +213,38 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         except (ProcessLookupError, PermissionError):
             return
 
-    # --- what the event loop calls
+    # --- callbacks of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the ends of the pipes."""
+        """Store the pipes."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
         self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Take what came on stdout, line by line."""
+        """Split stdout into lines."""
         del fd
         self._buffer += data
         *lines, rest = self._buffer.split(b"\n") if b"\n" in data else (self._buffer,)
         if lines:
             self._buffer = bytearray(rest)
         for line in lines:
-            self._take(bytes(line))
+            self._receive_line(bytes(line))
         if len(self._buffer) > _LARGEST_LINE:
-            self._break()
+            self._fail_malformed()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """See that it says no more."""
+        """Note the end of stdout."""
         del exc
         if fd == 1:
             self._end()
 
     def process_exited(self) -> None:
-        """See that it is gone: whatever it started goes too."""
+        """Kill the remaining group after the program exits."""
         self.kill()
         self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See that all is over: the process is reaped, and its pipes are closed."""
+        """Release everything: the process is reaped, and its pipes are closed."""
         del exc
         self._reaped.set()
         self._end()
@@ -254,46 +254,46 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _take(self, line: bytes) -> None:
+    def _receive_line(self, line: bytes) -> None:
         try:
             message = as_object(load_json(line))
         except (ValueError, RecursionError):
-            return  # a line for a person, which some programs print before they begin
+            return  # some programs print a plain-text banner first
         method, name = as_text(message.get("method")), message.get("id")
         if method is not None:
-            self._hear(Incoming(method=method, params=as_object(message.get("params")), id=name))
+            self._dispatch(Incoming(method=method, params=as_object(message.get("params")), id=name))
             return
         answered = self._waiting.get(str(name))
         if answered is not None and not answered.done():
             answered.set_result(message)
 
-    def _hear(self, said: Incoming) -> None:
+    def _dispatch(self, incoming: Incoming) -> None:
         if self._listening:
-            self._heard.append(said)
-            self._news.set()
-        elif said.id is not None:
-            self.refuse(said, METHOD_NOT_FOUND, "Nobody is there to answer.")
+            self._received.append(incoming)
+            self._state_changed.set()
+        elif incoming.id is not None:
+            self.refuse(incoming, METHOD_NOT_FOUND, "Nobody is there to answer.")
 
-    def _break(self) -> None:
+    def _fail_malformed(self) -> None:
         self._buffer.clear()
-        self._nonsense = True
+        self._is_malformed = True
         self.kill()
         self._end()
 
     def _end(self) -> None:
         self._ended.set()
-        self._news.set()
+        self._state_changed.set()
         for answered in self._waiting.values():
             if not answered.done():
-                answered.set_exception(self._gone())
+                answered.set_exception(self._ended_error())
 
-    def _gone(self) -> BackendError:
-        if self._nonsense:
+    def _ended_error(self) -> BackendError:
+        if self._is_malformed:
             return BackendError(BackendFault.BAD_REPLY, "The agent's program said something that has no end.")
         return BackendError(BackendFault.CONNECTION, "The agent's program has ended.")
 
     def _send(self, kind: str, fields: Mapping[str, object]) -> None:
         if self.has_ended or self._stdin is None or self._stdin.is_closing():
-            raise self._gone()
+            raise self._ended_error()
         line = json.dumps({**self._envelope(kind), **fields}, ensure_ascii=False)
         self._stdin.write(line.encode(errors="replace") + b"\n")

@@ -1,4 +1,4 @@
-"""The Messages format (https://docs.claude.com/en/api/messages): requests, and replies streamed or whole."""
+"""The Messages API (https://docs.claude.com/en/api/messages): requests, and streamed or complete replies."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -38,12 +38,12 @@ _OF_THE_CONNECTION = frozenset({BackendFault.STREAM_CUT, BackendFault.TIMEOUT_ID
 
 
 def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
-    """Make the body that asks for this turn; `max_tokens`, which the format demands, gives way to the turn's own.
+    """Build the request body of a turn; `max_tokens`, which the format requires, is the default for the turn's own.
 
-    The instructions are one text: a router reads the second block of several as a choice of model.
+    The instructions are sent as one string: claude-code-router takes a second block for a choice of model.
     """
     messages = spoken_of(turn)
-    if messages[0]["role"] != "user":  # a history that was cut may begin with an answer, which is refused
+    if messages[0]["role"] != "user":  # a truncated history may begin with an assistant message, which the API rejects
         messages.insert(0, {"role": "user", "content": "(Earlier messages are left out.)"})
     body: dict[str, object] = {
         "model": model,
@@ -59,7 +59,7 @@ def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: boo
 
 
 class MessagesReply:
-    """Follows one reply, piece by piece, and tells its events; it knows when the answer is whole."""
+    """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
     def __init__(self, faults: FaultReader, provider: str | None, *, zero_is_unknown: bool) -> None:
         self._faults = faults
@@ -85,19 +85,19 @@ class MessagesReply:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model has said why it stopped."""
+        """Whether the stop reason was received."""
         return self._stop is not None
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more comes, also where the stream is held open."""
+        """Whether the last event was received, even if the server keeps the stream open."""
         return self._over
 
-    def take(self, piece: object) -> Iterator[BackendEvent]:
-        """Take an event of a stream, or a whole reply; kinds that are not known yet say nothing.
+    def feed(self, piece: object) -> Iterator[BackendEvent]:
+        """Parse a stream event or a complete reply; unknown event types are ignored.
 
         Raises:
-            BackendError: it tells of a failure, or is no piece of a reply.
+            BackendError: it reports a failure, or is not part of a reply.
         """
         body = as_object(piece)
         kind = as_text(body.get("type"))
@@ -110,10 +110,10 @@ class MessagesReply:
             yield from reader(body)
 
     def end(self, request_id: str | None) -> Finished:
-        """Tell the end, once nothing more comes.
+        """Return the final event, at the end of the reply.
 
         Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, when this is no answer.
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
         """
         if self._stop is None:
             if self._text_seen or self._begun:
@@ -132,12 +132,12 @@ class MessagesReply:
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(as_object(body.get("message")))
-        self._counts.pop("output_tokens", None)  # of an answer that is only begun
-        yield from self._bill({})  # should the stream break off, this much is known to be paid
+        self._counts.pop("output_tokens", None)  # a placeholder at the start of the answer
+        yield from self._report_usage({})  # the input is billed even if the stream breaks off
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
-        yield from self._bill(as_object(body.get("usage")))
+        yield from self._report_usage(as_object(body.get("usage")))
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -156,12 +156,12 @@ class MessagesReply:
             yield from self._block(block)
         self._stop = as_text(message.get("stop_reason"))
         self._begun = bool(as_list(message.get("content")))
-        yield from self._bill({})
+        yield from self._report_usage({})
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
             case "text":
-                yield from self._said(as_text(block.get("text")))
+                yield from self._text(as_text(block.get("text")))
             case "thinking":
                 thought = as_text(block.get("thinking"))
                 if thought:
@@ -174,51 +174,51 @@ class MessagesReply:
     def _delta(self, delta: Mapping[str, object]) -> Iterator[BackendEvent]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._said(as_text(delta.get("text")))
+                yield from self._text(as_text(delta.get("text")))
             case "thinking_delta":
                 thought = as_text(delta.get("thinking"))
                 if thought:
                     yield ThoughtDelta(thought)
             case _:
-                pass  # signatures, citations and the arguments of tools that nobody runs
+                pass  # signatures, citations and tool arguments
 
-    def _said(self, said: str | None) -> Iterator[TextDelta]:
-        if said:
+    def _text(self, text: str | None) -> Iterator[TextDelta]:
+        if text:
             self._text_seen = True
-            yield TextDelta(said)
+            yield TextDelta(text)
 
     def _count(self, usage: Mapping[str, object]) -> None:
         counted = {name: as_count(value) for name, value in usage.items()}
         self._counts |= {name: value for name, value in counted.items() if value is not None}
 
-    def _bill(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
+    def _report_usage(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
         self._count(usage)
         counts = self._counts
-        fresh, said = counts.get("input_tokens"), counts.get("output_tokens")
+        fresh, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
         read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
         if fresh is None or (self._zero_is_unknown and not fresh + read + written):
             return
-        bill = Usage(input_tokens=fresh + read + written, output_tokens=said, cached_tokens=read)
-        if bill != self._usage:
-            self._usage = bill
-            yield UsageReported(bill)
+        total = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
+        if total != self._usage:
+            self._usage = total
+            yield UsageReported(total)
 
 
 async def exchange(
     api: HttpApi, request: JsonRequest, faults: FaultReader, answer: MessagesReply
 ) -> AsyncGenerator[BackendEvent]:
-    """Ask for a turn and tell the events of the reply.
+    """Send the request and yield the events of the reply.
 
     Raises:
-        BackendError: there was no answer, or not a whole one.
+        BackendError: there is no complete answer.
     """
-    async with api.ask(request, faults) as reply:
+    async with api.send(request, faults) as reply:
         if reply.is_event_stream:
             async with aclosing(_streamed(reply, answer)) as events:
                 async for event in events:
                     yield event
         else:
-            for event in answer.take(parse_json(await reply.body(), what="The reply")):
+            for event in answer.feed(parse_json(await reply.body(), what="The reply")):
                 yield event
         yield answer.end(reply.headers.get("request-id"))
 
@@ -232,7 +232,7 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
                     if isinstance(piece, StreamComment):
                         yield SignOfLife()
                         continue
-                    for event in answer.take(parse_json(piece.data, what="A part of the answer")):
+                    for event in answer.feed(parse_json(piece.data, what="A part of the answer")):
                         yield event
                 if answer.is_ended:
                     await reply.drain()
@@ -243,7 +243,7 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
 
 
 def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
-    """Find the error: claude-code-router says `message` where the format says `error`."""
+    """Extract the error; claude-code-router sends `message` instead of `error`."""
     if "error" in body:
         return body
     return {"error": as_text(body.get("message")) or as_object(body.get("message"))}

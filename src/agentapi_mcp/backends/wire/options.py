@@ -1,4 +1,4 @@
-"""The options that backends over HTTP share, and how a wrong option is told."""
+"""Options shared by HTTP backends, and messages for invalid options."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,7 +21,7 @@ _CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-k
 def _base_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
-        _ = parts.port  # raises for a port that is no number
+        _ = parts.port  # raises for a port that is not a number
     except ValueError as error:
         raise ValueError("is not a URL") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -34,14 +34,14 @@ def _base_url(url: str) -> str:
 
 
 def _header_value(value: SecretStr) -> SecretStr:
-    said = value.get_secret_value().strip()
-    if not said or not said.isascii() or not said.isprintable():
+    text = value.get_secret_value().strip()
+    if not text or not text.isascii() or not text.isprintable():
         raise ValueError("must be printable ASCII and not empty")
-    return SecretStr(said)
+    return SecretStr(text)
 
 
-def _header_text(said: str) -> str:
-    return _header_value(SecretStr(said)).get_secret_value()
+def _header_text(text: str) -> str:
+    return _header_value(SecretStr(text)).get_secret_value()
 
 
 def _header_name(name: str) -> str:
@@ -58,7 +58,7 @@ Timeout = Annotated[float, Field(gt=0, le=_DAY, allow_inf_nan=False)]
 
 
 class HttpOptions(BaseModel):
-    """What every backend over HTTP is given by the operator's file."""
+    """Options of every HTTP backend."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -71,18 +71,18 @@ class HttpOptions(BaseModel):
 
 
 class KeyedOptions(HttpOptions):
-    """What a backend is given that can ask with the caller's key in place of the operator's."""
+    """Options of a backend that supports the caller's own key in place of the operator's."""
 
     own_keys: bool = True
 
     @property
     def takes_own_keys(self) -> bool:
-        """Whether it does: not where the operator says no, or where a credential of theirs would go with it."""
+        """Whether callers may use own keys: not if disabled, or if the operator's credentials would be sent as well."""
         return self.own_keys and not _CREDENTIALS & {name.lower() for name in self.headers}
 
 
 def deadlines_of(options: HttpOptions) -> Deadlines:
-    """Read the three deadlines."""
+    """Return the three deadlines."""
     return Deadlines(
         connect=timedelta(seconds=options.connect_timeout_seconds),
         idle=timedelta(seconds=options.idle_timeout_seconds),
@@ -91,28 +91,28 @@ def deadlines_of(options: HttpOptions) -> Deadlines:
 
 
 def secrets_of(options: HttpOptions) -> tuple[str, ...]:
-    """List what must never be shown of these options."""
+    """List the secrets to redact."""
     values = (options.api_key, *options.headers.values())
     return tuple(value.get_secret_value() for value in values if value is not None)
 
 
 def read_options(model: type[OptionsT], options: Mapping[str, object]) -> OptionsT:
-    """Check options against a backend's model, without ever repeating a value.
+    """Validate options against a backend's model, with messages that never contain a value.
 
     Raises:
-        ConfigurationError: names each option that is wrong, and why.
+        ConfigurationError: names each invalid option, and why.
     """
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
         faults = sorted(error.errors(include_url=False, include_input=False), key=_is_missing)
         reasons = "; ".join(_reason(model, fault) for fault in faults)
-    # Raised outside the handler: the library's error holds the values.
+    # Raised outside the handler: pydantic's error, which would be chained, holds the values.
     raise ConfigurationError(f"The backend's options are wrong: {reasons}.")
 
 
 def _is_missing(fault: ErrorDetails) -> bool:
-    return fault["type"] == "missing"  # most often it is there, misspelt, and that is told first
+    return fault["type"] == "missing"  # sorted last: most often the option is present but misspelt
 
 
 def _reason(model: type[BaseModel], fault: ErrorDetails) -> str:

@@ -1,4 +1,4 @@
-"""Makes what a provider said fit to be shown: one line, short, without secrets, paths and control characters."""
+"""Redact provider messages: one short line without secrets, paths and control characters."""
 
 import re
 from collections.abc import Iterable
@@ -22,18 +22,18 @@ _PATH = re.compile(r"(?<![\w/:.])(?:[A-Za-z]:)?[/\\](?:[\w.@~+-]+[/\\])+[\w.@~+-
 
 
 class Redactor:
-    """Cleans a provider's messages; knows the secrets of one backend."""
+    """Redacts messages with the secrets of one backend."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
         self._secrets = sorted(known, key=len, reverse=True)
 
     def also(self, secret: str) -> "Redactor":
-        """Return one that knows another secret too."""
+        """Return a redactor with an additional secret."""
         return Redactor((*self._secrets, secret))
 
     def line(self, message: str) -> str:
-        """Return the first line that says something, cleaned; empty where there is none."""
+        """Return the first non-empty line, redacted; may be empty."""
         lines = (self._clean(line) for line in message[: 20 * LONGEST_LINE].splitlines())
         return next((line for line in lines if line), "")
 

@@ -1,6 +1,6 @@
-"""Server-sent events, read so that comments are seen: they are a provider's sign of life.
+"""Parser for server-sent events that also reports comments, since providers send them as keep-alive.
 
-`httpx2.EventSource` drops comments, and offers no way to look at the bytes that it reads.
+`httpx2.EventSource` drops comments, and gives no access to the raw bytes.
 """
 
 import re
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
-LARGEST_EVENT = 8 * 1024 * 1024  # bytes; a model's longest answer in one event is far below
+LARGEST_EVENT = 8 * 1024 * 1024  # bytes, far above a model's longest answer in one event
 
-_NEWLINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a carriage return at the end may be half of a pair
+_NEWLINE = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a trailing CR may be the first half of CRLF
 _ENDS_A_LINE = re.compile(rb"[\r\n]")
 
 
@@ -26,11 +26,11 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamComment:
-    """A comment: nothing is said, but somebody is there."""
+    """A comment, which serves as keep-alive."""
 
 
 class EventParser:
-    """Turns the bytes of one stream into events."""
+    """Incremental parser of one stream."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -40,22 +40,22 @@ class EventParser:
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent | StreamComment]:
-        """Take the next bytes and return what they complete.
+        """Parse the next bytes and return the completed events.
 
         Raises:
-            BackendError: BAD_REPLY, when one event is larger than any answer.
+            BackendError: BAD_REPLY, when one event exceeds the limit.
         """
         if self._rest.endswith(b"\r") or _ENDS_A_LINE.search(chunk):
             *lines, rest = _NEWLINE.split(bytes(self._rest) + chunk)
             self._rest = bytearray(rest)
             for line in lines:
                 yield from self._line(line)
-        else:  # a line that comes byte by byte is not looked through again with each of them
+        else:  # avoids rescanning a line that arrives byte by byte, which would be quadratic
             self._rest += chunk
         self._bound(len(self._rest))
 
     def flush(self) -> Iterator[StreamEvent | StreamComment]:
-        """Return the event that the end of the stream completes; half a line is dropped."""
+        """Return the event completed by the end of the stream; an incomplete line is dropped."""
         if self._rest.endswith(b"\r"):
             yield from self._line(bytes(self._rest[:-1]))
         yield from self._dispatch()

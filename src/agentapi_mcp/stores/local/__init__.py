@@ -1,1 +1,1 @@
-"""What one process keeps for itself, and the operator's files on its disk."""
+"""In-process stores, and the operator's files on disk."""

@@ -1,4 +1,4 @@
-"""The operator's catalogue files: read, checked line by line, and turned into declarations."""
+"""Read and validate the operator's catalogue files, and turn them into declarations."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ DEFAULTS = Path(__file__).parents[2] / "defaults.toml"
 FILE_NAME = "agentapi.toml"
 
 _LARGEST = 4 * 1024 * 1024
-_FORMAT = 1  # raise it when the same file shall be written to the database anew
+_FORMAT = 1  # raise it to write an unchanged file to the database again
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 _LARGE_NUMBER = re.compile(r"[0-9_]{4300,}|[0-9][0-9_.]*[eE][+-]?[0-9_]{7,}")
 _AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
@@ -32,7 +32,7 @@ _AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One file with its lines, to say where something is wrong."""
+    """A file with its line numbers, for error messages."""
 
     path: Path
     lines: TomlLines
@@ -45,7 +45,7 @@ def catalogue_paths(named: Path | None, home: Path) -> tuple[Path, ...]:
     """List the files to load: the packaged one, then the named one, or else the one in `home` if there is one.
 
     Raises:
-        ConfigurationError: the home is a place that cannot be looked into.
+        ConfigurationError: the home directory is not readable.
     """
     own = named if named is not None else home / FILE_NAME
     try:
@@ -56,7 +56,7 @@ def catalogue_paths(named: Path | None, home: Path) -> tuple[Path, ...]:
 
 
 def named_variables(paths: Sequence[Path]) -> set[str]:
-    """List the environment variables that the files name, as far as they can be read."""
+    """List the environment variables that the readable files refer to."""
     found: set[str] = set()
     for path in paths:
         try:
@@ -69,9 +69,9 @@ def named_variables(paths: Sequence[Path]) -> set[str]:
 def load_catalogue(
     paths: Sequence[Path], environ: Mapping[str, str], known_backends: Callable[[], Collection[str]]
 ) -> CatalogueFile:
-    """Read the files in order; an agent of a later file replaces that of an earlier one whole.
+    """Read the files in order; an agent of a later file replaces the whole agent of an earlier one.
 
-    The hash leaves the options out, where secrets stand: no value of theirs goes to the database, nor does a trace.
+    The hash excludes the options, which hold secrets: not even a digest of a secret reaches the database.
 
     Raises:
         ConfigurationError: a file is absent, unreadable or wrong; the message names file, line and reason.
@@ -138,14 +138,14 @@ def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
 
 
 def _line_of_number(text: str) -> int:
-    """Find the first number that Python does not take; the parser does not tell where it was."""
+    """Find the line of the first number that Python rejects; the parser does not report it."""
     found = _LARGE_NUMBER.search(text)
     return text.count("\n", 0, found.start()) + 1 if found else 1
 
 
 def _first_fault(source: _Source, invalid: ValidationError) -> ConfigurationError:
     faults = invalid.errors(include_url=False, include_input=False)
-    # A key that is missing comes last: most often it is there, misspelt, and that says more.
+    # Missing keys come last: most often the key is present but misspelt, and that error is more helpful.
     fault = min(faults, key=lambda one: (one["type"] == "missing", source.lines.line_of(one["loc"])))
     where = fault["loc"]
     key = str(where[-2] if where[-1] == "[key]" else where[-1])
@@ -207,7 +207,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
-        lacks_key=variables.missing != () and not _lacks_others(agent.options, environ),
+        lacks_key=variables.missing != () and not _has_other_unset_variables(agent.options, environ),
         models=tuple(model.declaration() for model in agent.models),
     )
     if agent.otherwise is None:
@@ -220,13 +220,13 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         options=options,
         missing=variables.missing,
         variables=variables.named,
-        lacks_key=variables.missing != () and not _lacks_others(agent.otherwise.options, environ),
+        lacks_key=variables.missing != () and not _has_other_unset_variables(agent.otherwise.options, environ),
     )
     return replace(declared, otherwise=otherwise)
 
 
-def _lacks_others(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:
-    """Tell whether another option than `api_key` names a variable that is not set."""
+def _has_other_unset_variables(options: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Return whether an option other than `api_key` refers to an unset variable."""
     variables = _Variables(environ)
     variables.fill({name: value for name, value in options.items() if name != "api_key"})
     return variables.missing != ()
@@ -248,7 +248,7 @@ def _fill(
 
 
 def _client_secret(source: _Source, index: int, written: str | None, environ: Mapping[str, str]) -> SecretStr | None:
-    """Fill in the secret, which is to stand in the environment; one that is not set is none."""
+    """Return the secret from the environment, or None where the variable is unset."""
     where, variables = ("issuers", index, "client_secret"), _Variables(environ)
     try:
         filled = variables.fill(written or "")
@@ -260,11 +260,11 @@ def _client_secret(source: _Source, index: int, written: str | None, environ: Ma
 
 
 class _LooseVariableError(ValueError):
-    """A `${` that names no variable."""
+    """A `${` without a valid variable name."""
 
 
 class _Variables:
-    """Fills in `${VAR}` and `${VAR:-default}`, and keeps which were not set; `$$` is a dollar sign."""
+    """Expands `${VAR}` and `${VAR:-default}`, and records unset variables; `$$` is a dollar sign."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -309,8 +309,8 @@ class _Variables:
 
 
 def _sha256(agents: tuple[AgentDeclaration, ...]) -> str:
-    said = [
+    content = [
         asdict(replace(agent, options={}, missing=(), variables=(), lacks_key=False, otherwise=None))
         for agent in agents
     ]
-    return hashlib.sha256(json.dumps([_FORMAT, said], default=str, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_FORMAT, content], default=str, sort_keys=True).encode()).hexdigest()

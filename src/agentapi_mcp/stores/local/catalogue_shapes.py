@@ -1,4 +1,4 @@
-"""What a catalogue file may say, key by key."""
+"""Schema of a catalogue file."""
 
 from datetime import date
 from decimal import Decimal
@@ -53,7 +53,7 @@ Price = Annotated[Decimal, Field(ge=0, le=1_000_000), BeforeValidator(_whole_too
 
 
 class Shape(BaseModel):
-    """A table that has no other keys than these, each of its own type."""
+    """A strictly typed table that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -82,7 +82,7 @@ class ModelShape(Shape):
     prices: PricesShape = PricesShape()
 
     def declaration(self) -> ModelDeclaration:
-        """Say it as core does."""
+        """Convert it to the core model."""
         return ModelDeclaration(
             name=self.name,
             model_id=self.model_id,
@@ -97,14 +97,14 @@ class ModelShape(Shape):
 
 
 class OtherwiseShape(Shape):
-    """`[agents.NAME.otherwise]`: how the agent is reached where it cannot be reached as it is said above."""
+    """`[agents.NAME.otherwise]`: the fallback configuration of an agent."""
 
     backend: BackendName
     options: dict[str, object] = Field(default_factory=dict, repr=False)
 
 
 class AgentShape(Shape):
-    """`[agents.NAME]`; the backend itself judges the options."""
+    """`[agents.NAME]`; the backend validates the options."""
 
     backend: BackendName
     description: Text = ""
@@ -117,7 +117,7 @@ class AgentShape(Shape):
 
 
 class IssuerKind(StrEnum):
-    """What is known of an issuer before it is asked."""
+    """Defaults of a known identity provider."""
 
     STANDARD = "standard"
     WORKOS = "workos"
@@ -134,7 +134,7 @@ class ServiceShape(Shape):
     name: Name | None = None
 
     def declaration(self) -> Service:
-        """Say it as core does."""
+        """Convert it to the core model."""
         return Service(
             client_id=self.client_id,
             subject=self.subject,
@@ -145,7 +145,7 @@ class ServiceShape(Shape):
 
 
 class IssuerShape(Shape):
-    """`[[issuers]]`: an authorization server whose access tokens are taken."""
+    """`[[issuers]]`: an authorization server whose access tokens are accepted."""
 
     issuer: Address
     kind: Annotated[IssuerKind, Field(strict=False)] = IssuerKind.STANDARD
@@ -163,7 +163,7 @@ class IssuerShape(Shape):
     services: list[ServiceShape] = Field(default_factory=list)
 
     def declaration(self) -> Issuer:
-        """Say it as core does, with what is known of its kind."""
+        """Convert it to the core model, with the defaults of its kind."""
         known = _KNOWN[self.kind]
         is_supabase = self.kind is IssuerKind.SUPABASE
         return Issuer(
@@ -191,7 +191,7 @@ _KNOWN = {
 
 
 class FileShape(Shape):
-    """A whole file."""
+    """A catalogue file."""
 
     use_defaults: bool = True
     issuers: list[IssuerShape] = Field(default_factory=list)
@@ -200,7 +200,7 @@ class FileShape(Shape):
 
 
 def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
-    """List the keys that the table around `location` may have."""
+    """List the valid keys of the table around `location`."""
     shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
     if location[0] == "issuers":
         shapes |= {3: IssuerShape, 5: ServiceShape}

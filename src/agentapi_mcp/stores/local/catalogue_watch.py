@@ -1,4 +1,4 @@
-"""Notices when the operator's files change, and takes the new ones if they are good."""
+"""Watch the operator's files, and reload them if they are valid."""
 
 import asyncio
 import logging
@@ -11,16 +11,16 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import ConfigurationError, StoreError, sentences
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 
-_LOOK_EVERY = timedelta(seconds=2)
+_POLL_INTERVAL = timedelta(seconds=2)
 _log = logging.getLogger(__name__)
 
-Seen = tuple[tuple[Path, tuple[int, int, int] | None], ...]
+Fingerprint = tuple[tuple[Path, tuple[int, int, int] | None], ...]
 
 
 class CatalogueWatch:
-    """Looks at the files every two seconds, and at once when told to.
+    """Polls the files every two seconds, and on demand.
 
-    Looking is cheap, works on every file system and through every kind of replacement, and needs no library.
+    Polling is cheap, needs no library, and works on every file system and with every way to replace a file.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class CatalogueWatch:
         self._paths = paths
         self._load = load
         self._clock = clock
-        self._seen: Seen = ()
-        self._told = asyncio.Event()
+        self._last_seen: Fingerprint = ()
+        self._wake_requested = asyncio.Event()
         self._fault: str | None = None
 
     def read(self) -> CatalogueFile:
@@ -40,39 +40,39 @@ class CatalogueWatch:
             ConfigurationError: a file is wrong.
         """
         paths = self._paths()
-        self._seen = look(paths)
+        self._last_seen = fingerprint(paths)
         return self._load(paths)
 
     def wake(self) -> None:
-        """Read the files again now, whether they changed or not."""
-        self._told.set()
+        """Reload the files now, even if they have not changed."""
+        self._wake_requested.set()
 
     async def probe(self) -> str | None:
-        """Tell what is wrong with the files as they are now.
+        """Raise the error of the last reload, if it failed.
 
         Raises:
-            ConfigurationError: they are wrong, and what was read before them is still in use.
+            ConfigurationError: the files are invalid, and the previous configuration is still in use.
         """
         if self._fault is not None:
             raise ConfigurationError(sentences(self._fault, "What was read before is still in use."))
         return None
 
-    async def run(self, take: Callable[[CatalogueFile], Awaitable[None]]) -> None:
-        """Hand every good change on, for ever."""
+    async def run(self, apply: Callable[[CatalogueFile], Awaitable[None]]) -> None:
+        """Apply every valid change, forever."""
         while True:
-            await first_of(self._told.wait(), self._clock.sleep(_LOOK_EVERY))
+            await first_of(self._wake_requested.wait(), self._clock.sleep(_POLL_INTERVAL))
             paths = self._paths()
-            seen = look(paths)
-            if seen == self._seen and not self._told.is_set():
+            current = fingerprint(paths)
+            if current == self._last_seen and not self._wake_requested.is_set():
                 continue
-            self._told.clear()
-            if await self._take(paths, take):
-                self._seen = seen
+            self._wake_requested.clear()
+            if await self._reload(paths, apply):
+                self._last_seen = current
 
-    async def _take(self, paths: Sequence[Path], take: Callable[[CatalogueFile], Awaitable[None]]) -> bool:
-        """Take the files as they are; False when that is to be tried again."""
+    async def _reload(self, paths: Sequence[Path], apply: Callable[[CatalogueFile], Awaitable[None]]) -> bool:
+        """Load and apply the files; return False to retry at the next poll."""
         try:
-            await take(self._load(paths))
+            await apply(self._load(paths))
         except ConfigurationError as exc:
             self._fault = str(exc)
             _log.warning("configuration_refused", extra={"reason": str(exc)})
@@ -85,14 +85,14 @@ class CatalogueWatch:
         return True
 
 
-def look(paths: Sequence[Path]) -> Seen:
-    """Describe the files so that any change of theirs shows, also one behind a symbolic link."""
+def fingerprint(paths: Sequence[Path]) -> Fingerprint:
+    """Return a value that changes with the files, also with the targets of symbolic links."""
     return tuple((path, _stat(path)) for path in paths)
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

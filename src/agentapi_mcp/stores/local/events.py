@@ -1,4 +1,4 @@
-"""The live events of running turns, within one process."""
+"""Live events of running turns within one process."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -9,13 +9,13 @@ from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
 
 
 class LocalTurnEvents:
-    """A queue for each follower; a follower that never reads costs memory only until its turn ends."""
+    """One queue per follower; one that never reads costs memory only until its turn ends."""
 
     def __init__(self) -> None:
         self._followers: dict[TurnId, set[asyncio.Queue[TurnEvent]]] = {}
 
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
-        """Tell whoever follows; never waits."""
+        """Publish an event to every follower, without waiting."""
         del offset
         for queue in self._followers.get(turn_id, ()):
             queue.put_nowait(event)
@@ -34,7 +34,7 @@ class LocalTurnEvents:
                 self._followers.pop(turn_id, None)
 
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
-        """Hear nothing: other processes share no memory with this one."""
+        """Do nothing: no events arrive from other processes."""
         del turn_id, listener
         return lambda: None
 

@@ -1,4 +1,4 @@
-"""Recent history of sessions, kept for an hour in one process."""
+"""In-process cache of recent session history, for an hour."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,37 +11,37 @@ from agentapi_mcp.core.backends.models import HistoryMessage
 from agentapi_mcp.core.conversations.models import History, SessionState
 
 _LIFETIME = timedelta(hours=1)
-_LARGEST = 4_000_000  # characters of one
-_LARGEST_ALL = 32_000_000  # characters of all together
-_OF_A_MESSAGE = 100  # characters' worth of room that a message takes beside its text
+_MAX_SIZE = 4_000_000  # characters of one history
+_MAX_TOTAL_SIZE = 32_000_000  # characters of all histories together
+_MESSAGE_OVERHEAD = 100  # size of a message beside its text, in characters
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedHistory:
     history: History
     size: int
 
 
 class LocalSessionCache:
-    """The histories of the sessions used last; a large one is not worth its memory, nor are all of them together."""
+    """Bounded cache of the most recently used histories; a very large history is not cached."""
 
     def __init__(self, clock: Clock) -> None:
-        self._kept = TTLCache[SessionId, _Kept](
-            _LARGEST_ALL, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=lambda kept: kept.size
+        self._cache = TTLCache[SessionId, _CachedHistory](
+            _MAX_TOTAL_SIZE, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=lambda cached: cached.size
         )
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         """Find the history, if it ends with this message."""
-        kept = self._kept.get(session_id)
-        if kept is None:
+        cached = self._cache.get(session_id)
+        if cached is None:
             return None
-        if kept.history.last_message_id != last_message_id:
+        if cached.history.last_message_id != last_message_id:
             self._drop(session_id)
             return None
-        return kept.history
+        return cached.history
 
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Keep the history for an hour; nobody outside could read the state here."""
+        """Cache the history for an hour; the state is not stored, since no other process could read it here."""
         del state
         if history is None:
             self._drop(session_id)
@@ -49,32 +49,32 @@ class LocalSessionCache:
             self.put(session_id, history)
 
     async def remove(self, session_id: SessionId) -> None:
-        """Keep it no longer."""
+        """Remove the history."""
         self._drop(session_id)
 
-    def continued(self, session_id: SessionId, history: History) -> History | None:
-        """Return the one that is kept, if this one goes on from it."""
-        kept = self._kept.get(session_id)
-        if kept is None or kept.history.dropped != history.dropped:
+    def find_predecessor(self, session_id: SessionId, history: History) -> History | None:
+        """Return the cached history if the given one extends it."""
+        cached = self._cache.get(session_id)
+        if cached is None or cached.history.dropped != history.dropped:
             return None
-        before = kept.history.messages
-        return kept.history if history.messages[: len(before)] == before else None
+        previous = cached.history.messages
+        return cached.history if history.messages[: len(previous)] == previous else None
 
     def put(self, session_id: SessionId, history: History) -> bool:
-        """Keep it; False when it is too large."""
-        before, kept = self.continued(session_id, history), self._kept.get(session_id)
-        size = 0 if before is None or kept is None else kept.size
-        size += sum(len(message.text) + _OF_A_MESSAGE for message in new_messages(before, history))
+        """Cache the history; return False when it is too large."""
+        previous, cached = self.find_predecessor(session_id, history), self._cache.get(session_id)
+        size = 0 if previous is None or cached is None else cached.size
+        size += sum(len(message.text) + _MESSAGE_OVERHEAD for message in new_messages(previous, history))
         self._drop(session_id)
-        if size > _LARGEST:
+        if size > _MAX_SIZE:
             return False
-        self._kept[session_id] = _Kept(history, size)
+        self._cache[session_id] = _CachedHistory(history, size)
         return True
 
     def _drop(self, session_id: SessionId) -> None:
-        self._kept.pop(session_id, None)
+        self._cache.pop(session_id, None)
 
 
-def new_messages(before: History | None, history: History) -> tuple[HistoryMessage, ...]:
-    """Return what the history says beyond the one that it goes on from."""
-    return history.messages[len(before.messages) if before else 0 :]
+def new_messages(previous: History | None, history: History) -> tuple[HistoryMessage, ...]:
+    """Return the messages that the history adds to its predecessor."""
+    return history.messages[len(previous.messages) if previous else 0 :]

@@ -1,4 +1,4 @@
-"""Which line of a TOML file says what, since the parser does not tell."""
+"""Line numbers of TOML keys, which the parser does not report."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _DELIMITERS = ('"""', "'''")
 
 
 class TomlLines:
-    """The lines of the tables and keys of a text that parsed; what stands within one value has the value's line."""
+    """Lines of the tables and keys of a valid TOML text; everything within a value has the value's line."""
 
     def __init__(self, text: str) -> None:
         self._lines: dict[Path, int] = {}
@@ -32,7 +32,7 @@ class TomlLines:
                 open_string = _opened(key[2])
 
     def line_of(self, path: Sequence[str | int]) -> int:
-        """Tell the line of what stands at `path`, or of the nearest thing around it."""
+        """Return the line of `path`, or of its nearest enclosing key."""
         for length in range(len(path), 0, -1):
             line = self._lines.get(tuple(path[:length]))
             if line is not None:
@@ -41,7 +41,7 @@ class TomlLines:
 
     def _note(self, path: Path, number: int) -> None:
         self._lines[path] = number
-        for length in range(1, len(path)):  # a table may be named by what is in it alone
+        for length in range(1, len(path)):  # a dotted key declares its tables implicitly
             self._lines.setdefault(path[:length], number)
 
     def _enter(self, bracket: str, names: Path) -> Path:

@@ -1,1 +1,1 @@
-"""The truth: catalogue, sessions, turns, messages, in Postgres 15 or newer."""
+"""Postgres stores, the source of truth; Postgres 15 or newer."""

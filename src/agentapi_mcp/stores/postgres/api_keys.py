@@ -1,4 +1,4 @@
-"""Sealed keys of providers in Postgres; each statement names the owner."""
+"""Encrypted provider keys in Postgres; every statement filters by owner."""
 
 from collections.abc import Sequence
 from typing import LiteralString
@@ -20,16 +20,16 @@ SELECT id, user_id, org_id, provider, model, name, last_four, active, created_at
 
 
 class PostgresApiKeys:
-    """Read and written by the program's own role alone, which no outside client can take."""
+    """Accessible only to the program's role, which no outside client can assume."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, new: SealedKey) -> ApiKey:
-        """Keep a key.
+        """Store a key.
 
         Raises:
-            ConflictError: its owner has one of this name.
+            ConflictError: its owner has a key of this name.
         """
         key = new.key
         async with self._database.as_system("a key that its owner enters") as connection:
@@ -64,7 +64,7 @@ class PostgresApiKeys:
         return tuple(_key(row) for row in rows)
 
     async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
-        """List what a principal's turns may use: their own, and their organisation's."""
+        """List the active keys of a principal and of their organisation."""
         async with self._database.as_system("keys that a turn may use") as connection:
             rows = await connection.fetch(
                 _SEALED + "WHERE org_id = $1 AND (user_id = $2 OR user_id IS NULL) AND active",
@@ -85,7 +85,7 @@ class PostgresApiKeys:
             )
 
     async def set_active(self, key: ApiKey, *, active: bool) -> None:
-        """Let a key be used, or no more."""
+        """Enable or disable a key."""
         async with self._database.as_system("a key that its owner turns on or off") as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET active = $4 WHERE id = $1 AND org_id = $2 "
@@ -97,7 +97,7 @@ class PostgresApiKeys:
             )
 
     async def mark_used(self, key: ApiKey) -> None:
-        """Note that a key is used now, unless that was noted within the minute."""
+        """Record a use of a key, at most once a minute."""
         async with self._database.as_system("when a key was used last") as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET last_used_at = now() WHERE id = $1 "
@@ -106,7 +106,7 @@ class PostgresApiKeys:
             )
 
     async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
-        """List keys of all owners that another master key has sealed, by id."""
+        """List keys of all owners that another master key encrypted, by id."""
         async with self._database.as_system("keys to seal again") as connection:
             rows = await connection.fetch(
                 _SEALED + "WHERE key_id <> $1 AND id > $2 ORDER BY id LIMIT $3", key_id, after, limit
@@ -114,7 +114,7 @@ class PostgresApiKeys:
         return tuple(_sealed(row) for row in rows)
 
     async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
-        """Put what is sealed anew in place of what it was made from, and return how many were still as they were."""
+        """Replace the encrypted values that have not changed meanwhile, and return how many were replaced."""
         async with self._database.as_system("keys that were sealed again") as connection:
             done = [
                 await connection.fetchval(

@@ -1,4 +1,4 @@
-"""The audit log in Postgres: `audit_events`, which the program may add to and read, and only its owner may prune."""
+"""The audit log in Postgres: `audit_events`, append-only for the program; only the owner may prune it."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 from agentapi_mcp.stores.postgres.migrate import owner_connection
 from agentapi_mcp.stores.postgres.positions import read_position
 
-# An event that was written though nobody heard of it is not written twice.
+# A retry after a lost acknowledgement must not write an event twice.
 _APPEND: LiteralString = """
 INSERT INTO agentapi.audit_events (id, at, org_id, user_id, via, client, address, request_id, action, target_kind,
                                    target_id, outcome, details)
@@ -23,7 +23,7 @@ SELECT id, at, org_id, user_id, via, client, address, request_id, action, target
        action text, target_kind text, target_id text, outcome text, details jsonb)
 ON CONFLICT DO NOTHING
 """
-# Each half is served by audit_events_of_organization; the second is of nobody's organisation.
+# audit_events_of_organization serves both halves; the second one reads events without an organisation.
 LIST: LiteralString = """
 SELECT id, at, org_id, user_id, via, client, address, request_id, action, target_kind, target_id, outcome,
        details::text AS details
@@ -48,16 +48,16 @@ _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PostgresAudit:
-    """Events of every organisation; each statement that reads them names one."""
+    """Audit events; every reading statement filters by organisation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def append(self, events: Sequence[AuditEvent]) -> None:
-        """Write events, each once however often it comes."""
-        said = json.dumps([_fields(event) for event in events], allow_nan=False)
+        """Append events; an event that is appended again is ignored."""
+        payload = json.dumps([_fields(event) for event in events], allow_nan=False)
         async with self._database.as_system("write down what happened, whoever did it") as connection:
-            await connection.execute(_APPEND, said)
+            await connection.execute(_APPEND, payload)
 
     async def list_(
         self, principal: Principal, criteria: AuditFilter, *, include_unowned: bool, cursor: str | None, limit: int
@@ -84,12 +84,12 @@ class PostgresAudit:
         return Page(items, encode_cursor(scope, principal, (items[-1].at.isoformat(), str(items[-1].id))))
 
     async def ensure_partitions(self, moment: datetime) -> None:
-        """Make the partitions of the moment's month and of the next, where they are missing."""
+        """Create the partitions of this month and the next, if missing."""
         async with self._database.as_system("partitions for the months to come") as connection:
             await connection.execute("SELECT agentapi.keep_audit_partitions($1)", moment)
 
     async def has_expired(self, before: datetime) -> bool:
-        """Tell whether a whole month was over before then."""
+        """Return whether a whole month ended before `before`."""
         async with self._database.as_system("whether the log is older than it may be") as connection:
             return await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "
@@ -100,7 +100,7 @@ class PostgresAudit:
 
 
 async def prune_audit(owner_url: str, before: datetime) -> tuple[str, ...]:
-    """Drop the months that were over before then, as the owner of the tables; return them as in 2026_01."""
+    """Drop the months that ended before `before`, as the owner of the tables; return their names, like 2026_01."""
     async with owner_connection(owner_url) as connection, connection.transaction():
         rows = await connection.fetch("SELECT month FROM agentapi.prune_audit_events($1) AS month", before)
         if rows:

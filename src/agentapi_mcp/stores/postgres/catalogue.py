@@ -1,4 +1,4 @@
-"""Agents and models in their deployed tables; what other programs wrote there stays."""
+"""Agents and models in their existing tables; columns and keys of other programs are preserved."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
  ORDER BY a.name COLLATE "C", m.name COLLATE "C"
 """
 
-# Our own keys are replaced, all others survive; a config that is no object is kept beside them.
+# Our own keys are replaced and all others preserved; a config that is not an object moves to `previous`.
 _UPSERT_AGENT: LiteralString = """
 INSERT INTO public.agents AS a (name, type, description, enabled, config)
 VALUES ($1, $2, $3, $4, $5::text::jsonb)
@@ -55,13 +55,13 @@ ON CONFLICT (agent_id, name) DO UPDATE
 
 
 class PostgresCatalogue:
-    """Rows of `agents` and `models`; of an agent's config only the keys that are named here are ever looked at."""
+    """Rows of `agents` and `models`; only the config keys named here are read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def load(self) -> tuple[AgentRow, ...]:
-        """Read all agents with their models, whatever their config holds."""
+        """Read all agents with their models, tolerating any config."""
         async with self._database.as_system("read the catalogue") as connection:
             rows = await connection.fetch(_LOAD)
         by_agent: dict[AgentId, list[Row]] = {}
@@ -70,7 +70,7 @@ class PostgresCatalogue:
         return tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items())
 
     async def write(self, file: CatalogueFile) -> bool:
-        """Upsert what is declared, unless this hash is written and no declared agent has vanished since.
+        """Upsert the declarations, unless this hash is already written and all declared agents still exist.
 
         A model that we wrote and the file no longer names is disabled; no row is deleted.
         """
@@ -86,16 +86,16 @@ class PostgresCatalogue:
                 _SOURCE,
                 file.sha256,
             )
-            await _tell(connection)
+            await _notify_changed(connection)
         return True
 
     async def notify_changed(self) -> None:
-        """Tell every process that there is something new to read."""
+        """Notify every process that the catalogue has changed."""
         async with self._database.as_system("tell of the catalogue") as connection:
-            await _tell(connection)
+            await _notify_changed(connection)
 
 
-async def _tell(connection: Connection) -> None:
+async def _notify_changed(connection: Connection) -> None:
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(Signal(SignalKind.CATALOGUE_CHANGED)))
 
 
@@ -139,7 +139,7 @@ def _agent_config(agent: AgentDeclaration) -> str:
 def _model_config(model: ModelDeclaration) -> str:
     prices = model.prices
     figures = {"input": prices.input, "output": prices.output, "cached_input": prices.cached_input}
-    said = {
+    value = {
         "context_window": model.context_window,
         "max_output_tokens": model.max_output_tokens,
         "prices": {
@@ -149,11 +149,11 @@ def _model_config(model: ModelDeclaration) -> str:
         },
         "declared": True,
     }
-    return _json(said)
+    return _json(value)
 
 
-def _json(said: Mapping[str, object]) -> str:
-    return json.dumps({key: value for key, value in said.items() if value is not None and value != {}})
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps({key: value for key, value in value.items() if value is not None and value != {}})
 
 
 def _agent_row(agent_id: AgentId, rows: Sequence[Row]) -> AgentRow:
@@ -189,13 +189,13 @@ def _model_row(row: Row) -> ModelRow:
 
 
 def _prices(value: object) -> Prices:
-    said = as_object(value)
+    value = as_object(value)
     return Prices(
-        input=as_amount(said.get("input")),
-        output=as_amount(said.get("output")),
-        cached_input=as_amount(said.get("cached_input")),
-        source=as_text(said.get("source")),
-        on=_day(said.get("on")),
+        input=as_amount(value.get("input")),
+        output=as_amount(value.get("output")),
+        cached_input=as_amount(value.get("cached_input")),
+        source=as_text(value.get("source")),
+        on=_day(value.get("on")),
     )
 
 

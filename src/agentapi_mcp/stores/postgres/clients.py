@@ -1,4 +1,4 @@
-"""The MCP clients of users in `mcp_sessions`: a row each, whose id is made of user, organisation and client."""
+"""MCP clients of users in `mcp_sessions`, one row each, with an id derived from user, organisation and client."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
-# What this program wrote of clients says with which protocol they came; other rows are none of its own.
+# Rows that this program wrote hold the client's protocol; all others belong to other programs.
 _SWEEP: LiteralString = """
 DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ? 'protocol'
 """
@@ -24,7 +24,7 @@ INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, exp
 VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '30 days')
     ON CONFLICT DO NOTHING
 """
-# Its life is prolonged at most once a day, since most uses need not write.
+# The expiry is extended at most once a day, so that most uses are read-only.
 _FIND: LiteralString = """
 SELECT mcp_state::text AS state, expires_at < now() + interval '29 days' AS ages
   FROM public.mcp_sessions
@@ -51,13 +51,13 @@ UPDATE public.mcp_sessions
 
 
 class PostgresClients:
-    """Rows that live for thirty days after their client was last here."""
+    """Client rows, which expire thirty days after the client's last use."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
-        """Keep that a client is here, beside what else is kept of it; sweep out those that stayed away."""
+        """Record a client's use, merging its state, and delete expired clients."""
         known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
         async with self._database.as_system("which MCP client a user has") as connection:
             await connection.execute(_SWEEP)
@@ -65,7 +65,7 @@ class PostgresClients:
                 await connection.execute(_INSERT, *known)
 
     async def find(self, principal: Principal, client: str) -> State:
-        """Read what is kept of one; nothing where there is none."""
+        """Read a client's state; empty for an unknown client."""
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, *own)
@@ -81,7 +81,7 @@ class PostgresClients:
         return [(row["session_id"].removeprefix(begin), json_object(row["state"])) for row in rows]
 
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
-        """Write and return what `edit` makes of it, which nobody else changes meanwhile; what it raises undoes all."""
+        """Replace a client's state by `edit(state)` under a row lock, and return it; an exception rolls back."""
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             await connection.execute(_SWEEP)
@@ -91,7 +91,7 @@ class PostgresClients:
 
 
 async def _locked(connection: Connection, user_id: object, session_id: str, client: str) -> str | None:
-    """Return a client's state, made where it is not there yet, and let nobody else change it in this transaction."""
+    """Return a client's state with its row locked for this transaction; create the row if needed."""
     row = await connection.fetchrow(_LOCK, user_id, session_id)
     if row is None:
         await connection.execute(_INSERT, user_id, session_id, json.dumps({"client": client, "protocol": None}))

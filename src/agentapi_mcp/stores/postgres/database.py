@@ -1,4 +1,4 @@
-"""The two doors to Postgres: as a principal, under row-level security, and as the program itself."""
+"""Access to Postgres as a principal, under row-level security, and as the program itself."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ _LOST: tuple[type[Exception], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the server has just ended the connection, which asyncpg has only half noticed
+    asyncpg.InternalClientError,  # asyncpg raises it for a connection that the server has just closed
 )
 _UNAVAILABLE: tuple[type[Exception], ...] = (
     *_LOST,
@@ -46,33 +46,36 @@ _CHECK = "Check AGENTAPI_DATABASE_URL."
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
+class _DatabaseFault:
     what: str
     next_step: str
 
 
-# The first class that fits says what is wrong; the last one fits all.
-_TROUBLES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Trouble], ...] = (
+# The first matching class gives the reason; the last one matches all.
+_FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _DatabaseFault], ...] = (
     (
         socket.gaierror,
-        _Trouble("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
+        _DatabaseFault("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
     ),
-    (ssl.SSLError, _Trouble("TLS with it fails", _CHECK)),
-    (asyncpg.InvalidAuthorizationSpecificationError, _Trouble("it refuses the user or the password", _CHECK)),
-    (asyncpg.InvalidCatalogNameError, _Trouble("it has no database of this name", _CHECK)),
+    (ssl.SSLError, _DatabaseFault("TLS with it fails", _CHECK)),
+    (asyncpg.InvalidAuthorizationSpecificationError, _DatabaseFault("it refuses the user or the password", _CHECK)),
+    (asyncpg.InvalidCatalogNameError, _DatabaseFault("it has no database of this name", _CHECK)),
     (
         (asyncpg.TooManyConnectionsError, asyncpg.InsufficientResourcesError),
-        _Trouble("it has no connection or memory left", _AGAIN),
+        _DatabaseFault("it has no connection or memory left", _AGAIN),
     ),
-    ((TimeoutError, asyncpg.QueryCanceledError), _Trouble("it does not answer in time", _AGAIN)),
-    (ConnectionRefusedError, _Trouble("nothing answers at its address", f"Start it, or check the address. {_AGAIN}")),
-    (Exception, _Trouble("the connection to it is lost or refused", _AGAIN)),
+    ((TimeoutError, asyncpg.QueryCanceledError), _DatabaseFault("it does not answer in time", _AGAIN)),
+    (
+        ConnectionRefusedError,
+        _DatabaseFault("nothing answers at its address", f"Start it, or check the address. {_AGAIN}"),
+    ),
+    (Exception, _DatabaseFault("the connection to it is lost or refused", _AGAIN)),
 )
 _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.InvalidSchemaNameError,
 )
-# A prepared statement of this connection is not there, or is there already: the server's connection is another one.
+# A prepared statement is missing or exists already: a transaction pooler has switched the server connection.
 _POOLED: tuple[type[Exception], ...] = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
@@ -82,42 +85,42 @@ Row = asyncpg.Record
 
 
 class Server(Protocol):
-    """Where the database is, and how to bring it back."""
+    """Address of the database server, and how to recover it."""
 
     async def url(self) -> str:
-        """Return the address of a server that should be up, with the application's login."""
+        """Return the URL of the running server, with the application's login."""
         ...
 
     async def recover(self) -> str:
-        """Do what can be done after a refused connection, and return the address again."""
+        """Try to recover after a refused connection, and return the URL."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteServer:
-    """A server that somebody else runs; nothing here can bring it back."""
+    """An external server, which this program cannot restart."""
 
     address: str
 
     async def url(self) -> str:
-        """Return the address."""
+        """Return the URL."""
         return self.address
 
     async def recover(self) -> str:
-        """Return the address."""
+        """Return the URL."""
         return self.address
 
 
 def _meaning(exc: BaseException) -> str:
-    trouble = next(trouble for kinds, trouble in _TROUBLES if isinstance(exc, kinds))
-    if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no class of its own for it
-        trouble = _Trouble("it does not speak TLS, which sslmode demands", _CHECK)
+    trouble = next(trouble for kinds, trouble in _FAULTS if isinstance(exc, kinds))
+    if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no exception class for it
+        trouble = _DatabaseFault("it does not speak TLS, which sslmode demands", _CHECK)
     return f"The database cannot be used: {trouble.what}; nothing was changed. {trouble.next_step}"
 
 
 @contextmanager
 def map_errors() -> Generator[None]:
-    """Turn the driver's exceptions into ours; the driver's text goes no further than the cause."""
+    """Map the driver's exceptions to ours; the driver's message stays in the cause."""
     try:
         yield
     except AgentApiError:
@@ -140,7 +143,7 @@ async def connect(url: str, **options: Any) -> "asyncpg.Connection[Row]":  # noq
     """Connect to a server.
 
     Raises:
-        ConfigurationError: this is no address of one.
+        ConfigurationError: the URL is not a Postgres URL.
     """
     try:
         return await asyncpg.connect(url, **options)
@@ -153,7 +156,7 @@ async def connect(url: str, **options: Any) -> "asyncpg.Connection[Row]":  # noq
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One open transaction; SQL must be a literal."""
+    """An open transaction; SQL must be a literal string."""
 
     _raw: "PoolConnectionProxy[Row]"
 
@@ -176,7 +179,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """How the pool behaves; behind a transaction pooler there is no statement cache and no LISTEN."""
+    """Options of the pool; behind a transaction pooler, statement cache and LISTEN are off."""
 
     max_size: int = 5
     acquire_timeout: timedelta = timedelta(seconds=10)
@@ -184,12 +187,12 @@ class PoolOptions:
     statement_cache: bool = True
 
 
-async def _keep(_connection: object) -> None:
-    """Reset nothing when a connection comes back: every setting is transaction-local, and the reset is a round trip."""
+async def _skip_reset(_connection: object) -> None:
+    """Skip the reset on release: all settings are transaction-local, and a reset costs a round trip."""
 
 
 class Database:
-    """A pool whose every statement runs in a transaction of a known role; opened with `open_database`."""
+    """A pool in which every statement runs in a transaction with a known role; opened with `open_database`."""
 
     def __init__(self, pool: "asyncpg.Pool[Row]", options: PoolOptions) -> None:
         self._pool = pool
@@ -198,21 +201,21 @@ class Database:
     def as_principal(
         self, principal: Principal, *, session_id: SessionId | None = None, plan_once: bool = False
     ) -> AbstractAsyncContextManager[Connection]:
-        """Open a transaction that reads, as `authenticated` with the principal's claims, under row-level security.
+        """Open a read transaction as `authenticated` with the principal's claims, under row-level security.
 
-        `session_id` is the session whose messages it reads, which the policies then look for once. With `plan_once` its
-        statements are planned once for all arguments: right where one index serves them all, since with the policies
-        in it a plan takes as long as what it plans.
+        `session_id` names the session whose messages are read, so that the policies look it up once. `plan_once` uses
+        generic plans, for statements that one index serves whatever the arguments: with the policies, planning takes
+        as long as the query itself.
         """
         plan_once = plan_once and self._options.statement_cache
         return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
-        """Open one that writes too, as a role that no outside client can take, under row-level security as well."""
+        """Open a write transaction, as a role that no outside client can assume, under row-level security."""
         return self._transaction("agentapi_writer", _claims(principal))
 
     def as_system(self, reason: LiteralString) -> AbstractAsyncContextManager[Connection]:
-        """Open a transaction as the program itself; `reason` says why it may see every tenant's rows."""
+        """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows."""
         return self._transaction("agentapi_system", json.dumps({"reason": reason}))
 
     @asynccontextmanager
@@ -225,24 +228,25 @@ class Database:
                 yield Connection(raw)
                 await raw.execute("COMMIT")
             except BaseException:
-                await asyncio.shield(self._undo(raw))  # not round every commit: a task for each costs a turn 3 ms
+                # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
+                await asyncio.shield(self._undo(raw))
                 raise
             await self._pool.release(raw)
 
     async def _undo(self, raw: "PoolConnectionProxy[Row]") -> None:
-        """End what is open and give the connection back, also when whoever opened it has left and waits no more."""
+        """Roll back and release the connection, even when the caller has been cancelled."""
         try:
-            with suppress(*_LOST):  # a lost connection has nothing open
+            with suppress(*_LOST):  # a lost connection has no open transaction
                 await raw.execute("ROLLBACK")
         finally:
             await self._pool.release(raw)
 
     async def _begin(self, role: LiteralString, claims: str, *, plan_once: bool) -> "PoolConnectionProxy[Row]":
-        # One round trip: a transaction that changes its mind between BEGIN and the role costs every turn four of them.
+        # BEGIN, role and claims in one round trip; separately they would cost every turn four.
         quoted = claims.replace("'", "''")
         plans = "SET LOCAL plan_cache_mode = force_generic_plan; " if plan_once else ""
         begin = f"BEGIN; {plans}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
-        # A pooled connection may have died with its server; nothing is done yet, so a second try is safe.
+        # A pooled connection may have died with its server; nothing has run yet, so one retry is safe.
         for last in (False, True):
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
             try:
@@ -257,8 +261,8 @@ class Database:
 
 
 def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
-    """Say who asks, as the policies read it (0001_schema.sql, section 5)."""
-    said: dict[str, object] = {
+    """Serialize the principal's claims for the policies (0001_schema.sql, section 5)."""
+    claims: dict[str, object] = {
         "sub": str(principal.user_id),
         "role": "authenticated",
         "agentapi_org": str(principal.org_id),
@@ -269,15 +273,15 @@ def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
         "agentapi_allowed": principal.exceptions.allowed or None,
         "agentapi_denied": principal.exceptions.denied or None,
     }
-    said |= {name: sorted(words) for name, words in limits.items() if words is not None}
+    claims |= {name: sorted(names) for name, names in limits.items() if names is not None}
     if session_id is not None:
-        said["agentapi_session"] = str(session_id)
-    return json.dumps(said, separators=(",", ":"))
+        claims["agentapi_session"] = str(session_id)
+    return json.dumps(claims, separators=(",", ":"))
 
 
 @asynccontextmanager
 async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[Database]:
-    """Open a pool on the server; it is closed, in-flight work included, when the context ends."""
+    """Open a pool on the server; leaving the context closes it, even with work in flight."""
 
     async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
         try:
@@ -291,7 +295,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             min_size=0,
             max_size=options.max_size,
             connect=reach,
-            reset=_keep,
+            reset=_skip_reset,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
             statement_cache_size=100 if options.statement_cache else 0,

@@ -1,4 +1,4 @@
-"""What a database tells of itself to the doctor."""
+"""Facts about the database for the doctor command."""
 
 from datetime import timedelta
 
@@ -10,10 +10,10 @@ from agentapi_mcp.stores.postgres.login_privileges import login_remark
 
 
 async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
-    """Ask for version, role and encryption, and measure how long the answer takes.
+    """Query version, role and encryption, and measure the latency.
 
     Raises:
-        StoreError: it does not answer; the message says what to do.
+        StoreError: the database does not answer; the message says what to do.
     """
     begun = clock.monotonic()
     async with database.as_system("doctor") as connection:

@@ -1,4 +1,4 @@
-"""What was measured of the agents, in `agent_health` and in the turns themselves."""
+"""Health of agents, from `agent_health` and from recent turns."""
 
 from collections.abc import Mapping
 from typing import LiteralString
@@ -11,7 +11,7 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 
 _LONGEST_ERROR = 500
 
-# One statement, so that processes that measure at the same time lose no failure; an agent gone by now gives no row.
+# One statement, so that concurrent measurements lose no failure; a deleted agent yields no row.
 _RECORD: LiteralString = """
 INSERT INTO public.agent_health AS h (agent_id, status, last_check, last_error, consecutive_failures)
 SELECT a.id, CASE WHEN $2::text = 'healthy' THEN 'healthy' ELSE 'degraded' END, clock_timestamp(), $3::text,
@@ -28,8 +28,8 @@ ON CONFLICT (agent_id) DO UPDATE
 RETURNING h.agent_id, h.status, h.last_check, h.last_error, h.consecutive_failures
 """
 
-# The index (agent_name, created_at) serves both laterals; failures count as far back as the answers reach, so that
-# an agent which seldom fails costs no scan of its whole week.
+# The index (agent_name, created_at) serves both laterals. Failures are counted only as far back as the answers reach,
+# so that an agent which rarely fails needs no scan of its whole week.
 TRAFFIC: LiteralString = """
 SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, answered.latency_p95, answered.cost_p50
   FROM public.agents a
@@ -56,13 +56,13 @@ SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, a
 
 
 class PostgresHealth:
-    """Health that all processes on one database share."""
+    """Health shared by all processes of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
-        """Read what is known; a row that nobody has checked is unknown, whatever it was seeded with."""
+        """Read the health of every agent; a row without a check is unknown, whatever its status column says."""
         async with self._database.as_system("read the agents' health") as connection:
             rows = await connection.fetch(
                 "SELECT agent_id, status, last_check, last_error, consecutive_failures FROM public.agent_health"
@@ -70,14 +70,14 @@ class PostgresHealth:
         return {AgentId(row["agent_id"]): _health(row) for row in rows}
 
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
-        """Count failures in a row: one degrades, three make unhealthy, one success heals."""
+        """Count consecutive failures: one is degraded, three are unhealthy, a success resets."""
         error = None if check.status is HealthStatus.HEALTHY else _storable(check.error)
         async with self._database.as_system("record an agent's health") as connection:
             row = await connection.fetchrow(_RECORD, agent_id, check.status.value, error)
         return _health(row) if row is not None else AgentHealth()
 
     async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise each agent's last 200 answers of seven days, and count the failures among them."""
+        """Summarise each agent's last 200 answers within seven days, and count failures in that period."""
         async with self._database.as_system("summarise the agents' traffic") as connection:
             rows = await connection.fetch(TRAFFIC)
         return {row["name"]: _traffic(row) for row in rows if row["turns"] or row["failures"]}

@@ -1,4 +1,4 @@
-"""Accounts in Postgres: whose an issuer's subject is, and what they are in which organisation."""
+"""Accounts in Postgres: identities of issuers, their users and memberships."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2
 ON CONFLICT (issuer, subject) DO NOTHING
 """
 
-# Without row-level security, or with a policy that lets them.
+# Writable where there is no row-level security, or where a policy permits it.
 _FORGEABLE: LiteralString = """
 SELECT bool_or(has_column_privilege(r.rolname, p.oid, $1, k.kind)
                AND (NOT p.relrowsecurity OR EXISTS (
@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 class PostgresIdentities:
-    """Identities lead to profiles; two that sign in at the same moment for the first time get one account."""
+    """Maps identities to profiles; concurrent first sign-ins of one subject create a single account."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class PostgresIdentities:
             return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
 
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
-        """Link the subject with the profile that has it as its `workos_id`, and return the account."""
+        """Link the subject to the profile with this `workos_id`, and return the account."""
         async with self._database.as_system("whose WorkOS id this is") as connection:
             found = await connection.fetch("SELECT id FROM public.profiles WHERE workos_id = $1 LIMIT 2", subject)
             if len(found) != 1 or await _is_forgeable(connection, "workos_id"):
@@ -80,7 +80,7 @@ class PostgresIdentities:
             return await _linked(connection, issuer, subject, found[0]["id"], None)
 
     async def link_profile(self, issuer: str, subject: str) -> Account | None:
-        """Link the subject with the profile that has it as its id, as Supabase's users have."""
+        """Link the subject to the profile with this id, as in Supabase."""
         try:
             wanted = UUID(subject)
         except ValueError:
@@ -90,9 +90,9 @@ class PostgresIdentities:
             return await _linked(connection, issuer, subject, user_id, None)
 
     async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
-        """Link the subject with the one profile of this e-mail, if no other identity leads to it."""
+        """Link the subject to the only profile with this e-mail, unless another identity is linked to it."""
         async with self._database.as_system("whose verified e-mail this is") as connection:
-            # Of two subjects with one e-mail the second finds that the account is taken.
+            # The lock serializes two subjects with one e-mail: the second one finds the account already linked.
             await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
             found = await connection.fetch(
                 "SELECT id FROM public.profiles WHERE lower(email) = lower($1) AND workos_id IS NULL AND NOT EXISTS "
@@ -106,7 +106,7 @@ class PostgresIdentities:
     async def create(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
-        """Make an account: a member of the organisation, or without one the owner of a personal one."""
+        """Create an account as a member of the organisation, or without one as the owner of a personal organisation."""
         async with self._database.as_system("a first sign-in") as connection:
             found = await _first_of_all(connection, issuer, subject)
             if found is not None:
@@ -129,14 +129,14 @@ class PostgresIdentities:
     async def accept_invitations(
         self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
     ) -> Account | None:
-        """Make somebody, whose account is made where there is none, a member wherever this e-mail is expected."""
+        """Accept all invitations of this e-mail; create the account if there is none."""
         async with self._database.as_system("somebody signs in who may be invited") as connection:
             expected = "SELECT EXISTS (SELECT FROM agentapi.invitations WHERE email = $1 AND expires_at > now())"
             if await connection.fetchval(expected, email):
                 found = await _first_of_all(connection, issuer, subject)
             else:
                 found = _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
-            if found is not None and found.memberships:  # made by their other request a moment ago
+            if found is not None and found.memberships:  # created by a concurrent request of the same user
                 return found
             invitations = await connection.fetch(
                 "DELETE FROM agentapi.invitations WHERE email = $1 AND expires_at > now() RETURNING org_id, role", email
@@ -154,10 +154,10 @@ class PostgresIdentities:
             return _account(await connection.fetchrow(_BY_ID, account_id))
 
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
-        """Find a program's own account, made and moved as it is declared; None when the subject is a person's.
+        """Find or create a service's account and apply its declared place; None when the subject is a person's.
 
         Raises:
-            ConfigurationError: the organisation is none, or profiles are somebody else's to make.
+            ConfigurationError: the organisation does not exist, or another application manages the profiles.
         """
         async with self._database.as_system("the place of a declared program") as connection:
             row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
@@ -171,7 +171,7 @@ class PostgresIdentities:
 
 
 async def _is_forgeable(connection: Connection, column: str) -> bool:
-    """Tell whether outside clients may write a column of `profiles`, so that it says nothing of whose a profile is."""
+    """Return whether outside clients may write a column of `profiles`, which then proves nothing about its owner."""
     forgeable = await connection.fetchval(_FORGEABLE, column)
     if forgeable:
         _log.warning("identity_not_linked", extra={"reason": f"signed-in users may write profiles.{column}"})
@@ -179,7 +179,7 @@ async def _is_forgeable(connection: Connection, column: str) -> bool:
 
 
 async def _first_of_all(connection: Connection, issuer: str, subject: str) -> Account | None:
-    """Make the second of two first sign-ins wait, and find what the first has made."""
+    """Serialize concurrent first sign-ins, and find the account that the other one created."""
     await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
     return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
 
@@ -196,7 +196,7 @@ def _is_placed(row: Row, service: Service) -> bool:
 
 
 def _checked(row: Row | None, service: Service) -> Row:
-    """Take the place as it is where profiles and memberships are somebody else's to write."""
+    """Accept the current place where another application manages profiles and memberships."""
     if row is None or (row["is_service"] and not row["is_member"]):
         raise ConfigurationError(
             f"This database has profiles of its own: give the program {service.label!r} one, a membership of its "
@@ -206,7 +206,7 @@ def _checked(row: Row | None, service: Service) -> Row:
 
 
 async def _place(connection: Connection, issuer: str, subject: str, service: Service) -> Row | None:
-    # The lock makes the second of two first tokens find what the first has made.
+    # The lock serializes concurrent first tokens: the second one finds the account of the first.
     await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
     row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
     if row is not None and not row["is_service"]:

@@ -1,8 +1,8 @@
-"""JSON as a database has it, which others may have written too."""
+"""JSON columns, which other programs may have written too."""
 
 from agentapi_mcp.base.json_values import as_object, load_json
 
 
 def json_object(text: str | None) -> dict[str, object]:
-    """Read an object; what is none, or not there, is empty."""
+    """Parse a JSON object; empty for NULL and for any other type."""
     return as_object(load_json(text or "{}"))

@@ -1,4 +1,4 @@
-"""Requests for keys in Postgres: used once, and swept when they are old."""
+"""Key requests in Postgres: single use, and deleted after they expire."""
 
 from typing import LiteralString
 
@@ -17,13 +17,13 @@ RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at
 
 
 class PostgresKeyRequests:
-    """Read and written by the program's own role alone: a visitor who has not signed in is nobody yet."""
+    """Accessible only to the program's role, since a visitor is not authenticated yet."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, request: KeyRequest) -> None:
-        """Keep a request, and forget those that nobody can use any more."""
+        """Store a request, and delete expired ones."""
         async with self._database.as_system("a user is asked for a key") as connection:
             await connection.execute("DELETE FROM agentapi.key_requests WHERE expires_at < now()")
             await connection.execute(
@@ -38,17 +38,17 @@ class PostgresKeyRequests:
             )
 
     async def find(self, token_sha256: bytes) -> KeyRequest | None:
-        """Find a request that can be used."""
+        """Find a valid request."""
         async with self._database.as_system("what a link stands for") as connection:
             return _request(await connection.fetchrow(_OPEN, token_sha256))
 
     async def consume(self, token_sha256: bytes) -> KeyRequest | None:
-        """Use a request up."""
+        """Consume a request."""
         async with self._database.as_system("a key is entered") as connection:
             return _request(await connection.fetchrow(_TAKE, token_sha256))
 
     async def restore(self, token_sha256: bytes) -> None:
-        """Let a request be used after all."""
+        """Make a consumed request valid again."""
         async with self._database.as_system("what was entered is no key") as connection:
             await connection.execute(
                 "UPDATE agentapi.key_requests SET used_at = NULL WHERE token_sha256 = $1", token_sha256

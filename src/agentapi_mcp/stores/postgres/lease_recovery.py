@@ -1,4 +1,4 @@
-"""What accept, finish and every reader share: the session's row lock, and settling turns that nobody runs any more."""
+"""The session's row lock, and recovery of turns whose lease has expired."""
 
 from datetime import datetime
 from typing import LiteralString
@@ -10,7 +10,7 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
-# The session's row must be locked before this runs. The text so far becomes the assistant's message.
+# The session's row must already be locked. The partial text becomes the assistant's message.
 _SETTLE: LiteralString = """
 WITH expired AS (
     UPDATE agentapi.turns
@@ -34,7 +34,7 @@ SELECT id, user_id, org_id FROM expired
 
 
 async def lock_session(connection: Connection, session_id: UUID) -> datetime | None:
-    """Lock the session's row and return the time of the next message in it; None when there is no such session."""
+    """Lock the session's row and return the time for its next message; None when there is no such session."""
     return await connection.fetchval(
         "SELECT greatest(clock_timestamp(), coalesce(last_message_at, created_at) + interval '1 microsecond') "
         "FROM public.chat_sessions WHERE id = $1 FOR UPDATE",
@@ -43,19 +43,19 @@ async def lock_session(connection: Connection, session_id: UUID) -> datetime | N
 
 
 def no_session() -> NotFoundError:
-    """Say that a session is not there; one that is not yours answers alike."""
+    """Return the error for a missing session; one of another user is indistinguishable."""
     return NotFoundError("There is no such session.", next_step=NextStep.FIND_SESSION)
 
 
 async def settle_now(database: Database, session_id: UUID) -> None:
-    """Settle the session's turn in a transaction of the program: whoever looks need not be allowed to write."""
+    """Settle the session's expired turn as the program, since the reader may lack write permission."""
     async with database.as_system("settle a turn that nobody runs any more") as connection:
         await lock_session(connection, session_id)
         await settle_expired(connection, session_id=session_id)
 
 
 async def settle_expired(connection: Connection, *, session_id: UUID) -> None:
-    """End the session's turn as interrupted when its lease is over; the session's row is locked already."""
+    """Mark the session's turn as interrupted if its lease has expired; the session's row must be locked."""
     expired = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
         "AND lease_until < clock_timestamp())",

@@ -1,4 +1,4 @@
-"""Users and organisations in Postgres."""
+"""The local user of an installation, and memberships in Postgres."""
 
 import json
 
@@ -12,16 +12,16 @@ from agentapi_mcp.stores.postgres.ownership import is_ours
 
 
 class PostgresProfiles:
-    """Profiles that exist, and in a database of ours the one local profile."""
+    """Existing profiles, and in our own databases the local profile."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def local_principal(self) -> Principal:
-        """Find the machine's user and personal organisation, made on first use in a database that is ours.
+        """Find the local user and personal organisation; create them on first use in a database of our own.
 
         Raises:
-            ConfigurationError: the database's profiles are somebody else's; nothing is invented there.
+            ConfigurationError: another application manages the profiles, so none is created.
         """
         async with self._database.as_system("the machine's user on a private database") as connection:
             if not await is_ours(connection, "profiles"):
@@ -33,7 +33,7 @@ class PostgresProfiles:
             if row is None:
                 await self._make(connection)
                 row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
-        if row is None:  # pragma: no cover  # it was made in the same transaction
+        if row is None:  # pragma: no cover  # created in the same transaction
             raise ConfigurationError("The local profile could not be made.")
         return local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))
 
@@ -61,7 +61,7 @@ class PostgresProfiles:
         )
 
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
-        """Find what a user of an existing database is in an organisation."""
+        """Find a user's membership in an organisation of an existing database."""
         async with self._database.as_system("who the configured user is") as connection:
             row = await connection.fetchrow(
                 "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "

@@ -1,4 +1,4 @@
-"""What the program's own login may do beyond what it needs."""
+"""Check for excess privileges of the application's login."""
 
 from agentapi_mcp.stores.postgres.database import Database
 
@@ -10,7 +10,7 @@ _FACTS = (
 
 
 async def login_remark(database: Database) -> str | None:
-    """Ask the database something real, and say what its login could do if a statement ever forgot to take its role."""
+    """Query the database, and return a remark on what the login may do outside the roles that the program sets."""
     async with database.as_system("health") as connection:
         row = await connection.fetchrow(
             "SELECT r.rolsuper AS is_superuser, r.rolbypassrls AND NOT r.rolsuper AS bypasses, "

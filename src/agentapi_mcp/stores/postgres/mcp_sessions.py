@@ -1,4 +1,4 @@
-"""The transport sessions of 2025-era clients in `mcp_sessions`, so that no replica needs to remember them."""
+"""Transport sessions of 2025-era clients in `mcp_sessions`, so that any replica can serve them."""
 
 import json
 from typing import LiteralString
@@ -10,7 +10,7 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
-# Its life is prolonged at most once an hour, since most uses need not write.
+# The expiry is extended at most once an hour, so that most uses are read-only.
 _FIND: LiteralString = """
 SELECT (mcp_state - 'asked')::text AS state, expires_at < now() + interval '23 hours' AS ages
   FROM public.mcp_sessions
@@ -25,7 +25,7 @@ SELECT mcp_state::text
 """
 
 
-# Of one user; whoever begins another ends the one that was longest unused.
+# Limit per user; a new session ends the least recently used one.
 MOST_SESSIONS = 200
 _DROP_OLDEST: LiteralString = """
 DELETE FROM public.mcp_sessions
@@ -36,13 +36,13 @@ DELETE FROM public.mcp_sessions
 
 
 class PostgresMcpSessions:
-    """Rows of `mcp_sessions` that belong to Streamable HTTP; ended ones are swept out when a new one begins."""
+    """Rows of `mcp_sessions` of Streamable HTTP; opening a session deletes ended ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        """Keep a new one; it lives for a day after its last use."""
+        """Store a new session; it expires a day after its last use."""
         async with self._database.as_system("sweep out ended MCP sessions, and begin one") as connection:
             await connection.execute(
                 "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
@@ -57,7 +57,7 @@ class PostgresMcpSessions:
             )
 
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        """Find one that has not ended."""
+        """Find a session that has not ended."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, session_id, principal.user_id)
             if row is None:
@@ -72,7 +72,7 @@ class PostgresMcpSessions:
         return _session(session_id, row["state"])
 
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Note that its client watches a resource; False when it watches `most` others already."""
+        """Subscribe the session to a resource; return False when it has `most` subscriptions already."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is None or uri in session.watched:
@@ -83,14 +83,14 @@ class PostgresMcpSessions:
         return True
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        """Note that it no longer does."""
+        """Unsubscribe the session from a resource."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is not None and uri in session.watched:
                 await _write_watched(connection, principal, session_id, session.watched - {uri})
 
     async def close(self, principal: Principal, session_id: str) -> bool:
-        """End it; False when there is none."""
+        """End a session; return False when there is none."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             if await _lock(connection, principal, session_id) is None:
                 return False
@@ -99,11 +99,11 @@ class PostgresMcpSessions:
                 session_id,
                 principal.user_id,
             )
-            await _tell_changed(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
         return True
 
     async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Tell every process that the client takes a request back."""
+        """Notify every process that the client cancelled a request."""
         signal = Signal(
             SignalKind.REQUEST_CANCELLED,
             user_id=principal.user_id,
@@ -130,10 +130,10 @@ async def _write_watched(
         principal.user_id,
         sorted(watched),
     )
-    await _tell_changed(connection, principal, session_id)
+    await _notify_changed(connection, principal, session_id)
 
 
-async def _tell_changed(connection: Connection, principal: Principal, session_id: str) -> None:
+async def _notify_changed(connection: Connection, principal: Principal, session_id: str) -> None:
     signal = Signal(SignalKind.MCP_SESSION_CHANGED, user_id=principal.user_id, mcp_session=session_id)
     await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
 

@@ -1,4 +1,4 @@
-"""Members of organisations and invitations in Postgres; each statement names the organisation."""
+"""Members and invitations in Postgres; every statement filters by organisation."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -27,7 +27,7 @@ SELECT user_id, role::text AS role, NULL AS email, false AS is_service
 
 
 class PostgresMembers:
-    """Written where the tables are ours; in other databases memberships are their application's."""
+    """Writes only tables of our own schema; in an existing database its application manages memberships."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -50,7 +50,7 @@ class PostgresMembers:
         )
 
     async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
-        """Keep an invitation, in place of an earlier one; forget those that nobody can use any more."""
+        """Store an invitation in place of an earlier one, and delete expired ones."""
         async with self._database.as_system("somebody is invited into an organisation") as connection:
             await _check_ours(connection)
             await connection.execute("DELETE FROM agentapi.invitations WHERE expires_at < now()")
@@ -64,7 +64,7 @@ class PostgresMembers:
             )
 
     async def withdraw(self, org_id: OrgId, email: str) -> bool:
-        """Take an invitation back; False when there is none."""
+        """Withdraw an invitation; return False when there is none."""
         async with self._database.as_system("an invitation is taken back") as connection:
             done = await connection.execute(
                 "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2", org_id, email
@@ -74,7 +74,7 @@ class PostgresMembers:
     async def change(
         self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
     ) -> None:
-        """Give a member a role, or with None take the membership away, while nobody else changes any of them."""
+        """Set a member's role, or remove the member with None, with the organisation's memberships locked."""
         async with self._database.as_system("a member's role in an organisation") as connection:
             await _check_ours(connection)
             check([_member(row) for row in await connection.fetch(_LOCK, org_id)])
@@ -93,7 +93,7 @@ class PostgresMembers:
                 )
 
     async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
-        """Make an organisation with its first owner."""
+        """Create an organisation with its first owner."""
         async with self._database.as_system("the operator makes an organisation") as connection:
             await _check_ours(connection)
             await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, $2)", org_id, name)

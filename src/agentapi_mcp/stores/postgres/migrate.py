@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied forward in one transaction that locks, looks, applies and records."""
+"""Apply numbered SQL files, forward only, in one transaction under a lock."""
 
 import logging
 import re
@@ -12,8 +12,13 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.carry_over import OLD, carry_over, is_old, refuse_partly_old
 from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
+from agentapi_mcp.stores.postgres.legacy_schema import (
+    LEGACY_IDS,
+    adopt_legacy_database,
+    is_legacy,
+    refuse_partly_legacy,
+)
 from agentapi_mcp.stores.postgres.schema_files import Migration, migrations
 from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 
@@ -22,10 +27,10 @@ _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 _LOCK = 7_206_310
 _OURS = "AA001"
-# Roles belong to the server, and the lock to a database: another one of it may be making the same roles.
+# Roles are global to the server, the lock only to a database: another database may be creating the same roles.
 _RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
 _ATTEMPTS = 4
-# Of a database that was never migrated: the role, the schema, the table, or a column of it.
+# Errors of a database that was never migrated: the role, the schema, the table or a column is missing.
 _NOT_THERE = (
     asyncpg.InvalidParameterValueError,
     asyncpg.InvalidSchemaNameError,
@@ -33,8 +38,8 @@ _NOT_THERE = (
     asyncpg.UndefinedColumnError,
 )
 _PATIENCE = timedelta(minutes=20)
-# Indexes on big tables take their time; a table that somebody else has locked is not waited for, since whoever came
-# after us would wait as well. Unqualified names are Postgres's own.
+# Indexes on big tables need a long timeout. Waiting for a lock has a short one, since a waiting lock request blocks all
+# later ones. Unqualified names are those of pg_catalog.
 _BOUNDS = """
 SET LOCAL client_min_messages = warning;
 SET LOCAL search_path = pg_catalog;
@@ -103,7 +108,7 @@ $$
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """A migration, and when it was applied here, None when it was not; `note` says what is wrong with it."""
+    """A migration, with the time it was applied, None if it was not; `note` describes a problem."""
 
     id: str
     applied_at: datetime | None
@@ -112,7 +117,7 @@ class MigrationState:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What the database says of a migration that it has."""
+    """The database's record of an applied migration."""
 
     sha256: str
     needs: str
@@ -121,7 +126,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is to do."""
+    """Parameters of a migration run."""
 
     program: str
     grant_to: str | None = None
@@ -130,7 +135,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a migration would do: `changes` are sentences, of roles, grants and all objects but columns."""
+    """The effects of a migration: `changes` are sentences on roles, grants and all objects except columns."""
 
     server: str
     database: str
@@ -143,26 +148,25 @@ class Preview:
 @dataclass(frozen=True, slots=True)
 class _Done:
     migrations: tuple[str, ...]
-    carried_over: bool
+    adopted: bool
 
 
 async def migrate(
     url: str, *, program: str, grant_to: str | None = None, lock_timeout: timedelta = timedelta(seconds=10)
 ) -> tuple[str, ...]:
-    """Apply all that is missing in one transaction, as the owner of the tables, and return its ids.
+    """Apply all missing migrations in one transaction, as the owner of the tables, and return their ids.
 
-    `grant_to` is a login that is to work for the program. A table that somebody else has locked for longer than
-    `lock_timeout` ends it.
+    `grant_to` is the application's login. Waiting for a table lock longer than `lock_timeout` aborts the run.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
-        StoreUnavailableError: it does not answer, or somebody else has locked a table.
+        StoreUnavailableError: it does not answer, or a table stays locked by another session.
     """
     return await _repeat(url, partial(_migrate, plan=Plan(program, grant_to, lock_timeout)))
 
 
 async def preview(url: str, *, program: str, grant_to: str | None = None) -> Preview:
-    """Do all that `migrate` would do, undo it, and return what it was.
+    """Run `migrate`, roll it back, and return its effects.
 
     Raises:
         StoreMismatchError: as `migrate`.
@@ -205,7 +209,7 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
         database=database,
         login=login,
         migrations=done.migrations,
-        carries_over=done.carried_over,
+        carries_over=done.adopted,
         changes=changes(before, after),
     )
 
@@ -221,19 +225,19 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     await connection.execute(_BOOTSTRAP)
     applied = await _applied(connection)
     _refuse_newer([row.needs for row in applied.values()], plan.program)
-    carried_over = await carry_over(connection, applied.keys(), migrations()[0])
-    if carried_over:
+    adopted = await adopt_legacy_database(connection, applied.keys(), migrations()[0])
+    if adopted:
         applied = await _applied(connection)
     _refuse_other(applied.keys())
     ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
     if plan.grant_to is not None:
         await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
         await connection.execute(_GRANT)
-    return _Done(tuple(ran), carried_over)
+    return _Done(tuple(ran), adopted)
 
 
 async def status(url: str) -> tuple[MigrationState, ...]:
-    """List the shipped migrations with the time each was applied, and any that only a newer program knows."""
+    """List the shipped migrations with their times of application, and unknown ones of a newer program."""
     async with owner_connection(url) as connection, connection.transaction(readonly=True):
         known = await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL")
         applied: Mapping[str, Applied] = await _applied(connection) if known else {}
@@ -242,10 +246,10 @@ async def status(url: str) -> tuple[MigrationState, ...]:
 
 
 async def is_current(database: Database, *, program: str) -> bool:
-    """Tell whether every shipped migration is applied.
+    """Return whether every shipped migration is applied.
 
     Raises:
-        StoreMismatchError: a newer program has migrated this database past this one, or the login may not work here.
+        StoreMismatchError: a newer program migrated this database, or the login lacks privileges.
     """
     try:
         async with database.as_system("compare the schema with the program") as connection:
@@ -262,7 +266,7 @@ async def is_current(database: Database, *, program: str) -> bool:
         raise
     applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
     _refuse_newer([needs for _, needs in applied.values()], program)
-    if is_old(applied.keys()):
+    if is_legacy(applied.keys()):
         return False
     _refuse_other(applied.keys())
     current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
@@ -273,7 +277,7 @@ async def is_current(database: Database, *, program: str) -> bool:
 
 @asynccontextmanager
 async def owner_connection(url: str) -> AsyncGenerator[_Connection]:
-    """Connect as the owner of the tables; what goes wrong is told as it is to whoever runs `migrate`."""
+    """Connect as the owner of the tables; errors are mapped for the operator who runs `migrate`."""
     with map_errors():
         connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
         try:
@@ -327,7 +331,7 @@ def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> Migr
     if applied is None:
         return MigrationState(id_, None)
     note = None
-    if id_ in OLD:
+    if id_ in LEGACY_IDS:
         note = "from before the first release; `agentapi-mcp migrate` carries such a database over"
     elif shipped is None:
         note = f"of a newer program; needs agentapi-mcp {applied.needs}"
@@ -345,8 +349,8 @@ def _refuse_newer(needs: Sequence[str], program: str) -> None:
 
 
 def _refuse_other(applied: Collection[str]) -> None:
-    """Refuse a database that neither an older nor a newer release left: it has what is not ours and lacks what is."""
-    refuse_partly_old(applied)
+    """Reject a database that no release created: it has unknown migrations and lacks shipped ones."""
+    refuse_partly_legacy(applied)
     shipped = {migration.id for migration in migrations()}
     others = sorted(set(applied) - shipped)
     if others and shipped - set(applied):

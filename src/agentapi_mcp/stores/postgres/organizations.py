@@ -1,4 +1,4 @@
-"""Organisations in Postgres: what they set, and their numbers."""
+"""Organisations in Postgres: settings and counts."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.se
  WHERE o.id = $1 AND o.id = ANY (agentapi.own_organization_ids())
    AND agentapi.may('organization:read', '{admin,owner}', 'admin')
 """
-# Key by key, since others keep theirs in the same column. Who may is asked here too, for a table without row-level
-# security.
+# Key by key, since other programs store theirs in the same column. The role is checked here as well, in case the table
+# has no row-level security.
 _CHANGE: LiteralString = """
 UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text::jsonb) - $3::text[]
  WHERE id = $1 AND id = ANY (agentapi.own_organization_ids())
@@ -30,13 +30,13 @@ UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text
 
 
 class PostgresOrganizations:
-    """The organisation that a principal is in."""
+    """The organisation of a principal."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def settings(self, principal: Principal) -> Mapping[str, object]:
-        """Read what the organisation sets for its members, as it is written."""
+        """Read the organisation's settings as stored."""
         async with self._database.as_principal(principal, plan_once=True) as connection:
             text = await connection.fetchval(
                 "SELECT settings::text FROM agentapi.own_organizations WHERE id = $1", principal.org_id
@@ -44,7 +44,7 @@ class PostgresOrganizations:
         return json_object(text)
 
     async def get(self, principal: Principal) -> Organization:
-        """Read it with its numbers, or raise NotFoundError."""
+        """Read the organisation with its counts, or raise NotFoundError."""
         async with self._database.as_writer(principal) as connection:
             row = await connection.fetchrow(_GET, principal.org_id)
         if row is None:
@@ -65,7 +65,7 @@ class PostgresOrganizations:
         )
 
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
-        """Set what is given, take back what is None, and leave every other key."""
+        """Set the given keys, remove those that are None, and leave all others."""
         given = {name: value for name, value in changes.items() if value is not None}
         removed = [name for name, value in changes.items() if value is None]
         async with self._database.as_writer(principal) as connection:

@@ -1,4 +1,4 @@
-"""Personal tokens in Postgres: their hashes, and what is known of them."""
+"""Personal tokens in Postgres, stored as hashes."""
 
 import json
 from datetime import datetime
@@ -20,17 +20,17 @@ SELECT t.id, t.user_id, t.org_id, t.name, t.last_four, t.scopes, t.created_at, t
 
 
 class PostgresPersonalTokens:
-    """The table `agentapi.personal_tokens`, which nobody but the program sees."""
+    """The table `agentapi.personal_tokens`, readable only by the program's role."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, token: PersonalToken, token_hash: bytes, *, most: int) -> None:
-        """Keep a new token; an expired one gives its name away.
+        """Store a new token; the name of an expired one can be reused.
 
         Raises:
-            ConflictError: another one has this name.
-            LimitExceededError: there are `most` already.
+            ConflictError: another token has this name.
+            LimitExceededError: the owner has `most` tokens already.
         """
         async with self._database.as_system("make a user's personal token") as connection:
             await connection.execute(
@@ -70,7 +70,7 @@ class PostgresPersonalTokens:
                 )
 
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
-        """List what the principal has in their organisation and has not revoked, newest first."""
+        """List the principal's unrevoked tokens in their organisation, newest first."""
         async with self._database.as_system("a user's own personal tokens") as connection:
             rows = await connection.fetch(
                 _SELECT + "WHERE t.user_id = $1 AND t.org_id = $2 AND t.revoked_at IS NULL "
@@ -81,7 +81,7 @@ class PostgresPersonalTokens:
         return tuple(_token(row) for row in rows)
 
     async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
-        """Revoke one of the principal's; False when there is none that works."""
+        """Revoke a token of the principal; return False when there is no valid one."""
         async with self._database.as_system("revoke a user's own personal token") as connection:
             done = await connection.execute(
                 "UPDATE agentapi.personal_tokens SET revoked_at = $4 "
@@ -94,7 +94,7 @@ class PostgresPersonalTokens:
         return done == "UPDATE 1"
 
     async def find(self, token_hash: bytes) -> FoundToken | None:
-        """Find a token, whatever became of it, and what its owner is now."""
+        """Find a token, also an expired or revoked one, with its owner's current membership."""
         async with self._database.as_system("whose personal token this is") as connection:
             row = await connection.fetchrow(_SELECT + "WHERE t.token_hash = $1", token_hash)
         if row is None:
@@ -105,7 +105,7 @@ class PostgresPersonalTokens:
         return FoundToken(token, membership)
 
     async def record_use(self, token_id: UUID, at: datetime) -> None:
-        """Note when a token was used, unless a later use is noted."""
+        """Record the time of a use, unless a later one is recorded."""
         async with self._database.as_system("when a personal token was used") as connection:
             await connection.execute(
                 "UPDATE agentapi.personal_tokens SET last_used_at = $2 "

@@ -1,4 +1,4 @@
-"""Positions in lists that are ordered by time, newest first."""
+"""Cursor positions in lists ordered by time, newest first."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ _NEWEST = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 
 def read_position(cursor: str | None, scope: str, principal: Principal) -> tuple[datetime, UUID]:
-    """Return the time and the id before which a page begins; without a cursor, at the newest.
+    """Return the time and id before which a page begins; without a cursor, the newest.
 
     Raises:
         InvalidRequestError: the cursor is not one of this list.

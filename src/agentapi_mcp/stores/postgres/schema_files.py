@@ -1,4 +1,4 @@
-"""The shipped schema: numbered SQL files, to which later releases only add."""
+"""The shipped migrations: numbered SQL files; a release only adds to them."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ FOLDER = resources.files("agentapi_mcp.stores.postgres") / "schema"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file; `needs` is the oldest program that may run on a database that has it."""
+    """A migration file; `needs` is the oldest program version that may use a migrated database."""
 
     id: str
     sql: str
@@ -25,15 +25,15 @@ class Migration:
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    """Read the shipped files, in order."""
+    """Read the shipped migrations, in order."""
     return read_migrations(FOLDER)
 
 
 def read_migrations(folder: Traversable) -> tuple[Migration, ...]:
-    """Read the files of a folder, in order.
+    """Read the migrations of a folder, in order.
 
     Raises:
-        StoreMismatchError: a number is used twice or left out, or a file lacks its header.
+        StoreMismatchError: a number is duplicated or missing, or a file lacks its header.
     """
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     _check_numbers([file.name for file in files])
@@ -41,7 +41,7 @@ def read_migrations(folder: Traversable) -> tuple[Migration, ...]:
 
 
 def _check_numbers(names: Sequence[str]) -> None:
-    # Two files of one number have no order but that of the alphabet, and two branches that each add one merge cleanly.
+    # Git merges two branches that each add a file without conflict, so duplicate numbers must be found here.
     for expected, name in enumerate(names, start=1):
         if re.fullmatch(rf"{expected:04}_[a-z0-9_]+\.sql", name) is None:
             raise StoreMismatchError(

@@ -1,4 +1,4 @@
-"""The objects and privileges of a database as comparable values, read from its catalogue without pg_dump."""
+"""Objects and privileges of a database as comparable values, read from the system catalogue."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ import asyncpg
 
 
 class SchemaObject(NamedTuple):
-    """One object, or one privilege: then `name` is the grantee and `definition` what is granted."""
+    """An object or a privilege; for a privilege, `name` is the grantee and `definition` the granted rights."""
 
     kind: str
     place: str
@@ -18,8 +18,8 @@ class SchemaObject(NamedTuple):
 
 _Key: TypeAlias = tuple[str, str, str]
 
-# Needs `search_path = pg_catalog`, by which all other names are qualified. The owner's own privileges are left out, as
-# are NOT NULL constraints, which Postgres lists from 18 on: they are in the columns.
+# Needs `search_path = pg_catalog`, so that all other names come out qualified. The owner's own privileges are left out,
+# and NOT NULL constraints too, which Postgres lists only from 18 on: the columns have them.
 OBJECTS: LiteralString = """
 WITH schemas AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace WHERE nspname IN ('agentapi', 'auth', 'public')
@@ -100,19 +100,19 @@ _PARTS = frozenset({"column", "constraint", "index", "trigger"})
 
 
 async def read_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> frozenset[SchemaObject]:
-    """Read the roles of the server, and the objects of the schemas agentapi, auth and public, in a transaction."""
+    """Read the server's roles and the objects of the schemas agentapi, auth and public; needs a transaction."""
     await connection.execute("SET LOCAL search_path = pg_catalog")
     rows = await connection.fetch(OBJECTS)
     return frozenset(SchemaObject(row["kind"], row["place"], row["name"], row["definition"] or "") for row in rows)
 
 
 def differences(wanted: Collection[SchemaObject], found: Collection[SchemaObject]) -> tuple[str, ...]:
-    """Name what is missing in `found`, differs from `wanted`, or is not wanted."""
+    """Describe what `found` lacks, has differently or has in addition to `wanted`."""
     return tuple(_difference(*changed) for changed in _compare(wanted, found))
 
 
 def changes(before: Collection[SchemaObject], after: Collection[SchemaObject]) -> tuple[str, ...]:
-    """Name what was created, changed, dropped, granted and revoked; columns and the like come with their new table."""
+    """Describe what was created, changed, dropped, granted and revoked; parts of a new table are not listed."""
     new = {each.place for each in after if each.kind in {"table", "view"}} - {each.place for each in before}
     found = [each for each in _compare(before, after) if each[0][0] not in _PARTS or each[0][1] not in new]
     return tuple(line for changed in sorted(found, key=_order) for line in _change(*changed))
@@ -123,7 +123,7 @@ def _order(changed: tuple[_Key, set[str], set[str]]) -> tuple[int, _Key]:
 
 
 def _compare(left: Iterable[SchemaObject], right: Iterable[SchemaObject]) -> Iterator[tuple[_Key, set[str], set[str]]]:
-    """Yield each kind, place and name with the definitions that only the left, and only the right has."""
+    """Yield each kind, place and name with the definitions found only on the left and only on the right."""
     old, new = _by_name(left), _by_name(right)
     for key in sorted({*old, *new}):
         only_old, only_new = old[key] - new[key], new[key] - old[key]
@@ -139,14 +139,14 @@ def _by_name(objects: Iterable[SchemaObject]) -> Mapping[_Key, set[str]]:
 
 
 def _difference(key: _Key, missing: set[str], unexpected: set[str]) -> str:
-    words = _named(*key)
+    label = _named(*key)
     if key[0] == "grant":
         lacks = [f"lacks {_privileges(missing)}"] if missing else []
         has = [f"has {_privileges(unexpected)} too"] if unexpected else []
-        return f"the {words} {' and '.join((*lacks, *has))}"
+        return f"the {label} {' and '.join((*lacks, *has))}"
     if missing and unexpected:
-        return f"the {words} differs"
-    return f"the {words} is missing" if missing else f"the {words} is not of this schema"
+        return f"the {label} differs"
+    return f"the {label} is missing" if missing else f"the {label} is not of this schema"
 
 
 def _change(key: _Key, gone: set[str], new: set[str]) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _named(kind: str, place: str, name: str) -> str:
 
 
 def _privileges(given: Collection[str]) -> str:
-    """Join privileges, those on columns by their verb."""
+    """Join privileges, grouping column privileges by verb."""
     whole = sorted(privilege for privilege in given if " " not in privilege)
     columns: defaultdict[str, list[str]] = defaultdict(list)
     for privilege in sorted({*given} - {*whole}):

@@ -1,4 +1,4 @@
-"""Sessions and their messages in Postgres, by keyset pages."""
+"""Sessions and their messages in Postgres, with keyset pagination."""
 
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -38,7 +38,7 @@ SELECT o.settings, s.id, a.name AS agent, m.name AS model, s.metadata
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
 """
-# Served by agentapi_sessions_order, backwards.
+# Uses the index agentapi_sessions_order, scanned backwards.
 LIST: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        coalesce(s.last_message_at, s.created_at) AS at,
@@ -54,7 +54,7 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
    )), lower($6)) > 0)
  ORDER BY coalesce(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $7
 """
-# The running total stops the page before it grows over its bytes; the newest message is always there.
+# The running total ends the page at its byte limit; the newest message is always included.
 MESSAGES: LiteralString = """
 SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata
   FROM (SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadata,
@@ -98,7 +98,7 @@ class PostgresSessions:
             return await _read(connection, principal, session_id)
 
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
-        """Read what a message in this session takes where it names nothing, or raise NotFoundError."""
+        """Read the defaults for a message in this session, or raise NotFoundError."""
         async with self._database.as_principal(principal) as connection:
             row = await connection.fetchrow(_DEFAULTS, session_id, principal.user_id, principal.org_id)
         if row is None or (session_id is not None and row["id"] is None):
@@ -163,11 +163,11 @@ class PostgresSessions:
         return History(messages, dropped=total - len(rows), last_message_id=rows[-1]["id"] if rows else None)
 
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
-        """Give a session another title."""
+        """Change a session's title."""
         async with self._database.as_writer(principal) as connection:
             await _read(connection, principal, session_id)
             await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
-            await _tell(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
@@ -184,11 +184,11 @@ class PostgresSessions:
                     next_step=NextStep.WAIT_OR_CANCEL,
                 )
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
-            await _tell(connection, principal, session_id)
+            await _notify_changed(connection, principal, session_id)
 
     @asynccontextmanager
     async def _seen(self, principal: Principal, session_id: SessionId) -> AsyncGenerator[Connection]:
-        """Open a transaction that reads a session which is there, and in which no turn waits to be settled."""
+        """Open a read transaction on an existing session whose expired turns are settled."""
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             await _read(connection, principal, session_id)
             if not await _has_expired(connection, session_id):
@@ -230,16 +230,16 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
     texts = {row["id"]: row["content"] for row in rows}
     turns: dict[UUID, Turn] = {}
     for row in found:
-        said, replied = texts.get(row["user_message_id"]), texts.get(row["assistant_message_id"])
+        sent, replied = texts.get(row["user_message_id"]), texts.get(row["assistant_message_id"])
         turn = to_turn(row)
-        turn = replace(turn, message=said or "", reply=turn.reply if replied is None else replied)
+        turn = replace(turn, message=sent or "", reply=turn.reply if replied is None else replied)
         turns[row["user_message_id"]] = turn
         if row["assistant_message_id"] is not None:
             turns[row["assistant_message_id"]] = turn
     return turns
 
 
-async def _tell(connection: Connection, principal: Principal, session_id: SessionId) -> None:
+async def _notify_changed(connection: Connection, principal: Principal, session_id: SessionId) -> None:
     signal = Signal(
         SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
     )
@@ -247,7 +247,7 @@ async def _tell(connection: Connection, principal: Principal, session_id: Sessio
 
 
 def _role(row: Row) -> MessageRole:
-    # Other programs have words of their own; what we do not know is not to be read as an instruction.
+    # Other programs may write other roles; an unknown one must never be read as a system message.
     return _ROLES.get(row["role"], MessageRole.TOOL)
 
 

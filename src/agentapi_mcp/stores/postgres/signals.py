@@ -1,4 +1,4 @@
-"""What processes on one database tell each other, by LISTEN and NOTIFY."""
+"""Notifications between the processes of one database, by LISTEN and NOTIFY."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 def signal_json(signal: Signal) -> str:
-    """Write a signal as NOTIFY carries it, which takes at most 8,000 bytes."""
-    said = {name: str(value) for name, value in asdict(signal).items() if value is not None}
-    return json.dumps(said | {"kind": signal.kind})
+    """Serialize a signal for NOTIFY, whose payload is limited to 8,000 bytes."""
+    fields = {name: str(value) for name, value in asdict(signal).items() if value is not None}
+    return json.dumps(fields | {"kind": signal.kind})
 
 
 class PostgresSignals:
-    """One listening connection that comes back by itself; what was said while it was away is lost."""
+    """A listening connection that reconnects; notifications sent meanwhile are lost."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
         self._server = server
@@ -47,7 +47,7 @@ class PostgresSignals:
         return unsubscribe
 
     async def run(self, listening: Callable[[], None]) -> None:
-        """Listen for ever; `listening` is called each time the connection stands."""
+        """Listen forever; `listening` is called after every (re)connect."""
         while True:
             try:
                 async with self._connected() as gone:
@@ -55,6 +55,7 @@ class PostgresSignals:
                     await gone.wait()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
                 _log.info("signals_lost", extra={"error": type(exc).__name__})
+            # Listeners also read the database, so a notification lost meanwhile only delays them.
             await self._clock.sleep(_RETRY)
 
     @asynccontextmanager
@@ -63,23 +64,23 @@ class PostgresSignals:
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
-            await connection.add_listener(CHANNEL, self._hear)
+            await connection.add_listener(CHANNEL, self._receive)
             yield gone
         finally:
             connection.terminate()
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+    def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            said = json.loads(str(payload))
+            fields = json.loads(str(payload))
             signal = Signal(
-                kind=SignalKind(said["kind"]),
-                turn_id=TurnId(UUID(said["turn_id"])) if "turn_id" in said else None,
-                session_id=SessionId(UUID(said["session_id"])) if "session_id" in said else None,
-                user_id=UserId(UUID(said["user_id"])) if "user_id" in said else None,
-                org_id=OrgId(UUID(said["org_id"])) if "org_id" in said else None,
-                mcp_session=said.get("mcp_session"),
-                request_id=said.get("request_id"),
-                reason=said.get("reason"),
+                kind=SignalKind(fields["kind"]),
+                turn_id=TurnId(UUID(fields["turn_id"])) if "turn_id" in fields else None,
+                session_id=SessionId(UUID(fields["session_id"])) if "session_id" in fields else None,
+                user_id=UserId(UUID(fields["user_id"])) if "user_id" in fields else None,
+                org_id=OrgId(UUID(fields["org_id"])) if "org_id" in fields else None,
+                mcp_session=fields.get("mcp_session"),
+                request_id=fields.get("request_id"),
+                reason=fields.get("reason"),
             )
             for listener in tuple(self._listeners.values()):
                 listener(signal)

@@ -1,4 +1,4 @@
-"""How a row of `agentapi.turns` becomes a turn, and back."""
+"""Mapping between rows of `agentapi.turns` and turns."""
 
 import json
 from datetime import timedelta
@@ -12,7 +12,7 @@ from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, T
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.stores.postgres.database import Row
 
-# The columns of a turn with its two messages; `expired` says that nobody renews the lease any more.
+# The columns of a turn with its two messages; `expired` means that its lease is over.
 _COLUMNS: LiteralString = """
 SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
        t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.input_tokens, t.output_tokens,
@@ -27,12 +27,12 @@ TURN: LiteralString = f"""{_COLUMNS}
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
 """
-# For who has the messages already.
+# For queries that read the messages separately.
 TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
 
 
 def to_turn(row: Row) -> Turn:
-    """Read a row that TURN selected."""
+    """Convert a row selected by TURN."""
     return Turn(
         id=row["id"],
         session_id=row["session_id"],
@@ -49,7 +49,7 @@ def to_turn(row: Row) -> Turn:
         stop_reason=None if row["stop_reason"] is None else StopReason(row["stop_reason"]),
         end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
         error=_fault(row["error"]),
-        bill=_bill(row),
+        bill=_cost(row),
         history_dropped=row["history_dropped"],
         cancel_requested_at=row["cancel_requested_at"],
         warning=row["warning"],
@@ -57,7 +57,7 @@ def to_turn(row: Row) -> Turn:
     )
 
 
-def _bill(row: Row) -> TurnCost:
+def _cost(row: Row) -> TurnCost:
     cost: Decimal | None = row["cost_usd"]
     return TurnCost(
         usage=Usage(
@@ -77,13 +77,13 @@ def _bill(row: Row) -> TurnCost:
     )
 
 
-def _attempt(kept: dict[str, Any]) -> RouteStep:
-    key = KeySource(kept.pop("key", KeySource.SERVER))  # once there was none but the server's
-    return RouteStep(**kept, key=key)
+def _attempt(stored: dict[str, Any]) -> RouteStep:
+    key = KeySource(stored.pop("key", KeySource.SERVER))  # rows from before users had keys of their own lack it
+    return RouteStep(**stored, key=key)
 
 
-def route_json(bill: TurnCost) -> str:
-    """Write the route as the column keeps it."""
+def route_json(cost: TurnCost) -> str:
+    """Serialize the route for its column."""
     return json.dumps(
         [
             {
@@ -94,13 +94,13 @@ def route_json(bill: TurnCost) -> str:
                 "milliseconds": a.milliseconds,
                 "key": a.key,
             }
-            for a in bill.route
+            for a in cost.route
         ]
     )
 
 
 def fault_json(fault: TurnFault | None) -> str | None:
-    """Write a fault as the column keeps it."""
+    """Serialize a fault for its column."""
     if fault is None:
         return None
     return json.dumps(
@@ -117,11 +117,11 @@ def fault_json(fault: TurnFault | None) -> str | None:
 def _fault(text: str | None) -> TurnFault | None:
     if text is None:
         return None
-    kept: dict[str, Any] = json.loads(text)
+    stored: dict[str, Any] = json.loads(text)
     return TurnFault(
-        fault=None if kept["fault"] is None else BackendFault(kept["fault"]),
-        message=kept["message"],
-        next_step=kept["next_step"],
-        retryable=kept["retryable"],
-        retry_after=None if kept["retry_after"] is None else timedelta(seconds=kept["retry_after"]),
+        fault=None if stored["fault"] is None else BackendFault(stored["fault"]),
+        message=stored["message"],
+        next_step=stored["next_step"],
+        retryable=stored["retryable"],
+        retry_after=None if stored["retry_after"] is None else timedelta(seconds=stored["retry_after"]),
     )

@@ -1,4 +1,4 @@
-"""Turns in Postgres: accepted once, leased to one process, finished once."""
+"""Turns in Postgres: accepted once, leased to one process, and finished once."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from agentapi_mcp.stores.postgres.lease_recovery import lock_session, no_session
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, fault_json, route_json, to_turn
 
-# An expired key is taken over in the same statement; an insert that meets a running one waits for it to commit.
+# An expired key is reclaimed in the same statement; a concurrent insert of the same key waits for the first to commit.
 _CLAIM_KEY: LiteralString = """
 INSERT INTO agentapi.idempotency_keys AS k (user_id, org_id, key, fingerprint, turn_id, expires_at)
 VALUES ($1, $2, $3, $4, $5, clock_timestamp() + interval '24 hours')
@@ -49,9 +49,9 @@ SELECT id FROM agentapi.turns
    AND (status = 'running' OR ended_at > clock_timestamp() - interval '10 minutes')
  ORDER BY created_at DESC LIMIT 1
 """
-# All that matters of a session whose row is locked; in a second statement, which sees what the lock waited for. The
-# message before is looked for from the session's own time on, since a policy would be asked of every message of it. A
-# backend's handle counts only when its turn is the session's latest: what others said since, it would not know.
+# The state of a locked session, in a second statement, whose snapshot sees what the lock waited for. The previous
+# message is searched from the session's own time on, since the policy is evaluated for every message scanned. A
+# backend's handle is valid only if its turn is the latest: it would not know later messages of other backends.
 _LOOK: LiteralString = f"""
 SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,
        CASE WHEN $6 THEN ({_ORPHAN}) END AS orphan,
@@ -92,7 +92,7 @@ _MARK: dict[TurnMark, LiteralString] = {
     TurnMark.ANSWERED_RUNNING: "UPDATE agentapi.turns SET answered_running_at = clock_timestamp() WHERE id = $1",
     TurnMark.CALLER_GONE: "UPDATE agentapi.turns SET caller_gone_at = clock_timestamp() WHERE id = $1",
 }
-# Fenced by the lease; the row of the session is locked first, as everywhere. A reply becomes a message.
+# Fenced by the lease. The session's row is locked first, the same order everywhere. A reply becomes a message.
 _FINISH: LiteralString = """
 WITH ended AS (
     UPDATE agentapi.turns SET status = $3, end_reason = $4, stop_reason = $5, error = $6::jsonb, warning = $7,
@@ -139,40 +139,40 @@ class PostgresTurns:
         try:
             async with self._database.as_writer(principal) as connection:
                 return await self._accept(connection, principal, new)
-        except _SessionBusyError as busy:  # it left the transaction, so that a claimed key is given back
+        except _SessionBusyError as busy:  # raised out of the transaction, so that a claimed key is rolled back
             return Busy(busy.turn_id)
 
     async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined:
-        held: TurnId | None = None
-        place = _Place()
+        existing: TurnId | None = None
+        position = _TurnPosition()
         if new.idempotency_key is not None:
-            held = await self._claim(connection, principal, new, new.idempotency_key)
-        if held is None and new.session_id is not None:
-            place, held = await self._in_session(connection, principal, new, new.session_id)
-        elif held is None and new.idempotency_key is None:
-            held = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
-        if held is None:
-            return await self._write(connection, principal, new, place)
-        await connection.execute(_MARK[TurnMark.FOLLOWED], held)
-        return Joined(await self._read(connection, principal, held))
+            existing = await self._claim(connection, principal, new, new.idempotency_key)
+        if existing is None and new.session_id is not None:
+            position, existing = await self._in_session(connection, principal, new, new.session_id)
+        elif existing is None and new.idempotency_key is None:
+            existing = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
+        if existing is None:
+            return await self._write(connection, principal, new, position)
+        await connection.execute(_MARK[TurnMark.FOLLOWED], existing)
+        return Joined(await self._read(connection, principal, existing))
 
     async def _in_session(
         self, connection: Connection, principal: Principal, new: NewTurn, session_id: SessionId
-    ) -> tuple["_Place", TurnId | None]:
+    ) -> tuple["_TurnPosition", TurnId | None]:
         at = await lock_session(connection, session_id)
         if at is None:
             raise no_session()
-        found = await self._look(connection, principal, new)
+        found = await self._inspect_session(connection, principal, new)
         if found["expired"]:
             await settle_expired(connection, session_id=session_id)
-            at = await lock_session(connection, session_id)  # after what the settled turn said
-            found = await self._look(connection, principal, new)
+            at = await lock_session(connection, session_id)  # the settled turn may have added a message
+            found = await self._inspect_session(connection, principal, new)
         if found["running"] is not None and found["fingerprint"] != new.fingerprint:
             raise _SessionBusyError(found["running"])
         state: dict[str, str] = {} if found["state"] is None else json.loads(found["state"])
-        return _Place(at, found["previous"], state), found["running"] or found["orphan"]
+        return _TurnPosition(at, found["previous"], state), found["running"] or found["orphan"]
 
-    async def _look(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
+    async def _inspect_session(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
         ids = (principal.user_id, principal.org_id, new.fingerprint, new.session_id)
         found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None, new.backend)
         if found is None:
@@ -183,17 +183,19 @@ class PostgresTurns:
         ids = (principal.user_id, principal.org_id)
         if await connection.fetchval(_CLAIM_KEY, *ids, key, new.fingerprint, new.id) is not None:
             return None
-        held = await connection.fetchrow(_READ_KEY, *ids, key)
-        if held is None or held["fingerprint"] != new.fingerprint:
+        existing = await connection.fetchrow(_READ_KEY, *ids, key)
+        if existing is None or existing["fingerprint"] != new.fingerprint:
             raise ConflictError(
                 "This idempotency key was used for another request in the last 24 hours; "
                 "use a new key for a new message.",
-                turn_id=None if held is None else str(held["turn_id"]),
+                turn_id=None if existing is None else str(existing["turn_id"]),
             )
-        return held["turn_id"]
+        return existing["turn_id"]
 
-    async def _write(self, connection: Connection, principal: Principal, new: NewTurn, place: "_Place") -> AcceptedTurn:
-        session_id, message_id, at = new.session_id, MessageId(new_id()), place.at
+    async def _write(
+        self, connection: Connection, principal: Principal, new: NewTurn, position: "_TurnPosition"
+    ) -> AcceptedTurn:
+        session_id, message_id, at = new.session_id, MessageId(new_id()), position.at
         created = session_id is None
         if session_id is None:
             session_id = SessionId(new_id())
@@ -237,10 +239,10 @@ class PostgresTurns:
             created_at=at,
             last_message_id=message_id,
         )
-        return AcceptedTurn(turn, place.previous, place.state, session_created=created)
+        return AcceptedTurn(turn, position.previous, position.state, session_created=created)
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Read a turn, or raise NotFoundError; one whose lease is over is settled first."""
+        """Read a turn, or raise NotFoundError; an expired one is settled first."""
         async with self._database.as_principal(principal) as connection:
             row = await _find(connection, principal, turn_id)
         if row["expired"]:
@@ -269,14 +271,14 @@ class PostgresTurns:
         return tuple(to_turn(row) for row in rows)
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Note what became of the turn's callers."""
+        """Record a change in the turn's callers."""
         async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
             await it.execute(
                 _MARK[mark] + " AND user_id = $2 AND org_id = $3", turn_id, principal.user_id, principal.org_id
             )
 
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Ask the turn's owner to end it; a turn that is final stays as it is."""
+        """Request cancellation from the turn's owner; a final turn stays unchanged."""
         async with self._database.as_writer(principal) as connection:
             turn = await self._read(connection, principal, turn_id)
             if not turn.status.is_final:
@@ -291,7 +293,7 @@ class PostgresTurns:
             return turn
 
     async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
-        """Renew leases; a turn that is not in the answer is lost to its owner."""
+        """Renew leases; a turn missing from the result is lost to its owner."""
         async with self._database.as_system("leases of running turns") as connection:
             rows = await connection.fetch(
                 "UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
@@ -304,7 +306,7 @@ class PostgresTurns:
         return tuple(RenewedLease(row["id"], row["cancel_requested"], row["followed_at"]) for row in rows)
 
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
-        """Keep the text so far; False when the lease is lost."""
+        """Save the partial text; return False when the lease is lost."""
         async with self._database.as_writer(principal) as connection:
             tag = await connection.execute(
                 "UPDATE agentapi.turns SET partial_text = $3 WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
@@ -315,7 +317,7 @@ class PostgresTurns:
         return tag != "UPDATE 0"
 
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
-        """Write a turn as it ended, with the assistant's message; None when the lease is lost."""
+        """Write a turn's outcome and the assistant's message; return None when the lease is lost."""
         message_id = MessageId(new_id()) if ended.reply else None
         signal = _signal(SignalKind.ENDED, principal, ended.id, ended.session_id)
         async with self._database.as_writer(principal) as connection:
@@ -356,8 +358,8 @@ async def _find(connection: Connection, principal: Principal, turn_id: TurnId) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where in a session a new turn begins: the time of its message, the message before it, the backend's handle."""
+class _TurnPosition:
+    """Position of a new turn in its session: time of its message, previous message, backend state."""
 
     at: datetime | None = None
     previous: MessageId | None = None

@@ -1,4 +1,4 @@
-"""What replicas share in Redis or Valkey: fast, forgettable, never the truth."""
+"""Redis or Valkey: caches and live events shared by replicas; Postgres stays the source of truth."""
 
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.events import open_turn_events

@@ -1,4 +1,4 @@
-"""The connection to Redis: short deadlines, no retries, and a moment's rest for a server that does not answer."""
+"""Redis client with short deadlines, no retries, and a short backoff after a connection failure."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ from agentapi_mcp.stores.redis.keys import PROBE, Key
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _DEADLINE = 0.5
-_BLOCKS = timedelta(seconds=2)
-_REST = timedelta(seconds=2)
+_BLOCK = timedelta(seconds=2)
+_BACKOFF = timedelta(seconds=2)
 
-# The first class that fits tells what is wrong; after one of `_GONE` the server is left alone for a moment.
-_TROUBLES: tuple[tuple[type[BaseException], str], ...] = (
+# The first matching class gives the reason; `_CONNECTION_ERRORS` also start the backoff.
+_FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (faults.AuthenticationError, "it refuses the user or password of AGENTAPI_REDIS_URL"),
     (faults.NoPermissionError, "the user of AGENTAPI_REDIS_URL may not do what is needed (ACL)"),
     (faults.OutOfMemoryError, "it is out of memory (maxmemory), so nothing new is cached"),
@@ -38,36 +38,43 @@ _TROUBLES: tuple[tuple[type[BaseException], str], ...] = (
     (faults.ResponseError, "it refuses a command"),
     (faults.RedisError, "it failed"),
 )
-_ANY = (faults.RedisError, OSError, TimeoutError, ValueError)
-_GONE = (faults.ConnectionError, faults.TimeoutError, OSError, TimeoutError, faults.InvalidResponse, ValueError)
+_ALL_ERRORS = (faults.RedisError, OSError, TimeoutError, ValueError)
+_CONNECTION_ERRORS = (
+    faults.ConnectionError,
+    faults.TimeoutError,
+    OSError,
+    TimeoutError,
+    faults.InvalidResponse,
+    ValueError,
+)
 
 
 class RedisClient:
-    """Does what can be done in Redis now, and gives a default for what cannot; opened with `open_redis`."""
+    """Runs commands, and returns a default where Redis fails; opened with `open_redis`."""
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
         self.prefix = prefix
         self._redis = redis
         self._clock = clock
-        self._rests_until = 0.0
-        self._trouble: str | None = None
-        self._trouble_in_writing = False
+        self._backoff_until = 0.0
+        self._fault: str | None = None
+        self._fault_is_write_only = False
 
     def key(self, kind: Key, *ids: object) -> str:
         """Return the name of a key."""
         return kind.name(self.prefix, *ids)
 
     @property
-    def is_resting(self) -> bool:
-        """Whether the server is left alone just now."""
-        return self._clock.monotonic() < self._rests_until
+    def is_backing_off(self) -> bool:
+        """Whether no command is sent for now, after a connection failure."""
+        return self._clock.monotonic() < self._backoff_until
 
     async def read(self, work: Callable[[Redis], Awaitable[T]], default: T) -> T:
-        """Read something; the default when that is not possible."""
+        """Run a read; return the default if it fails."""
         return await self._attempt(work, default, writes=False)
 
     async def write(self, work: Callable[[Redis], Awaitable[object]]) -> bool:
-        """Write something; False when that is not possible."""
+        """Run a write; return False if it fails."""
 
         async def done(redis: Redis) -> bool:
             await work(redis)
@@ -76,73 +83,73 @@ class RedisClient:
         return await self._attempt(done, default=False, writes=True)
 
     async def probe(self) -> None:
-        """Write a key and read it again.
+        """Write a key and delete it again.
 
         Raises:
-            StoreUnavailableError: it does not work; the message says what is wrong.
+            StoreUnavailableError: Redis fails; the message says why.
         """
         key = self.key(PROBE, uuid4().hex)
         try:
             async with asyncio.timeout(_DEADLINE * 2):
                 await self._redis.set(key, "1", ex=PROBE.lifetime)
                 await self._redis.delete(key)
-        except _ANY as exc:
+        except _ALL_ERRORS as exc:
             self._note(exc, writes=True)
             raise StoreUnavailableError(f"{_meaning(exc)}; the server works on without it") from exc
-        self._well(writes=True)
+        self._note_success(writes=True)
 
     async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, *, writes: bool) -> T:
-        if self.is_resting:
+        if self.is_backing_off:
             return default
         try:
             async with asyncio.timeout(_DEADLINE * 2):
                 result = await work(self._redis)
-        except _ANY as exc:
+        except _ALL_ERRORS as exc:
             self._note(exc, writes=writes)
             return default
-        self._well(writes=writes)
+        self._note_success(writes=writes)
         return result
 
     def _note(self, exc: BaseException, *, writes: bool) -> None:
-        if isinstance(exc, _GONE):
-            self._rests_until = self._clock.monotonic() + _REST.total_seconds()
+        if isinstance(exc, _CONNECTION_ERRORS):
+            self._backoff_until = self._clock.monotonic() + _BACKOFF.total_seconds()
         meaning = _meaning(exc)
-        if self._trouble != meaning:
+        if self._fault != meaning:
             _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
-        self._trouble, self._trouble_in_writing = meaning, writes and not isinstance(exc, _GONE)
+        self._fault, self._fault_is_write_only = meaning, writes and not isinstance(exc, _CONNECTION_ERRORS)
 
-    def _well(self, *, writes: bool) -> None:
-        self._rests_until = 0.0
-        if self._trouble is not None and (writes or not self._trouble_in_writing):
-            _log.warning("redis_back", extra={"was": self._trouble})
-            self._trouble = None
+    def _note_success(self, *, writes: bool) -> None:
+        self._backoff_until = 0.0
+        if self._fault is not None and (writes or not self._fault_is_write_only):
+            _log.warning("redis_back", extra={"was": self._fault})
+            self._fault = None
 
 
 @asynccontextmanager
 async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[RedisClient]:
-    """Open a client, whether the server is there or not.
+    """Open a client; the server need not be reachable.
 
     Raises:
-        ConfigurationError: this is no address of a Redis.
+        ConfigurationError: the URL is not a Redis URL.
     """
-    async with make(url, deadline=_DEADLINE) as redis:
+    async with make_redis(url, deadline=_DEADLINE) as redis:
         yield RedisClient(redis, prefix, clock)
 
 
 @asynccontextmanager
 async def open_blocking(url: str) -> AsyncGenerator[Redis]:
-    """Open connections whose commands may wait for as long as `blocking` says."""
-    async with make(url, deadline=_BLOCKS.total_seconds() + _DEADLINE) as redis:
+    """Open connections for commands that block at the server, for up to `block_milliseconds`."""
+    async with make_redis(url, deadline=_BLOCK.total_seconds() + _DEADLINE) as redis:
         yield redis
 
 
-def blocking() -> int:
-    """Return for how many milliseconds a command may wait at the server."""
-    return int(_BLOCKS.total_seconds() * 1000)
+def block_milliseconds() -> int:
+    """Return the longest time that a blocking command waits at the server, in milliseconds."""
+    return int(_BLOCK.total_seconds() * 1000)
 
 
-def make(url: str, *, deadline: float) -> Redis:
-    """Make a client that connects when it is used."""
+def make_redis(url: str, *, deadline: float) -> Redis:
+    """Return a client that connects on first use."""
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
             url,
@@ -161,8 +168,8 @@ def make(url: str, *, deadline: float) -> Redis:
 
 
 def _meaning(exc: BaseException) -> str:
-    """Say what is wrong: while it connects, the library wraps what it was told in an error that tells less."""
+    """Return the reason of an error or of its cause: the library wraps connection errors in less specific ones."""
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    return next((meaning for kind, meaning in _TROUBLES if any(isinstance(one, kind) for one in chain)), "it failed")
+    return next((meaning for kind, meaning in _FAULTS if any(isinstance(one, kind) for one in chain)), "it failed")

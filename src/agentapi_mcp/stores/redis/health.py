@@ -1,4 +1,4 @@
-"""Health in Redis, for programs that look there; the truth is the store that this one stands before."""
+"""Health results copied to Redis for other programs; the wrapped store stays the source of truth."""
 
 import json
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from agentapi_mcp.stores.redis.keys import HEALTH
 
 
 class RedisHealth:
-    """Passes all on, and tells each new measurement in Redis for five minutes."""
+    """Delegates to the wrapped store, and publishes each new measurement in Redis for five minutes."""
 
     def __init__(self, store: HealthStore, client: RedisClient) -> None:
         self._store = store
         self._client = client
 
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
-        """Read what is known of every agent."""
+        """Read the health of every agent."""
         return await self._store.all_()
 
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
-        """Keep a measurement, and count failures in a row."""
+        """Store a measurement, and count consecutive failures."""
         health = await self._store.record(agent_id, check)
         key = self._client.key(HEALTH, agent_id)
         text = json.dumps(
@@ -38,5 +38,5 @@ class RedisHealth:
         return health
 
     async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise the recent turns of every agent, by name."""
+        """Summarise the recent turns of every agent, by agent name."""
         return await self._store.traffic()

@@ -1,4 +1,4 @@
-"""Every key and its lifetime; no other is ever written."""
+"""Every Redis key that is written, with its lifetime."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,14 +6,14 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A kind of key: its name with places for ids, how long it lives, and what it holds."""
+    """A kind of key: name template, lifetime and content."""
 
     pattern: str
     lifetime: timedelta
     holds: str
 
     def name(self, prefix: str, *ids: object) -> str:
-        """Return the key of these ids."""
+        """Return the key name for these ids."""
         return prefix + self.pattern.format(*ids)
 
 

@@ -1,4 +1,4 @@
-"""What is quick to lose of a session, in Redis: its history for an hour, its state for a day."""
+"""Session cache in Redis: history for an hour, state for a day; safe to lose."""
 
 import json
 from typing import cast
@@ -16,20 +16,20 @@ from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 
 
 class RedisSessionCache:
-    """Shared by all replicas; `here` spares the one that wrote a history the reading.
+    """Session cache shared by all replicas; `local` is read first, so the writing replica skips the round trip.
 
-    A history is a list: first what was known of it, then what each turn added, with the id of the message before. So a
-    turn costs the same in a long session as in a new one, and what several replicas write at once cannot be taken for
-    one history unless it is one. The states are for programs that look there; ours asks Postgres.
+    A history is a list: the first entry holds the messages so far, each later one those of a turn, with the id of the
+    message before it. A turn therefore costs the same in a long session as in a new one, and entries interleaved by
+    concurrent writers are detected as a gap. The state is for other programs; this one reads it from Postgres.
     """
 
-    def __init__(self, here: LocalSessionCache, client: RedisClient) -> None:
-        self._here = here
+    def __init__(self, local: LocalSessionCache, client: RedisClient) -> None:
+        self._local = local
         self._client = client
 
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         """Find the history, if it ends with this message."""
-        history = await self._here.find(session_id, last_message_id)
+        history = await self._local.find(session_id, last_message_id)
         if history is not None:
             return history
         key = self._client.key(HISTORY, session_id)
@@ -37,15 +37,15 @@ class RedisSessionCache:
         history = _history(cast("list[str]", texts))
         if history is None or history.last_message_id != last_message_id:
             return None
-        self._here.put(session_id, history)
+        self._local.put(session_id, history)
         return history
 
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Keep both; the history that was there is forgotten even where the new one is too large."""
-        before = None if history is None else self._here.continued(session_id, history)
-        await self._here.save(session_id, state, history)
-        if history is not None and self._here.continued(session_id, history) is None:
-            history = None  # it is too large
+        """Store both; a history that is too large only removes the old one."""
+        previous = None if history is None else self._local.find_predecessor(session_id, history)
+        await self._local.save(session_id, state, history)
+        if history is not None and self._local.find_predecessor(session_id, history) is None:
+            history = None  # too large to cache
         state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
         key = self._client.key(HISTORY, session_id)
 
@@ -54,23 +54,23 @@ class RedisSessionCache:
                 pipe.set(state_key, state_text, ex=SESSION.lifetime)
                 if history is None:
                     pipe.delete(key)
-                elif before is None:
+                elif previous is None:
                     _begin(pipe, key, history)
                 else:
-                    pipe.rpushx(key, _text(before, history))
+                    pipe.rpushx(key, _text(previous, history))
                     pipe.expire(key, HISTORY.lifetime)
                 done = cast("list[int]", await pipe.execute())
                 if (
-                    before is not None and history is not None and done[1] == 0
-                ):  # what it goes on from was flushed, or never came here
+                    previous is not None and history is not None and done[1] == 0
+                ):  # the list was evicted, flushed, or never written
                     _begin(pipe, key, history)
                     await pipe.execute()
 
         await self._client.write(write)
 
     async def remove(self, session_id: SessionId) -> None:
-        """Keep neither any longer."""
-        await self._here.remove(session_id)
+        """Delete both."""
+        await self._local.remove(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))
 
@@ -93,31 +93,31 @@ def _state_text(state: SessionState) -> str:
     )
 
 
-def _text(before: History | None, history: History) -> str:
+def _text(previous: History | None, history: History) -> str:
     return json.dumps(
         {
-            "after": before and str(before.last_message_id),
+            "after": previous and str(previous.last_message_id),
             "last_message_id": str(history.last_message_id),
             "dropped": history.dropped,
             "messages": [
-                {"role": str(message.role), "content": message.text} for message in new_messages(before, history)
+                {"role": str(message.role), "content": message.text} for message in new_messages(previous, history)
             ],
         }
     )
 
 
 def _history(texts: list[str]) -> History | None:
-    """Read what is kept; what another program wrote there in another form, or what has a gap, counts as nothing."""
+    """Parse the stored entries; None for an unknown format or a gap."""
     messages: list[HistoryMessage] = []
     last, dropped = None, 0
     try:
         for text in texts:
-            said = json.loads(text)
-            if said["after"] != last:
+            entry = json.loads(text)
+            if entry["after"] != last:
                 return None
-            last, dropped = str(said["last_message_id"]), int(said["dropped"])
+            last, dropped = str(entry["last_message_id"]), int(entry["dropped"])
             messages += (
-                HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in said["messages"]
+                HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in entry["messages"]
             )
         return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)))
     except (ValueError, KeyError, TypeError):

@@ -15,6 +15,7 @@ from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.mcp.callers import Callers
 from agentapi_mcp.edges.mcp.cancellations import Cancellations
+from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.error_middleware import ErrorMiddleware
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.completions import Completions

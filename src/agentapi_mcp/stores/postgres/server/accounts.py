@@ -1,4 +1,4 @@
-"""Accounts, and the children that run as them: none inherits our environment, terminal, or channel of MCP."""
+"""OS accounts, and child processes that run as them without our environment, terminal or MCP channel."""
 
 import os
 import subprocess
@@ -6,67 +6,67 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# The detached child belongs to init; "$@" needs no quoting of anything.
+# The shell exits at once, so that init adopts the child; "$@" needs no quoting.
 _DETACHED = ("/bin/sh", "-c", '"$@" &', "sh")
 # The environment may hold keys, and as root Postgres runs as another account.
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Who runs a child: we, or as root somebody who may do nothing else."""
+class ServerAccount:
+    """The account that runs the server: our own, or an unprivileged one when we are root."""
 
     uid: int
     gid: int
 
     @property
-    def is_lent(self) -> bool:
-        """Tell whether this is not our own account."""
+    def is_other(self) -> bool:
+        """Whether this is not our own account."""
         return self.uid != os.geteuid()
 
-    def own(self, path: Path) -> None:
-        """Give a file or directory to this account, where that takes a change."""
-        if self.is_lent:
+    def chown(self, path: Path) -> None:
+        """Change the owner of a file or directory, if this is not our own account."""
+        if self.is_other:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def run(self, words: Sequence[str | Path], *, told: str = "", lent: Sequence[int] = ()) -> tuple[int, str]:
-        """Run a program to its end; return its status and all that it wrote. It inherits the files lent to it."""
-        done = subprocess.run(  # noqa: S603  # the words are ours, and no shell reads them
-            words,
+    def run(self, command: Sequence[str | Path], *, stdin: str = "", inherited: Sequence[int] = ()) -> tuple[int, str]:
+        """Run a program; return its exit status and its output. It inherits the given file descriptors."""
+        done = subprocess.run(  # noqa: S603  # fixed command, no shell
+            command,
             check=False,
             text=True,
             errors="replace",
-            input=told,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=lent,
+            pass_fds=inherited,
             cwd="/",
             env=_ENVIRONMENT,
-            user=self.uid if self.is_lent else None,
-            group=self.gid if self.is_lent else None,
-            extra_groups=[] if self.is_lent else None,
+            user=self.uid if self.is_other else None,
+            group=self.gid if self.is_other else None,
+            extra_groups=[] if self.is_other else None,
         )
         return done.returncode, done.stdout
 
-    def detach(self, words: Sequence[str | Path], *, output: int, lent: Sequence[int]) -> None:
-        """Start a program that outlives us, writing to an open file and inheriting the files lent to it."""
-        subprocess.run(  # noqa: S603  # the words are ours; the shell passes them on unread
-            [*_DETACHED, *words],
+    def start_detached(self, command: Sequence[str | Path], *, output: int, inherited: Sequence[int]) -> None:
+        """Start a program that outlives this process, with its output in a file and the given descriptors inherited."""
+        subprocess.run(  # noqa: S603  # fixed command; the shell passes the arguments on unparsed
+            [*_DETACHED, *command],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            pass_fds=lent,
+            pass_fds=inherited,
             cwd="/",
             env=_ENVIRONMENT,
-            user=self.uid if self.is_lent else None,
-            group=self.gid if self.is_lent else None,
-            extra_groups=[] if self.is_lent else None,
+            user=self.uid if self.is_other else None,
+            group=self.gid if self.is_other else None,
+            extra_groups=[] if self.is_other else None,
         )
 
 
-def ourselves() -> Account:
+def current_account() -> ServerAccount:
     """Return the account that this process runs as."""
-    return Account(os.geteuid(), os.getegid())
+    return ServerAccount(os.geteuid(), os.getegid())

@@ -1,4 +1,4 @@
-"""The binaries of Postgres: copied out of the wheel once, since tool environments are pruned or closed to others."""
+"""Postgres binaries, copied out of the wheel: tool environments get pruned, or are closed to other accounts."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server.accounts import Account
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
 from agentapi_mcp.stores.postgres.server.errors import check_space
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home, make_directory
 
@@ -18,19 +18,19 @@ _TREE = f"pginstall{MAJOR}"
 _PROGRAMS = frozenset({"initdb", "postgres"})
 
 
-def own_binaries(home: Home, account: Account) -> Path:
-    """Return the directory of our copy of the programs, copying them first where needed.
+def own_binaries(home: Home, account: ServerAccount) -> Path:
+    """Return the directory of our copy of the binaries, copying them if needed.
 
-    Needs the start lock and no running server: copies of other versions go.
+    Needs the start lock and no running server, since copies of other versions are deleted.
 
     Raises:
-        StoreUnavailableError: when this Python came without them.
+        StoreUnavailableError: the binaries are not installed.
     """
     package, release = _find_package()
     target = home.bin / release
     if not target.is_dir():
         check_space(home.root)
-        make_directory(home.bin, 0o711 if account.is_lent else 0o700)
+        make_directory(home.bin, 0o711 if account.is_other else 0o700)
         for other in home.bin.iterdir():
             shutil.rmtree(other, ignore_errors=True)
         new = home.bin / f"new-{uuid.uuid4().hex}"
@@ -42,24 +42,24 @@ def own_binaries(home: Home, account: Account) -> Path:
     return target / _PACKAGE / _TREE / "bin"
 
 
-def brought_binaries(bindir: Path, account: Account) -> Path:
-    """Check a directory of programs that the operator brought; they run where they are.
+def operator_binaries(bindir: Path, account: ServerAccount) -> Path:
+    """Check the operator's directory of binaries; they are not copied.
 
     Raises:
-        StoreUnavailableError: when they are missing, closed to the account, or of another version.
+        StoreUnavailableError: they are missing, not executable for the account, or of another version.
     """
     try:
-        status, said = account.run([bindir / "postgres", "--version"])
+        status, output = account.run([bindir / "postgres", "--version"])
     except OSError:
-        status, said = -1, ""
+        status, output = -1, ""
     if status:
         raise StoreUnavailableError(
             f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_POSTGRES_BINDIR to the "
             f"directory of the programs of Postgres {MAJOR}, or set DATABASE_URL."
         )
-    if f" {MAJOR}." not in said:
+    if f" {MAJOR}." not in output:
         raise StoreUnavailableError(
-            f"{bindir} holds {said.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
+            f"{bindir} holds {output.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
             "directory, or set DATABASE_URL."
         )
     return bindir
@@ -79,8 +79,8 @@ def _find_package() -> tuple[Path, str]:
     )
 
 
-def _copy(package: Path, new: Path, account: Account) -> None:
-    # The programs look for their libraries relative to themselves, so the layout of the wheel is kept.
+def _copy(package: Path, new: Path, account: ServerAccount) -> None:
+    # The binaries find their libraries by relative paths, so the layout of the wheel is preserved.
     libraries = package.parent / f"{package.name}.libs"
     for source in (libraries, package / ".dylibs", package / _TREE):
         if source.is_dir():
@@ -88,7 +88,7 @@ def _copy(package: Path, new: Path, account: Account) -> None:
     for place in (new, *new.rglob("*")):
         if place.is_file() and not place.is_symlink():
             _flush(place)
-        account.own(place)
+        account.chown(place)
 
 
 def _unneeded(directory: str, names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded Postgres, in words that say what to do."""
+"""Errors of the embedded Postgres, with messages that say what to do."""
 
 import errno
 import os
@@ -15,8 +15,8 @@ _NO_WRITING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @contextmanager
-def explained(home: Path) -> Generator[None]:
-    """Turn what the operating system says into what the user can do.
+def mapped_os_errors(home: Path) -> Generator[None]:
+    """Map OS errors to errors that say what the user can do.
 
     Raises:
         StoreUnavailableError: for every OSError inside.
@@ -25,14 +25,14 @@ def explained(home: Path) -> Generator[None]:
         yield
     except OSError as exc:
         if exc.errno in _NO_SPACE:
-            raise no_space(home) from exc
+            raise no_space_error(home) from exc
         if exc.errno == errno.EPERM and os.geteuid() == 0:
             raise StoreUnavailableError(
                 "Postgres refuses to run as root, and this root may not lend it another account: run as an ordinary "
                 "user, or set DATABASE_URL."
             ) from exc
         if exc.errno in _NO_WRITING:
-            raise no_writing(home) from exc
+            raise not_writable_error(home) from exc
         raise StoreUnavailableError(
             f"The embedded database in {home} cannot be used ({exc.strerror}): set AGENTAPI_HOME to a directory on "
             "a local disk, or set DATABASE_URL."
@@ -40,37 +40,37 @@ def explained(home: Path) -> Generator[None]:
 
 
 def check_space(home: Path) -> None:
-    """Refuse a first start for which there is no space, before anything is written.
+    """Check the free disk space before a first start.
 
     Raises:
-        StoreUnavailableError: when the disk is too full.
+        StoreUnavailableError: the disk is too full.
     """
     if shutil.disk_usage(home).free < _NEEDED_BYTES:
-        raise no_space(home)
+        raise no_space_error(home)
 
 
-def explain(home: Path, said: str) -> StoreUnavailableError:
-    """Say why Postgres did not come up, by what it wrote."""
-    if "No space left on device" in said or "quota exceeded" in said or not shutil.disk_usage(home).free:
-        return no_space(home)
-    if "Permission denied" in said or "Read-only file system" in said or "Operation not permitted" in said:
-        return no_writing(home)
+def startup_error(home: Path, output: str) -> StoreUnavailableError:
+    """Return the error for a failed start, judged by the server's output."""
+    if "No space left on device" in output or "quota exceeded" in output or not shutil.disk_usage(home).free:
+        return no_space_error(home)
+    if "Permission denied" in output or "Read-only file system" in output or "Operation not permitted" in output:
+        return not_writable_error(home)
     return StoreUnavailableError(
         f"The embedded database in {home} does not start; its pg.log says why. Mend it, set AGENTAPI_HOME to "
         "another directory, or set DATABASE_URL."
     )
 
 
-def no_space(home: Path) -> StoreUnavailableError:
-    """Tell that the disk is full."""
+def no_space_error(home: Path) -> StoreUnavailableError:
+    """Return the error for a full disk."""
     return StoreUnavailableError(
         f"There is too little space for the embedded database in {home}: free {_NEEDED_BYTES >> 20} MB, set "
         "AGENTAPI_HOME to a directory on another disk, or set DATABASE_URL."
     )
 
 
-def no_writing(home: Path) -> StoreUnavailableError:
-    """Tell that the home is read-only or somebody else's."""
+def not_writable_error(home: Path) -> StoreUnavailableError:
+    """Return the error for a home that is read-only or of another user."""
     return StoreUnavailableError(
         f"The embedded database in {home} cannot be written: make that directory and all in it writable for this "
         "user, set AGENTAPI_HOME to a directory of your own, or set DATABASE_URL."

@@ -1,4 +1,4 @@
-"""The embedded Postgres as the rest of the program sees it: make sure that it is up, and let go of it."""
+"""Public interface of the embedded Postgres: ensure that it runs, and release it."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks, servers
-from agentapi_mcp.stores.postgres.server.accounts import Account
-from agentapi_mcp.stores.postgres.server.binaries import brought_binaries, own_binaries
-from agentapi_mcp.stores.postgres.server.errors import explained
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
+from agentapi_mcp.stores.postgres.server.binaries import operator_binaries, own_binaries
+from agentapi_mcp.stores.postgres.server.errors import mapped_os_errors
 from agentapi_mcp.stores.postgres.server.paths import Home, default_home
 
 __all__ = ["EmbeddedPostgres", "EmbeddedUrls", "default_home"]
@@ -23,33 +23,33 @@ _LOCK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedUrls:
-    """The addresses of the server, for the login that migrates and for the one that works."""
+    """Connection URLs of the server, for the owner (migrations) and for the application."""
 
     owner_url: str
     app_url: str
 
 
-class Lease:
-    """This process's share of the server; the kernel ends it with the process."""
+class ServerLease:
+    """This process's shared lock on the server; the kernel releases it when the process exits."""
 
     __slots__ = ("_fd",)
 
     def __init__(self) -> None:
         self._fd: int | None = None
 
-    def join(self, path: Path) -> bool:
-        """Become a user, and tell whether that is new; a home that was replaced is joined anew."""
+    def acquire(self, path: Path) -> bool:
+        """Register as a user; return False if already registered. A replaced home is registered anew."""
         if self._fd is not None and path.exists() and os.path.samestat(os.fstat(self._fd), path.stat()):
             return False
-        self.leave()
+        self.release()
         fd = locks.open_lock(str(path))
-        locks.share(fd)
-        os.utime(fd)  # the keeper sees that somebody came, even when they have left again
+        locks.acquire_shared(fd)
+        os.utime(fd)  # the reaper sees by the mtime that there was a user, even one that has left
         self._fd = fd
         return True
 
-    def leave(self) -> None:
-        """Stop being a user."""
+    def release(self) -> None:
+        """Unregister as a user."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -57,63 +57,63 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedPostgres:
-    """A Postgres of our own below `home`, shared by all processes of this user that name the same home."""
+    """A private Postgres below `home`, shared by all processes of this user with the same home."""
 
     home: Path
     linger: timedelta = timedelta(seconds=60)
     bindir: Path | None = None
-    _lease: Lease = field(default_factory=Lease, init=False, repr=False, compare=False)
+    _lease: ServerLease = field(default_factory=ServerLease, init=False, repr=False, compare=False)
 
     def ensure(self) -> EmbeddedUrls:
-        """Bring the server up and stay its user; call it again after a refused connection, and from a thread.
+        """Start the server if needed and register as its user; blocks. Call it again after a refused connection.
 
         Raises:
-            StoreUnavailableError: when it cannot be brought up; the message says what to do.
-            StoreMismatchError: when its data is of another version of Postgres.
+            StoreUnavailableError: it cannot be started; the message says what to do.
+            StoreMismatchError: its data is of another version of Postgres.
         """
         if sys.platform == "win32":
             raise StoreUnavailableError(
                 "There is no embedded database on Windows yet: set DATABASE_URL to the address of a Postgres."
             )
         home = Home(self.home.absolute())
-        with explained(home.root):
+        with mapped_os_errors(home.root):
             home = Home(home.root.resolve())
             account = home.account()
             home.prepare(account)
             with _starting(home) as start:
-                new = self._lease.join(Path(home.lock("users")))
+                new = self._lease.acquire(Path(home.lock("users")))
                 try:
                     self._bring_up(home, account, start)
                 except BaseException:
                     if new:
-                        self._lease.leave()
+                        self._lease.release()
                     raise
         return EmbeddedUrls(_url(home, servers.OWNER), _url(home, servers.APP))
 
     def release(self) -> None:
-        """Stop being a user of the server; the last one's leave stops it after `linger`."""
-        self._lease.leave()
+        """Unregister as a user; the server stops `linger` after its last user."""
+        self._lease.release()
 
-    def _bring_up(self, home: Home, account: Account, start: int) -> None:
+    def _bring_up(self, home: Home, account: ServerAccount, start: int) -> None:
         if servers.is_up(home):
             servers.trim_log(home)
         else:
             if home.data.exists():
                 servers.check_version(home)
             home.open_to(account)
-            bindir = brought_binaries(self.bindir, account) if self.bindir else own_binaries(home, account)
+            bindir = operator_binaries(self.bindir, account) if self.bindir else own_binaries(home, account)
             if not home.data.exists():
                 servers.make_data(home, bindir, account, start)
             servers.trim_log(home)
             servers.bring_up(home, bindir, account)
-        servers.start_keeper(home, self.linger.total_seconds())
+        servers.start_reaper(home, self.linger.total_seconds())
 
 
 @contextmanager
 def _starting(home: Home) -> Generator[int]:
     start = locks.open_lock(home.lock("start"))
     try:
-        if not locks.take_within(start, _LOCK_SECONDS):
+        if not locks.acquire_within(start, _LOCK_SECONDS):
             raise StoreUnavailableError(
                 f"Another process has been starting or stopping the embedded database in {home.root} for more than "
                 f"{_LOCK_SECONDS:.0f} s: end it, or set DATABASE_URL."

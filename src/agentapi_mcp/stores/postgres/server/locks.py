@@ -1,47 +1,47 @@
-"""Locks on files: the kernel frees them when their last holder is gone, also after kill -9."""
+"""File locks; the kernel releases them when the last holder exits, even after kill -9."""
 
 import os
 import select
 import sys
 import time
 
-# On Windows this can be imported, and nothing of it is called.
+# Windows only imports this module.
 # pyright: reportPossiblyUnboundVariable=false
 if sys.platform != "win32":
     import fcntl
 
 
 def pause(seconds: float) -> None:
-    """Wait in a thread or process of our own, where there is no injected clock and no event loop."""
+    """Sleep, in a thread or process without an injected clock or event loop."""
     select.select([], [], [], seconds)
 
 
 def open_lock(path: str) -> int:
-    """Open a lock file, making it where needed; as root it is given to the owner of its directory."""
+    """Open a lock file, creating it if needed; as root it gets the owner of its directory."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:
-        place = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120  # the keeper does without pathlib: 1 MB
+        place = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120  # the reaper avoids pathlib: 1 MB
         os.fchown(fd, place.st_uid, place.st_gid)
     return fd
 
 
-def take(fd: int) -> None:
-    """Take a lock alone, however long it lasts."""
+def acquire(fd: int) -> None:
+    """Acquire an exclusive lock, waiting without limit."""
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
-def share(fd: int) -> None:
-    """Take a lock together with others."""
+def acquire_shared(fd: int) -> None:
+    """Acquire a shared lock."""
     fcntl.flock(fd, fcntl.LOCK_SH)
 
 
-def free(fd: int) -> None:
-    """Give a lock back and keep its file open."""
+def release(fd: int) -> None:
+    """Release a lock and keep its file open."""
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def try_take(fd: int) -> bool:
-    """Take a lock alone, if that is possible now."""
+def try_acquire(fd: int) -> bool:
+    """Acquire an exclusive lock without waiting; return False if it is held."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,10 +49,10 @@ def try_take(fd: int) -> bool:
     return True
 
 
-def take_within(fd: int, seconds: float) -> bool:
-    """Take a lock alone, if that is possible within some seconds."""
+def acquire_within(fd: int, seconds: float) -> bool:
+    """Acquire an exclusive lock; return False if it is still held after `seconds`."""
     end = time.monotonic() + seconds
-    while not try_take(fd):
+    while not try_acquire(fd):
         if time.monotonic() > end:
             return False
         pause(0.01)

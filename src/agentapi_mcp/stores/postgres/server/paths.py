@@ -1,4 +1,4 @@
-"""Where the embedded Postgres lives on disk, and whose it is."""
+"""Paths and ownership of the embedded Postgres."""
 
 import hashlib
 import os
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
 
-# On Windows this can be imported, and nothing of it is called.
+# Windows only imports this module.
 # pyright: reportPossiblyUnboundVariable=false
 if sys.platform != "win32":
     from pwd import getpwnam
@@ -23,7 +23,7 @@ _UNPRIVILEGED = ("nobody", "daemon")
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
-    """Return the directory that is ours when AGENTAPI_HOME is not set."""
+    """Return the default home directory, for when AGENTAPI_HOME is not set."""
     if sys.platform != "win32" and os.geteuid() == 0:
         return Path("/var/lib/agentapi-mcp")
     user_home = Path(environ.get("HOME") or Path.home())
@@ -35,33 +35,33 @@ def default_home(environ: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The places inside one home; as root the directories between are root's, so that no account can swap ours."""
+    """Paths inside one home; for root, the parent directories belong to root so that no account can replace ours."""
 
     root: Path
 
     @property
     def base(self) -> Path:
-        """All of one major version."""
+        """The directory of one major version."""
         return self.root / f"pg{MAJOR}"
 
     @property
     def data(self) -> Path:
-        """The data directory: there as a whole or not at all."""
+        """The data directory; it is created atomically."""
         return self.base / "data"
 
     @property
     def bin(self) -> Path:
-        """Our copies of the binaries, a directory for each version."""
+        """Our copies of the binaries, one directory per version."""
         return self.root / "bin"
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The server's log file."""
         return self.base / "pg.log"
 
     @property
     def sockets(self) -> Path:
-        """The private directory of the socket: in the home, or a short one where that path is too long."""
+        """The private directory of the socket: in the home, or under /tmp where that path is too long."""
         inside = self.base / "socket"
         if len(os.fsencode(inside / _SOCKET_NAME)) <= _SOCKET_PATH_BYTES and "," not in str(inside):
             return inside
@@ -71,52 +71,52 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """The socket itself."""
+        """The path of the server's Unix socket."""
         return self.sockets / _SOCKET_NAME
 
     def lock(self, name: str) -> str:
-        """Return the path of one of our lock files: start, users, server, keeper."""
+        """Return the path of a lock file: start, users, server or keeper (the reaper's)."""
         return str(self.base / f"{name}.lock")
 
-    def account(self) -> Account:
-        """Look whose server this is: its data's owner, else the home's, else an unprivileged account."""
+    def account(self) -> ServerAccount:
+        """Return the account that runs the server: the data's owner, else the home's, else an unprivileged one."""
         if os.geteuid() != 0:
-            return ourselves()
+            return current_account()
         for place in (self.data, self.root):
             if place.exists() and (found := place.stat()).st_uid != 0:
-                return Account(found.st_uid, found.st_gid)
+                return ServerAccount(found.st_uid, found.st_gid)
         for name in _UNPRIVILEGED:
             try:
                 entry = getpwnam(name)
             except KeyError:
                 continue
-            return Account(entry.pw_uid, entry.pw_gid)
+            return ServerAccount(entry.pw_uid, entry.pw_gid)
         raise StoreUnavailableError(
             "Postgres refuses to run as root, and this machine has no account 'nobody' to lend it: "
             "run as another user, or set DATABASE_URL."
         )
 
-    def prepare(self, account: Account) -> None:
-        """Make the directories that hold the locks; of what was there, only a home with nothing but ours is opened.
+    def prepare(self, account: ServerAccount) -> None:
+        """Create the directories of the locks; permissions of an existing home change only if all in it is ours.
 
         Raises:
-            StoreUnavailableError: when the account could not come there; nothing is made then.
+            StoreUnavailableError: the account cannot reach the home; nothing is created then.
         """
-        mode = 0o711 if account.is_lent else 0o700
+        mode = 0o711 if account.is_other else 0o700
         if not self.base.is_dir():
             self._check_reachable(account, [place for place in self.root.parents if place.is_dir()])
         for place in reversed(self.root.parents):
             if not place.is_dir():
                 make_directory(place, mode)
-        if not self.root.is_dir() or (account.is_lent and self._holds_only_ours()):
+        if not self.root.is_dir() or (account.is_other and self._holds_only_ours()):
             make_directory(self.root, mode)
         make_directory(self.base, mode)
 
-    def open_to(self, account: Account) -> None:
-        """Make the socket's directory, and check that the account can come to all of ours; needs the start lock.
+    def open_to(self, account: ServerAccount) -> None:
+        """Create the socket's directory, and check that the account can reach every directory; needs the start lock.
 
         Raises:
-            StoreUnavailableError: when it cannot, or when the directory is not private.
+            StoreUnavailableError: it cannot, or the directory is not private.
         """
         self._check_reachable(account, [self.base, *self.base.parents])
         make_private(self.sockets, account)
@@ -124,8 +124,8 @@ class Home:
     def _holds_only_ours(self) -> bool:
         return {entry.name for entry in self.root.iterdir()} <= {self.bin.name, self.base.name}
 
-    def _check_reachable(self, account: Account, places: list[Path]) -> None:
-        if account.is_lent and (closed := _find_closed(places[::-1], account)):
+    def _check_reachable(self, account: ServerAccount, places: list[Path]) -> None:
+        if account.is_other and (closed := _find_closed(places[::-1], account)):
             raise StoreUnavailableError(
                 f"Postgres cannot run as root, and the account lent to it (uid {account.uid}) may not enter {closed}: "
                 "set AGENTAPI_HOME to a directory that it can reach, such as /var/lib/agentapi-mcp, or set "
@@ -133,22 +133,22 @@ class Home:
             )
 
 
-def _find_closed(directories: list[Path], account: Account) -> str:
-    # The kernel is asked: the bits of the mode do not tell all.
+def _find_closed(directories: list[Path], account: ServerAccount) -> str:
+    # Mode bits do not show ACLs and security modules, so the kernel is asked.
     script = 'for d; do cd -- "$d" 2>/dev/null || { printf %s "$d"; exit; }; done'
     return account.run(["/bin/sh", "-c", script, "sh", *directories])[1]
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make a directory, or finish making it; one of another owner is left as it is."""
+    """Create a directory, or set the mode of an existing one; one of another owner is not changed."""
     path.mkdir(exist_ok=True)
     found = path.stat()
     if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != mode:
         path.chmod(mode)
 
 
-def make_private(path: Path, account: Account) -> None:
-    """Make a directory that only the account can enter, or check that it is one."""
+def make_private(path: Path, account: ServerAccount) -> None:
+    """Create a directory that only the account can enter, or check an existing one."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     known = found.st_uid in {account.uid, os.geteuid()}
@@ -157,4 +157,4 @@ def make_private(path: Path, account: Account) -> None:
             f"The directory of the database's socket, {path}, is not private to uid {account.uid}: remove it, or set "
             "AGENTAPI_HOME to a directory with a shorter path."
         )
-    account.own(path)
+    account.chown(path)

@@ -1,4 +1,4 @@
-"""Which process is the server: told by its name and data directory, since a bare number may be anybody's."""
+"""Identify the server's process by name and data directory, since a bare pid may have been reused."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ _STATUS_LINE = 7
 
 
 class RunningServer:
-    """A live postmaster; `status` is its own word: starting, ready, stopping."""
+    """A live postmaster; `status` is as in its pid file: starting, ready, stopping."""
 
     __slots__ = ("pid", "status")
 
@@ -21,7 +21,7 @@ class RunningServer:
 
 
 def find_server(data: str) -> RunningServer | None:
-    """Find the postmaster of a data directory by its pid file, which counts only if that process is one."""
+    """Find the postmaster of a data directory by its pid file; None if that process is not a postmaster."""
     lines = _read(f"{data}/postmaster.pid").decode(errors="replace").split("\n")
     if not lines[0].strip().isdecimal():
         return None
@@ -32,7 +32,7 @@ def find_server(data: str) -> RunningServer | None:
 
 
 def stop_server(data: str, seconds: float) -> None:
-    """Stop the server of a data directory: politely, then at once; either way nothing committed is lost."""
+    """Stop the server of a data directory: fast shutdown first, then immediate; committed data is safe."""
     for sign in (signal.SIGINT, signal.SIGQUIT):
         end = time.monotonic() + seconds
         server = find_server(data)
@@ -43,7 +43,7 @@ def stop_server(data: str, seconds: float) -> None:
 
 
 def send(pid: int, sign: signal.Signals) -> None:
-    """Send a signal to a process that may be gone by now."""
+    """Send a signal; ignore a process that has exited."""
     try:
         os.kill(pid, sign)
     except ProcessLookupError:
@@ -54,12 +54,12 @@ def _is_postmaster(pid: int, data: bytes) -> bool:
     # A zombie has no command line, so it does not count either; backends rename themselves.
     if not _HAS_PROC:
         return _is_postmaster_by_ps(pid, data)
-    words = _read(f"/proc/{pid}/cmdline").split(b"\0")
-    return words[0].endswith(b"/postgres") and data in words
+    arguments = _read(f"/proc/{pid}/cmdline").split(b"\0")
+    return arguments[0].endswith(b"/postgres") and data in arguments
 
 
 def _is_postmaster_by_ps(pid: int, data: bytes) -> bool:
-    # Not subprocess, which costs the keeper 1.5 MB; the number is the only part that varies.
+    # Not subprocess, which costs the reaper 1.5 MB; the pid is the only variable part.
     command = f"exec ps -ww -o args= -p {pid:d} </dev/null 2>/dev/null"
     with os.popen(command) as answer:  # noqa: S605  # pyright: ignore[reportDeprecated]  # see above
         line = os.fsencode(answer.read()).strip()

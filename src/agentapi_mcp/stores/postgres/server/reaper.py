@@ -1,7 +1,7 @@
-"""The keeper: one small process for each home, which stops the server some time after its last user.
+"""The reaper: one small process per home that stops the server some time after its last user.
 
-It sleeps in the kernel until the last shared lock on the users' file is gone, so it costs nothing meanwhile.
-Only light modules are imported here: this process lives as long as the server does.
+It blocks in the kernel until the last shared lock on the users' file is released, so idling costs nothing.
+It imports only light modules, since it lives as long as the server.
 """
 
 import os
@@ -12,24 +12,25 @@ from agentapi_mcp.stores.postgres.server.processes import stop_server
 _STOP_SECONDS = 60.0
 
 
-def main(words: list[str]) -> None:
-    """Keep the server of a data directory; the locks come as open files, the keeper's own already taken."""
-    data, linger, users, start, mine = words[0], float(words[1]), int(words[2]), int(words[3]), int(words[4])
-    locks.take(mine)
-    while not _stop_if_unused(data, linger, users, start):
-        locks.free(users)
-        locks.free(start)
-    os.close(mine)  # before `start`: whoever starts next must see that nobody keeps
+def main(arguments: list[str]) -> None:
+    """Stop the server of a data directory when unused; the locks are inherited, the last one already held."""
+    data, linger, *fds = arguments
+    users, start, reaper_lock = map(int, fds)
+    locks.acquire(reaper_lock)
+    while not _stop_if_unused(data, float(linger), users, start):
+        locks.release(users)
+        locks.release(start)
+    os.close(reaper_lock)  # before `start`: the next starter must see that there is no reaper
 
 
 def _stop_if_unused(data: str, linger: float, users: int, start: int) -> bool:
-    locks.take(users)
+    locks.acquire(users)
     seen = os.fstat(users).st_mtime_ns
-    locks.free(users)
+    locks.release(users)
     locks.pause(linger)
-    # A newcomer is either counted now or waits at the start lock until the server has stopped.
-    locks.take(start)
-    if not locks.try_take(users) or os.fstat(users).st_mtime_ns != seen:
+    # A new user is either counted here, or waits for the start lock until the server has stopped.
+    locks.acquire(start)
+    if not locks.try_acquire(users) or os.fstat(users).st_mtime_ns != seen:
         return False
     stop_server(data, _STOP_SECONDS)
     return True

@@ -1,4 +1,4 @@
-"""The embedded Postgres as the pool sees it: brought up on first use, and again after any refused connection."""
+"""The embedded Postgres as a `Server`: started on first use, and again after a refused connection."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres, Embed
 
 
 class EmbeddedServer:
-    """One process's use of the shared server; its lease is given back by `aclose`."""
+    """One process's use of the shared server, released by `aclose`."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
@@ -14,22 +14,22 @@ class EmbeddedServer:
         self._urls: EmbeddedUrls | None = None
 
     async def urls(self) -> EmbeddedUrls:
-        """Return both addresses, of a server that is up."""
+        """Ensure that the server runs, and return both URLs."""
         async with self._lock:
             if self._urls is None:
                 self._urls = await asyncio.to_thread(self._postgres.ensure)
             return self._urls
 
     async def url(self) -> str:
-        """Return the application's address."""
+        """Return the application's URL."""
         return (await self.urls()).app_url
 
     async def recover(self) -> str:
-        """Bring the server back, and return the application's address."""
+        """Restart the server if needed, and return the application's URL."""
         async with self._lock:
             self._urls = await asyncio.to_thread(self._postgres.ensure)
             return self._urls.app_url
 
     async def aclose(self) -> None:
-        """Give the lease back; the server stops some time after its last user."""
+        """Release the server; it stops some time after its last user."""
         await asyncio.to_thread(self._postgres.release)

@@ -1,4 +1,4 @@
-"""Making a data directory, bringing its server up and starting the keeper: all need the start lock."""
+"""Create the data directory, start the server and the reaper; callers hold the start lock."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from pathlib import Path
 import agentapi_mcp
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks
-from agentapi_mcp.stores.postgres.server.accounts import Account, ourselves
-from agentapi_mcp.stores.postgres.server.errors import check_space, explain
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
+from agentapi_mcp.stores.postgres.server.errors import check_space, startup_error
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home
 from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server, send
 
@@ -23,7 +23,7 @@ DATABASE = "agentapi"
 
 _START_SECONDS = 90.0
 _LOG_BYTES = 1 << 20
-_KEEPER = (
+_REAPER = (
     "import sys; sys.path.insert(0, sys.argv[1]); from agentapi_mcp.stores.postgres.server.reaper import main; "
     "main(sys.argv[2:])  # agentapi-mcp: stops the embedded Postgres after its last user"
 )
@@ -64,10 +64,10 @@ _SETTINGS = (
 
 
 def check_version(home: Home) -> None:
-    """Refuse data that another version of Postgres made; nothing is changed.
+    """Reject data of another version of Postgres, without changing it.
 
     Raises:
-        StoreMismatchError: when the data is not ours to open.
+        StoreMismatchError: the data is of another version.
     """
     try:
         found = (home.data / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()
@@ -80,11 +80,11 @@ def check_version(home: Home) -> None:
         )
 
 
-def make_data(home: Home, bindir: Path, account: Account, start: int) -> None:
-    """Make the data directory with its logins and database beside its place, then rename it there as a whole.
+def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> None:
+    """Create the data directory, logins and database under a temporary name, and rename it into place.
 
     Raises:
-        StoreUnavailableError: when it cannot be made; nothing of it is left.
+        StoreUnavailableError: it cannot be created; nothing is left behind.
     """
     for old in home.base.glob("new-*"):
         shutil.rmtree(old, ignore_errors=True)
@@ -92,9 +92,9 @@ def make_data(home: Home, bindir: Path, account: Account, start: int) -> None:
     new = home.base / f"new-{uuid.uuid4().hex}"
     try:
         new.mkdir(mode=0o700)
-        account.own(new)
+        account.chown(new)
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--wal-segsize=1", "--no-instructions"]
-        collation = ["--locale-provider=builtin", "--locale=C.UTF-8"]  # sorts alike on every system
+        collation = ["--locale-provider=builtin", "--locale=C.UTF-8"]  # the same sort order on every system
         _run(home, account, start, [bindir / "initdb", "-D", new, *options, *collation])
         single = [bindir / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
         _run(home, account, start, single, _ROLES)
@@ -105,33 +105,33 @@ def make_data(home: Home, bindir: Path, account: Account, start: int) -> None:
 
 
 def is_up(home: Home) -> bool:
-    """Tell whether a server takes connections at our socket."""
+    """Return whether a server accepts connections at our socket."""
     server = find_server(str(home.data))
     return server is not None and _serves(server, home)
 
 
-def bring_up(home: Home, bindir: Path, account: Account) -> None:
-    """Start the server and wait until it takes connections.
+def bring_up(home: Home, bindir: Path, account: ServerAccount) -> None:
+    """Start the server and wait until it accepts connections.
 
-    The server and all its children hold the server lock, so that what a killed one left behind is waited for.
+    The server and its children hold the server lock, so that a start waits for the children of a killed server.
 
     Raises:
-        StoreUnavailableError: when it does not come up.
+        StoreUnavailableError: it does not start.
     """
     end = time.monotonic() + _START_SECONDS
-    said_before = -1
+    log_offset = -1
     while time.monotonic() < end:
         server = find_server(str(home.data))
         if server is not None:
             if _serves(server, home):
                 return
-            if server.status in {"ready", "stopping"}:  # at a socket that is gone, or for nobody any more
+            if server.status in {"ready", "stopping"}:  # its socket was removed, or it is shutting down
                 send(server.pid, signal.SIGINT)
-        elif (lock := _take_server_lock(home)) is not None:
+        elif (lock := _acquire_server_lock(home)) is not None:
             try:
-                if said_before >= 0:
-                    raise explain(home.root, _read_log(home, said_before))
-                said_before = _spawn(home, bindir, account, lock)
+                if log_offset >= 0:
+                    raise startup_error(home.root, _read_log(home, log_offset))
+                log_offset = _spawn(home, bindir, account, lock)
             finally:
                 os.close(lock)
         locks.pause(0.01)
@@ -141,25 +141,25 @@ def bring_up(home: Home, bindir: Path, account: Account) -> None:
     )
 
 
-def start_keeper(home: Home, linger: float) -> None:
-    """Start the keeper, unless there is one; it is born holding its lock."""
-    mine = locks.open_lock(home.lock("keeper"))
-    opened = [mine]
+def start_reaper(home: Home, linger: float) -> None:
+    """Start the reaper unless one runs; it inherits its lock, already held."""
+    reaper_lock = locks.open_lock(home.lock("keeper"))
+    opened = [reaper_lock]
     try:
-        if not locks.try_take(mine):
+        if not locks.try_acquire(reaper_lock):
             return
         opened += [locks.open_lock(home.lock("users")), locks.open_lock(home.lock("start"))]
         package_root = Path(agentapi_mcp.__file__).parents[1]
-        words = [package_root, home.data, str(linger), *map(str, (*opened[1:], mine))]
-        python = [sys.executable, "-I", "-S", "-c", _KEEPER]
-        ourselves().detach([*python, *words], output=subprocess.DEVNULL, lent=opened)
+        arguments = [package_root, home.data, str(linger), *map(str, (*opened[1:], reaper_lock))]
+        python = [sys.executable, "-I", "-S", "-c", _REAPER]
+        current_account().start_detached([*python, *arguments], output=subprocess.DEVNULL, inherited=opened)
     finally:
         for fd in opened:
             os.close(fd)
 
 
 def trim_log(home: Home) -> None:
-    """Empty a log that has grown; its writers append, so they go on at its new end."""
+    """Truncate a large log; its writers open it in append mode, so they continue at the new end."""
     log = _open_log(home)
     try:
         if os.fstat(log).st_size > _LOG_BYTES:
@@ -172,38 +172,38 @@ def _serves(server: RunningServer, home: Home) -> bool:
     return server.status == "ready" and home.socket.exists()
 
 
-def _run(home: Home, account: Account, start: int, words: list[str | Path], told: str = "") -> None:
-    # The child holds the start lock too: if we are killed, the next starter waits until it is gone.
-    status, said = account.run(words, told=told, lent=[start])
+def _run(home: Home, account: ServerAccount, start: int, arguments: list[str | Path], stdin: str = "") -> None:
+    # The child inherits the start lock: if we are killed, the next starter waits until the child has exited.
+    status, output = account.run(arguments, stdin=stdin, inherited=[start])
     if status:
-        # Explained first: the disk may be too full for the log.
-        reason = explain(home.root, said)
+        # Build the message first: the disk may be too full to write the log.
+        reason = startup_error(home.root, output)
         with os.fdopen(_open_log(home), "a", encoding="utf-8") as log:
-            log.write(said)
+            log.write(output)
         raise reason
 
 
-def _take_server_lock(home: Home) -> int | None:
+def _acquire_server_lock(home: Home) -> int | None:
     fd = locks.open_lock(home.lock("server"))
-    if locks.try_take(fd):
+    if locks.try_acquire(fd):
         return fd
     os.close(fd)
     return None
 
 
-def _spawn(home: Home, bindir: Path, account: Account, lock: int) -> int:
-    # Nobody holds the lock, so what these files speak of is gone; their numbers may be somebody else's now.
+def _spawn(home: Home, bindir: Path, account: ServerAccount, lock: int) -> int:
+    # The lock was free, so the processes in these files are gone; their pids may have been reused.
     for stale in (home.data / "postmaster.pid", home.socket, home.socket.with_name(f"{home.socket.name}.lock")):
         stale.unlink(missing_ok=True)
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     log = _open_log(home)
     try:
-        said_before = os.fstat(log).st_size
+        log_offset = os.fstat(log).st_size
         server = [bindir / "postgres", "-D", home.data, "-k", home.sockets, *settings]
-        account.detach(server, output=log, lent=[lock])
+        account.start_detached(server, output=log, inherited=[lock])
     finally:
         os.close(log)
-    return said_before
+    return log_offset
 
 
 def _open_log(home: Home) -> int:

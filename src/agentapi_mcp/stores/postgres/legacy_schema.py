@@ -1,4 +1,4 @@
-"""Carry over databases that the migration files from before the first release made, where they equal this schema."""
+"""Adopt databases created by the migrations from before the first release, if they equal this schema."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.schema_files import FOLDER, Migration
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, differences, read_objects
 
-OLD = (
+LEGACY_IDS = (
     "0001_assertions",
     "0002_roles",
     "0003_tables",
@@ -30,14 +30,14 @@ OLD = (
     "0015_invitations",
     "0016_nets",
 )
-# The tables and views of public that may have been there before the program.
+# Tables and views of public that may have existed before the program.
 SHARED = (
     *("profiles", "organizations", "organization_members", "mcp_sessions", "agents", "models", "chat_sessions"),
     *("chat_messages", "agent_health", "v_recent_sessions", "v_agent_status"),
 )
-# Whose privileges the schema sets; those of other roles are the database's own affair.
+# Roles whose privileges the schema sets; those of other roles are ignored.
 _ROLES = frozenset({"anon", "authenticated", "agentapi_system", "agentapi_writer", "PUBLIC"})
-# Of an existing table the schema adds these only where its section 3, 7 or 8 finds a reason to.
+# Objects that sections 3, 7 and 8 of the schema add to an existing table only under conditions.
 _CONDITIONAL = frozenset(
     {
         ("policy", "public.agents", "agentapi_read"),
@@ -50,7 +50,7 @@ _CONDITIONAL = frozenset(
 _MONTH = re.compile(r"audit_events_\d{4}_\d{2}")
 _MONTHLY = "audit_events_MONTH"
 _MOST = 20
-# Before, pg_get_viewdef wrote the table before each column also where a view has one table only.
+# Before this version, pg_get_viewdef qualified columns also in views of a single table.
 _UNQUALIFIED_SINCE = 16
 _INSTEAD = (
     "or keep it for that version, and give this one another AGENTAPI_HOME or database (DATABASE_URL). "
@@ -58,34 +58,36 @@ _INSTEAD = (
 )
 
 
-def is_old(ids: Collection[str]) -> bool:
-    """Tell whether the applied migrations are all of those from before the first release, and no other."""
-    return set(ids) == set(OLD)
+def is_legacy(ids: Collection[str]) -> bool:
+    """Return whether exactly the migrations from before the first release are applied."""
+    return set(ids) == set(LEGACY_IDS)
 
 
-def refuse_partly_old(ids: Collection[str]) -> None:
-    """Refuse a database that has some of the old files, but not just all of them.
+def refuse_partly_legacy(ids: Collection[str]) -> None:
+    """Reject a database with some of the legacy migrations, but not exactly all of them.
 
     Raises:
-        StoreMismatchError: it is one; the message says what to do.
+        StoreMismatchError: it is such a database; the message says what to do.
     """
-    old = sorted(set(ids) & set(OLD))
-    if old and not is_old(ids):
+    old = sorted(set(ids) & set(LEGACY_IDS))
+    if old and not is_legacy(ids):
         raise StoreMismatchError(
             f"A development version of agentapi-mcp from before the first release made this database, up to {old[-1]}; "
-            f"only one that has exactly the files up to {OLD[-1]} can be carried over. Run `agentapi-mcp migrate` of "
-            f"the last such version first, {_INSTEAD}"
+            f"only one that has exactly the files up to {LEGACY_IDS[-1]} can be carried over. "
+            f"Run `agentapi-mcp migrate` of the last such version first, {_INSTEAD}"
         )
 
 
-async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Collection[str], schema: Migration) -> bool:
-    """Record an old database that equals the schema as one that the schema made; tell whether it was one.
+async def adopt_legacy_database(
+    connection: "asyncpg.Connection[asyncpg.Record]", ids: Collection[str], schema: Migration
+) -> bool:
+    """Record a legacy database that equals the schema as created by it; return False for any other database.
 
     Raises:
-        StoreMismatchError: it is an old one and differs; the message names the differences.
+        StoreMismatchError: it is a legacy database and differs; the message names the differences.
     """
-    refuse_partly_old(ids)
-    if not is_old(ids):
+    refuse_partly_legacy(ids)
+    if not is_legacy(ids):
         return False
     facts = await connection.fetch("SELECT name FROM agentapi.facts WHERE value = 'ours'")
     ours = [str(row["name"]) for row in facts]
@@ -107,24 +109,24 @@ async def carry_over(connection: "asyncpg.Connection[asyncpg.Record]", ids: Coll
 
 
 def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str], *, postgres: int) -> tuple[str, ...]:
-    """Name the differences to the shipped schema, as the major version `postgres` writes it.
+    """Describe the differences to the shipped schema, as major version `postgres` prints it.
 
-    `ours` are the tables and views of public that the program made.
+    `ours` are the tables and views of public that the program created.
     """
-    found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_ours(ours)
+    found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_created_by_us(ours)
     if postgres < _UNQUALIFIED_SINCE:
         found, wanted = _without_qualifiers(found), _without_qualifiers(wanted)
     names = {each[:3] for each in found}
     absent = {each for each in wanted if each[:3] in _CONDITIONAL and each.place in theirs and each[:3] not in names}
-    if not any(_MONTH.search(each.place) for each in objects):  # all of them were pruned
+    if not any(_MONTH.search(each.place) for each in objects):  # all partitions were pruned
         absent |= {each for each in wanted if _MONTHLY in each.place}
-    more = {each for each in found - wanted if each.place in theirs and _may_be_more(each)}
+    more = {each for each in found - wanted if each.place in theirs and _is_optional_grant(each)}
     return differences(wanted - absent, found - more)
 
 
 def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[SchemaObject]:
-    """Select what the schema makes in every database, with the months in the names of partitions left out."""
-    own, theirs = _places(ours), _not_ours(ours)
+    """Select the objects that the schema creates in every database, without the months in partition names."""
+    own, theirs = _places(ours), _not_created_by_us(ours)
     return {
         SchemaObject(*(_MONTH.sub(_MONTHLY, text) for text in each))
         for each in objects
@@ -135,15 +137,15 @@ def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[Sc
 
 @cache
 def reference() -> tuple[tuple[SchemaObject, ...], tuple[SchemaObject, ...]]:
-    """Read what the schema makes: in a database of its own, and in tables of public that were there before."""
-    said = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
-    own, existing = (tuple(SchemaObject(*row) for row in said[name]) for name in ("own", "existing"))
+    """Read the reference objects: for a database of our own, and for existing tables of public."""
+    reference_objects = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
+    own, existing = (tuple(SchemaObject(*row) for row in reference_objects[name]) for name in ("own", "existing"))
     return own, existing
 
 
 def _wanted(ours: Collection[str]) -> set[SchemaObject]:
     own, existing = reference()
-    theirs = _not_ours(ours)
+    theirs = _not_created_by_us(ours)
     conditional = {each for each in own if each[:3] in _CONDITIONAL}
     return {each for each in own if each.place not in theirs} | {
         each for each in conditional.union(existing) if each.place in theirs
@@ -157,7 +159,7 @@ def _without_qualifiers(objects: Iterable[SchemaObject]) -> set[SchemaObject]:
     }
 
 
-def _not_ours(ours: Collection[str]) -> set[str]:
+def _not_created_by_us(ours: Collection[str]) -> set[str]:
     return _places(set(SHARED) - set(ours))
 
 
@@ -170,7 +172,7 @@ def _in_agentapi(place: str) -> bool:
 
 
 def _is_added(each: SchemaObject) -> bool:
-    """Tell whether the schema adds such an object to a table that was there before."""
+    """Return whether the schema adds such an object to an existing table."""
     if each.kind == "grant":
         return each.name in {"agentapi_system", "agentapi_writer"}
     if each.kind == "row security":
@@ -180,6 +182,6 @@ def _is_added(each: SchemaObject) -> bool:
     return each.kind in {"policy", "index"} and each.name.removeprefix("public.").startswith("agentapi_")
 
 
-def _may_be_more(each: SchemaObject) -> bool:
-    """Tell whether it is a right that policies for PUBLIC need (section 11)."""
+def _is_optional_grant(each: SchemaObject) -> bool:
+    """Return whether it is a privilege that policies for PUBLIC need (section 11)."""
     return each.kind == "grant" and each.name == "agentapi_writer" and each.definition.startswith("SELECT (")

@@ -1,4 +1,4 @@
-"""The door of a process: which issuers' tokens are taken now, and whom each lets in."""
+"""Authentication by access tokens of the configured issuers, and sign-in at them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -18,7 +18,7 @@ from agentapi_mcp.core.identity.principals import Principal, Role
 
 
 class OAuthAuthenticator:
-    """Lets in by access tokens; opened with `open_door`."""
+    """Authenticates by access tokens; opened with `open_authenticator`."""
 
     def __init__(self, client: httpx2.AsyncClient, resource: str, verifier: TokenVerifier, sign_ins: SignIns) -> None:
         self._client = client
@@ -28,67 +28,69 @@ class OAuthAuthenticator:
         self._verifier = verifier
 
     async def reload(self, rules: SignInRules) -> None:
-        """Go by these rules from now on."""
+        """Replace the sign-in rules."""
         self._rules = rules
-        await self._verifier.reload(rules.issuers)
+        await self._verifier.set_issuers(rules.issuers)
 
     def issuers(self) -> tuple[str, ...]:
-        """List the names of the issuers, as clients look for them."""
+        """List the issuer identifiers, as published to clients."""
         return tuple(issuer.issuer for issuer in self._rules.issuers)
 
     async def authenticate(self, token: str) -> Principal:
-        """Tell whom a token lets in.
+        """Return the principal of a token.
 
         Raises:
-            NotAuthenticatedError: it is none for this server.
+            NotAuthenticatedError: the token is not valid for this server.
             PermissionDeniedError: its owner has no account or organisation here.
         """
         return await self._sign_ins.principal_of(await self._verifier.verify(token), self._rules.roles)
 
     def roles(self) -> Mapping[str, Role]:
-        """Tell what other words for roles mean in this database."""
+        """Return the mapping of the database's role names to ours."""
         return self._rules.roles
 
     def can_log_in(self, issuer: str) -> bool:
-        """Tell whether pages of ours can sign a visitor in at this issuer."""
-        return self._client_of(issuer) is not None
+        """Return whether visitors can sign in at this issuer, which needs a client id."""
+        return self._client_issuer(issuer) is not None
 
     async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
-        """Return where to send a visitor to sign in."""
-        return await self._login(issuer).begin(redirect_uri)
+        """Start a sign-in, and return the authorization URL."""
+        return await self._login_at(issuer).begin(redirect_uri)
 
     async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
-        """Tell who came back, by the rules of every token: it must be made for this server, by that issuer, for us."""
-        token = await self._login(begun.issuer).finish(begun, answer, redirect_uri)
+        """Return the principal who signed in; the token must be for this server, of that issuer, and for our client."""
+        token = await self._login_at(begun.issuer).finish(begun, answer, redirect_uri)
         claims = await self._verifier.verify(token)
-        ours = self._client_of(begun.issuer)
+        ours = self._client_issuer(begun.issuer)
         if claims.issuer.issuer != begun.issuer or claims.is_service:
             raise NotAuthenticatedError("This sign-in is another's; begin again.")
         if ours is None or claims.client_id not in {None, ours.client_id}:
             raise NotAuthenticatedError("This sign-in is another program's; begin again.")
         return await self._sign_ins.principal_of(claims, self._rules.roles)
 
-    def _client_of(self, issuer: str) -> Issuer | None:
+    def _client_issuer(self, issuer: str) -> Issuer | None:
         return next((one for one in self._rules.issuers if one.issuer == issuer and one.client_id), None)
 
-    def _login(self, issuer: str) -> Login:
-        found = self._client_of(issuer)
+    def _login_at(self, issuer: str) -> Login:
+        found = self._client_issuer(issuer)
         if found is None:
             raise NotAuthenticatedError("Nobody can sign in here for this; its operator sets the issuer's client_id.")
         return Login(found, self._resource, HttpFetch(self._client))
 
     async def aclose(self) -> None:
-        """Ask no issuer any more."""
+        """Stop contacting the issuers."""
         await self._verifier.aclose()
 
 
 @asynccontextmanager
-async def open_door(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[OAuthAuthenticator]:
-    """Open a door that nobody's token opens yet."""
-    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # none: the client speaks for many users
+async def open_authenticator(resource: str, sign_ins: SignIns, clock: Clock) -> AsyncGenerator[OAuthAuthenticator]:
+    """Open an authenticator, which trusts no issuer until it gets its rules."""
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # no cookies: the client is shared by all users
     async with httpx2.AsyncClient(cookies=cookies) as client, asyncio.TaskGroup() as group:
-        door = OAuthAuthenticator(client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins)
+        authenticator = OAuthAuthenticator(
+            client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins
+        )
         try:
-            yield door
+            yield authenticator
         finally:
-            await door.aclose()
+            await authenticator.aclose()

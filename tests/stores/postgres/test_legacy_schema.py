@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.base.errors import StoreMismatchError
-from agentapi_mcp.stores.postgres.carry_over import OLD, compare_with_schema
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.legacy_schema import LEGACY_IDS, compare_with_schema
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.schema_objects import read_objects
@@ -192,7 +192,7 @@ async def existing(supabase_server: str, existing_template: str) -> AsyncGenerat
         yield made
 
 
-async def check_carry_over(project: Project) -> None:
+async def check_adoption(project: Project) -> None:
     """Expect that the migration changes the record of migrations, and nothing else."""
     before = await dump(project.admin)
     assert await migrate(project.owner, program="0.1.0") == ()
@@ -219,24 +219,24 @@ async def expect_refusal(project: Project, words: str) -> None:
 
 
 async def test_an_old_database_that_equals_the_schema_is_carried_over(own: Project) -> None:
-    await check_carry_over(own)
+    await check_adoption(own)
     assert await own.value("SELECT count(*) FROM public.chat_messages") == 8
     assert await own.value("SELECT count(*) FROM agentapi.user_api_keys") == 1
 
 
 async def test_an_old_database_in_an_existing_project_is_carried_over(existing: Project) -> None:
-    await check_carry_over(existing)
+    await check_adoption(existing)
     assert await existing.value("SELECT count(*) FROM agentapi.turns") == 1
 
 
 async def test_what_an_organisation_did_to_its_own_tables_is_no_difference(existing: Project) -> None:
     await existing.run(THEIRS)
-    await check_carry_over(existing)
+    await check_adoption(existing)
 
 
 async def test_one_whose_months_were_all_pruned_is_carried_over(own: Project) -> None:
     await own.run(f"DROP TABLE {MONTH}, agentapi.audit_events_2026_12")
-    await check_carry_over(own)
+    await check_adoption(own)
 
 
 async def found_after(project: Project, sql: str) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ async def test_many_differences_are_counted(own: Project) -> None:
     await expect_refusal(own, "; and 5 more")
 
 
-@pytest.mark.parametrize("id_", [OLD[0], OLD[9], OLD[-1]])
+@pytest.mark.parametrize("id_", [LEGACY_IDS[0], LEGACY_IDS[9], LEGACY_IDS[-1]])
 async def test_an_earlier_state_is_refused(id_: str, own: Project) -> None:
     await own.run(f"DELETE FROM agentapi.migrations WHERE id = '{id_}'")  # noqa: S608  # a name of ours
     await expect_refusal(own, "only one that has exactly the files up to 0016_nets can be carried over")
@@ -308,6 +308,6 @@ async def test_the_program_asks_for_a_migration_and_then_works(own: Project) -> 
         assert not await is_current(database, program="0.1.0")
         await migrate(own.owner, program="0.1.0")
         assert await is_current(database, program="0.1.0")
-        await own.run(f"UPDATE agentapi.migrations SET id = '{OLD[3]}'")  # noqa: S608  # a name of ours
-        with pytest.raises(StoreMismatchError, match=OLD[3]):
+        await own.run(f"UPDATE agentapi.migrations SET id = '{LEGACY_IDS[3]}'")  # noqa: S608  # a name of ours
+        with pytest.raises(StoreMismatchError, match=LEGACY_IDS[3]):
             await is_current(database, program="0.1.0")

@@ -1,4 +1,4 @@
-"""What 2025-era clients are being asked, in their row of `mcp_sessions`: the answer may come to another replica."""
+"""Pending elicitations of 2025-era clients, in their row of `mcp_sessions`, since any replica may get the answer."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 _PURPOSE = "one user's MCP sessions, each statement names the user"
 
 
-class PostgresMcpQuestions:
-    """Questions under `asked` in the session's state: null at first, then the answer as text, since it may hold NUL."""
+class PostgresElicitations:
+    """Elicitations under `asked` in the session's state: null while pending, then the answer as JSON text."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Note that the client is being asked; only then an answer is kept."""
+        """Record a pending elicitation; only then is an answer accepted."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object("
@@ -33,23 +33,23 @@ class PostgresMcpQuestions:
     async def answer(
         self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
-        """Keep the client's answer, and tell every process; False when nothing is asked, or it is answered."""
+        """Store the answer and notify every process; return False unless the elicitation is pending."""
         signal = Signal(
             SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=elicitation_id
         )
         async with self._database.as_system(_PURPOSE) as connection:
-            kept = await connection.fetchval(
+            answered = await connection.fetchval(
                 "UPDATE public.mcp_sessions "
                 "SET mcp_state = jsonb_set(mcp_state, ARRAY['asked', $3::text], to_jsonb($4::text)) "
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",
                 session_id,
                 principal.user_id,
                 elicitation_id,
-                json.dumps(answer),
+                json.dumps(answer),  # as text, since jsonb cannot hold NUL
             )
-            if kept is not None:
+            if answered is not None:
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
-        return kept is not None
+        return answered is not None
 
     async def find_answer(
         self, principal: Principal, session_id: str, elicitation_id: str
@@ -66,7 +66,7 @@ class PostgresMcpQuestions:
         return None if text is None else json_object(text)
 
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Forget the question, and its answer."""
+        """Delete the elicitation and its answer."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state #- ARRAY['asked', $3::text] "
