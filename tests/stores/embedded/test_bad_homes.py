@@ -117,8 +117,8 @@ def test_binaries_that_were_brought_run_where_they_are(home: SharedHome) -> None
 def test_python_without_binaries_says_which_to_take(home: SharedHome) -> None:
     program = f"""
 import pathlib
-from agentapi_mcp.core.errors import StoreUnavailableError
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 try:
     EmbeddedPostgres(pathlib.Path({str(home.path)!r})).ensure()
 except StoreUnavailableError as exc:

@@ -288,8 +288,8 @@ import asyncio, ctypes, pathlib, subprocess, sys
 for name in ("fcntl", "pwd"):
     sys.modules[name] = None
 sys.platform = "win32"
-from agentapi_mcp.core.errors import StoreUnavailableError
-from agentapi_mcp.stores.embedded.launcher import EmbeddedPostgres
+from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 try:
     EmbeddedPostgres(pathlib.Path("x")).ensure()
 except StoreUnavailableError as exc:
