@@ -1,8 +1,10 @@
-"""What is learned about the tokens of a model."""
+"""What of a session is sent to a model, and what is learned about its tokens."""
 
 import pytest
 
-from agentapi_mcp.core.conversations.history import TokenRatios
+from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.conversations.history import TokenRatios, fit_history
+from agentapi_mcp.core.conversations.models import History
 
 
 def test_the_models_that_are_not_used_any_more_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,3 +15,31 @@ def test_the_models_that_are_not_used_any_more_are_forgotten_first(monkeypatch: 
     assert ratios.get("one") == pytest.approx(2)
     ratios.learn("three", prompt_bytes=400, input_tokens=50)
     assert [ratios.get(model) for model in ("one", "two", "three")] == pytest.approx([2, 1, 0.5])
+
+
+def history_of(*texts: str, dropped: int = 0) -> History:
+    messages = tuple(HistoryMessage(MessageRole.USER, text) for text in texts)
+    return History(messages, dropped)
+
+
+def test_a_history_that_fits_is_left_as_it_is() -> None:
+    history = history_of("a", "b")
+    assert fit_history(history, 8) is history
+
+
+@pytest.mark.parametrize(
+    ("texts", "max_bytes", "kept", "dropped"),
+    [
+        (("aaaa", "bb", "cc"), 4, ["bb", "cc"], 5),
+        (("aaaa", "bb", "cc"), 3, ["cc"], 6),
+        (("aaaa", "bb", "cc"), 1, [], 7),
+        (("é" * 4, "é" * 2), 4, ["éé"], 5),  # counted in bytes, not in characters
+        (("a", "bbbb", "c"), 4, ["c"], 6),  # nothing older stands behind a gap
+    ],
+)
+def test_the_newest_messages_that_fit_are_sent_and_the_older_ones_counted(
+    texts: tuple[str, ...], max_bytes: int, kept: list[str], dropped: int
+) -> None:
+    fitted = fit_history(history_of(*texts, dropped=4), max_bytes)
+    assert [message.text for message in fitted.messages] == kept
+    assert fitted.dropped == dropped
