@@ -73,3 +73,11 @@ def test_availability_beats_the_status_and_the_next_step_says_so() -> None:
     later = FAULTS.of_reply(400, {}, {"error": {"availability": {"retryable": True}}})
     assert later.may_retry
     assert "may be tried again" in later.next_step
+
+
+@pytest.mark.parametrize("code", [1302, 10**500])
+def test_a_number_of_the_providers_own_is_no_http_status(code: int) -> None:
+    error = FAULTS.of_error({"error": {"code": code, "message": "busy"}})
+    assert error.fault is BackendFault.UPSTREAM
+    assert "HTTP" not in str(error)
+    assert len(str(error)) < 400

@@ -65,6 +65,7 @@ _BY_STATUS: dict[int, BackendFault] = {
     529: BackendFault.OVERLOADED,
 }
 _FIRST_SERVER_ERROR, _FIRST_CLIENT_ERROR = 500, 400
+_MAX_STATUS = 599
 _TOO_LONG = re.compile(
     r"context (?:length|window|size)|maximum context|prompt is too long|too many tokens|token count .*exceeds"
     r"|exceeds? the (?:maximum|available) .*(?:tokens|context)",
@@ -134,7 +135,7 @@ def read_error(body: object) -> ProviderError:
     return ProviderError(
         message=as_text(error.get("message")) or as_text(error.get("detail")) or "",
         codes=tuple(code.lower() for code in codes if isinstance(code, str)),
-        status=as_count(error.get("code")) or _digits(error.get("code")),
+        status=_http_status(error.get("code")),
         moderated="flagged_input" in metadata or "reasons" in metadata,
         retryable=retryable if isinstance(retryable, bool) else None,
         retry_after=_seconds(availability.get("retry_after")) or _retry_info(error),
@@ -166,8 +167,12 @@ def _by_status(status: int | None) -> BackendFault:
     return _BY_STATUS.get(status, BackendFault.BAD_REQUEST)
 
 
-def _digits(value: object) -> int | None:
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) else None
+def _http_status(value: object) -> int | None:
+    """Read an error code that is an HTTP status; providers have numbers of their own too, of any size."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"[45]\d\d", value) else None
+    number = as_count(value)
+    return number if number is not None and number <= _MAX_STATUS else None
 
 
 def _seconds(value: object) -> timedelta | None:
