@@ -1,5 +1,6 @@
 """What pytest prints of a failure within task groups is the failure."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,9 @@ def report_of(case: str, folder: Path, *plugins: str) -> list[str]:
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-c", str(folder / "pytest.ini"), *plugins]
     words = [sys.executable, "-m", "pytest", *options, f"{file}::test_sample[{case}]"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603  # our own
+    # Nothing of this process's environment: where CI is set, pytest writes whole diffs, and lines would not compare.
+    env = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # our own
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     begin = next(number for number, line in enumerate(lines) if " FAILURES " in line)
