@@ -9,6 +9,7 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import PromptReference
+from mcp_types.methods import SPEC_CLIENT_METHODS
 
 from agentapi_mcp.base.ids import SessionId, new_id
 from agentapi_mcp.core.identity.principals import Action, Exceptions
@@ -64,6 +65,16 @@ REQUESTS: Mapping[str, Callable[[Client], Awaitable[None]]] = {
     "subscriptions/listen": listen,
     "completion/complete": complete,
 }
+OPEN_TO_ALL: Mapping[str, str] = {
+    "ping": "returns nothing",
+    "server/discover": "returns nothing of a user",
+    "prompts/get": "returns the text of the program, with the arguments given",
+    "prompts/list": "returns the texts of the program",
+    "resources/templates/list": "returns the templates of the program",
+    "resources/unsubscribe": "ends the caller's own subscription",
+    "tools/call": "needs what the tool declares, as the first test shows",
+    "tools/list": "returns the declarations of the program",
+}
 
 
 @asynccontextmanager
@@ -111,6 +122,14 @@ async def test_each_tool_is_refused_for_want_of_its_action_and_of_no_other(edge_
 
 def test_every_method_with_an_action_is_tried() -> None:
     assert set(METHODS) == set(REQUESTS)
+
+
+async def test_every_method_that_the_server_answers_has_an_action_or_a_reason_to_need_none(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+    answered = {method for method in SPEC_CLIENT_METHODS if server.get_request_handler(method)}
+    assert answered == set(METHODS) | set(OPEN_TO_ALL)
+    assert set(METHODS) & set(OPEN_TO_ALL) == set()
 
 
 @pytest.mark.parametrize("method", REQUESTS)

@@ -134,6 +134,7 @@ class Turns:
 
     async def follow(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
         """Yield the text so far, then each event; without Redis, a turn of another process yields stored text only."""
+        require(principal, Action.READ_SESSIONS)
         run = self._runner.find(turn.id)
         if run is None:
             async for event in self._remote_turns.follow(principal, turn):
