@@ -10,7 +10,15 @@ from agentapi_mcp.stores.postgres.audit import PostgresAudit
 from agentapi_mcp.stores.postgres.database import Database
 
 
-def audit_log(database: Database, clock: Clock | None = None, operator: Principal | None = None) -> AuditLog:
+def audit_log(
+    database: Database, clock: Clock | None = None, operator: Principal | None = None, max_remembered: int = 10_000
+) -> AuditLog:
     """Return a log of a year, which nobody but the `operator` reads whole."""
     operator = operator or Principal(UserId(new_id()), OrgId(new_id()), Role.OWNER)
-    return AuditLog(PostgresAudit(database), clock or SystemClock(), operator=operator, retention=timedelta(days=365))
+    return AuditLog(
+        PostgresAudit(database),
+        clock or SystemClock(),
+        operator=operator,
+        retention=timedelta(days=365),
+        max_remembered=max_remembered,
+    )

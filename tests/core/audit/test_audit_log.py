@@ -192,11 +192,8 @@ async def test_a_sign_in_is_recorded_once_an_hour_for_each_address(database: Dat
     assert [event.address for event in await written(database, principal)] == ["192.0.2.7", "192.0.2.8", "192.0.2.7"]
 
 
-async def test_a_full_memory_of_sign_ins_forgets_the_oldest_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentapi_mcp.core.audit.log.MOST_REMEMBERED", 2)
-    audit, principal = audit_log(database, ManualClock(at=SystemClock().now())), somebody()
+async def test_a_full_memory_of_sign_ins_forgets_the_oldest_alone(database: Database) -> None:
+    audit, principal = audit_log(database, ManualClock(at=SystemClock().now()), max_remembered=2), somebody()
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.3", "192.0.2.2", "192.0.2.1"):
         log_context.address.set(address)
         await audit.signed_in(principal)

@@ -184,12 +184,9 @@ class CountedReads(PostgresClients):
         return await super().find(principal, client)
 
 
-async def test_a_full_memory_of_choices_forgets_the_oldest_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentapi_mcp.core.clients.preferences.MOST_REMEMBERED", 2)
+async def test_a_full_memory_of_choices_forgets_the_oldest_alone(database: Database) -> None:
     ann, store, clock = await new_member(database), CountedReads(database), ManualClock()
-    mine = Clients(store, CataloguePolicy(catalogue_of_two(clock)), clock)
+    mine = Clients(store, CataloguePolicy(catalogue_of_two(clock)), clock, max_remembered=2)
     for client in ("desk", "phone", "watch", "watch", "phone", "desk"):
         await mine.preferences(ann, client)
     assert store.read == ["desk", "phone", "watch", "desk"]

@@ -7,9 +7,8 @@ from agentapi_mcp.core.conversations.history import TokenRatios, fit_history
 from agentapi_mcp.core.conversations.models import History
 
 
-def test_the_models_that_are_not_used_any_more_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentapi_mcp.core.conversations.history.MOST_MODELS", 2)
-    ratios = TokenRatios()
+def test_the_models_that_are_not_used_any_more_are_forgotten_first() -> None:
+    ratios = TokenRatios(max_models=2)
     ratios.learn("one", prompt_bytes=400, input_tokens=200)
     ratios.learn("two", prompt_bytes=400, input_tokens=300)
     assert ratios.get("one") == pytest.approx(2)

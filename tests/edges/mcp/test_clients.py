@@ -54,13 +54,11 @@ async def test_a_client_that_cannot_be_recorded_is_served(error: Exception, edge
             assert not (await call(client, "list_sessions")).is_error
 
 
-async def test_a_full_memory_of_clients_forgets_the_oldest_alone(
-    edge_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentapi_mcp.edges.mcp.callers.MAX_REMEMBERED", 2)
+async def test_a_full_memory_of_clients_forgets_the_oldest_alone(edge_home: Path) -> None:
+    options = McpOptions(max_remembered_clients=2)
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         clients = RecordedClients(edge.services.clients)
-        server = create_server(OpenGate(replace(edge.services, clients=clients)), McpOptions())
+        server = create_server(OpenGate(replace(edge.services, clients=clients)), options)
         for name in ("desk", "phone", "watch", "watch", "phone", "desk"):
             async with connect(server, "stdio-2026", name=name) as client:
                 await call(client, "list_sessions")

@@ -47,7 +47,6 @@ _ENSURE_EVERY = timedelta(days=1)
 _SIGN_IN_EVERY = timedelta(hours=1)
 _BATCH = 500
 _MAX_QUEUED = 10_000
-MOST_REMEMBERED = 10_000
 _MAX_PAGE = 200
 _LONGEST = 120
 _DETAILS = frozenset(AuditDetails.__annotations__)
@@ -61,11 +60,18 @@ class AuditLog:
     """Record and list audit events; queued events are written while `open` is active.
 
     Only `operator` also reads events without an organisation. `prune` drops events before a moment, if this process has
-    the rights to do so.
+    the rights to do so. A sign-in is recorded anew within the hour when there were `max_remembered` others since.
     """
 
     def __init__(
-        self, store: AuditStore, clock: Clock, *, operator: Principal, retention: timedelta, prune: Prune | None = None
+        self,
+        store: AuditStore,
+        clock: Clock,
+        *,
+        operator: Principal,
+        retention: timedelta,
+        prune: Prune | None = None,
+        max_remembered: int = 10_000,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -74,7 +80,7 @@ class AuditLog:
         self._prune = prune
         self._queue: deque[AuditEvent] = deque()
         self._coalescer = EventCoalescer(clock)
-        self._signed_in = TTLCache[object, None](MOST_REMEMBERED, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
+        self._signed_in = TTLCache[object, None](max_remembered, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._partitions_ensured_at: datetime | None = None

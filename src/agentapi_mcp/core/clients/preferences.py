@@ -22,7 +22,6 @@ DEFAULTS = ("default_agent", "default_model")
 AGENT_PREFERENCES = tuple(field.name for field in fields(AgentPreferences))
 _CACHE_LIFETIME = timedelta(seconds=10)
 _MOST_AGENTS = 200
-MOST_REMEMBERED = 10_000
 
 
 class Clients:
@@ -31,11 +30,13 @@ class Clients:
     Preferences are cached for ten seconds; a change in this process invalidates the entry.
     """
 
-    def __init__(self, store: ClientStore, policy: CataloguePolicy, clock: Clock) -> None:
+    def __init__(
+        self, store: ClientStore, policy: CataloguePolicy, clock: Clock, *, max_remembered: int = 10_000
+    ) -> None:
         self._store = store
         self._policy = policy
         self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
-            MOST_REMEMBERED, _CACHE_LIFETIME.total_seconds(), timer=clock.monotonic
+            max_remembered, _CACHE_LIFETIME.total_seconds(), timer=clock.monotonic
         )
 
     async def record(self, principal: Principal, client: str, state: State) -> None:

@@ -13,14 +13,13 @@ _UNKNOWN_WINDOW = 32_000
 _RESERVED_FOR_ANSWER = 4_096
 _MAX_HISTORY_BYTES = 8_000_000
 _WEIGHT = 0.3
-MOST_MODELS = 1_000
 
 
 class TokenRatios:
-    """Ratio of reported to estimated tokens, learned for each model."""
+    """Ratio of reported to estimated tokens, learned for each model; of the `max_models` that were used last."""
 
-    def __init__(self) -> None:
-        self._ratios = LRUCache[str, float](MOST_MODELS)
+    def __init__(self, max_models: int = 1_000) -> None:
+        self._ratios = LRUCache[str, float](max_models)
 
     def get(self, model: str) -> float:
         """Return the ratio of a model; 1 before the first report."""

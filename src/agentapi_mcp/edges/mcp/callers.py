@@ -22,7 +22,6 @@ Context = ServerRequestContext[Any, Any]
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 100
-MAX_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Callers:
     def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
         self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
-        self._recorded = LRUCache[tuple[Principal, str, str, str], bool](MAX_REMEMBERED)
+        self._recorded = LRUCache[tuple[Principal, str, str, str], bool](options.max_remembered_clients)
 
     async def identify(self, context: Context) -> Caller:
         """Wait for the services, and return the caller.

@@ -13,7 +13,9 @@ class McpOptions:
     """Options of the edge; without `default_wait` the wait depends on the client (docs/clients.md).
 
     `toolsets` says which tools there are, by the names of `toolset_names`.
-    `update_every` is the least time between two updates of one transcript; the two `max_` limits hold for one user.
+    `update_every` is the least time between two updates of one transcript.
+    `max_listeners` and `max_watched` hold for one user.
+    A process records a client anew when it has seen `max_remembered_clients` others since.
     """
 
     version: str = __version__
@@ -21,6 +23,7 @@ class McpOptions:
     update_every: timedelta = timedelta(seconds=0.5)
     max_listeners: int = 100
     max_watched: int = 200
+    max_remembered_clients: int = 1_000
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
 
 
