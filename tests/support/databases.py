@@ -142,10 +142,10 @@ class Template:
     app: str
 
     @asynccontextmanager
-    async def copied(self) -> AsyncGenerator[DatabaseUrls]:
-        """Copy it for a while."""
+    async def copied(self, template: str | None = None) -> AsyncGenerator[DatabaseUrls]:
+        """Copy it for a while, or another database of its server."""
         owner = urlsplit(self.owner).username
-        options = f"TEMPLATE {self.name}" if owner is None else f'TEMPLATE {self.name} OWNER "{owner}"'
+        options = f"TEMPLATE {template or self.name}" + ("" if owner is None else f' OWNER "{owner}"')
         async with created(self.admin, options) as name:
             yield DatabaseUrls(_address(self.owner, database=name), _address(self.app, database=name))
 

@@ -15,6 +15,7 @@ import agentapi_mcp.stores.postgres as stores
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED, comparable
 from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, read_objects
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from tests.support.embedded import SharedHome
@@ -22,7 +23,7 @@ from tests.support.supabase import copied, make_roles, make_template
 
 FIXTURES = Path(__file__).parents[1] / "stores" / "postgres" / "fixtures"
 DUMP = FIXTURES / "schema.sql"
-OBJECTS = Path(stores.__file__).parent / "schema" / "objects.json"
+OBJECTS = Path(stores.__file__).parent / "schema" / "0001_objects.json"
 # Partitions of the audit log are named after months, so a dump with them would differ next month.
 _OPTIONS = ("--schema-only", "--no-owner", "--exclude-table=agentapi.audit_events_[0-9]*")
 
@@ -82,12 +83,15 @@ async def main() -> None:
         postgres = EmbeddedPostgres(shared.path)
         try:
             urls = await asyncio.to_thread(postgres.ensure)
+            # The old databases are compared with the first file alone, before any later one is applied.
+            await migrate(urls.owner_url, program=VERSION, files=migrations()[:1])
+            own = await objects_of(urls.owner_url, SHARED)
             await migrate(urls.owner_url, program=VERSION)
-            dump, own = schema_dump(urls.owner_url), await objects_of(urls.owner_url, SHARED)
+            dump = schema_dump(urls.owner_url)
             server = urls.owner_url.replace("agentapi_owner@/agentapi", "postgres@/postgres")
             await make_roles(server)
             async with make_template(server, deployed=True) as template, copied(server, template) as project:
-                await migrate(project.owner, program=VERSION)
+                await migrate(project.owner, program=VERSION, files=migrations()[:1])
                 existing = await existing_objects(project.admin, own)
         finally:
             await asyncio.to_thread(postgres.release)

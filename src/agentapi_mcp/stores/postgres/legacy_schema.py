@@ -138,7 +138,7 @@ def comparable(objects: Iterable[SchemaObject], ours: Collection[str]) -> set[Sc
 @cache
 def reference() -> tuple[tuple[SchemaObject, ...], tuple[SchemaObject, ...]]:
     """Read the reference objects: for a database of our own, and for existing tables of public."""
-    reference_objects = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
+    reference_objects = json.loads((FOLDER / "0001_objects.json").read_text(encoding="utf-8"))
     own, existing = (tuple(SchemaObject(*row) for row in reference_objects[name]) for name in ("own", "existing"))
     return own, existing
 

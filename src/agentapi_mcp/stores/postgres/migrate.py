@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -131,6 +131,7 @@ class Plan:
     program: str
     grant_to: str | None = None
     lock_timeout: timedelta = timedelta(seconds=10)
+    files: Sequence[Migration] = field(default_factory=migrations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +153,35 @@ class _Done:
 
 
 async def migrate(
-    url: str, *, program: str, grant_to: str | None = None, lock_timeout: timedelta = timedelta(seconds=10)
+    url: str,
+    *,
+    program: str,
+    grant_to: str | None = None,
+    lock_timeout: timedelta = timedelta(seconds=10),
+    files: Sequence[Migration] | None = None,
 ) -> tuple[str, ...]:
     """Apply all missing migrations in one transaction, as the owner of the tables, and return their ids.
 
-    `grant_to` is the application's login. Waiting for a table lock longer than `lock_timeout` aborts the run.
+    `grant_to` is the application's login. Waiting for a table lock longer than `lock_timeout` aborts the run. `files`
+    are the first of the shipped migrations; without it, all of them.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
         StoreUnavailableError: it does not answer, or a table stays locked by another session.
     """
-    return await _repeat(url, partial(_migrate, plan=Plan(program, grant_to, lock_timeout)))
+    return await _repeat(url, partial(_migrate, plan=Plan(program, grant_to, lock_timeout, files or migrations())))
 
 
-async def preview(url: str, *, program: str, grant_to: str | None = None) -> Preview:
-    """Run `migrate`, roll it back, and return its effects.
+async def preview(
+    url: str, *, program: str, grant_to: str | None = None, files: Sequence[Migration] | None = None
+) -> Preview:
+    """Run `migrate` with these parameters, roll it back, and return its effects.
 
     Raises:
         StoreMismatchError: as `migrate`.
         StoreUnavailableError: as `migrate`.
     """
-    return await _repeat(url, partial(_preview, plan=Plan(program, grant_to)))
+    return await _repeat(url, partial(_preview, plan=Plan(program, grant_to, files=files or migrations())))
 
 
 async def _repeat(url: str, run: Callable[[_Connection], Awaitable[_Result]]) -> _Result:
@@ -225,11 +234,11 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     await connection.execute(_BOOTSTRAP)
     applied = await _applied(connection)
     _refuse_newer([row.needs for row in applied.values()], plan.program)
-    adopted = await adopt_legacy_database(connection, applied.keys(), migrations()[0])
+    adopted = await adopt_legacy_database(connection, applied.keys(), plan.files[0])
     if adopted:
         applied = await _applied(connection)
     _refuse_other(applied.keys())
-    ran = [migration.id for migration in migrations() if await _apply(connection, migration, applied)]
+    ran = [migration.id for migration in plan.files if await _apply(connection, migration, applied)]
     if plan.grant_to is not None:
         await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
         await connection.execute(_GRANT)
