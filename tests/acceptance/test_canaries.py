@@ -19,6 +19,7 @@ import pytest
 from mcp import Client
 from mcp.client.sse import sse_client
 from redis import Redis
+from typing_extensions import override
 
 from agentapi_mcp.testing.http import Answer, Exchange
 from tests.acceptance.test_processes import COMMAND, environ, run
@@ -57,6 +58,7 @@ class Flock:
 class Blabber(OpenAIPeer):
     """A provider whose error says what it should not: the question and the key, on a line of its own each."""
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         if b"[[blab]]" in exchange.content:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
@@ -74,6 +75,7 @@ asyncio.run(main())
 class ToolCallingPeer(OpenAIPeer):
     """A provider whose model `stub-touch` wants a file to be made."""
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         if exchange.json.get("model") != "stub-touch" or b'"Execute"' not in exchange.content:

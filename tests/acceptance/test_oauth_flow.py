@@ -22,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from mcp.shared.exceptions import MCPError
 from pydantic import AnyUrl
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.auth.keys import FRESH_FOR
@@ -100,10 +101,12 @@ class LaterClock(SystemClock):
 
     later: timedelta = timedelta()
 
+    @override
     def now(self) -> datetime:
         """Tell the time of day."""
         return datetime.now(UTC) + self.later
 
+    @override
     def monotonic(self) -> float:
         """Tell the seconds so far."""
         return time.monotonic() + self.later.total_seconds()

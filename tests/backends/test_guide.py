@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.guide.pages import find_documentation, read_sections, split_page, trimmed
@@ -384,6 +385,7 @@ class TroubledView(FakeView):
         super().__init__()
         self._error = error
 
+    @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
         """Fail."""
         del principal
@@ -398,6 +400,7 @@ class HeldView(FakeView):
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
 
+    @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
         """Wait for the test."""
         self.asked.set()

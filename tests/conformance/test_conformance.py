@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.web.application import WebOptions
 from tests.conformance.fixtures import register
@@ -34,6 +35,7 @@ class Run:
     words: tuple[str, ...]
     scenarios: int
 
+    @override
     def __str__(self) -> str:
         """Name it among the tests."""
         return " ".join((self.version, *self.words[-1:]))

@@ -1,12 +1,13 @@
 """Every use case refuses a principal without the right before it touches anything."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from inspect import Parameter, getmembers, isclass, isfunction, signature
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
@@ -23,6 +24,7 @@ class Row:
     needs: tuple[Action, ...]
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
 
+    @override
     def __str__(self) -> str:
         """Name the row."""
         said = "".join(f"-{name}={value}" for name, value in self.arguments.items())
@@ -158,8 +160,8 @@ async def outcome_of(row: Row, principal: Principal) -> tuple[Exception | None, 
     function = getattr(class_, method)
     arguments = required(function, calls) | dict(row.arguments) | {str(principal_parameter(function)): principal}
     try:
-        outcome = function(class_(**required(class_.__init__, calls)), **arguments)
-        await (anext(outcome) if isinstance(outcome, AsyncGenerator) else outcome)
+        outcome: Any = function(class_(**required(class_.__init__, calls)), **arguments)
+        await (anext(outcome) if hasattr(outcome, "__anext__") else outcome)
     except Exception as exc:  # noqa: BLE001  # whatever it is, it is what the test asks for
         return exc, calls
     return None, calls

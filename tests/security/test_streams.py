@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
@@ -45,6 +46,7 @@ class LateClock(SystemClock):
 
     late: timedelta = timedelta()
 
+    @override
     def now(self) -> datetime:
         """Tell it."""
         return super().now() + self.late

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import SystemClock
@@ -41,6 +42,7 @@ class MovedClock(SystemClock):
 
     later = timedelta(0)
 
+    @override
     def now(self) -> datetime:
         """Tell the time of day."""
         return super().now() + self.later

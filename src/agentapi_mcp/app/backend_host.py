@@ -4,7 +4,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar, cast
 
+from typing_extensions import override
+
+from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.core.backends.ports import BackendHost
 from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.identity.principals import Principal
@@ -13,21 +17,26 @@ from agentapi_mcp.core.services import Services
 T = TypeVar("T")
 
 
-class ProcessBackendHost:
+class ProcessBackendHost(BackendHost):
     """Resources shared by all backends of this process."""
 
     def __init__(self, clock: Clock, environ: Mapping[str, str]) -> None:
-        self.clock = clock
+        self._clock = clock
         self._environ = environ
         self._shared: dict[object, AbstractAsyncContextManager[object]] = {}
         self.view = LiveServerView()
 
+    @property
+    @override
+    def clock(self) -> Clock:
+        return self._clock
+
+    @override
     def secret(self, name: str) -> str | None:
-        """Look up an environment variable that the operator's file may name."""
         return self._environ.get(name)
 
+    @override
     def shared(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return the process's one object built by `make`; `aclose` exits its context."""
         if make not in self._shared:
             self._shared[make] = make()
         return cast("T", self._shared[make])
@@ -39,7 +48,7 @@ class ProcessBackendHost:
             await thing.__aexit__(None, None, None)
 
 
-class LiveServerView:
+class LiveServerView(ServerView):
     """A read-only view of the running server; empty until the services are attached."""
 
     def __init__(self) -> None:
@@ -49,14 +58,14 @@ class LiveServerView:
         """Show these services from now on."""
         self._services = services
 
+    @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
-        """List the agents with their current state."""
         if self._services is None:
             return ()
         return (await self._services.agents.list_(principal, limit=200)).items
 
+    @override
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's latest finished turns, newest first."""
         if self._services is None:
             return ()
         turns = await self._services.turns.recent(principal, limit + 20)

@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from agentapi_mcp.app.database import home_of, open_store
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends.registry import names
@@ -18,6 +20,7 @@ from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.diagnosis.doctor import Doctor
 from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
+from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.settings import VERSION, Settings, load_settings
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths, load_catalogue, named_variables
@@ -46,7 +49,7 @@ class ThisInstallation:
 
 
 @dataclass(frozen=True, slots=True)
-class ThisConfiguration:
+class ThisConfiguration(ConfiguredInstallation):
     """This program with its settings."""
 
     settings: Settings
@@ -54,23 +57,23 @@ class ThisConfiguration:
     clock: Clock
 
     @property
+    @override
     def home(self) -> Path:
-        """The directory of data and configuration."""
         return home_of(self.settings, self.environ)
 
     @property
+    @override
     def database_log(self) -> Path:
-        """The log of the embedded database."""
         return self.home / "pg18" / "pg.log"
 
     @property
+    @override
     def is_remote(self) -> bool:
-        """Whether the database is configured by URL."""
         return self.settings.database_url is not None
 
     @property
+    @override
     def is_exposed(self) -> bool:
-        """Whether database traffic leaves this machine."""
         if self.settings.database_url is None:
             return False
         host = urlsplit(self.settings.database_url.get_secret_value()).hostname
@@ -81,8 +84,8 @@ class ThisConfiguration:
         except ValueError:
             return True
 
+    @override
     def variables(self) -> frozenset[str]:
-        """List the variables that the settings and the configuration files read."""
         try:
             paths = self.configuration_paths()
         except AgentApiError:  # the check of the configuration reports it
@@ -90,10 +93,11 @@ class ThisConfiguration:
         settings = (f"AGENTAPI_{name.upper()}" for name in Settings.model_fields)
         return frozenset({*settings, *named_variables((*paths, DEFAULTS))})
 
+    @override
     def configuration_paths(self) -> tuple[Path, ...]:
-        """List the configuration files."""
         return catalogue_paths(self.settings.config, self.home)
 
+    @override
     def read_configuration(self) -> Declarations:
         """Read the configuration files, and find which agents are unchanged from the packaged defaults."""
         paths = self.configuration_paths()
@@ -105,14 +109,14 @@ class ThisConfiguration:
             packaged=frozenset(agent.name for agent in offered if agent == agents.get(agent.name)),
         )
 
+    @override
     async def check_database(self) -> DatabaseFacts:
-        """Open the database as the program does, and ask what it is."""
         async with AsyncExitStack() as stack:
             database, _ = await open_store(stack, self.settings, self.environ)
             return await read_facts(database, self.clock)
 
+    @override
     async def check_redis(self) -> timedelta | None:
-        """Write to Redis, and return how long that took."""
         settings = self.settings
         if settings.redis_url is None:
             return None
@@ -125,8 +129,8 @@ class ThisConfiguration:
             return timedelta(seconds=self.clock.monotonic() - begun)
 
     @asynccontextmanager
+    @override
     async def open_program(self) -> AsyncGenerator[ServicesProvider]:
-        """Open the program as an edge would."""
         async with open_app(self.settings, self.environ) as app:
             yield app.services_provider
 

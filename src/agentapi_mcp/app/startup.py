@@ -7,17 +7,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from typing_extensions import override
+
 from agentapi_mcp.app.services import open_services
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import innermost
-from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.services import Services, ServicesProvider
 from agentapi_mcp.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
-class Startup:
+class Startup(ServicesProvider):
     """Opens the services in the background; a failed attempt raises for its waiters, and the next request retries."""
 
     def __init__(self, open_services: Callable[[], AbstractAsyncContextManager[Services]], timeout: timedelta) -> None:
@@ -27,6 +29,7 @@ class Startup:
         self._wake = asyncio.Event()
         self._closing = False
 
+    @override
     async def services(self) -> Services:
         """Wait for the services, up to the timeout; after a failed attempt, start another."""
         if self._attempt.done() and self._attempt.exception() is not None:
@@ -41,8 +44,8 @@ class Startup:
                 "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
             ) from None
 
+    @override
     def find(self) -> Services | None:
-        """Return the services if they are open now."""
         is_open = self._attempt.done() and self._attempt.exception() is None
         return self._attempt.result() if is_open else None
 

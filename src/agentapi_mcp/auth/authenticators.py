@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
+from typing_extensions import override
 
 from agentapi_mcp.auth.fetching import HttpFetch
 from agentapi_mcp.auth.logins import Login
@@ -13,11 +14,12 @@ from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import NotAuthenticatedError
 from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun, SignInRules
+from agentapi_mcp.core.access.ports import Authenticator
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.identity.principals import Principal, Role
 
 
-class OAuthAuthenticator:
+class OAuthAuthenticator(Authenticator):
     """Authenticates by access tokens; opened with `open_authenticator`."""
 
     def __init__(self, client: httpx2.AsyncClient, resource: str, verifier: TokenVerifier, sign_ins: SignIns) -> None:
@@ -27,36 +29,33 @@ class OAuthAuthenticator:
         self._rules = SignInRules()
         self._verifier = verifier
 
+    @override
     async def reload(self, rules: SignInRules) -> None:
-        """Replace the sign-in rules."""
         self._rules = rules
         await self._verifier.set_issuers(rules.issuers)
 
+    @override
     def issuers(self) -> tuple[str, ...]:
-        """List the issuer identifiers, as published to clients."""
         return tuple(issuer.issuer for issuer in self._rules.issuers)
 
+    @override
     async def authenticate(self, token: str) -> Principal:
-        """Return the principal of a token.
-
-        Raises:
-            NotAuthenticatedError: the token is not valid for this server.
-            PermissionDeniedError: its owner has no account or organisation here.
-        """
         return await self._sign_ins.principal_of(await self._verifier.verify(token), self._rules.roles)
 
+    @override
     def roles(self) -> Mapping[str, Role]:
-        """Return the mapping of the database's role names to ours."""
         return self._rules.roles
 
+    @override
     def can_log_in(self, issuer: str) -> bool:
         """Return whether visitors can sign in at this issuer, which needs a client id."""
         return self._client_issuer(issuer) is not None
 
+    @override
     async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
-        """Start a sign-in, and return the authorization URL."""
         return await self._login_at(issuer).begin(redirect_uri)
 
+    @override
     async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
         """Return the principal who signed in; the token must be for this server, of that issuer, and for our client."""
         token = await self._login_at(begun.issuer).finish(begun, answer, redirect_uri)

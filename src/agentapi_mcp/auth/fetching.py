@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx2
+from typing_extensions import override
 
 from agentapi_mcp.base.json_values import is_object, load_json
 
@@ -31,15 +32,15 @@ class Fetch(Protocol):
         ...
 
 
-class HttpFetch:
+class HttpFetch(Fetch):
     """Fetches over HTTPS, or over plain HTTP from loopback only; follows no redirect."""
 
     def __init__(self, client: httpx2.AsyncClient, *, within: timedelta = _WITHIN) -> None:
         self._client = client
         self._within = within
 
+    @override
     async def __call__(self, url: str) -> Mapping[str, object]:
-        """Return the document."""
         return await self._exchange("GET", url, {}, None)
 
     async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, object]:

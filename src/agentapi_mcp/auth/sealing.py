@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing_extensions import override
 
 from agentapi_mcp.auth.master_keys import MasterKey, MasterKeySource
 from agentapi_mcp.base.errors import ConfigurationError, StoreError
+from agentapi_mcp.base.sealing import Sealer
 
 _VERSION = 1
 _NONCE = 12
@@ -20,7 +22,7 @@ _TAG = 16
 _NOT_SEALED_HERE = "A secret in the database is not what was sealed for its place; remove it and enter it again."
 
 
-class AesGcmSealer:
+class AesGcmSealer(Sealer):
     """Encrypts with the first of its keys, and decrypts with any of them, so that keys can be rotated."""
 
     def __init__(self, keys: Sequence[MasterKey]) -> None:
@@ -28,24 +30,19 @@ class AesGcmSealer:
         self._ciphers = {key.id: AESGCM(key.value) for key in keys}
 
     @property
+    @override
     def key_id(self) -> str:
-        """The id of the key that encrypts."""
         return self._first
 
+    @override
     def seal(self, plain: str, bound_to: Sequence[str]) -> bytes:
-        """Encrypt a text, bound to this place."""
         name = self._first.encode()
         head = bytes((_VERSION, len(name))) + name
         nonce = os.urandom(_NONCE)
         return head + nonce + self._ciphers[self._first].encrypt(nonce, plain.encode(), _bound(head, bound_to))
 
+    @override
     def open_(self, sealed: bytes, bound_to: Sequence[str]) -> str:
-        """Decrypt a text that was bound to this place.
-
-        Raises:
-            ConfigurationError: the master key that encrypted it is not configured.
-            StoreError: authentication fails: it was changed, or bound to another place.
-        """
         start = 2 + sealed[1] if len(sealed) > 1 and sealed[0] == _VERSION else len(sealed)
         if len(sealed) < start + _NONCE + _TAG:
             raise StoreError(_NOT_SEALED_HERE)

@@ -5,6 +5,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from typing_extensions import override
+
 
 class Clock(Protocol):
     """Current time and sleeping."""
@@ -22,17 +24,17 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
+class SystemClock(Clock):
     """The system clock."""
 
+    @override
     def now(self) -> datetime:
-        """Return the current time, in UTC."""
         return datetime.now(UTC)
 
+    @override
     def monotonic(self) -> float:
-        """Return monotonic seconds."""
         return time.monotonic()
 
+    @override
     async def sleep(self, duration: timedelta) -> None:
-        """Sleep for a duration."""
         await asyncio.sleep(duration.total_seconds())  # noqa: TID251  # the one place that waits

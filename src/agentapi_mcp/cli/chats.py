@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import click
+from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
@@ -70,26 +71,26 @@ class Talk(Protocol):
         ...
 
 
-class DirectTalk:
+class DirectTalk(Talk):
     """Messages to the use cases in this process."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
+    @override
     async def newest_session(self) -> str | None:
-        """Find the session that was used last."""
         page = await self._services.sessions.list_(self._services.principal, limit=1)
         return str(page.items[0].id) if page.items else None
 
+    @override
     async def agents(self) -> list[str]:
-        """List the agents, each with what it lacks."""
         page = await self._services.agents.list_(self._services.principal)
         return [f"{a.name}: {'; '.join(a.missing) or a.description}" for a in page.items]
 
+    @override
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
     ) -> ChatReply:
-        """Send a message and follow it to its end, or cancel it once interrupted."""
         principal, turns = self._services.principal, self._services.turns
         turn = await turns.start(principal, options.request(message))
         async with asyncio.TaskGroup() as group:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 
 import click
+from typing_extensions import override
 
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import toolsets_option
@@ -19,6 +20,7 @@ class CommandModules(MutableMapping[str, click.Command]):
             module.name for module in pkgutil.iter_modules(commands.__path__)
         )
 
+    @override
     def __getitem__(self, name: str) -> click.Command:
         command = self._commands[name]
         if command is None:
@@ -26,18 +28,23 @@ class CommandModules(MutableMapping[str, click.Command]):
             self._commands[name] = command
         return command
 
+    @override
     def __setitem__(self, name: str, command: click.Command) -> None:
         self._commands[name] = command
 
+    @override
     def __delitem__(self, name: str) -> None:
         del self._commands[name]
 
+    @override
     def __contains__(self, name: object) -> bool:
         return name in self._commands  # without importing it
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._commands)
 
+    @override
     def __len__(self) -> int:
         return len(self._commands)
 

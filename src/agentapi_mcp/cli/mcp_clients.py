@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.cli import jsonc
@@ -38,53 +40,53 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class JsonForm:
+class JsonForm(Form):
     """An object of servers under a key of a JSON file, which may hold comments."""
 
     key: str
 
+    @override
     def find(self, text: str, name: str) -> Entry | None:
-        """Return the entry of this name."""
         if not text.strip("\ufeff \t\r\n"):
             return None
         found = as_object(as_object(jsonc.parse(text).value).get(self.key)).get(name)
         return found if is_object(found) else None
 
+    @override
     def put(self, text: str, name: str, entry: Entry) -> str:
-        """Return the text with the entry, and all else as it was."""
         return jsonc.put(text, (self.key, name), entry)
 
+    @override
     def take(self, text: str, name: str) -> str:
-        """Return the text without the entry."""
         return jsonc.take(text, (self.key, name))
 
+    @override
     def show(self, name: str, entry: Entry) -> str:
-        """Return what to paste."""
         return json.dumps({self.key: {name: entry}}, indent=2, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
-class TomlForm:
+class TomlForm(Form):
     """A table for each server in a TOML file."""
 
     key: str
 
+    @override
     def find(self, text: str, name: str) -> Entry | None:
-        """Return the entry of this name."""
         return _toml_edits().find(text, (self.key, name))
 
+    @override
     def put(self, text: str, name: str, entry: Entry) -> str:
-        """Return the text with the entry, and all else as it was."""
         with self._refusing():
             return _toml_edits().put(text, (self.key, name), entry)
 
+    @override
     def take(self, text: str, name: str) -> str:
-        """Return the text without the entry."""
         with self._refusing():
             return _toml_edits().take(text, (self.key, name))
 
+    @override
     def show(self, name: str, entry: Entry) -> str:
-        """Return what to paste."""
         return _toml_edits().render((self.key, name), entry).rstrip("\n")
 
     @contextmanager

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, Implementation, TextContent, TextResourceContents
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.cli.chats import ChatOptions
+from agentapi_mcp.cli.chats import ChatOptions, Talk
 from agentapi_mcp.cli.replies import ChatReply, Fields, reply_of, worded
 from agentapi_mcp.settings import VERSION, environment
 
@@ -19,22 +20,23 @@ _WAIT = 45
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 
 
-class McpTalk:
+class McpTalk(Talk):
     """Messages as tool calls of one connected client."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    @override
     async def newest_session(self) -> str | None:
-        """Find the session that was used last."""
         sessions: list[dict[str, Any]] = (await self._call("list_sessions", {}))["sessions"]
         return sessions[0]["session_id"] if sessions else None
 
+    @override
     async def agents(self) -> list[str]:
-        """List the agents, each with what it lacks."""
         agents: list[dict[str, Any]] = (await self._call("list_agents", {}))["agents"]
         return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
 
+    @override
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
     ) -> ChatReply:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
+from typing_extensions import override
 
 from agentapi_mcp.backends import registry
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -79,6 +80,7 @@ class Subject:
     case: BackendCase
     variant: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.case.kind}-{self.variant}"
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar, cast
 
+from typing_extensions import override
+
+from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.core.conversations.models import Turn
@@ -15,17 +18,19 @@ T = TypeVar("T")
 
 
 @dataclass
-class FakeView:
+class FakeView(ServerView):
     """A server view with the content that the test sets."""
 
     listed: tuple[AgentView, ...] = ()
     turns: tuple[Turn, ...] = ()
 
+    @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
         """List the agents of the test."""
         del principal
         return self.listed
 
+    @override
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
         """List the turns of the test."""
         del principal

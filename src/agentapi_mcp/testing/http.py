@@ -9,6 +9,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Protocol, Self, cast
 
+from typing_extensions import override
+
 _LARGEST_HEAD = 1 << 20
 
 
@@ -32,12 +34,13 @@ class Pace(Protocol):
         ...
 
 
-class Steps:
+class Steps(Pace):
     """A pace set by the test: each step waits until the test releases it."""
 
     def __init__(self) -> None:
         self._released = asyncio.Semaphore(0)
 
+    @override
     async def step(self) -> None:
         """Wait until the test releases the step."""
         await self._released.acquire()
@@ -49,11 +52,12 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Ticks:
+class Ticks(Pace):
     """A pace set by a timer."""
 
     seconds: float
 
+    @override
     async def step(self) -> None:
         """Wait for the next tick."""
         ticked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -281,10 +285,12 @@ class _Reader(asyncio.StreamReader):
         super().__init__(limit=_LARGEST_HEAD)
         self.gone = asyncio.Event()
 
+    @override
     def feed_eof(self) -> None:
         super().feed_eof()
         self.gone.set()
 
+    @override
     def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
         self.gone.set()

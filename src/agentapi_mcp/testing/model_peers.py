@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.testing.http import Exchange, HttpPeer
-from agentapi_mcp.testing.peers import BackendDeadlines, backend_turn
+from agentapi_mcp.testing.peers import BackendDeadlines, Peer, backend_turn
 
 
 @dataclass(frozen=True)
-class ModelPeer:
+class ModelPeer(Peer):
     """A running server as the peer of a backend with the options of `wire.options.HttpOptions`.
 
     `given` holds the options without the deadlines; `model` is the name of a model, with `{}` in place of its word.
@@ -19,8 +21,8 @@ class ModelPeer:
     given: Mapping[str, object]
     model: str = "stub-{}"
 
+    @override
     def options(self, deadlines: BackendDeadlines) -> Mapping[str, object]:
-        """Return the options with these deadlines."""
         return {
             **self.given,
             "connect_timeout_seconds": deadlines.connect.total_seconds(),
@@ -28,24 +30,25 @@ class ModelPeer:
             "total_timeout_seconds": deadlines.total.total_seconds(),
         }
 
+    @override
     def turn(self, word: str) -> BackendTurn:
-        """Build a turn for the model of the word."""
         return backend_turn(model_id=self.model.format(word))
 
+    @override
     def credentials(self) -> Sequence[str | None]:
         """Return the credential of each POST."""
         return [_credential(exchange) for exchange in self.server.exchanges if exchange.method == "POST"]
 
+    @override
     async def turn_received(self) -> None:
-        """Wait for the first request."""
         await self.server.received()
 
+    @override
     async def freed(self) -> None:
-        """Wait until the client of the first request disconnects."""
         await self.server.client_gone()
 
+    @override
     async def stop(self) -> None:
-        """Stop the server."""
         await self.server.stop()
 
 

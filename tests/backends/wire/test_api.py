@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
@@ -25,6 +26,7 @@ OPERATORS = {"headers": {"X-Team": "blue", "X-Format": "ours"}}
 class Server(HttpPeer):
     """Answers as its path says."""
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         if exchange.path == "/base/hang":

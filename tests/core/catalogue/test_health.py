@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import (
     BackendError,
@@ -33,6 +34,7 @@ class Party(CheckedBackend):
 
     barrier: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(1))
 
+    @override
     async def check(self) -> HealthCheck:
         """Wait for the others."""
         await self.barrier.wait()
@@ -42,6 +44,7 @@ class Party(CheckedBackend):
 class Silent(CheckedBackend):
     """A backend whose check never ends."""
 
+    @override
     async def check(self) -> HealthCheck:
         """Wait for nothing."""
         self.checks += 1
@@ -55,6 +58,7 @@ class Failing(CheckedBackend):
 
     error: Exception = field(default_factory=RuntimeError)
 
+    @override
     async def check(self) -> HealthCheck:
         """Fail."""
         self.checks += 1
@@ -64,10 +68,12 @@ class Failing(CheckedBackend):
 class DownStore(MemoryHealth):
     """A database that does not answer."""
 
+    @override
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
         """Fail."""
         raise StoreUnavailableError("The database does not answer.")
 
+    @override
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
         """Fail."""
         del agent_id, check

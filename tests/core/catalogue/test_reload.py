@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import SystemClock
@@ -31,6 +32,7 @@ WAIT = timedelta(seconds=25)
 class QuickClock(SystemClock):
     """Time as it is, in which waiting is a hundred times shorter."""
 
+    @override
     async def sleep(self, duration: timedelta) -> None:
         """Wait less."""
         await super().sleep(duration / 100)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
@@ -178,6 +179,7 @@ class CountedReads(PostgresClients):
         super().__init__(database)
         self.read: list[str] = []
 
+    @override
     async def find(self, principal: Principal, client: str) -> Mapping[str, object]:
         """Read it, and note that."""
         self.read.append(client)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.clients.preferences import Clients
@@ -23,6 +24,7 @@ class RecordedClients(Clients):
         self.real, self.error = real, error
         self.recorded: list[tuple[str, Mapping[str, object]]] = []
 
+    @override
     async def record(self, principal: Principal, client: str, state: Mapping[str, object]) -> None:
         """Record it, in truth as well."""
         if self.error is not None:

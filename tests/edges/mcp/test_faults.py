@@ -15,6 +15,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client
 from mcp_types import CallToolResult
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends import registry
@@ -42,6 +43,7 @@ class Agent:
     variant: str
     is_default: bool = False
 
+    @override
     def __str__(self) -> str:
         return "default" if self.is_default else f"{self.case.kind}-{self.variant}"
 

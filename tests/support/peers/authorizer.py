@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from typing_extensions import override
+
 from agentapi_mcp.testing.http import Answer, Exchange
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 
@@ -41,6 +43,7 @@ class AuthorizerPeer(IssuerPeer):
         self.lies = Lies()
         self._codes: dict[str, _Code] = {}
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         match urlsplit(exchange.path).path:

@@ -4,6 +4,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, Pace, Ticks
 from agentapi_mcp.testing.peers import Behaviour, Peer
@@ -43,6 +45,7 @@ class CcrouterPeer(MessagesPeer):
             {"name": "other", "api_base_url": "http://127.0.0.1:1/v1", "api_key": UPSTREAM_KEY, "models": ["m-1"]},
         ]
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         path = exchange.path
@@ -61,6 +64,7 @@ class CcrouterPeer(MessagesPeer):
         else:
             await super().answer(exchange, answer)
 
+    @override
     async def fail(self, script: Script, exchange: Exchange, answer: Answer) -> bool:
         """Answer with a failure, where one is asked for; Retry-After is lost on the way."""
         status = script.number("e")
@@ -80,17 +84,20 @@ class CcrouterPeer(MessagesPeer):
             return await super().fail(script, exchange, answer)
         return True
 
+    @override
     async def end_with_error(self, answer: Answer) -> None:
         """Fail within a stream, and then end it as if all were well."""
         await say(answer, "error", message={"message": "Provider disconnected", "code": 502})
         await say(answer, "message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 0})
         await say(answer, "message_stop")
 
+    @override
     def streamed_start(self, script: Script) -> Json:
         """Write the bill at a stream's beginning: the router does not know it yet."""
         del script
         return {"input_tokens": 0}
 
+    @override
     def streamed_usage(self, script: Script) -> Json:
         """Write the bill at a stream's end."""
         return {**script.usage, "cache_creation_input_tokens": 0}

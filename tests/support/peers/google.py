@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typing_extensions import override
 
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 
@@ -16,6 +17,7 @@ class TokenPeer(HttpPeer):
         super().__init__()
         self.refuses = False
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         del exchange

@@ -13,6 +13,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from typing_extensions import override
 
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 
@@ -90,6 +91,7 @@ class IssuerPeer(HttpPeer):
         """How often somebody wanted its keys."""
         return sum(exchange.path == "/keys" for exchange in self.exchanges)
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         if exchange.path != "/keys":

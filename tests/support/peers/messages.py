@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import cast
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
@@ -93,6 +95,7 @@ class Script:
 class MessagesPeer(HttpPeer):
     """The server; its errors and its list of models are Anthropic's."""
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         path, _, query = exchange.path.partition("?")

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
 from agentapi_mcp.testing.model_peers import ModelPeer
@@ -121,6 +123,7 @@ class OpenAIPeer(HttpPeer):
         """The base URL under which it speaks as OpenRouter."""
         return f"{self.origin}/api/v1"
 
+    @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
         if exchange.path.endswith("/chat/completions"):

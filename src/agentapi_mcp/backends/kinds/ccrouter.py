@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Annotated, cast
 
 from pydantic import BeforeValidator, Field
+from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
@@ -54,10 +55,12 @@ def create(options: Mapping[str, object], host: BackendHost) -> "CcrouterBackend
 class RouterFaults(FaultReader):
     """Reads the router's errors: unwraps the provider's error, and drops stack traces, which leak file paths."""
 
+    @override
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
         """Map a reply with an error status to a fault."""
         return FaultReader.of_reply(self, status, headers, inner_error(body))
 
+    @override
     def of_error(self, body: object) -> BackendError:
         """Map an error inside a successful reply to a fault."""
         return FaultReader.of_error(self, inner_error(body))

@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
 
@@ -215,11 +217,13 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     # --- callbacks of the event loop
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Store the pipes."""
         self._transport = cast("asyncio.SubprocessTransport", transport)
         self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
 
+    @override
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Split stdout into lines."""
         del fd
@@ -232,17 +236,20 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         if len(self._buffer) > _LARGEST_LINE:
             self._fail_malformed()
 
+    @override
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Note the end of stdout."""
         del exc
         if fd == 1:
             self._end()
 
+    @override
     def process_exited(self) -> None:
         """Kill the remaining group after the program exits."""
         self.kill()
         self._end()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything: the process is reaped, and its pipes are closed."""
         del exc

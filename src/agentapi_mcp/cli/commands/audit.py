@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import click
+from typing_extensions import override
 
 from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
@@ -24,6 +25,7 @@ class Since(click.ParamType[datetime]):
 
     name = "time"
 
+    @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Read it."""
         text = str(value)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import click
+from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import NotFoundError
@@ -25,6 +26,7 @@ class Lifetime(click.ParamType[timedelta]):
 
     name = "duration"
 
+    @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read one."""
         if isinstance(value, timedelta):

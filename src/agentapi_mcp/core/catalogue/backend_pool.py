@@ -3,12 +3,14 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from typing_extensions import override
+
 from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
 from agentapi_mcp.core.backends.ports import Backend, Capability
 
 
-class RefCountedBackend:
+class RefCountedBackend(Backend):
     """Delegates to a backend and counts its running turns and checks."""
 
     def __init__(self, backend: Backend) -> None:
@@ -21,10 +23,11 @@ class RefCountedBackend:
         return self._users > 0
 
     @property
+    @override
     def capabilities(self) -> frozenset[Capability]:
-        """The capabilities of the backend."""
         return self._backend.capabilities
 
+    @override
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Run a turn and count it while its events are consumed."""
         self._users += 1
@@ -36,6 +39,7 @@ class RefCountedBackend:
         finally:
             self._users -= 1
 
+    @override
     async def check(self) -> HealthCheck:
         """Run the backend's health check and count it."""
         self._users += 1
@@ -44,6 +48,6 @@ class RefCountedBackend:
         finally:
             self._users -= 1
 
+    @override
     async def aclose(self) -> None:
-        """Close the backend."""
         await self._backend.aclose()

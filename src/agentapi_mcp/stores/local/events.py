@@ -4,25 +4,28 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from typing_extensions import override
+
 from agentapi_mcp.base.ids import TurnId
 from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
+from agentapi_mcp.core.conversations.ports import TurnEvents
 
 
-class LocalTurnEvents:
+class LocalTurnEvents(TurnEvents):
     """One queue per follower; one that never reads costs memory only until its turn ends."""
 
     def __init__(self) -> None:
         self._followers: dict[TurnId, set[asyncio.Queue[TurnEvent]]] = {}
 
+    @override
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
-        """Publish an event to every follower, without waiting."""
         del offset
         for queue in self._followers.get(turn_id, ()):
             queue.put_nowait(event)
 
     @asynccontextmanager
+    @override
     async def follow(self, turn_id: TurnId) -> AsyncGenerator[AsyncIterator[TurnEvent]]:
-        """Follow from now on; the iterator ends with TurnEnded."""
         queue: asyncio.Queue[TurnEvent] = asyncio.Queue()
         followers = self._followers.setdefault(turn_id, set())
         followers.add(queue)
@@ -33,6 +36,7 @@ class LocalTurnEvents:
             if not followers:
                 self._followers.pop(turn_id, None)
 
+    @override
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
         """Do nothing: no events arrive from other processes."""
         del turn_id, listener

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cachetools import TTLCache
+from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import MessageId, SessionId
 from agentapi_mcp.core.backends.models import HistoryMessage
 from agentapi_mcp.core.conversations.models import History, SessionState
+from agentapi_mcp.core.conversations.ports import SessionCache
 
 _LIFETIME = timedelta(hours=1)
 _MAX_SIZE = 4_000_000  # characters of one history
@@ -22,7 +24,7 @@ class _CachedHistory:
     size: int
 
 
-class LocalSessionCache:
+class LocalSessionCache(SessionCache):
     """Bounded cache of the most recently used histories; a very large history is not cached."""
 
     def __init__(self, clock: Clock) -> None:
@@ -30,8 +32,8 @@ class LocalSessionCache:
             _MAX_TOTAL_SIZE, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=lambda cached: cached.size
         )
 
+    @override
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
-        """Find the history, if it ends with this message."""
         cached = self._cache.get(session_id)
         if cached is None:
             return None
@@ -40,6 +42,7 @@ class LocalSessionCache:
             return None
         return cached.history
 
+    @override
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Cache the history for an hour; the state is not stored, since no other process could read it here."""
         del state
@@ -48,8 +51,8 @@ class LocalSessionCache:
         else:
             self.put(session_id, history)
 
+    @override
     async def remove(self, session_id: SessionId) -> None:
-        """Remove the history."""
         self._drop(session_id)
 
     def find_predecessor(self, session_id: SessionId, history: History) -> History | None:

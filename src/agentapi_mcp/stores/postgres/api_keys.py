@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConflictError
 from agentapi_mcp.base.ids import ApiKeyId, OrgId, UserId
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, SealedKey
+from agentapi_mcp.core.keys.ports import ApiKeyStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _KEY: LiteralString = """
@@ -19,18 +22,14 @@ SELECT id, user_id, org_id, provider, model, name, last_four, active, created_at
 """
 
 
-class PostgresApiKeys:
+class PostgresApiKeys(ApiKeyStore):
     """Accessible only to the program's role, which no outside client can assume."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def add(self, new: SealedKey) -> ApiKey:
-        """Store a key.
-
-        Raises:
-            ConflictError: its owner has a key of this name.
-        """
         key = new.key
         async with self._database.as_system("a key that its owner enters") as connection:
             made = await connection.fetchval(
@@ -53,8 +52,8 @@ class PostgresApiKeys:
             raise ConflictError(f"There is a key named {key.name!r}; remove it first, or give this one another name.")
         return key
 
+    @override
     async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
-        """List an owner's keys, oldest first."""
         async with self._database.as_system("keys for their owner, without the keys") as connection:
             rows = await connection.fetch(
                 _KEY + "WHERE org_id = $1 AND user_id IS NOT DISTINCT FROM $2::uuid ORDER BY id",
@@ -63,8 +62,8 @@ class PostgresApiKeys:
             )
         return tuple(_key(row) for row in rows)
 
+    @override
     async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
-        """List the active keys of a principal and of their organisation."""
         async with self._database.as_system("keys that a turn may use") as connection:
             rows = await connection.fetch(
                 _SEALED + "WHERE org_id = $1 AND (user_id = $2 OR user_id IS NULL) AND active",
@@ -73,8 +72,8 @@ class PostgresApiKeys:
             )
         return tuple(_sealed(row) for row in rows)
 
+    @override
     async def remove(self, key: ApiKey) -> None:
-        """Remove a key."""
         async with self._database.as_system("a key that its owner removes") as connection:
             await connection.execute(
                 "DELETE FROM agentapi.user_api_keys WHERE id = $1 AND org_id = $2 "
@@ -84,8 +83,8 @@ class PostgresApiKeys:
                 key.owner.user_id,
             )
 
+    @override
     async def set_active(self, key: ApiKey, *, active: bool) -> None:
-        """Enable or disable a key."""
         async with self._database.as_system("a key that its owner turns on or off") as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET active = $4 WHERE id = $1 AND org_id = $2 "
@@ -96,8 +95,8 @@ class PostgresApiKeys:
                 active,
             )
 
+    @override
     async def mark_used(self, key: ApiKey) -> None:
-        """Record a use of a key, at most once a minute."""
         async with self._database.as_system("when a key was used last") as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET last_used_at = now() WHERE id = $1 "
@@ -105,16 +104,16 @@ class PostgresApiKeys:
                 key.id,
             )
 
+    @override
     async def sealed_with_other_keys(self, key_id: str, after: ApiKeyId, limit: int) -> tuple[SealedKey, ...]:
-        """List keys of all owners that another master key encrypted, by id."""
         async with self._database.as_system("keys to seal again") as connection:
             rows = await connection.fetch(
                 _SEALED + "WHERE key_id <> $1 AND id > $2 ORDER BY id LIMIT $3", key_id, after, limit
             )
         return tuple(_sealed(row) for row in rows)
 
+    @override
     async def replace(self, pairs: Sequence[tuple[SealedKey, SealedKey]]) -> int:
-        """Replace the encrypted values that have not changed meanwhile, and return how many were replaced."""
         async with self._database.as_system("keys that were sealed again") as connection:
             done = [
                 await connection.fetchval(

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
+from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.identity.cursors import encode_cursor
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database, Row
@@ -47,22 +50,22 @@ SELECT id, at, org_id, user_id, via, client, address, request_id, action, target
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class PostgresAudit:
+class PostgresAudit(AuditStore):
     """Audit events; every reading statement filters by organisation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def append(self, events: Sequence[AuditEvent]) -> None:
-        """Append events; an event that is appended again is ignored."""
         payload = json.dumps([_fields(event) for event in events], allow_nan=False)
         async with self._database.as_system("write down what happened, whoever did it") as connection:
             await connection.execute(_APPEND, payload)
 
+    @override
     async def list_(
         self, principal: Principal, criteria: AuditFilter, *, include_unowned: bool, cursor: str | None, limit: int
     ) -> Page[AuditEvent]:
-        """Page through an organisation's events, newest first."""
         scope = json.dumps(["audit", str(criteria.user_id), criteria.action, criteria.outcome, str(criteria.since)])
         at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_system("an administrator reads the log of their organisation") as connection:
@@ -83,13 +86,13 @@ class PostgresAudit:
             return Page(items)
         return Page(items, encode_cursor(scope, principal, (items[-1].at.isoformat(), str(items[-1].id))))
 
+    @override
     async def ensure_partitions(self, moment: datetime) -> None:
-        """Create the partitions of this month and the next, if missing."""
         async with self._database.as_system("partitions for the months to come") as connection:
             await connection.execute("SELECT agentapi.keep_audit_partitions($1)", moment)
 
+    @override
     async def has_expired(self, before: datetime) -> bool:
-        """Return whether a whole month ended before `before`."""
         async with self._database.as_system("whether the log is older than it may be") as connection:
             return await connection.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "

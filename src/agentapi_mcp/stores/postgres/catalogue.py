@@ -6,10 +6,13 @@ from datetime import date
 from decimal import Decimal
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.ids import AgentId, ModelRowId
 from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text, load_json
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelDeclaration, ModelRow
+from agentapi_mcp.core.catalogue.ports import CatalogueStore
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
@@ -54,12 +57,13 @@ ON CONFLICT (agent_id, name) DO UPDATE
 """
 
 
-class PostgresCatalogue:
+class PostgresCatalogue(CatalogueStore):
     """Rows of `agents` and `models`; only the config keys named here are read."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def load(self) -> tuple[AgentRow, ...]:
         """Read all agents with their models, tolerating any config."""
         async with self._database.as_system("read the catalogue") as connection:
@@ -69,6 +73,7 @@ class PostgresCatalogue:
             by_agent.setdefault(AgentId(row["id"]), []).append(row)
         return tuple(_agent_row(agent_id, rows) for agent_id, rows in by_agent.items())
 
+    @override
     async def write(self, file: CatalogueFile) -> bool:
         """Upsert the declarations, unless this hash is already written and all declared agents still exist.
 
@@ -89,8 +94,8 @@ class PostgresCatalogue:
             await _notify_changed(connection)
         return True
 
+    @override
     async def notify_changed(self) -> None:
-        """Notify every process that the catalogue has changed."""
         async with self._database.as_system("tell of the catalogue") as connection:
             await _notify_changed(connection)
 

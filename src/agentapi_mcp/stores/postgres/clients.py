@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import LiteralString
 
-from agentapi_mcp.core.clients.ports import State
+from typing_extensions import override
+
+from agentapi_mcp.core.clients.ports import ClientStore, State
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
@@ -50,12 +52,13 @@ UPDATE public.mcp_sessions
 """
 
 
-class PostgresClients:
+class PostgresClients(ClientStore):
     """Client rows, which expire thirty days after the client's last use."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Record a client's use, merging its state, and delete expired clients."""
         known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
@@ -64,8 +67,8 @@ class PostgresClients:
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
                 await connection.execute(_INSERT, *known)
 
+    @override
     async def find(self, principal: Principal, client: str) -> State:
-        """Read a client's state; empty for an unknown client."""
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, *own)
@@ -73,15 +76,15 @@ class PostgresClients:
                 await connection.execute(_PROLONG, *own)
         return {} if row is None else json_object(row["state"])
 
+    @override
     async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
-        """List the user's clients by name."""
         begin = _id(principal, "")
         async with self._database.as_system("one user's MCP clients, each statement names the user") as connection:
             rows = await connection.fetch(_LIST, principal.user_id, begin)
         return [(row["session_id"].removeprefix(begin), json_object(row["state"])) for row in rows]
 
+    @override
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
-        """Replace a client's state by `edit(state)` under a row lock, and return it; an exception rolls back."""
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             await connection.execute(_SWEEP)

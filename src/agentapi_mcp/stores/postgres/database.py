@@ -12,6 +12,7 @@ from typing import Any, LiteralString, Protocol
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import (
     AgentApiError,
@@ -97,17 +98,17 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteServer:
+class RemoteServer(Server):
     """An external server, which this program cannot restart."""
 
     address: str
 
+    @override
     async def url(self) -> str:
-        """Return the URL."""
         return self.address
 
+    @override
     async def recover(self) -> str:
-        """Return the URL."""
         return self.address
 
 

@@ -3,6 +3,9 @@
 import json
 from collections.abc import Mapping
 
+from typing_extensions import override
+
+from agentapi_mcp.core.clients.ports import ElicitationStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database
@@ -12,14 +15,14 @@ from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 _PURPOSE = "one user's MCP sessions, each statement names the user"
 
 
-class PostgresElicitations:
+class PostgresElicitations(ElicitationStore):
     """Elicitations under `asked` in the session's state: null while pending, then the answer as JSON text."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Record a pending elicitation; only then is an answer accepted."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object("
@@ -30,10 +33,10 @@ class PostgresElicitations:
                 elicitation_id,
             )
 
+    @override
     async def answer(
         self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
-        """Store the answer and notify every process; return False unless the elicitation is pending."""
         signal = Signal(
             SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=elicitation_id
         )
@@ -51,10 +54,10 @@ class PostgresElicitations:
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
         return answered is not None
 
+    @override
     async def find_answer(
         self, principal: Principal, session_id: str, elicitation_id: str
     ) -> Mapping[str, object] | None:
-        """Find the client's answer."""
         async with self._database.as_system(_PURPOSE) as connection:
             text = await connection.fetchval(
                 "SELECT mcp_state #>> ARRAY['asked', $3::text] FROM public.mcp_sessions "
@@ -65,8 +68,8 @@ class PostgresElicitations:
             )
         return None if text is None else json_object(text)
 
+    @override
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Delete the elicitation and its answer."""
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state #- ARRAY['asked', $3::text] "

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.durations import from_milliseconds
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
+from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _LONGEST_ERROR = 500
@@ -55,12 +58,13 @@ SELECT a.name, answered.turns, failed.turns AS failures, answered.latency_p50, a
 """
 
 
-class PostgresHealth:
+class PostgresHealth(HealthStore):
     """Health shared by all processes of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
         """Read the health of every agent; a row without a check is unknown, whatever its status column says."""
         async with self._database.as_system("read the agents' health") as connection:
@@ -69,6 +73,7 @@ class PostgresHealth:
             )
         return {AgentId(row["agent_id"]): _health(row) for row in rows}
 
+    @override
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
         """Count consecutive failures: one is degraded, three are unhealthy, a success resets."""
         error = None if check.status is HealthStatus.HEALTHY else _storable(check.error)
@@ -76,6 +81,7 @@ class PostgresHealth:
             row = await connection.fetchrow(_RECORD, agent_id, check.status.value, error)
         return _health(row) if row is not None else AgentHealth()
 
+    @override
     async def traffic(self) -> Mapping[str, AgentTraffic]:
         """Summarise each agent's last 200 answers within seven days, and count failures in that period."""
         async with self._database.as_system("summarise the agents' traffic") as connection:

@@ -5,9 +5,12 @@ import logging
 from typing import LiteralString
 from uuid import UUID
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.access.models import Account, Membership, Service
+from agentapi_mcp.core.access.ports import IdentityStore
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
@@ -60,27 +63,27 @@ SELECT i.user_id, i.is_service, m.role::text AS role, m.permissions::text AS per
 _log = logging.getLogger(__name__)
 
 
-class PostgresIdentities:
+class PostgresIdentities(IdentityStore):
     """Maps identities to profiles; concurrent first sign-ins of one subject create a single account."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def find(self, issuer: str, subject: str) -> Account | None:
-        """Find the account of an issuer's subject."""
         async with self._database.as_system("whose token this is") as connection:
             return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
 
+    @override
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
-        """Link the subject to the profile with this `workos_id`, and return the account."""
         async with self._database.as_system("whose WorkOS id this is") as connection:
             found = await connection.fetch("SELECT id FROM public.profiles WHERE workos_id = $1 LIMIT 2", subject)
             if len(found) != 1 or await _is_forgeable(connection, "workos_id"):
                 return None
             return await _linked(connection, issuer, subject, found[0]["id"], None)
 
+    @override
     async def link_profile(self, issuer: str, subject: str) -> Account | None:
-        """Link the subject to the profile with this id, as in Supabase."""
         try:
             wanted = UUID(subject)
         except ValueError:
@@ -89,8 +92,8 @@ class PostgresIdentities:
             user_id = await connection.fetchval("SELECT id FROM public.profiles WHERE id = $1", wanted)
             return await _linked(connection, issuer, subject, user_id, None)
 
+    @override
     async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
-        """Link the subject to the only profile with this e-mail, unless another identity is linked to it."""
         async with self._database.as_system("whose verified e-mail this is") as connection:
             # The lock serializes two subjects with one e-mail: the second one finds the account already linked.
             await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
@@ -103,10 +106,10 @@ class PostgresIdentities:
                 return None
             return await _linked(connection, issuer, subject, found[0]["id"], email)
 
+    @override
     async def create(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
-        """Create an account as a member of the organisation, or without one as the owner of a personal organisation."""
         async with self._database.as_system("a first sign-in") as connection:
             found = await _first_of_all(connection, issuer, subject)
             if found is not None:
@@ -126,10 +129,10 @@ class PostgresIdentities:
         assert made is not None  # noqa: S101  # it was made in this transaction
         return made
 
+    @override
     async def accept_invitations(
         self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
     ) -> Account | None:
-        """Accept all invitations of this e-mail; create the account if there is none."""
         async with self._database.as_system("somebody signs in who may be invited") as connection:
             expected = "SELECT EXISTS (SELECT FROM agentapi.invitations WHERE email = $1 AND expires_at > now())"
             if await connection.fetchval(expected, email):
@@ -153,12 +156,8 @@ class PostgresIdentities:
             await connection.execute(_LINK, issuer, subject, account_id, email)
             return _account(await connection.fetchrow(_BY_ID, account_id))
 
+    @override
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
-        """Find or create a service's account and apply its declared place; None when the subject is a person's.
-
-        Raises:
-            ConfigurationError: the organisation does not exist, or another application manages the profiles.
-        """
         async with self._database.as_system("the place of a declared program") as connection:
             row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
             if row is None or not _is_placed(row, service):

@@ -2,8 +2,11 @@
 
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.core.keys.ports import KeyRequestStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _OPEN: LiteralString = """
@@ -16,14 +19,14 @@ RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at
 """
 
 
-class PostgresKeyRequests:
+class PostgresKeyRequests(KeyRequestStore):
     """Accessible only to the program's role, since a visitor is not authenticated yet."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def add(self, request: KeyRequest) -> None:
-        """Store a request, and delete expired ones."""
         async with self._database.as_system("a user is asked for a key") as connection:
             await connection.execute("DELETE FROM agentapi.key_requests WHERE expires_at < now()")
             await connection.execute(
@@ -37,18 +40,18 @@ class PostgresKeyRequests:
                 request.expires_at,
             )
 
+    @override
     async def find(self, token_sha256: bytes) -> KeyRequest | None:
-        """Find a valid request."""
         async with self._database.as_system("what a link stands for") as connection:
             return _request(await connection.fetchrow(_OPEN, token_sha256))
 
+    @override
     async def consume(self, token_sha256: bytes) -> KeyRequest | None:
-        """Consume a request."""
         async with self._database.as_system("a key is entered") as connection:
             return _request(await connection.fetchrow(_TAKE, token_sha256))
 
+    @override
     async def restore(self, token_sha256: bytes) -> None:
-        """Make a consumed request valid again."""
         async with self._database.as_system("what was entered is no key") as connection:
             await connection.execute(
                 "UPDATE agentapi.key_requests SET used_at = NULL WHERE token_sha256 = $1", token_sha256

@@ -2,21 +2,25 @@
 
 import json
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.access.models import Membership
+from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.access.principal_factory import local_owner
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
 
-class PostgresProfiles:
+class PostgresProfiles(ProfileStore):
     """Existing profiles, and in our own databases the local profile."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def local_principal(self) -> Principal:
         """Find the local user and personal organisation; create them on first use in a database of our own.
 
@@ -60,8 +64,8 @@ class PostgresProfiles:
             "INSERT INTO agentapi.local_identity (user_id, org_id) VALUES ($1, $2)", user_id, org_id
         )
 
+    @override
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
-        """Find a user's membership in an organisation of an existing database."""
         async with self._database.as_system("who the configured user is") as connection:
             row = await connection.fetchrow(
                 "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "

@@ -3,8 +3,11 @@
 import json
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.json_values import as_list, as_object, load_json
 from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.clients.ports import TransportSessionStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
@@ -35,14 +38,14 @@ DELETE FROM public.mcp_sessions
 """
 
 
-class PostgresMcpSessions:
+class PostgresMcpSessions(TransportSessionStore):
     """Rows of `mcp_sessions` of Streamable HTTP; opening a session deletes ended ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        """Store a new session; it expires a day after its last use."""
         async with self._database.as_system("sweep out ended MCP sessions, and begin one") as connection:
             await connection.execute(
                 "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
@@ -56,8 +59,8 @@ class PostgresMcpSessions:
                 _state(session),
             )
 
+    @override
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        """Find a session that has not ended."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, session_id, principal.user_id)
             if row is None:
@@ -71,8 +74,8 @@ class PostgresMcpSessions:
                 )
         return _session(session_id, row["state"])
 
+    @override
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Subscribe the session to a resource; return False when it has `most` subscriptions already."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is None or uri in session.watched:
@@ -82,15 +85,15 @@ class PostgresMcpSessions:
             await _write_watched(connection, principal, session_id, session.watched | {uri})
         return True
 
+    @override
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        """Unsubscribe the session from a resource."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             session = await _lock(connection, principal, session_id)
             if session is not None and uri in session.watched:
                 await _write_watched(connection, principal, session_id, session.watched - {uri})
 
+    @override
     async def close(self, principal: Principal, session_id: str) -> bool:
-        """End a session; return False when there is none."""
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             if await _lock(connection, principal, session_id) is None:
                 return False
@@ -102,8 +105,8 @@ class PostgresMcpSessions:
             await _notify_changed(connection, principal, session_id)
         return True
 
+    @override
     async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Notify every process that the client cancelled a request."""
         signal = Signal(
             SignalKind.REQUEST_CANCELLED,
             user_id=principal.user_id,

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import Invitation, MemberList, OrganizationMember
+from agentapi_mcp.core.access.ports import MemberStore
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
@@ -26,14 +29,14 @@ SELECT user_id, role::text AS role, NULL AS email, false AS is_service
 """
 
 
-class PostgresMembers:
+class PostgresMembers(MemberStore):
     """Writes only tables of our own schema; in an existing database its application manages memberships."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
-        """List members and open invitations, by e-mail."""
         async with self._database.as_system("an organisation's members for its administrators") as connection:
             members = await connection.fetch(_MEMBERS, org_id)
             invitations = await connection.fetch(
@@ -49,6 +52,7 @@ class PostgresMembers:
             ),
         )
 
+    @override
     async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
         """Store an invitation in place of an earlier one, and delete expired ones."""
         async with self._database.as_system("somebody is invited into an organisation") as connection:
@@ -63,18 +67,18 @@ class PostgresMembers:
                 invitation.expires_at,
             )
 
+    @override
     async def withdraw(self, org_id: OrgId, email: str) -> bool:
-        """Withdraw an invitation; return False when there is none."""
         async with self._database.as_system("an invitation is taken back") as connection:
             done = await connection.execute(
                 "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2", org_id, email
             )
         return done == "DELETE 1"
 
+    @override
     async def change(
         self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
     ) -> None:
-        """Set a member's role, or remove the member with None, with the organisation's memberships locked."""
         async with self._database.as_system("a member's role in an organisation") as connection:
             await _check_ours(connection)
             check([_member(row) for row in await connection.fetch(_LOCK, org_id)])
@@ -92,8 +96,8 @@ class PostgresMembers:
                     role,
                 )
 
+    @override
     async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
-        """Create an organisation with its first owner."""
         async with self._database.as_system("the operator makes an organisation") as connection:
             await _check_ours(connection)
             await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, $2)", org_id, name)

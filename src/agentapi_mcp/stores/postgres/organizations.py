@@ -4,11 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import LiteralString
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.json_values import as_count
 from agentapi_mcp.core.catalogue.models import Organization, OrganizationNumbers
 from agentapi_mcp.core.catalogue.policy import read_settings
+from agentapi_mcp.core.catalogue.ports import OrganizationStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.jsons import json_object
@@ -29,22 +32,22 @@ UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text
 """
 
 
-class PostgresOrganizations:
+class PostgresOrganizations(OrganizationStore):
     """The organisation of a principal."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def settings(self, principal: Principal) -> Mapping[str, object]:
-        """Read the organisation's settings as stored."""
         async with self._database.as_principal(principal, plan_once=True) as connection:
             text = await connection.fetchval(
                 "SELECT settings::text FROM agentapi.own_organizations WHERE id = $1", principal.org_id
             )
         return json_object(text)
 
+    @override
     async def get(self, principal: Principal) -> Organization:
-        """Read the organisation with its counts, or raise NotFoundError."""
         async with self._database.as_writer(principal) as connection:
             row = await connection.fetchrow(_GET, principal.org_id)
         if row is None:
@@ -64,8 +67,8 @@ class PostgresOrganizations:
             ),
         )
 
+    @override
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
-        """Set the given keys, remove those that are None, and leave all others."""
         given = {name: value for name, value in changes.items() if value is not None}
         removed = [name for name, value in changes.items() if value is None]
         async with self._database.as_writer(principal) as connection:

@@ -5,9 +5,12 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConflictError, LimitExceededError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import FoundToken, Membership, PersonalToken
+from agentapi_mcp.core.access.ports import PersonalTokenStore
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.database import Database, Row
 
@@ -19,12 +22,13 @@ SELECT t.id, t.user_id, t.org_id, t.name, t.last_four, t.scopes, t.created_at, t
 """
 
 
-class PostgresPersonalTokens:
+class PostgresPersonalTokens(PersonalTokenStore):
     """The table `agentapi.personal_tokens`, readable only by the program's role."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def add(self, token: PersonalToken, token_hash: bytes, *, most: int) -> None:
         """Store a new token; the name of an expired one can be reused.
 
@@ -69,8 +73,8 @@ class PostgresPersonalTokens:
                     f"There is a personal token {token.name!r} already: revoke it, or take another name."
                 )
 
+    @override
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
-        """List the principal's unrevoked tokens in their organisation, newest first."""
         async with self._database.as_system("a user's own personal tokens") as connection:
             rows = await connection.fetch(
                 _SELECT + "WHERE t.user_id = $1 AND t.org_id = $2 AND t.revoked_at IS NULL "
@@ -80,8 +84,8 @@ class PostgresPersonalTokens:
             )
         return tuple(_token(row) for row in rows)
 
+    @override
     async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
-        """Revoke a token of the principal; return False when there is no valid one."""
         async with self._database.as_system("revoke a user's own personal token") as connection:
             done = await connection.execute(
                 "UPDATE agentapi.personal_tokens SET revoked_at = $4 "
@@ -93,8 +97,8 @@ class PostgresPersonalTokens:
             )
         return done == "UPDATE 1"
 
+    @override
     async def find(self, token_hash: bytes) -> FoundToken | None:
-        """Find a token, also an expired or revoked one, with its owner's current membership."""
         async with self._database.as_system("whose personal token this is") as connection:
             row = await connection.fetchrow(_SELECT + "WHERE t.token_hash = $1", token_hash)
         if row is None:
@@ -104,6 +108,7 @@ class PostgresPersonalTokens:
         membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
         return FoundToken(token, membership)
 
+    @override
     async def record_use(self, token_id: UUID, at: datetime) -> None:
         """Record the time of a use, unless a later one is recorded."""
         async with self._database.as_system("when a personal token was used") as connection:

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import LiteralString
 from uuid import UUID
 
+from typing_extensions import override
+
 from agentapi_mcp.base.errors import ConflictError, NextStep
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn
+from agentapi_mcp.core.conversations.ports import SessionStore
 from agentapi_mcp.core.identity.cursors import encode_cursor
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
@@ -86,19 +89,19 @@ SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bo
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
 
 
-class PostgresSessions:
+class PostgresSessions(SessionStore):
     """The sessions of one principal at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def get(self, principal: Principal, session_id: SessionId) -> Session:
-        """Read a session, or raise NotFoundError."""
         async with self._database.as_principal(principal) as connection:
             return await _read(connection, principal, session_id)
 
+    @override
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
-        """Read the defaults for a message in this session, or raise NotFoundError."""
         async with self._database.as_principal(principal) as connection:
             row = await connection.fetchrow(_DEFAULTS, session_id, principal.user_id, principal.org_id)
         if row is None or (session_id is not None and row["id"] is None):
@@ -110,10 +113,10 @@ class PostgresSessions:
             metadata=json_object(row["metadata"]),
         )
 
+    @override
     async def list_(
         self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
     ) -> Page[Session]:
-        """Page through sessions, newest first; `query` searches titles and first messages."""
         scope = json.dumps(["sessions", agent, query])
         at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_principal(principal, plan_once=True) as connection:
@@ -127,10 +130,10 @@ class PostgresSessions:
             more = encode_cursor(scope, principal, (last["at"].isoformat(), str(last["id"])))
         return Page(items, more)
 
+    @override
     async def messages(
         self, principal: Principal, session_id: SessionId, *, cursor: str | None, limit: int, max_bytes: int
     ) -> Page[Message]:
-        """Page through messages with their turns, newest page first; within a page the oldest comes first."""
         scope = f"messages {session_id}"
         at, id_ = read_position(cursor, scope, principal)
         async with self._seen(principal, session_id) as connection:
@@ -148,8 +151,8 @@ class PostgresSessions:
             more = encode_cursor(scope, principal, (rows[-1]["created_at"].isoformat(), str(rows[-1]["id"])))
         return Page(tuple(_to_message(row, turns.get(row["id"])) for row in reversed(rows)), more)
 
+    @override
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
-        """Read the newest messages before a turn that fit."""
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
             total = (
@@ -162,15 +165,15 @@ class PostgresSessions:
         messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows)
         return History(messages, dropped=total - len(rows), last_message_id=rows[-1]["id"] if rows else None)
 
+    @override
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
-        """Change a session's title."""
         async with self._database.as_writer(principal) as connection:
             await _read(connection, principal, session_id)
             await connection.execute("UPDATE public.chat_sessions SET title = $2 WHERE id = $1", session_id, title)
             await _notify_changed(connection, principal, session_id)
 
+    @override
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
-        """Delete a session with its messages and turns; refused while a turn runs."""
         async with self._seen(principal, session_id):
             pass
         async with self._database.as_writer(principal) as connection:

@@ -11,10 +11,11 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
-from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 from agentapi_mcp.stores.postgres.database import Server, connect
 
 CHANNEL = "agentapi"
@@ -28,7 +29,7 @@ def signal_json(signal: Signal) -> str:
     return json.dumps(fields | {"kind": signal.kind})
 
 
-class PostgresSignals:
+class PostgresSignals(Signals):
     """A listening connection that reconnects; notifications sent meanwhile are lost."""
 
     def __init__(self, server: Server, clock: Clock) -> None:
@@ -36,8 +37,8 @@ class PostgresSignals:
         self._clock = clock
         self._listeners: dict[object, Callable[[Signal], None]] = {}
 
+    @override
     def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
-        """Call the listener for every signal until the returned function is called."""
         token = object()
         self._listeners[token] = listener
 

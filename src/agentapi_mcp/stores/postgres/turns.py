@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
+from typing_extensions import override
+
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.base.errors import ConflictError, NextStep, NotFoundError
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
@@ -21,6 +23,7 @@ from agentapi_mcp.core.conversations.models import (
     TurnMark,
     TurnStatus,
 )
+from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
@@ -128,14 +131,14 @@ class _SessionBusyError(Exception):
         self.turn_id = turn_id
 
 
-class PostgresTurns:
+class PostgresTurns(TurnStore):
     """The turns of all processes on one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @override
     async def accept(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined | Busy:
-        """Write session, user message and turn; or find the turn that this request already has."""
         try:
             async with self._database.as_writer(principal) as connection:
                 return await self._accept(connection, principal, new)
@@ -241,6 +244,7 @@ class PostgresTurns:
         )
         return AcceptedTurn(turn, position.previous, position.state, session_created=created)
 
+    @override
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Read a turn, or raise NotFoundError; an expired one is settled first."""
         async with self._database.as_principal(principal) as connection:
@@ -259,8 +263,8 @@ class PostgresTurns:
             row = await _find(connection, principal, turn_id)
         return to_turn(row)
 
+    @override
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first."""
         async with self._database.as_principal(principal) as connection:
             rows = await connection.fetch(
                 TURN + " WHERE t.user_id = $1 AND t.org_id = $2 ORDER BY t.created_at DESC, t.id DESC LIMIT $3",
@@ -270,15 +274,15 @@ class PostgresTurns:
             )
         return tuple(to_turn(row) for row in rows)
 
+    @override
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Record a change in the turn's callers."""
         async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
             await it.execute(
                 _MARK[mark] + " AND user_id = $2 AND org_id = $3", turn_id, principal.user_id, principal.org_id
             )
 
+    @override
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
-        """Request cancellation from the turn's owner; a final turn stays unchanged."""
         async with self._database.as_writer(principal) as connection:
             turn = await self._read(connection, principal, turn_id)
             if not turn.status.is_final:
@@ -292,8 +296,8 @@ class PostgresTurns:
                 turn = await self._read(connection, principal, turn_id)
             return turn
 
+    @override
     async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
-        """Renew leases; a turn missing from the result is lost to its owner."""
         async with self._database.as_system("leases of running turns") as connection:
             rows = await connection.fetch(
                 "UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
@@ -305,8 +309,8 @@ class PostgresTurns:
             )
         return tuple(RenewedLease(row["id"], row["cancel_requested"], row["followed_at"]) for row in rows)
 
+    @override
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
-        """Save the partial text; return False when the lease is lost."""
         async with self._database.as_writer(principal) as connection:
             tag = await connection.execute(
                 "UPDATE agentapi.turns SET partial_text = $3 WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
@@ -316,8 +320,8 @@ class PostgresTurns:
             )
         return tag != "UPDATE 0"
 
+    @override
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
-        """Write a turn's outcome and the assistant's message; return None when the lease is lost."""
         message_id = MessageId(new_id()) if ended.reply else None
         signal = _signal(SignalKind.ENDED, principal, ended.id, ended.session_id)
         async with self._database.as_writer(principal) as connection:

@@ -10,6 +10,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import TurnId
@@ -29,7 +30,7 @@ _BATCH_DELAY = timedelta(seconds=0.05)
 Entry = tuple[TurnId, int, TurnEvent]
 
 
-class RedisTurnEvents:
+class RedisTurnEvents(TurnEvents):
     """Delivers events in this process through `local`, and to other processes through a Redis stream."""
 
     def __init__(self, local: TurnEvents, client: RedisClient, streams: Redis, clock: Clock) -> None:
@@ -40,6 +41,7 @@ class RedisTurnEvents:
         self._queue: asyncio.Queue[Entry | None] = asyncio.Queue(_QUEUE_SIZE)
         self._readers: dict[object, asyncio.Task[None]] = {}
 
+    @override
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
         """Publish an event without waiting; events are dropped when Redis falls behind."""
         self._local.publish(turn_id, event, offset)
@@ -47,12 +49,12 @@ class RedisTurnEvents:
             with suppress(asyncio.QueueFull):
                 self._queue.put_nowait((turn_id, offset, event))
 
+    @override
     def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
-        """Follow a turn of this process, from now on."""
         return self._local.follow(turn_id)
 
+    @override
     def listen(self, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> Callable[[], None]:
-        """Call the listener with every offset and event, from the oldest entry of the stream."""
         reader = object()
 
         def stop() -> None:

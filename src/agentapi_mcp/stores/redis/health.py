@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic
@@ -11,19 +13,19 @@ from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HEALTH
 
 
-class RedisHealth:
+class RedisHealth(HealthStore):
     """Delegates to the wrapped store, and publishes each new measurement in Redis for five minutes."""
 
     def __init__(self, store: HealthStore, client: RedisClient) -> None:
         self._store = store
         self._client = client
 
+    @override
     async def all_(self) -> Mapping[AgentId, AgentHealth]:
-        """Read the health of every agent."""
         return await self._store.all_()
 
+    @override
     async def record(self, agent_id: AgentId, check: HealthCheck) -> AgentHealth:
-        """Store a measurement, and count consecutive failures."""
         health = await self._store.record(agent_id, check)
         key = self._client.key(HEALTH, agent_id)
         text = json.dumps(
@@ -37,6 +39,6 @@ class RedisHealth:
         await self._client.write(lambda redis: redis.set(key, text, ex=HEALTH.lifetime))
         return health
 
+    @override
     async def traffic(self) -> Mapping[str, AgentTraffic]:
-        """Summarise the recent turns of every agent, by agent name."""
         return await self._store.traffic()

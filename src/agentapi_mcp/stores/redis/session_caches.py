@@ -6,16 +6,18 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
+from typing_extensions import override
 
 from agentapi_mcp.base.ids import MessageId, SessionId
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.models import History, SessionState
+from agentapi_mcp.core.conversations.ports import SessionCache
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache, new_messages
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 
 
-class RedisSessionCache:
+class RedisSessionCache(SessionCache):
     """Session cache shared by all replicas; `local` is read first, so the writing replica skips the round trip.
 
     A history is a list: the first entry holds the messages so far, each later one those of a turn, with the id of the
@@ -27,8 +29,8 @@ class RedisSessionCache:
         self._local = local
         self._client = client
 
+    @override
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
-        """Find the history, if it ends with this message."""
         history = await self._local.find(session_id, last_message_id)
         if history is not None:
             return history
@@ -40,6 +42,7 @@ class RedisSessionCache:
         self._local.put(session_id, history)
         return history
 
+    @override
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Store both; a history that is too large only removes the old one."""
         previous = None if history is None else self._local.find_predecessor(session_id, history)
@@ -68,8 +71,8 @@ class RedisSessionCache:
 
         await self._client.write(write)
 
+    @override
     async def remove(self, session_id: SessionId) -> None:
-        """Delete both."""
         await self._local.remove(session_id)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
         await self._client.write(lambda redis: redis.delete(*keys))

@@ -10,6 +10,7 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp_types import NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.core.services import ServicesProvider
@@ -59,6 +60,7 @@ class EdgeServer(Server[TaskSupervisor]):
 
     parts: Parts
 
+    @override
     def get_capabilities(
         self,
         notification_options: NotificationOptions | None = None,
@@ -76,6 +78,7 @@ class EdgeServer(Server[TaskSupervisor]):
         capabilities.prompts = PromptsCapability(list_changed=False)
         return capabilities
 
+    @override
     def create_initialization_options(
         self,
         notification_options: NotificationOptions | None = None,

@@ -2,10 +2,13 @@
 
 import asyncio
 
+from typing_extensions import override
+
+from agentapi_mcp.stores.postgres.database import Server
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres, EmbeddedUrls
 
 
-class EmbeddedServer:
+class EmbeddedServer(Server):
     """One process's use of the shared server, released by `aclose`."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
@@ -20,10 +23,11 @@ class EmbeddedServer:
                 self._urls = await asyncio.to_thread(self._postgres.ensure)
             return self._urls
 
+    @override
     async def url(self) -> str:
-        """Return the application's URL."""
         return (await self.urls()).app_url
 
+    @override
     async def recover(self) -> str:
         """Restart the server if needed, and return the application's URL."""
         async with self._lock:

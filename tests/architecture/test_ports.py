@@ -1,0 +1,62 @@
+"""A port has a reason to be, and says what it promises once."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import pytest
+
+import agentapi_mcp
+
+IMPLEMENTED_ELSEWHERE = {
+    "Backend": "by each kind, in packages of others too, without inheriting",
+    "BackendCase": "by the tests of each kind of backend",
+    "Clock": "by the clock of the tests, which stands still",
+    "Fetch": "by the tests, which wait for a shorter time",
+    "GuideHost": "by the host of all backends, which has a view besides",
+    "Installation": "by a class of fields, which cannot inherit read-only properties",
+    "Peer": "by the tests of each kind of backend",
+    "_Credentials": "by google-auth, an optional dependency without types",
+}
+
+
+def protocols() -> Iterator[type]:
+    """Import every module of the package, and yield the protocols that it declares."""
+    for module in pkgutil.walk_packages(agentapi_mcp.__path__, "agentapi_mcp."):
+        if module.name == "agentapi_mcp.__main__":
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and value.__module__ == module.name and getattr(value, "_is_protocol", False):
+                yield value
+
+
+def implementations(protocol: type) -> list[type]:
+    """List the classes of the package that inherit the protocol."""
+    found = [each for each in protocol.__subclasses__() if not getattr(each, "_is_protocol", False)]
+    return [each for each in found if each.__module__.startswith("agentapi_mcp.")]
+
+
+def layer(class_: type) -> str:
+    """Return the package of the first level that a class is in."""
+    return class_.__module__.split(".")[1]
+
+
+PROTOCOLS = sorted(protocols(), key=lambda each: each.__qualname__)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda each: each.__name__)
+def test_a_port_has_two_implementations_or_one_in_a_layer_that_may_not_be_imported(protocol: type) -> None:
+    layers = [layer(each) for each in implementations(protocol)]
+    assert len(layers) > 1 or set(layers) - {layer(protocol)} or protocol.__name__ in IMPLEMENTED_ELSEWHERE
+
+
+def test_no_implementation_repeats_the_words_of_its_port() -> None:
+    repeated = [
+        f"{class_.__qualname__}.{name}"
+        for protocol in PROTOCOLS
+        for class_ in implementations(protocol)
+        for name, value in vars(class_).items()
+        if name in vars(protocol) and value.__doc__ and value.__doc__ == vars(protocol)[name].__doc__
+        if not name.startswith("_")
+    ]
+    assert repeated == []
