@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from agentapi_mcp.cli.jsonc import parse
-from agentapi_mcp.cli.mcp_clients import NAMES, JsonForm, TomlForm, find_client
+from agentapi_mcp.cli.mcp_clients import NAMES, JsonFormat, TomlFormat, find_client
 from tests.acceptance.test_processes import environ, run
 
 pytestmark = pytest.mark.acceptance
@@ -31,7 +31,7 @@ def place(client: str, home: Path) -> Path:
 
 def entry_in(client: str, path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
-    form = find_client(client, "linux", {"HOME": "/"}).form
+    form = find_client(client, "linux", {"HOME": "/"}).format
     found = form.find(text, "agentapi")
     assert found is not None
     return cast("dict[str, Any]", found)
@@ -39,9 +39,9 @@ def entry_in(client: str, path: Path) -> dict[str, Any]:
 
 def without_ours(client: str, text: str) -> object:
     """Read a file, leaving our entry out."""
-    form = find_client(client, "linux", {"HOME": "/"}).form
-    assert isinstance(form, JsonForm | TomlForm)
-    document = tomllib.loads(text) if isinstance(form, TomlForm) else parse(text).value
+    form = find_client(client, "linux", {"HOME": "/"}).format
+    assert isinstance(form, JsonFormat | TomlFormat)
+    document = tomllib.loads(text) if isinstance(form, TomlFormat) else parse(text).value
     cast("dict[str, dict[str, object]]", document)[form.key].pop("agentapi", None)
     return document
 

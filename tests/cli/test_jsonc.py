@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentapi_mcp.cli.jsonc import JsoncError, parse, put, take
+from agentapi_mcp.cli.jsonc import JsoncError, parse, put, remove
 
 PATH = ("mcpServers", "agentapi")
 ENTRY = {"command": "/opt/agentapi-mcp", "args": ["a", "b"], "env": {"KEY": "x"}}
@@ -60,7 +60,7 @@ def test_what_is_put_is_there_and_all_else_is_as_it_was(text: str) -> None:
 def test_what_is_taken_is_gone_and_nothing_else_is(text: str) -> None:
     before = document_of(text)
     kept = {key: value for key, value in before["mcpServers"].items() if key != "agentapi"}
-    assert document_of(take(text, PATH)) == before | {"mcpServers": kept}
+    assert document_of(remove(text, PATH)) == before | {"mcpServers": kept}
 
 
 @settings(deadline=None)
@@ -68,7 +68,7 @@ def test_what_is_taken_is_gone_and_nothing_else_is(text: str) -> None:
 def test_what_was_put_can_be_taken_without_a_trace(text: str) -> None:
     servers = document_of(text)["mcpServers"]
     if servers and "agentapi" not in servers:
-        assert take(put(text, PATH, ENTRY), PATH) == text
+        assert remove(put(text, PATH, ENTRY), PATH) == text
 
 
 @settings(deadline=None)

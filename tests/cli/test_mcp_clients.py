@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.cli.mcp_clients import NAMES, TomlForm, find_client, is_ours
+from agentapi_mcp.cli.mcp_clients import NAMES, TomlFormat, find_client, is_ours
 
-FORM = TomlForm("mcp_servers")
+FORM = TomlFormat("mcp_servers")
 ENTRY: dict[str, object] = {
     "command": "/opt/x",
     "args": ["-m", 'a "b"'],
@@ -52,7 +52,7 @@ def test_a_table_is_put_and_taken_and_nothing_else_changes(text: str) -> None:
     except tomllib.TOMLDecodeError:
         return  # these pieces do not go together
     put = FORM.put(text, "agentapi", ENTRY)
-    taken = FORM.take(put, "agentapi")
+    taken = FORM.remove(put, "agentapi")
     assert servers_of(put)["agentapi"] == ENTRY
     assert others_of(put) == others_of(taken) == before
     assert "agentapi" not in servers_of(taken)
@@ -71,7 +71,7 @@ def test_each_client_keeps_its_servers_below_the_users_home(name: str, system: s
     client = find_client(name, system, environ)
     assert client.file.is_relative_to("/home/me")
     assert is_ours(client.entry("/opt/agentapi-mcp", [], {}))
-    assert client.form.find(client.form.show("agentapi", ENTRY), "agentapi") == ENTRY
+    assert client.format.find(client.format.show("agentapi", ENTRY), "agentapi") == ENTRY
 
 
 def test_what_starts_this_program_is_ours() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tomlkit import parse
 
-from agentapi_mcp.cli.toml_edits import UnsafeEditError, put, take
+from agentapi_mcp.cli.toml_edits import UnsafeEditError, put, remove
 
 PATH = ("mcp_servers", "agentapi")
 ENTRY: dict[str, object] = {"command": "/opt/x", "args": ["-m", 'a "b"'], "env": {"KEY": "v\\", "OTHER": "\U0001f600"}}
@@ -99,7 +99,7 @@ def comments_of(text: str) -> list[str]:
 def test_what_was_put_can_be_taken_without_a_trace(text: str) -> None:
     made = put(text, PATH, ENTRY)
     assert ours_of(made) == ENTRY
-    assert take(made, PATH) == text
+    assert remove(made, PATH) == text
 
 
 @settings(deadline=None)
@@ -117,11 +117,11 @@ def test_what_is_put_is_there_and_all_else_is_as_it_was(text: str) -> None:
 @settings(deadline=None)
 @given(WITH)
 def test_what_is_taken_is_gone_and_nothing_else_is(text: str) -> None:
-    left = take(text, PATH)
+    left = remove(text, PATH)
     assert ours_of(left) is None
     assert others_of(left) == others_of(text)
     assert comments_of(left) == comments_of(text)
-    assert take(left, PATH) == left
+    assert remove(left, PATH) == left
 
 
 def test_what_is_changed_stays_where_it_is_with_its_comments() -> None:

@@ -1,4 +1,4 @@
-"""The certificate that `serve` shows to its clients, read again when it was renewed."""
+"""The TLS certificate of `serve`, with reload."""
 
 import logging
 import ssl
@@ -11,12 +11,12 @@ _log = logging.getLogger(__name__)
 
 
 class _EncryptedError(Exception):
-    """The key has a passphrase."""
+    """The private key is encrypted."""
 
 
 @dataclass(slots=True)
 class Certificate:
-    """A chain of certificates and its private key, in files of the PEM form."""
+    """A certificate chain and its private key, as PEM files, with the TLS context that uses them."""
 
     chain: Path
     key: Path
@@ -26,15 +26,17 @@ class Certificate:
         """Read both files.
 
         Raises:
-            ConfigurationError: they cannot be read, are of another form, or do not belong together.
+            ConfigurationError: a file cannot be read or is not PEM, or the key is not the certificate's.
         """
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        # uvicorn speaks HTTP/1.1 only.
         self.context.set_alpn_protocols(["http/1.1"])
         self._load(self.context)
 
     def renew(self) -> None:
-        """Read the files again, for connections that begin from now on; where they are wrong, nothing changes."""
+        """Reload both files for new connections; on an error, keep the certificate in use."""
         try:
+            # Into a throwaway context first: a failed load could leave the live one with half of the pair.
             self._load(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
             self._load(self.context)
         except ConfigurationError as exc:
@@ -50,6 +52,7 @@ class Certificate:
             if mark not in _read(path):
                 raise ConfigurationError(f"{path} holds no {what} in the PEM form; give the {what} of this server.")
         try:
+            # Without a callback, OpenSSL would prompt on the terminal and block the server.
             context.load_cert_chain(self.chain, self.key, _no_passphrase)
         except _EncryptedError:
             raise ConfigurationError(
@@ -64,10 +67,10 @@ class Certificate:
 
 
 def open_certificate(chain: Path | None, key: Path | None) -> Certificate | None:
-    """Read the certificate, if there is to be one.
+    """Return the configured certificate, or None without TLS.
 
     Raises:
-        ConfigurationError: one file is named without the other, or they cannot be used.
+        ConfigurationError: only one of the two files is given, or they cannot be used.
     """
     if chain is not None and key is not None:
         return Certificate(chain, key)

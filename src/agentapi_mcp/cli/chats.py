@@ -1,4 +1,4 @@
-"""Talking to an agent from the terminal, in this process or through the real MCP server."""
+"""The chat of the terminal: one message or a conversation, through any `ChatClient`."""
 
 import asyncio
 import os
@@ -14,21 +14,21 @@ from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
-from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, note, print_json, say
-from agentapi_mcp.cli.replies import ChatReply, fields_of, reply_of
+from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_err, print_json, print_out
+from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
 from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 
-_MOST_AT_ONCE = 65_536
+_READ_BYTES = 65_536
 _HELP = "Commands: /agents, /agent NAME, /model NAME, /new (another session), /help, /quit. Ctrl-C cancels an answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """What was asked for on the command line."""
+    """Options of the command `chat`."""
 
     agent: str | None = None
     model: str | None = None
@@ -39,7 +39,7 @@ class ChatOptions:
     parameters: Parameters = field(default_factory=Parameters)
 
     def request(self, message: str) -> ChatRequest:
-        """Make the request for one message."""
+        """Build the request for one message."""
         return ChatRequest(
             message=message,
             agent=self.agent,
@@ -50,29 +50,29 @@ class ChatOptions:
         )
 
 
-class Talk(Protocol):
-    """A way to send messages."""
+class ChatClient(Protocol):
+    """Sends messages to agents."""
 
     async def newest_session(self) -> str | None:
-        """Find the session that was used last."""
+        """Return the id of the most recently used session."""
         ...
 
     async def agents(self) -> list[str]:
-        """List the agents, each with what it lacks."""
+        """List the agents, one line each: the name, and what is missing or the description."""
         ...
 
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
     ) -> ChatReply:
-        """Send a message and follow it to its end, or cancel it once interrupted.
+        """Send a message and follow the turn to its end; cancel it when `interrupted` is set.
 
-        The text goes to `on_text` as it comes, if it comes in pieces.
+        Streamed text is passed to `on_text`; an implementation may deliver the reply only as a whole.
         """
         ...
 
 
-class DirectTalk(Talk):
-    """Messages to the use cases in this process."""
+class InProcessChatClient(ChatClient):
+    """A chat client that calls the use cases in this process."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -99,33 +99,33 @@ class DirectTalk(Talk):
                 if isinstance(event, TextDelta):
                     on_text(event.text)
             cancelling.cancel()
-        return reply_of(fields_of(await turns.get(principal, str(turn.id))))
+        return to_reply(turn_fields(await turns.get(principal, str(turn.id))))
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
         await interrupted.wait()
         await self._services.turns.cancel(self._services.principal, str(turn.id))
 
 
-async def chat(talk: Talk, options: ChatOptions, message: str | None) -> None:
-    """Send one message, or talk until the end of input."""
+async def chat(client: ChatClient, options: ChatOptions, message: str | None) -> None:
+    """Send one message, or run a conversation until the end of input."""
     if options.newest:
-        options = replace(options, session_id=await talk.newest_session())
+        options = replace(options, session_id=await client.newest_session())
     if message is None and not sys.stdin.isatty():
-        message = _text_of(await asyncio.to_thread(sys.stdin.buffer.read))
+        message = _decode(await asyncio.to_thread(sys.stdin.buffer.read))
         if not message.strip():
             raise InvalidRequestError("There is nothing on stdin: pipe a message in, or pass it as an argument.")
     with _interrupts() as interrupted:
         if message is None:
-            await _converse(talk, options, interrupted)
+            await _run_conversation(client, options, interrupted)
             return
-        reply = await _exchange(talk, options, message.rstrip("\n") if message.strip() else message, interrupted)
+        reply = await _send_message(client, options, message.rstrip("\n") if message.strip() else message, interrupted)
     if not reply.completed:
         raise click.exceptions.Exit(INTERRUPTED if reply.cancelled and interrupted.is_set() else FAILED)
 
 
 @contextmanager
 def _interrupts() -> Generator[asyncio.Event]:
-    """Let Ctrl-C set an event, and do nothing else."""
+    """Replace the handler of Ctrl-C with one that sets an event."""
     loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, interrupted.set)
     try:
@@ -134,85 +134,91 @@ def _interrupts() -> Generator[asyncio.Event]:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _text_of(piped: bytes) -> str:
+def _decode(piped: bytes) -> str:
     try:
+        # A byte order mark marks the encoding and must not become part of the message.
         return piped.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"What comes on stdin is not UTF-8 text, from byte {exc.start} on.") from None
 
 
-async def _exchange(talk: Talk, options: ChatOptions, message: str, interrupted: asyncio.Event) -> ChatReply:
+async def _send_message(
+    client: ChatClient, options: ChatOptions, message: str, interrupted: asyncio.Event
+) -> ChatReply:
     streamed = False
 
     def show(text: str) -> None:
         nonlocal streamed
         streamed = True
-        say(text, end="")
+        print_out(text, end="")
 
-    reply = await talk.send(options, message, (lambda _: None) if options.as_json else show, interrupted)
+    reply = await client.send(options, message, (lambda _: None) if options.as_json else show, interrupted)
     if options.as_json:
         print_json(reply.turn)
     elif streamed:
-        say("")
+        print_out("")
     elif reply.text:
-        say(reply.text)
+        print_out(reply.text)
     if reply.error is not None:
-        note(f"agentapi-mcp: {reply.error}")
+        print_err(f"agentapi-mcp: {reply.error}")
     if not options.as_json:
-        note(f"[{reply.bill} · session {reply.session_id}]")
+        print_err(f"[{reply.bill} · session {reply.session_id}]")
     return reply
 
 
-async def _converse(talk: Talk, options: ChatOptions, interrupted: asyncio.Event) -> None:
-    note(f"Say something; Ctrl-D leaves. {_HELP}")
-    for line in await talk.agents():
-        note(f"  {line}")
+async def _run_conversation(client: ChatClient, options: ChatOptions, interrupted: asyncio.Event) -> None:
+    print_err(f"Say something; Ctrl-D leaves. {_HELP}")
+    for line in await client.agents():
+        print_err(f"  {line}")
     prompt = _Prompt(interrupted)
-    while (line := await prompt.ask()) is not None:
+    while (line := await prompt.read_line()) is not None:
         if line.startswith("/"):
-            changed = await _obey(talk, options, line)
+            changed = await _run_command(client, options, line)
             if changed is None:
                 return
             options = changed
         elif line.strip():
             try:
-                reply = await _exchange(talk, options, line, interrupted)
+                reply = await _send_message(client, options, line, interrupted)
                 options = replace(options, session_id=reply.session_id)
             except AgentApiError as exc:
-                note(f"agentapi-mcp: {explain(exc)}")
+                print_err(f"agentapi-mcp: {explain(exc)}")
 
 
 class _Prompt:
-    """Asks for lines without a thread, which could not be left while it waits for one."""
+    """Reads lines from the terminal on the event loop.
+
+    A thread in `input()` could not be cancelled, so that Ctrl-C would wait for the next line.
+    """
 
     def __init__(self, interrupted: asyncio.Event) -> None:
         self._interrupted = interrupted
-        self._typed = b""
+        self._buffer = b""
 
-    async def ask(self) -> str | None:
-        """Ask for a line; None at the end of input. The second Ctrl-C in a row leaves."""
+    async def read_line(self) -> str | None:
+        """Read a line; return None at the end of input. The second Ctrl-C in a row exits."""
         self._interrupted.clear()
-        refused = False
-        say("> ", end="")
-        while b"\n" not in self._typed:
-            await self._something()
+        warned = False
+        print_out("> ", end="")
+        while b"\n" not in self._buffer:
+            await self._wait_for_input()
             if self._interrupted.is_set():
                 self._interrupted.clear()
-                if refused:
+                if warned:
                     raise click.exceptions.Exit(INTERRUPTED)
-                refused, self._typed = True, b""
-                note("\nCtrl-D or /quit leaves; so does another Ctrl-C.")
-                say("> ", end="")
+                warned, self._buffer = True, b""
+                print_err("\nCtrl-D or /quit leaves; so does another Ctrl-C.")
+                print_out("> ", end="")
                 continue
-            typed = os.read(sys.stdin.fileno(), _MOST_AT_ONCE)
+            typed = os.read(sys.stdin.fileno(), _READ_BYTES)
             if not typed:
-                say("")
+                print_out("")
                 return None
-            self._typed += typed
-        line, _, self._typed = self._typed.partition(b"\n")
+            self._buffer += typed
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line.decode(errors="replace")
 
-    async def _something(self) -> None:
+    async def _wait_for_input(self) -> None:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(sys.stdin.fileno(), readable.set)
         try:
@@ -221,32 +227,32 @@ class _Prompt:
             loop.remove_reader(sys.stdin.fileno())
 
 
-async def _obey(talk: Talk, options: ChatOptions, line: str) -> ChatOptions | None:
+async def _run_command(client: ChatClient, options: ChatOptions, line: str) -> ChatOptions | None:
     word, _, rest = (part.strip() for part in line.partition(" "))
     match word:
         case "/quit":
             return None
         case "/new":
-            note("The next message begins a session.")
+            print_err("The next message begins a session.")
             return replace(options, session_id=None)
         case "/agent" if rest:
-            return await _choose(talk, options, rest)
+            return await _select_agent(client, options, rest)
         case "/model":
-            note(f"The next message goes to {rest or 'the default model'}.")
+            print_err(f"The next message goes to {rest or 'the default model'}.")
             return replace(options, model=rest or None)
         case "/agent" | "/agents":
-            note("\n".join(await talk.agents()))
+            print_err("\n".join(await client.agents()))
         case "/help":
-            note(_HELP)
+            print_err(_HELP)
         case _:
-            note(f"There is no command {word}. {_HELP}")
+            print_err(f"There is no command {word}. {_HELP}")
     return options
 
 
-async def _choose(talk: Talk, options: ChatOptions, agent: str) -> ChatOptions:
-    agents = [line.partition(":")[0] for line in await talk.agents()]
+async def _select_agent(client: ChatClient, options: ChatOptions, agent: str) -> ChatOptions:
+    agents = [line.partition(":")[0] for line in await client.agents()]
     if agent not in agents:
-        note(f"There is no agent {agent}; there are: {', '.join(agents)}.")
+        print_err(f"There is no agent {agent}; there are: {', '.join(agents)}.")
         return options
-    note(f"The next message goes to {agent}.")
+    print_err(f"The next message goes to {agent}.")
     return replace(options, agent=agent, model=None)

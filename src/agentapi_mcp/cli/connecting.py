@@ -1,4 +1,4 @@
-"""`connect` and `disconnect`: an MCP client's configuration, written only when what it starts works."""
+"""`connect` and `disconnect`: edit an MCP client's configuration, after a trial start of the server."""
 
 import asyncio
 import os
@@ -25,20 +25,22 @@ from agentapi_mcp.base.json_values import as_list, as_object, as_text, is_object
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
-from agentapi_mcp.cli.outputs import note, say
+from agentapi_mcp.cli.outputs import print_err, print_out
 from agentapi_mcp.settings import VERSION, environment, platform
 
-_ANSWERS_WITHIN = 120.0
-_BARE = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
-_WITH_THEM = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
+_TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
+# What desktop programs get, which read no shell profile: with our own PATH, the trial would prove nothing.
+_MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
+_INHERITED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OWN = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
-_OFTEN_MEANT = ("OPENROUTER_API_KEY", "DATABASE_URL", "REDIS_URL")
+# Written without being named, as absolute paths: a client starts the server in another directory.
+_PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
+_UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY", "DATABASE_URL", "REDIS_URL")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectOptions:
-    """What was asked for."""
+    """Options of `connect` and `disconnect`."""
 
     client: str
     name: str = "agentapi"
@@ -49,23 +51,23 @@ class ConnectOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A client's file and what is in it now, None where there is none."""
+class _ConfigFile:
+    """A client's configuration file and its text; None if the file does not exist."""
 
     client: McpClient
     path: Path
     text: str | None
 
     def find(self, name: str) -> Entry | None:
-        """Return the entry of this name."""
-        return None if self.text is None else self.client.form.find(self.text, name)
+        """Return the entry with this name."""
+        return None if self.text is None else self.client.format.find(self.text, name)
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command what `connect` and `disconnect` have in common."""
+    """Add the options that `connect` and `disconnect` share."""
     for option in (
-        click.option("--force", is_flag=True, help="Whatever is there, and without a trial."),
-        click.option("--file", type=FILE, help="Another file, as a project's."),
+        click.option("--force", is_flag=True, help="Overwrite or remove any entry of this name, and start no trial."),
+        click.option("--file", type=FILE, help="Edit this file instead, for example a project's."),
         click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
         click.argument("client", type=click.Choice(NAMES)),
     ):
@@ -74,53 +76,55 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 async def connect(options: ConnectOptions) -> None:
-    """Try what the client would start, and write it into the client's file.
+    """Start the server as the client will, then add it to the client's configuration.
 
     Raises:
         ConfigurationError: the file cannot be changed, or the server does not work as the client starts it.
-        InvalidRequestError: the name is none, or a variable that is to be handed on is not set.
+        InvalidRequestError: the name is malformed, or a variable of `--env` is not set.
     """
     if not _NAME.fullmatch(options.name):
         raise InvalidRequestError("--name takes letters, digits, '-' and '_', at most 64.")
     environ = environment()
     client = find_client(options.client, platform(), environ)
-    command, args = _own_command(environ)
-    env = _handed_on(options.env, environ)
+    command, args = _start_command(environ)
+    env = _variables_to_write(options.env, environ)
     path = options.file or client.file
     if options.only_print:
-        note(f"# Into {path}:")
-        say(client.form.show(options.name, client.entry(command, args, env)))
+        print_err(f"# Into {path}:")
+        print_out(client.format.show(options.name, client.entry(command, args, env)))
         return
-    place = _read(client, path)
-    entry = _entry_for(place, options, client.entry(command, args, env))
-    text = client.form.put(place.text or "", options.name, entry)
-    tried = "It was not tried (--force)." if options.force else await _try(client, entry, environ)
-    if text == place.text:
-        note(f"{place.path} says so already; nothing was changed.")
+    config = _read(client, path)
+    entry = _entry_for(config, options, client.entry(command, args, env))
+    text = client.format.put(config.text or "", options.name, entry)
+    trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ)
+    if text == config.text:
+        print_err(f"{config.path} says so already; nothing was changed.")
     else:
-        backup = _write(place, text)
-        note(f"Wrote {place.path}." + (f" What was there is in {backup}." if backup else ""))
-    note(tried)
-    left = [name for name in _left_out(environ) if name not in _env_of(entry)]
-    if left:
-        note(f"Not handed on of what is set here: {', '.join(left)}. Where it is needed, say --env {left[0]}.")
-    note(client.then)
+        backup = _write(config, text)
+        print_err(f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else ""))
+    print_err(trial_result)
+    omitted = [name for name in _related_variables(environ) if name not in _env_of(entry)]
+    if omitted:
+        print_err(
+            f"Not handed on of what is set here: {', '.join(omitted)}. Where it is needed, say --env {omitted[0]}."
+        )
+    print_err(client.next_step)
 
 
-def _entry_for(place: _Place, options: ConnectOptions, new: Entry) -> Entry:
-    """Return the entry to write: what somebody added to ours is theirs, and stays."""
-    client, present = place.client, place.find(options.name)
+def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entry:
+    """Return the entry to write; fields that the user added to an entry of ours are preserved."""
+    client, present = config.client, config.find(options.name)
     if present is not None and is_ours(present):
-        kept = {key: present[key] for key in client.more if key in present}
+        preserved = {key: present[key] for key in client.extra_fields if key in present}
         env = _env_of(present) | _env_of(new)
-        return present | new | kept | ({"env": env} if env else {})
+        return present | new | preserved | ({"env": env} if env else {})
     if present is not None and not options.force:
         raise ConfigurationError(
-            f"{place.path} has another server of the name {options.name}: choose another by --name, or say --force."
+            f"{config.path} has another server of the name {options.name}: choose another by --name, or say --force."
         )
-    if options.file is None and client.made_by_it and not place.path.parent.is_dir() and not options.force:
+    if options.file is None and client.has_own_directory and not config.path.parent.is_dir() and not options.force:
         raise ConfigurationError(
-            f"{client.title} was not used here yet: there is no {place.path.parent}. Start it once, or say --force."
+            f"{client.title} was not used here yet: there is no {config.path.parent}. Start it once, or say --force."
         )
     return new
 
@@ -130,38 +134,40 @@ def _env_of(entry: Entry) -> dict[str, str]:
 
 
 async def disconnect(options: ConnectOptions) -> None:
-    """Take our entry out of the client's file; what `connect` alone had changed is as it was.
+    """Remove our entry from the client's configuration.
+
+    If nothing else changed since `connect`, the file is restored byte for byte, or deleted if `connect` created it.
 
     Raises:
         ConfigurationError: the file cannot be changed, or the entry is not ours.
     """
     client = find_client(options.client, platform(), environment())
-    place = _read(client, options.file or client.file)
-    entry = place.find(options.name)
-    if entry is None or place.text is None:
-        note(f"There is no server {options.name} in {place.path}; nothing was changed.")
+    config = _read(client, options.file or client.file)
+    entry = config.find(options.name)
+    if entry is None or config.text is None:
+        print_err(f"There is no server {options.name} in {config.path}; nothing was changed.")
         return
     if not is_ours(entry) and not options.force:
-        raise ConfigurationError(f"The server {options.name} in {place.path} is not ours; say --force to take it out.")
-    if client.form.put("", options.name, entry) == place.text:
-        place.path.unlink()
-        note(f"Removed {place.path}, which held nothing else.")
+        raise ConfigurationError(f"The server {options.name} in {config.path} is not ours; say --force to take it out.")
+    if client.format.put("", options.name, entry) == config.text:
+        config.path.unlink()
+        print_err(f"Removed {config.path}, which held nothing else.")
         return
-    for backup in reversed(_backups(place.path)):
-        if client.form.put(backup.read_bytes().decode(), options.name, entry) == place.text:
-            backup.replace(place.path)
-            note(f"{place.path} is as it was before.")
+    for backup in reversed(_backups(config.path)):
+        if client.format.put(backup.read_bytes().decode(), options.name, entry) == config.text:
+            backup.replace(config.path)
+            print_err(f"{config.path} is as it was before.")
             return
-    kept = _write(place, client.form.take(place.text, options.name))
-    note(f"Took {options.name} out of {place.path}." + (f" What was there is in {kept}." if kept else ""))
+    backup = _write(config, client.format.remove(config.text, options.name))
+    print_err(f"Took {options.name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
 
-def _own_command(environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return how this program can be started again by whoever has no PATH of ours."""
-    if any(part.startswith("archive-v") for part in Path(sys.prefix).parts):  # what uvx made goes with uv's cache
+def _start_command(environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return a command that starts this program without our PATH: clients start servers with a minimal one."""
+    if any(part.startswith("archive-v") for part in Path(sys.prefix).parts):  # uvx environments vanish with uv's cache
         uvx = shutil.which("uvx", path=environ.get("PATH"))
         if uvx is not None:
-            source = _installed_from()
+            source = _install_source()
             return uvx, [*(["--from", source] if source else []), "agentapi-mcp"]
     for script in (Path(sys.argv[0]), Path(sys.executable).with_name("agentapi-mcp")):
         if script.stem == "agentapi-mcp" and os.access(script, os.X_OK) and script.is_file():
@@ -169,49 +175,54 @@ def _own_command(environ: Mapping[str, str]) -> tuple[str, list[str]]:
     return sys.executable, ["-m", "agentapi_mcp"]
 
 
-def _installed_from() -> str | None:
-    """Return where a package index has no part in it: a directory or an address."""
+def _install_source() -> str | None:
+    """Return the directory or URL of an installation that did not come from a package index (PEP 610)."""
     try:
-        said = distribution("agentapi-mcp").read_text("direct_url.json")
+        direct_url = distribution("agentapi-mcp").read_text("direct_url.json")
     except PackageNotFoundError:
         return None
-    url = as_text(as_object(load_json(said)).get("url")) if said else None
+    url = as_text(as_object(load_json(direct_url)).get("url")) if direct_url else None
     return url.removeprefix("file://") if url else None
 
 
-def _handed_on(wanted: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    given = {name: str(Path(environ[name]).expanduser().absolute()) for name in _OWN if environ.get(name)}
-    for name in wanted:
+def _variables_to_write(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    variables = {
+        name: str(Path(environ[name]).expanduser().absolute()) for name in _PATH_VARIABLES if environ.get(name)
+    }
+    for name in names:
         value = environ.get(name)
         if not value:
             raise InvalidRequestError(f"--env {name}: the variable {name} is not set here.")
-        given[name] = value
-    return given
+        variables[name] = value
+    return variables
 
 
-def _left_out(environ: Mapping[str, str]) -> list[str]:
-    return sorted(name for name in environ if environ[name] and (name.startswith("AGENTAPI_") or name in _OFTEN_MEANT))
+def _related_variables(environ: Mapping[str, str]) -> list[str]:
+    return sorted(
+        name for name in environ if environ[name] and (name.startswith("AGENTAPI_") or name in _UNPREFIXED_VARIABLES)
+    )
 
 
 # --- the file
 
 
-def _read(client: McpClient, path: Path) -> _Place:
-    real = path.resolve()  # behind a symbolic link, the file that is meant
+def _read(client: McpClient, path: Path) -> _ConfigFile:
+    real = path.resolve()  # replacing a symbolic link itself would leave the file behind it unchanged
     try:
         text = real.read_bytes().decode()
     except FileNotFoundError:
-        return _Place(client, real, None)
+        return _ConfigFile(client, real, None)
     except UnicodeDecodeError:
         raise ConfigurationError(f"{real} is not UTF-8; nothing was changed.") from None
     except OSError as exc:
         raise ConfigurationError(f"{real} cannot be read ({exc.strerror}).") from exc
     try:
-        client.form.find(text, "")
-        client.form.put(text, "agentapi", {})
+        # Read and edited once now, so that a file that cannot be is refused before the trial.
+        client.format.find(text, "")
+        client.format.put(text, "agentapi", {})
     except (jsonc.JsoncError, tomllib.TOMLDecodeError) as exc:
         raise ConfigurationError(f"{real} is not what {client.title} reads: {exc}. Nothing was changed.") from exc
-    return _Place(client, real, text)
+    return _ConfigFile(client, real, text)
 
 
 def _backups(path: Path) -> list[Path]:
@@ -227,19 +238,19 @@ def _backups(path: Path) -> list[Path]:
     return found
 
 
-def _write(place: _Place, text: str) -> Path | None:
-    """Replace the file at once, and return where what was there is kept."""
-    path, backup = place.path, None
+def _write(config: _ConfigFile, text: str) -> Path | None:
+    """Replace the file atomically and return its backup, if there was a file."""
+    path, backup = config.path, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o600
-        if place.text is not None:
+        mode = 0o600  # an entry may contain API keys
+        if config.text is not None:
             mode = stat.S_IMODE(path.stat().st_mode)
-            kept = _backups(path)
-            backup = next((one for one in kept if one.read_bytes().decode(errors="replace") == place.text), None)
+            backups = _backups(path)
+            backup = next((one for one in backups if one.read_bytes().decode(errors="replace") == config.text), None)
             if backup is None:
-                backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(kept)}' if kept else ''}")
-                _replace(backup, place.text, mode)
+                backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
+                _replace(backup, config.text, mode)
         _replace(path, text, mode)
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
@@ -247,55 +258,62 @@ def _write(place: _Place, text: str) -> Path | None:
 
 
 def _replace(path: Path, text: str, mode: int) -> None:
-    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).chmod(mode)
-        Path(beside).replace(path)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 # --- the trial
 
 
-async def _try(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
-    """Start the server as the client will, shake hands, call a tool, and say how that went."""
-    env = {name: environ[name] for name in _WITH_THEM if name in environ}
-    env |= {"PATH": _BARE.get(platform(), os.defpath)} | _env_of(entry)
+async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
+    """Start the server as the client will, call a tool, and describe the result.
+
+    Raises:
+        ConfigurationError: the server does not start or does not answer.
+    """
+    env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
+    env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)} | _env_of(entry)
     args = [str(word) for word in as_list(entry["args"])]
     parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        begun = monotonic()
-        why = f"it did not answer within {_ANSWERS_WITHIN:.0f} s"
+        started = monotonic()
+        timeout_message = f"it did not answer within {_TRIAL_SECONDS:.0f} s"
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN):
-                works, told = await _shake_hands(client, parameters, log)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, the server's log says more
+            async with asyncio.timeout(_TRIAL_SECONDS):
+                works, summary = await _probe(client, parameters, log)
+        except Exception as exc:  # noqa: BLE001  # any failure of the trial is reported with the server's log
             log.seek(0)
             last = [line for line in log.read().splitlines() if line.strip()][-5:]
-            works, told = False, "; ".join(last) or (why if isinstance(exc, TimeoutError) else type(exc).__name__)
+            works, summary = (
+                False,
+                "; ".join(last) or (timeout_message if isinstance(exc, TimeoutError) else type(exc).__name__),
+            )
         if works:
-            return f"Tried it as {client.title} starts it: {told}, in {monotonic() - begun:.1f} s."
+            return f"Tried it as {client.title} starts it: {summary}, in {monotonic() - started:.1f} s."
     raise ConfigurationError(
-        f"The server does not work as {client.title} would start it ({parameters.command}): {told} "
+        f"The server does not work as {client.title} would start it ({parameters.command}): {summary} "
         "Nothing was written; `agentapi-mcp doctor` tells more, and --force writes it all the same."
     )
 
 
-async def _shake_hands(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
-    """Tell whether the server works, and what of it can be used, or what it says instead."""
+async def _probe(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
+    """Return whether the server works, with its tools and usable agents, or its error."""
     info = Implementation(name=f"agentapi-mcp connect ({client.title})", version=VERSION)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
         answer = await session.call_tool("list_agents", {})
-    said: object = answer.structured_content
-    if answer.is_error or not is_object(said):
+    structured: object = answer.structured_content
+    if answer.is_error or not is_object(structured):
         return False, " ".join(part.text for part in answer.content if isinstance(part, TextContent))
-    agents = map(as_object, as_list(said["agents"]))
+    agents = map(as_object, as_list(structured["agents"]))
     ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
     return True, f"{len(tools)} tools; agents that can be used: {', '.join(ready) or 'none'}"

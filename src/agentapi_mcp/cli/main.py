@@ -1,4 +1,4 @@
-"""The command line: its options, and its commands, each of which is imported when it is asked for."""
+"""The root command; subcommands are imported on first use, so that starting the stdio server stays fast."""
 
 import pkgutil
 from collections.abc import Iterator, MutableMapping
@@ -13,7 +13,7 @@ from agentapi_mcp.settings import VERSION
 
 
 class CommandModules(MutableMapping[str, click.Command]):
-    """The commands of the package `commands` by name; reading one imports its module."""
+    """The commands in the package `commands` by name; a look-up imports the module."""
 
     def __init__(self) -> None:
         self._commands: dict[str, click.Command | None] = dict.fromkeys(
@@ -38,7 +38,7 @@ class CommandModules(MutableMapping[str, click.Command]):
 
     @override
     def __contains__(self, name: object) -> bool:
-        return name in self._commands  # without importing it
+        return name in self._commands  # the mixin's version would import the module
 
     @override
     def __iter__(self) -> Iterator[str]:
@@ -50,7 +50,7 @@ class CommandModules(MutableMapping[str, click.Command]):
 
 
 def _load(name: str) -> click.Command:
-    """Import the module of a command, which has the command under the same name."""
+    """Import the module of a command; the command in it has the same name."""
     command: click.Command = getattr(import_module(f"{commands.__name__}.{name}"), name)
     return command
 
@@ -66,6 +66,6 @@ def _load(name: str) -> click.Command:
 def main(context: click.Context, toolsets: str | None) -> None:
     """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
     if context.invoked_subcommand is None:
-        import_module("agentapi_mcp.cli.stdio").main(toolsets)  # the MCP server, which no command but `serve` needs
+        import_module("agentapi_mcp.cli.stdio").main(toolsets)  # commands do not pay for importing the MCP SDK
     elif toolsets is not None:
         raise click.UsageError("--toolsets without a command is for the server over stdio; else: serve --toolsets.")

@@ -1,4 +1,4 @@
-"""The MCP clients that `connect` knows: where each keeps its servers, in which shape, and what to do then."""
+"""The MCP clients that `connect` supports: the file of each, its format, and the step after a change."""
 
 import json
 import re
@@ -19,29 +19,29 @@ from agentapi_mcp.cli import jsonc
 Entry = dict[str, object]
 
 
-class Form(Protocol):
-    """How a client's file says its servers; texts in, texts out."""
+class ConfigFormat(Protocol):
+    """Reads and edits the entries of servers in the text of a configuration file."""
 
     def find(self, text: str, name: str) -> Entry | None:
-        """Return the entry of this name."""
+        """Return the entry with this name."""
         ...
 
     def put(self, text: str, name: str, entry: Entry) -> str:
-        """Return the text with the entry, and all else as it was."""
+        """Return the text with the entry added or replaced, all else unchanged."""
         ...
 
-    def take(self, text: str, name: str) -> str:
-        """Return the text without the entry."""
+    def remove(self, text: str, name: str) -> str:
+        """Return the text without the entry, all else unchanged."""
         ...
 
     def show(self, name: str, entry: Entry) -> str:
-        """Return what to paste."""
+        """Return the text that a user would paste."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class JsonForm(Form):
-    """An object of servers under a key of a JSON file, which may hold comments."""
+class JsonFormat(ConfigFormat):
+    """Servers as an object under a key of a JSON file with comments."""
 
     key: str
 
@@ -57,8 +57,8 @@ class JsonForm(Form):
         return jsonc.put(text, (self.key, name), entry)
 
     @override
-    def take(self, text: str, name: str) -> str:
-        return jsonc.take(text, (self.key, name))
+    def remove(self, text: str, name: str) -> str:
+        return jsonc.remove(text, (self.key, name))
 
     @override
     def show(self, name: str, entry: Entry) -> str:
@@ -66,8 +66,8 @@ class JsonForm(Form):
 
 
 @dataclass(frozen=True, slots=True)
-class TomlForm(Form):
-    """A table for each server in a TOML file."""
+class TomlFormat(ConfigFormat):
+    """Servers as tables of a TOML file."""
 
     key: str
 
@@ -77,20 +77,20 @@ class TomlForm(Form):
 
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
-        with self._refusing():
+        with self._map_unsafe_edits():
             return _toml_edits().put(text, (self.key, name), entry)
 
     @override
-    def take(self, text: str, name: str) -> str:
-        with self._refusing():
-            return _toml_edits().take(text, (self.key, name))
+    def remove(self, text: str, name: str) -> str:
+        with self._map_unsafe_edits():
+            return _toml_edits().remove(text, (self.key, name))
 
     @override
     def show(self, name: str, entry: Entry) -> str:
         return _toml_edits().render((self.key, name), entry).rstrip("\n")
 
     @contextmanager
-    def _refusing(self) -> Generator[None]:
+    def _map_unsafe_edits(self) -> Generator[None]:
         try:
             yield
         except _toml_edits().UnsafeEditError as exc:
@@ -100,86 +100,87 @@ class TomlForm(Form):
 
 
 def _toml_edits() -> ModuleType:
-    """Import the editor of TOML when a client has such a file: its library is slow to load."""
+    """Import the TOML editor on first use: tomlkit is slow to load."""
     return import_module("agentapi_mcp.cli.toml_edits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpClient:
-    """A client; `made_by_it` tells whether the directory of its file shows that it is there."""
+    """An MCP client; with `has_own_directory`, the directory of its file exists only if the client was used."""
 
     title: str
     file: Path
-    form: Form
-    then: str
-    typed: bool = False
-    made_by_it: bool = True
-    more: Mapping[str, object] = field(default_factory=dict[str, object])
+    format: ConfigFormat
+    next_step: str
+    writes_type: bool = False
+    has_own_directory: bool = True
+    extra_fields: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def entry(self, command: str, args: list[str], env: Mapping[str, str]) -> Entry:
-        """Say how the server is started, in this client's words."""
-        entry: Entry = {"type": "stdio"} if self.typed else {}
+        """Build the entry that makes this client start the server."""
+        entry: Entry = {"type": "stdio"} if self.writes_type else {}
         entry |= {"command": command, "args": args}
         if env:
             entry["env"] = dict(env)
-        return entry | dict(self.more)
+        return entry | dict(self.extra_fields)
 
 
 NAMES = ("claude-desktop", "claude-code", "vscode", "cursor", "codex")
 
 
 def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient:
-    """Return the client of this name as it is on this system."""
+    """Return a client with the paths of this operating system."""
     home = Path(environ.get("HOME") or Path.home())
     if system == "darwin":
-        settings = home / "Library" / "Application Support"
+        settings_directory = home / "Library" / "Application Support"
     elif system == "win32":
-        settings = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
+        settings_directory = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
     else:
-        settings = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        settings_directory = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     match name:
         case "claude-desktop":
             return McpClient(
                 title="Claude Desktop",
-                file=settings / "Claude" / "claude_desktop_config.json",
-                form=JsonForm("mcpServers"),
-                then="Quit Claude Desktop and start it again.",
+                file=settings_directory / "Claude" / "claude_desktop_config.json",
+                format=JsonFormat("mcpServers"),
+                next_step="Quit Claude Desktop and start it again.",
             )
         case "claude-code":
             return McpClient(
                 title="Claude Code",
                 file=Path(environ.get("CLAUDE_CONFIG_DIR") or home) / ".claude.json",
-                form=JsonForm("mcpServers"),
-                then="Start claude anew; /mcp lists its servers.",
-                typed=True,
-                made_by_it=False,
+                format=JsonFormat("mcpServers"),
+                next_step="Start claude anew; /mcp lists its servers.",
+                writes_type=True,
+                has_own_directory=False,
             )
         case "vscode":
             return McpClient(
                 title="VS Code",
-                file=settings / "Code" / "User" / "mcp.json",
-                form=JsonForm("servers"),
-                then='In VS Code, run "MCP: List Servers" and start it.',
-                typed=True,
+                file=settings_directory / "Code" / "User" / "mcp.json",
+                format=JsonFormat("servers"),
+                next_step='In VS Code, run "MCP: List Servers" and start it.',
+                writes_type=True,
             )
         case "cursor":
             return McpClient(
                 title="Cursor",
                 file=home / ".cursor" / "mcp.json",
-                form=JsonForm("mcpServers"),
-                then="In Cursor's settings, under MCP, switch it on.",
+                format=JsonFormat("mcpServers"),
+                next_step="In Cursor's settings, under MCP, switch it on.",
             )
         case _:
             return McpClient(
                 title="Codex",
                 file=Path(environ.get("CODEX_HOME") or home / ".codex") / "config.toml",
-                form=TomlForm("mcp_servers"),
-                then="Start codex anew; /mcp lists its servers.",
-                more={"tool_timeout_sec": 120},
+                format=TomlFormat("mcp_servers"),
+                next_step="Start codex anew; /mcp lists its servers.",
+                # By default, Codex gives up on a tool call after 60 s (docs/clients.md).
+                extra_fields={"tool_timeout_sec": 120},
             )
 
 
 def is_ours(entry: Entry) -> bool:
-    """Tell whether an entry starts this program."""
+    """Return whether an entry starts this program."""
     words = [entry.get("command"), *as_list(entry.get("args"))]
     return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))

@@ -1,4 +1,4 @@
-"""What the settings say of the MCP edge, over whatever transport."""
+"""Options of the MCP edge, for every transport."""
 
 from datetime import timedelta
 
@@ -7,6 +7,6 @@ from agentapi_mcp.settings import VERSION, Settings
 
 
 def mcp_options(settings: Settings) -> McpOptions:
-    """Return how the edge is to behave."""
+    """Derive the options of the MCP edge from the settings."""
     wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
     return McpOptions(version=VERSION, default_wait=wait, toolsets=frozenset(settings.toolsets))

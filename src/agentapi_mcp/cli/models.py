@@ -1,10 +1,10 @@
-"""How the listings of models print one."""
+"""The table row of a model."""
 
 from agentapi_mcp.core.catalogue.models import ModelView
 
 
 def model_row(model: ModelView) -> tuple[object, ...]:
-    """Return a model's row: name, context window, prices."""
+    """Return the columns of a model: name, context window, prices."""
     name = f"{model.name} (default)" if model.is_default else model.name
     prices = model.prices
     return (

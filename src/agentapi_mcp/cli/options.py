@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,6 @@ toolsets_option = click.option(
 
 
 def in_organization(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command be about another organisation of its user."""
+    """Add the option that selects another of the user's organisations."""
     option = click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation of yours.")
     return option(command)

@@ -1,4 +1,4 @@
-"""How the command line prints: plain text that pipes well, errors on stderr, exit statuses from one table."""
+"""Run commands and print: results on stdout, errors on stderr, exit statuses from one table."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 FAILED = 1
 INTERRUPTED = 130
 INTERNAL = 70
-# The first class that fits decides.
+# The first matching class decides.
 EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (CallerError, 2),
     (BackendError, FAILED),
@@ -76,11 +76,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def run(
     work: Callable[[Services, Settings], Awaitable[None]], *, user_id: UUID | None = None, org_id: UUID | None = None
 ) -> None:
-    """Open the program, do the work, for another user where one is named, and leave with the right status."""
-    named = {name: value for name, value in (("user_id", user_id), ("org_id", org_id)) if value is not None}
+    """Open the services, run the work, for another user or organisation if given, and exit with its status."""
+    overrides = {name: value for name, value in (("user_id", user_id), ("org_id", org_id)) if value is not None}
 
     async def opened() -> None:
-        settings = load_settings().model_copy(update=named)
+        settings = load_settings().model_copy(update=overrides)
         configure_logs(settings.log_level)
         log_context.client.set(f"agentapi-mcp {VERSION}, a command")
         async with open_app(settings, environment()) as app:
@@ -102,40 +102,41 @@ def _command() -> str:
 def guarded(
     work: Callable[[], Awaitable[None]], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 ) -> None:
-    """Do the work; an error becomes one line on stderr and an exit status."""
+    """Run the work on an event loop; an error becomes one line on stderr and an exit status."""
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_only_ours(work))
+            runner.run(_unwrap_groups(work))
     except AgentApiError as exc:
         fail(exc)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output has ended, as `head` does
+        # Without stderr, the interpreter cannot report that it failed to flush stdout at exit.
         sys.stderr.close()
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (click.exceptions.Exit, click.Abort, click.ClickException):
         raise
-    except Exception as exc:  # noqa: BLE001  # the outermost point
+    except Exception as exc:  # noqa: BLE001  # the outermost handler: a traceback is no message for users
         _log.error("command_failed", exc_info=exc)
         sys.stderr.write("agentapi-mcp: internal error; the log above has the details.\n")
         sys.exit(INTERNAL)
 
 
-async def _only_ours(work: Callable[[], Awaitable[None]]) -> None:
+async def _unwrap_groups(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
-    except BaseExceptionGroup as group:  # a task group's way to say what one of ours said
+    except BaseExceptionGroup as group:  # a task group wraps even a single exception
         raise innermost(group) from group
 
 
 def fail(error: AgentApiError) -> NoReturn:
-    """Say what is wrong and what to do, and leave."""
-    note(f"agentapi-mcp: {explain(error)}")
+    """Print an error with its next step, and exit with its status."""
+    print_err(f"agentapi-mcp: {explain(error)}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 
 
 def explain(error: AgentApiError) -> str:
-    """Say what is wrong and what to do next, with the names that the commands have for things."""
+    """Describe an error and the next step, in terms of commands and options."""
     parts = [str(error)]
     if isinstance(error, CallerError):
         if error.argument in ARGUMENTS:
@@ -151,34 +152,34 @@ def explain(error: AgentApiError) -> str:
     return sentences(*parts)
 
 
-def clean(text: str) -> str:
-    """Take out what a terminal would obey."""
+def strip_controls(text: str) -> str:
+    """Remove control characters: text of agents could drive the terminal with escape sequences."""
     return _CONTROL.sub("", text)
 
 
-def say(text: str, *, end: str = "\n") -> None:
-    """Print on stdout, at once."""
-    sys.stdout.write((clean(text) if sys.stdout.isatty() else text) + end)
+def print_out(text: str, *, end: str = "\n") -> None:
+    """Print on stdout and flush: a reply is streamed in pieces without line ends."""
+    sys.stdout.write((strip_controls(text) if sys.stdout.isatty() else text) + end)
     sys.stdout.flush()
 
 
-def note(text: str) -> None:
+def print_err(text: str) -> None:
     """Print on stderr."""
-    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.write(strip_controls(text) + "\n")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows: aligned in a terminal, tab-separated in a pipe."""
-    texts = [[clean(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
+    texts = [[strip_controls(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in texts:
-            say("\t".join(row))
+            print_out("\t".join(row))
         return
     widths = [max(len(name), *(len(row[i]) for row in texts), 0) for i, name in enumerate(columns)]
     for row in [list(columns), *texts]:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_out("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_json(value: object) -> None:
     """Print JSON, indented."""
-    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print_out(json.dumps(value, indent=2, ensure_ascii=False, default=str))

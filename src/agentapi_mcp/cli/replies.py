@@ -1,4 +1,4 @@
-"""What came of a message, read from the fields of the answer, which are the same here and through the MCP server."""
+"""The result of a message, read from the JSON fields of a turn: the same in process and through the MCP server."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatReply:
-    """What is printed of a turn; `turn` has all its fields."""
+    """The printed parts of a turn; `turn` has all its fields."""
 
     session_id: str
     completed: bool
@@ -27,18 +27,18 @@ class ChatReply:
     turn: Fields
 
 
-def fields_of(turn: Turn) -> Fields:
-    """Say all of a turn, as the tools answer it, its whole reply included."""
-    return worded(turn_out(turn, turn.reply, truncated=False).model_dump(mode="json"))
+def turn_fields(turn: Turn) -> Fields:
+    """Serialize a turn as the MCP tools do, with its whole reply."""
+    return with_next_step(turn_out(turn, turn.reply, truncated=False).model_dump(mode="json"))
 
 
-def worded(turn: Fields) -> Fields:
-    """Name the next step as it is done from a terminal."""
+def with_next_step(turn: Fields) -> Fields:
+    """Replace the next step, which names tools, with one that names commands."""
     return turn | {"next_step": _next_step(turn)}
 
 
-def reply_of(turn: Fields) -> ChatReply:
-    """Say what came of a turn."""
+def to_reply(turn: Fields) -> ChatReply:
+    """Build the printed reply from the fields of a turn."""
     completed = turn["status"] == TurnStatus.COMPLETED
     return ChatReply(
         session_id=turn["session_id"],

@@ -1,4 +1,4 @@
-"""The MCP server over HTTP, until it is told to stop."""
+"""Run the MCP server over HTTP until a signal stops it."""
 
 import asyncio
 import errno
@@ -32,15 +32,15 @@ from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
 
 _log = logging.getLogger(__name__)
-_ANSWERS_WITHIN = 5  # seconds for answers to leave once the turns have ended
+_SHUTDOWN_SECONDS = 5  # for sending the last answers, once the turns have ended
 _UNREAD_MILLISECONDS = 60_000
-_DESCRIPTORS = 65_536
-_ANYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # any address, which is no name
+_MAX_DESCRIPTORS = 65_536
+_WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # not a bind address: wildcards, which are no host names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Where to listen, and under which names."""
+    """Options of the command `serve`."""
 
     host: str
     port: int
@@ -53,8 +53,8 @@ class ServeOptions:
     tls_key: Path | None = None
 
 
-def fast_loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes event loops of uvloop, where it is installed."""
+def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the event loop factory of uvloop, or None where it is not installed."""
     return import_module("uvloop").new_event_loop if find_spec("uvloop") else None
 
 
@@ -62,22 +62,22 @@ async def serve_http(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ConfigurationError: a setting is wrong, or one cannot listen there.
+        ConfigurationError: a setting is wrong, or the address cannot be bound.
     """
     settings = for_serving(with_toolsets(load_settings(), options.toolsets))
     configure_logs(settings.log_level)
     check_exposure(options, settings)
     certificate = open_certificate(options.tls_cert or settings.tls_cert, options.tls_key or settings.tls_key)
-    _allow_descriptors()
+    _raise_descriptor_limit()
     with listen(options.host, options.port) as listener:
         await _serve(settings, options, listener, certificate)
 
 
 def check_exposure(options: ServeOptions, settings: Settings) -> None:
-    """Refuse to be open to everybody by mistake.
+    """Refuse to listen beyond this machine without authentication, unless the options allow it.
 
     Raises:
-        ConfigurationError: others could reach the server, and nothing would ask who they are; or a name is none.
+        ConfigurationError: the server would be open to the network, or an allowed host or origin is malformed.
     """
     web = _web_options(settings, options, None)
     allowed_names(web.hosts, web.origins)
@@ -95,19 +95,19 @@ def check_exposure(options: ServeOptions, settings: Settings) -> None:
         )
 
 
-def _allow_descriptors() -> None:
-    """Take as many open files as this user may: each client and each call to a provider holds one."""
+def _raise_descriptor_limit() -> None:
+    """Raise the limit of open files: each client and each call to a provider uses one."""
     if find_spec("resource") is None:  # not on Windows
         return
     resource = import_module("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MAX_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a host."""
+    """Return whether a host is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -115,10 +115,10 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port.
+    """Bind the listening socket.
 
     Raises:
-        ConfigurationError: it is in use, not allowed, or the host is not one of this machine's.
+        ConfigurationError: the port is in use or not permitted, or the host is not an address of this machine.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -126,15 +126,16 @@ def listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise ConfigurationError(f"{host} is no address of this machine; choose another with --host.") from None
     except OSError as exc:
-        raise ConfigurationError(_why_not(exc, host, port)) from exc
-    # asyncio leaves it out for sockets that were made so, and each answer would wait 40 ms for an acknowledgement.
+        raise ConfigurationError(_explain_bind_error(exc, host, port)) from exc
+    # asyncio does not set it on accepted connections of a given socket: with Nagle's algorithm, each answer would
+    # wait up to 40 ms for a delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that never reads is dropped with what waits for it
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # drop a client that never reads its answers
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
     return listener
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _explain_bind_error(error: OSError, host: str, port: int) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return f"Port {port} of {host} is in use: stop what uses it, or choose another with --port."
@@ -147,11 +148,11 @@ def _why_not(error: OSError, host: str, port: int) -> str:
 
 
 class _Uvicorn(uvicorn.Server):
-    """The HTTP server, which leaves the signals to us: first the turns end, then their answers leave, then it stops."""
+    """uvicorn without its signal handlers: running turns end and their answers are sent before the listener closes."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Capture none."""
+        """Install no signal handlers."""
         yield
 
 
@@ -167,18 +168,18 @@ async def _serve(
                 access_log=False,
                 server_header=False,
                 proxy_headers=bool(settings.trusted_proxies),
-                forwarded_allow_ips=list(settings.trusted_proxies),  # given, so that no environment variable decides
+                forwarded_allow_ips=list(settings.trusted_proxies),  # otherwise FORWARDED_ALLOW_IPS would apply
                 ws="none",
                 ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
                 timeout_keep_alive=75,  # longer than a load balancer keeps an idle connection
-                timeout_graceful_shutdown=_ANSWERS_WITHIN,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, app, certificate)
         async with asyncio.TaskGroup() as group:
             stopping = group.create_task(_stop_on_signal(app, web, http))
-            opening = group.create_task(_open_now(app, http))
-            opening.add_done_callback(lambda _: _say_where(settings, options, listener, http))
+            opening = group.create_task(_open_services(app, http))
+            opening.add_done_callback(lambda _: _announce(settings, options, listener, http))
             await http.serve([listener])
             stopping.cancel()
         refused = opening.result()
@@ -192,12 +193,12 @@ def _reload(app: App, certificate: Certificate | None) -> None:
         certificate.renew()
 
 
-async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
-    """Open the stores at once, so that a wrong configuration ends the program instead of each request."""
+async def _open_services(app: App, http: _Uvicorn) -> AgentApiError | None:
+    """Open the services at start, so that a wrong configuration ends the program instead of failing each request."""
     try:
         await app.services_provider.services()
     except StoreUnavailableError as exc:
-        _log.warning("database_unavailable", extra={"reason": str(exc)})  # the next request tries again
+        _log.warning("database_unavailable", extra={"reason": str(exc)})  # not fatal: the next request retries
     except AgentApiError as exc:
         http.should_exit = True
         return exc
@@ -205,11 +206,11 @@ async def _open_now(app: App, http: _Uvicorn) -> AgentApiError | None:
 
 
 async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None:
-    """Stop when told to; a second Ctrl-C takes the running turns their grace."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    """Shut down on a signal; a second Ctrl-C ends the grace period of running turns."""
+    loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
+        loop.add_signal_handler(number, stop_requested.set)
+    await stop_requested.wait()
     _log.info("stopping")
     web.stop()
     services = app.services_provider.find()
@@ -229,7 +230,7 @@ def _create_web(services_provider: ServicesProvider, settings: Settings, options
 
 
 def _web_options(settings: Settings, options: ServeOptions, services_provider: ServicesProvider | None) -> WebOptions:
-    own = () if options.host in _ANYWHERE else (f"[{options.host}]" if ":" in options.host else options.host,)
+    own = () if options.host in _WILDCARD_HOSTS else (f"[{options.host}]" if ":" in options.host else options.host,)
     return WebOptions(
         hosts=(*own, *settings.allowed_hosts, *options.hosts),
         origins=(*settings.allowed_origins, *options.origins),
@@ -242,13 +243,13 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
     )
 
 
-def _say_where(settings: Settings, options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
+def _announce(settings: Settings, options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
     if http.should_exit:
         return
     host = f"[{options.host}]" if ":" in options.host else options.host
     base = f"http{'s' * http.config.is_ssl}://{host}:{listener.getsockname()[1]}"
     sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
-    if options.host in _ANYWHERE and not (options.hosts or settings.allowed_hosts):
+    if options.host in _WILDCARD_HOSTS and not (options.hosts or settings.allowed_hosts):
         sys.stderr.write("Other machines are answered with 421 until --allowed-host says how they call this one.\n")
     if not (http.config.is_ssl or settings.trusted_proxies or is_loopback(options.host)):
         sys.stderr.write(

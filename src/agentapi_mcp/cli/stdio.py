@@ -1,4 +1,4 @@
-"""The MCP server over stdio, until its stdin ends or it is told to stop."""
+"""Run the MCP server over stdio until stdin ends or a signal stops it."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from agentapi_mcp.telemetry import configure_logs
 
 
 def main(toolsets: str | None = None) -> None:
-    """Serve one client over stdin and stdout; `toolsets`, with commas between them, go before the setting."""
+    """Serve one client over stdin and stdout; `toolsets`, comma-separated, overrides the setting."""
     try:
         settings = with_toolsets(load_settings(), toolsets)
     except ConfigurationError as exc:
@@ -26,7 +26,7 @@ def main(toolsets: str | None = None) -> None:
 
 
 async def _serve_and_leave(settings: Settings) -> None:
-    """Serve until stdin ends or SIGTERM or SIGINT comes; running turns get their grace, then the process ends."""
+    """Serve until stdin ends or a signal arrives, give running turns their grace period, and end the process."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,12 +36,12 @@ async def _serve_and_leave(settings: Settings) -> None:
             loop.add_signal_handler(signal.SIGHUP, app.services_provider.reload)
             server = create_server(app.services_provider, mcp_options(settings))
             serving = group.create_task(serve_stdio(server))
-            stopping = group.create_task(_flag(stopped))
+            stopping = group.create_task(_wait_for(stopped))
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         sys.stderr.flush()
-        # Not an ordinary exit: the SDK's thread that reads stdin cannot be interrupted, and nothing is left to do.
+        # The SDK's thread that reads stdin cannot be interrupted, and a normal exit would wait for it.
         os._exit(0)
 
 
-async def _flag(event: asyncio.Event) -> None:
+async def _wait_for(event: asyncio.Event) -> None:
     await event.wait()

@@ -1,6 +1,6 @@
 """Edit one table of a TOML file and leave all else as it is, comments and formatting included.
 
-Every edit is checked: the result is parsed again, by another parser, and must differ in that table alone.
+Every edit is verified: tomllib, a second parser, must read the result as the old document with only that table changed.
 """
 
 import re
@@ -15,21 +15,21 @@ from tomlkit.items import Item
 
 from agentapi_mcp.base.json_values import as_object, is_object
 
-Path = tuple[str, str]
+TablePath = tuple[str, str]
 _Tables = MutableMapping[str, object]
 
 
 class UnsafeEditError(ValueError):
-    """The file writes its tables in a way in which this one cannot be edited alone."""
+    """No known edit changes this table alone."""
 
 
-def find(text: str, path: Path) -> dict[str, object] | None:
-    """Return the table at this path."""
+def find(text: str, path: TablePath) -> dict[str, object] | None:
+    """Return the table at a path."""
     return _find(tomllib.loads(text), path)
 
 
-def put(text: str, path: Path, entry: Mapping[str, object]) -> str:
-    """Return the text with this table: changed in place, or added at the end.
+def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
+    """Return the text with a table changed in place, or appended.
 
     Raises:
         UnsafeEditError: no edit changes this table alone.
@@ -38,14 +38,16 @@ def put(text: str, path: Path, entry: Mapping[str, object]) -> str:
     present = _find(before, path)
     if present == entry:
         return text
-    wanted = _document_with(before, path, entry)
+    expected = _document_with(before, path, entry)
     if present is not None:
-        return _first_safe(wanted, path, lambda: _update(text, path, entry), lambda: put(take(text, path), path, entry))
-    return _first_safe(wanted, path, lambda: _append(text, path, entry), lambda: _append_inline(text, path, entry))
+        return _first_safe(
+            expected, path, lambda: _update(text, path, entry), lambda: put(remove(text, path), path, entry)
+        )
+    return _first_safe(expected, path, lambda: _append(text, path, entry), lambda: _append_inline(text, path, entry))
 
 
-def take(text: str, path: Path) -> str:
-    """Return the text without this table, nor the empty line that `put` sets before it.
+def remove(text: str, path: TablePath) -> str:
+    """Return the text without a table and the empty line that `put` adds before it.
 
     Raises:
         UnsafeEditError: no edit removes this table alone.
@@ -53,65 +55,67 @@ def take(text: str, path: Path) -> str:
     before = tomllib.loads(text)
     if _find(before, path) is None:
         return text
-    wanted = _document_with(before, path, None)
-    return _first_safe(wanted, path, lambda: _cut(text, path), lambda: _delete(text, path))
+    expected = _document_with(before, path, None)
+    return _first_safe(expected, path, lambda: _cut(text, path), lambda: _delete(text, path))
 
 
-def render(path: Path, entry: Mapping[str, object]) -> str:
-    """Return the table as it is written at the end of a file."""
+def render(path: TablePath, entry: Mapping[str, object]) -> str:
+    """Render a table as it is appended to a file."""
     body = table()
     for key, value in entry.items():
         body.add(key, _value(value))
     return f"[{'.'.join(path)}]\n{body.as_string()}"
 
 
-def _find(document: Mapping[str, object], path: Path) -> dict[str, object] | None:
+def _find(document: Mapping[str, object], path: TablePath) -> dict[str, object] | None:
     found = as_object(document.get(path[0])).get(path[1])
     return found if is_object(found) else None
 
 
-def _document_with(document: dict[str, object], path: Path, entry: Mapping[str, object] | None) -> dict[str, object]:
+def _document_with(
+    document: dict[str, object], path: TablePath, entry: Mapping[str, object] | None
+) -> dict[str, object]:
     parent = document.get(path[0], {})
     if not is_object(parent):
         raise UnsafeEditError(f"{path[0]} is no table")
-    kept = {name: value for name, value in parent.items() if name != path[1]}
-    return document | {path[0]: kept if entry is None else {**kept, path[1]: entry}}
+    remaining = {name: value for name, value in parent.items() if name != path[1]}
+    return document | {path[0]: remaining if entry is None else {**remaining, path[1]: entry}}
 
 
-def _first_safe(wanted: Mapping[str, object], path: Path, *edits: Callable[[], str]) -> str:
-    """Return what the first edit makes that says what is wanted."""
+def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callable[[], str]) -> str:
+    """Return the result of the first edit that parses to the expected document."""
     for edit in edits:
         try:
             text = edit()
             found = tomllib.loads(text)
         except (TOMLKitError, LookupError, ValueError, TypeError):
-            continue  # the table is written in another way than this edit knows
-        if found | {path[0]: found.get(path[0], {})} == wanted:
+            continue  # this edit does not fit the table's notation
+        if found | {path[0]: found.get(path[0], {})} == expected:
             return text
     raise UnsafeEditError(f"{'.'.join(path)} cannot be edited alone")
 
 
-# --- edits, each for one way to write a table; unchecked
+# --- edits, each for one notation of a table; `_first_safe` verifies them
 
 
-def _append(text: str, path: Path, entry: Mapping[str, object]) -> str:
+def _append(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     """Add the table at the end of the file, after an empty line."""
     rest = text if text.endswith("\n") or not text else text + "\n"
-    return _with_newlines_of(text, rest + ("\n" if rest else "") + render(path, entry))
+    return _match_newlines(text, rest + ("\n" if rest else "") + render(path, entry))
 
 
-def _append_inline(text: str, path: Path, entry: Mapping[str, object]) -> str:
-    """Add the table to the inline table that holds its like."""
+def _append_inline(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
+    """Add the table to an inline parent table."""
     document = _parse(text)
     _tables(document, path[0])[path[1]] = _value(dict(entry))
     return document.as_string()
 
 
-def _update(text: str, path: Path, entry: Mapping[str, object]) -> str:
-    """Change what differs where it stands."""
+def _update(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
+    """Change the differing values in place."""
     document = _parse(text)
     _merge(_tables(_tables(document, path[0]), path[1]), entry)
-    return _with_newlines_of(text, document.as_string())
+    return _match_newlines(text, document.as_string())
 
 
 def _merge(present: _Tables, entry: Mapping[str, object]) -> None:
@@ -125,31 +129,32 @@ def _merge(present: _Tables, entry: Mapping[str, object]) -> None:
             present[key] = _value(value)
 
 
-def _delete(text: str, path: Path) -> str:
+def _delete(text: str, path: TablePath) -> str:
     """Delete an inline or dotted table."""
     document = _parse(text)
     del _tables(document, path[0])[path[1]]
     return document.as_string()
 
 
-def _cut(text: str, path: Path) -> str:
-    """Delete a table with headers, and keep the comments between it and the next one."""
-    kept: list[str] = []
+def _cut(text: str, path: TablePath) -> str:
+    """Delete a table with headers; comments before the next header stay."""
+    remaining: list[str] = []
     for block in _blocks(text):
         if not block[0].lstrip().startswith("[") or _find(tomllib.loads(block[0]), path) is None:
-            kept += block
+            remaining += block
             continue
-        if kept and not kept[-1].strip():
-            kept.pop()
+        if remaining and not remaining[-1].strip():
+            remaining.pop()
         end = max(index for index, line in enumerate(block, 1) if line.strip() and not line.lstrip().startswith("#"))
-        kept += block[end:]
-    return "".join(kept)
+        remaining += block[end:]
+    return "".join(remaining)
 
 
 def _blocks(text: str) -> list[list[str]]:
-    """Divide a file at the headers of its tables."""
+    """Split a file at the headers of its tables."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-    # A line that begins with a bracket is no header within a list or a text, and until there nothing can be parsed.
+    # Inside an array or a multi-line string, a line may begin with a bracket and be no header; there, the text
+    # before it does not parse.
     headers = [at for at, line in enumerate(lines) if line.lstrip().startswith("[") and _is_toml("".join(lines[:at]))]
     starts = [*({0} - set(headers)), *headers]
     return [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
@@ -164,7 +169,7 @@ def _is_toml(text: str) -> bool:
 
 
 def _parse(text: str) -> TOMLDocument:
-    """Parse a file so that it can be written again: tomlkit moves some tables, as one with a list in between."""
+    """Parse a file with tomlkit; refuse one that it would not write back unchanged, as it reorders some tables."""
     document = parse(text)
     if document.as_string() != text:
         raise UnsafeEditError("tomlkit would write the file in another order")
@@ -176,17 +181,17 @@ def _tables(parent: TOMLDocument | _Tables, key: str) -> _Tables:
 
 
 def _value(value: object) -> Item:
-    """Make an item of a value; a table within is inline, so that it needs no header."""
+    """Convert a value to a TOML item; a nested table becomes inline, which needs no header."""
     if not is_object(value):
         return item(value)
-    made = inline_table()
+    inline = inline_table()
     for key, each in value.items():
-        made.append(key, _value(each))
-    return made
+        inline.append(key, _value(each))
+    return inline
 
 
-def _with_newlines_of(text: str, made: str) -> str:
-    """Write the ends of lines as the text does, where it has one kind alone."""
+def _match_newlines(text: str, edited: str) -> str:
+    """Use CRLF line ends if the text uses nothing else."""
     if "\r\n" not in text or re.search(r"(?<!\r)\n", text):
-        return made
-    return re.sub(r"(?<!\r)\n", "\r\n", made)
+        return edited
+    return re.sub(r"(?<!\r)\n", "\r\n", edited)

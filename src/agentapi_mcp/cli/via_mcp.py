@@ -1,4 +1,4 @@
-"""Messages through the real MCP server, started over stdio as an MCP client starts it."""
+"""A chat client that starts the MCP server over stdio, as MCP clients do."""
 
 import asyncio
 import json
@@ -12,16 +12,16 @@ from mcp_types import CallToolResult, Implementation, TextContent, TextResourceC
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.cli.chats import ChatOptions, Talk
-from agentapi_mcp.cli.replies import ChatReply, Fields, reply_of, worded
+from agentapi_mcp.cli.chats import ChatClient, ChatOptions
+from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, with_next_step
 from agentapi_mcp.settings import VERSION, environment
 
-_WAIT = 45
+_WAIT_SECONDS = 45
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 
 
-class McpTalk(Talk):
-    """Messages as tool calls of one connected client."""
+class McpChatClient(ChatClient):
+    """A chat client that sends messages as MCP tool calls."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -40,23 +40,23 @@ class McpTalk(Talk):
     async def send(
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
     ) -> ChatReply:
-        """Send a message and wait with `get_turn` until its turn is final; progress goes to a terminal's stderr.
+        """Send a message and poll `get_turn` until the turn is final; show progress on stderr if it is a terminal.
 
-        The turn's id is asked for first, so that the turn can be cancelled.
+        `chat` is called with `wait_seconds` 0, which returns the id by which the turn can be cancelled.
         """
-        del on_text  # a tool's answer comes whole
+        del on_text  # a tool returns its result as a whole
         turn = await self._call("chat", _arguments(options, message))
         async with asyncio.TaskGroup() as group:
             cancelling = group.create_task(self._cancel_when(interrupted, turn["turn_id"]))
             while turn["status"] not in _FINAL:
-                turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT})
+                turn = await self._call("get_turn", {"turn_id": turn["turn_id"], "wait_seconds": _WAIT_SECONDS})
             cancelling.cancel()
         if turn["reply_truncated"]:
             turn |= {"reply": await self._whole_reply(turn), "reply_truncated": False}
-        return reply_of(worded(turn))
+        return to_reply(with_next_step(turn))
 
     async def _whole_reply(self, turn: Fields) -> str:
-        """Read from the transcript what was too long for a tool's answer."""
+        """Read from the transcript a reply that was truncated in the tool's result."""
         read = await self._client.read_resource(f"{turn['transcript_uri']}.json")
         messages = [
             message
@@ -82,25 +82,25 @@ class McpTalk(Talk):
 
 
 @asynccontextmanager
-async def open_mcp_talk() -> AsyncGenerator[McpTalk]:
-    """Start the server the way a client does, and shake hands."""
+async def open_mcp_chat_client() -> AsyncGenerator[McpChatClient]:
+    """Start the server as a client does, and connect."""
     server = StdioServerParameters(
         command=sys.executable, args=["-m", "agentapi_mcp"], env=dict(environment()), encoding_error_handler="replace"
     )
     info = Implementation(name="agentapi-mcp-chat", version=VERSION)
     async with Client(server, client_info=info) as client:
-        yield McpTalk(client)
+        yield McpChatClient(client)
 
 
 async def _show_progress(progress: float, total: float | None, message: str | None) -> None:
-    del total  # an answer has no known length
+    del total  # the length of a reply is unknown
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}\r\x1b[K")
         sys.stderr.flush()
 
 
 def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
-    given: dict[str, object | None] = {
+    values: dict[str, object | None] = {
         "message": message,
         "agent": options.agent,
         "model": options.model,
@@ -111,7 +111,7 @@ def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
         "max_tokens": options.parameters.max_tokens,
         "wait_seconds": 0,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _text(result: CallToolResult) -> str:

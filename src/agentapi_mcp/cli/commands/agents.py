@@ -4,7 +4,7 @@ import click
 
 from agentapi_mcp.cli.models import model_row
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, run, say, table
+from agentapi_mcp.cli.outputs import print_json, print_out, run, table
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.agents import agent_json
 
@@ -45,10 +45,10 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(agent_json(agent))
         return
-    say(f"{agent.name} ({agent.backend}): {agent.description}")
-    say(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
+    print_out(f"{agent.name} ({agent.backend}): {agent.description}")
+    print_out(f"status: {agent.health.status}" + (f", {agent.health.last_error}" if agent.health.last_error else ""))
     if agent.backend_reason:
-        say(f"by {agent.backend}, since {agent.backend_reason}")
+        print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
-        say(f"missing: {lack}")
+        print_out(f"missing: {lack}")
     table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M"), [model_row(model) for model in agent.models])

@@ -10,7 +10,7 @@ from typing_extensions import override
 from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import guarded, note, print_json, run, say, table
+from agentapi_mcp.cli.outputs import guarded, print_err, print_json, print_out, run, table
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import environment, load_settings
@@ -21,22 +21,22 @@ _PAGE = 200
 
 
 class Since(click.ParamType[datetime]):
-    """A time, or how long ago it was."""
+    """A point in time, absolute or as an age such as `7d`."""
 
     name = "time"
 
     @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it."""
+        """Parse an age or an ISO date; a time without a zone is local."""
         text = str(value)
         ago = re.fullmatch(r"(\d{1,5})([mhdw])", text)
         try:
             if ago is not None:
                 return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
-            said = datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(text)
         except (ValueError, OverflowError):
             self.fail(f"{text!r} is no time: say 30m, 12h, 7d or 2w, or a date such as 2026-07-02.", param, ctx)
-        return said if said.tzinfo is not None else said.astimezone()
+        return moment if moment.tzinfo is not None else moment.astimezone()
 
 
 @click.group(invoke_without_command=True)
@@ -58,14 +58,14 @@ def audit(  # noqa: PLR0913  # one for each option
     as_json: bool,
 ) -> None:
     """See what happened in your organisation, newest first: who, from where, what, and how it ended."""
-    asked = AuditFilter(
+    event_filter = AuditFilter(
         user_id=user_id and UserId(user_id),
         action=None if action is None else AuditAction(action),
         outcome=None if outcome is None else AuditOutcome(outcome),
         since=since,
     )
     if context.invoked_subcommand is None:
-        run(lambda services, _: _list(services, asked, limit, as_json=as_json))
+        run(lambda services, _: _list(services, event_filter, limit, as_json=as_json))
 
 
 @audit.command()
@@ -79,28 +79,28 @@ async def _prune() -> None:
     configure_logs(settings.log_level)
     dropped = await prune_audit_log(settings, environment())
     months = ", ".join(month.replace("_", "-") for month in dropped)
-    say(f"Dropped: {months}." if dropped else f"No month is older than {settings.audit_retention_days} days.")
+    print_out(f"Dropped: {months}." if dropped else f"No month is older than {settings.audit_retention_days} days.")
 
 
-async def _list(services: Services, asked: AuditFilter, limit: int, *, as_json: bool) -> None:
-    page = await services.audit.list_(services.principal, asked, limit=min(limit, _PAGE))
+async def _list(services: Services, event_filter: AuditFilter, limit: int, *, as_json: bool) -> None:
+    page = await services.audit.list_(services.principal, event_filter, limit=min(limit, _PAGE))
     events = list(page.items)
     while page.next_cursor is not None and len(events) < limit:
         left = min(limit - len(events), _PAGE)
-        page = await services.audit.list_(services.principal, asked, cursor=page.next_cursor, limit=left)
+        page = await services.audit.list_(services.principal, event_filter, cursor=page.next_cursor, limit=left)
         events += page.items
     if as_json:
         print_json([event_json(event) for event in events])
         return
     table(("AT", "ACTION", "OUTCOME", "USER", "FROM", "TARGET", "DETAILS"), [_row(event) for event in events])
     if not events:
-        note("No event fits.")
+        print_err("No event fits.")
     if page.next_cursor is not None:
-        note(f"There are more; ask for them with --limit, or narrow with --since. Shown: {len(events)}.")
+        print_err(f"There are more; ask for them with --limit, or narrow with --since. Shown: {len(events)}.")
 
 
 def event_json(event: AuditEvent) -> dict[str, object]:
-    """Say all of an event."""
+    """Return all fields of an event."""
     return {
         "id": str(event.id),
         "at": event.at.isoformat(),

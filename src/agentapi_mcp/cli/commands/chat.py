@@ -1,4 +1,4 @@
-"""The command that talks to an agent."""
+"""`agentapi-mcp chat`: send messages to an agent."""
 
 from importlib import import_module
 
@@ -25,24 +25,24 @@ from agentapi_mcp.telemetry import configure_logs
 @click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
 @click.option("--via-mcp", is_flag=True, help="Start the real MCP server over stdio and talk through it.")
 @json_option
-def chat(message: tuple[str, ...], *, via_mcp: bool, **given: object) -> None:
+def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
     """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
-    parameters = Parameters(**{name: given.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
-    if given["newest"] and given["session_id"] is not None:
+    parameters = Parameters(**{name: values.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
+    if values["newest"] and values["session_id"] is not None:
         raise click.UsageError("--continue and --session name two sessions: say one of them.")
-    options = chats.ChatOptions(parameters=parameters, **given)  # type: ignore[arg-type]  # click checked them
+    options = chats.ChatOptions(parameters=parameters, **values)  # type: ignore[arg-type]  # click checked them
     text = " ".join(message) if message else None
 
-    async def here(services: Services, _settings: Settings) -> None:
-        await chats.chat(chats.DirectTalk(services), options, text)
+    async def chat_in_process(services: Services, _settings: Settings) -> None:
+        await chats.chat(chats.InProcessChatClient(services), options, text)
 
-    async def through() -> None:
+    async def chat_via_mcp() -> None:
         configure_logs(load_settings().log_level)
-        via = import_module("agentapi_mcp.cli.via_mcp")  # the client of MCP, which no other way of chatting needs
-        async with via.open_mcp_talk() as talk:
-            await chats.chat(talk, options, text)
+        via = import_module("agentapi_mcp.cli.via_mcp")  # slow to import, needed only here
+        async with via.open_mcp_chat_client() as client:
+            await chats.chat(client, options, text)
 
     if via_mcp:
-        guarded(through)
+        guarded(chat_via_mcp)
     else:
-        run(here)
+        run(chat_in_process)

@@ -1,4 +1,4 @@
-"""The command that makes an MCP client start this server."""
+"""`agentapi-mcp connect`: configure an MCP client to start this server."""
 
 from functools import partial
 
@@ -12,6 +12,6 @@ from agentapi_mcp.cli.outputs import guarded
 @click.option("--env", multiple=True, metavar="NAME", help="Hand this variable on, value and all; repeatable.")
 @click.option("--print", "only_print", is_flag=True, help="Show what to paste where, and write nothing.")
 @connecting.client_options
-def connect(**given: object) -> None:
+def connect(**values: object) -> None:
     """Make an MCP client start this server: try that, then write its configuration."""
-    guarded(partial(connecting.connect, connecting.ConnectOptions(**given)))  # type: ignore[arg-type]  # click checked them
+    guarded(partial(connecting.connect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them

@@ -1,4 +1,4 @@
-"""The command that undoes `connect`."""
+"""`agentapi-mcp disconnect`: remove this server from the configuration of an MCP client."""
 
 from functools import partial
 
@@ -10,6 +10,6 @@ from agentapi_mcp.cli.outputs import guarded
 
 @click.command()
 @connecting.client_options
-def disconnect(**given: object) -> None:
+def disconnect(**values: object) -> None:
     """Undo `connect`."""
-    guarded(partial(connecting.disconnect, connecting.ConnectOptions(**given)))  # type: ignore[arg-type]  # click checked them
+    guarded(partial(connecting.disconnect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them

@@ -1,4 +1,4 @@
-"""`agentapi-mcp doctor`: what is well, what is not, and the line that mends it."""
+"""`agentapi-mcp doctor`: check the installation, with the command that fixes each fault."""
 
 import sys
 from functools import partial
@@ -8,19 +8,19 @@ import click
 from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import FAILED, clean, guarded, print_json, say
+from agentapi_mcp.cli.outputs import FAILED, guarded, print_json, print_out, strip_controls
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
 
-_WORDS = {
+_LABELS = {
     CheckOutcome.OK: ("ok", "green"),
     CheckOutcome.WARNING: ("warning", "yellow"),
     CheckOutcome.FAULT: ("fault", "red"),
     CheckOutcome.NOT_IN_USE: ("not in use", "bright_black"),
     CheckOutcome.NOT_CHECKED: ("not checked", "bright_black"),
 }
-_OUTCOME_WIDTH = max(len(word) for word, _ in _WORDS.values())
+_OUTCOME_WIDTH = max(len(word) for word, _ in _LABELS.values())
 _NAME_WIDTH = 14
 
 
@@ -29,35 +29,37 @@ _NAME_WIDTH = 14
 @json_option
 def doctor(*, ask: bool, as_json: bool) -> None:
     """Check every part, and print for each fault the line that mends it."""
-    guarded(partial(_examine, ask=ask, as_json=as_json))
+    guarded(partial(_run_checks, ask=ask, as_json=as_json))
 
 
-async def _examine(*, ask: bool, as_json: bool) -> None:
-    """Check every part, print what was found, and leave with 1 when something is at fault."""
-    configure_logs("error")  # what goes wrong is told once, by the checks
+async def _run_checks(*, ask: bool, as_json: bool) -> None:
+    """Run all checks and print their results; exit with 1 if any finds a fault."""
+    configure_logs("error")  # the checks report failures; a log line would repeat them
     found: list[Check] = []
 
-    def tell(check: Check) -> None:
+    def report(check: Check) -> None:
         found.append(check)
         if not as_json:
             _print(check)
 
-    await create_doctor(environment()).examine(tell, ask=ask)
+    await create_doctor(environment()).examine(report, ask=ask)
     faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
     else:
-        say("Everything works." if not faults else f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above.")
+        print_out(
+            "Everything works." if not faults else f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above."
+        )
     if faults:
         sys.exit(FAILED)
 
 
 def _print(check: Check) -> None:
-    word, colour = _WORDS[check.outcome]
+    word, colour = _LABELS[check.outcome]
     shown = click.style(word.ljust(_OUTCOME_WIDTH), fg=colour) if sys.stdout.isatty() else word.ljust(_OUTCOME_WIDTH)
-    lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {clean(check.detail)}"]
+    lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {strip_controls(check.detail)}"]
     label = "to use it:" if check.outcome is CheckOutcome.NOT_IN_USE else "mend:"
-    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {clean(line)}" for line in check.advice]
+    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {strip_controls(line)}" for line in check.advice]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

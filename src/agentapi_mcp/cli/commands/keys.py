@@ -6,13 +6,13 @@ import click
 from pydantic import SecretStr
 
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import note, print_json, run, table
+from agentapi_mcp.cli.outputs import print_err, print_json, run, table
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
-_LONGEST = 100_000
+_MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks the length of a key
 _ORGANIZATION = click.option("--organization", is_flag=True, help="The organisation's, for all of its members.")
 
 
@@ -28,11 +28,11 @@ def keys() -> None:
 @_ORGANIZATION
 def keys_add(provider: str, model: str | None, name: str | None, *, organization: bool) -> None:
     """Add a key for PROVIDER: entered at a hidden prompt, or from a pipe; never an argument, which others could see."""
-    new = NewApiKey(provider=provider, value=_entered(), model=model, name=name)
+    new = NewApiKey(provider=provider, value=_read_key(), model=model, name=name)
 
     async def add(services: Services, _settings: Settings) -> None:
         key = await services.api_keys.add(services.principal, new, organization=organization)
-        note(f"Added {_named(key)}. It is used from the next message on.")
+        print_err(f"Added {_describe(key)}. It is used from the next message on.")
 
     run(add)
 
@@ -51,7 +51,7 @@ def keys_list(*, organization: bool, as_json: bool) -> None:
         columns = ("NAME", "PROVIDER", "MODEL", "KEY", "STATE", "LAST USED", "ID")
         table(columns, [_row(key) for key in found])
         if not found:
-            note("There is no key; `agentapi-mcp keys add PROVIDER` adds one.")
+            print_err("There is no key; `agentapi-mcp keys add PROVIDER` adds one.")
 
     run(list_)
 
@@ -63,7 +63,8 @@ def keys_remove(which: str, *, organization: bool) -> None:
     """Remove a key for good."""
 
     async def remove(services: Services, _settings: Settings) -> None:
-        note(f"Removed {_named(await services.api_keys.remove(services.principal, which, organization=organization))}.")
+        key = await services.api_keys.remove(services.principal, which, organization=organization)
+        print_err(f"Removed {_describe(key)}.")
 
     run(remove)
 
@@ -87,22 +88,22 @@ def keys_activate(which: str, *, organization: bool) -> None:
 def _set_active(which: str, *, organization: bool, active: bool) -> None:
     async def change(services: Services, _settings: Settings) -> None:
         key = await services.api_keys.set_active(services.principal, which, active=active, organization=organization)
-        note(f"{'Used again' if active else 'Not used any more'}: {_named(key)}.")
+        print_err(f"{'Used again' if active else 'Not used any more'}: {_describe(key)}.")
 
     run(change)
 
 
-def _entered() -> SecretStr:
-    """Read a key from whoever is at the terminal, or from what is piped in."""
+def _read_key() -> SecretStr:
+    """Read a key from a hidden prompt, or from stdin where that is no terminal."""
     if sys.stdin.isatty():
         return SecretStr(click.prompt("API key", hide_input=True, err=True))
     try:
-        return SecretStr(sys.stdin.read(_LONGEST))
+        return SecretStr(sys.stdin.read(_MAX_CHARACTERS))
     except UnicodeDecodeError:
-        return SecretStr("\0")  # refused as what it is, no key
+        return SecretStr("\0")  # an invalid character: the core refuses it as it refuses any other malformed key
 
 
-def _named(key: ApiKey) -> str:
+def _describe(key: ApiKey) -> str:
     ending = "" if key.last_four is None else f" (…{key.last_four})"
     return f"the key {key.name!r} for {key.provider}{ending}"
 

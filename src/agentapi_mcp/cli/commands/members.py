@@ -1,11 +1,11 @@
-"""The commands for who is in an organisation."""
+"""The commands for members of an organisation and their invitations."""
 
 from uuid import UUID
 
 import click
 
 from agentapi_mcp.cli.options import in_organization, json_option
-from agentapi_mcp.cli.outputs import note, print_json, run, table
+from agentapi_mcp.cli.outputs import print_err, print_json, run, table
 from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
@@ -27,15 +27,15 @@ def members_list(*, as_json: bool, org_id: UUID | None) -> None:
     async def list_(services: Services, _settings: Settings) -> None:
         found = await services.memberships.list_(services.principal)
         if as_json:
-            said = [
+            members_json = [
                 {"user_id": str(one.user_id), "email": one.email, "role": one.role, "is_service": one.is_service}
                 for one in found.members
             ]
-            invited = [
+            invitations_json = [
                 {"email": one.email, "role": one.role, "expires_at": one.expires_at.isoformat()}
                 for one in found.invitations
             ]
-            print_json({"members": said, "invitations": invited})
+            print_json({"members": members_json, "invitations": invitations_json})
             return
         rows = [(one.email or "-", one.role, "program" if one.is_service else "", one.user_id) for one in found.members]
         rows += [(one.email, one.role, f"invited until {one.expires_at:%Y-%m-%d}", "") for one in found.invitations]
@@ -52,8 +52,10 @@ def members_invite(email: str, role: str, org_id: UUID | None) -> None:
     """Let in whoever first signs in with this verified e-mail within two weeks."""
 
     async def invite(services: Services, _settings: Settings) -> None:
-        made = await services.memberships.invite(services.principal, email, Role(role))
-        note(f"Invited {made.email} as {made.role} until {made.expires_at:%Y-%m-%d}. No mail is sent.")
+        invitation = await services.memberships.invite(services.principal, email, Role(role))
+        print_err(
+            f"Invited {invitation.email} as {invitation.role} until {invitation.expires_at:%Y-%m-%d}. No mail is sent."
+        )
 
     run(invite, org_id=org_id)
 
@@ -66,7 +68,7 @@ def members_withdraw(email: str, org_id: UUID | None) -> None:
 
     async def withdraw(services: Services, _settings: Settings) -> None:
         await services.memberships.withdraw(services.principal, email)
-        note("Taken back.")
+        print_err("Taken back.")
 
     run(withdraw, org_id=org_id)
 
@@ -80,7 +82,7 @@ def members_role(which: str, role: str, org_id: UUID | None) -> None:
 
     async def change(services: Services, _settings: Settings) -> None:
         member = await services.memberships.set_role(services.principal, which, Role(role))
-        note(f"{member.email or member.user_id} is {role} now.")
+        print_err(f"{member.email or member.user_id} is {role} now.")
 
     run(change, org_id=org_id)
 
@@ -93,6 +95,6 @@ def members_remove(which: str, org_id: UUID | None) -> None:
 
     async def remove(services: Services, _settings: Settings) -> None:
         member = await services.memberships.remove(services.principal, which)
-        note(f"Removed {member.email or member.user_id}.")
+        print_err(f"Removed {member.email or member.user_id}.")
 
     run(remove, org_id=org_id)

@@ -1,11 +1,11 @@
-"""The command that brings the database to this version."""
+"""`agentapi-mcp migrate`: apply the migrations of the database."""
 
 from functools import partial
 
 import click
 
 from agentapi_mcp.app.maintenance import Preview, migrate_database, migration_states, preview_migration
-from agentapi_mcp.cli.outputs import guarded, say, table
+from agentapi_mcp.cli.outputs import guarded, print_out, table
 from agentapi_mcp.settings import environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
@@ -27,21 +27,23 @@ async def _migrate(*, only_status: bool, dry_run: bool, grant_to: str | None) ->
         table(("MIGRATION", "APPLIED", "NOTE"), [(s.id, s.applied_at or "not yet", s.note or "") for s in states])
         return
     if dry_run:
-        _say_preview(await preview_migration(settings, environment(), grant_to=grant_to))
+        _print_preview(await preview_migration(settings, environment(), grant_to=grant_to))
         return
-    ran = await migrate_database(settings, environment(), grant_to=grant_to)
-    say(f"Applied: {', '.join(ran)}" if ran else "The database is up to date.")
+    applied = await migrate_database(settings, environment(), grant_to=grant_to)
+    print_out(f"Applied: {', '.join(applied)}" if applied else "The database is up to date.")
     if grant_to is not None:
-        say(f"Granted: the login {grant_to} works for the program.")
+        print_out(f"Granted: the login {grant_to} works for the program.")
 
 
-def _say_preview(plan: Preview) -> None:
-    say(f"Database {plan.database} on Postgres {plan.server}, as the login {plan.login}: it fits. Nothing was changed.")
+def _print_preview(plan: Preview) -> None:
+    print_out(
+        f"Database {plan.database} on Postgres {plan.server}, as the login {plan.login}: it fits. Nothing was changed."
+    )
     if plan.carries_over:
-        say("It was made before the first release and equals this program's schema: it would be carried over.")
+        print_out("It was made before the first release and equals this program's schema: it would be carried over.")
     if plan.migrations:
-        say(f"It would apply: {', '.join(plan.migrations)}")
+        print_out(f"It would apply: {', '.join(plan.migrations)}")
     elif not plan.carries_over:
-        say("The database is up to date.")
+        print_out("The database is up to date.")
     for change in plan.changes:
-        say(f"  {change}")
+        print_out(f"  {change}")

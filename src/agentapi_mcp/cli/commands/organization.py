@@ -1,4 +1,4 @@
-"""The commands for one's organisation."""
+"""The commands for organisations and their settings."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -7,7 +7,7 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.options import in_organization, json_option
-from agentapi_mcp.cli.outputs import note, print_json, run, say
+from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
@@ -54,9 +54,9 @@ def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
 
 
 async def _create_organization(services: Services, name: str) -> None:
-    """Make an organisation and print its id, alone on stdout."""
-    say(str(await services.memberships.create_organization(services.principal, name)))
-    note("You own it. Invite people with `agentapi-mcp members invite EMAIL --org` and this id.")
+    """Create an organisation and print its id; stdout has only the id, for scripts."""
+    print_out(str(await services.memberships.create_organization(services.principal, name)))
+    print_err("You own it. Invite people with `agentapi-mcp members invite EMAIL --org` and this id.")
 
 
 async def _show_organization(services: Services, *, as_json: bool) -> None:
@@ -71,7 +71,7 @@ async def _set_organization(services: Services, name: str, values: Sequence[str]
 
 
 async def _unset_organization(services: Services, names: Sequence[str]) -> None:
-    """Take settings back."""
+    """Reset settings to their defaults."""
     _print(await services.organizations.change(services.principal, dict.fromkeys(names)), as_json=False)
 
 
@@ -94,13 +94,13 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         print_json(out.model_dump(mode="json"))
         return
     numbers = out.numbers
-    say(f"{out.name} ({out.id})")
-    say(f"{numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages")
+    print_out(f"{out.name} ({out.id})")
+    print_out(f"{numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages")
     turns = ", ".join(f"{count} {status}" for status, count in sorted(numbers.turns.items())) or "no turns"
     cost = "unknown cost" if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
-    say(f"last 30 days: {turns}; {numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}")
+    print_out(f"last 30 days: {turns}; {numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}")
     settings = out.settings.model_dump()
     for name in NAMES:
         value = settings[name]
         shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # as pydantic dumped it
-        say(f"{name}: {shown}")
+        print_out(f"{name}: {shown}")

@@ -1,9 +1,9 @@
-"""The commands for what a user has chosen in their MCP clients."""
+"""The commands for preferences of a user per MCP client."""
 
 import click
 
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, run, say
+from agentapi_mcp.cli.outputs import print_json, print_out, run
 from agentapi_mcp.core.catalogue.models import ClientPreferences
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.preferences import preference_lines, preferences_out
@@ -28,7 +28,7 @@ def preferences_show(*, as_json: bool) -> None:
             print_json([preferences_out(one).model_dump(mode="json") for one in chosen])
             return
         if not chosen:
-            say("No MCP client of yours has been here in the last thirty days.")
+            print_out("No MCP client of yours has been here in the last thirty days.")
         for one in chosen:
             _print(one)
 
@@ -66,6 +66,6 @@ def _change(name: str, value: str | None, client: str | None) -> None:
 
 def _print(chosen: ClientPreferences) -> None:
     lines = preference_lines(preferences_out(chosen))
-    say(f"{chosen.client}:{'' if lines else ' nothing chosen'}")
+    print_out(f"{chosen.client}:{'' if lines else ' nothing chosen'}")
     for line in lines:
-        say(f"  {line}")
+        print_out(f"  {line}")

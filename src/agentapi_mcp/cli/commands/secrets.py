@@ -4,7 +4,7 @@ import click
 
 from agentapi_mcp.app.maintenance import new_master_key
 from agentapi_mcp.base.errors import StoreError
-from agentapi_mcp.cli.outputs import run, say
+from agentapi_mcp.cli.outputs import print_out, run
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
@@ -17,7 +17,7 @@ def secrets() -> None:
 @secrets.command("generate")
 def secrets_generate() -> None:
     """Print a new master key."""
-    say(new_master_key())
+    print_out(new_master_key())
 
 
 @secrets.command("rotate")
@@ -26,7 +26,7 @@ def secrets_rotate() -> None:
 
     async def rotate(services: Services, _settings: Settings) -> None:
         done = await services.api_keys.rotate(services.principal)
-        say(f"Sealed again: {done.sealed}.")
+        print_out(f"Sealed again: {done.sealed}.")
         if done.unopened:
             which = ", ".join(f"{count} by {name!r}" for name, count in sorted(done.unopened.items()))
             raise StoreError(

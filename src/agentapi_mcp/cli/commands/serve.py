@@ -1,4 +1,4 @@
-"""The command that is the MCP server over HTTP."""
+"""`agentapi-mcp serve`: run the MCP server over HTTP."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import click
 
 from agentapi_mcp.cli.options import FILE, toolsets_option
 from agentapi_mcp.cli.outputs import guarded
-from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
+from agentapi_mcp.cli.serve import ServeOptions, serve_http, uvloop_factory
 
 
 @click.command()
@@ -19,7 +19,7 @@ from agentapi_mcp.cli.serve import ServeOptions, fast_loops, serve_http
 @toolsets_option
 @click.option("--tls-cert", type=FILE, help="The server's certificate with its chain, a PEM file.")
 @click.option("--tls-key", type=FILE, help="The private key of that certificate, a PEM file.")
-def serve(**given: object) -> None:
+def serve(**values: object) -> None:
     """Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse."""
-    options = ServeOptions(**given)  # type: ignore[arg-type]  # click checked them
-    guarded(partial(serve_http, options), loop_factory=fast_loops())
+    options = ServeOptions(**values)  # type: ignore[arg-type]  # click checked them
+    guarded(partial(serve_http, options), loop_factory=uvloop_factory())

@@ -10,7 +10,7 @@ import click
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.cli.options import FILE, json_option
-from agentapi_mcp.cli.outputs import note, print_json, run, say, table
+from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run, table
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
@@ -18,8 +18,8 @@ from agentapi_mcp.presentation.sessions import session_json
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.settings import Settings
 
-_LEAST = 6
-_ID = 36
+_MIN_LENGTH = 6
+_ID_LENGTH = 36  # of a UUID as text
 
 
 @click.group()
@@ -62,7 +62,7 @@ def sessions_rename(session_id: str, title: str) -> None:
     async def rename(services: Services, _settings: Settings) -> None:
         found = await find_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
-        note(f"Renamed {found}.")
+        print_err(f"Renamed {found}.")
 
     run(rename)
 
@@ -70,9 +70,9 @@ def sessions_rename(session_id: str, title: str) -> None:
 @sessions.command("delete")
 @click.argument("session_id")
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
-def sessions_delete(session_id: str, *, sure: bool) -> None:
+def sessions_delete(session_id: str, *, confirmed: bool) -> None:
     """Delete a session with its messages."""
-    run(lambda services, _: _delete_session(services, session_id, sure=sure))
+    run(lambda services, _: _delete_session(services, session_id, confirmed=confirmed))
 
 
 async def _list_sessions(
@@ -89,16 +89,21 @@ async def _list_sessions(
     ]
     table(("SESSION", "AGENT", "MESSAGES", "LAST", "TITLE"), rows)
     if not rows:
-        note("No session fits.")
+        print_err("No session fits.")
     if page.next_cursor is not None:
-        note(f"There are more; ask for them with --limit, or narrow with --query. Shown: {len(page.items)}.")
+        print_err(f"There are more; ask for them with --limit, or narrow with --query. Shown: {len(page.items)}.")
 
 
 async def find_session(services: Services, text: str) -> str:
-    """Complete the beginning or, since ids begin with the time, the end of a session's id."""
-    if len(text) >= _ID:
+    """Return the full id of the session whose id begins or ends with a text.
+
+    Raises:
+        InvalidRequestError: the text is too short.
+        NotFoundError: no session fits, or more than one.
+    """
+    if len(text) >= _ID_LENGTH:
         return text
-    if len(text) < _LEAST:
+    if len(text) < _MIN_LENGTH:
         raise InvalidRequestError(
             f"{text} is too short: give at least six characters of a session's id, best its last."
         )
@@ -106,7 +111,7 @@ async def find_session(services: Services, text: str) -> str:
     cursor: str | None = None
     while True:
         page: Page[Session] = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
-        found += [session for session in page.items if _names(text, str(session.id))]
+        found += [session for session in page.items if _matches(text, str(session.id))]
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -118,17 +123,18 @@ async def find_session(services: Services, text: str) -> str:
     return str(found[0].id)
 
 
-def _names(text: str, id_: str) -> bool:
+def _matches(text: str, id_: str) -> bool:
+    # Ids are UUIDs of version 7, which begin with the time: those of one day share a prefix, not an end.
     return id_.startswith(text.lower()) or id_.endswith(text.lower())
 
 
 async def _whole_transcript(services: Services, session_id: str) -> Transcript:
-    """Read all of a session, part by part."""
-    whole = await services.sessions.transcript(services.principal, session_id)
-    while whole.older is not None:
-        part = await services.sessions.transcript(services.principal, session_id, cursor=whole.older)
-        whole = Transcript(whole.session, (*part.messages, *whole.messages), part.older)
-    return whole
+    """Read a whole transcript, page by page."""
+    transcript = await services.sessions.transcript(services.principal, session_id)
+    while transcript.older is not None:
+        part = await services.sessions.transcript(services.principal, session_id, cursor=transcript.older)
+        transcript = Transcript(transcript.session, (*part.messages, *transcript.messages), part.older)
+    return transcript
 
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
@@ -139,7 +145,7 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
         return
     text = click.unstyle(render_markdown(transcript)) if form == "markdown" else _json(transcript)
     if out is None:
-        say(text, end="")
+        print_out(text, end="")
     else:
         try:
             await asyncio.to_thread(out.write_text, text, encoding="utf-8")
@@ -147,16 +153,16 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
             raise InvalidRequestError(f"{out} cannot be written: {exc.strerror}.") from exc
 
 
-async def _delete_session(services: Services, session_id: str, *, sure: bool) -> None:
-    """Delete a session, asking first in a terminal."""
+async def _delete_session(services: Services, session_id: str, *, confirmed: bool) -> None:
+    """Delete a session, after confirmation."""
     found = await find_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
-    if not sure and not sys.stdin.isatty():
+    if not confirmed and not sys.stdin.isatty():
         raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")
-    if not sure:
+    if not confirmed:
         click.confirm(f"Delete “{session.title}” with {session.message_count} messages?", abort=True, err=True)
     await services.sessions.delete(services.principal, found)
-    note(f"Deleted {found}.")
+    print_err(f"Deleted {found}.")
 
 
 def _json(transcript: Transcript) -> str:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import note, print_json, run, say, table
+from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run, table
 from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import TokenScope
@@ -28,7 +28,7 @@ class Lifetime(click.ParamType[timedelta]):
 
     @override
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read one."""
+        """Parse a number and its unit."""
         if isinstance(value, timedelta):
             return value
         found = re.fullmatch(r"([0-9]{1,5})([hdw])", str(value).strip().lower())
@@ -37,8 +37,8 @@ class Lifetime(click.ParamType[timedelta]):
         return timedelta(hours=int(found[1]) * _HOURS[found[2]])
 
 
-def _for_somebody(command: Callable[..., None]) -> Callable[..., None]:
-    """Let an operator act for somebody else in a database that they share."""
+def _target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name another user or organisation, for operators of a shared database."""
     for option in (
         click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="In this organisation."),
         click.option("--user", "user_id", type=click.UUID, metavar="USER_ID", help="For this user, and not for you."),
@@ -58,10 +58,10 @@ def tokens() -> None:
     "--scope", "scopes", type=click.Choice([scope.value for scope in TokenScope]), multiple=True, help="Repeatable."
 )
 @click.option("--expires-in", type=Lifetime(), default="90d", show_default=True, help="At most 366d.")
-@_for_somebody
+@_target_options
 @json_option
 def tokens_create(
-    name: str, scopes: tuple[str, ...], expires_in: timedelta, *, as_json: bool, **who: UUID | None
+    name: str, scopes: tuple[str, ...], expires_in: timedelta, *, as_json: bool, **target: UUID | None
 ) -> None:
     """Make a token and print it, this once; without --scope it may read, chat and edit."""
 
@@ -72,19 +72,19 @@ def tokens_create(
         if as_json:
             print_json(_fields_of(made.token) | {"token": made.secret})
             return
-        say(made.secret)  # alone on stdout, so that a script can take it from there
-        note(
+        print_out(made.secret)  # stdout has only the token, for scripts
+        print_err(
             f"The token {made.token.name!r} is not shown again. Until {made.token.expires_at:%Y-%m-%d %H:%M} UTC it "
             f"may: {', '.join(_scopes_of(made.token))}. Send it as Authorization: Bearer."
         )
 
-    run(create, **who)
+    run(create, **target)
 
 
 @tokens.command("list")
-@_for_somebody
+@_target_options
 @json_option
-def tokens_list(*, as_json: bool, **who: UUID | None) -> None:
+def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
     """List the tokens that are not revoked, newest first."""
 
     async def list_(services: Services, _settings: Settings) -> None:
@@ -94,28 +94,28 @@ def tokens_list(*, as_json: bool, **who: UUID | None) -> None:
             return
         table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "ID"), [_row_of(token) for token in found])
         if not found:
-            note("There is no token; `agentapi-mcp tokens create NAME` makes one.")
+            print_err("There is no token; `agentapi-mcp tokens create NAME` makes one.")
 
-    run(list_, **who)
+    run(list_, **target)
 
 
 @tokens.command("revoke")
 @click.argument("which", metavar="ID|NAME")
-@_for_somebody
-def tokens_revoke(which: str, **who: UUID | None) -> None:
+@_target_options
+def tokens_revoke(which: str, **target: UUID | None) -> None:
     """End a token now."""
 
     async def revoke(services: Services, _settings: Settings) -> None:
-        there = await services.personal_tokens.list_(services.principal)
-        found = [one for one in there if one.name == which] or [one for one in there if str(one.id) == which]
+        tokens = await services.personal_tokens.list_(services.principal)
+        found = [one for one in tokens if one.name == which] or [one for one in tokens if str(one.id) == which]
         if not found:
             raise NotFoundError(
                 f"There is no such token to revoke: {which}. `agentapi-mcp tokens list` shows those there are."
             )
         await services.personal_tokens.revoke(services.principal, str(found[0].id))
-        note(f"Revoked {found[0].name!r}. No request with it is answered any more.")
+        print_err(f"Revoked {found[0].name!r}. No request with it is answered any more.")
 
-    run(revoke, **who)
+    run(revoke, **target)
 
 
 def _scopes_of(token: PersonalToken) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 import click
 
 from agentapi_mcp.cli.outputs import print_json, run
-from agentapi_mcp.cli.replies import fields_of
+from agentapi_mcp.cli.replies import turn_fields
 from agentapi_mcp.core.conversations.models import Turn
 
 
@@ -28,6 +28,6 @@ def turns_cancel(turn_id: str) -> None:
     run(lambda services, _: _show_turn(services.turns.cancel(services.principal, turn_id)))
 
 
-async def _show_turn(asked: Awaitable[Turn]) -> None:
+async def _show_turn(turn: Awaitable[Turn]) -> None:
     """Print a turn as JSON, its reply included."""
-    print_json(fields_of(await asked))
+    print_json(turn_fields(await turn))
