@@ -70,3 +70,16 @@ def test_an_added_command_is_found_and_a_removed_one_is_not() -> None:
     assert there["extra"].name == "extra"
     assert "keys" not in there
     assert len(there) == len(NAMES)
+
+
+async def test_no_command_but_serve_loads_the_mcp_sdk_before_it_speaks_mcp() -> None:
+    program = (
+        "import sys; from agentapi_mcp.cli.main import main; "
+        "[main([name, '--help'], standalone_mode=False) for name in sys.argv[1:]]; print(); print('#', *sys.modules)"
+    )
+    names = [name for name in NAMES if name != "serve"]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *names, stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    loaded = set(out.decode().rpartition("\n# ")[2].split())
+    assert "agentapi_mcp.cli.connecting" in loaded
+    assert {"mcp", "mcp_types"} & loaded == set()

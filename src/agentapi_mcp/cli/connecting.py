@@ -1,6 +1,5 @@
 """`connect` and `disconnect`: edit an MCP client's configuration, after a trial start of the server."""
 
-import asyncio
 import os
 import re
 import shutil
@@ -10,28 +9,21 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from time import monotonic
-from typing import TextIO, cast
+from typing import cast
 
 import click
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp_types import Implementation, TextContent
 
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
-from agentapi_mcp.base.json_values import as_list, as_object, as_text, is_object, load_json
+from agentapi_mcp.base.json_values import as_object, as_text, load_json
 from agentapi_mcp.cli import jsonc
-from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, find_client, is_ours
+from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import print_err, print_out
-from agentapi_mcp.settings import VERSION, environment, platform
+from agentapi_mcp.settings import environment, platform
 
-_TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
-# What desktop programs get, which read no shell profile: with our own PATH, the trial would prove nothing.
-_MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
-_INHERITED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
@@ -103,7 +95,7 @@ async def connect(options: ConnectOptions) -> None:
         backup = _write(config, text)
         print_err(f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else ""))
     print_err(trial_result)
-    omitted = [name for name in _related_variables(environ) if name not in _env_of(entry)]
+    omitted = [name for name in _related_variables(environ) if name not in env_of(entry)]
     if omitted:
         print_err(
             f"Not handed on of what is set here: {', '.join(omitted)}. Where it is needed, say --env {omitted[0]}."
@@ -116,7 +108,7 @@ def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entr
     client, present = config.client, config.find(options.name)
     if present is not None and is_ours(present):
         preserved = {key: present[key] for key in client.extra_fields if key in present}
-        env = _env_of(present) | _env_of(new)
+        env = env_of(present) | env_of(new)
         return present | new | preserved | ({"env": env} if env else {})
     if present is not None and not options.force:
         raise ConfigurationError(
@@ -127,10 +119,6 @@ def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entr
             f"{client.title} was not used here yet: there is no {config.path.parent}. Start it once, or say --force."
         )
     return new
-
-
-def _env_of(entry: Entry) -> dict[str, str]:
-    return cast("dict[str, str]", entry.get("env") or {})
 
 
 async def disconnect(options: ConnectOptions) -> None:
@@ -271,49 +259,7 @@ def _replace(path: Path, text: str, mode: int) -> None:
         raise
 
 
-# --- the trial
-
-
 async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
-    """Start the server as the client will, call a tool, and describe the result.
-
-    Raises:
-        ConfigurationError: the server does not start or does not answer.
-    """
-    env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
-    env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)} | _env_of(entry)
-    args = [str(word) for word in as_list(entry["args"])]
-    parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-        started = monotonic()
-        timeout_message = f"it did not answer within {_TRIAL_SECONDS:.0f} s"
-        try:
-            async with asyncio.timeout(_TRIAL_SECONDS):
-                works, summary = await _probe(client, parameters, log)
-        except Exception as exc:  # noqa: BLE001  # any failure of the trial is reported with the server's log
-            log.seek(0)
-            last = [line for line in log.read().splitlines() if line.strip()][-5:]
-            works, summary = (
-                False,
-                "; ".join(last) or (timeout_message if isinstance(exc, TimeoutError) else type(exc).__name__),
-            )
-        if works:
-            return f"Tried it as {client.title} starts it: {summary}, in {monotonic() - started:.1f} s."
-    raise ConfigurationError(
-        f"The server does not work as {client.title} would start it ({parameters.command}): {summary} "
-        "Nothing was written; `agentapi-mcp doctor` tells more, and --force writes it all the same."
-    )
-
-
-async def _probe(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
-    """Return whether the server works, with its tools and usable agents, or its error."""
-    info = Implementation(name=f"agentapi-mcp connect ({client.title})", version=VERSION)
-    async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
-        tools = (await session.list_tools()).tools
-        answer = await session.call_tool("list_agents", {})
-    structured: object = answer.structured_content
-    if answer.is_error or not is_object(structured):
-        return False, " ".join(part.text for part in answer.content if isinstance(part, TextContent))
-    agents = map(as_object, as_list(structured["agents"]))
-    ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
-    return True, f"{len(tools)} tools; agents that can be used: {', '.join(ready) or 'none'}"
+    # Loaded when there is a trial alone: the MCP client takes as long to load as all the rest.
+    trials = import_module("agentapi_mcp.cli.trials")
+    return cast("str", await trials.try_server(client, entry, environ))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, cast
 
 from typing_extensions import override
 
@@ -184,3 +184,8 @@ def is_ours(entry: Entry) -> bool:
     """Return whether an entry starts this program."""
     words = [entry.get("command"), *as_list(entry.get("args"))]
     return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))
+
+
+def env_of(entry: Entry) -> dict[str, str]:
+    """Return the environment variables that an entry sets."""
+    return cast("dict[str, str]", entry.get("env") or {})

@@ -1,0 +1,67 @@
+"""The trial of an entry: start the server as the MCP client will, and call a tool."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from time import monotonic
+from typing import TextIO
+
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp_types import Implementation, TextContent
+
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.json_values import as_list, as_object, is_object
+from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of
+from agentapi_mcp.settings import VERSION, platform
+
+_TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
+# What desktop programs get, which read no shell profile: with our own PATH, the trial would prove nothing.
+_MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/bin:/usr/sbin:/sbin"}
+_INHERITED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
+
+
+async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
+    """Start the server as the client will, call a tool, and describe the result.
+
+    Raises:
+        ConfigurationError: the server does not start or does not answer.
+    """
+    env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
+    env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)} | env_of(entry)
+    args = [str(word) for word in as_list(entry["args"])]
+    parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        started = monotonic()
+        timeout_message = f"it did not answer within {_TRIAL_SECONDS:.0f} s"
+        try:
+            async with asyncio.timeout(_TRIAL_SECONDS):
+                works, summary = await _probe(client, parameters, log)
+        except Exception as exc:  # noqa: BLE001  # any failure of the trial is reported with the server's log
+            log.seek(0)
+            last = [line for line in log.read().splitlines() if line.strip()][-5:]
+            works, summary = (
+                False,
+                "; ".join(last) or (timeout_message if isinstance(exc, TimeoutError) else type(exc).__name__),
+            )
+        if works:
+            return f"Tried it as {client.title} starts it: {summary}, in {monotonic() - started:.1f} s."
+    raise ConfigurationError(
+        f"The server does not work as {client.title} would start it ({parameters.command}): {summary} "
+        "Nothing was written; `agentapi-mcp doctor` tells more, and --force writes it all the same."
+    )
+
+
+async def _probe(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
+    """Return whether the server works, with its tools and usable agents, or its error."""
+    info = Implementation(name=f"agentapi-mcp connect ({client.title})", version=VERSION)
+    async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
+        tools = (await session.list_tools()).tools
+        answer = await session.call_tool("list_agents", {})
+    structured: object = answer.structured_content
+    if answer.is_error or not is_object(structured):
+        return False, " ".join(part.text for part in answer.content if isinstance(part, TextContent))
+    agents = map(as_object, as_list(structured["agents"]))
+    ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
+    return True, f"{len(tools)} tools; agents that can be used: {', '.join(ready) or 'none'}"
