@@ -4,6 +4,8 @@ import asyncio
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from inspect import signature
 
 import click
 import pytest
@@ -83,3 +85,22 @@ async def test_no_command_but_serve_loads_the_mcp_sdk_before_it_speaks_mcp() -> 
     loaded = set(out.decode().rpartition("\n# ")[2].split())
     assert "agentapi_mcp.cli.connecting" in loaded
     assert {"mcp", "mcp_types"} & loaded == set()
+
+
+def all_commands(command: click.Command) -> Iterator[click.Command]:
+    """Yield a command and those below it."""
+    yield command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from all_commands(below)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_function_of_a_command_takes_what_its_options_are_called(name: str) -> None:
+    for command in all_commands(CommandModules()[name]):
+        if command.callback is not None:
+            given = dict.fromkeys(option.name or "" for option in command.params if option.expose_value)
+            own = signature(command.callback, follow_wrapped=False)  # click may pass its context besides
+            assert own.bind(**given)

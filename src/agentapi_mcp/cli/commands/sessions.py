@@ -69,7 +69,7 @@ def sessions_rename(session_id: str, title: str) -> None:
 
 @sessions.command("delete")
 @click.argument("session_id")
-@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+@click.option("--yes", "confirmed", is_flag=True, help="Do not ask.")
 def sessions_delete(session_id: str, *, confirmed: bool) -> None:
     """Delete a session with its messages."""
     run(lambda services, _: _delete_session(services, session_id, confirmed=confirmed))
