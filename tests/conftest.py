@@ -193,7 +193,7 @@ async def database_urls(shared_database: SharedDatabase) -> AsyncGenerator[Datab
 
 @pytest.fixture
 def database(database_urls: DatabaseUrls, shared_database: SharedDatabase) -> Database:
-    """Return the two doors to it."""
+    """Return the program's pool of it."""
     del database_urls  # which empties it
     return shared_database.database
 

@@ -1,4 +1,4 @@
-"""The doors to Postgres: who leaves in the middle of something leaves nothing behind."""
+"""Connections to Postgres: who leaves in the middle of something leaves nothing behind."""
 
 import asyncio
 import logging

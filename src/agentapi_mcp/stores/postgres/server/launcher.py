@@ -72,9 +72,7 @@ class EmbeddedPostgres:
             StoreMismatchError: its data is of another version of Postgres.
         """
         if sys.platform == "win32":
-            raise StoreUnavailableError(
-                "There is no embedded database on Windows yet: set DATABASE_URL to the address of a Postgres."
-            )
+            raise StoreUnavailableError("This program does not run on Windows yet: use it in WSL.")
         home = Home(self.home.absolute())
         with mapped_os_errors(home.root):
             home = Home(home.root.resolve())
