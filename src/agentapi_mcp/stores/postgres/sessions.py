@@ -22,6 +22,7 @@ from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 
+# own_message_counts looks up the session once; counting chat_messages would evaluate the policy for each message.
 _SESSION: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
@@ -116,7 +117,9 @@ class PostgresSessions:
         """Page through sessions, newest first; `query` searches titles and first messages."""
         scope = json.dumps(["sessions", agent, query])
         at, id_ = read_position(cursor, scope, principal)
+        # Planned once for all arguments: with the policies, planning took as long as reading.
         async with self._database.as_principal(principal, plan_once=True) as connection:
+            # One row more than the page tells whether there is another page.
             rows = await connection.fetch(
                 LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
             )
@@ -152,6 +155,7 @@ class PostgresSessions:
         """Read the newest messages before a turn that fit."""
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
+            # Without the turn's own message, which accept has stored already.
             total = (
                 rows[0]["total"]
                 if rows
@@ -171,6 +175,7 @@ class PostgresSessions:
 
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
         """Delete a session with its messages and turns; refused while a turn runs."""
+        # Settles an expired turn, which would otherwise count as running below.
         async with self._seen(principal, session_id):
             pass
         async with self._database.as_writer(principal) as connection:
@@ -194,6 +199,7 @@ class PostgresSessions:
             if not await _has_expired(connection, session_id):
                 yield connection
                 return
+        # As the program, in a transaction of its own: a reader may lack the right to write.
         await settle_now(self._database, session_id)
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             yield connection

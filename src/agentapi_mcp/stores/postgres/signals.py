@@ -61,6 +61,7 @@ class PostgresSignals:
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[asyncio.Event]:
         gone = asyncio.Event()
+        # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
@@ -70,6 +71,7 @@ class PostgresSignals:
             connection.terminate()
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        # NOTIFY needs no privilege, and a newer program sends unknown kinds: ignore what cannot be parsed.
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             fields = json.loads(str(payload))
             signal = Signal(
@@ -82,5 +84,6 @@ class PostgresSignals:
                 request_id=fields.get("request_id"),
                 reason=fields.get("reason"),
             )
+            # A copy, since a listener may unsubscribe while it is called.
             for listener in tuple(self._listeners.values()):
                 listener(signal)
