@@ -23,6 +23,7 @@ class LocalTurnEvents:
     @asynccontextmanager
     async def follow(self, turn_id: TurnId) -> AsyncGenerator[AsyncIterator[TurnEvent]]:
         """Follow from now on; the iterator ends with TurnEnded."""
+        # Unbounded, since `publish` must not wait for a slow follower.
         queue: asyncio.Queue[TurnEvent] = asyncio.Queue()
         followers = self._followers.setdefault(turn_id, set())
         followers.add(queue)
