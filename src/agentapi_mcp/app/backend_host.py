@@ -35,6 +35,7 @@ class ProcessBackendHost:
     async def aclose(self) -> None:
         """Close the shared objects, newest first."""
         while self._shared:
+            # `popitem` removes the newest first.
             _, thing = self._shared.popitem()
             await thing.__aexit__(None, None, None)
 
@@ -59,5 +60,6 @@ class LiveServerView:
         """List the principal's latest finished turns, newest first."""
         if self._services is None:
             return ()
+        # Some more, since running turns are left out below, the guide's own among them.
         turns = await self._services.turns.recent(principal, limit + 20)
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]
