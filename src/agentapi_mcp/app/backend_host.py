@@ -44,6 +44,7 @@ class ProcessBackendHost(BackendHost):
     async def aclose(self) -> None:
         """Close the shared objects, newest first."""
         while self._shared:
+            # `popitem` removes the newest first.
             _, thing = self._shared.popitem()
             await thing.__aexit__(None, None, None)
 
@@ -68,5 +69,6 @@ class LiveServerView(ServerView):
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
         if self._services is None:
             return ()
+        # Some more, since running turns are left out below, the guide's own among them.
         turns = await self._services.turns.recent(principal, limit + 20)
         return tuple(turn for turn in turns if turn.status.is_final)[:limit]

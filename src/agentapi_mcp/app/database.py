@@ -42,9 +42,11 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         remote = RemoteServer(settings.database_url.get_secret_value())
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
+            # Not migrated here: other programs may share the database, and its operator decides when.
             raise StoreMismatchError("The database is not ready for this program; run `agentapi-mcp migrate` once.")
         return database, remote
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
+    # Before the pool is opened, so that it closes after the pool.
     stack.push_async_callback(embedded.aclose)
     database = await stack.enter_async_context(open_database(embedded, options))
     if not await is_current(database, program=VERSION):

@@ -39,10 +39,12 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
     """Open stores, backends and services; close them in reverse order, running turns first."""
     async with AsyncExitStack() as stack:
         watch = catalogue_watch(settings, environ, clock)
+        # Before anything is opened, since a mistake in the file stops the start.
         file = watch.read()
         sealer = await open_sealer(settings)
         base = await open_foundation(stack, settings, environ, clock, file.sign_in.roles)
         host = ProcessBackendHost(clock, environ)
+        # Before the catalogue, so that it closes after the backends that use it.
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base)
@@ -71,6 +73,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
+        # Last, since the guide reads the services, and they hold the backend of the guide.
         host.view.attach(services)
         yield services
 

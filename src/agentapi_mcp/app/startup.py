@@ -52,6 +52,7 @@ class Startup(ServicesProvider):
     async def run(self) -> None:
         """Keep the services open until `close`."""
         while not self._closing:
+            # Before the attempt: a request during it must be able to wake `run`.
             self._wake.clear()
             try:
                 async with self._open_services() as services:
@@ -74,6 +75,7 @@ class Startup(ServicesProvider):
         self._wake.set()
 
     def _fail(self, error: AgentApiError) -> None:
+        # The services had been open: what failed is their closing, or a task behind them.
         if self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_future()
         self._attempt.set_exception(error)

@@ -58,6 +58,7 @@ class HttpFetch(Fetch):
         body = bytearray()
         request_headers = {"accept": "application/json", **headers}
         try:
+            # Over the whole exchange: the client's timeouts start again with each read.
             with anyio.fail_after(self._within.total_seconds()):
                 async with self._client.stream(method, url, headers=request_headers, data=form) as reply:
                     if not reply.is_success:

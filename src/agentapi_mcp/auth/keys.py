@@ -17,6 +17,7 @@ from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer
 
 FRESH_FOR = timedelta(minutes=5)
 USABLE_FOR = timedelta(minutes=30)  # while the issuer is unavailable
+# Tokens with made-up key ids would otherwise make us call the issuer at will.
 MIN_REFRESH_INTERVAL = timedelta(seconds=30)
 _MAX_WAIT_WITH_KEYS = timedelta(seconds=1)  # while an older cached key can still be used
 _REFRESH_TIMEOUT = timedelta(seconds=8)
@@ -112,6 +113,7 @@ class KeySet:
             self._fault = type(exc).__name__
             _log.exception("issuer_keys_failed", extra={"issuer": self._issuer.issuer})
             return
+        # Replaced only by a complete set: after a failed refresh, the old keys stay usable for a while.
         self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
 
     async def _find_jwks_uri(self) -> str:
@@ -150,6 +152,7 @@ def read_keys(document: Mapping[str, object]) -> tuple[PyJWK, ...]:
     """
     keys: list[PyJWK] = []
     for jwk in map(as_object, as_list(document.get("keys"))[:_MAX_KEYS]):
+        # A symmetric or private key in a published set is known to everybody.
         if jwk.get("kty") == "oct" or "d" in jwk or jwk.get("use", "sig") != "sig":
             continue
         try:

@@ -35,6 +35,7 @@ class Login:
             NotAuthenticatedError: the issuer's metadata cannot be fetched.
         """
         metadata = await self._metadata()
+        # 64 characters; RFC 7636, section 4.1, asks for 43 to 128.
         verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         parameters = {
@@ -44,6 +45,7 @@ class Login:
             "state": state,
             "code_challenge": challenge,
             "code_challenge_method": "S256",
+            # RFC 8707: the token is for this server only.
             "resource": self._resource,
         }
         scope = self._scope(metadata)

@@ -84,6 +84,7 @@ def _key(written: str, where: str) -> MasterKey:
         value = base64.b64decode(encoded.translate(_URL_SAFE), validate=True)
     if len(value) != KEY_BYTES:
         raise ConfigurationError(f"{where} is not {KEY_BYTES} bytes in base64; {_REMEDY}.")
+    # The id is public, in each sealed value: the prefix makes it differ from other hashes of the key.
     return MasterKey(name or hashlib.sha256(b"agentapi master key\0" + value).hexdigest()[:8], value)
 
 

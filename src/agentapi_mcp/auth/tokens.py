@@ -115,7 +115,9 @@ class TokenVerifier:
         subject = _text(claims["sub"])
         if not subject:
             raise ValueError("it has no subject")
+        # `client_id` (RFC 9068), `azp` (OpenID Connect), `cid` (Okta).
         client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
+        # An unverified address is whatever the user typed in.
         email = _text(claims.get("email")) if claims.get("email_verified") is True else None
         claim = claims.get(issuer.organization_claim) if issuer.organization_claim else None
         organization = _text(claim)
@@ -130,6 +132,7 @@ class TokenVerifier:
             organization=organization,
             email=_email(email),
             name=_text(claims.get("name")),
+            # Marks of the client credentials grant: RFC 9068 (section 2.2), Auth0's `gty`, Entra ID's `idtyp`.
             is_service=subject == client_id
             or claims.get("gty") == "client-credentials"
             or claims.get("idtyp") == "app"
@@ -138,6 +141,7 @@ class TokenVerifier:
 
 
 def _timestamp(value: object) -> datetime:
+    # In Python, bool is an int; a NumericDate (RFC 7519, section 2) is not.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a time in it is none")  # noqa: TRY004  # of the token, not of the program
     return datetime.fromtimestamp(value, UTC)

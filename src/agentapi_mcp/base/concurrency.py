@@ -26,6 +26,7 @@ class TaskSupervisor:
 
     def start(self, work: Coroutine[None, None, None]) -> Callable[[], object]:
         """Start a task; the returned function cancels it."""
+        # Referenced until it is done, so that `stop` can cancel it.
         task = self._group.create_task(_guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -25,6 +25,7 @@ def storable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
+        # A pair of surrogates is one character in UTF-16; a lone one is replaced.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
@@ -42,5 +43,6 @@ def storable_value(value: object) -> object:
 
 def one_line(text: str, most: int = 200) -> str:
     """Format a name from outside as one line of printable characters, truncated to `most`."""
+    # Cut first: a name from outside may be megabytes long.
     line = " ".join(printable(text[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -88,6 +88,7 @@ def run(
             try:
                 await work(services, settings)
             except PermissionDeniedError as exc:
+                # Commands record denials as the edges do, since each is a way in.
                 await services.audit.denied(services.principal, exc, AuditTarget("command", _command()))
                 raise
 

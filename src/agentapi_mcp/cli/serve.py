@@ -33,6 +33,7 @@ from agentapi_mcp.web.oauth import OAuth
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 5  # for sending the last answers, once the turns have ended
+# Of TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel drops the connection.
 _UNREAD_MILLISECONDS = 60_000
 _MAX_DESCRIPTORS = 65_536
 _WILDCARD_HOSTS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # not a bind address: wildcards, which are no host names
@@ -181,6 +182,7 @@ async def _serve(
             opening = group.create_task(_open_services(app, http))
             opening.add_done_callback(lambda _: _announce(settings, options, listener, http))
             await http.serve([listener])
+            # It may still wait for a signal, when the server has stopped by itself.
             stopping.cancel()
         refused = opening.result()
         if refused is not None:

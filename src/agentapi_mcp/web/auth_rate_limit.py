@@ -16,6 +16,7 @@ from agentapi_mcp.base.errors import LimitExceededError
 MOST = 20
 WITHIN = timedelta(minutes=1)
 KNOWN_FOR = timedelta(hours=1)
+# Bounds the memory: an attacker may use many addresses.
 REMEMBERED = 10_000
 _AT_ONCE = 10  # new tokens of one address
 _log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class AuthRateLimit:
         times = self._refused.get(counted)
         if times is None or len(times) < MOST:
             return 0
+        # The oldest of the newest `MOST` attempts is the next one to leave the window.
         return times[0] + WITHIN.total_seconds() - self._clock.monotonic()
 
     def _is_known(self, attempt: TokenAttempt) -> bool:

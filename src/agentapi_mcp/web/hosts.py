@@ -44,6 +44,7 @@ class Hosts:
             await self._mount.render(refusal)(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> Refusal | None:
+        # DNS rebinding: a page's own name can be made to resolve to this server, but Host still has that name.
         if not _matches(headers.get("host", ""), self._allowed.hosts):
             message = "This Host is not one of this server's; its operator adds it with --allowed-host."
             return Refusal(status=HTTPStatus.MISDIRECTED_REQUEST, message=message)

@@ -73,6 +73,7 @@ class Limits:
         self._limits = limits
         self._open = open_requests
         own = mount.max_body_bytes
+        # A mount may lower the limit of the server, never raise it.
         self._most = limits.body_bytes if own is None else min(own, limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,6 +102,7 @@ class Limits:
         declared = headers.get("content-length", "")
         body: bytes | None = None
         try:
+            # Refused by the declared length, before any of the body is read.
             if not declared.isdecimal() or int(declared) <= self._most:
                 async with asyncio.timeout(self._limits.body_time.total_seconds()):
                     body = await _read(receive, self._most)

@@ -56,10 +56,12 @@ class RequestIds:
         try:
             try:
                 await self._app(scope, receive, send)
+            # Task groups in the application wrap the exception.
             except* ClientStuckError:
                 _log.info("client_does_not_read")
         except Exception as exc:  # noqa: BLE001  # the outermost point of a request
             message = internal_message(log_unexpected("http_failed", exc, what=scope["path"]))
+            # Once the response has begun, its status cannot be changed.
             if not begun():
                 refusal = Refusal(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message)
                 await self._mount.render(refusal)(scope, receive, send)

@@ -11,6 +11,7 @@ from agentapi_mcp.base.errors import AgentApiError, IssuerUnavailableError, Stor
 from agentapi_mcp.core.identity.principals import Principal
 
 GRANT = "agentapi.stream_grant"  # scope key of the grant
+# The longest that a stream outlives a revoked token.
 REAUTHENTICATE_EVERY = timedelta(seconds=30)
 
 

@@ -19,6 +19,7 @@ def traced(headers: Mapping[str, str] | None = None) -> Generator[None]:
     found = otel.get_current() if headers is None else _PROPAGATOR.extract(headers)
     span = trace.get_current_span(found).get_span_context()
     if not span.is_valid:
+        # Ids of zeros only are invalid (W3C Trace Context, section 3.2.2).
         span = trace.SpanContext(secrets.randbits(128) or 1, secrets.randbits(64) or 1, is_remote=False)
         found = trace.set_span_in_context(trace.NonRecordingSpan(span))
     attached = otel.attach(found)

@@ -166,6 +166,7 @@ class DroidBackend:
             "model": model_id,
             "displayName": model_id,
             "baseUrl": self._options.base_url,
+            # Expanded by the CLI from its environment, so that the file holds no secret.
             "apiKey": f"${{{_KEY}}}",
             "provider": "generic-chat-completion-api",
         }
@@ -173,6 +174,7 @@ class DroidBackend:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = place / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
         if not path.exists():
+            # Renamed into place: another process may read the file, or write the same one, at this moment.
             beside = path.with_name(f"{path.name}.{os.getpid()}")
             beside.write_bytes(content)
             beside.replace(path)
@@ -221,6 +223,7 @@ class DroidBackend:
             uses = (as_object(as_object(use).get("toolUse")) for use in as_list(incoming.params.get("toolUses")))
             names = [as_text(use.get("name")) for use in uses]
             refused += [name for name in names if name] or ["a tool"]
+            # Nobody can be asked within a turn; without a response the CLI would wait until the idle timeout.
             droid.process.respond(incoming, {"selectedOption": "cancel"})
         elif incoming.method == "droid.ask_user":
             refused.append("a question to you")
@@ -235,6 +238,7 @@ class DroidBackend:
             if needs_stop and not droid.process.has_ended:
                 await self._interrupt(droid)
         except BaseException:
+            # The interrupt was itself cancelled: the state of the process is unknown.
             self._processes.end(turn.session_id, at_once=True)
             raise
         droid.process.ignore()

@@ -150,6 +150,7 @@ class OpenAIBackend:
                         yield SignOfLife()
                     elif piece.data.strip() == END_OF_STREAM:
                         done_seen = True
+                        # The stream is complete; its last bytes are read so that the connection can be reused.
                         await reply.drain()
                         break
                     else:

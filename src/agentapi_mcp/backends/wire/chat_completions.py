@@ -105,6 +105,7 @@ class ChatCompletionsReply:
         self._model = as_text(body.get("model")) or self._model
         self._id = as_text(body.get("id")) or self._id
         self._provider = as_text(body.get("provider")) or self._provider
+        # We ask for one choice.
         for choice in as_list(body.get("choices"))[:1]:
             yield from self._choice(as_object(choice))
         yield from self._report_usage(as_object(body.get("usage")))

@@ -64,6 +64,7 @@ class DroidProcesses:
         elif droid is not None:
             raise BackendError(BackendFault.OVERLOADED, "The Droid CLI still ends the turn before in this session.")
         self._make_room()
+        # Counted while it starts, since other turns call `acquire` meanwhile.
         self._starting += 1
         try:
             droid = await self._start(turn, model)
@@ -75,6 +76,7 @@ class DroidProcesses:
     def release(self, session_id: SessionId, droid: Droid) -> None:
         """Keep the process for the session's next turn, until the idle timeout."""
         droid.busy = False
+        # To the end: `_make_room` stops the least recently used process first.
         self._droids[session_id] = self._droids.pop(session_id)
         loop = asyncio.get_running_loop()
         droid.idle_timer = loop.call_later(self._idle.total_seconds(), self.end, session_id)
@@ -122,6 +124,7 @@ class DroidProcesses:
         try:
             return await self._open(process, turn, model, str(program.cwd))
         except BaseException:
+            # Also when cancelled: a process without an owner would run on.
             self._retire(process, at_once=True)
             raise
 

@@ -14,6 +14,7 @@ from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
 
+# Bounds what a provider says; a larger number is an error, and could overflow a timedelta.
 _LONGEST_WAIT = Decimal(7 * 24 * 3600)
 
 _BY_CODE: dict[str, BackendFault] = {

@@ -39,6 +39,7 @@ class GoogleTokens:
         Raises:
             BackendError: BACKEND_MISSING without the extra or credentials, AUTH when Google rejects them.
         """
+        # One refresh at a time: concurrent turns wait for it and share its token.
         async with self._lock:
             if self._credentials is None:
                 self._credentials = await _in_time(_load)
@@ -57,6 +58,7 @@ class GoogleTokens:
         try:
             await _in_time(lambda: _refresh(credentials))
         except BackendError:
+            # Otherwise the old token is valid still: use it, and refresh with the next request.
             if self._refused or self._left(credentials) <= timedelta(0):
                 raise
         self._refused = False

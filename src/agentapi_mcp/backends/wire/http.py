@@ -126,6 +126,7 @@ class HttpClient:
                 request.url,
                 headers=_with_trace(request.headers),
                 content=request.content,
+                # Reading is timed by `_Timer`, which knows the deadline of the whole exchange too.
                 timeout=httpx2.Timeout(None, connect=connect, pool=connect),
             )
             return await client.send(outgoing, stream=True, follow_redirects=False)
@@ -175,6 +176,7 @@ class Reply:
         """
         async with aclosing(self._body):
             while (chunk := await self._timer.step(self._next(), idle=True)) is not None:
+                # Counted after decompression, so that a small reply cannot expand without limit.
                 self._read += len(chunk)
                 if self._read > LARGEST_REPLY:
                     raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")

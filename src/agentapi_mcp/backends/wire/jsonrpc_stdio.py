@@ -90,6 +90,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         name = Path(program.command[0]).name
         if not os.access(program.command[0], os.X_OK):  # the shell's own error message would be lost
             raise BackendError(BackendFault.BACKEND_MISSING, f"The program {name} is not there any more; install it.")
+        # The guard gets the read end as stderr, the one descriptor that is free beside stdin and stdout.
         guard, guarded_fd = os.pipe()
         try:
             _, process = await asyncio.get_running_loop().subprocess_exec(
@@ -99,6 +100,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
                 cwd=program.cwd,
                 env=dict(program.env),
                 stderr=guard,
+                # A process group of its own, so that its children can be killed with it.
                 start_new_session=True,
             )
         except OSError as exc:
@@ -194,6 +196,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.close()
         loop = asyncio.get_running_loop()
+        # A timer, since the callers of `close_soon` cannot await.
         loop.call_later(max(grace.total_seconds(), _SHORTEST_GRACE), self.kill)
 
     async def aclose(self, grace: timedelta) -> None:
@@ -228,6 +231,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
         """Split stdout into lines."""
         del fd
         self._buffer += data
+        # Split only when a line has ended: on every chunk, it would be quadratic in the length of the line.
         *lines, rest = self._buffer.split(b"\n") if b"\n" in data else (self._buffer,)
         if lines:
             self._buffer = bytearray(rest)
@@ -240,6 +244,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Note the end of stdout."""
         del exc
+        # The loop also reports that stdin is closed, which is not the end of the output.
         if fd == 1:
             self._end()
 

@@ -155,6 +155,7 @@ class MessagesReply:
         for block in map(as_object, as_list(message.get("content"))):
             yield from self._block(block)
         self._stop = as_text(message.get("stop_reason"))
+        # An empty reply holds no answer; it was not cut off.
         self._begun = bool(as_list(message.get("content")))
         yield from self._report_usage({})
 
@@ -198,6 +199,7 @@ class MessagesReply:
         read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
         if fresh is None or (self._zero_is_unknown and not fresh + read + written):
             return
+        # In this format, `input_tokens` counts neither what was read from the cache nor what was written to it.
         total = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
         if total != self._usage:
             self._usage = total
@@ -238,6 +240,7 @@ async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[Backe
                     await reply.drain()
                     return
         except BackendError as error:
+            # After the stop reason the answer is complete, so a connection that breaks then loses nothing.
             if not answer.is_whole or error.fault not in _OF_THE_CONNECTION:
                 raise
 

@@ -15,6 +15,7 @@ from agentapi_mcp.base.validation_messages import describe_fault
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 _DAY = 24 * 60 * 60
+# Headers by which the operator's own account would be used beside the caller's key.
 _CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
 
 

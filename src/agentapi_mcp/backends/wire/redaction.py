@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from agentapi_mcp.base.text import one_line, printable
 
 LONGEST_LINE = 300
+# Hiding a shorter one would garble every message.
 _SHORTEST_SECRET = 4
 _HIDDEN = "[hidden]"
 _KEY_LIKE = re.compile(
@@ -26,6 +27,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        # Longest first: a secret may contain another one.
         self._secrets = sorted(known, key=len, reverse=True)
 
     def also(self, secret: str) -> "Redactor":
@@ -34,6 +36,7 @@ class Redactor:
 
     def line(self, message: str) -> str:
         """Return the first non-empty line, redacted; may be empty."""
+        # Cut first, so that the patterns do not run over a whole error page.
         lines = (self._clean(line) for line in message[: 20 * LONGEST_LINE].splitlines())
         return next((line for line in lines if line), "")
 

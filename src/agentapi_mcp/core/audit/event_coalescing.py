@@ -10,6 +10,7 @@ from agentapi_mcp.base.ids import OrgId, new_id
 from agentapi_mcp.core.audit.models import AuditEvent
 
 _WITHIN = timedelta(minutes=1)
+# For each organisation, so that one cannot use up the bound of another.
 _MOST_KINDS = 100
 
 

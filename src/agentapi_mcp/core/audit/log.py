@@ -82,6 +82,7 @@ class AuditLog:
         self._coalescer = EventCoalescer(clock)
         self._signed_in = TTLCache[object, None](max_remembered, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
         self._wake = asyncio.Event()
+        # One writer at a time: `flush` and the background task take events from the same end of the queue.
         self._writing = asyncio.Lock()
         self._partitions_ensured_at: datetime | None = None
         self._lost = 0
@@ -190,6 +191,7 @@ class AuditLog:
 
     async def _write(self, event: AuditEvent) -> None:
         try:
+            # Not through the queue: the caller learns whether this event is stored.
             await self._store.append([event])
         except StoreError as exc:
             self._enqueue(event)
@@ -209,6 +211,7 @@ class AuditLog:
             self._lost += len(batch)
             self._dequeue(batch)
             raise
+        # Subtracted, not reset: more may have been lost during the write.
         self._lost -= lost
         self._dequeue(batch)
 
@@ -232,6 +235,7 @@ class AuditLog:
             due = self._coalescer.due_in()
             await (self._wake.wait() if due is None else first_of(self._wake.wait(), self._clock.sleep(due)))
             await self._clock.sleep(_RETRY if self._is_unreachable else _BATCH_DELAY)
+            # Before the write: an event that arrives during it starts another round.
             self._wake.clear()
             try:
                 await self._ensure_partitions()

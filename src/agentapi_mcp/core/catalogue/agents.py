@@ -119,6 +119,7 @@ class Agents:
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
         rest = [entry for entry in entries if after is None or (entry.name,) > after]
         page = rest[: _page_size(limit)]
+        # After the cut: agents of other pages need no measurement.
         measured = await self._health.measure(page)
         keys = await self._available_keys(principal)
         items = tuple(agent_view(_with_keys(entry, keys), measured) for entry in page)
@@ -225,6 +226,7 @@ class Agents:
         default = next((entry.name for entry in enabled if entry.name == preferences.default_agent), None)
         if default is None and settings.default_agent is not None:
             default = _find_agent(entries, settings.default_agent).name
+        # A stable sort: the default comes first, and the others retain their order.
         ranked.sort(key=lambda entry: entry.name != default)
         if entries and not ranked:
             raise InvalidRequestError("You switched every agent off in this client; switch one on again.")

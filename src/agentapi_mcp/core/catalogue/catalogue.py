@@ -16,6 +16,7 @@ from agentapi_mcp.core.catalogue.ports import CatalogueStore
 
 Build = Callable[[AgentDeclaration], Backend]
 
+# Hiding shorter values would garble the message.
 _SHORTEST_SECRET = 6
 _RETIRE_AFTER = timedelta(seconds=30)  # longer than the acceptance of a turn can take
 
@@ -119,6 +120,7 @@ class Catalogue:
             for key in [key for key in self._built if self._declared.get(key[0]) != before.get(key[0])]:
                 built = self._built.pop(key)
                 if not isinstance(built, str):
+                    # Not closed yet: running turns still use it.
                     self._retired.append((self._clock.monotonic(), built))
             await self._load()
 
@@ -222,6 +224,7 @@ async def _close(backends: Iterable[RefCountedBackend]) -> None:
 
 
 def _without_values(message: str, options: object) -> str:
+    # Longest first: a value may contain a shorter one.
     for value in sorted(_strings(options), key=len, reverse=True):
         if len(value) >= _SHORTEST_SECRET:
             message = message.replace(value, "…")

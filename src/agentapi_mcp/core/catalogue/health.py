@@ -162,12 +162,14 @@ class Health:
         ]
 
     def _is_old(self, moment: datetime | None) -> bool:
+        # Absolute: the time is another machine's, whose clock may be ahead.
         return moment is None or abs(self._clock.now() - moment) >= CHECK_INTERVAL
 
     async def _check_all(self, due: Sequence[tuple[CatalogueEntry, Backend]]) -> None:
         async with asyncio.TaskGroup() as group:
             checks = [group.create_task(self._check(entry, backend)) for entry, backend in due]
         for (entry, _), check in zip(due, checks, strict=True):
+            # Also when the store fails, so that each process checks at most once an interval.
             self._tried[entry.row.id] = self._clock.now()
             await self.observe(entry.row.id, check.result())
 

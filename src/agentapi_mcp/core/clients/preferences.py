@@ -196,6 +196,7 @@ def _edit_agent(agent: str, setting: str, value: object | None) -> Callable[[Sta
         if at >= _MOST_AGENTS:
             raise InvalidRequestError(f"At most {_MOST_AGENTS} agents have preferences in a client.")
         own = _with(as_object(entries[at]) if at < len(entries) else {"mcp_name": agent}, setting, value)
+        # An entry with a name alone sets nothing, and is left out.
         return {**state, "agents": [*entries[:at], *([own] if len(own) > 1 else ()), *entries[at + 1 :]]}
 
     return edit

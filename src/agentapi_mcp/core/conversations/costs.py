@@ -32,6 +32,7 @@ def cost_of(usage: Usage, prices: Prices) -> tuple[Decimal | None, str | None]:
         return usage.cost_usd, "provider"
     if usage.input_tokens is None or usage.output_tokens is None or prices.input is None or prices.output is None:
         return None, None
+    # Cached tokens are part of the input tokens, at another price.
     cached = usage.cached_tokens or 0
     cached_price = prices.input if prices.cached_input is None else prices.cached_input
     cost = _dollars(

@@ -7,8 +7,9 @@ from cachetools import LRUCache
 from agentapi_mcp.core.backends.models import HistoryMessage
 from agentapi_mcp.core.conversations.models import History
 
+# An estimate; what providers report corrects it per model (docs/design/turns.md).
 _BYTES_PER_TOKEN = 4
-_BYTES_PER_CHARACTER = 4  # at most
+_BYTES_PER_CHARACTER = 4  # UTF-8 needs no more
 _UNKNOWN_WINDOW = 32_000
 _RESERVED_FOR_ANSWER = 4_096
 _MAX_HISTORY_BYTES = 8_000_000

@@ -14,6 +14,7 @@ from agentapi_mcp.core.conversations.ports import TurnEvents, TurnStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 
+# Notifications may be lost, and there are none behind a transaction pooler.
 _POLL_EVERY = timedelta(seconds=1)
 REPORT_EVERY = timedelta(seconds=0.5)
 REPORT_AT_LEAST_EVERY = timedelta(seconds=10)

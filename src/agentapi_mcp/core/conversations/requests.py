@@ -64,6 +64,7 @@ def check_request(request: ChatRequest) -> CheckedRequest:
     Raises:
         InvalidRequestError: names the argument, the reason and what is allowed.
     """
+    # Before the session is looked up: an invalid request costs no query.
     check_text(request.message, "message", MAX_MESSAGE_BYTES)
     for name, value in (
         ("agent", request.agent),

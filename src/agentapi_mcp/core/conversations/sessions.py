@@ -91,4 +91,5 @@ class Sessions:
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)
         await self._audit.record(principal, AuditAction.SESSION_DELETED, target=AuditTarget("session", str(parsed)))
+        # Last: if it fails, the history expires, and no session refers to it.
         await self._cache.remove(parsed)

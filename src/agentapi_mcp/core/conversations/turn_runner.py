@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+# To store an outcome; only where the error is not temporary, or at shutdown. Otherwise there is no limit.
 _TRIES = 3
 
 
@@ -143,6 +144,7 @@ class TurnRunner:
             try:
                 yield self
             finally:
+                # Before the workers end: leases must be renewed while the last turns run.
                 await self.drain()
                 unsubscribe()
                 for worker in workers:
@@ -250,6 +252,7 @@ class TurnRunner:
         """Stop a turn: close the stream from the agent and keep the text so far."""
         if run.answered.is_set() or run.end_reason is not None:
             return
+        # The first reason wins: a shutdown must not rename a cancellation.
         run.end_reason = reason
         if run.work is not None:
             run.work.cancel()
@@ -267,6 +270,7 @@ class TurnRunner:
             )
             if run.end_reason is None:  # otherwise it was stopped before it began
                 run.work = self._spawn(self._consume(run, turn))
+                # `wait`, since awaiting the task itself would raise its cancellation here.
                 await asyncio.wait({run.work})
                 error = None if run.work.cancelled() else run.work.result()
         except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
@@ -381,6 +385,7 @@ class TurnRunner:
             try:
                 leases = await self._turns.renew(self.owner, [run.id for run in running], self.options.lease)
             except StoreError as exc:
+                # Not fatal: a lease outlives two missed renewals.
                 _log.warning("leases_not_renewed", extra={"turns": len(running), "error": str(exc)})
                 continue
             renewed = {lease.turn_id: lease for lease in leases}
@@ -400,6 +405,7 @@ class TurnRunner:
             for run in tuple(self._runs.values()):
                 if run.answer.characters == run.saved_characters or run.answered.is_set():
                     continue
+                # Read before the await: text that arrives during it is not saved yet.
                 characters = run.answer.characters
                 with suppress(StoreError):
                     await self._turns.save_partial(run.job.principal, self.owner, run.id, run.answer.text)

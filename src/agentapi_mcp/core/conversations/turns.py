@@ -51,7 +51,9 @@ from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.api_keys import ApiKeys
 from agentapi_mcp.core.signals import Signals
 
+# The answer is known by then; if the database is slow, it is returned with `saved: false`.
 _WAIT_FOR_WRITE = timedelta(seconds=3)
+# Longer than a lease, after which any process settles the turn of one that died.
 _WAIT_FOR_CANCEL = timedelta(seconds=20)
 
 
@@ -129,6 +131,7 @@ class Turns:
             await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=_target(turn))
         run = self._runner.find(turn.id)
         if run is not None:
+            # At once if it runs here, without the detour of the notification.
             self._runner.stop(run, EndReason.CANCEL_TURN)
         return turn if turn.status.is_final else await self._wait(principal, turn, _WAIT_FOR_CANCEL, None)
 
@@ -177,6 +180,7 @@ class Turns:
         choice = await self._agents.resolve(
             agent=request.agent or defaults.agent,
             model=request.model,
+            # The session's model is one of its agent; another agent does not have it.
             session_model=defaults.model if request.agent in (None, defaults.agent) else None,
             keys=await self._api_keys.available(principal),
             settings=settings,
@@ -240,6 +244,7 @@ class Turns:
                 self._ratios.learn(turn.bill.model_used or choice.agent, prompt_bytes, used)
             grown: History | None = None
             if history is not None and turn.last_message_id is not None:
+                # The cache gets the session as the next turn will need it.
                 added = (HistoryMessage(MessageRole.USER, turn.message),)
                 if turn.reply:
                     added = (*added, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
@@ -272,6 +277,7 @@ class Turns:
             budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
             found, last = None, accepted.previous_message_id
             if last is not None:
+                # Valid only if it ends with the message that accept found: another process may have written since.
                 found = await self._ports.cache.find(turn.session_id, last)
             if found is None:
                 found = await self._ports.sessions.history(principal, turn.session_id, turn.id, budget)

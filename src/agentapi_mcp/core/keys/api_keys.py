@@ -23,6 +23,7 @@ from agentapi_mcp.core.keys.ports import ApiKeyStore
 _MAX_NAME = 100
 _SHORTEST, _LONGEST = 8, 2000
 _SHORTEST_WITH_END = 12  # of a shorter key, four characters would reveal too much
+# Rows of one transaction of a rotation.
 _BATCH = 50
 _RECORD_USE_EVERY = timedelta(minutes=1)
 _log = logging.getLogger(__name__)
@@ -170,6 +171,7 @@ class ApiKeys:
         sealer, done, after = self._needed_sealer(), 0, ApiKeyId(UUID(int=0))
         unopened: dict[str, int] = {}
         while batch := await self._store.sealed_with_other_keys(sealer.key_id, after, _BATCH):
+            # Also past keys that cannot be decrypted, which the query would return for ever.
             after = batch[-1].key.id
             again: list[tuple[SealedKey, SealedKey]] = []
             for old in batch:
@@ -234,6 +236,7 @@ def _named(text: str, argument: str) -> str:
 
 def _checked(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
+    # It becomes the value of an HTTP header.
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequestError("This is no API key: it must be of printable ASCII characters, without spaces.")
     if not _SHORTEST <= len(text) <= _LONGEST:

@@ -57,6 +57,7 @@ class KeyRequests:
             require(without_scopes(principal), Action.MANAGE_KEYS)
         except PermissionDeniedError:
             return None
+        # 256 bits; only their hash is stored, so that reading the database gives no link.
         token = secrets.token_urlsafe(32)
         await self._store.add(
             KeyRequest(
@@ -117,6 +118,7 @@ class KeyRequests:
         try:
             return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
         except CallerError:
+            # A mistyped key must not cost the user the link.
             await self._store.restore(visit.token_sha256)
             raise
 

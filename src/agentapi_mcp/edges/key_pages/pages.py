@@ -28,6 +28,7 @@ _MAX_FORM_BYTES = 16 * 1024
 _MINUTES_15 = 900
 _SIGNED_IN, _ENTER = "/keys/signed-in", "/keys/enter"
 _HEADERS = {
+    # The page holds the form's token.
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "cross-origin-opener-policy": "same-origin",
@@ -77,6 +78,7 @@ class KeyPages:
         self._services_provider = services_provider
         self._origin = origin
         self._is_secure = origin.startswith("https:")
+        # With the prefix __Host-, browsers accept it over HTTPS only, and for this host alone (RFC 6265bis).
         self._cookie = "__Host-agentapi-keys" if self._is_secure else "agentapi-keys"
         self.app = Starlette(
             routes=[
@@ -108,6 +110,7 @@ class KeyPages:
 
     async def _save(self, request: Request) -> Response:
         """Store the key that was entered."""
+        # Beside the form's token: browsers send Origin with every POST.
         if request.headers.get("origin") != self._origin:
             raise PermissionDeniedError("This form was not sent from this page; open the link again.")
         visits = await self._visits()

@@ -110,6 +110,7 @@ class Callers:
         client = (caller.principal, name, version, context.protocol_version)
         if self._recorded.get(client):  # unlike `in`, this marks the key as recently used
             return
+        # Before the write: concurrent requests must not all write, and a failed write is not worth repeating.
         self._recorded[client] = True
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets

@@ -30,6 +30,7 @@ class ErrorMiddleware:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             self._cancellations.set_reason(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
+        # Over HTTP, the id is set already, and is in the response's X-Request-Id.
         token = current_request.set(current_request.get() or uuid4().hex[:12])
         log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
         log_context.client.set(client_of(ctx))
@@ -44,6 +45,7 @@ class ErrorMiddleware:
             raise rpc_error(exc) from exc
         except Exception as exc:  # noqa: BLE001  # the outermost point of the edge
             request_id = log_unexpected("request_failed", exc, what=ctx.method)
+            # The SDK would send `str(exception)` to 2025-era clients.
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)

@@ -33,10 +33,12 @@ ClientRequester = Callable[
     Awaitable[dict[str, Any]],
 ]
 
+# The code of the Language Server Protocol; MCP defines none for it.
 REQUEST_CANCELLED = -32800
 PING_SECONDS = 15.0
 EVENT_STREAM: Headers = [
     (b"content-type", b"text/event-stream"),
+    # no-transform: a proxy that compresses would hold events back. X-Accel-Buffering: nginx buffers by default.
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
@@ -81,6 +83,7 @@ class HttpDispatch:
             raise
 
     async def _send(self, request: JSONRPCRequest) -> None:
+        # Waits for room, unlike a notification: a lost request would leave its sender waiting.
         await self.events.put(event_of(request))
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
@@ -178,6 +181,7 @@ async def respond(
                 await wire.write(event)
                 event = await _next(exchange)
             await wire.write(event_of(answers[0]), more=False)
+        # Ends `watch`, which waits for a disconnect.
         group.cancel_scope.cancel()
 
 

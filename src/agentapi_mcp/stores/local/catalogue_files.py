@@ -101,6 +101,7 @@ def load_catalogue(
 def _read(path: Path) -> tuple[_Source, FileShape]:
     text = _text(path)
     try:
+        # Prices are money, which binary floats cannot represent exactly.
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as exc:
         raise _syntax_error(path, text, str(exc)) from exc
@@ -125,6 +126,7 @@ def _text(path: Path) -> str:
     if len(raw) > _LARGEST:
         raise ConfigurationError(f"{path}: it is larger than {_LARGEST // 2**20} MiB.")
     try:
+        # TOML is UTF-8; tomllib rejects the byte order mark that some editors write.
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1

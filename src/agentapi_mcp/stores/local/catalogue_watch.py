@@ -40,6 +40,7 @@ class CatalogueWatch:
             ConfigurationError: a file is wrong.
         """
         paths = self._paths()
+        # Before the load: a change during it is noticed at the next poll.
         self._last_seen = fingerprint(paths)
         return self._load(paths)
 
@@ -75,6 +76,7 @@ class CatalogueWatch:
             await apply(self._load(paths))
         except ConfigurationError as exc:
             self._fault = str(exc)
+            # Not retried: the same content would be refused again, and logged at each poll.
             _log.warning("configuration_refused", extra={"reason": str(exc)})
             return True
         except StoreError as exc:
@@ -95,4 +97,5 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
         status = path.stat()
     except OSError:
         return None
+    # The inode too: a file replaced by a rename may keep its size and time.
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -26,6 +26,7 @@ class LocalTurnEvents(TurnEvents):
     @asynccontextmanager
     @override
     async def follow(self, turn_id: TurnId) -> AsyncGenerator[AsyncIterator[TurnEvent]]:
+        # Unbounded, since `publish` must not wait for a slow follower.
         queue: asyncio.Queue[TurnEvent] = asyncio.Queue()
         followers = self._followers.setdefault(turn_id, set())
         followers.add(queue)

@@ -37,6 +37,7 @@ class LocalSessionCache(SessionCache):
         cached = self._cache.get(session_id)
         if cached is None:
             return None
+        # Another process has written to the session since.
         if cached.history.last_message_id != last_message_id:
             self._drop(session_id)
             return None
@@ -66,6 +67,7 @@ class LocalSessionCache(SessionCache):
     def put(self, session_id: SessionId, history: History) -> bool:
         """Cache the history; return False when it is too large."""
         previous, cached = self.find_predecessor(session_id, history), self._cache.get(session_id)
+        # Only new messages are measured: summing the whole history for each turn would grow with the session.
         size = 0 if previous is None or cached is None else cached.size
         size += sum(len(message.text) + _MESSAGE_OVERHEAD for message in new_messages(previous, history))
         self._drop(session_id)

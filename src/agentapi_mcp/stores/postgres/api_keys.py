@@ -56,6 +56,8 @@ class PostgresApiKeys(ApiKeyStore):
     async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
         async with self._database.as_system("keys for their owner, without the keys") as connection:
             rows = await connection.fetch(
+                # NULL is the organisation's own key, which `=` would never match. Ids are in order of time (UUID
+                # version 7).
                 _KEY + "WHERE org_id = $1 AND user_id IS NOT DISTINCT FROM $2::uuid ORDER BY id",
                 owner.org_id,
                 owner.user_id,
@@ -99,6 +101,7 @@ class PostgresApiKeys(ApiKeyStore):
     async def mark_used(self, key: ApiKey) -> None:
         async with self._database.as_system("when a key was used last") as connection:
             await connection.execute(
+                # Checked here too, since other processes record uses of the same key.
                 "UPDATE agentapi.user_api_keys SET last_used_at = now() WHERE id = $1 "
                 "AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')",
                 key.id,
@@ -117,6 +120,7 @@ class PostgresApiKeys(ApiKeyStore):
         async with self._database.as_system("keys that were sealed again") as connection:
             done = [
                 await connection.fetchval(
+                    # Compare and set: a rotation must not bring back a value that was replaced meanwhile.
                     "UPDATE agentapi.user_api_keys SET sealed_key = $3, key_id = $4 "
                     "WHERE id = $1 AND sealed_key = $2 RETURNING id",
                     old.key.id,

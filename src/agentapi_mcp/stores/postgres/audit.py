@@ -58,6 +58,7 @@ class PostgresAudit(AuditStore):
 
     @override
     async def append(self, events: Sequence[AuditEvent]) -> None:
+        # One parameter for the whole batch, so one statement whatever its size.
         payload = json.dumps([_fields(event) for event in events], allow_nan=False)
         async with self._database.as_system("write down what happened, whoever did it") as connection:
             await connection.execute(_APPEND, payload)
@@ -79,6 +80,7 @@ class PostgresAudit(AuditStore):
                 criteria.user_id,
                 criteria.action,
                 criteria.outcome,
+                # One row more than the page tells whether there is another page.
                 limit + 1,
             )
         items = tuple(_event(row) for row in rows[:limit])
@@ -95,6 +97,7 @@ class PostgresAudit(AuditStore):
     async def has_expired(self, before: datetime) -> bool:
         async with self._database.as_system("whether the log is older than it may be") as connection:
             return await connection.fetchval(
+                # Partitions are named by year and month, so names compare like times.
                 "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "
                 "WHERE i.inhparent = 'agentapi.audit_events'::regclass AND c.relname ~ '^audit_events_\\d{4}_\\d{2}$' "
                 "AND c.relname < 'audit_events_' || to_char($1::timestamptz AT TIME ZONE 'UTC', 'YYYY_MM'))",
@@ -106,6 +109,7 @@ async def prune_audit(owner_url: str, before: datetime) -> tuple[str, ...]:
     """Drop the months that ended before `before`, as the owner of the tables; return their names, like 2026_01."""
     async with owner_connection(owner_url) as connection, connection.transaction():
         rows = await connection.fetch("SELECT month FROM agentapi.prune_audit_events($1) AS month", before)
+        # In the same transaction: no month is dropped without a record of it.
         if rows:
             await connection.execute(
                 "INSERT INTO agentapi.audit_events (id, at, action, outcome, details) VALUES "

@@ -19,6 +19,7 @@ from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 
 _SOURCE = "files"
 
+# Collation C: the same order on every server, whatever its locale.
 _LOAD: LiteralString = """
 SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
        m.id AS model_row_id, m.name AS model_name, coalesce(m.model_id, m.name) AS model_id,
@@ -80,6 +81,7 @@ class PostgresCatalogue(CatalogueStore):
         A model that we wrote and the file no longer names is disabled; no row is deleted.
         """
         async with self._database.as_system("write the catalogue") as connection:
+            # Replicas start together with the same file: the first one writes it, the others find it written.
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('agentapi.catalogue', 0))")
             if await _is_written(connection, file):
                 return False

@@ -64,6 +64,7 @@ class PostgresClients(ClientStore):
         known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
         async with self._database.as_system("which MCP client a user has") as connection:
             await connection.execute(_SWEEP)
+            # If another process inserts the row meanwhile, `_INSERT` does nothing.
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
                 await connection.execute(_INSERT, *known)
 
@@ -97,6 +98,7 @@ async def _locked(connection: Connection, user_id: object, session_id: str, clie
     """Return a client's state with its row locked for this transaction; create the row if needed."""
     row = await connection.fetchrow(_LOCK, user_id, session_id)
     if row is None:
+        # A concurrent insert may win; the second SELECT locks the row of either.
         await connection.execute(_INSERT, user_id, session_id, json.dumps({"client": client, "protocol": None}))
         row = await connection.fetchrow(_LOCK, user_id, session_id)
     return None if row is None else row["mcp_state"]

@@ -33,6 +33,7 @@ _LOST: tuple[type[Exception], ...] = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # asyncpg raises it for a connection that the server has just closed
 )
+# Failures outside the statement: the same call can succeed once the server, its load or its access is restored.
 _UNAVAILABLE: tuple[type[Exception], ...] = (
     *_LOST,
     TimeoutError,
@@ -72,6 +73,7 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Dat
     ),
     (Exception, _DatabaseFault("the connection to it is lost or refused", _AGAIN)),
 )
+# The schema or its grants do not fit the statement: only a migration helps.
 _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.InvalidSchemaNameError,
@@ -208,6 +210,7 @@ class Database:
         generic plans, for statements that one index serves whatever the arguments: with the policies, planning takes
         as long as the query itself.
         """
+        # Without the cache no statement stays prepared, so there is no generic plan to reuse.
         plan_once = plan_once and self._options.statement_cache
         return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once)
 
@@ -227,11 +230,14 @@ class Database:
             raw = await self._begin(role, claims, plan_once=plan_once)
             try:
                 yield Connection(raw)
+                # asyncpg's own transaction object is not used, since `_begin` has begun in one round trip with role and
+                # claims.
                 await raw.execute("COMMIT")
             except BaseException:
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
                 await asyncio.shield(self._undo(raw))
                 raise
+            # Not in a `finally`: after a failure, `_undo` has released it already.
             await self._pool.release(raw)
 
     async def _undo(self, raw: "PoolConnectionProxy[Row]") -> None:
@@ -244,6 +250,8 @@ class Database:
 
     async def _begin(self, role: LiteralString, claims: str, *, plan_once: bool) -> "PoolConnectionProxy[Row]":
         # BEGIN, role and claims in one round trip; separately they would cost every turn four.
+        # A string of several statements takes no parameters; with standard_conforming_strings, only quotes need
+        # escaping.
         quoted = claims.replace("'", "''")
         plans = "SET LOCAL plan_cache_mode = force_generic_plan; " if plan_once else ""
         begin = f"BEGIN; {plans}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
@@ -288,10 +296,12 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
         try:
             return await connect(await server.url(), **kwargs)
         except _LOST:
+            # An embedded server may have stopped or been killed since; `recover` starts it again.
             return await connect(await server.recover(), **kwargs)
 
     with map_errors():
         pool = await asyncpg.create_pool(
+            # One connection at once, which fails for a wrong address or login; later, idle ones may all be closed.
             init_size=1,
             min_size=0,
             max_size=options.max_size,
@@ -299,9 +309,12 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             reset=_skip_reset,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
+            # A prepared statement belongs to one server connection, and a transaction pooler may use another one next
+            # time.
             statement_cache_size=100 if options.statement_cache else 0,
         )
     try:
         yield Database(pool, options)
     finally:
+        # `close` would wait until connections in use are returned.
         pool.terminate()

@@ -25,6 +25,7 @@ class PostgresElicitations(ElicitationStore):
     async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
         async with self._database.as_system(_PURPOSE) as connection:
             await connection.execute(
+                # In one statement, whose row lock protects concurrent elicitations of a session from each other.
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object("
                 "'asked', coalesce(mcp_state -> 'asked', '{}') || jsonb_build_object($3::text, NULL)) "
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state ->> 'transport' = 'http'",
@@ -42,6 +43,8 @@ class PostgresElicitations(ElicitationStore):
         )
         async with self._database.as_system(_PURPOSE) as connection:
             answered = await connection.fetchval(
+                # JSON null is a pending elicitation: an unknown or answered one is not equal to it, so only the first
+                # answer counts.
                 "UPDATE public.mcp_sessions "
                 "SET mcp_state = jsonb_set(mcp_state, ARRAY['asked', $3::text], to_jsonb($4::text)) "
                 "WHERE session_id = $1 AND user_id = $2 AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",

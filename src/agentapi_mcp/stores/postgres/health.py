@@ -112,4 +112,5 @@ def _traffic(row: Row) -> AgentTraffic:
 
 
 def _storable(error: str | None) -> str | None:
+    # Postgres cannot store NUL in text.
     return None if error is None else error.replace("\x00", "")[:_LONGEST_ERROR]

@@ -77,6 +77,7 @@ class PostgresIdentities(IdentityStore):
     @override
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
         async with self._database.as_system("whose WorkOS id this is") as connection:
+            # Two rows are enough to see that the match is ambiguous.
             found = await connection.fetch("SELECT id FROM public.profiles WHERE workos_id = $1 LIMIT 2", subject)
             if len(found) != 1 or await _is_forgeable(connection, "workos_id"):
                 return None
@@ -135,12 +136,14 @@ class PostgresIdentities(IdentityStore):
     ) -> Account | None:
         async with self._database.as_system("somebody signs in who may be invited") as connection:
             expected = "SELECT EXISTS (SELECT FROM agentapi.invitations WHERE email = $1 AND expires_at > now())"
+            # Only then with the table lock, which serializes all first sign-ins.
             if await connection.fetchval(expected, email):
                 found = await _first_of_all(connection, issuer, subject)
             else:
                 found = _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
             if found is not None and found.memberships:  # created by a concurrent request of the same user
                 return found
+            # Deleted by the statement that reads them: an invitation is accepted once.
             invitations = await connection.fetch(
                 "DELETE FROM agentapi.invitations WHERE email = $1 AND expires_at > now() RETURNING org_id, role", email
             )
@@ -223,6 +226,7 @@ async def _place(connection: Connection, issuer: str, subject: str, service: Ser
             subject,
             user_id,
         )
+    # A service belongs to one organisation: a changed declaration moves it.
     await connection.execute(
         "DELETE FROM public.organization_members WHERE user_id = $1 AND organization_id <> $2", user_id, service.org_id
     )

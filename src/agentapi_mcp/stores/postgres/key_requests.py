@@ -13,6 +13,7 @@ _OPEN: LiteralString = """
 SELECT token_sha256, user_id, org_id, issuer, provider, expires_at FROM agentapi.key_requests
  WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
 """
+# One statement: of two concurrent forms, the second one updates no row.
 _TAKE: LiteralString = """
 UPDATE agentapi.key_requests SET used_at = now() WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
 RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at

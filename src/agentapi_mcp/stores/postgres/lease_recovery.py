@@ -36,6 +36,8 @@ SELECT id, user_id, org_id FROM expired
 async def lock_session(connection: Connection, session_id: UUID) -> datetime | None:
     """Lock the session's row and return the time for its next message; None when there is no such session."""
     return await connection.fetchval(
+        # Not now(), which is the start of the transaction: one that waited for the lock would be placed before the
+        # messages that it waited for. `greatest` preserves the order when the clock is set back.
         "SELECT greatest(clock_timestamp(), coalesce(last_message_at, created_at) + interval '1 microsecond') "
         "FROM public.chat_sessions WHERE id = $1 FOR UPDATE",
         session_id,
@@ -63,6 +65,7 @@ async def settle_expired(connection: Connection, *, session_id: UUID) -> None:
     )
     if not expired:
         return
+    # The row is locked already; this reads the time of the message.
     at = await lock_session(connection, session_id)
     for row in await connection.fetch(_SETTLE, session_id, at):
         signal = Signal(

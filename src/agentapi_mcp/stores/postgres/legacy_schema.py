@@ -49,6 +49,7 @@ _CONDITIONAL = frozenset(
 )
 _MONTH = re.compile(r"audit_events_\d{4}_\d{2}")
 _MONTHLY = "audit_events_MONTH"
+# Differences that a message lists.
 _MOST = 20
 # Before this version, pg_get_viewdef qualified columns also in views of a single table.
 _UNQUALIFIED_SINCE = 16
@@ -114,6 +115,7 @@ def compare_with_schema(objects: Collection[SchemaObject], ours: Collection[str]
     `ours` are the tables and views of public that the program created.
     """
     found, wanted, theirs = comparable(objects, ours), _wanted(ours), _not_created_by_us(ours)
+    # The reference was written by Postgres 18.
     if postgres < _UNQUALIFIED_SINCE:
         found, wanted = _without_qualifiers(found), _without_qualifiers(wanted)
     names = {each[:3] for each in found}

@@ -42,6 +42,7 @@ class PostgresProfiles(ProfileStore):
         return local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))
 
     async def _make(self, connection: Connection) -> None:
+        # Two processes may start at once: the second one waits here, and then finds the row of the first.
         await connection.execute("LOCK TABLE agentapi.local_identity IN SHARE ROW EXCLUSIVE MODE")
         if await connection.fetchval("SELECT EXISTS (SELECT FROM agentapi.local_identity)"):
             return

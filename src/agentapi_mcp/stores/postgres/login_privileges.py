@@ -13,6 +13,7 @@ async def login_remark(database: Database) -> str | None:
     """Query the database, and return a remark on what the login may do outside the roles that the program sets."""
     async with database.as_system("health") as connection:
         row = await connection.fetchrow(
+            # session_user is the login itself; current_user is the role that the transaction has set.
             "SELECT r.rolsuper AS is_superuser, r.rolbypassrls AND NOT r.rolsuper AS bypasses, "
             "NOT r.rolsuper AND EXISTS (SELECT FROM pg_class t WHERE t.oid = to_regclass('public.chat_sessions') "
             "AND pg_has_role(r.oid, t.relowner, 'MEMBER')) AS owns FROM pg_roles r WHERE r.rolname = session_user"

@@ -20,6 +20,7 @@ SELECT (mcp_state - 'asked')::text AS state, expires_at < now() + interval '23 h
  WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
 """
 
+# Subscriptions are read, changed and written back, so the row is locked in between.
 _LOCK: LiteralString = """
 SELECT mcp_state::text
   FROM public.mcp_sessions
@@ -50,6 +51,7 @@ class PostgresMcpSessions(TransportSessionStore):
             await connection.execute(
                 "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
             )
+            # One less than the limit: it makes room for the new session.
             await connection.execute(_DROP_OLDEST, principal.user_id, MOST_SESSIONS - 1)
             await connection.execute(
                 "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "

@@ -21,6 +21,7 @@ SELECT m.user_id, m.role::text AS role, p.email::text AS email,
  WHERE m.organization_id = $1
  ORDER BY p.email, m.user_id
 """
+# All memberships of the organisation, not only the one that changes: two owners must not remove each other at once.
 _LOCK: LiteralString = """
 SELECT user_id, role::text AS role, NULL AS email, false AS is_service
   FROM public.organization_members

@@ -25,7 +25,9 @@ from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
+# Key of the advisory lock; any number that no other program uses in this database.
 _LOCK = 7_206_310
+# SQLSTATE of the errors that our SQL raises with a message for the operator; Postgres uses no class AA.
 _OURS = "AA001"
 # Roles are global to the server, the lock only to a database: another database may be creating the same roles.
 _RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
@@ -37,6 +39,7 @@ _NOT_THERE = (
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
 )
+# Above the statement_timeout in `_BOUNDS`: the server ends a long statement first.
 _PATIENCE = timedelta(minutes=20)
 # Indexes on big tables need a long timeout. Waiting for a lock has a short one, since a waiting lock request blocks all
 # later ones. Unqualified names are those of pg_catalog.
@@ -197,6 +200,7 @@ async def _repeat(url: str, run: Callable[[_Connection], Awaitable[_Result]]) ->
 async def _migrate(connection: _Connection, plan: Plan) -> tuple[str, ...]:
     async with connection.transaction():
         await _begin(connection, plan)
+        # In one transaction, DDL included: a refusal or a crash leaves nothing behind.
         return (await _run(connection, plan)).migrations
 
 
@@ -227,6 +231,7 @@ async def _begin(connection: _Connection, plan: Plan) -> None:
     await connection.execute(_BOUNDS)
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
+    # Only after the advisory lock: the timeout would also end the wait for another process's migration.
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
 
 
@@ -234,6 +239,7 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     await connection.execute(_BOOTSTRAP)
     applied = await _applied(connection)
     _refuse_newer([row.needs for row in applied.values()], plan.program)
+    # Before `_refuse_other`, to which a database from before the first release is one with unknown migrations.
     adopted = await adopt_legacy_database(connection, applied.keys(), plan.files[0])
     if adopted:
         applied = await _applied(connection)
@@ -263,6 +269,8 @@ async def is_current(database: Database, *, program: str) -> bool:
     try:
         async with database.as_system("compare the schema with the program") as connection:
             rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
+            # `SET ROLE` needs membership, also for a NOINHERIT login; a missing one would show only when
+            # a statement runs as that role.
             works = await connection.fetchval(
                 "SELECT bool_and(pg_has_role(session_user, oid, 'MEMBER')) FROM pg_roles "
                 "WHERE rolname IN ('authenticated', 'agentapi_writer')"
@@ -294,6 +302,7 @@ async def owner_connection(url: str) -> AsyncGenerator[_Connection]:
         except asyncpg.PostgresError as exc:
             raise _explained(exc) from exc
         finally:
+            # `close` would wait for the server; an open transaction is rolled back in any case.
             connection.terminate()
 
 
@@ -326,6 +335,7 @@ async def _apply(connection: _Connection, migration: Migration, applied: Mapping
         )
     if done is not None:
         return False
+    # Without arguments, asyncpg uses the simple protocol, which accepts several statements in one string.
     await connection.execute(migration.sql)
     await connection.execute(
         "INSERT INTO agentapi.migrations (id, sha256, needs) VALUES ($1, $2, $3)",

@@ -73,5 +73,6 @@ class PostgresOrganizations(OrganizationStore):
         removed = [name for name, value in changes.items() if value is None]
         async with self._database.as_writer(principal) as connection:
             done = await connection.execute(_CHANGE, principal.org_id, json.dumps(given), removed)
+        # Policies and conditions hide the row: it is another organisation's, or the role does not suffice.
         if done == "UPDATE 0":
             raise NotFoundError("There is no such organisation.")

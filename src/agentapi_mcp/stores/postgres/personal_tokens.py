@@ -38,6 +38,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
         """
         async with self._database.as_system("make a user's personal token") as connection:
             await connection.execute(
+                # The unique index covers unrevoked tokens, expired ones too: this frees the name of an expired one.
                 "UPDATE agentapi.personal_tokens SET revoked_at = expires_at "
                 "WHERE user_id = $1 AND org_id = $2 AND name = $3 AND revoked_at IS NULL AND expires_at <= $4",
                 token.user_id,
@@ -127,6 +128,7 @@ def _token(row: Row) -> PersonalToken:
         org_id=OrgId(row["org_id"]),
         name=row["name"],
         last_four=row["last_four"],
+        # A scope that a newer program stored grants nothing here.
         scopes=frozenset(TokenScope(scope) for scope in row["scopes"] if scope in set(TokenScope)),
         created_at=row["created_at"],
         expires_at=row["expires_at"],

@@ -7,6 +7,7 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.core.identity.cursors import decode_cursor
 from agentapi_mcp.core.identity.principals import Principal
 
+# After every row, so that the first page needs no statement of its own.
 _NEWEST = ("9999-12-31T00:00:00+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 

@@ -101,6 +101,7 @@ _PARTS = frozenset({"column", "constraint", "index", "trigger"})
 
 async def read_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> frozenset[SchemaObject]:
     """Read the server's roles and the objects of the schemas agentapi, auth and public; needs a transaction."""
+    # Postgres prints a name without its schema if the search path finds it.
     await connection.execute("SET LOCAL search_path = pg_catalog")
     rows = await connection.fetch(OBJECTS)
     return frozenset(SchemaObject(row["kind"], row["place"], row["name"], row["definition"] or "") for row in rows)

@@ -25,6 +25,7 @@ from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 
+# own_message_counts looks up the session once; counting chat_messages would evaluate the policy for each message.
 _SESSION: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        (SELECT c.messages FROM agentapi.own_message_counts c WHERE c.session_id = s.id) AS message_count
@@ -119,7 +120,9 @@ class PostgresSessions(SessionStore):
     ) -> Page[Session]:
         scope = json.dumps(["sessions", agent, query])
         at, id_ = read_position(cursor, scope, principal)
+        # Planned once for all arguments: with the policies, planning took as long as reading.
         async with self._database.as_principal(principal, plan_once=True) as connection:
+            # One row more than the page tells whether there is another page.
             rows = await connection.fetch(
                 LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1
             )
@@ -155,6 +158,7 @@ class PostgresSessions(SessionStore):
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
+            # Without the turn's own message, which accept has stored already.
             total = (
                 rows[0]["total"]
                 if rows
@@ -174,6 +178,7 @@ class PostgresSessions(SessionStore):
 
     @override
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
+        # Settles an expired turn, which would otherwise count as running below.
         async with self._seen(principal, session_id):
             pass
         async with self._database.as_writer(principal) as connection:
@@ -197,6 +202,7 @@ class PostgresSessions(SessionStore):
             if not await _has_expired(connection, session_id):
                 yield connection
                 return
+        # As the program, in a transaction of its own: a reader may lack the right to write.
         await settle_now(self._database, session_id)
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             yield connection

@@ -62,6 +62,7 @@ class PostgresSignals(Signals):
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[asyncio.Event]:
         gone = asyncio.Event()
+        # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
@@ -71,6 +72,7 @@ class PostgresSignals(Signals):
             connection.terminate()
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        # NOTIFY needs no privilege, and a newer program sends unknown kinds: ignore what cannot be parsed.
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             fields = json.loads(str(payload))
             signal = Signal(
@@ -83,5 +85,6 @@ class PostgresSignals(Signals):
                 request_id=fields.get("request_id"),
                 reason=fields.get("reason"),
             )
+            # A copy, since a listener may unsubscribe while it is called.
             for listener in tuple(self._listeners.values()):
                 listener(signal)

@@ -43,6 +43,7 @@ def to_turn(row: Row) -> Turn:
         backend=row["backend"],
         model=row["model_name"],
         message=row["message"],
+        # A running turn has no message yet; its text so far is in its own row.
         reply=row["partial_text"] if row["reply"] is None else row["reply"],
         created_at=row["created_at"],
         ended_at=row["ended_at"],

@@ -71,6 +71,7 @@ INSERT INTO public.chat_sessions (id, user_id, org_id, model_id, agent_id, title
 SELECT $1, $2, $3, $4, $5, $6, at, at FROM clock_timestamp() AS at
 RETURNING created_at
 """
+# One statement, since each one is a round trip. NOTIFY is delivered at commit, so listeners find the rows.
 _BEGIN: LiteralString = """
 said AS (
     INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
@@ -148,14 +149,17 @@ class PostgresTurns(TurnStore):
     async def _accept(self, connection: Connection, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined:
         existing: TurnId | None = None
         position = _TurnPosition()
+        # First of all: a concurrent request with this key waits in the INSERT, and then finds the turn of this one.
         if new.idempotency_key is not None:
             existing = await self._claim(connection, principal, new, new.idempotency_key)
         if existing is None and new.session_id is not None:
             position, existing = await self._in_session(connection, principal, new, new.session_id)
+        # A request with a key is recognised by the key alone, one without a key by its fingerprint.
         elif existing is None and new.idempotency_key is None:
             existing = await connection.fetchval(_ORPHAN, principal.user_id, principal.org_id, new.fingerprint)
         if existing is None:
             return await self._write(connection, principal, new, position)
+        # In this transaction: the owner, about to abandon the turn, sees by the mark that a caller is back.
         await connection.execute(_MARK[TurnMark.FOLLOWED], existing)
         return Joined(await self._read(connection, principal, existing))
 
@@ -166,6 +170,7 @@ class PostgresTurns(TurnStore):
         if at is None:
             raise no_session()
         found = await self._inspect_session(connection, principal, new)
+        # Settled here, so that a turn whose process died does not block its session until somebody reads it.
         if found["expired"]:
             await settle_expired(connection, session_id=session_id)
             at = await lock_session(connection, session_id)  # the settled turn may have added a message
@@ -250,6 +255,7 @@ class PostgresTurns(TurnStore):
         async with self._database.as_principal(principal) as connection:
             row = await _find(connection, principal, turn_id)
         if row["expired"]:
+            # As the program, in a transaction of its own: the reader may lack the right to write.
             await settle_now(self._database, row["session_id"])
             async with self._database.as_principal(principal) as connection:
                 row = await _find(connection, principal, turn_id)
@@ -258,6 +264,7 @@ class PostgresTurns(TurnStore):
     async def _read(self, connection: Connection, principal: Principal, turn_id: TurnId) -> Turn:
         row = await _find(connection, principal, turn_id)
         if row["expired"]:
+            # The session's row before the turn's, in the same order as accept and finish: no deadlock between them.
             await lock_session(connection, row["session_id"])
             await settle_expired(connection, session_id=row["session_id"])
             row = await _find(connection, principal, turn_id)
@@ -277,6 +284,7 @@ class PostgresTurns(TurnStore):
     @override
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
+            # The system's role sees the rows of every tenant, so the statement names the owner.
             await it.execute(
                 _MARK[mark] + " AND user_id = $2 AND org_id = $3", turn_id, principal.user_id, principal.org_id
             )
@@ -287,10 +295,12 @@ class PostgresTurns(TurnStore):
             turn = await self._read(connection, principal, turn_id)
             if not turn.status.is_final:
                 await connection.execute(
+                    # A repeated request keeps the time of the first.
                     "UPDATE agentapi.turns SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) "
                     "WHERE id = $1 AND status = 'running'",
                     turn_id,
                 )
+                # If the notification is lost, the owner learns of the request when it renews the lease.
                 signal = _signal(SignalKind.CANCEL, principal, turn_id, turn.session_id)
                 await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
                 turn = await self._read(connection, principal, turn_id)
@@ -300,6 +310,7 @@ class PostgresTurns(TurnStore):
     async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
         async with self._database.as_system("leases of running turns") as connection:
             rows = await connection.fetch(
+                # One statement for all turns of the process; it also returns what their callers did meanwhile.
                 "UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
                 "WHERE id = ANY($2::uuid[]) AND lease_owner = $1 AND status = 'running' "
                 "RETURNING id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at",
@@ -313,6 +324,7 @@ class PostgresTurns(TurnStore):
     async def save_partial(self, principal: Principal, owner: UUID, turn_id: TurnId, text: str) -> bool:
         async with self._database.as_writer(principal) as connection:
             tag = await connection.execute(
+                # Fenced by the lease: a process that lost it must not overwrite what another one settled.
                 "UPDATE agentapi.turns SET partial_text = $3 WHERE id = $1 AND lease_owner = $2 AND status = 'running'",
                 turn_id,
                 owner,

@@ -19,7 +19,9 @@ from agentapi_mcp.stores.redis.keys import PROBE, Key
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+# Seconds for the socket; a whole call has twice as long. A turn waits for these calls (docs/design/redis.md, rule 3).
 _DEADLINE = 0.5
+# Of one XREAD; it ends sooner when an event arrives.
 _BLOCK = timedelta(seconds=2)
 _BACKOFF = timedelta(seconds=2)
 
@@ -114,12 +116,14 @@ class RedisClient:
         if isinstance(exc, _CONNECTION_ERRORS):
             self._backoff_until = self._clock.monotonic() + _BACKOFF.total_seconds()
         meaning = _meaning(exc)
+        # Once when a fault begins or changes, not for every call.
         if self._fault != meaning:
             _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
         self._fault, self._fault_is_write_only = meaning, writes and not isinstance(exc, _CONNECTION_ERRORS)
 
     def _note_success(self, *, writes: bool) -> None:
         self._backoff_until = 0.0
+        # A full or read-only server still answers reads: their success does not end a fault of writing.
         if self._fault is not None and (writes or not self._fault_is_write_only):
             _log.warning("redis_back", extra={"was": self._fault})
             self._fault = None
@@ -154,8 +158,10 @@ def make_redis(url: str, *, deadline: float) -> Redis:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
             url,
             protocol=2,
+            # Blocking commands need a socket timeout above the time that they wait at the server.
             socket_timeout=deadline,
             socket_connect_timeout=_DEADLINE,
+            # The library retries by default, which would multiply the deadline.
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             client_name="agentapi-mcp",

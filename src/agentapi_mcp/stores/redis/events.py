@@ -20,11 +20,14 @@ from agentapi_mcp.core.conversations.ports import TurnEvents
 from agentapi_mcp.stores.redis.client import RedisClient, block_milliseconds, open_blocking
 from agentapi_mcp.stores.redis.keys import TURN_EVENTS
 
+# Bounds the memory while Redis is slow; events that do not fit are dropped.
 _QUEUE_SIZE = 20_000
 _WRITE_BATCH = 5_000
 _READ_BATCH = 500
+# Entries of one stream; a follower who misses trimmed ones reads the text from Postgres.
 _MAX_STREAM_LENGTH = 20_000
 _RETRY_DELAY = timedelta(seconds=1)
+# Twenty batches a second: each one is a round trip, and agents stream in small pieces.
 _BATCH_DELAY = timedelta(seconds=0.05)
 
 Entry = tuple[TurnId, int, TurnEvent]
@@ -45,6 +48,7 @@ class RedisTurnEvents(TurnEvents):
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
         """Publish an event without waiting; events are dropped when Redis falls behind."""
         self._local.publish(turn_id, event, offset)
+        # Usage and the details of the end are read from the turn's row.
         if isinstance(event, TextDelta | ThoughtDelta | ToolActivity | TurnEnded):
             with suppress(asyncio.QueueFull):
                 self._queue.put_nowait((turn_id, offset, event))
@@ -77,6 +81,7 @@ class RedisTurnEvents(TurnEvents):
             try:
                 yield
             finally:
+                # Last in the queue, so that the writer ends after the events before it.
                 await self._queue.put(None)
                 readers, self._readers = self._readers, {}
                 for task in readers.values():
@@ -102,19 +107,23 @@ class RedisTurnEvents(TurnEvents):
                 await self._client.write(partial(self._add, entries))
 
     async def _add(self, entries: list[Entry], redis: Redis) -> None:
+        # No MULTI: each entry carries its offset, so followers detect a batch that was written in part.
         async with redis.pipeline(transaction=False) as pipe:
             for turn_id, offset, event in entries:
                 key = self._client.key(TURN_EVENTS, turn_id)
                 pipe.xadd(key, {"at": offset, "event": _text(event)}, maxlen=_MAX_STREAM_LENGTH, approximate=True)
+            # Renewed with each batch, since a turn may run longer than the lifetime.
             for turn_id in {turn_id for turn_id, _, _ in entries}:
                 pipe.expire(self._client.key(TURN_EVENTS, turn_id), TURN_EVENTS.lifetime)
             await pipe.execute()
 
     async def _read(self, reader: object, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
+        # From the beginning of the stream, so that a late follower gets all of it.
         key, last = self._client.key(TURN_EVENTS, turn_id), "0"
         while reader in self._readers:
             try:
                 found = await self._streams.xread({key: last}, count=_READ_BATCH, block=block_milliseconds())
+            # Followers also poll Postgres, so an outage delays the text and loses none.
             except (RedisError, OSError, TimeoutError):
                 await self._clock.sleep(_RETRY_DELAY)
                 continue

@@ -39,6 +39,7 @@ class RedisSessionCache(SessionCache):
         history = _history(cast("list[str]", texts))
         if history is None or history.last_message_id != last_message_id:
             return None
+        # The next turn of this session in this process needs no round trip.
         self._local.put(session_id, history)
         return history
 
@@ -60,6 +61,8 @@ class RedisSessionCache(SessionCache):
                 elif previous is None:
                     _begin(pipe, key, history)
                 else:
+                    # RPUSHX, not RPUSH: without the list, the messages of this turn alone would look like a whole
+                    # history.
                     pipe.rpushx(key, _text(previous, history))
                     pipe.expire(key, HISTORY.lifetime)
                 done = cast("list[int]", await pipe.execute())
@@ -116,6 +119,7 @@ def _history(texts: list[str]) -> History | None:
     try:
         for text in texts:
             entry = json.loads(text)
+            # A gap: concurrent writers interleaved their entries.
             if entry["after"] != last:
                 return None
             last, dropped = str(entry["last_message_id"]), int(entry["dropped"])

@@ -53,6 +53,7 @@ class PendingElicitations:
         pending = self._pending.setdefault((session_id, elicitation_id), _Pending())
         elicitations = caller.services.elicitations
         try:
+            # Before it is sent: the response may reach another replica before `send` returns.
             await elicitations.create(caller.principal, session_id, elicitation_id)
             await send(factory(elicitation_id))
             with anyio.move_on_after(within):
@@ -60,6 +61,8 @@ class PendingElicitations:
             raise MCPError(REQUEST_TIMEOUT, "The client did not answer in time.", {"requestId": elicitation_id})
         finally:
             del self._pending[session_id, elicitation_id]
+            # Shielded: a client that disconnects cancels the request, whose row must be removed all the same. Bounded,
+            # since the database may be down.
             with anyio.CancelScope(shield=True), anyio.move_on_after(_WITHDRAW_WITHIN):
                 await _withdraw(caller, session_id, elicitation_id)
 
@@ -70,6 +73,7 @@ class PendingElicitations:
             AgentApiError: the stores are down, and the request is another process's.
         """
         elicitation_id = answer.id
+        # Ids that we never made cost no query.
         if not isinstance(elicitation_id, str) or not _OURS.fullmatch(elicitation_id):
             return
         pending = self._pending.get((session_id, elicitation_id))
@@ -92,6 +96,7 @@ class PendingElicitations:
         while True:
             with anyio.move_on_after(self._poll_every):
                 await pending.arrived.wait()
+            # Before the look-up: a signal during it leads to another one.
             pending.arrived.clear()
             if pending.answer is not None:
                 return pending.answer

@@ -33,6 +33,7 @@ INSTRUCTIONS = (
     "When something fails, the answer names the next step; get_health tells what works."
 )
 
+# Lists that are the same for every user are public; what depends on the user is private.
 _MINUTES_5 = CacheHint(300_000, "public")
 _CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
     "server/discover": CacheHint(3_600_000, "public"),
@@ -117,6 +118,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         on_completion=Completions(callers).complete,
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.on_initialized)
+    # The outermost layer, so that no exception passes it.
     server.middleware.append(ErrorMiddleware(cancellations, callers))
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions)
     return server

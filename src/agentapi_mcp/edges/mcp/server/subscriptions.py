@@ -147,6 +147,7 @@ class Subscriptions:
         handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
         grant = grant_of(getattr(context.request, "scope", {}))
         with self._counted(caller, handler.close):
+            # A resource that cannot be read is left out, as if it did not exist.
             honoured = [uri for uri in requested if await self._resources.exists(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
             async with closed_on_expiry(grant, handler.close):
@@ -169,6 +170,7 @@ class Subscriptions:
         watched = _watched(connection)
         if len(watched | {params.uri}) > most:
             raise self._too_many()
+        # This connection lives in this process, so its subscriptions need no row.
         watched.add(params.uri)
         self._start_notifications(context)
         return EmptyResult()
@@ -208,6 +210,7 @@ class Subscriptions:
                 with anyio.move_on_after(PING_SECONDS):
                     event = await events.get()
                 if isinstance(event, SessionChanged):
+                    # The subscriptions, or the end of the session, may come through another replica.
                     changed = await sessions.find(caller.principal, session.id)
                     if changed is None:
                         break

@@ -71,6 +71,7 @@ class LegacyHttp:
             await wire.refuse(503, INTERNAL_ERROR, explain(exc))
             return
         if session_id is not None and client is None:
+            # MCP 2025-06-18, transports, session management: 404 makes the client initialize again.
             await wire.refuse(404, INVALID_REQUEST, "There is no such MCP session, or it has ended: initialize again.")
             return
         match request.method, client:
@@ -82,6 +83,7 @@ class LegacyHttp:
                 await caller.services.transport_sessions.close(caller.principal, session.id)
                 await wire.reply(204)
             case _:
+                # MCP 2025-06-18, transports: 405 tells a client that there is no stream for it.
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
                 await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"POST")])
 
@@ -124,6 +126,7 @@ class LegacyHttp:
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return
         if is_object(message) and "id" not in message and "method" in message:
+            # MCP: a notification or response that is accepted is answered by 202 without a body.
             await self._receive_notification(client, message)
             await wire.reply(202)
             return
@@ -227,6 +230,7 @@ class LegacyHttp:
         """Start an MCP session and return its header; none if the stores are down, which only subscriptions need."""
         params = call.params or {}
         session = McpSession(
+            # The specification asks for ids that are unique and cryptographically secure.
             id=secrets.token_urlsafe(24),
             protocol=str(answer.result["protocolVersion"]),
             client=_client(params.get("clientInfo")),
@@ -252,6 +256,7 @@ class _SessionClient:
 
 def _connection(client: _SessionClient | None, request: Request) -> Connection:
     if client is None:
+        # Without the header, the specification assumes 2025-03-26.
         version = request.headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
         return Connection.from_envelope(version, None, None)
     session = client.session

@@ -24,6 +24,7 @@ async def serve_stdio(
 ) -> None:
     """Serve one client until stdin ends; by default over the process's own stdin and stdout."""
     async with stdio_server(stdin, stdout) as (read_stream, write_stream):
+        # Without a buffer: while the server is busy, the client's messages wait in its pipe.
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
         replies = write_stream.clone()
 
@@ -94,6 +95,7 @@ def _id_of(content: object) -> str | int | None:
     found = as_object(content).get("id")
     if isinstance(found, str):
         return clean(found)
+    # In Python, bool is an int; a JSON-RPC id is not a boolean.
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 

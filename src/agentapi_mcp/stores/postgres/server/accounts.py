@@ -39,12 +39,14 @@ class ServerAccount:
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # A Ctrl-C in our terminal goes to its whole process group; the child must not get it.
             start_new_session=True,
             pass_fds=inherited,
             cwd="/",
             env=_ENVIRONMENT,
             user=self.uid if self.is_other else None,
             group=self.gid if self.is_other else None,
+            # Otherwise the child would keep root's supplementary groups.
             extra_groups=[] if self.is_other else None,
         )
         return done.returncode, done.stdout

@@ -30,12 +30,14 @@ def own_binaries(home: Home, account: ServerAccount) -> Path:
     target = home.bin / release
     if not target.is_dir():
         check_space(home.root)
+        # 0o711: the other account can execute the binaries by their path, but not list the directory.
         make_directory(home.bin, 0o711 if account.is_other else 0o700)
         for other in home.bin.iterdir():
             shutil.rmtree(other, ignore_errors=True)
         new = home.bin / f"new-{uuid.uuid4().hex}"
         try:
             _copy(package, new, account)
+            # Renamed when complete: a copy that is interrupted is never used.
             new.rename(target)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -87,6 +89,7 @@ def _copy(package: Path, new: Path, account: ServerAccount) -> None:
             shutil.copytree(source, new / source.relative_to(package.parent), symlinks=True, ignore=_unneeded)
     for place in (new, *new.rglob("*")):
         if place.is_file() and not place.is_symlink():
+            # The rename must not reach the disk before the contents.
             _flush(place)
         account.chown(place)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 
+# For the copy of the binaries and the new data directory.
 _NEEDED_BYTES = 120 * 1024 * 1024
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_WRITING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

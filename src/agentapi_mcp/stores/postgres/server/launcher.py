@@ -18,6 +18,7 @@ from agentapi_mcp.stores.postgres.server.paths import Home, default_home
 
 __all__ = ["EmbeddedPostgres", "EmbeddedUrls", "default_home"]
 
+# Longer than a start may take (servers.py), which the holder of the lock may be waiting for.
 _LOCK_SECONDS = 120.0
 
 
@@ -83,6 +84,7 @@ class EmbeddedPostgres:
                 try:
                     self._bring_up(home, account, start)
                 except BaseException:
+                    # A failed start must not leave a user behind, for whom the reaper would let a server run.
                     if new:
                         self._lease.release()
                     raise

@@ -18,6 +18,8 @@ def pause(seconds: float) -> None:
 
 def open_lock(path: str) -> int:
     """Open a lock file, creating it if needed; as root it gets the owner of its directory."""
+    # O_CLOEXEC: a child shares a lock only if it is passed on explicitly. O_NOFOLLOW: the owner of the directory could
+    # otherwise have root open, and give away, another file.
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     if os.geteuid() == 0:
         place = os.stat(os.path.dirname(path))  # noqa: PTH116, PTH120  # the reaper avoids pathlib: 1 MB
@@ -32,6 +34,8 @@ def acquire(fd: int) -> None:
 
 def acquire_shared(fd: int) -> None:
     """Acquire a shared lock."""
+    # flock, not lockf: it belongs to the open file, so that children inherit it and closing another descriptor of the
+    # file does not release it.
     fcntl.flock(fd, fcntl.LOCK_SH)
 
 

@@ -18,6 +18,7 @@ if sys.platform != "win32":
 
 MAJOR = 18
 _SOCKET_NAME = ".s.PGSQL.5432"
+# The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _UNPRIVILEGED = ("nobody", "daemon")
 
@@ -63,6 +64,7 @@ class Home:
     def sockets(self) -> Path:
         """The private directory of the socket: in the home, or under /tmp where that path is too long."""
         inside = self.base / "socket"
+        # Postgres splits unix_socket_directories at commas.
         if len(os.fsencode(inside / _SOCKET_NAME)) <= _SOCKET_PATH_BYTES and "," not in str(inside):
             return inside
         # Not TMPDIR, which may differ between the users of one server.
@@ -150,6 +152,7 @@ def make_directory(path: Path, mode: int) -> None:
 def make_private(path: Path, account: ServerAccount) -> None:
     """Create a directory that only the account can enter, or check an existing one."""
     path.mkdir(mode=0o700, exist_ok=True)
+    # Not `stat`: in /tmp, a symbolic link could lead to a directory of another account.
     found = path.lstat()
     known = found.st_uid in {account.uid, os.geteuid()}
     if not stat.S_ISDIR(found.st_mode) or not known or stat.S_IMODE(found.st_mode) & 0o077:

@@ -7,6 +7,7 @@ import time
 from agentapi_mcp.stores.postgres.server.locks import pause
 
 _HAS_PROC = os.access("/proc/self/cmdline", os.R_OK)
+# The eighth line of postmaster.pid has the status.
 _STATUS_LINE = 7
 
 
@@ -68,6 +69,7 @@ def _is_postmaster_by_ps(pid: int, data: bytes) -> bool:
 
 def _read(path: str) -> bytes:
     try:
+        # O_NONBLOCK: opening a FIFO in place of the file would block.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return b""

@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> None:
 
 def _stop_if_unused(data: str, linger: float, users: int, start: int) -> bool:
     locks.acquire(users)
+    # Every user touches the file: one that comes and leaves within the linger time restarts it.
     seen = os.fstat(users).st_mtime_ns
     locks.release(users)
     locks.pause(linger)

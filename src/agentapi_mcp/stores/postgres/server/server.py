@@ -13,6 +13,7 @@ class EmbeddedServer(Server):
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
+        # One start at a time in this process; between processes there is the start lock.
         self._lock = asyncio.Lock()
         self._urls: EmbeddedUrls | None = None
 
@@ -36,4 +37,5 @@ class EmbeddedServer(Server):
 
     async def aclose(self) -> None:
         """Release the server; it stops some time after its last user."""
+        # In a thread, as every call of the launcher, which blocks on files and locks.
         await asyncio.to_thread(self._postgres.release)

@@ -93,12 +93,15 @@ def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> N
     try:
         new.mkdir(mode=0o700)
         account.chown(new)
+        # Trust, since only the server's account can enter the directory of the socket, and there is no TCP.
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--wal-segsize=1", "--no-instructions"]
         collation = ["--locale-provider=builtin", "--locale=C.UTF-8"]  # the same sort order on every system
         _run(home, account, start, [bindir / "initdb", "-D", new, *options, *collation])
+        # exit_on_error: by default, single-user mode goes on after a failed statement and exits with success.
         single = [bindir / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
         _run(home, account, start, single, _ROLES)
         new.rename(home.data)
+        # Makes the rename durable.
         _flush_directory(home.base)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -129,6 +132,7 @@ def bring_up(home: Home, bindir: Path, account: ServerAccount) -> None:
                 send(server.pid, signal.SIGINT)
         elif (lock := _acquire_server_lock(home)) is not None:
             try:
+                # We spawned a server already and it has exited: report what it logged.
                 if log_offset >= 0:
                     raise startup_error(home.root, _read_log(home, log_offset))
                 log_offset = _spawn(home, bindir, account, lock)
@@ -151,6 +155,7 @@ def start_reaper(home: Home, linger: float) -> None:
         opened += [locks.open_lock(home.lock("users")), locks.open_lock(home.lock("start"))]
         package_root = Path(agentapi_mcp.__file__).parents[1]
         arguments = [package_root, home.data, str(linger), *map(str, (*opened[1:], reaper_lock))]
+        # Isolated and without `site`: neither the environment nor site-packages adds code to it.
         python = [sys.executable, "-I", "-S", "-c", _REAPER]
         current_account().start_detached([*python, *arguments], output=subprocess.DEVNULL, inherited=opened)
     finally:
