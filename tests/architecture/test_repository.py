@@ -1,8 +1,10 @@
 """What the repository promises of itself."""
 
+import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,28 @@ def test_what_installs_a_lock_takes_it_as_it_is() -> None:
     ]
     assert len(installs) == 5
     assert [line for line in installs if "--no-deps" not in line] == []
+
+
+def imported_at_once(tree: ast.Module) -> Iterator[str]:
+    """Yield the packages that a module imports whatever the platform, which no `if` stands before."""
+    for node in tree.body:
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.partition(".")[0] for alias in names)
+            case ast.ImportFrom(module=str(name), level=0):
+                yield name.partition(".")[0]
+            case _:
+                pass
+
+
+def test_what_is_not_installed_everywhere_is_not_imported_everywhere() -> None:
+    asked = map(Requirement, project()["dependencies"])
+    somewhere = {each.name.replace("-", "_") for each in asked if each.marker is not None}
+    assert "uuid_utils" in somewhere
+    files = tracked("src/*.py")
+    assert files
+    found = {file: somewhere & set(imported_at_once(ast.parse(file.read_text(encoding="utf-8")))) for file in files}
+    assert {str(file): names for file, names in found.items() if names} == {}
 
 
 def test_every_dependency_is_explained_and_its_major_capped() -> None:

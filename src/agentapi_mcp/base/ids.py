@@ -5,8 +5,6 @@ import sys
 from typing import NewType
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from agentapi_mcp.base.errors import InvalidRequestError
 
 if sys.version_info >= (3, 14):
