@@ -1,6 +1,7 @@
 """Transcripts and the catalogue as resources, their completions, and the prompts."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference, TextContent, TextResourceContents
 
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.edges.mcp.test_tool_schemas import ClosedGate
@@ -40,14 +42,18 @@ async def test_a_transcript_is_read_as_markdown_and_as_json(link: Link, edge_hom
         assert json.loads(document.text)["messages"][0]["content"] == edge.tag
 
 
+async def begin_here(edge: Edge, message: str) -> str:
+    """Begin a session without a client between, which many would take long for."""
+    request = ChatRequest(message=message, agent="guide")
+    turn = await edge.services.turns.chat(edge.services.principal, request, wait=timedelta(seconds=60))
+    return str(turn.session_id)
+
+
 @pytest.mark.timeout(120)  # it makes more sessions than fit a page
 @pytest.mark.parametrize("link", LINKS)
 async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
-        ids = [
-            str(fields_of(await call(client, "chat", agent="guide", message=f"{edge.tag} {number}"))["session_id"])
-            for number in range(52)
-        ]
+        ids = [await begin_here(edge, f"{edge.tag} {number}") for number in range(52)]
         first = await client.list_resources()
         assert [resource.uri for resource in first.resources] == [
             "agentapi://catalog/agents",
