@@ -6,8 +6,18 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
+from typing_extensions import override
 
 from agentapi_mcp.base.log_context import request_id, trace_id, turn_id
+
+
+class _PrintableRenderer(structlog.processors.LogfmtRenderer):
+    """Renders an event as logfmt, with escapes in place of what a terminal would obey instead of show."""
+
+    @override
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+        line = super().__call__(_logger, _method, event)
+        return line if line.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
@@ -27,7 +37,7 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
+            _PrintableRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
         ],
     )
     handler = logging.StreamHandler(stream or sys.stderr)

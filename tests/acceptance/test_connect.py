@@ -98,6 +98,36 @@ async def test_a_file_that_was_not_there_goes_again(client: str, edge_home: Path
     assert not path.exists()
 
 
+async def test_a_key_that_was_replaced_or_taken_out_is_in_no_backup(edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    path.write_bytes(BEFORE["cursor"].encode())
+    for key in ("sk-or-first", "sk-or-second"):
+        env = of(edge_home, tmp_path, OPENROUTER_API_KEY=key)
+        assert (await run(env, "connect", "cursor", "--force", "--env", "OPENROUTER_API_KEY"))[0] == 0
+        assert entry_in("cursor", path)["env"]["OPENROUTER_API_KEY"] == key
+    path.write_bytes(path.read_bytes().replace(b"localhost:1", b"localhost:2"))  # so that no backup fits any more
+    assert (await run(of(edge_home, tmp_path), "disconnect", "cursor"))[0] == 0
+    texts = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    assert texts.keys() == {path.name, f"{path.name}.agentapi-backup"}
+    assert [name for name, text in texts.items() if b"sk-or-" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("client", "text", "status", "said"),
+    [
+        ("cursor", '{"mcpServers": {"agentapi": {"command": "agentapi-mcp", "env": 5}}}', 0, "Wrote"),
+        ("codex", f"a = {'[' * 900}{']' * 900}\n", 3, "nested too deeply"),
+    ],
+)
+async def test_an_odd_file_is_changed_or_refused_in_words(
+    client: str, text: str, status: int, said: str, edge_home: Path, tmp_path: Path
+) -> None:
+    path = place(client, tmp_path)
+    path.write_text(text, encoding="utf-8")
+    found, _, err = await run(of(edge_home, tmp_path), "connect", client, "--force")
+    assert (found, said in err, "Traceback" in err) == (status, True, False)
+
+
 async def test_what_does_not_work_is_not_written(edge_home: Path, tmp_path: Path) -> None:
     path = place("cursor", tmp_path)
     path.write_bytes(BEFORE["cursor"].encode())

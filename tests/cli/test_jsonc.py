@@ -63,6 +63,11 @@ def test_what_is_taken_is_gone_and_nothing_else_is(text: str) -> None:
     assert document_of(remove(text, PATH)) == before | {"mcpServers": kept}
 
 
+def test_of_equal_keys_none_is_left() -> None:
+    text = '{"mcpServers": {"agentapi": {"a": 1}, "x": {}, "agentapi": {"b": 2}}}'
+    assert document_of(remove(text, PATH)) == {"mcpServers": {"x": {}}}
+
+
 @settings(deadline=None)
 @given(documents())
 def test_what_was_put_can_be_taken_without_a_trace(text: str) -> None:

@@ -79,3 +79,10 @@ def test_what_starts_this_program_is_ours() -> None:
     assert is_ours({"command": "/usr/bin/python3", "args": ["-m", "agentapi_mcp"]})
     assert not is_ours({"command": "npx", "args": ["-y", "other"]})
     assert not is_ours({"url": "http://localhost"})
+
+
+def test_the_byte_order_mark_of_a_file_stays_where_it_is() -> None:
+    made = FORM.put('\ufeffmodel = "o"\n', "agentapi", ENTRY)
+    assert made.startswith('\ufeffmodel = "o"\n')
+    assert FORM.find(made, "agentapi") == ENTRY
+    assert FORM.remove(made, "agentapi") == '\ufeffmodel = "o"\n'

@@ -26,6 +26,7 @@ OTHERS = st.sampled_from(
         '[mcp_servers.agentapi-two]\ncommand = "other"\n',
         '[notes]\ntext = """\n[mcp_servers.agentapi]\n"""\n',
         "[[many]]\nx = 1\n",
+        "[numbers]\nratio = nan\nmost = -inf\n",
         "[lists]\nnumbers = [\n[1, 2],\n]\n",
     ]
 )
@@ -85,7 +86,7 @@ def ours_of(text: str) -> object:
 
 
 def others_of(text: str) -> dict[str, Any]:
-    document = tomllib.loads(text)
+    document = tomllib.loads(text, parse_float=str)  # nan equals nothing
     return document | {"mcp_servers": {k: v for k, v in document.get("mcp_servers", {}).items() if k != "agentapi"}}
 
 

@@ -93,6 +93,24 @@ async def test_every_edge_is_behind_the_check_of_host_and_origin(edge_home: Path
         assert (await http.get("/mcp", headers={"origin": "https://pages.example"})).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("LOCALHOST", 200),
+        ("localhost:8080", 200),
+        ("agents.example.COM", 200),
+        ("agents.example.com:1", 200),
+        ("localhost:evil", 421),
+        ("localhost:80:80", 421),
+        ("localhost.", 421),
+    ],
+)
+async def test_a_host_is_a_name_without_case_and_a_port(host: str, status: int, edge_home: Path) -> None:
+    options = WebOptions(hosts=("Agents.Example.com",))
+    async with mounted(edge_home, edge_of(AuthenticationMode.OPEN), options) as http:
+        assert (await http.get("/echo/", headers={"host": host})).status_code == status
+
+
 async def test_every_edge_is_behind_the_limits(edge_home: Path) -> None:
     options = WebOptions(limits=HttpLimits(open_requests=0))
     async with mounted(edge_home, edge_of(AuthenticationMode.OPEN), options) as http:

@@ -92,7 +92,7 @@ async def connect(options: ConnectOptions) -> None:
     if text == config.text:
         print_err(f"{config.path} says so already; nothing was changed.")
     else:
-        backup = _write(config, text)
+        backup = _write(config, text, keep=not _is_ours_alone(config, options.name))
         print_err(f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else ""))
     print_err(trial_result)
     omitted = [name for name in _related_variables(environ) if name not in env_of(entry)]
@@ -146,7 +146,7 @@ async def disconnect(options: ConnectOptions) -> None:
             backup.replace(config.path)
             print_err(f"{config.path} is as it was before.")
             return
-    backup = _write(config, client.format.remove(config.text, options.name))
+    backup = _write(config, client.format.remove(config.text, options.name), keep=not is_ours(entry))
     print_err(f"Took {options.name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
 
@@ -210,6 +210,8 @@ def _read(client: McpClient, path: Path) -> _ConfigFile:
         client.format.put(text, "agentapi", {})
     except (jsonc.JsoncError, tomllib.TOMLDecodeError) as exc:
         raise ConfigurationError(f"{real} is not what {client.title} reads: {exc}. Nothing was changed.") from exc
+    except RecursionError:
+        raise ConfigurationError(f"{real} is nested too deeply to be changed safely. Nothing was changed.") from None
     return _ConfigFile(client, real, text)
 
 
@@ -226,14 +228,24 @@ def _backups(path: Path) -> list[Path]:
     return found
 
 
-def _write(config: _ConfigFile, text: str) -> Path | None:
-    """Replace the file atomically and return its backup, if there was a file."""
+def _is_ours_alone(config: _ConfigFile, name: str) -> bool:
+    """Return whether a change of this entry changes nothing but an entry of ours."""
+    entry = config.find(name)
+    return entry is not None and is_ours(entry)
+
+
+def _write(config: _ConfigFile, text: str, *, keep: bool) -> Path | None:
+    """Replace the file atomically and return its backup: of a file that was there, if it is to be kept.
+
+    Where only an entry of ours changes there is nothing to go back to, and an API key that it had would stay behind.
+    """
     path, backup = config.path, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = 0o600  # an entry may contain API keys
         if config.text is not None:
             mode = stat.S_IMODE(path.stat().st_mode)
+        if config.text is not None and keep:
             backups = _backups(path)
             backup = next((one for one in backups if one.read_bytes().decode(errors="replace") == config.text), None)
             if backup is None:

@@ -83,21 +83,28 @@ def put(text: str, path: Sequence[str], value: object) -> str:
 
 
 def remove(text: str, path: Sequence[str]) -> str:
-    """Return the text without the member at a path; an object that becomes empty stays.
+    """Return the text without the member at a path, and equal ones; an object that becomes empty stays.
 
     Raises:
         JsoncError: the text is not valid.
     """
-    parent = parse(text)
+    # With one of equal keys left, parsers would use that one.
+    while (parent := _parent(parse(text), path)) is not None and _find(parent, path[-1]) is not None:
+        text = _remove_first(text, parent, path[-1])
+    return text
+
+
+def _parent(node: Node, path: Sequence[str]) -> Node | None:
     for key in path[:-1]:
-        found = _find(parent, key)
+        found = _find(node, key)
         if found is None:
-            return text
-        parent = found.node
-    keys = [member.key for member in parent.members]
-    if path[-1] not in keys:
-        return text
-    index = keys.index(path[-1])
+            return None
+        node = found.node
+    return node
+
+
+def _remove_first(text: str, parent: Node, key: str) -> str:
+    index = next(index for index, member in enumerate(parent.members) if member.key == key)
     member = parent.members[index]
     rest = text[member.node.end if member.comma is None else member.comma + 1 :]
     before = _space_start(text, member.start)
@@ -108,7 +115,7 @@ def remove(text: str, path: Sequence[str]) -> str:
         comma = parent.members[index - 1].comma if index else None
         if comma is not None:
             text = text[:comma] + text[comma + 1 :]
-    if len(keys) == 1 and (space := _SPACE.match(text, parent.start + 1)) and text[space.end()] == "}":
+    if len(parent.members) == 1 and (space := _SPACE.match(text, parent.start + 1)) and text[space.end()] == "}":
         text = text[: parent.start + 1] + text[space.end() :]
     return text
 

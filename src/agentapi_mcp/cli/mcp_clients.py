@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol
 
 from typing_extensions import override
 
@@ -17,6 +17,7 @@ from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.cli import jsonc
 
 Entry = dict[str, object]
+_BOM = "\ufeff"
 
 
 class ConfigFormat(Protocol):
@@ -73,17 +74,17 @@ class TomlFormat(ConfigFormat):
 
     @override
     def find(self, text: str, name: str) -> Entry | None:
-        return _toml_edits().find(text, (self.key, name))
+        return _toml_edits().find(text.removeprefix(_BOM), (self.key, name))
 
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
         with self._map_unsafe_edits():
-            return _toml_edits().put(text, (self.key, name), entry)
+            return _mark_of(text) + _toml_edits().put(text.removeprefix(_BOM), (self.key, name), entry)
 
     @override
     def remove(self, text: str, name: str) -> str:
         with self._map_unsafe_edits():
-            return _toml_edits().remove(text, (self.key, name))
+            return _mark_of(text) + _toml_edits().remove(text.removeprefix(_BOM), (self.key, name))
 
     @override
     def show(self, name: str, entry: Entry) -> str:
@@ -97,6 +98,11 @@ class TomlFormat(ConfigFormat):
             raise ConfigurationError(
                 f"The file says {self.key} in a way that cannot be changed safely: do it by hand (--print shows how)."
             ) from exc
+
+
+def _mark_of(text: str) -> str:
+    # Some editors of Windows write it, and Codex reads it, unlike our two parsers.
+    return _BOM if text.startswith(_BOM) else ""
 
 
 def _toml_edits() -> ModuleType:
@@ -186,6 +192,6 @@ def is_ours(entry: Entry) -> bool:
     return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))
 
 
-def env_of(entry: Entry) -> dict[str, str]:
-    """Return the environment variables that an entry sets."""
-    return cast("dict[str, str]", entry.get("env") or {})
+def env_of(entry: Entry) -> dict[str, object]:
+    """Return the environment variables that an entry sets; a value may be anything that its file can hold."""
+    return dict(as_object(entry.get("env")))

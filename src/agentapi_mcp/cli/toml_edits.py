@@ -25,7 +25,7 @@ class UnsafeEditError(ValueError):
 
 def find(text: str, path: TablePath) -> dict[str, object] | None:
     """Return the table at a path."""
-    return _find(tomllib.loads(text), path)
+    return _find(_load(text), path)
 
 
 def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
@@ -34,7 +34,7 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     Raises:
         UnsafeEditError: no edit changes this table alone.
     """
-    before = tomllib.loads(text)
+    before = _load(text)
     present = _find(before, path)
     if present == entry:
         return text
@@ -52,7 +52,7 @@ def remove(text: str, path: TablePath) -> str:
     Raises:
         UnsafeEditError: no edit removes this table alone.
     """
-    before = tomllib.loads(text)
+    before = _load(text)
     if _find(before, path) is None:
         return text
     expected = _document_with(before, path, None)
@@ -65,6 +65,14 @@ def render(path: TablePath, entry: Mapping[str, object]) -> str:
     for key, value in entry.items():
         body.add(key, _value(value))
     return f"[{'.'.join(path)}]\n{body.as_string()}"
+
+
+def _load(text: str) -> dict[str, object]:
+    return tomllib.loads(text, parse_float=_float)
+
+
+def _float(text: str) -> float | str:
+    return text if "nan" in text else float(text)  # nan equals nothing, so that no edit would seem to keep it
 
 
 def _find(document: Mapping[str, object], path: TablePath) -> dict[str, object] | None:
@@ -87,7 +95,7 @@ def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callabl
     for edit in edits:
         try:
             text = edit()
-            found = tomllib.loads(text)
+            found = _load(text)
         except (TOMLKitError, LookupError, ValueError, TypeError):
             continue  # this edit does not fit the table's notation
         if found | {path[0]: found.get(path[0], {})} == expected:
@@ -140,7 +148,7 @@ def _cut(text: str, path: TablePath) -> str:
     """Delete a table with headers; comments before the next header stay."""
     remaining: list[str] = []
     for block in _blocks(text):
-        if not block[0].lstrip().startswith("[") or _find(tomllib.loads(block[0]), path) is None:
+        if not block[0].lstrip().startswith("[") or _find(_load(block[0]), path) is None:
             remaining += block
             continue
         if remaining and not remaining[-1].strip():

@@ -29,7 +29,8 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
         ConfigurationError: the server does not start or does not answer.
     """
     env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
-    env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)} | env_of(entry)
+    env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)}
+    env |= {name: str(value) for name, value in env_of(entry).items()}
     args = [str(word) for word in as_list(entry["args"])]
     parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:

@@ -76,10 +76,10 @@ def allowed_names(hosts: Sequence[str], origins: Sequence[str]) -> AllowedNames:
             message = f"{origin!r} is no allowed origin: it is a scheme and a name, as in https://agents.example.com"
             raise ConfigurationError(f"{message}, without a path; there is no wildcard but a port of *.")
     return AllowedNames(
-        hosts=tuple(pattern for name in (*_LOCAL, *hosts) for pattern in _any_port(name)),
+        hosts=tuple(pattern for name in (*_LOCAL, *hosts) for pattern in _any_port(name.lower())),
         origins=(
             *(f"http://{pattern}" for name in _LOCAL for pattern in _any_port(name)),
-            *(origin.rstrip("/") for origin in origins),
+            *(origin.rstrip("/").lower() for origin in origins),
         ),
     )
 
@@ -92,7 +92,12 @@ def origin_pattern(allowed: AllowedNames) -> str:
 
 
 def _matches(name: str, allowed: Sequence[str]) -> bool:
-    return name in allowed or any(name.startswith(each[:-1]) for each in allowed if each.endswith(":*"))
+    name = name.lower()  # host names have no case (RFC 9110, section 4.2.3)
+    return name in allowed or any(_is_any_port(name, each[:-1]) for each in allowed if each.endswith(":*"))
+
+
+def _is_any_port(name: str, start: str) -> bool:
+    return name.startswith(start) and not name[len(start) :].strip("0123456789")
 
 
 def _any_port(host: str) -> tuple[str, ...]:
