@@ -21,7 +21,9 @@ SUPPRESSION = re.compile(r"#\s*(noqa(:\s*[A-Z0-9, ]+)?|type:\s*ignore(\[[\w, -]+
 
 
 # The program as a process of its own, begun here or by a helper of the acceptance tests.
-PROGRAM = re.compile(r'sys\.executable,\s*"-m",\s*"agentapi_mcp"|^from tests\.(?:acceptance\.|support\.command_runs)', re.MULTILINE)
+PROGRAM = re.compile(
+    r'sys\.executable,\s*"-m",\s*"agentapi_mcp"|^from tests\.(?:acceptance\.|support\.command_runs)', re.MULTILINE
+)
 
 
 def tracked(*patterns: str) -> list[Path]:
