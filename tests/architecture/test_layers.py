@@ -1,7 +1,8 @@
-"""Only `app` names stores, backends and ways to sign in; imports by name are seen here, as import-linter cannot."""
+"""What import-linter cannot say: which libraries a layer may use, and that imports by name keep to the layers too."""
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,45 @@ _NAMED = re.compile(rf"{agentapi_mcp.__name__}\.({'|'.join(PARTS)})\b")
 OTHERS = sorted(
     path for path in SOURCE.rglob("*.py") if path.relative_to(SOURCE).parts[0] not in {"app", "testing", *PARTS}
 )
+
+# A layer uses these libraries and no other: `core` is the same whatever framework, driver or protocol is round it.
+LIBRARIES = {
+    "base": {"pydantic_core", "typing_extensions", "uuid_utils"},
+    "core": {"cachetools", "pydantic", "typing_extensions"},
+    "presentation": {"pydantic"},
+    "web": {"anyio", "cachetools", "opentelemetry", "starlette"},
+    "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
+    "app": {"typing_extensions"},
+    "cli": {"click", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
+    "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
+    "backends": {"httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions"},
+    "auth": {"anyio", "cryptography", "httpx2", "jwt", "typing_extensions"},
+}
+
+
+def libraries(text: str) -> set[str]:
+    """List the libraries that a module imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name.partition(".")[0] for alias in names}
+            case ast.ImportFrom(module=str(name), level=0):
+                found.add(name.partition(".")[0])
+            case _:
+                pass
+    return found - sys.stdlib_module_names - {agentapi_mcp.__name__}
+
+
+@pytest.mark.parametrize("layer", LIBRARIES)
+def test_a_layer_imports_the_libraries_that_it_may_and_no_other(layer: str) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (SOURCE / layer).rglob("*.py")]
+    assert {name for text in texts for name in libraries(text)} == LIBRARIES[layer]
+
+
+def test_every_layer_says_which_libraries_it_may_import() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == LIBRARIES.keys() | {"testing"}  # which runs under pytest, in others' projects
 
 
 def named_parts(text: str) -> set[str]:

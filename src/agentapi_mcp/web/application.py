@@ -66,9 +66,11 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
         ConfigurationError: an allowed host or origin has a form that no request can carry.
     """
     stopping = False
-    own = [health_mount(services_provider, lambda: stopping)]
+    health = health_mount(services_provider, lambda: stopping)
+    checked = list(mounts)
     if options.oauth is not None:
-        own.append(metadata_mount(options.oauth, [path for mount in mounts for path in mount.metadata_paths]))
+        paths = [path for mount in mounts for path in mount.metadata_paths]
+        checked.insert(0, metadata_mount(options.oauth, paths))
     shared = _Shared(
         options=options,
         names=allowed_names(options.hosts, options.origins),
@@ -93,7 +95,8 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
         for mount in mounts:
             mount.stop()
 
-    app = _Dispatcher([(mount, _guarded(mount, shared)) for mount in (*own, *mounts)], Starlette(lifespan=lifespan))
+    wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
+    app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
     return WebApplication(app, stop)
 
 
@@ -113,11 +116,14 @@ class _Dispatcher:
         await app(scope, receive, send)
 
 
-def _guarded(mount: Mount, shared: _Shared) -> ASGIApp:
-    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits."""
+def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
+    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits.
+
+    Of the checks, the probes alone go without: a prober knows neither the server's host name nor a token.
+    """
     # The innermost is wrapped first. CORS stands outside authentication: a browser's preflight carries no token.
     app: ASGIApp = mount.app
-    if mount.guarded:
+    if checked:
         app = Limits(app, mount, shared.options.limits, shared.open_requests)
     app = Authentication(app, mount, shared.authenticator, reauthenticate_every=shared.options.reauthenticate_every)
     if mount.cors:
@@ -128,7 +134,7 @@ def _guarded(mount: Mount, shared: _Shared) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate"],
         )
-    if mount.guarded:
+    if checked:
         app = Hosts(app, mount, shared.names)
     return RequestIds(app, mount)
 

@@ -34,7 +34,6 @@ def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], 
         paths=("/healthz", "/readyz"),
         app=app,
         authentication=AuthenticationMode.OPEN,
-        guarded=False,
         cors=True,
         quiet=True,
     )

@@ -42,20 +42,19 @@ def json_refusal(refusal: Refusal) -> Response:
 class Mount:
     """An edge under its paths.
 
-    A request goes to the first mount whose `paths` hold its path or a parent of it; `/` is the parent of all.
-    Requests of a `guarded` mount pass the checks of host, origin and limits. `origins` are accepted beside those of
-    the operator. With `cors`, browsers let pages of the operator's origins call the mount and read the
-    `exposed_headers` of its responses. A body must have the `content_type`, and at most `max_body_bytes` if that is
-    less than the server's limit. Requests of a `quiet` mount are logged at debug level. OAuth metadata is served below
-    the well-known path at each of the `metadata_paths`. `lifespan` runs while the application is served; `stop` ends
-    streams before the process stops, so that their clients see an orderly end.
+    A request goes to the first mount whose `paths` hold its path or a parent of it; `/` is the parent of all. It passes
+    the checks of host, origin and limits; `origins` are accepted beside those of the operator. With `cors`, browsers
+    let pages of the operator's origins call the mount and read the `exposed_headers` of its responses. A body must have
+    the `content_type`, and at most `max_body_bytes` if that is less than the server's limit. Requests of a `quiet`
+    mount are logged at debug level. OAuth metadata is served below the well-known path at each of the `metadata_paths`.
+    `lifespan` runs while the application is served; `stop` ends streams before the process stops, so that their clients
+    see an orderly end.
     """
 
     paths: tuple[str, ...]
     app: ASGIApp
     authentication: AuthenticationMode
     render: Callable[[Refusal], Response] = json_refusal
-    guarded: bool = True
     origins: tuple[str, ...] = ()
     cors: bool = False
     exposed_headers: tuple[str, ...] = ()
