@@ -1,6 +1,8 @@
 """`connect` and `disconnect` as their users run them, with the files of the five clients in homes of their own."""
 
+import asyncio
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from agentapi_mcp.cli.jsonc import parse
 from agentapi_mcp.cli.mcp_clients import NAMES, JsonFormat, TomlFormat, find_client
 from tests.acceptance.test_processes import environ, run
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 BEFORE = {
@@ -138,6 +141,61 @@ async def test_what_does_not_work_is_not_written(edge_home: Path, tmp_path: Path
     assert "Nothing was written" in err
     assert list(path.parent.iterdir()) == [path]
     assert path.read_bytes().decode() == BEFORE["cursor"]
+
+
+def opened_for_writing(fifo: Path) -> int | None:
+    """Open a named pipe; None while nobody reads it."""
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+async def test_what_the_client_writes_while_the_server_is_tried_is_kept(edge_home: Path, tmp_path: Path) -> None:
+    path, fifo = place("cursor", tmp_path), tmp_path / "agentapi.toml"
+    path.write_text('{"numStartups": 1}', encoding="utf-8")
+    os.mkfifo(fifo)  # its reader, the server that is tried, waits here
+    async with asyncio.TaskGroup() as group:
+        env = of(edge_home, tmp_path) | {"AGENTAPI_CONFIG": str(fifo)}
+        connecting = group.create_task(run(env, "connect", "cursor"))
+        pipe = await asyncio.to_thread(wait_until, lambda: opened_for_writing(fifo))
+        path.write_text('{"numStartups": 2}', encoding="utf-8")
+        settled = tmp_path / "settled.toml"
+        settled.touch()
+        settled.replace(fifo)
+        os.close(pipe)
+    status, _, err = connecting.result()
+    assert status == 0, err
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert (written["numStartups"], list(written["mcpServers"])) == (2, ["agentapi"])
+    assert path.with_name("mcp.json.agentapi-backup").read_text(encoding="utf-8") == '{"numStartups": 2}'
+
+
+async def test_connections_that_are_made_at_once_are_all_made(edge_home: Path, tmp_path: Path) -> None:
+    path = place("cursor", tmp_path)
+    names = [f"s{number}" for number in range(4)]
+    env = of(edge_home, tmp_path)
+    async with asyncio.TaskGroup() as group:
+        words = [("connect", "cursor", "--force", "--name", name) for name in names]
+        tasks = [group.create_task(run(env, *each)) for each in words]
+    assert [task.result()[0] for task in tasks] == [0] * 4
+    assert names_in(path) == names
+
+
+async def test_what_is_no_file_is_refused_and_a_broken_backup_is_passed_over(edge_home: Path, tmp_path: Path) -> None:
+    path, env = place("cursor", tmp_path), of(edge_home, tmp_path)
+    os.mkfifo(path)
+    status, _, err = await run(env, "connect", "cursor", "--force")
+    assert (status, "cannot be read (it is no file)" in err) == (3, True)
+    path.unlink()
+    path.symlink_to(path)
+    status, _, err = await run(env, "connect", "cursor", "--force")
+    assert (status, "cannot be read" in err, "Traceback" in err) == (3, True, False)
+    path.unlink()
+    path.write_text('{"mcpServers": {"agentapi": {"command": "agentapi-mcp"}, "x": {}}}', encoding="utf-8")
+    path.with_name("mcp.json.agentapi-backup").write_bytes(b"\xff")
+    assert (await run(env, "disconnect", "cursor"))[0] == 0
+    assert names_in(path) == ["x"]
 
 
 async def test_what_somebody_added_to_our_entry_stays(edge_home: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`connect` and `disconnect`: edit an MCP client's configuration, after a trial start of the server."""
 
+import errno
+import fcntl
 import os
 import re
 import shutil
@@ -7,7 +9,8 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
@@ -24,10 +27,15 @@ from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import print_err, print_out
 from agentapi_mcp.settings import environment, platform
 
+_ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
 _UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY", "DATABASE_URL", "REDIS_URL")
+
+
+class _FileChangedError(Exception):
+    """Another program changed the file since it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +93,10 @@ async def connect(options: ConnectOptions) -> None:
         print_err(f"# Into {path}:")
         print_out(client.format.show(options.name, client.entry(command, args, env)))
         return
-    config = _read(client, path)
-    entry = _entry_for(config, options, client.entry(command, args, env))
-    text = client.format.put(config.text or "", options.name, entry)
+    new = client.entry(command, args, env)
+    entry = _entry_for(_read(client, path), options, new)
     trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ)
-    if text == config.text:
-        print_err(f"{config.path} says so already; nothing was changed.")
-    else:
-        backup = _write(config, text, keep=not _is_ours_alone(config, options.name))
-        print_err(f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else ""))
+    print_err(_put(client, path, options, new))
     print_err(trial_result)
     omitted = [name for name in _related_variables(environ) if name not in env_of(entry)]
     if omitted:
@@ -101,6 +104,20 @@ async def connect(options: ConnectOptions) -> None:
             f"Not handed on of what is set here: {', '.join(omitted)}. Where it is needed, say --env {omitted[0]}."
         )
     print_err(client.next_step)
+
+
+def _put(client: McpClient, path: Path, options: ConnectOptions, new: Entry) -> str:
+    """Put the entry into the file as it is now, and say what was written."""
+    # Clients write their file too, and a trial takes long: what was read before it may be old.
+    for _ in range(_ATTEMPTS):
+        config = _read(client, path)
+        text = client.format.put(config.text or "", options.name, _entry_for(config, options, new))
+        if text == config.text:
+            return f"{config.path} says so already; nothing was changed."
+        with suppress(_FileChangedError):
+            backup = _write(config, text, keep=not _is_ours_alone(config, options.name))
+            return f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else "")
+    raise ConfigurationError(f"{path} is being written by another program; nothing was changed. Try again.")
 
 
 def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entry:
@@ -142,11 +159,14 @@ async def disconnect(options: ConnectOptions) -> None:
         print_err(f"Removed {config.path}, which held nothing else.")
         return
     for backup in reversed(_backups(config.path)):
-        if client.format.put(backup.read_bytes().decode(), options.name, entry) == config.text:
+        if _was_before(config, backup, options.name, entry):
             backup.replace(config.path)
             print_err(f"{config.path} is as it was before.")
             return
-    backup = _write(config, client.format.remove(config.text, options.name), keep=not is_ours(entry))
+    try:
+        backup = _write(config, client.format.remove(config.text, options.name), keep=not is_ours(entry))
+    except _FileChangedError:
+        raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
     print_err(f"Took {options.name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
 
@@ -195,15 +215,17 @@ def _related_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def _read(client: McpClient, path: Path) -> _ConfigFile:
-    real = path.resolve()  # replacing a symbolic link itself would leave the file behind it unchanged
     try:
-        text = real.read_bytes().decode()
-    except FileNotFoundError:
-        return _ConfigFile(client, real, None)
+        real = path.resolve()  # replacing a symbolic link itself would leave the file behind it unchanged
+        text = _text_of(real)
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{real} is not UTF-8; nothing was changed.") from None
+        raise ConfigurationError(f"{path} is not UTF-8; nothing was changed.") from None
     except OSError as exc:
-        raise ConfigurationError(f"{real} cannot be read ({exc.strerror}).") from exc
+        raise ConfigurationError(f"{path} cannot be read ({exc.strerror}).") from exc
+    except RuntimeError as exc:  # how Python before 3.13 says that symbolic links go round in a circle
+        raise ConfigurationError(f"{path} cannot be read ({exc}).") from exc
+    if text is None:
+        return _ConfigFile(client, real, None)
     try:
         # Read and edited once now, so that a file that cannot be is refused before the trial.
         client.format.find(text, "")
@@ -213,6 +235,24 @@ def _read(client: McpClient, path: Path) -> _ConfigFile:
     except RecursionError:
         raise ConfigurationError(f"{real} is nested too deeply to be changed safely. Nothing was changed.") from None
     return _ConfigFile(client, real, text)
+
+
+def _text_of(path: Path) -> str | None:
+    """Return the text of a file, None if there is none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
+            raise OSError(errno.EINVAL, "it is no file")
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+
+
+def _was_before(config: _ConfigFile, backup: Path, name: str, entry: Entry) -> bool:
+    """Return whether the file is this backup with our entry added, and nothing else."""
+    try:
+        return config.client.format.put(backup.read_bytes().decode(), name, entry) == config.text
+    except (OSError, ValueError, RecursionError, ConfigurationError):
+        return False  # whatever became of the backup, the entry can be removed without it
 
 
 def _backups(path: Path) -> list[Path]:
@@ -251,24 +291,44 @@ def _write(config: _ConfigFile, text: str, *, keep: bool) -> Path | None:
             if backup is None:
                 backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
                 _replace(backup, config.text, mode)
-        _replace(path, text, mode)
+        with _staged(path, text, mode) as staged, _locked(path.parent):
+            if _text_of(path) != config.text:
+                raise _FileChangedError
+            staged.replace(path)
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
     return backup
 
 
 def _replace(path: Path, text: str, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _staged(path, text, mode) as staged:
+        staged.replace(path)
+
+
+@contextmanager
+def _locked(directory: Path) -> Generator[None]:
+    """Keep other commands like this one from replacing a file of this directory."""
+    descriptor = os.open(directory, os.O_RDONLY)  # the directory itself: a file would stay behind
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _staged(path: Path, text: str, mode: int) -> Generator[Path]:
+    """Write a text to a temporary file beside its place, which it can be moved to at once."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        Path(name).chmod(mode)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
