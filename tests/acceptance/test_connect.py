@@ -159,6 +159,7 @@ async def test_what_the_client_writes_while_the_server_is_tried_is_kept(edge_hom
         env = of(edge_home, tmp_path) | {"AGENTAPI_CONFIG": str(fifo)}
         connecting = group.create_task(run(env, "connect", "cursor"))
         pipe = await asyncio.to_thread(wait_until, lambda: opened_for_writing(fifo))
+        assert pipe is not None
         path.write_text('{"numStartups": 2}', encoding="utf-8")
         settled = tmp_path / "settled.toml"
         settled.touch()

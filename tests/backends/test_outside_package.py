@@ -2,10 +2,10 @@
 
 import asyncio
 import re
+import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -15,7 +15,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "backends" / "write-a-back
 SOURCE = Path(agentapi_mcp.__file__).parents[1]
 FILE = re.compile(r"^```python\n# (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROJECT = re.compile(r"^```toml\n(\[project\]\n.*?)^```", re.MULTILINE | re.DOTALL)
-ENTRY_POINTS = "agentapi_mcp.backends"
 
 SLOW = ("given_up", "cancelling")
 BREACHES = {
@@ -39,18 +38,18 @@ FOUND_BY = (
 
 
 def install(place: Path) -> None:
-    """Lay the package of the page out as an installer does."""
+    """Write the files of the page, build its package, and lay that out as an installer does."""
     text = PAGE.read_text(encoding="utf-8")
     for name, content in FILE.findall(text):
         (place / name).write_text(content, encoding="utf-8")
     (written,) = PROJECT.findall(text)
-    project = tomllib.loads(written)["project"]
-    points = cast("dict[str, str]", project["entry-points"][ENTRY_POINTS])
-    metadata = place / f"agentapi_echo-{project['version']}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
-    lines = [f"[{ENTRY_POINTS}]", *(f"{name} = {value}" for name, value in points.items())]
-    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (place / "pyproject.toml").write_text(written, encoding="utf-8")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(build, cwd=place, check=True, capture_output=True)  # noqa: S603  # ours
+    (wheel,) = (place / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert [name for name in archive.namelist() if "/" not in name] == ["echo_backend.py"]
+        archive.extractall(place)
 
 
 async def run_suite(place: Path, *arguments: str) -> tuple[int | None, str]:

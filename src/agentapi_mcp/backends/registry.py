@@ -44,7 +44,9 @@ def _find(name: str) -> Create:
     try:
         return cast(Create, installed.load())
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"The installed backend {name!r} cannot be loaded; reinstall its package.") from error
+        raise ConfigurationError(
+            f"The installed backend {name!r} cannot be loaded ({error}); mend or reinstall its package."
+        ) from error
 
 
 def _installed() -> dict[str, EntryPoint]:
