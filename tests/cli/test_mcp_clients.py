@@ -86,3 +86,18 @@ def test_the_byte_order_mark_of_a_file_stays_where_it_is() -> None:
     assert made.startswith('\ufeffmodel = "o"\n')
     assert FORM.find(made, "agentapi") == ENTRY
     assert FORM.remove(made, "agentapi") == '\ufeffmodel = "o"\n'
+
+
+@pytest.mark.parametrize(
+    ("client", "text"),
+    [
+        ("codex", '[[mcp_servers.agentapi]]\ncommand = "x"\n'),
+        ("codex", "[mcp_servers]\nagentapi = 5\n"),
+        ("cursor", '{"mcpServers": {"agentapi": null}}'),
+        ("cursor", '{"mcpServers": {"agentapi": ["x"]}}'),
+    ],
+)
+def test_what_has_the_name_and_is_no_entry_is_not_taken_for_absent(client: str, text: str) -> None:
+    found = find_client(client, "linux", {"HOME": "/"}).format.find(text, "agentapi")
+    assert found == {}
+    assert not is_ours(found)

@@ -13,7 +13,7 @@ from typing import Protocol
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.base.json_values import as_list, as_object, is_object
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.cli import jsonc
 
 Entry = dict[str, object]
@@ -24,7 +24,7 @@ class ConfigFormat(Protocol):
     """Reads and edits the entries of servers in the text of a configuration file."""
 
     def find(self, text: str, name: str) -> Entry | None:
-        """Return the entry with this name."""
+        """Return the entry with this name; what is there and is no entry of a server is an empty one."""
         ...
 
     def put(self, text: str, name: str, entry: Entry) -> str:
@@ -50,8 +50,8 @@ class JsonFormat(ConfigFormat):
     def find(self, text: str, name: str) -> Entry | None:
         if not text.strip("\ufeff \t\r\n"):
             return None
-        found = as_object(as_object(jsonc.parse(text).value).get(self.key)).get(name)
-        return found if is_object(found) else None
+        servers = as_object(as_object(jsonc.parse(text).value).get(self.key))
+        return as_object(servers[name]) if name in servers else None
 
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:

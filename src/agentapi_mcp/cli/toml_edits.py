@@ -24,7 +24,7 @@ class UnsafeEditError(ValueError):
 
 
 def find(text: str, path: TablePath) -> dict[str, object] | None:
-    """Return the table at a path."""
+    """Return the table at a path; what is there and is no table is an empty one."""
     return _find(_load(text), path)
 
 
@@ -77,7 +77,7 @@ def _float(text: str) -> float | str:
 
 def _find(document: Mapping[str, object], path: TablePath) -> dict[str, object] | None:
     found = as_object(document.get(path[0])).get(path[1])
-    return found if is_object(found) else None
+    return None if found is None else as_object(found)
 
 
 def _document_with(
