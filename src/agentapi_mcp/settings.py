@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
@@ -56,9 +57,13 @@ def _sendable(token: SecretStr) -> SecretStr:
 
 
 def _resource(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("must be the whole address that clients use, as in https://agents.example.com/mcp")
+    whole = "must be the whole address that clients use, as in https://agents.example.com/mcp"
+    try:
+        parts = parse_http_url(url.strip())
+    except ValueError as exc:
+        raise ValueError(whole) from exc
+    if parts.query or parts.fragment:
+        raise ValueError(whole)
     if "@" in parts.netloc:
         raise ValueError("must not hold a name or a password: everybody is told this address")
     if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:

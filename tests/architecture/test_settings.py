@@ -125,6 +125,10 @@ def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("trusted_proxies", "::/0", "must not be every address: anybody could then claim to be anybody else"),
         ("resource_url", "agents.example.com/mcp", WHOLE_ADDRESS),
         ("resource_url", "https://agents.example.com/mcp?x=1", WHOLE_ADDRESS),
+        ("resource_url", "https://agents.example.com:99999/", WHOLE_ADDRESS),
+        ("resource_url", "https://agents.example.com:abc/mcp", WHOLE_ADDRESS),
+        ("resource_url", 'https://agents.example.com/m"c p', WHOLE_ADDRESS),
+        ("resource_url", "https://agents.example.com/\nmcp", WHOLE_ADDRESS),
         (
             "resource_url",
             "https://user:word@agents.example.com/mcp",

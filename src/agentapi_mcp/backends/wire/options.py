@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from agentapi_mcp.backends.wire.http import Deadlines
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -20,13 +20,7 @@ _CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-k
 
 
 def _base_url(url: str) -> str:
-    try:
-        parts = urlsplit(url.strip())
-        _ = parts.port  # raises for a port that is not a number
-    except ValueError as error:
-        raise ValueError("is not a URL") from error
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an http or https URL with a host")
+    parts = parse_http_url(url.strip())
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or password; use api_key or headers")
     if parts.query or parts.fragment:

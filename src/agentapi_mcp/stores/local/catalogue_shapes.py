@@ -4,13 +4,13 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.money import Prices
+from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
 from agentapi_mcp.core.catalogue.models import ModelDeclaration
 from agentapi_mcp.core.identity.principals import Role
@@ -33,7 +33,7 @@ def _asymmetric(value: str) -> str:
 
 
 def _address(value: str) -> str:
-    parts = urlsplit(value)
+    parts = parse_http_url(value)
     local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ValueError("must be an https address, or an http one on this machine")
