@@ -16,7 +16,7 @@ from agentapi_mcp.base.errors import (
     LimitExceededError,
     NextStep,
 )
-from agentapi_mcp.cli.outputs import ARGUMENTS, EXIT_STATUS, NEXT_STEPS, explain
+from agentapi_mcp.cli.outputs import EXIT_STATUS, WORDS, explain
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.requests import ChatRequest
 
@@ -44,9 +44,9 @@ def test_every_leaf_has_an_exit_status_of_its_family() -> None:
 
 
 def test_every_next_step_and_argument_has_the_words_of_the_command_line() -> None:
-    assert set(NEXT_STEPS) == set(NextStep)
+    assert set(WORDS.next_steps) == set(NextStep)
     asked = {each.name for kind in (ChatRequest, Parameters) for each in fields(kind)} - {"parameters", "preferences"}
-    assert asked <= set(ARGUMENTS)
+    assert asked <= set(WORDS.arguments)
 
 
 def test_no_error_of_the_core_or_of_a_store_names_a_tool() -> None:

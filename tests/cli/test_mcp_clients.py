@@ -100,4 +100,3 @@ def test_the_byte_order_mark_of_a_file_stays_where_it_is() -> None:
 def test_what_has_the_name_and_is_no_entry_is_not_taken_for_absent(client: str, text: str) -> None:
     found = find_client(client, "linux", {"HOME": "/"}).format.find(text, "agentapi")
     assert found == {}
-    assert not is_ours(found)

@@ -18,17 +18,15 @@ from agentapi_mcp.base.errors import (
     BackendError,
     CallerError,
     ConfigurationError,
-    ConflictError,
     IssuerUnavailableError,
     NextStep,
     PermissionDeniedError,
     StoreError,
-    retry_after_seconds,
-    sentences,
 )
 from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.errors import ErrorWords, explain_error
 from agentapi_mcp.settings import VERSION, Settings, environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 
@@ -45,31 +43,33 @@ EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (StoreError, 3),
     (AgentApiError, INTERNAL),
 )
-NEXT_STEPS: dict[NextStep, str] = {
-    NextStep.FIND_SESSION: "`agentapi-mcp sessions list` shows those there are.",
-    NextStep.FIND_TURN: "`agentapi-mcp sessions export SESSION_ID --format json` has the ids of a session's turns.",
-    NextStep.WAIT_OR_CANCEL: "Wait for it (`agentapi-mcp turns show {turn_id}` shows how far it is) or end it "
-    "(`agentapi-mcp turns cancel {turn_id}`), then try again.",
-}
-ARGUMENTS = {
-    "agent": "--agent",
-    "expires_in": "--expires-in",
-    "idempotency_key": "--idempotency-key",
-    "limit": "--limit",
-    "max_tokens": "--max-tokens",
-    "message": "MESSAGE",
-    "model": "--model",
-    "name": "--name",
-    "provider": "PROVIDER",
-    "query": "--query",
-    "scopes": "--scope",
-    "session_id": "SESSION_ID",
-    "system_prompt": "--system",
-    "temperature": "--temperature",
-    "title": "TITLE",
-    "token_name": "NAME",
-    "turn_id": "TURN_ID",
-}
+WORDS = ErrorWords(
+    next_steps={
+        NextStep.FIND_SESSION: "`agentapi-mcp sessions list` shows those there are.",
+        NextStep.FIND_TURN: "`agentapi-mcp sessions export SESSION_ID --format json` has the ids of a session's turns.",
+        NextStep.WAIT_OR_CANCEL: "Wait for it (`agentapi-mcp turns show {turn_id}` shows how far it is) or end it "
+        "(`agentapi-mcp turns cancel {turn_id}`), then try again.",
+    },
+    arguments={
+        "agent": "--agent",
+        "expires_in": "--expires-in",
+        "idempotency_key": "--idempotency-key",
+        "limit": "--limit",
+        "max_tokens": "--max-tokens",
+        "message": "MESSAGE",
+        "model": "--model",
+        "name": "--name",
+        "provider": "PROVIDER",
+        "query": "--query",
+        "scopes": "--scope",
+        "session_id": "SESSION_ID",
+        "system_prompt": "--system",
+        "temperature": "--temperature",
+        "title": "TITLE",
+        "token_name": "NAME",
+        "turn_id": "TURN_ID",
+    },
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -138,19 +138,7 @@ def fail(error: AgentApiError) -> NoReturn:
 
 def explain(error: AgentApiError) -> str:
     """Describe an error and the next step, in terms of commands and options."""
-    parts = [str(error)]
-    if isinstance(error, CallerError):
-        if error.argument in ARGUMENTS:
-            parts = [f"{ARGUMENTS[error.argument]} {error.message}"]
-        if error.next_step is not None:
-            turn_id = error.turn_id if isinstance(error, ConflictError) else None
-            parts.append(NEXT_STEPS[error.next_step].format(turn_id=turn_id))
-    elif isinstance(error, BackendError):
-        parts.append(error.next_step)
-    seconds = retry_after_seconds(error)
-    if seconds is not None:
-        parts.append(f"Try again in {seconds} s.")
-    return sentences(*parts)
+    return explain_error(error, WORDS)
 
 
 def strip_controls(text: str) -> str:

@@ -29,7 +29,7 @@ class ChatReply:
 
 def turn_fields(turn: Turn) -> Fields:
     """Serialize a turn as the MCP tools do, with its whole reply."""
-    return with_next_step(turn_out(turn, turn.reply, truncated=False).model_dump(mode="json"))
+    return with_next_step(turn_out(turn, turn.reply, truncated=False, next_step=None).model_dump(mode="json"))
 
 
 def with_next_step(turn: Fields) -> Fields:

@@ -1,37 +1,51 @@
-"""Errors of the core as text for users: what is wrong, and the next step."""
+"""Errors of the core as text for users: what is wrong, and the next step in the words of an edge."""
 
-from agentapi_mcp.base.errors import AgentApiError, BackendError, CallerError, NextStep, retry_after_seconds, sentences
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    BackendError,
+    CallerError,
+    ConflictError,
+    NextStep,
+    retry_after_seconds,
+    sentences,
+)
 from agentapi_mcp.presentation.text import clean
 
-# The next step for errors whose own message names none.
-STEPS_OF_CODES: dict[str, str] = {
-    "internal": "Try again; the server's log says more.",
-    "not_authenticated": "Sign in, then try again.",
-    "configuration": "The operator of this server has to mend it.",
-    "issuer_unavailable": "Try again in half a minute; the server's log says more.",
-    "store": "Try again; if it stays, the operator finds the reason in the server's log.",
-    "store_mismatch": "The operator of this server has to mend it.",
-}
 
-NEXT_STEPS: dict[NextStep, str] = {
-    NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",
-    NextStep.FIND_TURN: "Call list_sessions and read the session's transcript.",
-    NextStep.WAIT_OR_CANCEL: "Wait for it with get_turn, or end it with cancel_turn, then try again.",
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorWords:
+    """What an edge calls things.
+
+    `next_steps` may name `{turn_id}`. `steps_of_codes` has the next step of errors, by their code, whose own message
+    names none. `arguments` has the edge's names of arguments that are called otherwise in the core.
+    """
+
+    next_steps: Mapping[NextStep, str]
+    steps_of_codes: Mapping[str, str] = field(default_factory=dict[str, str])
+    arguments: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def explain(error: AgentApiError) -> str:
+def explain_error(error: AgentApiError, words: ErrorWords) -> str:
     """Describe an error and its next step in one paragraph."""
-    parts = [str(error), _next_step(error)]
+    parts = [_what(error, words), _next_step(error, words)]
     seconds = retry_after_seconds(error)
     if seconds is not None:
         parts.append(f"Try again in {seconds} s.")
     return clean(sentences(*parts))
 
 
-def _next_step(error: AgentApiError) -> str:
+def _what(error: AgentApiError, words: ErrorWords) -> str:
+    name = words.arguments.get(error.argument or "") if isinstance(error, CallerError) else None
+    return f"{name} {error.message}" if isinstance(error, CallerError) and name else str(error)
+
+
+def _next_step(error: AgentApiError, words: ErrorWords) -> str:
     if isinstance(error, BackendError):
         return error.next_step
     if isinstance(error, CallerError) and error.next_step is not None:
-        return NEXT_STEPS[error.next_step]
-    return STEPS_OF_CODES.get(error.code, "")
+        turn_id = error.turn_id if isinstance(error, ConflictError) else None
+        return words.next_steps[error.next_step].format(turn_id=turn_id)
+    return words.steps_of_codes.get(error.code, "")

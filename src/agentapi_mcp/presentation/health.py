@@ -10,9 +10,9 @@ from agentapi_mcp.presentation.values import moment
 
 def health_out(report: HealthReport) -> HealthOut:
     """Serialize the health of the server and its agents."""
-    worst = all(part.status is HealthStatus.HEALTHY for part in report.parts)
+    is_healthy = all(part.status is HealthStatus.HEALTHY for part in report.parts)
     return HealthOut(
-        status=HealthStatus.HEALTHY if worst else HealthStatus.UNHEALTHY,
+        status=HealthStatus.HEALTHY if is_healthy else HealthStatus.UNHEALTHY,
         parts=[
             PartOut(name=part.name, status=part.status, detail=part.detail, latency_ms=to_milliseconds(part.latency))
             for part in report.parts

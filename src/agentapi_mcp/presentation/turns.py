@@ -1,10 +1,8 @@
 """Turns, their cost and their errors, as JSON and as one line."""
 
-import math
 from decimal import Decimal
 
 from agentapi_mcp.base.durations import to_milliseconds
-from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.models import FaultOut, TurnOut
@@ -108,8 +106,8 @@ def _cost(cost: Decimal | None, source: str | None) -> str:
     return f"${cost:.6f}".rstrip("0") + (f" ({source})" if source and source != "provider" else "")
 
 
-def turn_out(turn: Turn, reply: str, *, truncated: bool) -> TurnOut:
-    """Serialize a turn with its reply."""
+def turn_out(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) -> TurnOut:
+    """Serialize a turn with its reply, and the next step in the words of the edge."""
     return TurnOut.model_validate(
         {
             "session_id": str(turn.session_id),
@@ -126,23 +124,7 @@ def turn_out(turn: Turn, reply: str, *, truncated: bool) -> TurnOut:
             "end_reason": turn.end_reason and str(turn.end_reason),
             "saved": turn.saved,
             "transcript_uri": transcript_uri(turn.session_id),
-            "next_step": next_step(turn),
+            "next_step": next_step,
             "error": None if turn.error is None else FaultOut.model_validate(fault_json(turn.error)),
         }
     )
-
-
-def next_step(turn: Turn) -> str | None:
-    """Return the next step for the caller; None if the turn is answered."""
-    match turn.status:
-        case TurnStatus.RUNNING:
-            return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
-        case TurnStatus.FAILED if turn.error is not None:
-            wait = turn.error.retry_after
-            return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")
-        case TurnStatus.FAILED | TurnStatus.INTERRUPTED:
-            return f"Send the message again with session_id {turn.session_id}."
-        case TurnStatus.CANCELLED:
-            return f"Send the message again with session_id {turn.session_id} if it is still wanted."
-        case _:
-            return None

@@ -13,8 +13,7 @@ from agentapi_mcp.base.errors import (
     NextStep,
     NotFoundError,
 )
-from agentapi_mcp.edges.mcp.errors import RPC_CODES, rpc_error, tool_error
-from agentapi_mcp.presentation.errors import NEXT_STEPS, STEPS_OF_CODES, explain
+from agentapi_mcp.edges.mcp.errors import RPC_CODES, WORDS, explain, rpc_error, tool_error
 from tests.support.connect import text_of
 
 
@@ -42,7 +41,7 @@ def test_every_error_has_an_answer_for_tools_and_for_other_requests(kind: type[A
 def test_the_tables_hold_nothing_that_the_tree_does_not() -> None:
     codes = {kind.code for kind in tree()}
     assert set(RPC_CODES) == codes
-    assert set(STEPS_OF_CODES) <= codes
+    assert set(WORDS.steps_of_codes) <= codes
 
 
 def test_a_limit_says_when_to_come_back() -> None:
@@ -52,7 +51,7 @@ def test_a_limit_says_when_to_come_back() -> None:
 
 
 def test_every_next_step_has_words() -> None:
-    assert set(NEXT_STEPS) == set(NextStep)
+    assert set(WORDS.next_steps) == set(NextStep)
     assert explain(NotFoundError("No.", next_step=NextStep.FIND_TURN)).startswith("No. Call list_sessions")
 
 

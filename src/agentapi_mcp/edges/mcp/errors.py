@@ -6,8 +6,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, CallToolResult, TextContent
 from starlette.responses import JSONResponse, Response
 
-from agentapi_mcp.base.errors import AgentApiError, retry_after_seconds
-from agentapi_mcp.presentation.errors import explain
+from agentapi_mcp.base.errors import AgentApiError, NextStep, retry_after_seconds
+from agentapi_mcp.presentation.errors import ErrorWords, explain_error
 from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.web.mounts import Refusal
 
@@ -27,6 +27,26 @@ RPC_CODES: dict[str, int] = {
     "store_unavailable": INTERNAL_ERROR,
     "store_mismatch": INTERNAL_ERROR,
 }
+WORDS = ErrorWords(
+    next_steps={
+        NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",
+        NextStep.FIND_TURN: "Call list_sessions and read the session's transcript.",
+        NextStep.WAIT_OR_CANCEL: "Wait for it with get_turn, or end it with cancel_turn, then try again.",
+    },
+    steps_of_codes={
+        "internal": "Try again; the server's log says more.",
+        "not_authenticated": "Sign in, then try again.",
+        "configuration": "The operator of this server has to mend it.",
+        "issuer_unavailable": "Try again in half a minute; the server's log says more.",
+        "store": "Try again; if it stays, the operator finds the reason in the server's log.",
+        "store_mismatch": "The operator of this server has to mend it.",
+    },
+)
+
+
+def explain(error: AgentApiError) -> str:
+    """Describe an error and the next step, in terms of tools."""
+    return explain_error(error, WORDS)
 
 
 def tool_error(error: AgentApiError) -> CallToolResult:

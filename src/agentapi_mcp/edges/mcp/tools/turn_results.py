@@ -1,20 +1,24 @@
 """A turn as a tool's answer: the reply and a one-line bill for the model, everything for programs."""
 
+import math
+
 from mcp_types import CallToolResult, TextContent
 
+from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.presentation.text import clean, cut
-from agentapi_mcp.presentation.turns import describe_turn, next_step, turn_out
+from agentapi_mcp.presentation.turns import describe_turn, turn_out
 from agentapi_mcp.presentation.uris import transcript_uri
 
 
 def turn_result(turn: Turn) -> CallToolResult:
     """Answer with a turn, whatever became of it; a failed one is an error that names its next step."""
     reply, left_out = cut(turn.reply)
+    structured = turn_out(turn, reply, truncated=left_out > 0, next_step=next_step(turn))
     return CallToolResult(
         # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
         content=[TextContent(type="text", text=_text(turn, reply, left_out))],
-        structured_content=turn_out(turn, reply, truncated=left_out > 0).model_dump(mode="json"),
+        structured_content=structured.model_dump(mode="json"),
         is_error=turn.status is TurnStatus.FAILED,
     )
 
@@ -51,3 +55,19 @@ def _facts(turn: Turn) -> str:
     if turn.status.is_final and not turn.saved:
         facts.append("not saved yet")
     return f"[{' · '.join(facts)}]"
+
+
+def next_step(turn: Turn) -> str | None:
+    """Return the next step for the caller, in terms of tools; None if the turn is answered."""
+    match turn.status:
+        case TurnStatus.RUNNING:
+            return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
+        case TurnStatus.FAILED if turn.error is not None:
+            wait = turn.error.retry_after
+            return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")
+        case TurnStatus.FAILED | TurnStatus.INTERRUPTED:
+            return f"Send the message again with session_id {turn.session_id}."
+        case TurnStatus.CANCELLED:
+            return f"Send the message again with session_id {turn.session_id} if it is still wanted."
+        case _:
+            return None

@@ -36,10 +36,10 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.callers import Caller, Callers
 from agentapi_mcp.edges.mcp.cancellations import MAX_REASON, Cancellations
 from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_TIMEOUT, PendingElicitations, Send, read_answer
+from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
-from agentapi_mcp.presentation.errors import explain
 from agentapi_mcp.presentation.text import clean
 
 SESSION_HEADER = "mcp-session-id"

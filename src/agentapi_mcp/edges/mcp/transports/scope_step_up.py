@@ -10,8 +10,8 @@ from agentapi_mcp.base.json_values import as_object, load_json
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal
 from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
-from agentapi_mcp.presentation.errors import explain
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL
 

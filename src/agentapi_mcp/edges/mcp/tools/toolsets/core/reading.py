@@ -9,12 +9,12 @@ from agentapi_mcp.base.errors import ConfigurationError, StoreError
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import preferences_of
+from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.options import PAGE
 from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.agents import agent_line, agent_out, model_line, model_out
-from agentapi_mcp.presentation.errors import explain
 from agentapi_mcp.presentation.health import agent_health_line, health_out
 from agentapi_mcp.presentation.models import (
     AgentsOut,
