@@ -2,7 +2,8 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -42,10 +43,19 @@ def methods_of(protocol: type) -> set[str]:
     return {name for name in found if not name.startswith("_")}
 
 
-def fault(annotation: object) -> str | None:
-    """Tell why a field may not be of this type."""
+def results_of(annotation: object) -> list[object]:
+    """List what a call leads to: the parts of a union, the `T` of an `Awaitable[T]`, what a function returned does."""
     if get_origin(annotation) is Callable:
-        return None
+        return results_of(get_args(annotation)[-1])
+    if get_args(annotation):
+        return [each for part in get_args(annotation) for each in results_of(part)]
+    return [] if annotation in {None, type(None)} else [annotation]
+
+
+def fault(annotation: object) -> str | None:
+    """Tell why a field may not be of this type; a function may not return what no field may be."""
+    if get_origin(annotation) is Callable:
+        return next((found for each in results_of(annotation) if (found := fault(each))), None)
     if not inspect.isclass(annotation) or annotation in {Any, object}:
         return f"{annotation!r} does not tell what it is"
     kind: type[Any] = annotation
@@ -67,12 +77,29 @@ def test_a_field_of_the_services_is_no_store(name: str, annotation: object) -> N
 
 
 @pytest.mark.parametrize(
-    "annotation", [ProfileStore, Signals, TransportSessionStore, ElicitationStore, PostgresSessions, Any, list[Turns]]
+    "annotation",
+    [
+        ProfileStore,
+        Signals,
+        TransportSessionStore,
+        ElicitationStore,
+        PostgresSessions,
+        Any,
+        list[Turns],
+        Callable[[], ProfileStore],
+        Callable[[str], Awaitable[ProfileStore | None]],
+        Callable[[], AbstractAsyncContextManager[PostgresSessions]],
+        Callable[[], Callable[[], Signals]],
+        Callable[..., Any],
+    ],
+    ids=repr,
 )
 def test_what_would_be_one_is_seen(annotation: object) -> None:
     assert fault(annotation) is not None
 
 
-@pytest.mark.parametrize("annotation", [Authenticator, Turns, Callable[[], None]])
+@pytest.mark.parametrize(
+    "annotation", [Authenticator, Turns, Callable[[], None], Callable[[], Awaitable[Turns]]], ids=repr
+)
 def test_what_is_none_is_let_be(annotation: object) -> None:
     assert fault(annotation) is None

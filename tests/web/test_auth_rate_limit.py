@@ -1,6 +1,7 @@
 """Who guesses tokens is soon refused unheard; who is in stays in, whoever else has the same address."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -101,6 +102,30 @@ def test_a_token_that_has_expired_counts_for_itself_alone() -> None:
     refused.check(TokenAttempt("203.0.113.10", b"expired"))
     clock.advance(WITHIN)
     refused.check(expired)
+
+
+async def test_an_address_has_ten_new_tokens_verified_at_once_and_the_rest_see_their_refusals() -> None:
+    limit, all_wait = AuthRateLimit(ManualClock()), asyncio.Event()
+    verified: list[TokenAttempt] = []
+
+    async def verify(attempt: TokenAttempt) -> None:
+        with suppress(LimitExceededError):
+            async with limit.verifying(attempt):
+                verified.append(attempt)
+                await all_wait.wait()
+                limit.refuse(attempt)
+
+    async def look() -> list[TokenAttempt]:
+        all_wait.set()
+        return list(verified)
+
+    elsewhere = guess(0, "203.0.113.10")
+    async with asyncio.TaskGroup() as group:
+        for attempt in (*map(guess, range(4 * MOST)), elsewhere):
+            group.create_task(verify(attempt))
+        at_once = group.create_task(look())  # tasks start in this order, so every attempt is verified or waits by now
+    assert at_once.result() == [*map(guess, range(10)), elsewhere]
+    assert len(verified) == MOST + 1
 
 
 def test_no_more_addresses_are_remembered_than_said() -> None:

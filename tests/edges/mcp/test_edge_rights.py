@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import PromptReference
-from mcp_types.methods import SPEC_CLIENT_METHODS
+from mcp_types import EmptyResult, NotificationParams, PromptReference, RequestParams
 
 from agentapi_mcp.base.ids import SessionId, new_id
 from agentapi_mcp.core.identity.principals import Action, Exceptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
-from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.edges.mcp.transports.scope_step_up import METHODS
 from agentapi_mcp.presentation.uris import transcript_uri
@@ -75,6 +74,19 @@ OPEN_TO_ALL: Mapping[str, str] = {
     "tools/call": "needs what the tool declares, as the first test shows",
     "tools/list": "returns the declarations of the program",
 }
+NOTIFICATIONS: Mapping[str, str] = {
+    "notifications/initialized": "starts notifications that a list has changed, which tell nothing of its content",
+}
+
+
+def methods_of(server: EdgeServer) -> set[str]:
+    """List the methods of requests that a server answers, those of no specification too."""
+    return set(server._request_handlers)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # no public API lists them
+
+
+def notifications_of(server: EdgeServer) -> set[str]:
+    """List the notifications that a server handles."""
+    return set(server._notification_handlers)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # no public API lists them
 
 
 @asynccontextmanager
@@ -127,9 +139,24 @@ def test_every_method_with_an_action_is_tried() -> None:
 async def test_every_method_that_the_server_answers_has_an_action_or_a_reason_to_need_none(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         server = create_server(OpenGate(edge.services), EVERY_TOOL)
-    answered = {method for method in SPEC_CLIENT_METHODS if server.get_request_handler(method)}
-    assert answered == set(METHODS) | set(OPEN_TO_ALL)
+    assert methods_of(server) == set(METHODS) | set(OPEN_TO_ALL)
     assert set(METHODS) & set(OPEN_TO_ALL) == set()
+    assert notifications_of(server) == set(NOTIFICATIONS)
+
+
+async def test_handlers_of_no_specification_are_compared_too(edge_home: Path) -> None:
+    async def answer(_context: object, _params: object) -> EmptyResult:
+        return EmptyResult()
+
+    async def ignore(_context: object, _params: object) -> None:
+        return None
+
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+    server.add_request_handler("agentapi/own", RequestParams, answer)
+    server.add_notification_handler("notifications/agentapi/own", NotificationParams, ignore)
+    assert "agentapi/own" in methods_of(server)
+    assert "notifications/agentapi/own" in notifications_of(server)
 
 
 @pytest.mark.parametrize("method", REQUESTS)

@@ -300,6 +300,22 @@ async def test_one_email_leads_one_subject_to_an_account(sign_ins: SignIns, data
     assert [task.result().user_id for task in tasks].count(UserId(user_id)) == 1
 
 
+async def test_an_email_leads_to_no_account_that_has_a_workos_id(database: Database) -> None:
+    identities, email, user_id = PostgresIdentities(database), f"{new_id().hex}@example.com", new_id()
+    issuer = f"https://{new_id().hex}.example"
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "INSERT INTO public.profiles (id, email, workos_id) VALUES ($1, $2, 'user_01A')", user_id, email
+        )
+    assert await identities.link_email(issuer, "subject", email) is None
+    assert await identities.find(issuer, "subject") is None
+    async with database.as_system("test") as connection:
+        await connection.execute("UPDATE public.profiles SET workos_id = NULL WHERE id = $1", user_id)
+    linked = await identities.link_email(issuer, "subject", email)
+    assert linked is not None
+    assert linked.user_id == user_id
+
+
 async def test_nobody_but_the_program_reads_identities(database_urls: DatabaseUrls, sign_ins: SignIns) -> None:
     await sign_ins.principal_of(claims())
     connection = await asyncpg.connect(database_urls.owner)

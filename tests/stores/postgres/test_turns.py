@@ -16,11 +16,13 @@ from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
     Ending,
     EndReason,
+    Joined,
     NewTurn,
     RouteStep,
     Turn,
     TurnCost,
     TurnFault,
+    TurnMark,
     TurnStatus,
 )
 from agentapi_mcp.core.identity.principals import Principal
@@ -165,6 +167,21 @@ async def test_the_text_of_a_turn_that_nobody_runs_comes_before_the_next_message
     settled = await turns.get(principal, lost.id)
     assert settled.status is TurnStatus.INTERRUPTED
     assert following.previous_message_id == settled.last_message_id
+
+
+async def test_a_repeated_message_joins_the_latest_of_the_turns_whose_callers_went_away(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    same = new_turn(agent, "hello")
+    left: list[TurnId] = []
+    for key in ("one", "two"):  # with keys of their own, they are two turns
+        turn = (await accept(turns, principal, replace(same, id=TurnId(new_id()), idempotency_key=key))).turn
+        await turns.mark(principal, turn.id, TurnMark.CALLER_GONE)
+        left.append(turn.id)
+    joined = await turns.accept(principal, replace(same, id=TurnId(new_id())))
+    assert isinstance(joined, Joined)
+    assert joined.turn.id == left[-1]
 
 
 async def test_defaults_are_the_sessions_and_the_organisations_and_nobody_elses(
