@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.settings import Settings, load_settings
+from agentapi_mcp.settings import Settings, load_settings, variable_of
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
 WHOLE_ADDRESS = "must be the whole address that clients use, as in https://agents.example.com/mcp"
@@ -169,3 +169,30 @@ def test_any_value_of_a_setting_is_read_or_refused_without_being_repeated(name: 
             said = str(refused)
     assert "s3cret" not in said
     assert not said or said.startswith(f"A setting is wrong: {name} ")
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "AGENTAPI_DATABASE_URL"),
+        ({"DATABASE_URL": "x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "x", "AGENTAPI_DATABASE_URL": "y"}, "AGENTAPI_DATABASE_URL"),
+        ({"DATABASE_URL": "x", "AGENTAPI_DATABASE_URL": ""}, "DATABASE_URL"),
+        ({"database_url": "x"}, "DATABASE_URL"),
+    ],
+)
+def test_a_setting_with_two_names_is_called_by_the_one_that_was_read(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str
+) -> None:
+    for other in ("DATABASE_URL", "AGENTAPI_DATABASE_URL"):
+        monkeypatch.delenv(other, raising=False)
+    for given_name, value in environ.items():
+        monkeypatch.setenv(given_name, value)
+    assert variable_of("database_url", environ) == name
+    read = load_settings().database_url
+    values = {key.upper(): value for key, value in environ.items()}
+    assert (read.get_secret_value() if read else None) == values.get(name)
+
+
+def test_a_setting_with_one_name_is_called_by_it() -> None:
+    assert variable_of("migrate_database_url", {"MIGRATE_DATABASE_URL": "x"}) == "AGENTAPI_MIGRATE_DATABASE_URL"
