@@ -284,4 +284,6 @@ def _bill(turn: Turn) -> str:
     usage = turn.bill.usage
     cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd}"
     model = f" from {turn.bill.model_used}" if turn.bill.model_used else ""
-    return f"{len(turn.reply)} characters{model}; {usage.input_tokens or 0} + {usage.output_tokens or 0} tokens, {cost}"
+    known = usage.input_tokens is not None and usage.output_tokens is not None
+    tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if known else "tokens unknown"
+    return f"{len(turn.reply)} characters{model}; {tokens}, {cost}"
