@@ -1,5 +1,6 @@
 """The SQL of the page on one's own Postgres, run on a server that never saw the program."""
 
+import asyncio
 import re
 import tempfile
 from collections.abc import AsyncGenerator
@@ -27,7 +28,7 @@ async def new_server(seed: Seed, postgres_bin: Path | None) -> AsyncGenerator[st
     """Run a server without the program's roles, and yield its address for a superuser."""
     if postgres_bin is not None:
         with tempfile.TemporaryDirectory(prefix="own-", dir="/tmp", ignore_cleanup_errors=True) as path:
-            Path(path).chmod(0o711)
+            await asyncio.to_thread(Path(path).chmod, 0o711)
             with open_cluster(postgres_bin, Path(path) / "server") as cluster:
                 yield cluster.superuser_url
         return
