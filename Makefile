@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema audit lock bench clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings audit lock bench clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
@@ -17,6 +17,7 @@ help:
 	@echo 'make try-latest  try the newest release of every peer that the tests pin from npm'
 	@echo 'make check   format, lint, types, import contracts, dependencies, file sizes'
 	@echo 'make schema  write anew the dump of the schema that the tests compare'
+	@echo 'make settings  write anew the example of the settings (config/settings.example.env)'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
@@ -60,6 +61,10 @@ check:
 schema:
 	@sh scripts/setup dev
 	@$(PYTHON_RUN) -m tests.support.schema_dump
+
+settings:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m tests.support.settings_example
 
 audit:
 	@sh scripts/setup dev

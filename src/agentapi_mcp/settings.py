@@ -262,6 +262,16 @@ def load_settings() -> Settings:
         raise ConfigurationError(f"A setting is wrong: {faults}.") from None
 
 
+def variable_of(field: str, environ: Mapping[str, str]) -> str:
+    """Name the variable that a setting is read from; of several names, the one that is set, else the first."""
+    alias = Settings.model_fields[field].validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [f"AGENTAPI_{field.upper()}"]
+    # Their case does not matter, and one that is empty counts as not set: `Settings` reads them so.
+    given = {name.upper() for name, value in environ.items() if value}
+    names = [name for name in choices if isinstance(name, str)]
+    return next((name for name in names if name in given), names[0])
+
+
 def environment() -> Mapping[str, str]:
     """Return the environment, for `${VAR}` in the operator's files and for the embedded server."""
     return dict(os.environ)  # noqa: TID251  # the one place that reads it

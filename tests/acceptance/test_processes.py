@@ -244,5 +244,6 @@ async def test_a_database_that_is_down_is_said_clearly() -> None:
     env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "PATH": os.defpath}
     status, _, err = await run(env, "agents", "list")
     assert status == 3
-    assert "database" in err
+    assert "DATABASE_URL names 127.0.0.1:9." in err
+    assert "AGENTAPI_DATABASE_URL" not in err
     assert "Traceback" not in err

@@ -251,10 +251,13 @@ async def test_a_database_that_is_away_leaves_the_server_alive_and_not_ready(edg
         async with Client(f"{base}/mcp", mode="legacy") as client:
             answer = await call(client, "list_agents")
             assert answer.is_error
+            # The address is for the operator's log, not for everybody who calls the server.
+            assert "127.0.0.1" not in str(answer.content)
         process.terminate()
         said.append((await process.stderr.read()).decode())
         assert await process.wait() == 0
         assert "database_unavailable" in "".join(said)
+        assert f"DATABASE_URL names 127.0.0.1:{closed.getsockname()[1]}." in "".join(said)
         assert "Traceback" not in "".join(said)
 
 

@@ -128,7 +128,8 @@ def test_every_command_is_documented() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     for name, command in main.commands.items():
         names = [f"{name} {sub}" for sub in command.commands] if isinstance(command, click.Group) else [name]
-        assert [each for each in names if f"agentapi-mcp {each}" not in page] == []
+        missing = [each for each in names if f"agentapi-mcp {each}" not in page]
+        assert missing == [], "describe each in docs/commands.md"
 
 
 def test_every_option_of_chat_is_documented() -> None:

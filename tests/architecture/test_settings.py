@@ -2,15 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.settings import Settings, load_settings
+from agentapi_mcp.settings import Settings, load_settings, variable_of
+from tests.support.settings_example import EXAMPLE, KEYS, example, variable
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
 WHOLE_ADDRESS = "must be the whole address that clients use, as in https://agents.example.com/mcp"
@@ -18,39 +17,9 @@ NETWORKS = "must be addresses or networks, as in 10.1.2.3 or 10.1.0.0/16, with c
 ROOT = Path(__file__).parents[2]
 
 
-KEYS = {  # what the packaged agents are given, by their file
-    "OPENROUTER_API_KEY": "The key of the agent `droid`.",
-    "AGENTAPI_OPENROUTER_BASE_URL": "Another address for the agent `droid`.",
-    "AGENTAPI_DROID_COMMAND": "The Droid CLI, by name or path, for the agent `droid` to work with.",
-    "AGENTAPI_CCROUTER_BASE_URL": "Where the agent `ccrouter` finds its router.",
-    "CCROUTER_API_KEY": "The router's APIKEY, if it has one.",
-}
-
-
-def variable(name: str) -> str:
-    """Name the environment variable of a setting."""
-    return f"AGENTAPI_{name.upper()}"
-
-
-def written(default: object) -> str:
-    """Write a default as an environment variable has it."""
-    if default is None or isinstance(default, SecretStr):
-        return ""
-    return ",".join(map(str, cast("tuple[object, ...]", default))) if isinstance(default, tuple) else str(default)
-
-
-def example() -> str:
-    """Render config/settings.example.env."""
-    lines = ["# Every variable of agentapi-mcp with its default; take away the # before a line to use it."]
-    for name, field in Settings.model_fields.items():
-        lines += ["", f"# {field.description}", f"# {variable(name)}={written(field.default)}"]
-    for key, meaning in KEYS.items():
-        lines += ["", f"# {meaning}", f"# {key}="]
-    return "\n".join(lines) + "\n"
-
-
 def test_the_example_shows_every_setting() -> None:
-    assert (ROOT / "config" / "settings.example.env").read_text(encoding="utf-8") == example()
+    is_current = EXAMPLE.read_text(encoding="utf-8") == example()
+    assert is_current, "run `make settings`, and look at what it changes"
 
 
 def test_the_defaults_that_the_example_shows_are_read_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +33,8 @@ def test_the_defaults_that_the_example_shows_are_read_as_the_defaults(monkeypatc
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     names = [*map(variable, Settings.model_fields), *KEYS]
-    assert [name for name in names if f"`{name}`" not in page] == []
+    missing = [name for name in names if f"`{name}`" not in page]
+    assert missing == [], "add a row for each to docs/configuration.md"
 
 
 def test_the_example_shows_what_the_packaged_agents_are_given() -> None:
@@ -173,3 +143,30 @@ def test_any_value_of_a_setting_is_read_or_refused_without_being_repeated(name: 
             said = str(refused)
     assert "s3cret" not in said
     assert not said or said.startswith(f"A setting is wrong: {name} ")
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, "AGENTAPI_DATABASE_URL"),
+        ({"DATABASE_URL": "x"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "x", "AGENTAPI_DATABASE_URL": "y"}, "AGENTAPI_DATABASE_URL"),
+        ({"DATABASE_URL": "x", "AGENTAPI_DATABASE_URL": ""}, "DATABASE_URL"),
+        ({"database_url": "x"}, "DATABASE_URL"),
+    ],
+)
+def test_a_setting_with_two_names_is_called_by_the_one_that_was_read(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], name: str
+) -> None:
+    for other in ("DATABASE_URL", "AGENTAPI_DATABASE_URL"):
+        monkeypatch.delenv(other, raising=False)
+    for given_name, value in environ.items():
+        monkeypatch.setenv(given_name, value)
+    assert variable_of("database_url", environ) == name
+    read = load_settings().database_url
+    values = {key.upper(): value for key, value in environ.items()}
+    assert (read.get_secret_value() if read else None) == values.get(name)
+
+
+def test_a_setting_with_one_name_is_called_by_it() -> None:
+    assert variable_of("migrate_database_url", {"MIGRATE_DATABASE_URL": "x"}) == "AGENTAPI_MIGRATE_DATABASE_URL"

@@ -347,6 +347,19 @@ def test_a_page_is_cut_at_headings_outside_of_fences() -> None:
     assert (second.title, second.heading, second.source) == ("Page", "Part one", "docs/how-to/page.md#part-one")
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[another one\ncomes first](../agents.md#first)", "another one\ncomes first (docs/agents.md)"),
+        ("unless [`[roles]`](sign-in.md#roles) says so", "unless `[roles]` (docs/how-to/sign-in.md) says so"),
+        ("[open, then [turns](../turns.md)", "[open, then turns (docs/turns.md)"),
+        ("[one\n\ntwo](../turns.md)", "[one\n\ntwo](../turns.md)"),  # a blank line ends a paragraph and its links
+    ],
+)
+def test_a_relative_link_becomes_the_name_of_its_page(written: str, shown: str) -> None:
+    assert next(iter(split_page("how-to/page.md", written))).body == shown
+
+
 def test_a_long_section_is_cut_between_blocks_and_says_where_the_rest_is() -> None:
     section = next(iter(split_page("page.md", "first\n\n```\na\n\nb\n```\n\nlast")))
     assert trimmed(section, 10) == "first\n\n(The rest is in docs/page.md.)"

@@ -190,7 +190,9 @@ REFUSED = [
 
 def test_every_use_case_that_takes_a_principal_has_a_row() -> None:
     rows = {row.use_case for row in TABLE}
-    assert sorted(use_cases()) == sorted(rows | set(OPEN_TO_ALL))
+    assert sorted(use_cases()) == sorted(rows | set(OPEN_TO_ALL)), (
+        "add a row to TABLE for a new use case, or say in OPEN_TO_ALL why it needs no right"
+    )
     assert rows & set(OPEN_TO_ALL) == set()
 
 

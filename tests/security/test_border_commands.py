@@ -83,7 +83,11 @@ def commands(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_every_command_is_tried() -> None:
-    assert set(commands(main)) == set(tried("", "", "")) | ABOUT_NOBODY
+    known = set(tried("", "", "")) | ABOUT_NOBODY
+    assert set(commands(main)) == known, (
+        "add a new command to `tried`, with the arguments that others try, "
+        "or to ABOUT_NOBODY, if it neither tells nor changes what belongs to a user"
+    )
 
 
 @pytest.mark.acceptance

@@ -136,7 +136,8 @@ async def test_every_tool_is_tried_across_every_border(link: str, edge_home: Pat
         for attacker in ATTACKERS:
             async with here.client(attacker, link) as client:
                 cases, twins = tool_attempts(loot), tool_attempts(nobodys)
-                assert set(cases) == {tool.name for tool in (await client.list_tools()).tools}
+                listed = {tool.name for tool in (await client.list_tools()).tools}
+                assert set(cases) == listed, "add a new tool to `tool_attempts`, with the arguments that others try"
                 for tool, tried in cases.items():
                     for arguments, twin in zip(tried, twins[tool], strict=True):
                         said = await outcome(call(client, tool, **arguments))

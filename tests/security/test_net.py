@@ -291,32 +291,48 @@ async def test_an_outside_client_moves_no_session_of_its_own_across_a_border(
         await owner.close()
 
 
-async def test_no_outside_role_can_become_one_of_the_programs_own(database_urls: DatabaseUrls) -> None:
-    owner = await asyncpg.connect(database_urls.owner)
-    try:
-        for role in ("anon", "authenticated", "service_role"):
-            for own in ("agentapi_writer", "agentapi_system"):
-                assert not await owner.fetchval("SELECT pg_has_role($1, $2, 'MEMBER')", role, own)
-        callable_by_all = await owner.fetch(
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace "
-            "AND has_function_privilege('anon', oid, 'EXECUTE')"
-        )
-        assert callable_by_all == []
-        looks_elsewhere = await owner.fetch(
-            "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef "
-            "AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
-        )
-        assert looks_elsewhere == []
-        assert await owner.fetchval(
-            "SELECT count(*) > 0 FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef"
-        )
-        open_tables = await owner.fetch(
-            "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relrowsecurity "
-            "AND relnamespace IN ('agentapi'::regnamespace, 'public'::regnamespace)"
-        )
-        assert open_tables == []
-    finally:
-        await owner.close()
+@pytest.fixture
+async def owner(database_urls: DatabaseUrls) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    """Connect as the owner of the tables."""
+    connection = await asyncpg.connect(database_urls.owner)
+    yield connection
+    await connection.close()
+
+
+async def test_no_outside_role_can_become_one_of_the_programs_own(
+    owner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    for role in ("anon", "authenticated", "service_role"):
+        for own in ("agentapi_writer", "agentapi_system"):
+            assert not await owner.fetchval("SELECT pg_has_role($1, $2, 'MEMBER')", role, own)
+
+
+async def test_no_function_can_be_called_by_all_or_led_to_objects_of_another_schema(
+    owner: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    callable_by_all = await owner.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace "
+        "AND has_function_privilege('anon', oid, 'EXECUTE')"
+    )
+    assert callable_by_all == [], "a new function needs REVOKE ALL ON FUNCTION … FROM PUBLIC"
+    looks_elsewhere = await owner.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef "
+        "AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']"
+    )
+    assert looks_elsewhere == [], "SECURITY DEFINER needs SET search_path = pg_catalog, pg_temp"
+    assert await owner.fetchval(
+        "SELECT count(*) > 0 FROM pg_proc WHERE pronamespace = 'agentapi'::regnamespace AND prosecdef"
+    )
+
+
+async def test_every_table_has_row_level_security(owner: "asyncpg.Connection[asyncpg.Record]") -> None:
+    open_tables = await owner.fetch(
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relrowsecurity "
+        "AND relnamespace IN ('agentapi'::regnamespace, 'public'::regnamespace)"
+    )
+    assert [row["oid"] for row in open_tables] == [], (
+        "a new table needs ALTER TABLE … ENABLE ROW LEVEL SECURITY; docs/design/database.md has the whole list"
+    )
 
 
 @asynccontextmanager

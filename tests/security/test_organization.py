@@ -37,6 +37,22 @@ async def test_an_admin_sees_numbers_and_no_text(link: str, edge_home: Path, tmp
             numbers = fields_of(await call(other, "get_organization"))["numbers"]
             assert isinstance(numbers, dict)
             assert (numbers["members"], numbers["sessions"], numbers["turns"]) == (3, 0, {})
+            assert (numbers["input_tokens"], numbers["output_tokens"]) == (0, 0)
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_tokens_that_nobody_counted_are_unknown_and_not_zero(link: str, edge_home: Path, tmp_path: Path) -> None:
+    async with tenants(edge_home, tmp_path) as here, here.client("bea", link) as client:
+        await call(client, "chat", agent="guide", message="hello")  # whose bill has a cost of zero, and no tokens
+        seen = await call(client, "get_organization")
+        numbers = fields_of(seen)["numbers"]
+        assert isinstance(numbers, dict)
+        assert (numbers["input_tokens"], numbers["output_tokens"], numbers["cost_usd"]) == (None, None, 0)
+        assert "1 turns, unknown tokens, $0.0000." in text_of(seen)
+        await call(client, "chat", agent="droid", message="hello [[echo]]")
+        numbers = fields_of(await call(client, "get_organization"))["numbers"]
+        assert isinstance(numbers, dict)
+        assert numbers["input_tokens"] > 0
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -43,6 +43,10 @@ class FakeInstallation:
         """Return itself."""
         return self
 
+    def variable_of(self, field: str) -> str:
+        """Name the variable without a second name."""
+        return f"AGENTAPI_{field.upper()}"
+
     def variables(self) -> frozenset[str]:
         """List one setting."""
         return frozenset({"AGENTAPI_HOME"})

@@ -40,7 +40,7 @@ from agentapi_mcp.core.keys.api_keys import ApiKeys
 from agentapi_mcp.core.keys.key_requests import KeyRequests
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 from agentapi_mcp.core.signals import Signal, SignalKind
-from agentapi_mcp.settings import Settings
+from agentapi_mcp.settings import Settings, variable_of
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
@@ -176,7 +176,7 @@ async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost)
     return catalogue
 
 
-async def open_shared(base: Foundation) -> Shared:
+async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
     """Open Redis if it is configured; otherwise caches and events stay in this process."""
     local, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
     if settings.redis_url is None:
@@ -188,7 +188,8 @@ async def open_shared(base: Foundation) -> Shared:
         )
     # By name, so that a laptop without Redis does not pay for the import.
     redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
-    client = await base.stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, base.clock))
+    variable = variable_of("redis_url", environ)
+    client = await base.stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, base.clock, variable))
     return Shared(
         cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
         events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreMismatchError
-from agentapi_mcp.settings import VERSION, Settings
+from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
@@ -40,6 +41,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
     if settings.database_url is not None:
         remote = RemoteServer(settings.database_url.get_secret_value())
+        options = replace(options, variable=variable_of("database_url", environ))
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
             # Not migrated here: other programs may share the database, and its operator decides when.
@@ -55,15 +57,27 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     return database, embedded
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The login that owns the tables: its URL, the variable with it, and the login to grant the tables' use to."""
+
+    url: str
+    variable: str | None = None
+    grant_to: str | None = None
+
+
 @asynccontextmanager
-async def owner_url(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[tuple[str, str | None]]:
-    """Yield the URL of the login that owns the tables, and the login to grant their use to."""
-    url = settings.migrate_database_url or settings.database_url
-    if url is not None:
-        yield url.get_secret_value(), None
-        return
+async def database_owner(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[Owner]:
+    """Yield the login that owns the tables; an embedded server runs for as long."""
+    for field, url in (
+        ("migrate_database_url", settings.migrate_database_url),
+        ("database_url", settings.database_url),
+    ):
+        if url is not None:
+            yield Owner(url.get_secret_value(), variable_of(field, environ))
+            return
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     try:
-        yield (await embedded.urls()).owner_url, APP_LOGIN
+        yield Owner((await embedded.urls()).owner_url, grant_to=APP_LOGIN)
     finally:
         await embedded.aclose()

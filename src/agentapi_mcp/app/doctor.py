@@ -16,15 +16,18 @@ from typing_extensions import override
 from agentapi_mcp.app.database import home_of, open_store
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.backends.registry import names
+from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.clock import Clock, SystemClock
-from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.core.diagnosis.doctor import Doctor
 from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
 from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.settings import VERSION, Settings, load_settings
+from agentapi_mcp.settings import VERSION, Settings, load_settings, variable_of
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths, load_catalogue, named_variables
 from agentapi_mcp.stores.postgres.diagnosis import read_facts
+
+_REDIS_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,10 @@ class ThisConfiguration(ConfiguredInstallation):
             return True
 
     @override
+    def variable_of(self, field: str) -> str:
+        return variable_of(field, self.environ)
+
+    @override
     def variables(self) -> frozenset[str]:
         try:
             paths = self.configuration_paths()
@@ -122,10 +129,15 @@ class ThisConfiguration(ConfiguredInstallation):
             return None
         # By name, so that a laptop without Redis does not pay for the import.
         redis = import_module("agentapi_mcp.stores.redis")
-        url = settings.redis_url.get_secret_value()
-        async with redis.open_redis(url, settings.redis_prefix, self.clock) as client:
+        url, variable = settings.redis_url.get_secret_value(), self.variable_of("redis_url")
+        async with redis.open_redis(url, settings.redis_prefix, self.clock, variable) as client:
             begun = self.clock.monotonic()
-            await client.probe()
+            try:
+                await client.probe()
+            except StoreUnavailableError as exc:
+                place = host_and_port(url, _REDIS_PORT)
+                exc.add_note(f"Start it, or correct {variable}{f' (it names {place})' if place else ''}.")
+                raise
             return timedelta(seconds=self.clock.monotonic() - begun)
 
     @asynccontextmanager

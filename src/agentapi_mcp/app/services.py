@@ -47,7 +47,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         # Before the catalogue, so that it closes after the backends that use it.
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
-        shared = await open_shared(base)
+        shared = await open_shared(base, environ)
         agents = build_agents(base, catalogue, shared, sealer, Part("configuration", "files", watch.probe))
         access = await open_access(base, file, agents.api_keys, sealer)
         turns = await open_turns(base, shared, agents)

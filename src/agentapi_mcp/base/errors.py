@@ -239,7 +239,8 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
 class BackendError(AgentApiError):
     """The agent failed; the message is ours, or the sanitized first line of the provider's.
 
-    `lacks_key_of` names a provider if the caller's own key for it would be enough.
+    `lacks_key_of` names a provider if the caller's own key for it would be enough. `next_step` replaces the advice for
+    the fault class where more is known.
     """
 
     code = "backend"
@@ -252,16 +253,20 @@ class BackendError(AgentApiError):
         retry_after: timedelta | None = None,
         retryable: bool | None = None,
         lacks_key_of: str | None = None,
+        next_step: str | None = None,
     ) -> None:
         super().__init__(message)
         self.fault = fault
         self.lacks_key_of = lacks_key_of
         self.retry_after = retry_after
+        self._next_step = next_step
         self.may_retry = FAULT_ADVICE[fault].retryable if retryable is None else retryable
 
     @property
     def next_step(self) -> str:
         """The next step for the caller."""
+        if self._next_step is not None:
+            return self._next_step
         # The provider's own statement on retrying takes precedence over the advice for the fault class.
         advice = FAULT_ADVICE[self.fault]
         if advice.retryable and not self.may_retry:

@@ -23,7 +23,7 @@ from agentapi_mcp.base.errors import (
     PermissionDeniedError,
     StoreError,
 )
-from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
@@ -132,7 +132,7 @@ async def _unwrap_groups(work: Callable[[], Awaitable[None]]) -> None:
 
 def fail(error: AgentApiError) -> NoReturn:
     """Print an error with its next step, and exit with its status."""
-    print_err(f"agentapi-mcp: {explain(error)}")
+    print_err(f"agentapi-mcp: {sentences(explain(error), *notes_of(error))}")
     sys.exit(next(status for kind, status in EXIT_STATUS if isinstance(error, kind)))
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import uvicorn
 
 from agentapi_mcp.app.startup import App, open_app
-from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.core.services import ServicesProvider
@@ -200,7 +201,8 @@ async def _open_services(app: App, http: _Uvicorn) -> AgentApiError | None:
     try:
         await app.services_provider.services()
     except StoreUnavailableError as exc:
-        _log.warning("database_unavailable", extra={"reason": str(exc)})  # not fatal: the next request retries
+        # Not fatal: the next request retries.
+        _log.warning("database_unavailable", extra={"reason": sentences(str(exc), *notes_of(exc))})
     except AgentApiError as exc:
         http.should_exit = True
         return exc

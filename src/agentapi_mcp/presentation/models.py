@@ -203,8 +203,8 @@ class OrganizationNumbersOut(OutputModel):
     sessions: int
     messages: int
     turns: dict[str, int]
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost_usd: float | None
 
 

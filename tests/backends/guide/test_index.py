@@ -1,5 +1,6 @@
 """Newcomers' questions find the section that answers them: the quality of the search is a test."""
 
+import re
 from functools import cache
 
 import pytest
@@ -244,3 +245,8 @@ def test_every_question_that_an_author_foresaw_finds_its_section() -> None:
     assert not [
         (ask, section.source) for section in shipped().sections for ask in section.asks if not is_found(section, ask)
     ]
+
+
+def test_no_section_is_shown_with_a_relative_link() -> None:
+    relative = re.compile(r"\]\((?!https?://|mailto:)[^)\s]+\)")
+    assert not [(section.source, found) for section in shipped().sections for found in relative.findall(section.body)]

@@ -194,7 +194,7 @@ async def test_an_agent_that_is_switched_off_in_a_client_does_not_answer_there()
         await scene.agents.resolve(agent="droid", preferences=Preferences(agents={"droid": off}))
     with pytest.raises(BackendError) as lacking:
         await scene.agents.resolve(agent="ccrouter", preferences=Preferences(agents={"guide": off}))
-    assert "Agents that can be used now: droid." in str(lacking.value)
+    assert lacking.value.next_step.endswith("use one of the agents that are set up: droid.")
     with pytest.raises(NotFoundError, match="there are: ccrouter, guide"):
         await scene.agents.resolve(agent="gone", preferences=Preferences(agents={"droid": off}))
     with pytest.raises(InvalidRequestError, match="every agent"):
@@ -236,8 +236,10 @@ async def test_an_agent_that_lacks_something_says_what() -> None:
     with pytest.raises(BackendError) as refused:
         await usual(key=False).agents.resolve(agent="droid")
     assert refused.value.fault is BackendFault.BACKEND_MISSING
-    assert str(refused.value).startswith("OPENROUTER_API_KEY is not set. ")
-    assert "can be used now: guide." in str(refused.value)
+    assert str(refused.value) == "The agent droid is not set up: OPENROUTER_API_KEY is not set."
+    assert refused.value.next_step == (
+        "Set that up and start the program again, or use one of the agents that are set up: guide."
+    )
 
 
 @pytest.mark.parametrize(

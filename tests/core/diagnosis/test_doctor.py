@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -192,6 +193,20 @@ async def test_redis_is_written_to(tmp_path: Path, database_urls: DatabaseUrls, 
     valkey.stop()
     check = (await examine_this(settings))["redis"]
     assert (check.outcome, check.advice) == (CheckOutcome.FAULT, (REDIS_LINE,))
+    address = urlsplit(valkey.url).path  # of its socket
+    assert f"Start it, or correct AGENTAPI_REDIS_URL (it names {address})." in check.detail
+    check = (await examine_this(settings, {"REDIS_URL": valkey.url}))["redis"]
+    assert check.advice == (REDIS_LINE.replace("AGENTAPI_", ""),)
+    assert f"or correct REDIS_URL (it names {address})." in check.detail
+
+
+async def test_a_database_is_told_by_the_variable_that_was_set(tmp_path: Path) -> None:
+    url = "postgresql://me:secret@127.0.0.1:9/x"
+    check = (await examine_this(settings_on(url, tmp_path), {"DATABASE_URL": url}))["database"]
+    assert check.advice == (DATABASE_LINE.replace("AGENTAPI_", ""),)
+    assert "DATABASE_URL names 127.0.0.1:9." in check.detail
+    assert "AGENTAPI_DATABASE_URL" not in check.detail
+    assert "secret" not in check.detail
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,31 @@ async def test_rotation_seals_every_key_again_and_goes_on_where_it_was(database:
         await resolved(old, ann, "openrouter")
 
 
+async def test_a_rotation_is_recorded_with_its_outcome(database: Database) -> None:
+    ann = await new_member(database)
+    async with database.as_system("test") as connection:
+        await connection.execute("DELETE FROM agentapi.user_api_keys")
+    await api_keys(database, MasterKey("lost", bytes(32))).add(ann, new(name="lost"))
+    audit = audit_log(database)
+    keys = ApiKeys(PostgresApiKeys(database), AesGcmSealer([TWO]), SystemClock(), audit)
+
+    async def rotated() -> list[tuple[str, str]]:
+        await keys.rotate(ann)
+        await audit.flush()
+        async with database.as_system("test") as connection:
+            rows = await connection.fetch(
+                "SELECT outcome, details::text AS details FROM agentapi.audit_events "
+                "WHERE user_id = $1 AND action = 'secrets_rotated' ORDER BY at",
+                ann.user_id,
+            )
+        return [(row["outcome"], row["details"]) for row in rows]
+
+    failed = ("failed", '{"count": 0, "reason": "not_opened"}')
+    assert await rotated() == [failed]
+    await keys.remove(ann, "lost")
+    assert await rotated() == [failed, ("ok", '{"count": 0}')]
+
+
 async def test_the_last_use_is_noted_at_most_once_a_minute(database: Database) -> None:
     clock = ManualClock(at=SystemClock().now())
     keys, ann = (

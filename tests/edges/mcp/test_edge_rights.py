@@ -128,7 +128,12 @@ async def test_each_tool_is_refused_for_want_of_its_action_and_of_no_other(edge_
         actions = {name: server.parts.tools.action(name) for name in names}
         for action in Action:
             refusals = await refused_tools(edge.services, frozenset({action}))
-            assert set(refusals) == {name for name, needed in actions.items() if needed is action}
+            declared = {name for name, needed in actions.items() if needed is action}
+            assert declared - set(refusals) == set(), (
+                f"these tools declare {action}, but no use case that they call asks `require` for it; "
+                "the declaration alone checks no right"
+            )
+            assert set(refusals) - declared == set(), f"these tools need {action}: declare it as their `action`"
             assert [text for text in refusals.values() if f"({action})" not in text] == []
 
 

@@ -169,6 +169,12 @@ def test_a_bad_file_is_refused_with_file_line_and_reason(tmp_path: Path, text: s
     assert reason in str(refused.value)
 
 
+@pytest.mark.parametrize("text", ["[agents.a\n", "x = yes\n", "x = 1\nx = 2\n"])
+def test_what_is_not_toml_is_called_so(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"line \d: it is not valid TOML: \w"):
+        load(tmp_path, text)
+
+
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(b'[agents.a]\nbackend = "\xff"\n')

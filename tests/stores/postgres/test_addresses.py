@@ -6,19 +6,21 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import status
 from tests.conftest import DatabaseUrls
 
 
-async def told(url: str) -> AgentApiError:
+async def told(url: str, variable: str | None = None) -> AgentApiError:
     """Return what is said of an address, which must be the same of a command and of a server."""
     with pytest.raises(AgentApiError) as by_command:
-        await status(url)
+        await status(url, variable)
     with pytest.raises(AgentApiError) as by_server:
-        async with open_database(RemoteServer(url), PoolOptions()):
+        async with open_database(RemoteServer(url), PoolOptions(variable=variable)):
             pass
     assert str(by_command.value) == str(by_server.value)
+    assert notes_of(by_command.value) == notes_of(by_server.value)
     return by_command.value
 
 
@@ -39,6 +41,20 @@ async def test_a_host_that_is_not_known_may_be_a_part_of_the_password(url: str) 
 
 async def test_nobody_listens() -> None:
     assert "nothing answers at its address" in str(await told("postgresql://u:p@127.0.0.1:9/x"))
+
+
+async def test_the_variable_that_was_set_is_named_and_its_address_noted_for_the_operator_alone() -> None:
+    away = await told("postgresql://u:secret@127.0.0.1:9/x", "DATABASE_URL")
+    assert notes_of(away) == ("DATABASE_URL names 127.0.0.1:9.",)
+    assert "127.0.0.1" not in str(away)
+    unknown = await told("postgresql://u:secret@nobody.invalid/x", "AGENTAPI_MIGRATE_DATABASE_URL")
+    assert "Check AGENTAPI_MIGRATE_DATABASE_URL." in str(unknown)
+    assert notes_of(unknown) == ("AGENTAPI_MIGRATE_DATABASE_URL names nobody.invalid:5432.",)
+    assert str(await told("nonsense", "DATABASE_URL")).startswith("DATABASE_URL is no address of a Postgres")
+
+
+async def test_a_host_that_may_be_a_part_of_the_password_is_not_noted() -> None:
+    assert notes_of(await told("postgresql://u:p@ss/w#rd@127.0.0.1/x", "DATABASE_URL")) == ()
 
 
 async def test_another_database_or_login(database_urls: DatabaseUrls) -> None:

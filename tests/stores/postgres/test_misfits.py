@@ -296,7 +296,9 @@ async def test_a_login_with_too_many_rights_is_remarked_on(deployed: Project) ->
     await migrate(deployed.owner, program="0.1.0", grant_to=OWNER)
     for url, words in ((deployed.owner, "owns the tables"), (deployed.admin, "is a superuser")):
         async with open_database(RemoteServer(url), PoolOptions()) as database:
-            assert words in str(await login_remark(database))
+            remark = str(await login_remark(database))
+            assert words in remark
+            assert "docs/supabase.md#make-a-login" in remark
 
 
 async def test_a_database_that_is_not_migrated_is_not_current(deployed: Project) -> None:

@@ -15,7 +15,8 @@ _HEADING = re.compile(r"(#{1,3}) +(.+?) *#*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ASKS = re.compile(r"<!-- *asks:(.*?)-->", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s]+)\)")
+# A label may go on in the next line, and may hold balanced brackets, such as those of a TOML table.
+_LINK = re.compile(r"(?<!!)\[((?:[^\[\]\n]|\n(?!\n)|\[[^\[\]\n]*\])+)\]\(([^)\s]+)\)")
 _NOT_ANCHOR = re.compile(r"[^\w\- ]")
 
 

@@ -11,7 +11,7 @@ from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import organization_out
+from agentapi_mcp.presentation.organizations import describe_usage, organization_out
 
 _LISTS = ("allowed_agents", "allowed_models")
 
@@ -97,8 +97,7 @@ def _print(organization: Organization, *, as_json: bool) -> None:
     print_out(f"{out.name} ({out.id})")
     print_out(f"{numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages")
     turns = ", ".join(f"{count} {status}" for status, count in sorted(numbers.turns.items())) or "no turns"
-    cost = "unknown cost" if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
-    print_out(f"last 30 days: {turns}; {numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}")
+    print_out(f"last 30 days: {turns}; {describe_usage(numbers)}")
     settings = out.settings.model_dump()
     for name in NAMES:
         value = settings[name]

@@ -261,17 +261,22 @@ def _missing(
     if model is not None and entry.declaration is not None and keys.can_be_added:
         named = plain_provider(model.provider)
         provider = named if named in entry.declaration.providers else None
-    own = f" without a key of your own (`agentapi-mcp keys add {provider}`)" if provider else ""
+    own = f" add a key of your own (`agentapi-mcp keys add {provider}`)," if provider else ""
+    usable = listed(_usable(entries, keys))
     return BackendError(
         BackendFault.BACKEND_MISSING,
-        f"{'; '.join(entry.missing)}. Until then the agent {entry.name} cannot be used{own}. {_instead(entries, keys)}",
+        f"The agent {entry.name} is not set up: {'; '.join(entry.missing)}.",
         lacks_key_of=provider,
+        next_step=f"Set that up and start the program again,{own} or use one of the agents that are set up: {usable}.",
     )
 
 
 def _instead(entries: Sequence[CatalogueEntry], keys: AvailableKeys) -> str:
-    usable = [entry.name for entry in entries if _with_keys(entry, keys).usable]
-    return f"Agents that can be used now: {listed(usable)}."
+    return f"Agents that can be used now: {listed(_usable(entries, keys))}."
+
+
+def _usable(entries: Sequence[CatalogueEntry], keys: AvailableKeys) -> list[str]:
+    return [entry.name for entry in entries if _with_keys(entry, keys).usable]
 
 
 def _with_keys(entry: CatalogueEntry, keys: AvailableKeys) -> CatalogueEntry:

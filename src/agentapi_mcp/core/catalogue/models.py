@@ -32,15 +32,15 @@ class OrganizationSettings:
 class OrganizationNumbers:
     """Usage of an organisation; turns, tokens and cost in USD cover the last thirty days.
 
-    `cost_usd` is None if no turn has a known cost.
+    Tokens and `cost_usd` are None if no turn has a known number of them, or a known cost.
     """
 
     members: int
     sessions: int
     messages: int
     turns: Mapping[str, int] = field(default_factory=dict[str, int])
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost_usd: Decimal | None
 
 

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, sentences
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentView
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
@@ -32,8 +33,8 @@ from agentapi_mcp.core.services import Services
 _FREE_BYTES = 500 * 1024 * 1024
 _QUESTION = "Reply with the one word: well."
 _HOME_LINE = "export AGENTAPI_HOME=/another/directory"
-_DATABASE_LINE = "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5432/DATABASE'"
-_REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
+_DATABASE_URL = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+_REDIS_URL = "redis://:PASSWORD@HOST:6379/0"
 _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
 _AT_LINE = re.compile(r", line (\d+):")
@@ -157,10 +158,10 @@ class _Examination:
         except TimeoutError:
             reason = f"it gave no answer within {limit.total_seconds():.0f} s"
         except AgentApiError as exc:
-            reason = str(exc)
+            reason = sentences(str(exc), *notes_of(exc))
         lines = _COMMAND.findall(reason)
         if not lines and self.parts.is_remote:
-            lines = [_DATABASE_LINE]
+            lines = [self._export("database_url", _DATABASE_URL)]
         elif not lines:
             log = self.parts.database_log
             lines = [f"tail -n 20 {shlex.quote(str(log))}"] if log.exists() else []
@@ -172,26 +173,34 @@ class _Examination:
         kind = "by URL" if self.parts.is_remote else "embedded"
         detail = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
         if found.is_standby:
-            return fault("database", f"{detail}; it is a standby, which cannot be written", _DATABASE_LINE)
+            return fault(
+                "database",
+                f"{detail}; it is a standby, which cannot be written",
+                self._export("database_url", _DATABASE_URL),
+            )
         if found.remark is not None and self.parts.is_remote:
             return warning("database", f"{detail}; {found.remark}", *_COMMAND.findall(found.remark))
         if not found.is_encrypted and self.parts.is_exposed:
-            line = "export AGENTAPI_DATABASE_URL='...?sslmode=require'"
+            line = self._export("database_url", "...?sslmode=require")
             return warning("database", f"{detail}; what is said to it is not encrypted", line)
         return ok("database", detail)
 
     async def _redis(self) -> Check:
-        limit = self.timeouts.part.total_seconds()
+        limit, line = self.timeouts.part.total_seconds(), self._export("redis_url", _REDIS_URL)
         try:
             async with asyncio.timeout(limit):
                 took = await self.parts.check_redis()
         except TimeoutError:
-            return fault("redis", f"it gave no answer within {limit:.0f} s", _REDIS_LINE)
+            return fault("redis", f"it gave no answer within {limit:.0f} s", line)
         except AgentApiError as exc:
-            return fault("redis", str(exc), _REDIS_LINE)
+            return fault("redis", sentences(str(exc), *notes_of(exc)), line)
         if took is None:
             return not_in_use("redis", "no AGENTAPI_REDIS_URL: caches and events stay in this process")
         return ok("redis", f"writes and deletes in {took.total_seconds() * 1000:.1f} ms")
+
+    def _export(self, field: str, value: str) -> str:
+        """Return the command that sets the variable of a setting, the one that is in use."""
+        return f"export {self.parts.variable_of(field)}='{value}'"
 
     # --- the agents, by the program itself
 
@@ -275,4 +284,6 @@ def _bill(turn: Turn) -> str:
     usage = turn.bill.usage
     cost = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd}"
     model = f" from {turn.bill.model_used}" if turn.bill.model_used else ""
-    return f"{len(turn.reply)} characters{model}; {usage.input_tokens or 0} + {usage.output_tokens or 0} tokens, {cost}"
+    known = usage.input_tokens is not None and usage.output_tokens is not None
+    tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if known else "tokens unknown"
+    return f"{len(turn.reply)} characters{model}; {tokens}, {cost}"

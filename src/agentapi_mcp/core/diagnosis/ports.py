@@ -37,6 +37,10 @@ class ConfiguredInstallation(Protocol):
         """Whether connections to the database leave this machine."""
         ...
 
+    def variable_of(self, field: str) -> str:
+        """Name the environment variable that a setting is read from."""
+        ...
+
     def variables(self) -> frozenset[str]:
         """List the environment variables that the settings and the configuration files read."""
         ...

@@ -15,7 +15,7 @@ from agentapi_mcp.base.ids import ApiKeyId, new_id
 from agentapi_mcp.base.sealing import Sealer
 from agentapi_mcp.base.validation import check_text
 from agentapi_mcp.core.audit.log import AuditLog
-from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome, AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey, plain_provider
 from agentapi_mcp.core.keys.ports import ApiKeyStore
@@ -183,7 +183,12 @@ class ApiKeys:
                 else:
                     again.append((old, SealedKey(old.key, sealed, sealer.key_id)))
             done += await self._store.replace(again)
-        await self._audit.record(operator, AuditAction.SECRETS_ROTATED, details=AuditDetails(count=done))
+        await self._audit.record(
+            operator,
+            AuditAction.SECRETS_ROTATED,
+            outcome=AuditOutcome.FAILED if unopened else AuditOutcome.OK,
+            details=AuditDetails(count=done, reason="not_opened" if unopened else None),
+        )
         return Rotation(done, unopened)
 
     async def _record(

@@ -136,7 +136,7 @@ def _text(path: Path) -> str:
 def _syntax_error(path: Path, text: str, reason: str) -> ConfigurationError:
     found = _AT_LINE.search(reason)
     line = found[1] if found and found[1] else text.rstrip("\n").count("\n") + 1
-    return ConfigurationError(f"{path}, line {line}: {_AT_LINE.sub('', reason)}")
+    return ConfigurationError(f"{path}, line {line}: it is not valid TOML: {_AT_LINE.sub('', reason)}")
 
 
 def _line_of_number(text: str) -> int:

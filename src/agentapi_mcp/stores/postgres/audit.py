@@ -105,9 +105,9 @@ class PostgresAudit(AuditStore):
             )
 
 
-async def prune_audit(owner_url: str, before: datetime) -> tuple[str, ...]:
+async def prune_audit(owner_url: str, before: datetime, variable: str | None = None) -> tuple[str, ...]:
     """Drop the months that ended before `before`, as the owner of the tables; return their names, like 2026_01."""
-    async with owner_connection(owner_url) as connection, connection.transaction():
+    async with owner_connection(owner_url, variable) as connection, connection.transaction():
         rows = await connection.fetch("SELECT month FROM agentapi.prune_audit_events($1) AS month", before)
         # In the same transaction: no month is dropped without a record of it.
         if rows:

@@ -14,6 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from typing_extensions import override
 
+from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import (
     AgentApiError,
     ConfigurationError,
@@ -21,6 +22,7 @@ from agentapi_mcp.base.errors import (
     StoreMismatchError,
     StoreUnavailableError,
 )
+from agentapi_mcp.base.exceptions import with_notes_of
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.identity.principals import Principal
 
@@ -44,7 +46,10 @@ _UNAVAILABLE: tuple[type[Exception], ...] = (
     asyncpg.InsufficientResourcesError,
 )
 _AGAIN = "Try again in a moment."
-_CHECK = "Check AGENTAPI_DATABASE_URL."
+_CHECK = "Check {variable}."
+# The variable of an address that the caller names no variable for.
+_VARIABLE = "AGENTAPI_DATABASE_URL"
+_PORT = 5432
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +119,26 @@ class RemoteServer(Server):
         return self.address
 
 
-def _meaning(exc: BaseException) -> str:
+def _meaning(exc: BaseException, variable: str) -> str:
     trouble = next(trouble for kinds, trouble in _FAULTS if isinstance(exc, kinds))
     if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no exception class for it
         trouble = _DatabaseFault("it does not speak TLS, which sslmode demands", _CHECK)
-    return f"The database cannot be used: {trouble.what}; nothing was changed. {trouble.next_step}"
+    next_step = trouble.next_step.format(variable=variable)
+    return f"The database cannot be used: {trouble.what}; nothing was changed. {next_step}"
 
 
 @contextmanager
-def map_errors() -> Generator[None]:
-    """Map the driver's exceptions to ours; the driver's message stays in the cause."""
+def map_errors(variable: str | None = None) -> Generator[None]:
+    """Map the driver's exceptions to ours; the driver's message stays in the cause.
+
+    `variable` is the environment variable with the address, which messages name.
+    """
     try:
         yield
     except AgentApiError:
         raise
     except _UNAVAILABLE as exc:
-        raise StoreUnavailableError(_meaning(exc)) from exc
+        raise with_notes_of(exc, StoreUnavailableError(_meaning(exc, variable or _VARIABLE))) from exc
     except _POOLED as exc:
         raise StoreMismatchError(
             "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
@@ -142,8 +151,8 @@ def map_errors() -> Generator[None]:
         raise StoreError("The database refused this; nothing was changed. The log has the details.") from exc
 
 
-async def connect(url: str, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
-    """Connect to a server.
+async def connect(url: str, variable: str | None = None, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
+    """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
     Raises:
         ConfigurationError: the URL is not a Postgres URL.
@@ -152,9 +161,15 @@ async def connect(url: str, **options: Any) -> "asyncpg.Connection[Row]":  # noq
         return await asyncpg.connect(url, **options)
     except ValueError as exc:
         raise ConfigurationError(
-            "AGENTAPI_DATABASE_URL is no address of a Postgres: it is postgresql://USER:PASSWORD@HOST:5432/DATABASE, "
-            "with special characters of the password percent-encoded."
+            f"{variable or _VARIABLE} is no address of a Postgres: it is "
+            "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
         ) from exc
+    except _UNAVAILABLE as exc:
+        place = host_and_port(url, _PORT)
+        if variable is not None and place is not None:
+            # Not in the message, which callers of a shared server read too.
+            exc.add_note(f"{variable} names {place}.")
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +203,7 @@ class PoolOptions:
     acquire_timeout: timedelta = timedelta(seconds=10)
     command_timeout: timedelta = timedelta(seconds=30)
     statement_cache: bool = True
+    variable: str | None = None  # which has the address, for messages; None for the embedded server
 
 
 async def _skip_reset(_connection: object) -> None:
@@ -226,7 +242,7 @@ class Database:
     async def _transaction(
         self, role: LiteralString, claims: str, *, plan_once: bool = False
     ) -> AsyncGenerator[Connection]:
-        with map_errors():
+        with map_errors(self._options.variable):
             raw = await self._begin(role, claims, plan_once=plan_once)
             try:
                 yield Connection(raw)
@@ -294,12 +310,12 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
 
     async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
         try:
-            return await connect(await server.url(), **kwargs)
+            return await connect(await server.url(), options.variable, **kwargs)
         except _LOST:
             # An embedded server may have stopped or been killed since; `recover` starts it again.
-            return await connect(await server.recover(), **kwargs)
+            return await connect(await server.recover(), options.variable, **kwargs)
 
-    with map_errors():
+    with map_errors(options.variable):
         pool = await asyncpg.create_pool(
             # One connection at once, which fails for a wrong address or login; later, idle ones may all be closed.
             init_size=1,

@@ -21,4 +21,7 @@ async def login_remark(database: Database) -> str | None:
     found = [words for name, words in _FACTS if row is not None and row[name]]
     if not found:
         return None
-    return f"the login {' and '.join(found)}; one of its own is safer, see `agentapi-mcp migrate --grant-to LOGIN`"
+    return (
+        f"the login {' and '.join(found)}; one of its own is safer: docs/supabase.md#make-a-login makes it, "
+        "`agentapi-mcp migrate --grant-to LOGIN` gives it what it needs"
+    )

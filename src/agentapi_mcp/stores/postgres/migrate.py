@@ -162,21 +162,28 @@ async def migrate(
     grant_to: str | None = None,
     lock_timeout: timedelta = timedelta(seconds=10),
     files: Sequence[Migration] | None = None,
+    variable: str | None = None,
 ) -> tuple[str, ...]:
     """Apply all missing migrations in one transaction, as the owner of the tables, and return their ids.
 
     `grant_to` is the application's login. Waiting for a table lock longer than `lock_timeout` aborts the run. `files`
-    are the first of the shipped migrations; without it, all of them.
+    are the first of the shipped migrations; without it, all of them. `variable` is where the URL was read from.
 
     Raises:
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
         StoreUnavailableError: it does not answer, or a table stays locked by another session.
     """
-    return await _repeat(url, partial(_migrate, plan=Plan(program, grant_to, lock_timeout, files or migrations())))
+    plan = Plan(program, grant_to, lock_timeout, files or migrations())
+    return await _repeat(url, variable, partial(_migrate, plan=plan))
 
 
 async def preview(
-    url: str, *, program: str, grant_to: str | None = None, files: Sequence[Migration] | None = None
+    url: str,
+    *,
+    program: str,
+    grant_to: str | None = None,
+    files: Sequence[Migration] | None = None,
+    variable: str | None = None,
 ) -> Preview:
     """Run `migrate` with these parameters, roll it back, and return its effects.
 
@@ -184,11 +191,12 @@ async def preview(
         StoreMismatchError: as `migrate`.
         StoreUnavailableError: as `migrate`.
     """
-    return await _repeat(url, partial(_preview, plan=Plan(program, grant_to, files=files or migrations())))
+    plan = Plan(program, grant_to, files=files or migrations())
+    return await _repeat(url, variable, partial(_preview, plan=plan))
 
 
-async def _repeat(url: str, run: Callable[[_Connection], Awaitable[_Result]]) -> _Result:
-    async with owner_connection(url) as connection:
+async def _repeat(url: str, variable: str | None, run: Callable[[_Connection], Awaitable[_Result]]) -> _Result:
+    async with owner_connection(url, variable) as connection:
         for _ in range(_ATTEMPTS - 1):
             try:
                 return await run(connection)
@@ -251,9 +259,9 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     return _Done(tuple(ran), adopted)
 
 
-async def status(url: str) -> tuple[MigrationState, ...]:
+async def status(url: str, variable: str | None = None) -> tuple[MigrationState, ...]:
     """List the shipped migrations with their times of application, and unknown ones of a newer program."""
-    async with owner_connection(url) as connection, connection.transaction(readonly=True):
+    async with owner_connection(url, variable) as connection, connection.transaction(readonly=True):
         known = await connection.fetchval("SELECT to_regclass('agentapi.migrations') IS NOT NULL")
         applied: Mapping[str, Applied] = await _applied(connection) if known else {}
     shipped = {migration.id: migration for migration in migrations()}
@@ -293,10 +301,12 @@ async def is_current(database: Database, *, program: str) -> bool:
 
 
 @asynccontextmanager
-async def owner_connection(url: str) -> AsyncGenerator[_Connection]:
+async def owner_connection(url: str, variable: str | None = None) -> AsyncGenerator[_Connection]:
     """Connect as the owner of the tables; errors are mapped for the operator who runs `migrate`."""
-    with map_errors():
-        connection = await connect(url, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0)
+    with map_errors(variable):
+        connection = await connect(
+            url, variable, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0
+        )
         try:
             yield connection
         except asyncpg.PostgresError as exc:

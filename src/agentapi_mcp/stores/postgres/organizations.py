@@ -52,6 +52,9 @@ class PostgresOrganizations(OrganizationStore):
             row = await connection.fetchrow(_GET, principal.org_id)
         if row is None:
             raise NotFoundError("There is no such organisation.")
+        turns = {status: as_count(count) or 0 for status, count in json_object(row["turns"]).items()}
+        # The function adds up what is known, to zero where nothing is: an answer of which tokens are known has some.
+        unknown = turns and not row["input_tokens"] and not row["output_tokens"]
         return Organization(
             id=OrgId(row["id"]),
             name=row["name"],
@@ -60,9 +63,9 @@ class PostgresOrganizations(OrganizationStore):
                 members=row["members"],
                 sessions=row["sessions"],
                 messages=row["messages"],
-                turns={status: as_count(count) or 0 for status, count in json_object(row["turns"]).items()},
-                input_tokens=row["input_tokens"],
-                output_tokens=row["output_tokens"],
+                turns=turns,
+                input_tokens=None if unknown else row["input_tokens"],
+                output_tokens=None if unknown else row["output_tokens"],
                 cost_usd=row["cost_usd"],
             ),
         )

@@ -24,15 +24,16 @@ _DEADLINE = 0.5
 # Of one XREAD; it ends sooner when an event arrives.
 _BLOCK = timedelta(seconds=2)
 _BACKOFF = timedelta(seconds=2)
+_VARIABLE = "AGENTAPI_REDIS_URL"
 
 # The first matching class gives the reason; `_CONNECTION_ERRORS` also start the backoff.
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
-    (faults.AuthenticationError, "it refuses the user or password of AGENTAPI_REDIS_URL"),
-    (faults.NoPermissionError, "the user of AGENTAPI_REDIS_URL may not do what is needed (ACL)"),
+    (faults.AuthenticationError, "it refuses the user or password of {variable}"),
+    (faults.NoPermissionError, "the user of {variable} may not do what is needed (ACL)"),
     (faults.OutOfMemoryError, "it is out of memory (maxmemory), so nothing new is cached"),
-    (faults.ReadOnlyError, "it is a read-only replica; AGENTAPI_REDIS_URL must name the primary"),
+    (faults.ReadOnlyError, "it is a read-only replica; {variable} must name the primary"),
     (faults.BusyLoadingError, "it is still loading its data"),
-    (faults.InvalidResponse, "what answers at AGENTAPI_REDIS_URL is not Redis"),
+    (faults.InvalidResponse, "what answers at {variable} is not Redis"),
     (faults.TimeoutError, "it does not answer in time"),
     (TimeoutError, "it does not answer in time"),
     (faults.ConnectionError, "it cannot be reached"),
@@ -54,8 +55,9 @@ _CONNECTION_ERRORS = (
 class RedisClient:
     """Runs commands, and returns a default where Redis fails; opened with `open_redis`."""
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+    def __init__(self, redis: Redis, prefix: str, clock: Clock, variable: str = _VARIABLE) -> None:
         self.prefix = prefix
+        self._variable = variable
         self._redis = redis
         self._clock = clock
         self._backoff_until = 0.0
@@ -97,7 +99,7 @@ class RedisClient:
                 await self._redis.delete(key)
         except _ALL_ERRORS as exc:
             self._note(exc, writes=True)
-            raise StoreUnavailableError(f"{_meaning(exc)}; the server works on without it") from exc
+            raise StoreUnavailableError(f"{_meaning(exc, self._variable)}; the server works on without it") from exc
         self._note_success(writes=True)
 
     async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, *, writes: bool) -> T:
@@ -115,7 +117,7 @@ class RedisClient:
     def _note(self, exc: BaseException, *, writes: bool) -> None:
         if isinstance(exc, _CONNECTION_ERRORS):
             self._backoff_until = self._clock.monotonic() + _BACKOFF.total_seconds()
-        meaning = _meaning(exc)
+        meaning = _meaning(exc, self._variable)
         # Once when a fault begins or changes, not for every call.
         if self._fault != meaning:
             _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
@@ -130,14 +132,14 @@ class RedisClient:
 
 
 @asynccontextmanager
-async def open_redis(url: str, prefix: str, clock: Clock) -> AsyncGenerator[RedisClient]:
-    """Open a client; the server need not be reachable.
+async def open_redis(url: str, prefix: str, clock: Clock, variable: str = _VARIABLE) -> AsyncGenerator[RedisClient]:
+    """Open a client; the server need not be reachable. Messages name `variable`, which has the URL.
 
     Raises:
         ConfigurationError: the URL is not a Redis URL.
     """
-    async with make_redis(url, deadline=_DEADLINE) as redis:
-        yield RedisClient(redis, prefix, clock)
+    async with make_redis(url, deadline=_DEADLINE, variable=variable) as redis:
+        yield RedisClient(redis, prefix, clock, variable)
 
 
 @asynccontextmanager
@@ -152,7 +154,7 @@ def block_milliseconds() -> int:
     return int(_BLOCK.total_seconds() * 1000)
 
 
-def make_redis(url: str, *, deadline: float) -> Redis:
+def make_redis(url: str, *, deadline: float, variable: str = _VARIABLE) -> Redis:
     """Return a client that connects on first use."""
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
@@ -168,14 +170,15 @@ def make_redis(url: str, *, deadline: float) -> Redis:
         )
     except ValueError:
         raise ConfigurationError(
-            "AGENTAPI_REDIS_URL is no address of a Redis: it begins with redis://, rediss:// or unix://, "
+            f"{variable} is no address of a Redis: it begins with redis://, rediss:// or unix://, "
             "as in redis://:password@host:6379/0."
         ) from None
 
 
-def _meaning(exc: BaseException) -> str:
+def _meaning(exc: BaseException, variable: str) -> str:
     """Return the reason of an error or of its cause: the library wraps connection errors in less specific ones."""
     chain = [exc]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    return next((meaning for kind, meaning in _FAULTS if any(isinstance(one, kind) for one in chain)), "it failed")
+    reasons = (meaning for kind, meaning in _FAULTS if any(isinstance(one, kind) for one in chain))
+    return next(reasons, "it failed").format(variable=variable)

@@ -10,7 +10,7 @@ from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import OrganizationOut
-from agentapi_mcp.presentation.organizations import organization_out
+from agentapi_mcp.presentation.organizations import describe_usage, organization_out
 
 TOOLSET = Toolset()
 
@@ -65,12 +65,9 @@ async def set_organization(call: ToolCall) -> CallToolResult:
 
 def _shown(organization: Organization) -> CallToolResult:
     out = organization_out(organization)
-    numbers, cost = out.numbers, "unknown cost" if out.numbers.cost_usd is None else f"${out.numbers.cost_usd:.4f}"
+    numbers = out.numbers
     lines = [f"{out.name}: {numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages."]
-    lines.append(
-        f"Last 30 days: {sum(numbers.turns.values())} turns, "
-        f"{numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}."
-    )
+    lines.append(f"Last 30 days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
     said = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in said.items()] or ["No settings: every agent, its own defaults."]
     return answer("\n".join(lines), out)
