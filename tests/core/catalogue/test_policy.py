@@ -1,5 +1,7 @@
 """What is read of an organisation's settings, which anyone with access to its row may have written."""
 
+from dataclasses import asdict
+
 import pytest
 
 from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
@@ -14,7 +16,7 @@ ENTRIES = [CatalogueEntry(row=agent_row("a", model_row("m")), declaration=declar
 @pytest.mark.parametrize("name", sorted(LISTS))
 def test_a_list_of_the_allowed_that_cannot_be_read_allows_nothing(name: str, value: object) -> None:
     settings = read_settings({name: value})
-    assert settings == OrganizationSettings(**{name: ()})
+    assert {field: read for field, read in asdict(settings).items() if read is not None} == {name: ()}
     assert allowed(ENTRIES, settings) == []
 
 
