@@ -1,6 +1,7 @@
 """Who guesses tokens is soon refused unheard; who is in stays in, whoever else has the same address."""
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
@@ -101,6 +102,30 @@ def test_a_token_that_has_expired_counts_for_itself_alone() -> None:
     refused.check(TokenAttempt("203.0.113.10", b"expired"))
     clock.advance(WITHIN)
     refused.check(expired)
+
+
+async def test_guesses_sent_at_once_are_not_all_verified_before_the_first_is_counted() -> None:
+    refused, all_begun = AuthRateLimit(ManualClock()), asyncio.Event()
+    outcomes = Counter[str]()
+
+    async def present(attempt: TokenAttempt) -> None:
+        try:
+            async with refused.verifying(attempt):
+                await all_begun.wait()
+                refused.refuse(attempt)
+                outcomes["verified"] += 1
+        except LimitExceededError:
+            outcomes["limited"] += 1
+
+    async def release() -> None:
+        all_begun.set()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(5 * MOST):
+            group.create_task(present(guess(number)))
+        group.create_task(release())  # tasks begin in the order in which they are made
+    assert outcomes.total() == 5 * MOST
+    assert MOST <= outcomes["verified"] < 2 * MOST
 
 
 def test_no_more_addresses_are_remembered_than_said() -> None:
