@@ -13,7 +13,7 @@ from tests.support.statements import SqlCall, package_calls, sql_calls
 
 PREPARABLE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 LOCK = "LOCK TABLE"  # no statement that can be prepared, but one that can be tried
-UNPREPARED = {  # each call whose SQL is neither, and why
+UNPREPARED = {  # each call whose SQL is neither, and why; of another library's method with such a name, what it is
     "Connection.fetch(sql)": "passes on the SQL of its caller",
     "Connection.fetchrow(sql)": "passes on the SQL of its caller",
     "Connection.fetchval(sql)": "passes on the SQL of its caller",
@@ -26,6 +26,10 @@ UNPREPARED = {  # each call whose SQL is neither, and why
     "_run(_BOOTSTRAP)": "makes the table of migrations; every migration runs it",
     "_run(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_apply(migration.sql)": "is a migration, which the database of this test has been through",
+    "EmbeddedPostgres.ensure(account)": "prepares a directory",
+    "Resources.list_: params.cursor": "is where a page begins",
+    "_read_transcript: reference.cursor": "is where a page begins",
+    "refuse_cursor: params.cursor": "is where a page begins",
 }
 CALLS = package_calls(agentapi_mcp)
 STATEMENTS = [
@@ -118,6 +122,13 @@ SENDS = "async def send(connection, table, key, *sqls):\n"
         "    sql = 'SELECT 1'\n    sql += table\n    await connection.fetch(sql)",
         "    for sql in sqls:\n        await connection.fetch(sql)",
         "    await connection.execute('VACUUM')",
+        "    fetch = connection.fetchval\n    await fetch('SELECT 1')",
+        "    await table(connection.fetch)",
+        "    await connection.prepare('SELECT 1')",
+        "    prepare = connection.prepare",
+        "    await connection.copy_from_query('SELECT 1', output=key)",
+        "    await connection.copy_records_to_table('turns', records=key)",
+        "    await connection.copy_to_table(table_name='turns', source=key)",
     ],
 )
 def test_a_statement_that_cannot_be_read_is_refused(line: str, tmp_path: Path) -> None:

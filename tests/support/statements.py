@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import cast
 
 METHODS = frozenset({"fetch", "fetchrow", "fetchval", "fetchmany", "execute", "executemany", "cursor"})
+UNREAD = ("prepare", "copy_")  # methods with these prefixes send SQL or rows too, and their arguments are not read
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -17,7 +18,8 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 class SqlCall:
     """A call that sends SQL: `name` is its function and argument, as in `Connection.fetch(sql)`, wherever they move.
 
-    `texts` are the statements that its argument can stand for; none where that cannot be read.
+    `texts` are the statements that its argument can stand for; none where that cannot be read. A method that is not
+    called where it is named, as in `function: connection.fetch`, may be called with anything.
     """
 
     place: str
@@ -116,10 +118,14 @@ def sql_calls(module: ModuleType, tree: ast.Module) -> Iterator[SqlCall]:
 
 def _calls_below(node: ast.AST, scope: Scope) -> Iterator[SqlCall]:
     for child in ast.iter_child_nodes(node):
-        argument = _sql_argument(child)
+        method, argument = _method_of(child), _sql_argument(child)
         if argument is not None:
             place = f"{scope.module.__name__}:{argument.lineno}"
-            yield SqlCall(place, f"{scope.qualname}({ast.unparse(argument)})", scope.texts_of(argument))
+            texts = scope.texts_of(argument) if method in METHODS else ()
+            yield SqlCall(place, f"{scope.qualname}({ast.unparse(argument)})", texts)
+        elif isinstance(child, ast.Attribute) and method is not None and not _calls(node, child):
+            place = f"{scope.module.__name__}:{child.lineno}"
+            yield SqlCall(place, f"{scope.qualname}: {ast.unparse(child)}", ())
         yield from _calls_below(child, _scope_of(child, scope))
 
 
@@ -134,9 +140,21 @@ def _scope_of(node: ast.AST, scope: Scope) -> Scope:
     return Scope(scope.module, qualname, node, scope)
 
 
+def _method_of(node: ast.AST) -> str | None:
+    """Return the name of the method that is called or named here, if it is one that sends SQL."""
+    named = node.func if isinstance(node, ast.Call) else node
+    if not isinstance(named, ast.Attribute) or not isinstance(named.ctx, ast.Load):
+        return None
+    return named.attr if named.attr in METHODS or named.attr.startswith(UNREAD) else None
+
+
+def _calls(node: ast.AST, named: ast.Attribute) -> bool:
+    return isinstance(node, ast.Call) and node.func is named
+
+
 def _sql_argument(node: ast.AST) -> ast.expr | None:
     """Return the argument that holds the SQL, if this is a call that sends some."""
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS):
+    if not isinstance(node, ast.Call) or _method_of(node) is None:
         return None
     given = [*node.args, *(keyword.value for keyword in node.keywords)]
     return given[0] if given else None  # a pipeline of Redis is executed without an argument
@@ -148,7 +166,7 @@ def package_calls(package: ModuleType) -> list[SqlCall]:
     found: list[SqlCall] = []
     for path in sorted(root.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(_sql_argument(node) is not None for node in ast.walk(tree)):
+        if any(_method_of(node) is not None for node in ast.walk(tree)):
             parts = path.relative_to(root).with_suffix("").parts
             name = ".".join([package.__name__, *(part for part in parts if part != "__init__")])
             found += sql_calls(import_module(name), tree)

@@ -22,6 +22,7 @@ from agentapi_mcp.base.errors import (
     NextStep,
     PermissionDeniedError,
     StoreError,
+    sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
 from agentapi_mcp.core.audit.models import AuditTarget

@@ -13,7 +13,7 @@ from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.stores.postgres.database import Database
-from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
+from agentapi_mcp.stores.postgres.mcp_sessions import MOST_SESSIONS, PostgresMcpSessions
 from tests.conftest import DatabaseUrls
 from tests.support.members import new_member
 from tests.support.signals import listening
@@ -55,6 +55,19 @@ async def test_a_client_watches_as_many_resources_as_allowed(database: Database,
         found = await sessions.find(ann, made.id)
     assert found is not None
     assert found.watched == {OTHER_URI}
+
+
+async def test_a_user_with_too_many_sessions_ends_the_oldest_of_their_own_and_no_other(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, bob = await new_member(database), await new_member(database)
+    others, made = session(), [session() for _ in range(MOST_SESSIONS + 1)]
+    async with opened(database, database_urls) as sessions:
+        await sessions.open_(bob, others)
+        for each in made:
+            await sessions.open_(ann, each)
+        assert [await sessions.find(ann, each.id) for each in made] == [None, *made[1:]]
+        assert await sessions.find(bob, others.id) == others
 
 
 async def test_who_may_not_read_watches_nothing(database: Database, database_urls: DatabaseUrls) -> None:

@@ -16,6 +16,13 @@ def test_the_models_that_are_not_used_any_more_are_forgotten_first() -> None:
     assert [ratios.get(model) for model in ("one", "two", "three")] == pytest.approx([2, 1, 0.5])
 
 
+@pytest.mark.parametrize(("input_tokens", "ratio"), [(1, 0.25), (24, 0.25), (26, 0.26), (399, 3.99), (10**9, 4)])
+def test_one_odd_report_moves_a_ratio_no_further_than_fourfold(input_tokens: int, ratio: float) -> None:
+    ratios = TokenRatios()
+    ratios.learn("m", prompt_bytes=400, input_tokens=input_tokens)
+    assert ratios.get("m") == pytest.approx(ratio)
+
+
 def history_of(*texts: str, dropped: int = 0) -> History:
     messages = tuple(HistoryMessage(MessageRole.USER, text) for text in texts)
     return History(messages, dropped)

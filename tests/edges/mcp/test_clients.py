@@ -10,6 +10,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.edges.mcp.callers import Callers
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.support.connect import LINKS, Link, call, connect, open_edge
@@ -65,3 +66,11 @@ async def test_a_full_memory_of_clients_forgets_the_oldest_alone(edge_home: Path
             async with connect(server, "stdio-2026", name=name) as client:
                 await call(client, "list_sessions")
     assert [name for name, _ in clients.recorded] == ["desk", "phone", "watch", "desk"]
+
+
+async def test_only_stdio_acts_as_the_local_user_without_authentication(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        callers = Callers(OpenGate(edge.services), McpOptions())
+        assert (await callers.of_http({})).principal == edge.services.principal
+        with pytest.raises(RuntimeError, match="past the authentication"):
+            await callers.of_http({"type": "http"})

@@ -110,6 +110,15 @@ async def test_who_may_not_read_may_not_subscribe(edge_home: Path) -> None:
         assert caught.value.error.data == {"uri": NOBODYS}
 
 
+async def test_a_transcript_is_watched_by_the_uri_that_its_changes_are_told_by(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        uri = str(fields_of(await call(client, "chat", message="hi", agent="guide"))["transcript_uri"])
+        session_id = uri.split("/")[-2]
+        others = [f"{uri}?cursor=x", uri.replace(session_id, session_id.upper()), uri.replace("-", "")]
+        async with client.listen(resource_subscriptions=[*others, uri, f"{uri}.json"]) as events:
+            assert events.honored.resource_subscriptions == [uri, f"{uri}.json"]
+
+
 async def test_the_number_of_watched_resources_is_limited(edge_home: Path) -> None:
     options = McpOptions(max_watched=1)
     async with open_edge(edge_home, OpenAIPeer(), options) as edge:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from tests.support.embedded import SharedHome
 from tests.support.schema_dump import FIXTURES
@@ -64,7 +65,7 @@ async def test_the_next_command_carries_an_old_home_over(home: SharedHome) -> No
     assert status == 0, err
     assert "How do I add OpenRouter?" in out
     _, out, _ = await run(home, "migrate", "--status")
-    assert [line.split("\t")[0] for line in out.splitlines()] == ["0001_schema"]
+    assert [line.split("\t")[0] for line in out.splitlines()] == [migration.id for migration in migrations()]
     status, out, err = await run(home, "chat", "--agent", "guide", "--continue", "what is a turn?")
     assert status == 0, err
     _, out, _ = await run(home, "tokens", "list")

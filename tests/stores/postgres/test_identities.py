@@ -177,6 +177,17 @@ async def test_an_email_leads_to_an_account_only_where_it_is_trusted_and_free(
     assert (await sign_ins.principal_of(second)).user_id != found.user_id
 
 
+async def test_an_email_leads_to_no_account_that_another_issuer_has(sign_ins: SignIns, database: Database) -> None:
+    email, user_id = f"{new_id().hex}@example.com", new_id()
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "INSERT INTO public.profiles (id, email, workos_id) VALUES ($1, $2, $3)", user_id, email, new_id().hex
+        )
+    someone = claims(email=email)
+    someone = replace(someone, issuer=replace(someone.issuer, trusts_email=True))
+    assert (await sign_ins.principal_of(someone)).user_id != user_id
+
+
 async def test_a_membership_that_was_taken_away_is_gone_at_once(sign_ins: SignIns, database: Database) -> None:
     someone = claims()
     principal = await sign_ins.principal_of(someone)

@@ -1,7 +1,7 @@
 """Turns in Postgres: the order of what is said, and what is returned against what is kept."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -32,7 +32,8 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 
-OWNER = UUID(int=5)
+OWNER, ANOTHER = UUID(int=5), UUID(int=6)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -149,11 +150,43 @@ async def test_only_the_owner_of_the_lease_writes_the_end(
     turns = PostgresTurns(database)
     running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
     said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
-    assert await turns.finish(principal, said, replace(ending(), lease_owner=UUID(int=6))) is None
+    assert await turns.finish(principal, said, replace(ending(), lease_owner=ANOTHER)) is None
     assert await contents(database, principal, running) == ["hello"]
     assert await turns.finish(principal, said, ending()) is not None
     assert await turns.finish(principal, said, ending()) is None
     assert await contents(database, principal, running) == ["hello", "yes"]
+
+
+async def test_only_the_owner_of_the_lease_renews_it(database: Database, principal: Principal, agent: AgentId) -> None:
+    turns = PostgresTurns(database)
+    lost = (await accept(turns, principal, new_turn(agent, "hello", lease=-1))).turn
+    assert await turns.renew(ANOTHER, [lost.id], MINUTE) == ()
+    assert [renewed.turn_id for renewed in await turns.renew(OWNER, [lost.id], MINUTE)] == [lost.id]
+    assert (await turns.get(principal, lost.id)).status is TurnStatus.RUNNING
+
+
+async def test_only_the_owner_of_the_lease_saves_what_was_said_so_far(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    assert await turns.save_partial(principal, OWNER, running.id, "so far")
+    assert not await turns.save_partial(principal, ANOTHER, running.id, "overwritten")
+    assert (await turns.get(principal, running.id)).reply == "so far"
+
+
+@pytest.mark.parametrize("mark", TurnMark)
+async def test_nobody_marks_the_turn_of_another_user_or_organisation(
+    mark: TurnMark, database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    before = await marks(database, running)
+    for stranger in (replace(principal, user_id=UserId(new_id())), replace(principal, org_id=OrgId(new_id()))):
+        await turns.mark(stranger, running.id, mark)
+        assert await marks(database, running) == before
+    await turns.mark(principal, running.id, mark)
+    assert await marks(database, running) != before
 
 
 async def test_the_text_of_a_turn_that_nobody_runs_comes_before_the_next_message(
@@ -207,6 +240,17 @@ async def test_defaults_are_the_sessions_and_the_organisations_and_nobody_elses(
         await owner.execute(change, principal.org_id, before)
     finally:
         await owner.close()
+
+
+async def marks(database: Database, turn: Turn) -> list[datetime | None]:
+    """Read what is noted of a turn's callers."""
+    async with database.as_system("test") as connection:
+        row = await connection.fetchrow(
+            "SELECT followed_at, delivered_at, answered_running_at, caller_gone_at FROM agentapi.turns WHERE id = $1",
+            turn.id,
+        )
+    assert row is not None
+    return list(row)
 
 
 async def contents(database: Database, principal: Principal, turn: Turn) -> list[str]:
