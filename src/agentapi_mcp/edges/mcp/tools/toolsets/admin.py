@@ -71,6 +71,6 @@ def _shown(organization: Organization) -> CallToolResult:
         f"Last 30 days: {sum(numbers.turns.values())} turns, "
         f"{numbers.input_tokens} + {numbers.output_tokens} tokens, {cost}."
     )
-    said = {name: value for name, value in out.settings.model_dump().items() if value is not None}
-    lines += [f"- {name}: {value}" for name, value in said.items()] or ["No settings: every agent, its own defaults."]
+    values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
+    lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
     return answer("\n".join(lines), out)
