@@ -327,7 +327,7 @@ async def curiosity(voice: Voice, ids: Mapping[str, str]) -> None:
 
 
 async def refusals(at: Deployment, nobody: Voice, era: str) -> None:
-    """Send every credential that is refused."""
+    """Send credentials of every kind that is refused."""
     now, flock = datetime.now(UTC).timestamp(), at.flock
     wrong = {
         "no token": flock.plant(f"wrong token {era}"),
