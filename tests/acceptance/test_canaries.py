@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from agentapi_mcp.testing.http import Answer, Exchange
 from tests.acceptance.test_processes import COMMAND, environ, run
-from tests.acceptance.test_serve import Serving, serving, until_it_says_where
+from tests.acceptance.test_serve import Serving, serving, wait_for_address
 from tests.conftest import DatabaseUrls
 from tests.edges.mcp.test_http import ACCEPT, INITIALIZE, META, MODERN, message
 from tests.support.connect import call
@@ -111,7 +111,7 @@ class Voice:
 
 
 @dataclass
-class Stand:
+class Deployment:
     """The program with all that has a secret of its own."""
 
     flock: Flock
@@ -151,7 +151,7 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(home: Path, directory: Path, database_url: str, valkey: Valkey) -> AsyncGenerator[Stand]:
+async def open_deployment(home: Path, directory: Path, database_url: str, valkey: Valkey) -> AsyncGenerator[Deployment]:
     flock = Flock()
     password = flock.plant("database password")
     secret = flock.plant("redis password")
@@ -181,7 +181,7 @@ async def stand(home: Path, directory: Path, database_url: str, valkey: Valkey) 
             "PYTHONASYNCIODEBUG": "1",
         }
         async with serving(env) as server:
-            yield Stand(flock, server, issuer, stranger, peer, env, redis_url)
+            yield Deployment(flock, server, issuer, stranger, peer, env, redis_url)
 
 
 def with_password(url: str, password: str) -> str:
@@ -192,7 +192,7 @@ def with_password(url: str, password: str) -> str:
 async def test_no_canary_is_where_it_does_not_belong(
     edge_home: Path, tmp_path: Path, database_urls: DatabaseUrls, valkey: Valkey
 ) -> None:
-    async with stand(edge_home, tmp_path, database_urls.app, valkey) as at:
+    async with open_deployment(edge_home, tmp_path, database_urls.app, valkey) as at:
         flock = at.flock
         said, others = list[str](), list[str]()
         for era in ("2026", "2025"):
@@ -207,7 +207,7 @@ async def test_no_canary_is_where_it_does_not_belong(
         kept = await rows(database_urls.owner)
         shared = await asyncio.to_thread(entries, at.redis_url)
         assert await at.server.stop() == 0
-    log = "".join(at.server.said)
+    log = "".join(at.server.stderr)
     assert not [each for each in others if each.startswith("429")]
     for sign in ("http_request", "token_refused", "first_sign_in", "status=413", "status=403", "status=404"):
         assert sign in log
@@ -225,7 +225,7 @@ async def test_no_canary_is_where_it_does_not_belong(
     assert {"API key", "API key of one's own"} <= set(flock.seen(asked))
 
 
-async def in_one_era(at: Stand, era: str, said: list[str], others: list[str]) -> dict[str, str]:
+async def in_one_era(at: Deployment, era: str, said: list[str], others: list[str]) -> dict[str, str]:
     """Let a user, two who are curious and one without a token speak, and return what the user has made."""
     ann = at.token(f"token of ann {era}", f"ann-{secrets.token_hex(4)}")
     bo = at.token(f"token of bo {era}", f"bo-{secrets.token_hex(4)}")
@@ -243,7 +243,7 @@ async def in_one_era(at: Stand, era: str, said: list[str], others: list[str]) ->
     return ids
 
 
-async def everything(at: Stand, ann: Voice, era: str) -> dict[str, str]:
+async def everything(at: Deployment, ann: Voice, era: str) -> dict[str, str]:
     """Do all that a user can do well or badly, each time with canaries."""
     flock = at.flock
 
@@ -326,8 +326,8 @@ async def curiosity(voice: Voice, ids: Mapping[str, str]) -> None:
     await voice.ask("completion/complete", ref=reference, argument={"name": "session_id", "value": ""})
 
 
-async def refusals(at: Stand, nobody: Voice, era: str) -> None:
-    """Come to the door with everything that does not open it."""
+async def refusals(at: Deployment, nobody: Voice, era: str) -> None:
+    """Send credentials of every kind that is refused."""
     now, flock = datetime.now(UTC).timestamp(), at.flock
     wrong = {
         "no token": flock.plant(f"wrong token {era}"),
@@ -351,7 +351,7 @@ async def refusals(at: Stand, nobody: Voice, era: str) -> None:
         nobody.heard.append(f"{answer.headers} {answer.text}")
 
 
-async def over_sse(at: Stand, token: str, era: str) -> None:
+async def over_sse(at: Deployment, token: str, era: str) -> None:
     """Ask over the oldest transport as well."""
     headers = {"authorization": f"Bearer {token}"}
     async with Client(sse_client(f"{at.server.base}/sse", headers=headers)) as client:
@@ -371,7 +371,7 @@ async def over_sse(at: Stand, token: str, era: str) -> None:
             await http.post(place, content=body, headers={"content-type": "application/json"})
 
 
-async def commands(at: Stand) -> None:
+async def commands(at: Deployment) -> None:
     """Do as an operator does, whose terminal shows no secret."""
     title = at.flock.plant("text of a title")
     status, out, err = await run(at.env, "chat", "--agent", "guide", "--json", "hello")
@@ -390,7 +390,7 @@ async def commands(at: Stand) -> None:
         assert at.flock.seen(err, "text of a command") == []
 
 
-async def own_secrets(at: Stand) -> str:
+async def own_secrets(at: Deployment) -> str:
     """Make a personal token, and enter an API key; neither command shows the key, and the first shows the token."""
     flock = at.flock
     status, token, err = await run(at.env, "tokens", "create", "canary")
@@ -451,7 +451,7 @@ async def test_addresses_that_do_not_work_are_told_without_their_passwords(edge_
             *COMMAND, "serve", "--port", "0", env=env, stderr=asyncio.subprocess.PIPE
         )
         assert process.stderr is not None
-        said = await until_it_says_where(process)
+        said = await wait_for_address(process)
         base = said[-1].partition("at ")[2].partition("/mcp")[0]
         async with httpx2.AsyncClient(timeout=20) as http:
             heard = [(await http.get(f"{base}/readyz")).text]

@@ -76,7 +76,7 @@ async def test_a_stranger_signs_in_brings_a_key_and_is_answered(edge_home: Path,
             assert (await one.stop(), await two.stop()) == (0, 0)
         assert turn["status"] == "completed"
         assert peer.exchanges[-1].headers["authorization"] == f"Bearer {KEY}"
-        said = "".join(one.said + two.said)
+        said = "".join(one.stderr + two.stderr)
         assert "DEBUG" in said or "debug" in said
         for secret in (KEY, SECRET, token, asked[0].partition("=")[2]):
             assert secret not in said

@@ -185,7 +185,7 @@ async def test_a_stranger_is_led_through_the_sign_in_and_chats_and_a_second_one_
         assert [session["session_id"] for session in sessions] == [turn["session_id"]]  # type: ignore[index, union-attr]  # a list of them
         assert (one.sign_ins, len(one.wallet.tokens)) == (1, 1)
         assert await process.stop() == 0
-        log = "".join(process.said)
+        log = "".join(process.stderr)
         for token in (*one.wallet.tokens, *two.wallet.tokens):
             assert token.access_token not in log
         assert one.browser.subject not in log

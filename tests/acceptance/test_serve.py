@@ -30,21 +30,21 @@ pytestmark = pytest.mark.acceptance
 
 @dataclass
 class Serving:
-    """A process that serves, and what it said on stderr so far."""
+    """A process that serves, and what it wrote on stderr so far."""
 
     process: asyncio.subprocess.Process
     base: str
-    said: list[str]
+    stderr: list[str]
 
     async def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         """Tell it to stop, and wait until it has."""
         self.process.send_signal(sign)
         assert self.process.stderr is not None
-        self.said.append((await self.process.stderr.read()).decode())
+        self.stderr.append((await self.process.stderr.read()).decode())
         return await self.process.wait()
 
 
-async def until_it_says_where(process: asyncio.subprocess.Process) -> list[str]:
+async def wait_for_address(process: asyncio.subprocess.Process) -> list[str]:
     """Read what it says until it names its address."""
     assert process.stderr is not None
     said = [(await process.stderr.readline()).decode()]
@@ -62,7 +62,7 @@ async def serving(env: Mapping[str, str], *words: str, verify: ssl.SSLContext | 
     )
     assert process.stderr is not None
     try:
-        said = await until_it_says_where(process)
+        said = await wait_for_address(process)
         base = said[-1].partition("at ")[2].partition("/mcp")[0]
         async with httpx2.AsyncClient(timeout=20, verify=verify) as http:
             while (await http.get(f"{base}/readyz")).status_code != 200:
@@ -122,7 +122,7 @@ async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(
             server.process.send_signal(signal.SIGINT)
             status = await server.stop(signal.SIGTERM)
         assert fields_of(chat.result())["status"] == "interrupted"
-        assert (status, [line for line in server.said if "Traceback" in line]) == (0, [])
+        assert (status, [line for line in server.stderr if "Traceback" in line]) == (0, [])
 
 
 async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_home: Path) -> None:
@@ -182,8 +182,8 @@ async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:
                 assert answer.status_code == status, answer.text
             assert (await http.get(f"{base}/mcp?access_token={token}")).status_code == 401
         assert await server.stop() == 0
-        assert token not in "".join(server.said)
-        assert "http_request" in "".join(server.said)
+        assert token not in "".join(server.stderr)
+        assert "http_request" in "".join(server.stderr)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_it_takes_as_many_open_files_as_it_may(edge_home: Path) -> None:
     words = ["sh", "-c", 'ulimit -S -n 200; exec "$@"', "sh", *COMMAND, "serve", "--port", "0"]
     process = await asyncio.create_subprocess_exec(*words, env=environ(edge_home), stderr=asyncio.subprocess.PIPE)
     try:
-        await until_it_says_where(process)
+        await wait_for_address(process)
         limits = await asyncio.to_thread(Path(f"/proc/{process.pid}/limits").read_text)
         soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
         assert int(soft) == min(int(hard), 65_536)
@@ -243,7 +243,7 @@ async def test_a_database_that_is_away_leaves_the_server_alive_and_not_ready(edg
             *COMMAND, "serve", "--port", "0", env=env, stderr=asyncio.subprocess.PIPE
         )
         assert process.stderr is not None
-        said = await until_it_says_where(process)
+        said = await wait_for_address(process)
         base = said[-1].partition("at ")[2].partition("/mcp")[0]
         async with httpx2.AsyncClient(timeout=20) as http:
             assert (await http.get(f"{base}/readyz")).status_code == 503

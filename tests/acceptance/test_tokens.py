@@ -55,8 +55,8 @@ async def test_a_token_is_made_used_and_revoked(link: str, edge_home: Path) -> N
         assert await status_of(base, token) == 401
         assert name not in (await run(env, "tokens", "list"))[1]
         assert await server.stop() == 0
-        assert token not in "".join(server.said)
-        assert token[: len(token) - 6] not in "".join(server.said)
+        assert token not in "".join(server.stderr)
+        assert token[: len(token) - 6] not in "".join(server.stderr)
 
 
 async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home: Path) -> None:

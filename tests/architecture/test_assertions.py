@@ -79,12 +79,12 @@ def test_every_test_asserts_something() -> None:
         "with pytest.raises(ValueError):\n        run()",
         "for each in run():\n        assert each",
         "expect_end(run())",
-        "stand.check_all()",
+        "setup.check_all()",
         "pytest.fail('no')",
     ],
 )
 def test_an_assertion_is_seen(body: str) -> None:
-    helpers = "def expect_end(it):\n    assert it\nclass Stand:\n    def check_all(self):\n        expect_end(self)\n"
+    helpers = "def expect_end(it):\n    assert it\nclass Setup:\n    def check_all(self):\n        expect_end(self)\n"
     assert unasserted([ast.parse(f"{helpers}def test_x():\n    {body}\n")]) == []
 
 

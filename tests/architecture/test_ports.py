@@ -1,12 +1,14 @@
 """A port has a reason to be, and says what it promises once."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterator
 
 import pytest
 
 import agentapi_mcp
+from agentapi_mcp import core
 
 IMPLEMENTED_ELSEWHERE = {
     "Backend": "by each kind, in packages of others too, without inheriting",
@@ -41,6 +43,21 @@ def layer(class_: type) -> str:
     return class_.__module__.split(".")[1]
 
 
+def summary(function: object) -> str:
+    """Return the first line of a docstring, which says what a function does; empty if there is none."""
+    return (inspect.getdoc(function) or "").partition("\n")[0]
+
+
+def core_methods() -> Iterator[tuple[str, str, object]]:
+    """Yield class, name and function of each documented public method in the core, but for those of the ports."""
+    for module in pkgutil.walk_packages(core.__path__, "agentapi_mcp.core."):
+        for class_ in vars(importlib.import_module(module.name)).values():
+            if isinstance(class_, type) and class_.__module__ == module.name and class_ not in PROTOCOLS:
+                for name, value in vars(class_).items():
+                    if not name.startswith("_") and inspect.isfunction(value) and value.__doc__:
+                        yield class_.__qualname__, name, value
+
+
 PROTOCOLS = sorted(protocols(), key=lambda each: each.__qualname__)
 
 
@@ -59,4 +76,12 @@ def test_no_implementation_repeats_the_words_of_its_port() -> None:
         if name in vars(protocol) and value.__doc__ and value.__doc__ == vars(protocol)[name].__doc__
         if not name.startswith("_")
     ]
+    assert repeated == []
+
+
+def test_no_use_case_repeats_the_words_of_a_port() -> None:
+    methods = list(core_methods())
+    assert ("Sessions", "delete") in [(class_, name) for class_, name, _ in methods]
+    ports = [(name, summary(value)) for each in PROTOCOLS for name, value in vars(each).items()]
+    repeated = [f"{class_}.{name}" for class_, name, value in methods if (name, summary(value)) in ports]
     assert repeated == []

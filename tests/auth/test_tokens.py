@@ -29,7 +29,7 @@ MOODS: tuple[Mood, ...] = ("hangs", "fails", "empty", "huge", "redirects", "othe
 
 
 @dataclass
-class Stand:
+class VerifierSetup:
     """A verifier, the issuer that it trusts, and time."""
 
     verifier: TokenVerifier
@@ -85,19 +85,19 @@ async def open_fetching() -> AsyncGenerator[tuple[httpx2.AsyncClient, asyncio.Ta
 
 
 @asynccontextmanager
-async def stand(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenerator[Stand]:  # noqa: ANN401  # whatever an issuer has
+async def open_setup(*keys: SigningKey, path: str = "", **issuer: Any) -> AsyncGenerator[VerifierSetup]:  # noqa: ANN401  # whatever an issuer has
     clock = ManualClock()
     async with IssuerPeer(*(keys or (KEY,)), path=path) as peer, open_fetching() as (client, group):
         verifier = TokenVerifier(RESOURCE, Impatient(peer, client), clock, group)
         await verifier.set_issuers([Issuer(issuer=peer.issuer, **issuer)])
         try:
-            yield Stand(verifier, peer, clock)
+            yield VerifierSetup(verifier, peer, clock)
         finally:
             await verifier.aclose()
 
 
 async def test_a_good_token_tells_who_it_is_of() -> None:
-    async with stand(organization_claim="org_id") as at:
+    async with open_setup(organization_claim="org_id") as at:
         email: dict[str, object] = {"email": "Ann@Example.com", "email_verified": True}
         said = await at.verify(client_id="cli", org_id="org-7", name="Ann", aud=["https://x", RESOURCE], **email)
     assert (said.subject, said.scopes, said.client_id) == ("user-1", {"chat", "read"}, "cli")
@@ -107,12 +107,12 @@ async def test_a_good_token_tells_who_it_is_of() -> None:
 @pytest.mark.parametrize("key", [KEY, EC, ED])
 @pytest.mark.parametrize("path", ["", "/tenant"])
 async def test_each_kind_of_key_and_place_of_metadata_is_understood(key: SigningKey, path: str) -> None:
-    async with stand(KEY, EC, ED, path=path) as at:
+    async with open_setup(KEY, EC, ED, path=path) as at:
         assert (await at.verify(key)).subject == "user-1"
 
 
 async def test_an_email_that_nobody_verified_is_none() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         assert (await at.verify(email="a@b.c")).email is None
         assert (await at.verify(email="a@b.c", email_verified="true")).email is None
 
@@ -136,13 +136,13 @@ async def test_a_programs_own_token_is_told_from_one_that_stands_for_a_person(
 ) -> None:
     org_id = OrgId(new_id())
     declared = (Service(subject="a-program", org_id=org_id), Service(client_id="nightly", org_id=org_id))
-    async with stand(services=declared) as at:
+    async with open_setup(services=declared) as at:
         assert (await at.verify(**said)).is_service == is_service
 
 
 @pytest.mark.parametrize("said", [["one"], {"id": "one"}, 7, True, "", "x" * 300, "a\nb", []])
 async def test_an_organisation_that_cannot_be_read_binds_a_token_to_none(said: object) -> None:
-    async with stand(organization_claim="org") as at:
+    async with open_setup(organization_claim="org") as at:
         assert (await at.verify(org="one")).organization == "one"
         for nothing in ({}, {"org": None}):
             assert (await at.verify(**nothing)).organization is None
@@ -162,7 +162,7 @@ async def test_an_organisation_that_cannot_be_read_binds_a_token_to_none(said: o
     ],
 )
 async def test_an_email_that_could_be_taken_for_anothers_says_nothing(email: str, read: str | None) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         assert (await at.verify(email=email, email_verified=True)).email == read
 
 
@@ -190,13 +190,13 @@ async def test_an_email_that_could_be_taken_for_anothers_says_nothing(email: str
     ],
 )
 async def test_what_a_token_must_say_it_must_say_rightly(changed: dict[str, object]) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         await at.refused(KEY.sign(at.claims(**changed)))
         assert (await at.verify()).subject == "user-1"
 
 
 async def test_time_is_kept_with_half_a_minute_of_grace() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         now = at.clock.now().timestamp()
         for changed in ({"exp": now - 29}, {"nbf": now + 29}, {"iat": now + 29}):
             await at.verify(**changed)
@@ -206,7 +206,7 @@ async def test_time_is_kept_with_half_a_minute_of_grace() -> None:
 
 
 async def test_no_trick_with_the_signature_works() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         claims = at.claims()
         good = KEY.sign(claims)
         head, body, signature = good.split(".")
@@ -236,20 +236,20 @@ async def test_no_trick_with_the_signature_works() -> None:
 
 
 async def test_an_algorithm_that_the_operator_did_not_name_is_refused() -> None:
-    async with stand(KEY, EC, algorithms=("ES256",)) as at:
+    async with open_setup(KEY, EC, algorithms=("ES256",)) as at:
         assert (await at.verify(EC)).subject == "user-1"
         assert await at.refused(KEY.sign(at.claims())) == "This token is not valid here."
 
 
 async def test_a_token_without_a_key_id_is_taken_where_only_one_key_can_be_meant() -> None:
-    async with stand(KEY, EC) as at:
+    async with open_setup(KEY, EC) as at:
         assert (await at.verifier.verify(KEY.sign(at.claims(), kid=None))).subject == "user-1"
-    async with stand(KEY, OTHER) as at:
+    async with open_setup(KEY, OTHER) as at:
         assert await at.refused(KEY.sign(at.claims(), kid=None)) == "This token is not valid here."
 
 
 async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -> None:
-    async with stand(KEY) as at:
+    async with open_setup(KEY) as at:
         await at.verify()
         at.peer.keys = [OTHER]
         at.clock.advance(MIN_REFRESH_INTERVAL)
@@ -258,7 +258,7 @@ async def test_a_new_key_is_found_and_one_that_was_rotated_away_is_forgotten() -
 
 
 async def test_a_rotated_key_is_forgotten_within_minutes_though_nobody_uses_the_new_one() -> None:
-    async with stand(KEY) as at:
+    async with open_setup(KEY) as at:
         await at.verify()
         at.peer.keys = [OTHER]
         at.clock.advance(FRESH_FOR)
@@ -269,7 +269,7 @@ async def test_a_rotated_key_is_forgotten_within_minutes_though_nobody_uses_the_
 
 
 async def test_unknown_keys_do_not_make_us_ask_at_every_token() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         await at.verify()
         for number in range(20):
             await at.refused(KEY.sign(at.claims(), kid=f"unknown-{number}"))
@@ -281,7 +281,7 @@ async def test_unknown_keys_do_not_make_us_ask_at_every_token() -> None:
 
 @pytest.mark.parametrize("mood", MOODS)
 async def test_an_issuer_that_is_unwell_is_not_believed_nor_waited_for_again(mood: Mood) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         at.peer.mood = mood
         await at.unanswered(KEY.sign(at.claims()))
         asked = len(at.peer.exchanges)
@@ -294,7 +294,7 @@ async def test_an_issuer_that_is_unwell_is_not_believed_nor_waited_for_again(moo
 
 @pytest.mark.parametrize("mood", [mood for mood in MOODS if mood != "other_issuer"])
 async def test_known_keys_last_while_their_issuer_is_unwell_but_not_for_ever(mood: Mood) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         await at.verify()
         at.peer.mood = mood
         at.clock.advance(FRESH_FOR)
@@ -305,7 +305,7 @@ async def test_known_keys_last_while_their_issuer_is_unwell_but_not_for_ever(moo
 
 
 async def test_what_is_declared_anew_of_an_issuer_leaves_its_keys_known() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         await at.verify()
         issuer = Issuer(issuer=at.peer.issuer, trusts_email=True)
         await at.verifier.set_issuers([issuer])
@@ -327,7 +327,7 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
         ]
         verifier = TokenVerifier(RESOURCE, HttpFetch(client), clock, group)
         await verifier.set_issuers(issuers)
-        first, second = Stand(verifier, one, clock), Stand(verifier, two, clock)
+        first, second = VerifierSetup(verifier, one, clock), VerifierSetup(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
         assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
         for token in (OTHER.sign(first.claims()), OTHER.sign(second.claims()), KEY.sign(second.claims())):

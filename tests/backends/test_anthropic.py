@@ -28,7 +28,7 @@ U, A, S = MessageRole.USER, MessageRole.ASSISTANT, MessageRole.SYSTEM
 
 
 @dataclass(frozen=True)
-class Stand:
+class BackendSetup:
     """A backend beside its peer."""
 
     backend: Backend
@@ -40,11 +40,11 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(**options: object) -> AsyncGenerator[Stand]:
+async def open_setup(**options: object) -> AsyncGenerator[BackendSetup]:
     """Start a peer with a backend of these options."""
     async with MessagesPeer() as peer, FakeHost() as host:
         given = {"base_url": peer.origin, "api_key": KEY} | options
-        yield Stand(registry.create("anthropic", given, host), peer)
+        yield BackendSetup(registry.create("anthropic", given, host), peer)
 
 
 def turn(model: str, **fields: object) -> BackendTurn:
@@ -59,7 +59,7 @@ async def test_the_request_is_what_the_api_demands() -> None:
         HistoryMessage(U, "two"),
         HistoryMessage(A, "   "),
     )
-    async with stand(max_tokens=500) as at:
+    async with open_setup(max_tokens=500) as at:
         await at.ask(turn("stub", message="three", system="Be brief.", history=history, temperature=0.5))
         [exchange] = at.peer.exchanges
         assert exchange.json == {
@@ -84,7 +84,7 @@ async def test_the_request_is_what_the_api_demands() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_text_thought_bill_and_end_are_told(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as at:
+    async with open_setup(stream=stream) as at:
         events = await at.ask(turn("stub-reason-chunks3-ping"))
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "w0 w1 w2 "
     assert ThoughtDelta("hm") in events
@@ -98,7 +98,7 @@ async def test_text_thought_bill_and_end_are_told(stream: bool) -> None:  # noqa
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_tool_that_nobody_has_is_told_with_a_warning(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as at:
+    async with open_setup(stream=stream) as at:
         events = await at.ask(turn("stub-tool"))
     assert [event.name for event in events if isinstance(event, ToolActivity)] == ["get_weather"]
     assert isinstance(events[-1], Finished)
@@ -117,21 +117,21 @@ async def test_a_tool_that_nobody_has_is_told_with_a_warning(stream: bool) -> No
     ],
 )
 async def test_the_apis_own_failures_are_told_as_they_are_meant(model: str, fault: BackendFault) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError) as caught:
             await at.ask(turn(model))
     assert caught.value.fault is fault
 
 
 async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError):
             await at.ask(replace(backend_turn(), model_id=None))
         assert at.peer.exchanges == []
 
 
 async def test_the_bill_stops_with_the_connection_unless_the_operator_knows_better() -> None:
-    async with stand() as at, stand(stops_billing=False) as other:
+    async with open_setup() as at, open_setup(stops_billing=False) as other:
         assert Capability.STOPS_BILLING in at.backend.capabilities
         assert Capability.STOPS_BILLING not in other.backend.capabilities
 
@@ -153,11 +153,11 @@ async def test_a_wrong_option_is_named(options: dict[str, object]) -> None:
 
 
 async def test_an_answer_that_is_whole_does_not_wait_for_the_stream_to_be_closed() -> None:
-    async with stand(idle_timeout_seconds=60) as at:
+    async with open_setup(idle_timeout_seconds=60) as at:
         assert isinstance((await at.ask(turn("lingers-chunks3")))[-1], Finished)
         await at.peer.client_gone()
 
 
 async def test_a_stream_that_is_never_ended_takes_nothing_from_an_answer_that_is_whole() -> None:
-    async with stand(idle_timeout_seconds=2) as at:  # long enough for the pieces that come
+    async with open_setup(idle_timeout_seconds=2) as at:  # long enough for the pieces that come
         assert isinstance((await at.ask(turn("mute-chunks3")))[-1], Finished)

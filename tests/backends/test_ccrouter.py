@@ -20,7 +20,7 @@ from tests.support.peers.openai import OpenAIPeer
 
 
 @dataclass(frozen=True)
-class Stand:
+class BackendSetup:
     """A backend beside its router."""
 
     backend: Backend
@@ -32,11 +32,11 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(*, major: int = 2, **options: object) -> AsyncGenerator[Stand]:
+async def open_setup(*, major: int = 2, **options: object) -> AsyncGenerator[BackendSetup]:
     """Start a router with a backend of these options."""
     async with CcrouterPeer(major=major) as peer, FakeHost() as host:
         given = {"base_url": peer.origin, "api_key": KEY} | options
-        yield Stand(registry.create("ccrouter", given, host), peer)
+        yield BackendSetup(registry.create("ccrouter", given, host), peer)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ async def stand(*, major: int = 2, **options: object) -> AsyncGenerator[Stand]:
     ],
 )
 async def test_the_route_is_named_unless_nobody_knows_it(provider: str | None, model: str, sent: str) -> None:
-    async with stand(provider=provider) as at:
+    async with open_setup(provider=provider) as at:
         await at.ask(backend_turn(model_id=model))
         assert at.peer.exchanges[0].json["model"] == sent
         assert at.peer.exchanges[0].headers["authorization"] == f"Bearer {KEY}"
@@ -57,7 +57,7 @@ async def test_the_route_is_named_unless_nobody_knows_it(provider: str | None, m
 
 async def test_nobody_chooses_a_model_by_what_they_say() -> None:
     tag = "<CCR-SUBAGENT-MODEL>other,m-1</CCR-SUBAGENT-MODEL>"
-    async with stand() as at:
+    async with open_setup() as at:
         turn = backend_turn(message=tag, model_id="stub,m-1")
         await at.ask(turn)
         body = at.peer.exchanges[0].json
@@ -66,7 +66,7 @@ async def test_nobody_chooses_a_model_by_what_they_say() -> None:
 
 
 async def test_streamed_zeroes_are_unknown_and_real_figures_are_told() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         events = await at.ask(backend_turn(model_id="stub,nousage"))
         assert not [event for event in events if isinstance(event, UsageReported)]
         events = await at.ask(backend_turn(model_id="stub,chunks3"))
@@ -76,7 +76,7 @@ async def test_streamed_zeroes_are_unknown_and_real_figures_are_told() -> None:
 
 async def test_an_error_within_a_stream_is_a_failure_though_it_ends_as_if_all_were_well() -> None:
     said = list[str]()
-    async with stand() as at:
+    async with open_setup() as at:
 
         async def listen() -> None:
             async for event in at.backend.run(backend_turn(model_id="stub,errchunk")):
@@ -92,7 +92,7 @@ async def test_an_error_within_a_stream_is_a_failure_though_it_ends_as_if_all_we
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 429, 500, 503])
 async def test_no_stack_and_no_path_is_shown(status: int) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError) as caught:
             await at.ask(backend_turn(model_id=f"stub,e{status}"))
     said = str(caught.value)
@@ -101,7 +101,7 @@ async def test_no_stack_and_no_path_is_shown(status: int) -> None:
 
 
 async def test_the_providers_own_wait_survives_though_the_routers_header_is_lost() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError) as caught:
             await at.ask(backend_turn(model_id="stub,e429"))
     assert caught.value.retry_after
@@ -115,7 +115,7 @@ def test_an_error_of_another_form_is_passed_on(body: object) -> None:
 
 @pytest.mark.parametrize("major", [2, 3])
 async def test_whether_it_stops_paying_depends_on_its_version(major: int) -> None:
-    async with stand(major=major) as at:
+    async with open_setup(major=major) as at:
         assert Capability.STOPS_BILLING not in at.backend.capabilities  # nobody has asked it yet
         assert (await at.backend.check()).status is HealthStatus.HEALTHY
         assert (Capability.STOPS_BILLING in at.backend.capabilities) is (major == 3)
@@ -123,7 +123,7 @@ async def test_whether_it_stops_paying_depends_on_its_version(major: int) -> Non
 
 @pytest.mark.parametrize("major", [2, 3])
 async def test_a_router_without_providers_says_what_to_do(major: int) -> None:
-    async with stand(major=major) as at:
+    async with open_setup(major=major) as at:
         at.peer.providers.clear()
         check = await at.backend.check()
     assert check.status is HealthStatus.UNHEALTHY
@@ -131,11 +131,11 @@ async def test_a_router_without_providers_says_what_to_do(major: int) -> None:
 
 
 async def test_a_wrong_key_and_another_server_are_told_apart() -> None:
-    async with stand(api_key="sk-wrong-0123456789") as at:
+    async with open_setup(api_key="sk-wrong-0123456789") as at:
         check = await at.backend.check()
         assert "APIKEY" in str(check.error)
         assert "sk-wrong" not in str(check.error)
-    async with stand(api_key="") as at:
+    async with open_setup(api_key="") as at:
         assert "APIKEY" in str((await at.backend.check()).error)
     async with OpenAIPeer() as other, FakeHost() as host:
         check = await registry.create("ccrouter", {"base_url": other.openrouter_url}, host).check()

@@ -310,7 +310,7 @@ async def test_five_megabytes_are_read_at_both_ends_and_answered_in_time(filler:
 
 
 async def test_a_question_in_progress_can_be_cancelled() -> None:
-    view = HeldView()
+    view = BlockedView()
     conversation = Conversation(view)
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(conversation.ask("which agents work?"))
@@ -405,7 +405,7 @@ class TroubledView(FakeView):
         raise self._error
 
 
-class HeldView(FakeView):
+class BlockedView(FakeView):
     """A server that shows its state when the test says so."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ BOTH = pytest.mark.parametrize("stream", [True, False])
 
 
 @dataclass(frozen=True)
-class Stand:
+class BackendSetup:
     """A peer and a backend beside it."""
 
     peer: OpenAIPeer
@@ -56,11 +56,13 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(*, pace: Pace | None = None, path: str = "/api/v1", **options: object) -> AsyncGenerator[Stand]:
+async def open_setup(
+    *, pace: Pace | None = None, path: str = "/api/v1", **options: object
+) -> AsyncGenerator[BackendSetup]:
     async with FakeHost() as host, OpenAIPeer(pace=pace) as peer:
         provider = {"provider": "openrouter"} if path == "/api/v1" else {}
         given = {"base_url": peer.origin + path, "api_key": KEY} | provider | options
-        yield Stand(peer, registry.create("openai", given, host))
+        yield BackendSetup(peer, registry.create("openai", given, host))
 
 
 def text_of(events: list[BackendEvent]) -> str:
@@ -73,7 +75,7 @@ def of_kind(events: list[BackendEvent], kind: type[BackendEvent]) -> list[Backen
 
 @BOTH
 async def test_openrouters_answer_has_its_bill_and_its_route(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as it:
+    async with open_setup(stream=stream) as it:
         events = await it.ask("stub")
     assert text_of(events) == "w0 w1 w2 w3 w4 "
     assert of_kind(events, UsageReported) == [UsageReported(replace(FULL_USAGE, cost_usd=Decimal("0.00014")))]
@@ -82,7 +84,7 @@ async def test_openrouters_answer_has_its_bill_and_its_route(stream: bool) -> No
 
 
 async def test_other_providers_name_no_cost_and_the_provider_is_the_operators() -> None:
-    async with stand(path="/v1", provider="local") as it:
+    async with open_setup(path="/v1", provider="local") as it:
         events = await it.ask("stub")
     assert of_kind(events, UsageReported) == [UsageReported(FULL_USAGE)]
     assert events[-1] == Finished(StopReason.END, "stub-001", "local", "chatcmpl-1")
@@ -90,27 +92,27 @@ async def test_other_providers_name_no_cost_and_the_provider_is_the_operators() 
 
 @BOTH
 async def test_a_bill_that_does_not_come_is_unknown(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as it:
+    async with open_setup(stream=stream) as it:
         events = await it.ask("nousage")
     assert not of_kind(events, UsageReported)
 
 
 async def test_comments_are_signs_of_life() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         events = await it.ask("orcomment")
     assert events[:3] == [SignOfLife()] * 3
     assert text_of(events) == "w0 w1 w2 w3 w4 "
 
 
 async def test_comments_keep_a_silent_stream_alive() -> None:
-    async with stand(pace=Ticks(0.05), idle_timeout_seconds=0.4) as it:
+    async with open_setup(pace=Ticks(0.05), idle_timeout_seconds=0.4) as it:
         events = await it.ask("comments12")
     assert len(of_kind(events, SignOfLife)) == 12
     assert isinstance(events[-1], Finished)
 
 
 async def test_pieces_are_passed_on_as_they_come() -> None:
-    async with stand() as it, aclosing(it.backend.run(backend_turn(model_id="slow-chunks2"))) as events:
+    async with open_setup() as it, aclosing(it.backend.run(backend_turn(model_id="slow-chunks2"))) as events:
         it.peer.steps.release()
         assert await anext(events) == TextDelta("w0 ")
         it.peer.steps.release()
@@ -119,7 +121,7 @@ async def test_pieces_are_passed_on_as_they_come() -> None:
 
 @BOTH
 async def test_reasoning_is_thought_and_not_text(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as it:
+    async with open_setup(stream=stream) as it:
         events = await it.ask("reason-chunks1")
     thoughts = "".join(event.text for event in events if isinstance(event, ThoughtDelta))
     assert thoughts == "think think"
@@ -128,7 +130,7 @@ async def test_reasoning_is_thought_and_not_text(stream: bool) -> None:  # noqa:
 
 @BOTH
 async def test_a_tool_call_is_told_once_and_warned_of(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as it:
+    async with open_setup(stream=stream) as it:
         events = await it.ask("tool")
     assert of_kind(events, ToolActivity) == [ToolActivity("weather", ToolState.STARTED)]
     end = events[-1]
@@ -139,7 +141,7 @@ async def test_a_tool_call_is_told_once_and_warned_of(stream: bool) -> None:  # 
 
 @BOTH
 async def test_an_answer_withheld_by_a_filter_is_a_failure(stream: bool) -> None:  # noqa: FBT001  # a parameter
-    async with stand(stream=stream) as it:
+    async with open_setup(stream=stream) as it:
         error = await it.fail("filtered")
     assert error.fault is BackendFault.CONTENT_POLICY
 
@@ -157,54 +159,54 @@ async def test_an_answer_withheld_by_a_filter_is_a_failure(stream: bool) -> None
     ],
 )
 async def test_openrouters_failures_are_told_apart(model: str, fault: BackendFault) -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         assert (await it.fail(model)).fault is fault
 
 
 async def test_openrouter_says_whether_and_when_to_come_back() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         assert not (await it.fail("final")).may_retry
         later = await it.fail("later")
     assert (later.may_retry, later.retry_after) == (True, timedelta(seconds=7))
 
 
 async def test_google_says_when_to_come_back() -> None:
-    async with stand(path="/v1beta/openai") as it:
+    async with open_setup(path="/v1beta/openai") as it:
         error = await it.fail("e429")
     assert (error.fault, error.retry_after) == (BackendFault.RATE_LIMIT, timedelta(seconds=12))
 
 
 @pytest.mark.parametrize("model", ["nodone", "cutlate"])
 async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_it_stops(model: str) -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         events = await it.ask(model)
     assert text_of(events) == "w0 w1 w2 w3 w4 "
     assert isinstance(events[-1], Finished)
 
 
 async def test_a_reply_that_is_not_read_frees_its_connection() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         await it.fail("redirect")
         await expect_soon(it.peer.client_gone(), "the connection is closed")
 
 
 async def test_no_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    async with stand() as it:
+    async with open_setup() as it:
         await it.ask("stub")
         origin = it.peer.origin
     assert not [record for record in caplog.records if origin in record.getMessage() or "/v1" in record.getMessage()]
 
 
 async def test_nothing_is_tried_twice() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         await it.fail("e500")
         await it.fail("drop")
         assert len(it.peer.exchanges) == 2
 
 
 async def test_the_connection_is_used_again() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         await it.ask("stub")
         await it.ask("stub")
         first, second = it.peer.exchanges
@@ -212,24 +214,24 @@ async def test_the_connection_is_used_again() -> None:
 
 
 async def test_no_cookie_is_kept() -> None:
-    async with stand(stream=False) as it:
+    async with open_setup(stream=False) as it:
         await it.ask("stub")
         await it.ask("stub")
         assert "cookie" not in it.peer.exchanges[1].headers
 
 
 async def test_a_reply_without_measure_is_not_read_to_its_end() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         error = await it.fail("huge")
         await it.peer.client_gone()
     assert error.fault is BackendFault.BAD_REPLY
 
 
 async def test_deadlines_are_told_apart() -> None:
-    async with stand(idle_timeout_seconds=0.1) as it:
+    async with open_setup(idle_timeout_seconds=0.1) as it:
         assert (await it.fail("hang")).fault is BackendFault.TIMEOUT_IDLE
         assert (await it.fail("waits")).fault is BackendFault.TIMEOUT_IDLE
-    async with stand(stream=False, idle_timeout_seconds=0.1, total_timeout_seconds=0.3) as it:
+    async with open_setup(stream=False, idle_timeout_seconds=0.1, total_timeout_seconds=0.3) as it:
         assert (await it.fail("hang")).fault is BackendFault.TIMEOUT_TOTAL
 
 
@@ -266,7 +268,7 @@ async def test_the_request_is_what_the_operator_and_the_turn_say() -> None:
         HistoryMessage(MessageRole.USER, "five"),
     )
     turn = replace(backend_turn("six"), system="Be kind.", history=history, temperature=0.5, max_tokens=9)
-    async with stand(
+    async with open_setup(
         extra_body={"temperature": 0.1, "seed": 7},
         fallback_models=["stub/b", "stub/a"],
         max_tokens_parameter="max_completion_tokens",
@@ -302,7 +304,7 @@ async def test_the_request_is_what_the_operator_and_the_turn_say() -> None:
 
 
 async def test_a_request_without_options_says_no_more_than_needed() -> None:
-    async with stand(path="/v1", stream=False, include_usage=False, api_key=None) as it:
+    async with open_setup(path="/v1", stream=False, include_usage=False, api_key=None) as it:
         await it.ask("stub")
         request = it.peer.exchanges[0]
     assert request.json == {"model": "stub", "messages": [{"role": "user", "content": "hello"}], "stream": False}
@@ -310,7 +312,7 @@ async def test_a_request_without_options_says_no_more_than_needed() -> None:
 
 
 async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         with pytest.raises(BackendError) as caught:
             await anext(it.backend.run(backend_turn(model_id=None)))
         assert not it.peer.exchanges
@@ -319,7 +321,7 @@ async def test_a_turn_without_a_model_is_refused_before_anything_is_sent() -> No
 
 @pytest.mark.parametrize("remaining", [0, -0.5])
 async def test_a_key_without_credit_is_unhealthy(remaining: float) -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         it.peer.limit_remaining = remaining
         check = await it.backend.check()
     assert check.status is HealthStatus.UNHEALTHY
@@ -327,19 +329,19 @@ async def test_a_key_without_credit_is_unhealthy(remaining: float) -> None:
 
 
 async def test_a_key_without_limit_is_healthy() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         it.peer.limit_remaining = None
         assert (await it.backend.check()).status is HealthStatus.HEALTHY
 
 
 async def test_a_server_without_a_model_list_cannot_be_checked() -> None:
-    async with stand(path="/v1") as it:
+    async with open_setup(path="/v1") as it:
         it.peer.has_models = False
         assert (await it.backend.check()).status is HealthStatus.UNKNOWN
 
 
 async def test_billing_stops_only_where_the_operator_knows_it() -> None:
-    async with stand() as unknown, stand(stops_billing=True) as known:
+    async with open_setup() as unknown, open_setup(stops_billing=True) as known:
         assert Capability.STOPS_BILLING not in unknown.backend.capabilities
         assert Capability.STOPS_BILLING in known.backend.capabilities
 

@@ -22,7 +22,7 @@ from tests.support.peers.openai import OpenAIPeer
 
 
 @dataclass(frozen=True)
-class Stand:
+class BackendSetup:
     """A provider, a token server, a backend, and its time."""
 
     provider: OpenAIPeer
@@ -60,17 +60,17 @@ def empty_key_file(key_file: Path) -> Path:
 
 
 @asynccontextmanager
-async def stand(key_file: Path | None = None) -> AsyncGenerator[Stand]:
+async def open_setup(key_file: Path | None = None) -> AsyncGenerator[BackendSetup]:
     clock = ManualClock(at=datetime.now(UTC))
     async with FakeHost(clock=clock) as host, OpenAIPeer() as provider, TokenPeer() as tokens:
         if key_file is not None:
             tokens.write_key_file(key_file)
         options = {"base_url": f"{provider.origin}/v1beta/openai", "auth": "google"}
-        yield Stand(provider, tokens, registry.create("openai", options, host), clock)
+        yield BackendSetup(provider, tokens, registry.create("openai", options, host), clock)
 
 
 async def test_a_token_is_fetched_once_and_renewed_before_it_expires(key_file: Path) -> None:
-    async with stand(key_file) as it:
+    async with open_setup(key_file) as it:
         assert isinstance((await it.ask())[-1], Finished)
         it.clock.advance(timedelta(minutes=50))
         await it.ask()
@@ -80,7 +80,7 @@ async def test_a_token_is_fetched_once_and_renewed_before_it_expires(key_file: P
 
 
 async def test_a_token_that_is_refused_is_not_used_again(key_file: Path) -> None:
-    async with stand(key_file) as it:
+    async with open_setup(key_file) as it:
         with pytest.raises(BackendError):
             await it.ask("e401")
         await it.ask()
@@ -88,7 +88,7 @@ async def test_a_token_that_is_refused_is_not_used_again(key_file: Path) -> None
 
 
 async def test_a_token_is_used_while_it_lasts_if_no_new_one_comes(key_file: Path) -> None:
-    async with stand(key_file) as it:
+    async with open_setup(key_file) as it:
         await it.ask()
         it.tokens.refuses = True
         it.clock.advance(timedelta(minutes=57))
@@ -102,7 +102,7 @@ async def test_a_token_is_used_while_it_lasts_if_no_new_one_comes(key_file: Path
 
 
 async def test_a_token_server_that_is_not_there_is_a_failed_connection(key_file: Path) -> None:
-    async with stand(key_file) as it:
+    async with open_setup(key_file) as it:
         await it.tokens.stop()
         with pytest.raises(BackendError) as caught:
             await it.ask()
@@ -110,7 +110,7 @@ async def test_a_token_server_that_is_not_there_is_a_failed_connection(key_file:
 
 
 async def test_no_credentials_are_told_with_what_to_do() -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         with pytest.raises(BackendError, match="gcloud auth application-default login") as caught:
             await it.ask()
         check = await it.backend.check()
@@ -119,7 +119,7 @@ async def test_no_credentials_are_told_with_what_to_do() -> None:
 
 
 async def test_a_key_file_that_is_none_is_told_without_its_path(empty_key_file: Path) -> None:
-    async with stand() as it:
+    async with open_setup() as it:
         with pytest.raises(BackendError) as caught:
             await it.ask()
     assert caught.value.fault is BackendFault.BACKEND_MISSING
@@ -128,7 +128,7 @@ async def test_a_key_file_that_is_none_is_told_without_its_path(empty_key_file: 
 
 async def test_a_missing_extra_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google.auth", None)
-    async with stand() as it:
+    async with open_setup() as it:
         with pytest.raises(BackendError, match=r"agentapi-mcp\[google\]") as caught:
             await it.ask()
     assert caught.value.fault is BackendFault.BACKEND_MISSING

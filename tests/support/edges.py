@@ -44,18 +44,18 @@ class Served:
 
 
 @dataclass
-class OpenGate:
+class OpenServices:
     """Services that are there."""
 
-    there: Services
+    opened: Services
 
     def find(self) -> Services:
         """Return them."""
-        return self.there
+        return self.opened
 
     async def services(self) -> Services:
         """Return them."""
-        return self.there
+        return self.opened
 
 
 def mcp_application(server: EdgeServer, options: WebOptions | None = None, *more: Mount) -> WebApplication:

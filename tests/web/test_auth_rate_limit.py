@@ -14,7 +14,7 @@ from agentapi_mcp.web.auth_rate_limit import KNOWN_FOR, MOST, REMEMBERED, WITHIN
 from agentapi_mcp.web.requests import source_of
 from tests.edges.mcp.test_http import ACCEPT, TOKEN, fault, message, served
 from tests.support.clocks import ManualClock
-from tests.web.test_oauth import stand
+from tests.web.test_oauth import open_setup
 
 HOME = "203.0.113.9"
 
@@ -192,7 +192,7 @@ async def test_who_guesses_is_told_to_wait_and_who_is_in_stays_in(edge_home: Pat
 
 
 async def test_an_access_token_is_not_verified_once_its_address_has_guessed(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
 
         async def ask(token: str) -> int:
             headers = ACCEPT | {"authorization": f"Bearer {token}"}

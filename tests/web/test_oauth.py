@@ -35,7 +35,7 @@ OWN = "the-operators-own-token-0123"
 
 
 @dataclass
-class Stand:
+class ServerSetup:
     """A server and the issuer that it trusts."""
 
     place: Served
@@ -56,7 +56,7 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(home: Path, directory: Path, newcomers: str = "personal") -> AsyncGenerator[Stand]:
+async def open_setup(home: Path, directory: Path, newcomers: str = "personal") -> AsyncGenerator[ServerSetup]:
     async with IssuerPeer(KEY) as issuer:
         config = directory / "agentapi.toml"
         config.write_text(f'[[issuers]]\nissuer = "{issuer.issuer}"\nnewcomers = "{newcomers}"\n', encoding="utf-8")
@@ -67,11 +67,11 @@ async def stand(home: Path, directory: Path, newcomers: str = "personal") -> Asy
             services = await app.services_provider.services()
             options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider))
             async with serve_app(mcp_application(create_server(app.services_provider, McpOptions()), options)) as place:
-                yield Stand(place, issuer, services)
+                yield ServerSetup(place, issuer, services)
 
 
 async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
         refused = await http.post(at.place.mcp, json={})
         assert refused.status_code == 401
         challenge = refused.headers["www-authenticate"]
@@ -86,7 +86,7 @@ async def test_who_has_no_token_is_led_to_the_sign_in(edge_home: Path, tmp_path:
 
 
 async def test_who_is_invited_comes_in_and_a_colleague_does_not(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path, newcomers="invited") as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path, newcomers="invited") as at, httpx2.AsyncClient() as http:
         email, members = f"{new_id().hex}@example.com", at.services.memberships
         owner = replace(at.services.principal, org_id=await members.create_organization(at.services.principal, "Acme"))
         await members.invite(owner, email, Role.VIEWER)
@@ -100,7 +100,7 @@ async def test_who_is_invited_comes_in_and_a_colleague_does_not(edge_home: Path,
 
 
 async def test_colleagues_whose_tokens_have_expired_lock_out_nobody(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
 
         async def status(token: str) -> int:
             return (await http.post(at.place.mcp, json={}, headers={"authorization": f"Bearer {token}"})).status_code
@@ -117,7 +117,7 @@ async def test_colleagues_whose_tokens_have_expired_lock_out_nobody(edge_home: P
 async def test_an_issuer_that_does_not_tell_its_keys_sends_nobody_to_the_sign_in(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
         at.issuer.mood = "fails"
         for _ in range(MOST + 1):
             refused = await http.post(at.place.mcp, json={}, headers={"authorization": f"Bearer {at.token('ann')}"})
@@ -129,7 +129,7 @@ async def test_an_issuer_that_does_not_tell_its_keys_sends_nobody_to_the_sign_in
 
 @pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse-2025", "sse-2026"])
 async def test_two_users_see_nothing_of_each_other(link: str, edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         ann, bo = f"ann-{new_id().hex}", f"bo-{new_id().hex}"
         async with at.client(at.token(ann), link) as anns, at.client(at.token(bo), link) as bos:
             turn = fields_of(await call(anns, "chat", agent="guide", message="what is this program?"))
@@ -162,13 +162,13 @@ def sessions(result: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # the SDK's
 
 
 async def test_the_operators_own_token_stands_for_the_machines_user(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, at.client(OWN) as client:
+    async with open_setup(edge_home, tmp_path) as at, at.client(OWN) as client:
         turn = fields_of(await call(client, "chat", agent="guide", message="hello"))
         assert turn["status"] == "completed"
 
 
 async def test_nobody_posts_into_another_users_stream(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
         ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
         async with http.stream("GET", at.place.sse, headers={"authorization": f"Bearer {ann}"}) as stream:
             lines = stream.aiter_lines()
@@ -182,7 +182,7 @@ async def test_nobody_posts_into_another_users_stream(edge_home: Path, tmp_path:
 
 
 async def test_a_2025_clients_session_is_its_users_alone(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient(timeout=25) as http:
         ann, bo = (at.token(f"{name}-{new_id().hex}") for name in ("ann", "bo"))
         accept = {"accept": "application/json, text/event-stream"}
         client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
@@ -197,7 +197,7 @@ async def test_a_2025_clients_session_is_its_users_alone(edge_home: Path, tmp_pa
 
 @pytest.mark.parametrize("link", ["http-2025", "http-2026", "sse-2025"])
 async def test_scopes_narrow_what_a_token_may_do(link: str, edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read"), link) as client:
+    async with open_setup(edge_home, tmp_path) as at, at.client(at.token("reader", scope="read"), link) as client:
         assert not (await call(client, "list_sessions")).is_error
         if link.startswith("sse"):
             refused = await call(client, "chat", agent="guide", message="hello")
@@ -212,7 +212,7 @@ async def test_scopes_narrow_what_a_token_may_do(link: str, edge_home: Path, tmp
 async def test_a_token_that_lacks_a_scope_is_asked_for_it_with_those_that_it_has(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
         headers = {"authorization": f"Bearer {at.token('reader', scope='read keys openid')}"}
         body: dict[str, object] = {
             "jsonrpc": "2.0",
@@ -238,7 +238,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("scope", [*map(str, TokenScope), ""])
 async def test_http_asks_for_a_scope_exactly_where_core_does(scope: str, edge_home: Path, tmp_path: Path) -> None:
     transcript, template = transcript_uri(SessionId(new_id())), "agentapi://chat/sessions/{session_id}/transcript"
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         token = at.token("somebody", scope=f"{scope} openid")
         async with at.client(token, "sse-2025") as by_core, at.client(token, "http-2025") as early:
             for tool in (await by_core.list_tools()).tools:
@@ -269,7 +269,7 @@ async def lacks(ask: Callable[[], Awaitable[object]]) -> bool:
 
 
 async def test_who_has_no_account_is_told_and_not_let_in(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path, newcomers="none") as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path, newcomers="none") as at, httpx2.AsyncClient() as http:
         headers = {"authorization": f"Bearer {at.token('stranger')}"}
         refused = await http.post(at.place.mcp, json={}, headers=headers)
         assert refused.status_code == 403

@@ -49,7 +49,7 @@ class MovedClock(SystemClock):
 
 
 @dataclass
-class Stand:
+class ServerSetup:
     """A server, what it does, and time; `attempts` is that in which refused tokens are counted."""
 
     place: Served
@@ -74,7 +74,9 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(home: Path, options: WebOptions | None = None, resource: str | None = None) -> AsyncGenerator[Stand]:
+async def open_setup(
+    home: Path, options: WebOptions | None = None, resource: str | None = None
+) -> AsyncGenerator[ServerSetup]:
     settings = Settings(home=home, resource_url=resource, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     clock, attempts = MovedClock(), ManualClock()
     async with open_app(settings, {}, clock=clock) as app:
@@ -85,12 +87,12 @@ async def stand(home: Path, options: WebOptions | None = None, resource: str | N
             create_server(app.services_provider, McpOptions()), options or WebOptions(needs_token=True, clock=attempts)
         )
         async with serve_app(edge) as place:
-            yield Stand(place, services, clock, attempts)
+            yield ServerSetup(place, services, clock, attempts)
 
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_a_token_lets_its_owner_in_until_it_is_revoked(link: str, edge_home: Path) -> None:
-    async with stand(edge_home) as at:
+    async with open_setup(edge_home) as at:
         made = await at.token()
         async with connect_with(at.place.base, made.secret, link) as client:
             turn = fields_of(await call(client, "chat", agent="guide", message="what is this program?"))
@@ -102,7 +104,7 @@ async def test_a_token_lets_its_owner_in_until_it_is_revoked(link: str, edge_hom
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_a_token_that_may_only_read_cannot_chat(link: str, edge_home: Path) -> None:
-    async with stand(edge_home) as at:
+    async with open_setup(edge_home) as at:
         made = await at.token("read")
         async with connect_with(at.place.base, made.secret, link) as client:
             assert not (await call(client, "list_sessions")).is_error
@@ -117,7 +119,7 @@ async def test_a_token_that_may_only_read_cannot_chat(link: str, edge_home: Path
 
 
 async def test_a_token_ends_when_its_time_is_over(edge_home: Path) -> None:
-    async with stand(edge_home) as at:
+    async with open_setup(edge_home) as at:
         made = await at.token(days=1)
         at.clock.later = timedelta(days=1) - timedelta(minutes=1)
         assert await at.status(made.secret) == 200
@@ -129,7 +131,7 @@ async def test_a_token_ends_when_its_time_is_over(edge_home: Path) -> None:
 async def test_a_token_is_asked_for_where_the_operator_wants_one_and_judged_everywhere(
     way: str, edge_home: Path
 ) -> None:
-    async with stand(edge_home, WAYS[way]) as at:
+    async with open_setup(edge_home, WAYS[way]) as at:
         made, revoked = await at.token(), await at.token()
         await at.services.personal_tokens.revoke(at.services.principal, str(revoked.token.id))
         assert await at.status() == (200 if way == "open" else 401)
@@ -143,7 +145,7 @@ async def test_a_token_is_asked_for_where_the_operator_wants_one_and_judged_ever
 
 
 async def test_a_token_works_beside_sign_in_and_issuers_are_not_asked_about_it(edge_home: Path) -> None:
-    async with stand(edge_home, resource=RESOURCE) as at:
+    async with open_setup(edge_home, resource=RESOURCE) as at:
         made = await at.token("read")
         assert await at.status(made.secret) == 200
         assert await at.status(made.secret[:-1]) == 401
@@ -154,7 +156,7 @@ async def test_a_token_works_beside_sign_in_and_issuers_are_not_asked_about_it(e
 
 
 async def test_nobody_posts_into_the_stream_of_whom_a_token_names(edge_home: Path) -> None:
-    async with stand(edge_home, WebOptions()) as at, httpx2.AsyncClient(timeout=25) as http:
+    async with open_setup(edge_home, WebOptions()) as at, httpx2.AsyncClient(timeout=25) as http:
         one = {"authorization": f"Bearer {(await at.token()).secret}"}
         another = {"authorization": f"Bearer {(await at.token('read')).secret}"}
         async with http.stream("GET", at.place.sse, headers=one) as stream:
@@ -170,7 +172,7 @@ async def test_nobody_posts_into_the_stream_of_whom_a_token_names(edge_home: Pat
 
 
 async def test_any_text_that_is_sent_as_a_token_is_refused_in_our_words(edge_home: Path) -> None:
-    async with stand(edge_home) as at, httpx2.AsyncClient(base_url=at.place.base, timeout=25) as http:
+    async with open_setup(edge_home) as at, httpx2.AsyncClient(base_url=at.place.base, timeout=25) as http:
         secret = (await at.token()).secret
         bodies = TEXTS | st.from_regex(r"\A[0-9A-Za-z]{49}\Z")
         given = TEXTS | bodies.map(lambda body: PREFIX + body) | bodies.map(lambda body: f"{secret} {body}")

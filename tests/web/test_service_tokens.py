@@ -26,7 +26,7 @@ from tests.web.test_oauth import KEY, OWN, RESOURCE
 
 
 @dataclass
-class Stand:
+class ServerSetup:
     """A server, the issuer that it trusts, and its configuration."""
 
     place: Served
@@ -49,8 +49,8 @@ class Stand:
         said = {"iss": self.issuer.issuer, "sub": self.client_id, "client_id": self.client_id, "aud": RESOURCE}
         return KEY.sign(said | {"exp": now + 300, "scope": "read chat"} | changed)
 
-    async def asked(self, **changed: str) -> httpx2.Response:
-        """Ask as the program."""
+    async def ping(self, **changed: str) -> httpx2.Response:
+        """Send a ping as the program."""
         token = self.token(**changed)
         headers = {"authorization": f"Bearer {token}", "accept": "application/json, text/event-stream"}
         async with httpx2.AsyncClient(timeout=25) as http:
@@ -59,13 +59,13 @@ class Stand:
     async def until(self, status: int, **changed: str) -> httpx2.Response:
         """Ask until the changed file has been taken."""
         async with asyncio.timeout(25):
-            while (answer := await self.asked(**changed)).status_code != status:
+            while (answer := await self.ping(**changed)).status_code != status:
                 pass
         return answer
 
 
 @asynccontextmanager
-async def stand(home: Path, directory: Path) -> AsyncGenerator[Stand]:
+async def open_setup(home: Path, directory: Path) -> AsyncGenerator[ServerSetup]:
     async with IssuerPeer(KEY) as issuer:
         config = directory / "agentapi.toml"
         config.write_text(f'[[issuers]]\nissuer = "{issuer.issuer}"\nnewcomers = "personal"\n', encoding="utf-8")
@@ -76,12 +76,12 @@ async def stand(home: Path, directory: Path) -> AsyncGenerator[Stand]:
             services = await app.services_provider.services()
             options = WebOptions(token=OWN, oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider))
             async with serve_app(mcp_application(create_server(app.services_provider, McpOptions()), options)) as place:
-                yield Stand(place, issuer, services, config, f"nightly-{new_id().hex}")
+                yield ServerSetup(place, issuer, services, config, f"nightly-{new_id().hex}")
 
 
 async def test_a_program_is_let_in_once_it_is_declared_and_no_longer_than_that(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
-        refused = await at.asked()
+    async with open_setup(edge_home, tmp_path) as at:
+        refused = await at.ping()
         assert refused.status_code == 403
         assert at.client_id in fault(refused)
         assert "[[issuers.services]]" in fault(refused)
@@ -94,20 +94,20 @@ async def test_a_program_is_let_in_once_it_is_declared_and_no_longer_than_that(e
 async def test_a_program_whose_tokens_look_like_a_persons_is_declared_by_their_subject(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         at.declare(f'organization = "{at.services.principal.org_id}"', by="subject")
         await at.until(200)
-        assert (await at.asked(client_id="another")).status_code == 200
+        assert (await at.ping(client_id="another")).status_code == 200
         at.declare()
         await at.until(403)
-        assert "is a program's" in fault(await at.asked(client_id="another"))
+        assert "is a program's" in fault(await at.ping(client_id="another"))
 
 
 @pytest.mark.parametrize("link", ["http-2025", "http-2026"])
 async def test_a_program_works_in_its_organisation_and_sees_nothing_of_the_people_there(
     link: str, edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         at.declare(f'organization = "{at.services.principal.org_id}"', 'name = "Nightly"')
         await at.until(200)
         async with connect_with(at.place.base, OWN, link) as person:
@@ -121,7 +121,7 @@ async def test_a_program_works_in_its_organisation_and_sees_nothing_of_the_peopl
 
 
 async def test_a_role_that_is_declared_anew_counts_for_the_next_request(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         organization = f'organization = "{at.services.principal.org_id}"'
         at.declare(organization)
         await at.until(200)
@@ -137,6 +137,6 @@ async def test_a_role_that_is_declared_anew_counts_for_the_next_request(edge_hom
 async def test_a_program_whose_organisation_is_not_there_is_the_operators_to_mend(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         at.declare(f'organization = "{new_id()}"')
         assert "not in this database" in fault(await at.until(503))

@@ -42,7 +42,7 @@ class Server(HttpPeer):
 
 
 @dataclass(frozen=True)
-class Stand:
+class ApiSetup:
     """The requests of a backend beside its server."""
 
     api: HttpApi
@@ -56,14 +56,14 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(**options: object) -> AsyncGenerator[Stand]:
+async def open_setup(**options: object) -> AsyncGenerator[ApiSetup]:
     async with FakeHost() as host, Server() as server:
         given = read_options(HttpOptions, {"base_url": f"{server.origin}/base/", **options})
-        yield Stand(HttpApi(given, host), server)
+        yield ApiSetup(HttpApi(given, host), server)
 
 
 async def test_the_operators_headers_win_over_those_of_the_format() -> None:
-    async with stand(**OPERATORS) as at:
+    async with open_setup(**OPERATORS) as at:
         await at.post("/turn", {}, **{"x-format": "theirs", "x-other": "kept"})
         sent = at.server.exchanges[0].headers
     assert {"x-team": "blue", "x-format": "ours", "x-other": "kept"}.items() <= sent.items()
@@ -71,7 +71,7 @@ async def test_the_operators_headers_win_over_those_of_the_format() -> None:
 
 
 async def test_where_nobody_is_known_yet_nothing_of_the_operators_is_sent() -> None:
-    async with stand(**OPERATORS) as at:
+    async with open_setup(**OPERATORS) as at:
         await at.api.get("/", None, FAULTS)
         await at.api.get("/", {}, FAULTS)
         bare, usual = (exchange.headers for exchange in at.server.exchanges)
@@ -80,13 +80,13 @@ async def test_where_nobody_is_known_yet_nothing_of_the_operators_is_sent() -> N
 
 
 async def test_text_that_cannot_be_encoded_is_sent_with_a_mark_in_its_place() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         await at.post("/turn", {"said": "a\ud800é"})
         assert at.server.exchanges[0].json == {"said": "a?é"}
 
 
 async def test_a_shorter_time_than_the_total_bounds_a_request() -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError) as caught:
             await at.api.get("/hang", {}, FAULTS, within=timedelta(seconds=0.1))
     assert caught.value.fault is BackendFault.TIMEOUT_TOTAL
@@ -97,7 +97,7 @@ async def test_a_shorter_time_than_the_total_bounds_a_request() -> None:
     [("/no", BackendFault.PERMISSION), ("/away", BackendFault.BAD_REPLY), ("/html", BackendFault.BAD_REPLY)],
 )
 async def test_what_is_no_success_is_a_fault(path: str, fault: BackendFault) -> None:
-    async with stand() as at:
+    async with open_setup() as at:
         with pytest.raises(BackendError) as caught:
             await at.api.get(path, {}, FAULTS)
     assert caught.value.fault is fault

@@ -93,7 +93,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.rows: dict[str, AgentRow] = {name: agent_row(name) for name in self.backends}
-        self.kept = self.store or MemoryHealth(self.clock)
+        self.health_store = self.store or MemoryHealth(self.clock)
         self.health = self.process()
 
     def process(self) -> Health:
@@ -105,7 +105,9 @@ class Scene:
             build=lambda declaration: self.backends[declaration.name],
             clock=self.clock,
         )
-        return Health(catalogue=catalogue, store=self.kept, clock=self.clock, parts=self.parts, deadline=self.deadline)
+        return Health(
+            catalogue=catalogue, store=self.health_store, clock=self.clock, parts=self.parts, deadline=self.deadline
+        )
 
     def _declare(self, name: str) -> AgentDeclaration:
         lacks = (self.missing[name],) if name in self.missing else ()
@@ -124,7 +126,7 @@ async def test_going_on_being_well_is_written_now_and_then_and_a_change_at_once(
     for seconds, outcome in ((0, well), (2, well), (2, DOWN), (0, DOWN), (1, well), (4, well), (1, well)):
         scene.clock.advance(timedelta(seconds=seconds))
         await health.observe(agent, outcome)
-        known = scene.kept.known[agent]
+        known = scene.health_store.known[agent]
         told.append((known.checked_at and known.checked_at - began, known.consecutive_failures))
     times = [(at.total_seconds() if at is not None else None, failures) for at, failures in told]
     assert times == [(0, 0), (0, 0), (4, 1), (4, 2), (5, 0), (5, 0), (10, 0)]
@@ -256,9 +258,9 @@ async def test_the_report_of_one_agent_checks_it_alone() -> None:
 
 async def test_traffic_stands_beside_health() -> None:
     scene = Scene({"a": CheckedBackend()})
-    scene.kept.turns["a"] = AgentTraffic(turns=7, latency_p95=timedelta(seconds=2))
+    scene.health_store.turns["a"] = AgentTraffic(turns=7, latency_p95=timedelta(seconds=2))
     (view,) = (await scene.health.report(ALICE)).agents
-    assert view.traffic == scene.kept.turns["a"]
+    assert view.traffic == scene.health_store.turns["a"]
 
 
 async def test_parts_are_measured_by_asking_them() -> None:
@@ -303,7 +305,7 @@ async def test_a_database_that_is_down_is_in_the_report_and_breaks_no_turn() -> 
     assert [part.status for part in report.parts] == [HealthStatus.UNHEALTHY]
     assert report.agents == ()
     await scene.health.observe(scene.rows["a"].id, DOWN)
-    assert scene.kept.known == {}
+    assert scene.health_store.known == {}
 
 
 async def test_who_may_not_read_is_refused() -> None:

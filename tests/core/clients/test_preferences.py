@@ -43,7 +43,7 @@ def clients(database: Database, clock: ManualClock | None = None) -> Clients:
     return Clients(PostgresClients(database), CataloguePolicy(catalogue_of_two(clock)), clock)
 
 
-async def kept(database: Database, owner: Principal, client: str) -> Mapping[str, object]:
+async def stored_state(database: Database, owner: Principal, client: str) -> Mapping[str, object]:
     async with database.as_system("test") as connection:
         text = await connection.fetchval(
             "SELECT mcp_state::text FROM public.mcp_sessions WHERE session_id = $1",
@@ -58,12 +58,12 @@ async def test_a_change_keeps_what_others_wrote(database: Database) -> None:
     await mine.record(ann, "desk", {"agents": [droid, {"mcp_name": "files"}, 7], "theme": "dark"})
     await mine.change(ann, "desk", "droid.enabled", "false")
     await mine.change(ann, "desk", "guide.enabled", "false")
-    state = await kept(database, ann, "desk")
+    state = await stored_state(database, ann, "desk")
     off = {"mcp_name": "guide", "enabled": False}
     assert (state["agents"], state["theme"]) == ([{**droid, "enabled": False}, {"mcp_name": "files"}, 7, off], "dark")
     await mine.change(ann, "desk", "droid.enabled", None)
     await mine.change(ann, "desk", "guide.enabled", None)
-    assert (await kept(database, ann, "desk"))["agents"] == [droid, {"mcp_name": "files"}, 7]
+    assert (await stored_state(database, ann, "desk"))["agents"] == [droid, {"mcp_name": "files"}, 7]
 
 
 async def test_what_is_no_list_of_agents_is_left_alone(database: Database) -> None:
@@ -72,7 +72,7 @@ async def test_what_is_no_list_of_agents_is_left_alone(database: Database) -> No
     with pytest.raises(InvalidRequestError, match="mcp_state"):
         await mine.change(ann, "desk", "droid.enabled", "false")
     await mine.change(ann, "desk", "default_agent", "guide")
-    state = await kept(database, ann, "desk")
+    state = await stored_state(database, ann, "desk")
     assert (state["agents"], state["defaults"]) == ({"droid": 1}, {"agent": "guide"})
 
 

@@ -43,20 +43,22 @@ KEY = SecretStr("sk-entered-0123456789")
 
 
 @dataclass(frozen=True)
-class Stand:
+class VisitSetup:
     """The visits, with the authorization server where their users sign in."""
 
     visits: KeyPageVisits
     api_keys: ApiKeys
     audit: AuditLog
-    door: Authenticator
+    authenticator: Authenticator
     issuer: AuthorizerPeer
     http: httpx2.AsyncClient
 
     async def user(self, subject: str) -> Principal:
         """Make a user, as their first request does."""
         claims = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "scope": "chat read"}
-        return await self.door.authenticate(SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300}))
+        return await self.authenticator.authenticate(
+            SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300})
+        )
 
     async def begin(self, who: Principal) -> tuple[str, str]:
         """Open a link as its user, and return where to sign in with the sealed visit."""
@@ -78,28 +80,28 @@ class Stand:
         url, sealed = await self.begin(who)
         return await self.sign_in(url, sealed, subject)
 
-    async def held(self, who: Principal) -> str | None:
+    async def available_key(self, who: Principal) -> str | None:
         """Return the key that a user's turns are asked with."""
         found = (await self.api_keys.available(who)).find("openrouter")
         return None if found is None else found.value.get_secret_value()
 
 
 @asynccontextmanager
-async def stand(database: Database, place: Path) -> AsyncGenerator[Stand]:
+async def open_setup(database: Database, place: Path) -> AsyncGenerator[VisitSetup]:
     clock, audit, sealer = SystemClock(), audit_log(database), AesGcmSealer([MasterKey("one", bytes(range(32)))])
     api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock, audit)
     entries = KeyRequests(PostgresKeyRequests(database), api_keys, sealer, clock, ORIGIN)
     async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=8) as http:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + f'client_secret = "{SECRET}"\n', encoding="utf-8")
-        async with open_authenticator(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as door:
-            await door.reload(load_catalogue([config], {}, list).sign_in)
-            visits = KeyPageVisits(entries, door, PostgresProfiles(database), audit)
-            yield Stand(visits, api_keys, audit, door, issuer, http)
+        async with open_authenticator(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as authenticator:
+            await authenticator.reload(load_catalogue([config], {}, list).sign_in)
+            visits = KeyPageVisits(entries, authenticator, PostgresProfiles(database), audit)
+            yield VisitSetup(visits, api_keys, audit, authenticator, issuer, http)
 
 
 async def test_the_user_who_asked_signs_in_and_stores_a_key_once(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         name = f"ann-{new_id().hex}"
         ann = await at.user(name)
         visit = await at.visits.find(await at.signed_in(ann, name))
@@ -112,7 +114,7 @@ async def test_the_user_who_asked_signs_in_and_stores_a_key_once(database: Datab
         with pytest.raises(InvalidRequestError):
             await at.visits.save(visit, visit.form_token, SecretStr("no key"))
         await at.visits.save(visit, visit.form_token, KEY)
-        assert await at.held(ann) == KEY.get_secret_value()
+        assert await at.available_key(ann) == KEY.get_secret_value()
         with pytest.raises(NotFoundError):
             await at.visits.save(visit, visit.form_token, KEY)
         signed_in = await at.audit.list_(replace(ann, role=Role.OWNER, scopes=None), AuditFilter(user_id=ann.user_id))
@@ -120,7 +122,7 @@ async def test_the_user_who_asked_signs_in_and_stores_a_key_once(database: Datab
 
 
 async def test_a_visit_is_found_only_after_its_sign_in_which_is_its_own(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         name = f"ann-{new_id().hex}"
         ann = await at.user(name)
         url, sealed = await at.begin(ann)
@@ -134,7 +136,7 @@ async def test_a_visit_is_found_only_after_its_sign_in_which_is_its_own(database
 
 
 async def test_another_user_is_refused_and_that_is_recorded(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         name, other = f"ann-{new_id().hex}", f"eve-{new_id().hex}"
         ann, eve = await at.user(name), await at.user(other)
         url, sealed = await at.begin(ann)
@@ -142,11 +144,11 @@ async def test_another_user_is_refused_and_that_is_recorded(database: Database, 
             await at.sign_in(url, sealed, other)
         events = (await at.audit.list_(replace(eve, role=Role.OWNER, scopes=None), AuditFilter())).items
         assert "permission_denied" in {event.action for event in events}
-        assert await at.held(ann) is None
+        assert await at.available_key(ann) is None
 
 
 async def test_the_form_of_another_visit_is_refused_and_uses_up_nothing(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         name = f"ann-{new_id().hex}"
         ann = await at.user(name)
         one = await at.visits.find(await at.signed_in(ann, name))
@@ -154,12 +156,12 @@ async def test_the_form_of_another_visit_is_refused_and_uses_up_nothing(database
         for token in ("", "é", two.form_token):
             with pytest.raises(PermissionDeniedError):
                 await at.visits.save(one, token, KEY)
-        assert await at.held(ann) is None
+        assert await at.available_key(ann) is None
         await at.visits.save(one, one.form_token, KEY)
 
 
 async def test_rights_are_those_of_the_membership_now(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         name = f"ann-{new_id().hex}"
         ann = await at.user(name)
         sealed = await at.signed_in(ann, name)
@@ -178,7 +180,7 @@ async def test_rights_are_those_of_the_membership_now(database: Database, tmp_pa
 
 
 async def test_only_users_of_an_issuer_with_a_sign_in_are_invited(database: Database, tmp_path: Path) -> None:
-    async with stand(database, tmp_path) as at:
+    async with open_setup(database, tmp_path) as at:
         ann = await at.user(f"ann-{new_id().hex}")
         assert await at.visits.invite(replace(ann, role=Role.VIEWER), "openrouter") is None
         assert await at.visits.invite(replace(ann, via="local"), "openrouter") is None

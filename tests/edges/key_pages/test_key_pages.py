@@ -41,7 +41,7 @@ KEY = "sk-entered-0123456789"
 
 
 @dataclass
-class Stand:
+class KeyPageSetup:
     """A server, the issuer where its visitors sign in, and somebody who has asked for a page."""
 
     services: Services
@@ -76,7 +76,9 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n') -> AsyncGenerator[Stand]:
+async def open_setup(
+    home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n'
+) -> AsyncGenerator[KeyPageSetup]:
     async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=25) as http:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + more, encoding="utf-8")
@@ -98,7 +100,7 @@ async def stand(home: Path, place: Path, more: str = f'client_secret = "{SECRET}
                 mcp_application(create_server(app.services_provider, McpOptions()), options, pages)
             ) as served:
                 ann = f"ann-{new_id().hex}"
-                at = Stand(services, served, issuer, http, ann, None)  # type: ignore[arg-type]  # set at once
+                at = KeyPageSetup(services, served, issuer, http, ann, None)  # type: ignore[arg-type]  # set at once
                 at.principal = await at.signed(ann)
                 yield at
 
@@ -107,7 +109,7 @@ async def test_who_asked_signs_in_and_saves_a_key(
     edge_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         link, browser = await at.link(), at.browser()
         page = await browser.open(link)
         assert (page.status_code, browser.place) == (200, f"{ORIGIN}/keys/enter")
@@ -132,7 +134,7 @@ async def test_who_asked_signs_in_and_saves_a_key(
 
 
 async def test_a_client_without_a_secret_signs_in_too(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path, "") as at:
+    async with open_setup(edge_home, tmp_path, "") as at:
         at.issuer.secret = None
         browser = at.browser()
         assert (await browser.send(await browser.open(await at.link()), KEY)).status_code == 200
@@ -140,7 +142,7 @@ async def test_a_client_without_a_secret_signs_in_too(edge_home: Path, tmp_path:
 
 
 async def test_a_link_alone_opens_nothing(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         link, thief = await at.link(), at.browser(f"eve-{new_id().hex}")
         refused = await thief.open(link)
         assert (refused.status_code, "somebody else" in refused.text) == (403, True)
@@ -154,7 +156,7 @@ async def test_a_link_alone_opens_nothing(edge_home: Path, tmp_path: Path) -> No
 
 
 async def test_the_audit_log_says_who_came_to_the_page_and_from_where(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         link, eve = await at.link(), f"eve-{new_id().hex}"
         assert (await at.browser(eve).open(link)).status_code == 403
         browser = at.browser()
@@ -168,7 +170,7 @@ async def test_the_audit_log_says_who_came_to_the_page_and_from_where(edge_home:
 
 
 async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         link, browser, other = await at.link(), at.browser(), at.browser()
         page, second = await browser.open(link), await other.open(link)
         wrong = await browser.send(page, "no key <b>")
@@ -180,7 +182,7 @@ async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home:
 
 
 async def test_a_link_that_is_too_old_is_none(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         link, browser = await at.link(), at.browser()
         page = await browser.open(link)
         await expire(edge_home)
@@ -190,7 +192,7 @@ async def test_a_link_that_is_too_old_is_none(edge_home: Path, tmp_path: Path) -
 
 
 async def test_a_form_from_elsewhere_is_not_taken(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         browser = at.browser()
         page = await browser.open(await at.link())
         for origin in ("https://evil.example", "null", ""):
@@ -223,7 +225,7 @@ async def test_a_form_from_elsewhere_is_not_taken(edge_home: Path, tmp_path: Pat
 async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
     name: str, value: object, edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         setattr(at.issuer.lies, name, value)
         refused = await at.browser().open(await at.link())
         assert refused.status_code in {401, 403}
@@ -232,7 +234,7 @@ async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
 
 
 async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         visits, authenticator = at.services.key_page_visits, at.services.authenticator
         assert authenticator is not None
         assert await visits.invite(at.principal, "openrouter") is not None

@@ -14,7 +14,7 @@ from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.testing.http import Steps
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge
 from tests.support.peers.openai import OpenAIPeer
-from tests.web.test_oauth import Stand, stand
+from tests.web.test_oauth import ServerSetup, open_setup
 
 COLUMNS = "action, outcome, via, client, address, request_id, target_kind, target_id, details::text AS details"
 OF_SUBJECT = (
@@ -45,7 +45,7 @@ async def test_who_signs_in_and_chats_is_recorded_with_where_they_come_from(
     link: str, edge_home: Path, tmp_path: Path
 ) -> None:
     ann = f"ann-{new_id().hex}"
-    async with stand(edge_home, tmp_path) as at, at.client(at.token(ann), link) as client:
+    async with open_setup(edge_home, tmp_path) as at, at.client(at.token(ann), link) as client:
         turn = fields_of(await call(client, "chat", agent="guide", message="what is this program?"))
         await call(client, "list_sessions")
     rows = await rows_of(edge_home, OF_SUBJECT, ann)
@@ -75,7 +75,7 @@ async def test_each_transport_says_which_client_asks(link: Link, edge_home: Path
 
 async def test_what_a_token_may_not_do_is_recorded_and_counted(edge_home: Path, tmp_path: Path) -> None:
     reader = f"reader-{new_id().hex}"
-    async with stand(edge_home, tmp_path) as at, at.client(at.token(reader, scope="read")) as client:
+    async with open_setup(edge_home, tmp_path) as at, at.client(at.token(reader, scope="read")) as client:
         for _ in range(5):
             with pytest.raises(MCPError, match="lacks the scope 'chat'"):
                 await call(client, "chat", agent="guide", message="hello")
@@ -90,7 +90,7 @@ async def test_what_a_token_may_not_do_is_recorded_and_counted(edge_home: Path, 
 
 async def test_what_may_not_be_read_is_recorded_outside_of_tools_as_well(edge_home: Path, tmp_path: Path) -> None:
     chatter = f"chatter-{new_id().hex}"
-    async with stand(edge_home, tmp_path) as at, at.client(at.token(chatter, scope="chat")) as client:
+    async with open_setup(edge_home, tmp_path) as at, at.client(at.token(chatter, scope="chat")) as client:
         with pytest.raises(Exception, match="lacks the scope 'read'"):
             await client.list_resources()
     rows = await rows_of(edge_home, OF_SUBJECT, chatter)
@@ -103,7 +103,7 @@ async def test_a_refused_token_is_recorded_once_a_minute_and_a_missing_one_is_no
     edge_home: Path, tmp_path: Path
 ) -> None:
     tag = new_id().hex
-    async with stand(edge_home, tmp_path, newcomers="none") as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path, newcomers="none") as at, httpx2.AsyncClient() as http:
         stranger = at.token("stranger")
         for number, token in enumerate(["a.b.c"] * 4 + [stranger] * 3):
             headers = {"authorization": f"Bearer {token}", "x-request-id": f"{tag}-{number}"}
@@ -125,7 +125,7 @@ async def test_a_refused_token_is_recorded_once_a_minute_and_a_missing_one_is_no
 
 async def test_no_event_holds_a_message_or_a_secret(edge_home: Path, tmp_path: Path) -> None:
     canary, subject = f"canary{new_id().hex}", f"ann-{new_id().hex}"
-    async with stand(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
+    async with open_setup(edge_home, tmp_path) as at, httpx2.AsyncClient() as http:
         token = at.token(subject)
         await talk(at, token, canary)
         for headers in ({"authorization": f"Bearer {canary}"}, {"authorization": f"Basic {canary}"}):
@@ -138,7 +138,7 @@ async def test_no_event_holds_a_message_or_a_secret(edge_home: Path, tmp_path: P
     assert await rows_of(edge_home, OF_SUBJECT, subject) != []
 
 
-async def talk(at: Stand, token: str, canary: str) -> None:
+async def talk(at: ServerSetup, token: str, canary: str) -> None:
     """Say something wherever one can."""
     async with at.client(token) as client:
         turn = fields_of(await call(client, "chat", agent="guide", message=canary, idempotency_key=canary))

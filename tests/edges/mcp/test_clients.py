@@ -14,7 +14,7 @@ from agentapi_mcp.edges.mcp.callers import Callers
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.support.connect import LINKS, Link, call, connect, open_edge
-from tests.support.edges import OpenGate
+from tests.support.edges import OpenServices
 from tests.support.peers.openai import OpenAIPeer
 
 
@@ -38,7 +38,7 @@ class RecordedClients(Clients):
 async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         clients = RecordedClients(edge.services.clients)
-        server = create_server(OpenGate(replace(edge.services, clients=clients)), McpOptions())
+        server = create_server(OpenServices(replace(edge.services, clients=clients)), McpOptions())
         async with connect(server, link, name="Some IDE\x00\n") as client:
             await call(client, "list_sessions")
             await call(client, "list_sessions")
@@ -52,7 +52,7 @@ async def test_a_client_is_recorded_once_with_its_name_version_and_protocol(link
 async def test_a_client_that_cannot_be_recorded_is_served(error: Exception, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         clients = RecordedClients(edge.services.clients, error)
-        server = create_server(OpenGate(replace(edge.services, clients=clients)), McpOptions())
+        server = create_server(OpenServices(replace(edge.services, clients=clients)), McpOptions())
         async with connect(server, "stdio-2026") as client:
             assert not (await call(client, "list_sessions")).is_error
 
@@ -61,7 +61,7 @@ async def test_a_full_memory_of_clients_forgets_the_oldest_alone(edge_home: Path
     options = McpOptions(max_remembered_clients=2)
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         clients = RecordedClients(edge.services.clients)
-        server = create_server(OpenGate(replace(edge.services, clients=clients)), options)
+        server = create_server(OpenServices(replace(edge.services, clients=clients)), options)
         for name in ("desk", "phone", "watch", "watch", "phone", "desk"):
             async with connect(server, "stdio-2026", name=name) as client:
                 await call(client, "list_sessions")
@@ -70,7 +70,7 @@ async def test_a_full_memory_of_clients_forgets_the_oldest_alone(edge_home: Path
 
 async def test_only_stdio_acts_as_the_local_user_without_authentication(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
-        callers = Callers(OpenGate(edge.services), McpOptions())
+        callers = Callers(OpenServices(edge.services), McpOptions())
         assert (await callers.of_http({})).principal == edge.services.principal
         with pytest.raises(RuntimeError, match="past the authentication"):
             await callers.of_http({"type": "http"})

@@ -19,7 +19,7 @@ from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.edges.mcp.transports.scope_step_up import METHODS
 from agentapi_mcp.presentation.uris import transcript_uri
 from tests.support.connect import call, connect, open_edge, subscribe_resource, text_of
-from tests.support.edges import OpenGate
+from tests.support.edges import OpenServices
 from tests.support.peers.openai import OpenAIPeer
 
 EVERY_TOOL = McpOptions(toolsets=frozenset(toolset_names()))
@@ -93,7 +93,7 @@ def notifications_of(server: EdgeServer) -> set[str]:
 async def client_without(services: Services, denied: frozenset[Action], era: str) -> AsyncGenerator[Client]:
     """Connect as the local user, who is denied these actions; no HTTP stands between, which would refuse earlier."""
     principal = replace(services.principal, exceptions=Exceptions(denied=denied))
-    server = create_server(OpenGate(replace(services, principal=principal)), EVERY_TOOL)
+    server = create_server(OpenServices(replace(services, principal=principal)), EVERY_TOOL)
     async with connect(server, "stdio-2025" if era == "2025" else "stdio-2026") as client:
         yield client
 
@@ -122,7 +122,7 @@ async def refusal_of(method: str, services: Services, denied: frozenset[Action])
 
 async def test_each_tool_is_refused_for_want_of_its_action_and_of_no_other(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
-        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+        server = create_server(OpenServices(edge.services), EVERY_TOOL)
         async with connect(server, "stdio-2026") as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
         actions = {name: server.parts.tools.action(name) for name in names}
@@ -143,7 +143,7 @@ def test_every_method_with_an_action_is_tried() -> None:
 
 async def test_every_method_that_the_server_answers_has_an_action_or_a_reason_to_need_none(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
-        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+        server = create_server(OpenServices(edge.services), EVERY_TOOL)
     assert methods_of(server) == set(METHODS) | set(OPEN_TO_ALL)
     assert set(METHODS) & set(OPEN_TO_ALL) == set()
     assert notifications_of(server) == set(NOTIFICATIONS)
@@ -157,7 +157,7 @@ async def test_handlers_of_no_specification_are_compared_too(edge_home: Path) ->
         return None
 
     async with open_edge(edge_home, OpenAIPeer()) as edge:
-        server = create_server(OpenGate(edge.services), EVERY_TOOL)
+        server = create_server(OpenServices(edge.services), EVERY_TOOL)
     server.add_request_handler("agentapi/own", RequestParams, answer)
     server.add_notification_handler("notifications/agentapi/own", NotificationParams, ignore)
     assert "agentapi/own" in methods_of(server)

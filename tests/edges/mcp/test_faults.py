@@ -98,7 +98,7 @@ def _toml(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Door:
+class ClientWithPeers:
     """A client of the program, and the running peers by their agents."""
 
     client: Client
@@ -117,7 +117,7 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
+async def open_client_with_peers(home: Path, config: Path) -> AsyncGenerator[ClientWithPeers]:
     """Open a client of a program that has an agent for each variant of each kind, beside its running peer."""
     async with AsyncExitStack() as stack:
         agents = [agent for agent in AGENTS if agent.faults]
@@ -132,19 +132,19 @@ async def open_door(home: Path, config: Path) -> AsyncGenerator[Door]:
         client = await stack.enter_async_context(
             connect(create_server(app.services_provider, McpOptions()), "stdio-2026")
         )
-        yield Door(client, peers)
+        yield ClientWithPeers(client, peers)
 
 
 @dataclass(frozen=True)
 class Program:
-    """The door of one program, on the loop of a thread of its own."""
+    """The client of one program, on the loop of a thread of its own."""
 
     portal: BlockingPortal
-    door: Door
+    connected: ClientWithPeers
 
-    def run(self, work: Callable[[Door], Coroutine[object, object, None]]) -> None:
+    def run(self, work: Callable[[ClientWithPeers], Coroutine[object, object, None]]) -> None:
         """Run a check on that loop."""
-        self.portal.call(work, self.door)
+        self.portal.call(work, self.connected)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +154,11 @@ def program(edge_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     A fixture may not hold a cancel scope open, since it is entered and left in two tasks; on the portal it is one task.
     """
     config = tmp_path_factory.mktemp("faults") / "agentapi.toml"
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(open_door(edge_home, config)) as door:
-        yield Program(portal, door)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_client_with_peers(edge_home, config)) as connected,
+    ):
+        yield Program(portal, connected)
 
 
 def check_failure(result: CallToolResult, end: Expected, fault: BackendFault, secrets: tuple[str, ...]) -> None:
@@ -188,16 +191,16 @@ async def check_what_is_kept(client: Client, turn: Mapping[str, object], end: Ex
     assert str(error["next_step"]) in str(transcript["markdown"])
 
 
-async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None:
-    result = await door.ask(agent, word, end.deadlines)
+async def check_word(agent: Agent, word: str, end: Expected, connected: ClientWithPeers) -> None:
+    result = await connected.ask(agent, word, end.deadlines)
     turn = fields_of(result)
     if end.fault is None:
         assert turn["status"] == "completed", text_of(result)
         assert (end.warning or "") in str(turn["warning"])
     else:
         check_failure(result, end, end.fault, agent.case.secrets)
-        await check_what_is_kept(door.client, turn, end)
-    again = await door.ask(agent, agent.case.words[Behaviour.ANSWERS], session_id=turn["session_id"])
+        await check_what_is_kept(connected.client, turn, end)
+    again = await connected.ask(agent, agent.case.words[Behaviour.ANSWERS], session_id=turn["session_id"])
     assert fields_of(again)["reply"] == agent.case.answer, text_of(again)
 
 
@@ -205,4 +208,4 @@ async def check_word(agent: Agent, word: str, end: Expected, door: Door) -> None
 def test_a_fault_is_told_with_its_next_step_and_the_session_goes_on(
     program: Program, agent: Agent, word: str, end: Expected
 ) -> None:
-    program.run(lambda door: check_word(agent, word, end, door))
+    program.run(lambda connected: check_word(agent, word, end, connected))

@@ -341,8 +341,8 @@ async def replicas(home: Path, peer: OpenAIPeer) -> AsyncGenerator[tuple[str, Ed
         yield url, one
 
 
-class Told:
-    """What a 2025-era client was told."""
+class Notifications:
+    """The notifications that a 2025-era client received."""
 
     def __init__(self) -> None:
         self.uris: asyncio.Queue[str] = asyncio.Queue()
@@ -367,18 +367,18 @@ async def test_any_replica_serves_any_request_of_a_conversation(mode: Any, edge_
 
 
 async def test_a_2025_client_hears_through_any_replica(edge_home: Path) -> None:
-    told = Told()
+    notifications = Notifications()
     async with (
         replicas(edge_home, OpenAIPeer()) as (url, edge),
-        Client(url, mode="legacy", message_handler=told) as client,
+        Client(url, mode="legacy", message_handler=notifications) as client,
     ):
         turn = fields_of(await call(client, "chat", agent="guide", message=edge.tag))
         uri = str(turn["transcript_uri"])
         await subscribe_resource(client, uri)
         await call(client, "chat", session_id=turn["session_id"], message="again")
-        heard = [await told.uris.get()]
+        heard = [await notifications.uris.get()]
         while uri not in heard:
-            heard.append(await told.uris.get())
+            heard.append(await notifications.uris.get())
         assert set(heard) <= {"list", uri}
 
 

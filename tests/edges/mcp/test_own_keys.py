@@ -37,7 +37,7 @@ WAIT = timedelta(seconds=25)
 
 
 @dataclass
-class Stand:
+class ServerSetup:
     """A program with an agent of its own, whose provider is of its own too."""
 
     services: Services
@@ -46,7 +46,7 @@ class Stand:
     name: str
 
     async def add(self, value: str, provider: str | None = None, *, organization: bool = False) -> None:
-        """Add a key; it goes when the stand is closed."""
+        """Add a key; it is deleted when the server is closed."""
         new = NewApiKey(provider=provider or self.name, value=SecretStr(value), name=f"{self.name} {uuid4()}")
         await self.services.api_keys.add(self.services.principal, new, organization=organization)
 
@@ -83,7 +83,7 @@ def written(name: str, peer: OpenAIPeer, options: Sequence[str] = (f'api_key = "
 
 
 @asynccontextmanager
-async def stand(home: Path, place: Path, *options: str) -> AsyncGenerator[Stand]:
+async def open_setup(home: Path, place: Path, *options: str) -> AsyncGenerator[ServerSetup]:
     """Open a program."""
     name, file = f"z{str(new_id())[-10:]}", place / "agentapi.toml"
     master = base64.b64encode(token_bytes(32)).decode()
@@ -94,7 +94,7 @@ async def stand(home: Path, place: Path, *options: str) -> AsyncGenerator[Stand]
         file.write_text(written(name, peer, options) if options else written(name, peer), encoding="utf-8")
         async with open_app(settings, {}) as app:
             services = await app.services_provider.services()
-            at = Stand(services, create_server(app.services_provider, McpOptions()), peer, name)
+            at = ServerSetup(services, create_server(app.services_provider, McpOptions()), peer, name)
             try:
                 yield at
             finally:
@@ -106,7 +106,7 @@ def route(turn: Turn) -> list[str]:
 
 
 async def test_the_users_key_is_sent_then_the_organisations_then_the_servers(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         assert (route(await at.ask()), at.sent) == (["server"], SERVERS)
         await at.add("sk-of-the-organisation", organization=True)
         assert (route(await at.ask()), at.sent) == (["organization"], "sk-of-the-organisation")
@@ -122,7 +122,7 @@ async def test_the_users_key_is_sent_then_the_organisations_then_the_servers(edg
 async def test_a_key_goes_to_no_agent_that_its_operator_did_not_declare_for_its_provider(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         await at.add("sk-of-the-user-0123", provider="bank")
         assert (route(await at.ask()), at.sent) == (["server"], SERVERS)
         # A row is data: whoever writes one does not get keys sent to an agent of another provider.
@@ -134,7 +134,7 @@ async def test_a_key_goes_to_no_agent_that_its_operator_did_not_declare_for_its_
 
 
 async def test_an_agent_that_takes_no_keys_is_asked_with_its_own(edge_home: Path, tmp_path: Path) -> None:
-    async with stand(edge_home, tmp_path, f'api_key = "{SERVERS}"', "own_keys = false") as at:
+    async with open_setup(edge_home, tmp_path, f'api_key = "{SERVERS}"', "own_keys = false") as at:
         await at.add("sk-of-the-user-0123")
         assert (route(await at.ask()), at.sent) == (["server"], SERVERS)
 
@@ -148,7 +148,7 @@ async def test_a_refusal_says_whose_key_it_was_and_makes_nobody_else_think_the_a
     organization: bool,  # noqa: FBT001  # a case
     said: str,
 ) -> None:
-    async with stand(edge_home, tmp_path) as at:
+    async with open_setup(edge_home, tmp_path) as at:
         await at.add("sk-of-the-user-0123", organization=organization)
         turn, _, _ = [await at.ask("[[e401]]") for _ in range(3)]
         assert turn.status is TurnStatus.FAILED
@@ -168,7 +168,7 @@ async def test_a_refusal_says_whose_key_it_was_and_makes_nobody_else_think_the_a
 async def test_an_agent_that_lacks_only_a_key_can_be_used_by_whoever_brings_one(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path, 'api_key = "${NOT_SET_HERE}"') as at:
+    async with open_setup(edge_home, tmp_path, 'api_key = "${NOT_SET_HERE}"') as at:
         me = at.services.principal
         with pytest.raises(BackendError, match="NOT_SET_HERE is not set") as refused:
             await at.ask()
@@ -203,7 +203,7 @@ async def test_an_agent_that_lacks_only_a_key_can_be_used_by_whoever_brings_one(
 async def test_an_agent_that_lacks_more_than_a_key_stays_as_it_is(
     options: tuple[str, ...], edge_home: Path, tmp_path: Path
 ) -> None:
-    async with stand(edge_home, tmp_path, *options) as at:
+    async with open_setup(edge_home, tmp_path, *options) as at:
         await at.add("sk-of-the-user-0123")
         with pytest.raises(BackendError, match="NOT_SET_HERE is not set") as refused:
             await at.ask()
@@ -217,7 +217,7 @@ async def test_a_planted_key_is_found_nowhere(
 ) -> None:
     canary = f"canary-{uuid4().hex}"
     caplog.set_level(logging.DEBUG)
-    async with stand(edge_home, tmp_path) as at, connect(at.server, link) as client:
+    async with open_setup(edge_home, tmp_path) as at, connect(at.server, link) as client:
         await at.add(canary)
         answers: list[object] = []
         for words in ("hello", "[[leak]]", "[[e401]]", "[[badjson]]", "[[cut]]"):

@@ -12,7 +12,7 @@ from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
-from tests.edges.mcp.test_tool_schemas import ClosedGate
+from tests.edges.mcp.test_tool_schemas import NoServices
 from tests.support.connect import LINKS, Edge, Link, call, connect, fields_of, open_edge
 from tests.support.peers.openai import OpenAIPeer
 
@@ -143,7 +143,7 @@ async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_completions_of_what_does_not_exist_are_refused(link: Link) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+    async with connect(create_server(NoServices(), McpOptions()), link) as client:
         for unknown in (PromptReference(name="nothing"), ResourceTemplateReference(uri="x://{y}")):
             with pytest.raises(MCPError) as caught:
                 await client.complete(unknown, {"name": "session_id", "value": ""})
@@ -152,7 +152,7 @@ async def test_completions_of_what_does_not_exist_are_refused(link: Link) -> Non
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_templates_and_prompts_are_listed_and_written_before_the_stores_are_up(link: Link) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+    async with connect(create_server(NoServices(), McpOptions()), link) as client:
         assert "session_id" in (client.instructions or "")
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates][:2] == [TEMPLATE, TEMPLATE + ".json"]
@@ -178,7 +178,7 @@ async def test_templates_and_prompts_are_listed_and_written_before_the_stores_ar
 async def test_a_prompt_that_cannot_be_written_is_an_invalid_parameter(
     link: Link, name: str, arguments: dict[str, str], said: str
 ) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+    async with connect(create_server(NoServices(), McpOptions()), link) as client:
         with pytest.raises(MCPError) as caught:
             await client.get_prompt(name, arguments)
         assert caught.value.error.code == INVALID_PARAMS

@@ -25,7 +25,7 @@ NAMES = [
 ]
 
 
-class ClosedGate:
+class NoServices:
     """The stores do not come up."""
 
     def find(self) -> None:
@@ -37,7 +37,7 @@ class ClosedGate:
 
 
 async def tools(link: Link) -> list[Tool]:
-    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+    async with connect(create_server(NoServices(), McpOptions()), link) as client:
         return (await client.list_tools()).tools
 
 
@@ -104,7 +104,7 @@ async def test_schemas_hold_no_references_and_arguments_are_flat() -> None:
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_only_the_list_of_resources_is_said_to_change(link: Link) -> None:
-    async with connect(create_server(ClosedGate(), McpOptions()), link) as client:
+    async with connect(create_server(NoServices(), McpOptions()), link) as client:
         able = client.server_capabilities
     assert able.tools is not None
     assert able.prompts is not None

@@ -235,7 +235,7 @@ async def test_an_unknown_tool_is_a_protocol_error_that_names_the_tools(link: Li
         assert "get_turn" in caught.value.error.message
 
 
-class BrokenGate:
+class BrokenServices:
     """Fails in a way that nobody expects."""
 
     def find(self) -> None:
@@ -250,7 +250,7 @@ class BrokenGate:
 async def test_what_nobody_expects_is_logged_once_and_tells_nothing(
     link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with connect(create_server(BrokenGate(), McpOptions()), link) as client:
+    async with connect(create_server(BrokenServices(), McpOptions()), link) as client:
         result = await call(client, "chat", message="x")
         with pytest.raises(MCPError) as caught:
             await client.list_resources()

@@ -12,8 +12,8 @@ from agentapi_mcp.stores.postgres.migrate import status
 from tests.conftest import DatabaseUrls
 
 
-async def told(url: str, variable: str | None = None) -> AgentApiError:
-    """Return what is said of an address, which must be the same of a command and of a server."""
+async def connection_error(url: str, variable: str | None = None) -> AgentApiError:
+    """Return the error for an address, which must be the same from a command and from a server."""
     with pytest.raises(AgentApiError) as by_command:
         await status(url, variable)
     with pytest.raises(AgentApiError) as by_server:
@@ -26,43 +26,45 @@ async def told(url: str, variable: str | None = None) -> AgentApiError:
 
 @pytest.mark.parametrize("url", ["foo", "mysql://a/b", "http://127.0.0.1:5432/x", "postgresql://u:p@h:port/x"])
 async def test_what_is_no_address_shows_what_one_looks_like(url: str) -> None:
-    error = await told(url)
+    error = await connection_error(url)
     assert isinstance(error, ConfigurationError)
     assert "postgresql://USER:PASSWORD@HOST:5432/DATABASE" in str(error)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:p@nobody.invalid/x", "postgresql://u:p@ss/w#rd@127.0.0.1/x"])
 async def test_a_host_that_is_not_known_may_be_a_part_of_the_password(url: str) -> None:
-    error = await told(url)
+    error = await connection_error(url)
     assert isinstance(error, StoreUnavailableError)
     assert "its host is not known" in str(error)
     assert "percent-encoded" in str(error)
 
 
 async def test_nobody_listens() -> None:
-    assert "nothing answers at its address" in str(await told("postgresql://u:p@127.0.0.1:9/x"))
+    assert "nothing answers at its address" in str(await connection_error("postgresql://u:p@127.0.0.1:9/x"))
 
 
 async def test_the_variable_that_was_set_is_named_and_its_address_noted_for_the_operator_alone() -> None:
-    away = await told("postgresql://u:secret@127.0.0.1:9/x", "DATABASE_URL")
+    away = await connection_error("postgresql://u:secret@127.0.0.1:9/x", "DATABASE_URL")
     assert notes_of(away) == ("DATABASE_URL names 127.0.0.1:9.",)
     assert "127.0.0.1" not in str(away)
-    unknown = await told("postgresql://u:secret@nobody.invalid/x", "AGENTAPI_MIGRATE_DATABASE_URL")
+    unknown = await connection_error("postgresql://u:secret@nobody.invalid/x", "AGENTAPI_MIGRATE_DATABASE_URL")
     assert "Check AGENTAPI_MIGRATE_DATABASE_URL." in str(unknown)
     assert notes_of(unknown) == ("AGENTAPI_MIGRATE_DATABASE_URL names nobody.invalid:5432.",)
-    assert str(await told("nonsense", "DATABASE_URL")).startswith("DATABASE_URL is no address of a Postgres")
+    assert str(await connection_error("nonsense", "DATABASE_URL")).startswith(
+        "DATABASE_URL is no address of a Postgres"
+    )
 
 
 async def test_a_host_that_may_be_a_part_of_the_password_is_not_noted() -> None:
-    assert notes_of(await told("postgresql://u:p@ss/w#rd@127.0.0.1/x", "DATABASE_URL")) == ()
+    assert notes_of(await connection_error("postgresql://u:p@ss/w#rd@127.0.0.1/x", "DATABASE_URL")) == ()
 
 
 async def test_another_database_or_login(database_urls: DatabaseUrls) -> None:
     parts = urlsplit(database_urls.app)
     other_database = urlunsplit(parts._replace(path="/not_there"))
-    assert "no database of this name" in str(await told(other_database))
+    assert "no database of this name" in str(await connection_error(other_database))
     other_login = urlunsplit(parts._replace(netloc=f"not_there:wrong@{parts.netloc.rpartition('@')[2]}"))
-    assert "refuses the user or the password" in str(await told(other_login))
+    assert "refuses the user or the password" in str(await connection_error(other_login))
 
 
 async def test_a_server_without_tls() -> None:
@@ -76,4 +78,6 @@ async def test_a_server_without_tls() -> None:
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert "does not speak TLS" in str(await told(f"postgresql://u:p@127.0.0.1:{port}/x?sslmode=require"))
+        assert "does not speak TLS" in str(
+            await connection_error(f"postgresql://u:p@127.0.0.1:{port}/x?sslmode=require")
+        )

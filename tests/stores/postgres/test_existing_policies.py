@@ -122,10 +122,10 @@ async def test_no_outside_client_reads_of_another_users_clients(deployed: Projec
         await questions.create(ANN, "hers", "q")
         await questions.answer(ANN, "hers", "q", {"result": {"content": "private"}})
     seen = "SELECT coalesce(string_agg(session_id || mcp_state::text, ' '), '') FROM public.mcp_sessions"
-    assert "hers" not in await said(deployed, "authenticated", BOB, seen)
-    assert "denied" in await said(deployed, "anon", BOB, seen)
+    assert "hers" not in await query_as(deployed, "authenticated", BOB, seen)
+    assert "denied" in await query_as(deployed, "anon", BOB, seen)
     if policies:
-        assert "private" in await said(deployed, "authenticated", ALICE, seen)
+        assert "private" in await query_as(deployed, "authenticated", ALICE, seen)
     for role in ("anon", "authenticated"):
         for column in (
             "oauth_data FROM public.mcp_sessions",
@@ -133,11 +133,11 @@ async def test_no_outside_client_reads_of_another_users_clients(deployed: Projec
             "config FROM public.models",
             "last_error FROM public.agent_health",
         ):
-            assert "denied" in await said(deployed, role, ALICE, f"SELECT {column}")  # ours
+            assert "denied" in await query_as(deployed, role, ALICE, f"SELECT {column}")  # ours
 
 
-async def said(project: Project, role: str, user_id: UUID, statement: str) -> str:
-    """Return what an outside client is told."""
+async def query_as(project: Project, role: str, user_id: UUID, statement: str) -> str:
+    """Run a query as an outside client, and return its value or the refusal."""
     connection = await asyncpg.connect(project.admin)
     try:
         await connection.execute(f"SET ROLE {role}")

@@ -24,7 +24,7 @@ from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.migrate import migrate, status
 from agentapi_mcp.web.application import WebOptions
 from tests.support.connect import call
-from tests.support.edges import OpenGate, mcp_application, serve_app
+from tests.support.edges import OpenServices, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.poolers import open_pooler
 from tests.support.supabase import ACME, ALICE, APP, BARE_SESSION, BOB, BOBS_SESSION, OLD_SESSION, OWNER, Project
@@ -185,7 +185,7 @@ async def test_a_client_is_recorded_beside_those_of_other_programs(deployed: Pro
 async def test_a_2025_client_has_its_transport_session_there_as_well(deployed: Project, tmp_path: Path) -> None:
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with OpenAIPeer() as peer, program(deployed, tmp_path, peer) as server:
-        edge = mcp_application(create_server(OpenGate(server), McpOptions()), WebOptions())
+        edge = mcp_application(create_server(OpenServices(server), McpOptions()), WebOptions())
         async with serve_app(edge) as place, Client(streamable_http_client(place.mcp), mode="legacy") as client:
             assert not (await call(client, "list_sessions")).is_error
             http = "SELECT count(*) FROM public.mcp_sessions WHERE mcp_state ->> 'transport' = 'http'"

@@ -314,7 +314,7 @@ async def test_nobody_but_the_program_reads_or_writes_them(
                 await connection.fetch(attempt, made.token.id)
     finally:
         await connection.close()
-    for door in (database.as_principal(ann), database.as_writer(ann)):
+    for connecting in (database.as_principal(ann), database.as_writer(ann)):
         with pytest.raises(AgentApiError):
-            async with door as as_ann:
+            async with connecting as as_ann:
                 await as_ann.fetch("SELECT id FROM agentapi.personal_tokens")

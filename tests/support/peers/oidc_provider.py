@@ -31,7 +31,7 @@ class OidcProvider:
         """Tell it something, and wait until it is done."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(words).encode() + b"\n")
-        assert await _said(self.process) == {"done": words}
+        assert await _read_line(self.process) == {"done": words}
 
     async def register(self, **metadata: object) -> dict[str, Any]:
         """Register a client (RFC 7591) that is more than the SDK's."""
@@ -52,14 +52,14 @@ async def oidc_provider() -> AsyncGenerator[OidcProvider]:
         env=environment,
     )  # fmt: skip
     try:
-        yield OidcProvider(str((await _said(process))["issuer"]), process)
+        yield OidcProvider(str((await _read_line(process))["issuer"]), process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
 
 
-async def _said(process: Process) -> dict[str, object]:
+async def _read_line(process: Process) -> dict[str, object]:
     assert process.stdout is not None
     line = await process.stdout.readline()
     assert line, "the authorization server has ended"

@@ -15,23 +15,23 @@ class Elicitations:
         self._signals = signals
 
     async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Record an elicitation; only then is an answer to it accepted."""
+        """Record an elicitation before it is sent, so that any process can receive its answer."""
         await self._store.create(principal, session_id, elicitation_id)
 
     async def answer(
         self, principal: Principal, session_id: str, elicitation_id: str, answer: Mapping[str, object]
     ) -> bool:
-        """Record the client's answer and notify all processes; False if the elicitation is unknown or answered."""
+        """Record an answer that another process waits for; False if the elicitation is unknown or answered."""
         return await self._store.answer(principal, session_id, elicitation_id, answer)
 
     async def find_answer(
         self, principal: Principal, session_id: str, elicitation_id: str
     ) -> Mapping[str, object] | None:
-        """Find the client's answer."""
+        """Find the answer that another process recorded; None until there is one."""
         return await self._store.find_answer(principal, session_id, elicitation_id)
 
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        """Delete an elicitation with its answer."""
+        """Delete an elicitation once its answer is read, or no longer awaited."""
         await self._store.withdraw(principal, session_id, elicitation_id)
 
     def on_answer(self, listener: Callable[[str, str], None]) -> Callable[[], None]:

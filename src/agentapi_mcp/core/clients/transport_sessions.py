@@ -21,19 +21,19 @@ class TransportSessions:
         self._signals = signals
 
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        """Store a new session; it expires a day after its last use."""
+        """Store the session of a client that has just initialized; needs no right."""
         await self._store.open_(principal, session)
 
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        """Find a session that has not ended."""
+        """Find the session that a request names, and renew its expiry; None if unknown or ended. Needs no right."""
         return await self._store.find(principal, session_id)
 
     async def close(self, principal: Principal, session_id: str) -> bool:
-        """End a session; False when there is none."""
+        """End a session at its client's request; False if there is none to end. Needs no right."""
         return await self._store.close(principal, session_id)
 
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Subscribe the client to a resource; False when it is subscribed to `most` others already.
+        """Check the right to read sessions, and subscribe; False when subscribed to `most` resources already.
 
         Raises:
             PermissionDeniedError: the principal may not read sessions, to which all such resources belong.
@@ -42,7 +42,7 @@ class TransportSessions:
         return await self._store.watch(principal, session_id, uri, most=most)
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        """End the client's subscription to a resource."""
+        """End a subscription; unlike `watch`, this needs no right."""
         await self._store.unwatch(principal, session_id, uri)
 
     async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:

@@ -45,7 +45,14 @@ class Sessions:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[Session]:
-        """Page through sessions, newest first; `query` searches titles and first messages."""
+        """Page through the sessions that the caller may read, newest first.
+
+        `query` searches titles and first messages.
+
+        Raises:
+            PermissionDeniedError: the principal may not read sessions.
+            InvalidRequestError: an argument is invalid.
+        """
         require(principal, Action.READ_SESSIONS)
         for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
             if value is not None:
@@ -76,7 +83,7 @@ class Sessions:
         return Transcript(session, page.items, page.next_cursor)
 
     async def rename(self, principal: Principal, session_id: str, title: str) -> None:
-        """Change the title of a session; it must be one line."""
+        """Change the title to one line of text, and record it in the audit log; needs the right to edit sessions."""
         require(principal, Action.EDIT_SESSIONS)
         check_text(title, "title", _MAX_TITLE)
         if len(title.splitlines()) > 1:
@@ -86,7 +93,13 @@ class Sessions:
         await self._audit.record(principal, AuditAction.SESSION_RENAMED, target=AuditTarget("session", str(parsed)))
 
     async def delete(self, principal: Principal, session_id: str) -> None:
-        """Delete a session with its messages and turns; refused while a turn runs."""
+        """Delete a session, also from the cache, and record it in the audit log.
+
+        Raises:
+            PermissionDeniedError: the principal may not edit sessions.
+            NotFoundError: there is no such session.
+            ConflictError: a turn is running in it.
+        """
         require(principal, Action.EDIT_SESSIONS)
         parsed = SessionId(parse_id(session_id, "session_id"))
         await self._store.delete(principal, parsed)

@@ -154,7 +154,7 @@ class Turns:
                 yield event
 
     async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first."""
+        """List the caller's newest turns, newest first; needs the right to read sessions."""
         require(principal, Action.READ_SESSIONS)
         return await self._ports.turns.recent(principal, limit)
 

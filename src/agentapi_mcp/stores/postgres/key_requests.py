@@ -9,12 +9,12 @@ from agentapi_mcp.core.keys.models import KeyRequest
 from agentapi_mcp.core.keys.ports import KeyRequestStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
-_OPEN: LiteralString = """
+_FIND: LiteralString = """
 SELECT token_sha256, user_id, org_id, issuer, provider, expires_at FROM agentapi.key_requests
  WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
 """
 # One statement: of two concurrent forms, the second one updates no row.
-_TAKE: LiteralString = """
+_CONSUME: LiteralString = """
 UPDATE agentapi.key_requests SET used_at = now() WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
 RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at
 """
@@ -44,12 +44,12 @@ class PostgresKeyRequests(KeyRequestStore):
     @override
     async def find(self, token_sha256: bytes) -> KeyRequest | None:
         async with self._database.as_system("what a link stands for") as connection:
-            return _request(await connection.fetchrow(_OPEN, token_sha256))
+            return _request(await connection.fetchrow(_FIND, token_sha256))
 
     @override
     async def consume(self, token_sha256: bytes) -> KeyRequest | None:
         async with self._database.as_system("a key is entered") as connection:
-            return _request(await connection.fetchrow(_TAKE, token_sha256))
+            return _request(await connection.fetchrow(_CONSUME, token_sha256))
 
     @override
     async def restore(self, token_sha256: bytes) -> None:

@@ -20,12 +20,12 @@ WITH expired AS (
            assistant_message_id = CASE WHEN partial_text <> '' THEN gen_random_uuid() END
      WHERE session_id = $1 AND status = 'running' AND lease_until < clock_timestamp()
     RETURNING id, session_id, user_id, org_id, assistant_message_id, partial_text
-), said AS (
+), assistant_message AS (
     INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
     SELECT assistant_message_id, session_id, 'assistant', partial_text,
            jsonb_build_object('turn_id', id, 'status', 'interrupted'), $2
       FROM expired WHERE assistant_message_id IS NOT NULL
-), moved AS (
+), updated_session AS (
     UPDATE public.chat_sessions SET last_message_at = $2
      WHERE id IN (SELECT session_id FROM expired WHERE assistant_message_id IS NOT NULL)
 )

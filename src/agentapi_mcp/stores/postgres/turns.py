@@ -55,7 +55,7 @@ SELECT id FROM agentapi.turns
 # The state of a locked session, in a second statement, whose snapshot sees what the lock waited for. The previous
 # message is searched from the session's own time on, since the policy is evaluated for every message scanned. A
 # backend's handle is valid only if its turn is the latest: it would not know later messages of other backends.
-_LOOK: LiteralString = f"""
+_SESSION_STATE: LiteralString = f"""
 SELECT r.id AS running, r.fingerprint, r.lease_until < clock_timestamp() AS expired,
        CASE WHEN $6 THEN ({_ORPHAN}) END AS orphan,
        (SELECT id FROM public.chat_messages
@@ -73,10 +73,10 @@ RETURNING created_at
 """
 # One statement, since each one is a round trip. NOTIFY is delivered at commit, so listeners find the rows.
 _BEGIN: LiteralString = """
-said AS (
+user_message AS (
     INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
     VALUES ($5, $2, 'user', $16, jsonb_build_object('turn_id', $1::uuid), $15)
-), begun AS (
+), new_turn AS (
     INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_id, agent_name, backend,
         model_row_id, model_name, fingerprint, parameters, status, lease_owner, lease_until, created_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, 'running', $13,
@@ -86,7 +86,7 @@ SELECT pg_notify($17, $18)
 """
 _BEGIN_IN_NEW_SESSION: LiteralString = f"WITH {_BEGIN}"
 _BEGIN_IN_SESSION: LiteralString = f"""
-WITH moved AS (
+WITH updated_session AS (
     UPDATE public.chat_sessions SET last_message_at = $15, agent_id = $6, model_id = $9 WHERE id = $2
 ), {_BEGIN}
 """  # noqa: S608  # made of literals
@@ -110,13 +110,13 @@ WITH ended AS (
         caller_gone_at = CASE WHEN $24 THEN coalesce(caller_gone_at, clock_timestamp()) ELSE caller_gone_at END
      WHERE id = $1 AND lease_owner = $2 AND status = 'running'
     RETURNING id, session_id, ended_at, cancel_requested_at
-), said AS (
+), assistant_message AS (
     INSERT INTO public.chat_messages
         (id, session_id, role, content, tokens_in, tokens_out, tokens_total, metadata, created_at)
     SELECT $22, session_id, 'assistant', $25, $8, $9, $8 + $9, jsonb_build_object('turn_id', id, 'status', $3::text),
            $26
       FROM ended WHERE $22::uuid IS NOT NULL
-), moved AS (
+), updated_session AS (
     UPDATE public.chat_sessions SET last_message_at = $26
      WHERE id = (SELECT session_id FROM ended WHERE $22::uuid IS NOT NULL)
 )
@@ -182,7 +182,7 @@ class PostgresTurns(TurnStore):
 
     async def _inspect_session(self, connection: Connection, principal: Principal, new: NewTurn) -> Row:
         ids = (principal.user_id, principal.org_id, new.fingerprint, new.session_id)
-        found = await connection.fetchrow(_LOOK, *ids, new.agent, new.idempotency_key is None, new.backend)
+        found = await connection.fetchrow(_SESSION_STATE, *ids, new.agent, new.idempotency_key is None, new.backend)
         if found is None:
             raise AssertionError
         return found

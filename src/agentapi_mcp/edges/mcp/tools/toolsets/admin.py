@@ -68,6 +68,6 @@ def _shown(organization: Organization) -> CallToolResult:
     numbers = out.numbers
     lines = [f"{out.name}: {numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages."]
     lines.append(f"Last 30 days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
-    said = {name: value for name, value in out.settings.model_dump().items() if value is not None}
-    lines += [f"- {name}: {value}" for name, value in said.items()] or ["No settings: every agent, its own defaults."]
+    values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
+    lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
     return answer("\n".join(lines), out)

@@ -1,4 +1,4 @@
-"""The door of `serve` as an operator sets it up: proxies, TLS, refused sign-ins."""
+"""`serve` behind a proxy, over TLS, and its warning of tokens that can be read on their way."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ async def test_only_a_trusted_proxy_says_who_asks(trusted: str, seen: list[str],
                 headers = [("x-forwarded-for", claim) for claim in claims] + [("x-request-id", f"claim{number}")]
                 assert (await http.get(f"{server.base}/nowhere", headers=headers)).status_code == 404
         assert await server.stop() == 0
-    lines = [line for line in "".join(server.said).splitlines() if "http_request" in line]
+    lines = [line for line in "".join(server.stderr).splitlines() if "http_request" in line]
     found = [next(line for line in lines if f"request_id=claim{number}" in line) for number in range(len(CLAIMS))]
     assert [line.partition("client=")[2].split()[0] for line in found] == seen
 
@@ -164,4 +164,4 @@ async def test_it_says_when_tokens_can_be_read_on_their_way(
     env = environ(edge_home) | {"AGENTAPI_BEARER_TOKEN": os.urandom(16).hex()} | given
     async with serving(env, "--host", host) as server:
         assert await server.stop() == 0
-    assert ("AGENTAPI_TRUSTED_PROXIES" in "".join(server.said)) is warned
+    assert ("AGENTAPI_TRUSTED_PROXIES" in "".join(server.stderr)) is warned

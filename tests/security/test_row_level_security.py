@@ -144,8 +144,8 @@ async def test_statements_that_forgot_whom_they_are_for_find_nothing_of_hers(sce
     before = await hers(scene, database)
     ids = [scene.running.id, scene.done.id, scene.done.session_id]
     for principal in scene.attackers.values():
-        for door in (database.as_principal, database.as_writer):
-            async with door(principal) as connection:
+        for open_connection in (database.as_principal, database.as_writer):
+            async with open_connection(principal) as connection:
                 assert (
                     await connection.fetch("SELECT id FROM public.chat_sessions WHERE id = ANY($1::uuid[])", ids) == []
                 )

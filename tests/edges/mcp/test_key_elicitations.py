@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from agentapi_mcp.base.ids import new_id
-from tests.edges.key_pages.test_key_pages import KEY, ORIGIN, RESOURCE, SIGNING, Stand, stand
+from tests.edges.key_pages.test_key_pages import KEY, ORIGIN, RESOURCE, SIGNING, KeyPageSetup, open_setup
 from tests.edges.mcp.test_own_keys import written
 from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.openai import OpenAIPeer
@@ -27,7 +27,7 @@ LACKS = ('api_key = "${NOT_SET_HERE}"',)
 
 @asynccontextmanager
 async def client(
-    at: Stand, link: str, answer: ElicitationFnT | None, subject: str | None = None
+    at: KeyPageSetup, link: str, answer: ElicitationFnT | None, subject: str | None = None
 ) -> AsyncGenerator[Client]:
     """Connect as Ann, or as somebody else."""
     said = {"iss": at.issuer.issuer, "sub": subject or at.ann, "aud": RESOURCE, "scope": "chat read"}
@@ -45,7 +45,7 @@ async def client(
             yield connected
 
 
-async def enter(at: Stand, asked: ElicitRequestParams) -> None:
+async def enter(at: KeyPageSetup, asked: ElicitRequestParams) -> None:
     """Do what the person does."""
     assert isinstance(asked, ElicitRequestURLParams)
     assert asked.url.startswith(f"{ORIGIN}/keys/new?request=")
@@ -59,7 +59,7 @@ async def test_a_chat_that_lacks_a_key_asks_for_it_and_then_succeeds(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     name, addresses = f"a{str(new_id())[-10:]}", list[str]()
-    async with OpenAIPeer() as peer, stand(edge_home, tmp_path, written(name, peer, LACKS)) as at:
+    async with OpenAIPeer() as peer, open_setup(edge_home, tmp_path, written(name, peer, LACKS)) as at:
         at.issuer.secret = None
 
         async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
@@ -91,7 +91,7 @@ async def test_a_chat_that_lacks_a_key_asks_for_it_and_then_succeeds(
 @pytest.mark.parametrize("link", ["http-2025", "http-2026"])
 async def test_a_client_that_opens_no_addresses_is_told_in_words(link: str, edge_home: Path, tmp_path: Path) -> None:
     name = f"a{str(new_id())[-10:]}"
-    async with OpenAIPeer() as peer, stand(edge_home, tmp_path, written(name, peer, LACKS)) as at:
+    async with OpenAIPeer() as peer, open_setup(edge_home, tmp_path, written(name, peer, LACKS)) as at:
         async with client(at, link, None) as ann:
             refused = await call(ann, "chat", agent=name, message="hello")
         assert refused.is_error
@@ -106,7 +106,7 @@ async def test_who_declines_is_asked_once_and_told_in_words(edge_home: Path, tmp
         times.append(1)
         return ElicitResult(action="decline")
 
-    async with OpenAIPeer() as peer, stand(edge_home, tmp_path, written(name, peer, LACKS)) as at:
+    async with OpenAIPeer() as peer, open_setup(edge_home, tmp_path, written(name, peer, LACKS)) as at:
         async with client(at, "http-2026", answer) as ann:
             refused = await call(ann, "chat", agent=name, message="hello")
         assert (refused.is_error, len(times)) == (True, 1)
@@ -122,6 +122,6 @@ async def test_what_another_error_lacks_is_not_asked_for(edge_home: Path, tmp_pa
     async with OpenAIPeer() as peer:
         options = (*LACKS, 'app_title = "${NOR_THIS}"')
         config = written(name, peer, options)
-        async with stand(edge_home, tmp_path, config) as at, client(at, "http-2026", answer) as ann:
+        async with open_setup(edge_home, tmp_path, config) as at, client(at, "http-2026", answer) as ann:
             for agent in (name, "nobody"):
                 assert (await call(ann, "chat", agent=agent, message="hello")).is_error

@@ -39,26 +39,26 @@ INITIALIZE = message(
 )
 
 
-def asks(server: EdgeServer, within: timedelta | None) -> EdgeServer:
+def elicit_in_every_tool(server: EdgeServer, within: timedelta | None) -> EdgeServer:
     """Make every tool ask the user their name."""
 
     async def ask(context: Context, _params: CallToolRequestParams) -> CallToolResult:
         form = ElicitRequestFormParams(message="Who?", requested_schema={"type": "object", "properties": {}})
-        said = await context.session.send_request(
+        answer = await context.session.send_request(
             ElicitRequest(params=form),
             ElicitResult,
             request_read_timeout_seconds=within.total_seconds() if within is not None else None,
             metadata=ServerMessageMetadata(related_request_id=context.request_id),
         )
-        return CallToolResult(content=[], structured_content={"said": json.dumps(said.content)})
+        return CallToolResult(content=[], structured_content={"answer": json.dumps(answer.content)})
 
     server.add_request_handler("tools/call", CallToolRequestParams, ask)
     return server
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A client without a mind of its own, one of whose sessions has begun."""
+class ElicitationClient:
+    """A raw HTTP client with an open session, which sends only what a test says."""
 
     http: httpx2.AsyncClient
     edge: Edge
@@ -70,10 +70,10 @@ class Asked:
         async with self.http.stream("POST", "", json=CALL, headers=self.headers) as answer:
             yield _events(answer)
 
-    async def post(self, said: object) -> int:
+    async def post(self, body: object) -> int:
         """Send a message, and return the status."""
         headers = self.headers | {"content-type": "application/json"}
-        return (await self.http.post("", content=json.dumps(said), headers=headers)).status_code
+        return (await self.http.post("", content=json.dumps(body), headers=headers)).status_code
 
 
 async def _events(answer: httpx2.Response) -> AsyncIterator[Json]:
@@ -83,13 +83,17 @@ async def _events(answer: httpx2.Response) -> AsyncIterator[Json]:
 
 
 @asynccontextmanager
-async def asked(home: Path, replicas: int = 1, within: timedelta | None = None) -> AsyncGenerator[Asked]:
+async def open_elicitation_client(
+    home: Path, replicas: int = 1, within: timedelta | None = None
+) -> AsyncGenerator[ElicitationClient]:
     """Serve one or two replicas whose tool asks."""
     async with open_edge(home, OpenAIPeer()) as one, open_edge(home, OpenAIPeer()) as two:
-        apps = [mcp_application(asks(edge.server, within), WebOptions()) for edge in (one, two)[:replicas]]
+        apps = [
+            mcp_application(elicit_in_every_tool(edge.server, within), WebOptions()) for edge in (one, two)[:replicas]
+        ]
         async with serve_replicas(apps) as url, httpx2.AsyncClient(base_url=url, timeout=25) as http:
             begun = await http.post("", json=INITIALIZE, headers=ACCEPT)
-            yield Asked(http, one, ACCEPT | {"mcp-session-id": begun.headers["mcp-session-id"]})
+            yield ElicitationClient(http, one, ACCEPT | {"mcp-session-id": begun.headers["mcp-session-id"]})
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -97,24 +101,24 @@ async def test_the_answer_reaches_who_asked_through_any_replica_whatever_it_hold
     replicas: int, edge_home: Path
 ) -> None:
     content = {"name": "Zoë\x00\ud800 " + "x" * 20_000}  # more than NOTIFY carries, and what jsonb does not take
-    async with asked(edge_home, replicas) as client:
+    async with open_elicitation_client(edge_home, replicas) as client:
         async with client.calling() as events:
             question = await anext(events)
             assert question["method"] == "elicitation/create"
-            said = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": content}}
-            assert await client.post(said) == 202
+            response = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": content}}
+            assert await client.post(response) == 202
             result = await anext(events)
         assert result["id"] == CALL["id"]
-        assert json.loads(json.dumps(result))["result"]["structuredContent"] == {"said": json.dumps(content)}
+        assert json.loads(json.dumps(result))["result"]["structuredContent"] == {"answer": json.dumps(content)}
         store, caller = client.edge.services.elicitations, client.edge.services.principal
-        session, asked_id = client.headers["mcp-session-id"], str(question["id"])
-        assert await store.find_answer(caller, session, asked_id) is None
-        assert not await store.answer(caller, session, asked_id, said)
+        session, elicitation_id = client.headers["mcp-session-id"], str(question["id"])
+        assert await store.find_answer(caller, session, elicitation_id) is None
+        assert not await store.answer(caller, session, elicitation_id, response)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_an_error_is_an_answer_too(replicas: int, edge_home: Path) -> None:
-    async with asked(edge_home, replicas) as client, client.calling() as events:
+    async with open_elicitation_client(edge_home, replicas) as client, client.calling() as events:
         question = await anext(events)
         error = {"code": -1, "message": "The user is not there."}
         assert await client.post({"jsonrpc": "2.0", "id": question["id"], "error": error}) == 202
@@ -122,7 +126,10 @@ async def test_an_error_is_an_answer_too(replicas: int, edge_home: Path) -> None
 
 
 async def test_a_question_that_nobody_answers_is_taken_back(edge_home: Path) -> None:
-    async with asked(edge_home, within=timedelta(milliseconds=50)) as client, client.calling() as events:
+    async with (
+        open_elicitation_client(edge_home, within=timedelta(milliseconds=50)) as client,
+        client.calling() as events,
+    ):
         question = await anext(events)
         taken_back, result = await anext(events), await anext(events)
     assert taken_back["method"] == "notifications/cancelled"
@@ -131,26 +138,26 @@ async def test_a_question_that_nobody_answers_is_taken_back(edge_home: Path) -> 
 
 
 async def test_only_the_first_answer_counts_and_one_to_nothing_is_forgotten(edge_home: Path) -> None:
-    async with asked(edge_home, 2) as client, client.calling() as events:
+    async with open_elicitation_client(edge_home, 2) as client, client.calling() as events:
         question = await anext(events)
         store, caller = client.edge.services.elicitations, client.edge.services.principal
         for nothing in ("ask-0123456789012345678901", "ask-\x00", 7, "x" * 500):
             assert await client.post({"jsonrpc": "2.0", "id": nothing, "result": {}}) == 202
-        session, asked_id = client.headers["mcp-session-id"], str(question["id"])
-        first: Json = {"jsonrpc": "2.0", "id": asked_id, "result": {"action": "decline"}}
-        assert await store.answer(caller, session, asked_id, first)
-        assert not await store.answer(caller, session, asked_id, {**first, "result": {"action": "accept"}})
-        assert json.loads(json.dumps(await anext(events)))["result"]["structuredContent"] == {"said": "null"}
+        session, elicitation_id = client.headers["mcp-session-id"], str(question["id"])
+        first: Json = {"jsonrpc": "2.0", "id": elicitation_id, "result": {"action": "decline"}}
+        assert await store.answer(caller, session, elicitation_id, first)
+        assert not await store.answer(caller, session, elicitation_id, {**first, "result": {"action": "accept"}})
+        assert json.loads(json.dumps(await anext(events)))["result"]["structuredContent"] == {"answer": "null"}
 
 
 async def test_what_is_no_answer_is_refused(edge_home: Path) -> None:
-    async with asked(edge_home) as client:
+    async with open_elicitation_client(edge_home) as client:
         assert await client.post({"jsonrpc": "2.0", "id": 1, "result": "words"}) == 400
         assert await client.post({"jsonrpc": "2.0", "id": 1, "error": {}}) == 400
 
 
 async def test_a_client_that_cannot_be_asked_is_told_so_at_once(edge_home: Path) -> None:
-    async with asked(edge_home) as client:
+    async with open_elicitation_client(edge_home) as client:
         for headers in ({**client.headers, "accept": "application/json"}, ACCEPT):
             answer = await client.http.post("", json=CALL, headers=headers)
             assert "error" in answer.json()
