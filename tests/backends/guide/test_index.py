@@ -32,6 +32,9 @@ ANSWERED_BY = {
     "docs/commands.md#chat": [
         "how do I use it in a shell script",
     ],
+    "docs/commands.md#tokens": [
+        "how do I make a token?",
+    ],
     "docs/commands.md#migrate": [
         "how do I run the migrations",
     ],
@@ -110,6 +113,27 @@ ANSWERED_BY = {
     "docs/how-to/redis.md#what-it-is-for": [
         "do I need redis",
     ],
+    "docs/how-to/backup-and-uninstall.md#back-up-the-embedded-database": [
+        "how do I backup the database?",
+        "how do I move my sessions to a new laptop",
+    ],
+    "docs/how-to/backup-and-uninstall.md#restore-the-embedded-database": [
+        "how do I restore from a backup",
+    ],
+    "docs/how-to/backup-and-uninstall.md#uninstall": [
+        "how do I uninstall it",
+        "how do I get rid of it",
+    ],
+    "docs/how-to/organization.md#what-can-be-set": [
+        "how do I restrict models for my team?",
+    ],
+    "docs/how-to/sign-in.md#set-it-up": [
+        "how can people sign in",
+    ],
+    "docs/design/architecture.md#where-new-code-goes": [
+        "how do I add a tool?",
+        "how do I add a migration",
+    ],
     "docs/how-to/deploy.md#with-containers": [
         "docker compose",
     ],
@@ -119,7 +143,7 @@ ANSWERED_BY = {
     ],
     "docs/security.md#what-is-kept-and-where": [
         "where is my data stored?",
-        "how do I uninstall it",
+        "where is the database stored?",
     ],
     "docs/security.md#who-can-reach-the-server": [
         "does it open a port on my network?",
