@@ -134,6 +134,12 @@ ANSWERED_BY = {
         "how do I add a tool?",
         "how do I add a migration",
     ],
+    "docs/backends/write-a-backend.md#in-this-repository": [
+        "how do I contribute a backend to this repository",
+    ],
+    "docs/design/architecture.md#which-tests-to-run": [
+        "which tests should I run after a change",
+    ],
     "docs/how-to/deploy.md#with-containers": [
         "docker compose",
     ],
