@@ -33,6 +33,9 @@ ANSWERED_BY = {
     "docs/commands.md#chat": [
         "how do I use it in a shell script",
     ],
+    "docs/commands.md#tokens": [
+        "how do I make a token?",
+    ],
     "docs/commands.md#migrate": [
         "how do I run the migrations",
     ],
@@ -111,6 +114,33 @@ ANSWERED_BY = {
     "docs/how-to/redis.md#what-it-is-for": [
         "do I need redis",
     ],
+    "docs/how-to/backup-and-uninstall.md#back-up-the-embedded-database": [
+        "how do I backup the database?",
+        "how do I move my sessions to a new laptop",
+    ],
+    "docs/how-to/backup-and-uninstall.md#restore-the-embedded-database": [
+        "how do I restore from a backup",
+    ],
+    "docs/how-to/backup-and-uninstall.md#uninstall": [
+        "how do I uninstall it",
+        "how do I get rid of it",
+    ],
+    "docs/how-to/organization.md#what-can-be-set": [
+        "how do I restrict models for my team?",
+    ],
+    "docs/how-to/sign-in.md#set-it-up": [
+        "how can people sign in",
+    ],
+    "docs/design/architecture.md#where-new-code-goes": [
+        "how do I add a tool?",
+        "how do I add a migration",
+    ],
+    "docs/backends/write-a-backend.md#in-this-repository": [
+        "how do I contribute a backend to this repository",
+    ],
+    "docs/design/architecture.md#which-tests-to-run": [
+        "which tests should I run after a change",
+    ],
     "docs/how-to/deploy.md#with-containers": [
         "docker compose",
     ],
@@ -120,7 +150,7 @@ ANSWERED_BY = {
     ],
     "docs/security.md#what-is-kept-and-where": [
         "where is my data stored?",
-        "how do I uninstall it",
+        "where is the database stored?",
     ],
     "docs/security.md#who-can-reach-the-server": [
         "does it open a port on my network?",
