@@ -3,12 +3,14 @@
 import asyncio
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import notes_of
+from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import status
+from agentapi_mcp.stores.postgres.migrate import migrate, status
 from tests.conftest import DatabaseUrls
 
 
@@ -24,7 +26,16 @@ async def connection_error(url: str, variable: str | None = None) -> AgentApiErr
     return by_command.value
 
 
-@pytest.mark.parametrize("url", ["foo", "mysql://a/b", "http://127.0.0.1:5432/x", "postgresql://u:p@h:port/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo",
+        "mysql://a/b",
+        "http://127.0.0.1:5432/x",
+        "postgresql://u:p@h:port/x",
+        "postgresql://u:p@127.0.0.1:99999/x",
+    ],
+)
 async def test_what_is_no_address_shows_what_one_looks_like(url: str) -> None:
     error = await connection_error(url)
     assert isinstance(error, ConfigurationError)
@@ -81,3 +92,22 @@ async def test_a_server_without_tls() -> None:
         assert "does not speak TLS" in str(
             await connection_error(f"postgresql://u:p@127.0.0.1:{port}/x?sslmode=require")
         )
+
+
+async def test_a_parameter_of_another_driver_is_named(database_urls: DatabaseUrls) -> None:
+    parts = urlsplit(database_urls.app)
+    query = "&".join(part for part in (parts.query, "pgbouncer=true") if part)
+    error = await connection_error(urlunsplit(parts._replace(query=query)))
+    assert isinstance(error, ConfigurationError)
+    assert 'parameter "pgbouncer". Remove it.' in str(error)
+
+
+async def test_a_database_that_accepts_no_writes_says_so(own_database: DatabaseUrls) -> None:
+    connection = await asyncpg.connect(own_database.owner)
+    await connection.execute(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); "
+        "END $$"
+    )
+    await connection.close()
+    with pytest.raises(StoreUnavailableError, match="it is read-only"):
+        await migrate(own_database.owner, program=VERSION)

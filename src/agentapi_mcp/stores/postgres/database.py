@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Generator
@@ -26,6 +27,7 @@ from agentapi_mcp.base.exceptions import with_notes_of
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.identity.principals import Principal
 
+_log = logging.getLogger(__name__)
 _LOST: tuple[type[Exception], ...] = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -44,6 +46,7 @@ _UNAVAILABLE: tuple[type[Exception], ...] = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 _AGAIN = "Try again in a moment."
 _CHECK = "Check {variable}."
@@ -70,6 +73,12 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Dat
     (
         (asyncpg.TooManyConnectionsError, asyncpg.InsufficientResourcesError),
         _DatabaseFault("it has no connection or memory left", _AGAIN),
+    ),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        _DatabaseFault(
+            "it is read-only, as a standby is, or a hosted one whose disk is full", "Make room, or check {variable}."
+        ),
     ),
     ((TimeoutError, asyncpg.QueryCanceledError), _DatabaseFault("it does not answer in time", _AGAIN)),
     (
@@ -148,6 +157,7 @@ def map_errors(variable: str | None = None) -> Generator[None]:
             "The database is not of the shape this program needs; run `agentapi-mcp migrate`."
         ) from exc
     except asyncpg.PostgresError as exc:
+        _log.warning("database_refused", extra={"sqlstate": exc.sqlstate, "reason": str(exc)})
         raise StoreError("The database refused this; nothing was changed. The log has the details.") from exc
 
 
@@ -155,11 +165,16 @@ async def connect(url: str, variable: str | None = None, **options: Any) -> "asy
     """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
     Raises:
-        ConfigurationError: the URL is not a Postgres URL.
+        ConfigurationError: the URL is not a Postgres URL, or has a parameter that the server does not know.
     """
     try:
         return await asyncpg.connect(url, **options)
-    except ValueError as exc:
+    except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError) as exc:
+        # What asyncpg does not know itself it sends as a setting of the session, as `pgbouncer=true` of other drivers.
+        raise ConfigurationError(
+            f"{variable or _VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
+        ) from exc
+    except (ValueError, OverflowError) as exc:  # the latter for a port beyond 65535
         raise ConfigurationError(
             f"{variable or _VARIABLE} is no address of a Postgres: it is "
             "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
