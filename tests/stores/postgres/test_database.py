@@ -7,6 +7,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from tests.conftest import DatabaseUrls
 
@@ -54,3 +56,11 @@ async def test_who_leaves_at_any_step_leaves_no_transaction(
         async with asyncio.timeout(25):
             assert await one(left) == 1
     assert warned(caplog) == []
+
+
+async def test_what_postgres_refuses_is_noted_for_the_operator_and_not_told_to_callers(database: Database) -> None:
+    with pytest.raises(StoreError) as refused:
+        async with database.as_system("a test") as connection:
+            await connection.execute("DO $$ BEGIN RAISE EXCEPTION 'no more rows'; END $$")
+    assert "no more rows" not in str(refused.value)
+    assert notes_of(refused.value) == ("Postgres: no more rows (SQLSTATE P0001).",)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Generator
@@ -27,7 +26,6 @@ from agentapi_mcp.base.exceptions import with_notes_of
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.identity.principals import Principal
 
-_log = logging.getLogger(__name__)
 _LOST: tuple[type[Exception], ...] = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -157,8 +155,9 @@ def map_errors(variable: str | None = None) -> Generator[None]:
             "The database is not of the shape this program needs; run `agentapi-mcp migrate`."
         ) from exc
     except asyncpg.PostgresError as exc:
-        _log.warning("database_refused", extra={"sqlstate": exc.sqlstate, "reason": str(exc)})
-        raise StoreError("The database refused this; nothing was changed. The log has the details.") from exc
+        refused = StoreError("The database refused this; nothing was changed. The log has the details.")
+        refused.add_note(f"Postgres: {exc} (SQLSTATE {exc.sqlstate}).")
+        raise refused from exc
 
 
 async def connect(url: str, variable: str | None = None, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
