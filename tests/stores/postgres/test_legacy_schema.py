@@ -13,7 +13,7 @@ from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.schema_objects import read_objects
 from tests.support.dumps import dump
 from tests.support.schema_dump import FIXTURES
-from tests.support.supabase import OWNER, Project, copied, make_restored
+from tests.support.supabase import APP, OWNER, Project, copied, make_restored
 
 OWN, EXISTING = FIXTURES / "old_own.sql", FIXTURES / "old_existing.sql"
 FIRST = migrations()[:1]  # which stands for all that made them; later files are applied to every database alike
@@ -305,8 +305,9 @@ async def test_the_state_says_which_files_are_old(own: Project) -> None:
 
 
 async def test_the_program_asks_for_a_migration_and_then_works(own: Project) -> None:
-    await own.run(f"GRANT authenticated, agentapi_system, agentapi_writer TO {OWNER}")
-    async with open_database(RemoteServer(own.owner), PoolOptions()) as database:
+    # Not to the owner, who may have made the roles: from Postgres 16 on that is a membership without SET.
+    await own.run(f"GRANT authenticated, agentapi_system, agentapi_writer TO {APP}")
+    async with open_database(RemoteServer(own.app), PoolOptions()) as database:
         assert not await is_current(database, program="0.1.0")
         await migrate(own.owner, program="0.1.0")
         assert await is_current(database, program="0.1.0")
