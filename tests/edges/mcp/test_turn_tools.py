@@ -202,7 +202,7 @@ async def test_a_request_that_is_taken_back_frees_the_agent(link: Link, edge_hom
         ("cancel_turn", {"turn_id": "no-id"}, "turn_id"),
         ("get_transcript", {"session_id": "00000000-0000-7000-8000-000000000000"}, "session"),
         ("get_health", {"agent": "nobody"}, "guide"),
-        ("list_models", {"agent": "nobody"}, "guide"),
+        ("list_models", {"agent": "nobody"}, "There is no agent 'nobody'; there are: "),
         ("list_sessions", {"cursor": "forged"}, "cursor"),
         ("list_agents", {"cursor": "AAAA"}, "cursor"),
     ],
