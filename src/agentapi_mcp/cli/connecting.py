@@ -1,7 +1,6 @@
 """`connect` and `disconnect`: edit an MCP client's configuration, after a trial start of the server."""
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -26,6 +25,11 @@ from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_c
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import print_err, print_out
 from agentapi_mcp.settings import environment, platform
+
+# `_locked` returns before it is needed on Windows, where it is not.
+# pyright: reportPossiblyUnboundVariable=false
+if sys.platform != "win32":
+    import fcntl
 
 _ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -308,6 +312,9 @@ def _replace(path: Path, text: str, mode: int) -> None:
 @contextmanager
 def _locked(directory: Path) -> Generator[None]:
     """Keep other commands like this one from replacing a file of this directory."""
+    if sys.platform == "win32":  # which can neither open a directory nor lock one
+        yield
+        return
     descriptor = os.open(directory, os.O_RDONLY)  # the directory itself: a file would stay behind
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
