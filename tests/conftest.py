@@ -143,6 +143,7 @@ async def edge_home(seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Path]
             home.remove()
         return
     async with seed.started("mcp-") as server:
+        await server.leave_agents()
         yield server.home
 
 

@@ -37,6 +37,10 @@ SELECT format('%I.%I', n.nspname, c.relname) AS name
  WHERE n.nspname IN ('public', 'agentapi') AND c.relkind IN ('r', 'p') AND NOT c.relispartition
  ORDER BY 1
 """
+_LEFT_AGENTS = """
+INSERT INTO public.agents (name, type, config)
+SELECT format('a-left-%s', n), 'openai', '{"model": "left"}' FROM generate_series(1, 30) AS n
+"""
 _ROLES = "SELECT quote_ident(rolname) AS name FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_'"
 
 
@@ -59,6 +63,18 @@ class Server:
     def superuser(self) -> str:
         """The address of the database `postgres` for the superuser."""
         return _address(self.urls.owner_url, login="postgres", database="postgres")
+
+    async def leave_agents(self) -> None:
+        """Put agents into the program's database as other tests leave them, more than a message lists.
+
+        They sort before the tests' own, so that a test which depends on what others left fails every time.
+        """
+        connection = await asyncpg.connect(self.urls.owner_url)
+        try:
+            await connection.execute("SET row_security = off")
+            await connection.execute(_LEFT_AGENTS)
+        finally:
+            await connection.close()
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,12 @@ async def test_the_report_of_one_agent_checks_it_alone() -> None:
         await scene.health.report(ALICE, "nonesuch")
 
 
+async def test_an_error_lists_twenty_agents() -> None:
+    scene = Scene({f"agent-{n:02}": CheckedBackend() for n in range(21)})
+    with pytest.raises(NotFoundError, match=r"agent-19, …\.$"):
+        await scene.health.report(ALICE, "nonesuch")
+
+
 async def test_traffic_stands_beside_health() -> None:
     scene = Scene({"a": CheckedBackend()})
     scene.health_store.turns["a"] = AgentTraffic(turns=7, latency_p95=timedelta(seconds=2))

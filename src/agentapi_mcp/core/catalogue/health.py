@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, BackendFault, NotFoundError, StoreError
 from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.agent_views import Measurements, agent_view
@@ -115,7 +116,7 @@ class Health:
             entries = await self._policy.entries(principal)
             wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
             if agent is not None and not wanted:
-                raise NotFoundError(f"There is no such agent; there are: {', '.join(one.name for one in entries)}.")
+                raise NotFoundError(f"There is no such agent; there are: {listed([one.name for one in entries])}.")
             measured = await self.measure(wanted, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())
