@@ -135,7 +135,7 @@ async def test_a_failing_agent_and_an_unknown_one_have_their_exit_status(edge_ho
         assert "credit" in err
         status, _, err = await run(env, "chat", "--agent", "nobody", "hello")
         assert status == 2
-        assert "guide" in err
+        assert "There is no agent 'nobody'; there are: " in err
         status, _, err = await run(env, "chat", stdin=" \n")
         assert status == 2
         assert "stdin" in err
