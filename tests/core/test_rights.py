@@ -81,6 +81,7 @@ TABLE = [
 OPEN_TO_ALL = {
     "ApiKeys.rotate": "for the operator at the server's command line, whom no role limits",
     "AuditLog.denied": "records a refusal",
+    "AuditLog.event": "makes an event of what a use case does that has checked the right",
     "AuditLog.record": "records what a use case did that has checked the right",
     "AuditLog.signed_in": "records a sign-in, which needs no right",
     "ChangeFeed.subscribe": "tells only what the principal may read, as test_change_feed.py shows",

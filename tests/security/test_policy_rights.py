@@ -172,7 +172,7 @@ async def make_rows(database: Database) -> Principal:
             ann.user_id,
         )
         await connection.execute("INSERT INTO public.agents (id, name, type) VALUES ($1, 'guide', 'guide')", agent_id)
-    await PostgresTurns(database).accept(ann, new_turn(agent_id, "hello", key="one"))
+    await PostgresTurns(database).begin(ann, new_turn(agent_id, "hello", key="one"))
     return ann
 
 

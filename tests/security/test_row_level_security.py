@@ -12,14 +12,14 @@ import pytest
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import AgentId, OrgId, UserId, new_id
-from agentapi_mcp.core.conversations.models import AcceptedTurn, Ending, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnMark, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore, TurnStore
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
-from tests.support.new_turns import new_turn
+from tests.support.new_turns import ending, new_turn
 
 # What anybody who is signed in may read, whoever they are: it is nobody's.
 PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names")} | {
@@ -61,12 +61,11 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
         )
     turns, principal = PostgresTurns(database), Principal(ann, one, Role.MEMBER)
     ended, running = new_turn(agent_id, f"{canary} one", key=canary), new_turn(agent_id, f"{canary} two")
-    accepted = [await turns.accept(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
+    accepted = [await turns.begin(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
     assert isinstance(accepted[0], AcceptedTurn)
     assert isinstance(accepted[1], AcceptedTurn)
-    ending = Ending(lease_owner=owner, state={"handle": canary}, delivered=True, caller_gone=False)
     over = replace(accepted[0].turn, status=TurnStatus.COMPLETED, reply=f"{canary} answer")
-    done = await turns.finish(principal, over, ending)
+    done = await turns.finish(principal, over, ending(owner, handle=canary))
     assert done is not None
     yield Scene(
         ann=principal,
@@ -97,7 +96,6 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
     turns, sessions = PostgresTurns(database), PostgresSessions(database)
     session_id, turn_id = scene.done.session_id, scene.running.id
-    ending = Ending(lease_owner=scene.owner, state={}, delivered=True, caller_gone=False)
     return {
         "SessionStore.get": lambda who: sessions.get(who, session_id),
         "SessionStore.defaults": lambda who: sessions.defaults(who, session_id),
@@ -106,13 +104,14 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
         "SessionStore.rename": lambda who: sessions.rename(who, session_id, "taken"),
         "SessionStore.delete": lambda who: sessions.delete(who, session_id),
-        "TurnStore.accept": lambda who: turns.accept(who, new_turn(scene.agent_id, "mine now", session_id)),
+        "TurnStore.begin": lambda who: turns.begin(who, new_turn(scene.agent_id, "mine now", session_id)),
+        "TurnStore.find": lambda who: turns.find(who, turn_id),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),
         "TurnStore.mark": lambda who: turns.mark(who, turn_id, TurnMark.CALLER_GONE),
         "TurnStore.request_cancel": lambda who: turns.request_cancel(who, turn_id),
         "TurnStore.save_partial": lambda who: turns.save_partial(who, scene.owner, turn_id, "forged"),
-        "TurnStore.finish": lambda who: turns.finish(who, replace(scene.running, reply="forged"), ending),
+        "TurnStore.finish": lambda who: turns.finish(who, replace(scene.running, reply="forged"), ending(scene.owner)),
     }
 
 
@@ -176,7 +175,7 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
         replace(scene.ann, scopes=frozenset({TokenScope.READ})) if who == "a token to read" else scene.attackers[who]
     )
     with pytest.raises(AgentApiError):
-        await PostgresTurns(database).accept(principal, new_turn(scene.agent_id, "hello"))
+        await PostgresTurns(database).begin(principal, new_turn(scene.agent_id, "hello"))
     async with database.as_system("test") as connection:
         assert (
             await connection.fetchval(
@@ -203,10 +202,9 @@ async def test_who_has_left_sees_nothing_at_once_and_a_begun_turn_is_finished(sc
     turns, sessions = PostgresTurns(database), PostgresSessions(database)
     assert (await sessions.list_(scene.ann, agent=None, query=None, cursor=None, limit=5)).items == ()
     with pytest.raises(AgentApiError):
-        await turns.accept(scene.ann, new_turn(scene.agent_id, "one more"))
-    ending = Ending(lease_owner=scene.owner, state={}, delivered=False, caller_gone=False)
+        await turns.begin(scene.ann, new_turn(scene.agent_id, "one more"))
     ended = replace(scene.running, status=TurnStatus.COMPLETED, reply="paid for")
-    assert await turns.finish(scene.ann, ended, ending) is not None
+    assert await turns.finish(scene.ann, ended, ending(scene.owner)) is not None
 
 
 async def test_an_outside_client_reads_and_writes_nothing_of_hers(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from agentapi_mcp.core.conversations.remote_turns import Progress
 from pydantic import SecretStr
 
 from agentapi_mcp.app.startup import open_app
@@ -16,7 +17,6 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnStatus
-from agentapi_mcp.core.conversations.remote_turns import Progress
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 
 import agentapi_mcp.stores.postgres as stores
+from agentapi_mcp.app.database import APP_LOGIN
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.legacy_schema import SHARED, comparable
 from agentapi_mcp.stores.postgres.migrate import migrate
@@ -40,8 +41,8 @@ def pg_dump(url: str, *options: str) -> str:
 
 
 def schema_dump(url: str) -> str:
-    """Dump the schema of a database of the program's own."""
-    return pg_dump(url, *_OPTIONS)
+    """Dump the schema of a database of the program's own, without what its login is granted, which is no part of it."""
+    return re.sub(rf"^GRANT [^\n]* TO {APP_LOGIN};\n", "", pg_dump(url, *_OPTIONS), flags=re.MULTILINE)
 
 
 async def objects_of(url: str, ours: Collection[str]) -> list[SchemaObject]:

@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import cast
 
-from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.app.database import home_of, open_store, pool_size
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import Clock
@@ -32,9 +32,11 @@ from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.change_feed import ChangeFeed
-from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents
+from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents, TurnPorts
+from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner, TurnRunnerOptions
-from agentapi_mcp.core.conversations.turns import TurnPorts, Turns
+from agentapi_mcp.core.conversations.turn_work import TurnWork
+from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.core.keys.api_keys import ApiKeys
 from agentapi_mcp.core.keys.key_requests import KeyRequests
@@ -58,6 +60,7 @@ from agentapi_mcp.stores.postgres.login_privileges import login_remark
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
+from agentapi_mcp.stores.postgres.server.owner_locks import HomeOwnerLocks
 from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
@@ -80,6 +83,7 @@ class Foundation:
     profiles: ProfileStore
     principal: Principal
     audit: AuditLog
+    owner_locks: HomeOwnerLocks | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,7 @@ async def open_foundation(
 ) -> Foundation:
     """Open the database, listen to signals of other processes, and find the operator's principal."""
     database, server = await open_store(stack, settings, environ)
-    signals = await _open_signals(stack, server, settings, clock)
+    signals = await _open_signals(stack, server, database, settings, clock)
     profiles = PostgresProfiles(database)
     principal = await _operator(settings, profiles, roles)
     audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
@@ -159,6 +163,7 @@ async def open_foundation(
         profiles=profiles,
         principal=principal,
         audit=audit,
+        owner_locks=_owner_locks(settings, environ),
     )
 
 
@@ -235,17 +240,19 @@ async def open_turns(base: Foundation, shared: Shared, services: AgentServices) 
     ports = TurnPorts(
         turns=PostgresTurns(base.database),
         sessions=PostgresSessions(base.database),
-        cache=shared.cache,
         events=shared.events,
         signals=base.signals,
         clock=base.clock,
     )
-    runner = TurnRunner(
-        ports.turns, ports.events, base.signals, base.clock, _run_options(base.settings), owner=new_id()
-    )
+    work = TurnWork(ports.sessions, shared.cache, services.health, services.api_keys, base.audit)
+    owner = new_id()
+    if base.owner_locks is not None:
+        base.stack.enter_context(base.owner_locks.held(owner))
+    runner = TurnRunner(ports, _run_options(base.settings), work, owner=owner, locks=base.owner_locks)
     # Opened last, so closed first: running turns still need every store and backend.
     await base.stack.enter_async_context(runner.open())
-    return Turns(ports, runner, services.agents, services.health, services.api_keys, base.audit)
+    acceptance = TurnAcceptance(ports, runner, services.agents, services.api_keys, base.audit)
+    return Turns(ports, runner, acceptance, base.audit)
 
 
 def build_transport(base: Foundation) -> Transport:
@@ -294,15 +301,18 @@ def _audit(database: Database, server: Server, settings: Settings, clock: Clock,
     )
 
 
-async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:
-    signals = PostgresSignals(server, clock)
+async def _open_signals(
+    stack: AsyncExitStack, server: Server, database: Database, settings: Settings, clock: Clock
+) -> PostgresSignals:
+    signals = PostgresSignals(server, database, clock)
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    stack.callback(group.create_task(signals.run_sender()).cancel)
     if not settings.statement_cache:
         _log.warning(
             "no_listen", extra={"reason": "AGENTAPI_STATEMENT_CACHE is off: updates of other processes are polled"}
         )
         return signals
     listening = asyncio.Event()
-    group = await stack.enter_async_context(asyncio.TaskGroup())
     stack.callback(group.create_task(signals.run(listening.set)).cancel)
     with suppress(TimeoutError):
         async with asyncio.timeout(_LISTEN_WITHIN.total_seconds()):
@@ -330,10 +340,21 @@ async def _operator(settings: Settings, profiles: ProfileStore, roles: Mapping[s
     return member(user_id, membership, roles)
 
 
+def _owner_locks(settings: Settings, environ: Mapping[str, str]) -> HomeOwnerLocks | None:
+    """Return the locks of the home, where the processes that share its database are those of this machine."""
+    return HomeOwnerLocks(home_of(settings, environ) / "owners") if settings.database_url is None else None
+
+
 def _run_options(settings: Settings) -> TurnRunnerOptions:
     grace = settings.shutdown_grace_seconds
+    # Of the connections of the pool, two of five are left to reads.
+    places = max(3, pool_size(settings) * 3 // 5)
+    to_finish = places // 3
     return TurnRunnerOptions(
         abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
         shutdown_grace=_SHUTDOWN_GRACE if grace is None else timedelta(seconds=grace),
         max_running=settings.max_running_turns,
+        places=places,
+        places_to_finish=to_finish,
+        places_of_a_user=max(2, (places - to_finish) * 3 // 4),
     )

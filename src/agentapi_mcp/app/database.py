@@ -23,6 +23,11 @@ def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
     return default_home(environ) if settings.home is None else settings.home
 
 
+def pool_size(settings: Settings) -> int:
+    """Return the greatest number of connections of this process's pool."""
+    return settings.pool_size or _POOL_SIZE
+
+
 def embedded_postgres(settings: Settings, environ: Mapping[str, str]) -> EmbeddedPostgres:
     """Return the configured launcher of the embedded server; nothing is started."""
     return EmbeddedPostgres(
@@ -38,7 +43,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     Raises:
         StoreError: the database cannot be used; the message says what to do.
     """
-    options = PoolOptions(max_size=settings.pool_size or _POOL_SIZE, statement_cache=settings.statement_cache)
+    options = PoolOptions(max_size=pool_size(settings), statement_cache=settings.statement_cache)
     if settings.database_url is not None:
         remote = RemoteServer(settings.database_url.get_secret_value())
         options = replace(options, variable=variable_of("database_url", environ))

@@ -135,6 +135,19 @@ class StoreUnavailableError(StoreError):
     retryable = True
 
 
+class StoreUnclearError(StoreUnavailableError):
+    """The store's answer was lost, and it is not known whether the change was made; the message says so."""
+
+    code = "store_unclear"
+
+
+class StoreBusyError(StoreError):
+    """Somebody else keeps what is needed locked; nothing was changed."""
+
+    code = "store_busy"
+    retryable = True
+
+
 class StoreMismatchError(StoreError):
     """The store has another schema or version than the program needs; nothing was changed."""
 

@@ -45,3 +45,7 @@ class Signals(Protocol):
     def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
         """Call the listener for every signal until the returned function is called."""
         ...
+
+    def send(self, signal: Signal, *, hurry: bool = False) -> None:
+        """Send a signal without waiting; those of a few milliseconds go out together, unless one is in a hurry."""
+        ...

@@ -97,6 +97,7 @@ async def test_nothing_that_was_there_changes_but_what_is_announced(deployed: Pr
         "schema agentapi",
         f"grant on schema agentapi to {OWNER}",
         "grant on schema agentapi to authenticated",
+        f"grant on schema agentapi to {APP}",
         f"member {APP} of authenticated",
     }
 
@@ -162,8 +163,12 @@ async def test_a_preview_tells_all_and_changes_nothing(deployed: Project) -> Non
 
 async def test_a_preview_on_a_second_run_names_what_is_granted_only(deployed: Project) -> None:
     await migrate(deployed.owner, program="0.1.0")
-    assert (await preview(deployed.owner, program="0.1.0", grant_to=APP)).changes == tuple(
-        f"grant the role {role} to {APP}" for role in ("agentapi_system", "agentapi_writer", "authenticated")
+    roles = ("agentapi_system", "agentapi_writer", "authenticated")
+    functions = ("begin_turn_1(text,jsonb,text)", "end_turn_1(text,jsonb,text,jsonb)")
+    assert (await preview(deployed.owner, program="0.1.0", grant_to=APP)).changes == (
+        *(f"grant the role {role} to {APP}" for role in roles),
+        f"grant USAGE on agentapi to {APP}",
+        *(f"grant EXECUTE on agentapi.{function} to {APP}" for function in functions),
     )
 
 

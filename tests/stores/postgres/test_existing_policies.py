@@ -50,7 +50,7 @@ async def test_the_program_works_beside_policies_for_everybody(policies: str, de
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
         turns, organizations = PostgresTurns(database), PostgresOrganizations(database)
-        accepted = await turns.accept(ANN, new_turn(await droid(database), "hello"))
+        accepted = await turns.begin(ANN, new_turn(await droid(database), "hello"))
         assert isinstance(accepted, AcceptedTurn)
         assert (await turns.request_cancel(ANN, accepted.turn.id)).id == accepted.turn.id
         await PostgresSessions(database).rename(ANN, accepted.turn.session_id, "Mine")
@@ -64,7 +64,7 @@ async def test_policies_for_everybody_open_nothing_to_the_programs_writer(deploy
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with open_database(RemoteServer(deployed.app), PoolOptions()) as database:
         with pytest.raises(NotFoundError):
-            await PostgresTurns(database).accept(
+            await PostgresTurns(database).begin(
                 MEMBER, new_turn(await droid(database), "forged", SessionId(OLD_SESSION))
             )
         for principal in (MEMBER, VIEWER):

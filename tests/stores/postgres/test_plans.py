@@ -7,13 +7,13 @@ from uuid import UUID
 import asyncpg
 
 from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId
-from agentapi_mcp.core.conversations.models import AcceptedTurn, Ending, TurnMark, TurnStatus
+from agentapi_mcp.core.conversations.models import AcceptedTurn, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
-from tests.support.new_turns import new_turn
+from tests.support.new_turns import ending, new_turn
 from tests.support.supabase import APP, Project
 
 GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys"]
@@ -58,7 +58,7 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
         new_turn(AGENT, "with a key", key="k1"),
         new_turn(AGENT, "more", session_id),
     ):
-        accepted = await turns.accept(user, new)
+        accepted = await turns.begin(user, new)
         if not isinstance(accepted, AcceptedTurn):
             continue
         turn = await turns.get(user, accepted.turn.id)
@@ -67,9 +67,9 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
         await turns.renew(new.lease_owner, [turn.id], timedelta(seconds=15))
         await turns.save_partial(user, new.lease_owner, turn.id, "so far")
         await turns.request_cancel(user, turn.id)
-        ending = Ending(lease_owner=new.lease_owner, state={}, delivered=True, caller_gone=False)
-        await turns.finish(user, replace(turn, status=TurnStatus.COMPLETED, reply="done"), ending)
-        await turns.mark(user, turn.id, TurnMark.DELIVERED)
+        await turns.find(user, turn.id)
+        await turns.finish(user, replace(turn, status=TurnStatus.COMPLETED, reply="done"), ending(new.lease_owner))
+        await turns.mark_delivered([turn.id])
     await turns.recent(user, 20)
     for _ in range(8):  # also once the server has settled on a plan for all arguments
         first = await sessions.list_(user, agent=None, query=None, cursor=None, limit=50)

@@ -1,5 +1,6 @@
 """Turns in Postgres: the order of what is said, and what is returned against what is kept."""
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -8,17 +9,18 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from agentapi_mcp.base.errors import BackendFault, NotFoundError
-from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, TurnId, UserId, new_id
+from agentapi_mcp.base.errors import BackendFault, NotFoundError, StoreBusyError
+from agentapi_mcp.base.ids import AgentId, MessageId, OrgId, SessionId, TurnId, UserId, new_id
 from agentapi_mcp.core.backends.events import StopReason, Usage
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
-    Ending,
     EndReason,
-    Joined,
     NewTurn,
+    Obstacles,
     RouteStep,
+    SettledTurn,
+    SettlingRule,
     Turn,
     TurnCost,
     TurnFault,
@@ -31,6 +33,7 @@ from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
+from tests.support.new_turns import ending
 
 OWNER, ANOTHER = UUID(int=5), UUID(int=6)
 MINUTE = timedelta(minutes=1)
@@ -54,7 +57,9 @@ async def agent(database: Database) -> AgentId:
 def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, lease: float = 60) -> NewTurn:
     return NewTurn(
         id=TurnId(new_id()),
+        message_id=MessageId(new_id()),
         session_id=session,
+        new_session_id=SessionId(new_id()),
         agent_id=agent,
         agent="droid",
         backend="openai",
@@ -64,25 +69,22 @@ def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, 
         title="a title",
         parameters=Parameters(temperature=0.5),
         fingerprint=new_id().bytes,
+        client="tests 1.0",
         idempotency_key=None,
         lease_owner=OWNER,
         lease=timedelta(seconds=lease),
     )
 
 
-def ending(**state: str) -> Ending:
-    return Ending(lease_owner=OWNER, delivered=False, caller_gone=False, state=state)
-
-
-async def accept(turns: PostgresTurns, principal: Principal, new: NewTurn) -> AcceptedTurn:
-    accepted = await turns.accept(principal, new)
+async def begin(turns: PostgresTurns, principal: Principal, new: NewTurn) -> AcceptedTurn:
+    accepted = await turns.begin(principal, new)
     assert isinstance(accepted, AcceptedTurn)
     return accepted
 
 
 async def test_what_is_returned_is_what_is_kept(database: Database, principal: Principal, agent: AgentId) -> None:
     turns = PostgresTurns(database)
-    running = (await accept(turns, principal, new_turn(agent, "hello ∑"))).turn
+    running = (await begin(turns, principal, new_turn(agent, "hello ∑"))).turn
     assert running == await turns.get(principal, running.id)
     bill = TurnCost(
         usage=Usage(input_tokens=7, output_tokens=5, cached_tokens=2, reasoning_tokens=1, cost_usd=Decimal("0.000125")),
@@ -103,11 +105,11 @@ async def test_what_is_returned_is_what_is_kept(database: Database, principal: P
         history_dropped=3,
         warning="short",
     )
-    ended = await turns.finish(principal, said, ending(thread="t1"))
+    ended = await turns.finish(principal, said, ending(OWNER, thread="t1"))
     assert ended == await turns.get(principal, running.id)
     assert ended is not None
     assert ended.last_message_id != running.last_message_id
-    following = await accept(turns, principal, new_turn(agent, "more", running.session_id))
+    following = await begin(turns, principal, new_turn(agent, "more", running.session_id))
     assert (following.previous_message_id, following.state) == (ended.last_message_id, {"thread": "t1"})
 
 
@@ -115,29 +117,29 @@ async def test_a_backend_is_not_handed_what_others_have_overtaken(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    first = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    first = (await begin(turns, principal, new_turn(agent, "hello"))).turn
     said = replace(first, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
-    await turns.finish(principal, said, ending(thread="t1"))
+    await turns.finish(principal, said, ending(OWNER, thread="t1"))
     for other in ({"agent": "guide"}, {"backend": "guide"}):
         new = replace(new_turn(agent, "more", first.session_id), **other)
-        meanwhile = await accept(turns, principal, new)
+        meanwhile = await begin(turns, principal, new)
         assert meanwhile.state == {}
         said = replace(meanwhile.turn, status=TurnStatus.COMPLETED, reply="I", end_reason=EndReason.ANSWERED)
-        await turns.finish(principal, said, ending())
-        following = await accept(turns, principal, new_turn(agent, "and?", first.session_id))
+        await turns.finish(principal, said, ending(OWNER))
+        following = await begin(turns, principal, new_turn(agent, "and?", first.session_id))
         assert following.state == {}
         said = replace(following.turn, status=TurnStatus.COMPLETED, reply="so", end_reason=EndReason.ANSWERED)
-        await turns.finish(principal, said, ending(thread="t2"))
+        await turns.finish(principal, said, ending(OWNER, thread="t2"))
 
 
 async def test_a_failure_without_a_word_is_kept_with_no_message(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
     fault = TurnFault(BackendFault.RATE_LIMIT, "busy", "wait", retryable=True, retry_after=timedelta(seconds=7))
     failed = replace(running, status=TurnStatus.FAILED, end_reason=EndReason.FAULT, error=fault)
-    ended = await turns.finish(principal, failed, ending())
+    ended = await turns.finish(principal, failed, ending(OWNER, reply=False))
     assert ended is not None
     assert ended == await turns.get(principal, running.id)
     assert ended.last_message_id == running.last_message_id
@@ -148,20 +150,19 @@ async def test_only_the_owner_of_the_lease_writes_the_end(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
     said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
-    assert await turns.finish(principal, said, replace(ending(), lease_owner=ANOTHER)) is None
+    assert await turns.finish(principal, said, ending(ANOTHER)) is None
     assert await contents(database, principal, running) == ["hello"]
-    assert await turns.finish(principal, said, ending()) is not None
-    assert await turns.finish(principal, said, ending()) is None
+    assert await turns.finish(principal, said, ending(OWNER)) is not None
     assert await contents(database, principal, running) == ["hello", "yes"]
 
 
 async def test_only_the_owner_of_the_lease_renews_it(database: Database, principal: Principal, agent: AgentId) -> None:
     turns = PostgresTurns(database)
-    lost = (await accept(turns, principal, new_turn(agent, "hello", lease=-1))).turn
-    assert await turns.renew(ANOTHER, [lost.id], MINUTE) == ()
-    assert [renewed.turn_id for renewed in await turns.renew(OWNER, [lost.id], MINUTE)] == [lost.id]
+    lost = (await begin(turns, principal, new_turn(agent, "hello", lease=-1))).turn
+    assert (await turns.renew(ANOTHER, [lost.id], MINUTE)).leases == ()
+    assert [renewed.turn_id for renewed in (await turns.renew(OWNER, [lost.id], MINUTE)).leases] == [lost.id]
     assert (await turns.get(principal, lost.id)).status is TurnStatus.RUNNING
 
 
@@ -169,7 +170,7 @@ async def test_only_the_owner_of_the_lease_saves_what_was_said_so_far(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
     assert await turns.save_partial(principal, OWNER, running.id, "so far")
     assert not await turns.save_partial(principal, ANOTHER, running.id, "overwritten")
     assert (await turns.get(principal, running.id)).reply == "so far"
@@ -180,7 +181,7 @@ async def test_nobody_marks_the_turn_of_another_user_or_organisation(
     mark: TurnMark, database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    running = (await accept(turns, principal, new_turn(agent, "hello"))).turn
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
     before = await marks(database, running)
     for stranger in (replace(principal, user_id=UserId(new_id())), replace(principal, org_id=OrgId(new_id()))):
         await turns.mark(stranger, running.id, mark)
@@ -189,39 +190,364 @@ async def test_nobody_marks_the_turn_of_another_user_or_organisation(
     assert await marks(database, running) != before
 
 
-async def test_the_text_of_a_turn_that_nobody_runs_comes_before_the_next_message(
+async def test_the_end_is_found_again_after_its_acknowledgement_was_lost(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    lost = (await accept(turns, principal, new_turn(agent, "first", lease=-1))).turn
-    await turns.save_partial(principal, OWNER, lost.id, "so far")
-    following = await accept(turns, principal, new_turn(agent, "second", lost.session_id))
-    assert await contents(database, principal, lost) == ["first", "so far", "second"]
-    settled = await turns.get(principal, lost.id)
-    assert settled.status is TurnStatus.INTERRUPTED
-    assert following.previous_message_id == settled.last_message_id
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    once = ending(OWNER)
+    ended = await turns.finish(principal, said, once)
+    assert await turns.finish(principal, said, once) == ended
+    assert await turns.finish(principal, said, replace(once, lease_owner=ANOTHER)) is None
+    assert await contents(database, principal, running) == ["hello", "yes"]
 
 
-async def test_a_repeated_message_joins_the_latest_of_the_turns_whose_callers_went_away(
+@pytest.mark.parametrize("continues", [False, True])
+async def test_a_turn_is_found_again_after_its_acknowledgement_was_lost(
+    *, continues: bool, database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    session = None
+    if continues:
+        first = (await begin(turns, principal, new_turn(agent, "first"))).turn
+        said = replace(first, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+        await turns.finish(principal, said, ending(OWNER, thread="t1"))
+        session = first.session_id
+    new = replace(new_turn(agent, "hello", session), idempotency_key="k")
+    accepted = await begin(turns, principal, new)
+    assert await begin(turns, principal, replace(new, again=True, asked=False)) == accepted
+    assert (await contents(database, principal, accepted.turn))[-1] == "hello"
+
+
+async def test_a_call_that_is_repeated_before_it_arrived_writes_what_it_would_have_written(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    accepted = await begin(
+        PostgresTurns(database), principal, replace(new_turn(agent, "hello"), again=True, asked=False)
+    )
+    assert accepted.turn.asked_at is None
+    assert await PostgresTurns(database).get(principal, accepted.turn.id) == accepted.turn
+
+
+async def test_a_repeated_call_whose_turn_was_settled_meanwhile_finds_that(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns, new = PostgresTurns(database), new_turn(agent, "hello")
+    await begin(turns, principal, new)
+    await settle_dead(turns)
+    assert await turns.begin(principal, replace(new, again=True)) == Obstacles(same_turn=new.id)
+
+
+async def test_only_the_owner_says_that_it_asks(database: Database, principal: Principal, agent: AgentId) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, replace(new_turn(agent, "hello"), asked=False))).turn
+    assert running.asked_at is None
+    assert not await turns.mark_asked(ANOTHER, running.id)
+    assert (await turns.get(principal, running.id)).asked_at is None
+    assert await turns.mark_asked(OWNER, running.id)
+    assert (await turns.get(principal, running.id)).asked_at is not None
+
+
+async def test_a_turn_that_ended_before_it_was_asked_says_so(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
-    same = new_turn(agent, "hello")
-    left: list[TurnId] = []
-    for key in ("one", "two"):  # with keys of their own, they are two turns
-        turn = (await accept(turns, principal, replace(same, id=TurnId(new_id()), idempotency_key=key))).turn
-        await turns.mark(principal, turn.id, TurnMark.CALLER_GONE)
-        left.append(turn.id)
-    joined = await turns.accept(principal, replace(same, id=TurnId(new_id())))
-    assert isinstance(joined, Joined)
-    assert joined.turn.id == left[-1]
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    assert running.asked_at is not None
+    stopped = replace(running, status=TurnStatus.INTERRUPTED, end_reason=EndReason.SHUTDOWN)
+    ended = await turns.finish(principal, stopped, replace(ending(OWNER, reply=False), asked=False))
+    assert ended is not None
+    assert ended.asked_at is None
+    assert await turns.get(principal, running.id) == ended
+
+
+async def test_an_end_is_never_before_its_beginning(database: Database, principal: Principal, agent: AgentId) -> None:
+    turns = PostgresTurns(database)
+    ahead, dead = [(await begin(turns, principal, new_turn(agent, "hello"))).turn for _ in range(2)]
+    async with database.as_system("as after the store's clock was set back") as connection:
+        await connection.execute("UPDATE agentapi.turns SET created_at = created_at + interval '1 hour'")
+    said = replace(ahead, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    await turns.finish(principal, said, ending(OWNER))
+    await settle_dead(turns)
+    for turn in (ahead, dead):
+        stored = await turns.get(principal, turn.id)
+        assert stored.ended_at is not None
+        assert stored.ended_at >= stored.created_at
+        assert stored.bill.latency is None or stored.bill.latency >= timedelta(0)
+
+
+# --- what stands in the way
+
+
+async def test_an_open_turn_of_the_session_stands_in_the_way(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    for status in ("running", "input_required"):
+        async with database.as_system("test") as connection:
+            await connection.execute("UPDATE agentapi.turns SET status = $2 WHERE id = $1", running.id, status)
+        other = new_turn(agent, "more", running.session_id)
+        assert await turns.begin(principal, replace(other, idempotency_key="k")) == Obstacles(open_turn=running.id)
+    assert await contents(database, principal, running) == ["hello"]
+    said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    assert await turns.finish(principal, said, ending(OWNER)) is not None
+    await begin(turns, principal, replace(new_turn(agent, "more", running.session_id), idempotency_key="k"))
+
+
+async def test_a_turn_with_the_key_stands_in_the_way_until_the_key_expires(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    keyed = replace(new_turn(agent, "hello"), idempotency_key="k")
+    first = (await begin(turns, principal, keyed)).turn
+    again = replace(new_turn(agent, "other"), idempotency_key="k")
+    assert await turns.begin(principal, again) == Obstacles(keyed_turn=first.id)
+    async with database.as_system("test") as connection:
+        await connection.execute("UPDATE agentapi.idempotency_keys SET expires_at = now() - interval '1 second'")
+    assert (await begin(turns, principal, again)).turn.id == again.id
+
+
+SAME = b"the same request"
+
+
+def repeated(agent: AgentId, **given: object) -> NewTurn:
+    return replace(new_turn(agent, "hello"), fingerprint=SAME, **given)
+
+
+async def test_a_turn_of_the_same_request_stands_in_the_way_while_its_answer_may_not_have_arrived(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, repeated(agent))).turn
+    found = Obstacles(same_turn=running.id)
+    assert await turns.begin(principal, repeated(agent)) == found
+    said = replace(running, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+    await turns.finish(principal, said, ending(OWNER))
+    assert await turns.begin(principal, repeated(agent)) == found
+    await turns.mark_delivered([running.id])
+    await begin(turns, principal, repeated(agent))
+
+
+@pytest.mark.parametrize(
+    "given", [{"client": "another 1.0"}, {"client": None}, {"idempotency_key": "k"}, {"join": False}]
+)
+async def test_another_client_and_who_says_a_key_or_asks_anew_get_a_turn_of_their_own(
+    given: dict[str, object], database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    await begin(turns, principal, repeated(agent))
+    assert isinstance(await turns.begin(principal, repeated(agent, **given)), AcceptedTurn)
+
+
+@pytest.mark.parametrize("status", [TurnStatus.CANCELLED, TurnStatus.FAILED])
+async def test_a_stopped_or_failed_turn_stands_in_nobodys_way(
+    status: TurnStatus, database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, repeated(agent))).turn
+    await turns.finish(principal, replace(running, status=status), ending(OWNER, reply=False))
+    assert isinstance(await turns.begin(principal, repeated(agent)), AcceptedTurn)
+
+
+async def test_a_turn_that_ended_ten_minutes_ago_stands_in_nobodys_way(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    running = (await begin(turns, principal, repeated(agent))).turn
+    await turns.finish(principal, replace(running, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+    async with database.as_system("test") as connection:
+        await connection.execute("UPDATE agentapi.turns SET ended_at = ended_at - interval '10 minutes'")
+    assert isinstance(await turns.begin(principal, repeated(agent)), AcceptedTurn)
+
+
+async def test_of_turns_of_the_same_request_one_that_nobody_waits_for_comes_first(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    left, other = [(await begin(turns, principal, repeated(agent, join=False))).turn for _ in range(2)]
+    assert await turns.begin(principal, repeated(agent)) == Obstacles(same_turn=other.id)
+    for mark in (TurnMark.CALLER_GONE, TurnMark.ANSWERED_RUNNING):
+        await turns.mark(principal, left.id, mark)
+        assert await turns.begin(principal, repeated(agent)) == Obstacles(same_turn=left.id)
+        assert (await turns.find(principal, left.id)).caller_left
+        await turns.mark(principal, left.id, TurnMark.FOLLOWED)
+        assert await turns.begin(principal, repeated(agent)) == Obstacles(same_turn=other.id)
+        assert not (await turns.find(principal, left.id)).caller_left
+
+
+# --- asked again
+
+
+async def test_an_interrupted_turn_is_asked_again_with_its_message(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    first = (await begin(turns, principal, new_turn(agent, "before"))).turn
+    await turns.finish(principal, replace(first, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+    new = replace(new_turn(agent, "hello", first.session_id), idempotency_key="k")
+    lost = (await begin(turns, principal, new)).turn
+    await turns.save_partial(principal, OWNER, lost.id, "so f")
+    await settle_dead(turns)
+    retry = replace(new, id=TurnId(new_id()), message_id=MessageId(new_id()), replaces=lost.id)
+    accepted = await begin(turns, principal, retry)
+    assert accepted.turn.last_message_id == lost.last_message_id
+    assert await contents(database, principal, lost) == ["before", "yes", "hello", "so f"]
+    history = await PostgresSessions(database).history(principal, lost.session_id, retry.id, 9999)
+    assert [message.text for message in history.messages] == ["before", "yes"]
+    assert history.last_message_id == accepted.previous_message_id
+    assert await turns.begin(principal, replace(new, id=TurnId(new_id()))) == Obstacles(
+        open_turn=retry.id, keyed_turn=retry.id
+    )
+    await turns.finish(principal, replace(accepted.turn, status=TurnStatus.COMPLETED, reply="done"), ending(OWNER))
+    after = (await begin(turns, principal, new_turn(agent, "after", first.session_id))).turn
+    history = await PostgresSessions(database).history(principal, lost.session_id, after.id, 9999)
+    assert [message.text for message in history.messages] == ["before", "yes", "hello", "done"]
+
+
+async def test_an_interrupted_turn_that_others_have_overtaken_is_asked_again_at_the_end(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    lost = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    await settle_dead(turns)
+    other = (await begin(turns, principal, new_turn(agent, "meanwhile", lost.session_id))).turn
+    await turns.finish(principal, replace(other, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+    await begin(turns, principal, replace(new_turn(agent, "hello", lost.session_id), replaces=lost.id))
+    assert await contents(database, principal, lost) == ["hello", "meanwhile", "yes", "hello"]
+
+
+async def test_a_turn_is_asked_again_once_and_only_if_it_was_interrupted(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    lost = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    await settle_dead(turns)
+    done = (await begin(turns, principal, new_turn(agent, "done"))).turn
+    await turns.finish(principal, replace(done, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+
+    def retry(turn: Turn) -> NewTurn:
+        return replace(new_turn(agent, "hello", turn.session_id), replaces=turn.id, idempotency_key=str(new_id()))
+
+    assert await turns.begin(principal, retry(done)) == Obstacles(same_turn=done.id)
+    again = (await begin(turns, principal, retry(lost))).turn
+    await turns.finish(principal, replace(again, status=TurnStatus.INTERRUPTED), ending(OWNER, reply=False))
+    assert await turns.begin(principal, retry(lost)) == Obstacles(same_turn=lost.id)
+    async with database.as_system("test") as connection:
+        keys = await connection.fetchval("SELECT count(*) FROM agentapi.idempotency_keys WHERE turn_id <> $1", again.id)
+    assert keys == 0
+
+
+# --- turns that nobody runs
+
+
+async def settle_dead(turns: PostgresTurns) -> tuple[SettledTurn, ...]:
+    """Settle the turns of an owner that is known to be dead."""
+    return await turns.settle(SettlingRule(own=frozenset(), dead=frozenset({OWNER})))
+
+
+def by_lease(seen_at: datetime, *own: TurnId) -> SettlingRule:
+    gap = timedelta(seconds=10)
+    return SettlingRule(own=frozenset(own), lease=timedelta(seconds=15), seen_at=seen_at, gap=gap)
+
+
+async def test_a_turn_whose_lease_is_over_is_interrupted_with_the_text_so_far(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    over = (await begin(turns, principal, new_turn(agent, "first", lease=-1))).turn
+    mine = (await begin(turns, principal, new_turn(agent, "mine", lease=-1))).turn
+    lives = (await begin(turns, principal, new_turn(agent, "lives", lease=15))).turn
+    await turns.save_partial(principal, OWNER, over.id, "so far")
+    now = (await turns.renew(ANOTHER, [], MINUTE)).at
+    settled = await turns.settle(by_lease(now, mine.id))
+    assert [(turn.id, turn.session_id, turn.user_id) for turn in settled] == [
+        (over.id, over.session_id, principal.user_id)
+    ]
+    stored = await turns.get(principal, over.id)
+    assert (stored.status, stored.end_reason) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED)
+    following = await begin(turns, principal, new_turn(agent, "second", over.session_id, lease=15))
+    assert await contents(database, principal, over) == ["first", "so far", "second"]
+    assert following.previous_message_id == stored.last_message_id
+    for turn in (mine, lives):
+        assert (await turns.get(principal, turn.id)).status is TurnStatus.RUNNING
+    assert await turns.settle(by_lease(now, mine.id)) == ()
+
+
+async def test_the_settling_of_a_turn_is_in_the_audit_log(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    turn = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    await settle_dead(turns)
+    async with database.as_system("test") as connection:
+        row = await connection.fetchrow(
+            "SELECT action, outcome, user_id, details::text FROM agentapi.audit_events WHERE target_id = $1",
+            str(turn.id),
+        )
+    assert row is not None
+    assert tuple(row)[:3] == ("turn_ended", "failed", principal.user_id)
+    assert json.loads(row["details"]) == {"agent": "droid", "status": "interrupted", "reason": "lease_expired"}
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=-1), timedelta(hours=1)])
+async def test_nothing_is_settled_when_the_stores_clock_has_jumped(
+    jump: timedelta, database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    await begin(turns, principal, new_turn(agent, "hello", lease=-1))
+    now = (await turns.renew(ANOTHER, [], MINUTE)).at
+    assert await turns.settle(by_lease(now - jump)) == ()
+    assert len(await turns.settle(by_lease(now))) == 1
+
+
+async def test_a_lease_from_before_the_stores_clock_was_set_back_is_over(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    await begin(turns, principal, new_turn(agent, "hello", lease=3600))
+    now = (await turns.renew(ANOTHER, [], MINUTE)).at
+    assert len(await turns.settle(by_lease(now))) == 1
+
+
+async def test_a_locked_session_is_left_to_the_next_sweep(
+    database: Database, database_urls: DatabaseUrls, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    locked, free = [(await begin(turns, principal, new_turn(agent, "hello"))).turn for _ in range(2)]
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        transaction = owner.transaction()
+        await transaction.start()
+        await owner.execute("SET LOCAL row_security = off")
+        await owner.execute("SELECT FROM public.chat_sessions WHERE id = $1 FOR UPDATE", locked.session_id)
+        assert [turn.id for turn in await settle_dead(turns)] == [free.id]
+        with pytest.raises(StoreBusyError):
+            await turns.begin(principal, new_turn(agent, "more", locked.session_id))
+        said = replace(locked, status=TurnStatus.COMPLETED, reply="yes")
+        with pytest.raises(StoreBusyError):
+            await turns.finish(principal, said, ending(OWNER))
+        await transaction.rollback()
+    finally:
+        await owner.close()
+    assert [turn.id for turn in await settle_dead(turns)] == [locked.id]
+
+
+async def test_the_owners_of_open_turns_are_listed(database: Database, principal: Principal, agent: AgentId) -> None:
+    turns = PostgresTurns(database)
+    await begin(turns, principal, new_turn(agent, "one"))
+    done = (await begin(turns, principal, replace(new_turn(agent, "two"), lease_owner=ANOTHER))).turn
+    assert await turns.owners() == {OWNER, ANOTHER}
+    await turns.finish(principal, replace(done, status=TurnStatus.COMPLETED, reply="yes"), ending(ANOTHER))
+    assert await turns.owners() == {OWNER}
 
 
 async def test_defaults_are_the_sessions_and_the_organisations_and_nobody_elses(
     database: Database, database_urls: DatabaseUrls, principal: Principal, agent: AgentId
 ) -> None:
     sessions, stranger = PostgresSessions(database), Principal(UserId(new_id()), principal.org_id, principal.role)
-    turn = (await accept(PostgresTurns(database), principal, new_turn(agent, "hello"))).turn
+    turn = (await begin(PostgresTurns(database), principal, new_turn(agent, "hello"))).turn
     owner = await asyncpg.connect(database_urls.owner)
     try:
         before = await owner.fetchval("SELECT settings FROM public.organizations WHERE id = $1", principal.org_id)

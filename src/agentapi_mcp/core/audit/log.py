@@ -104,7 +104,27 @@ class AuditLog:
         Raises:
             StoreUnavailableError: the event of such a change is not stored yet; do not report success.
         """
-        event = AuditEvent(
+        event = self.event(principal, action, target=target, outcome=outcome, details=details)
+        if action in COUNTED:
+            first = self._coalescer.add(event)
+            if first is not None:
+                self._enqueue(first)
+        elif action in AWAITED and outcome is AuditOutcome.OK:
+            await self._write(event)
+        else:
+            self._enqueue(event)
+
+    def event(
+        self,
+        principal: Principal | None,
+        action: AuditAction,
+        *,
+        target: AuditTarget | None = None,
+        outcome: AuditOutcome = AuditOutcome.OK,
+        details: AuditDetails | None = None,
+    ) -> AuditEvent:
+        """Return an event to be stored by the caller, in the transaction that it belongs to."""
+        return AuditEvent(
             id=new_id(),
             at=self._clock.now(),
             action=action,
@@ -118,14 +138,6 @@ class AuditLog:
             target=target and AuditTarget(target.kind, one_line(target.id, _LONGEST)),
             details=_clean(details),
         )
-        if action in COUNTED:
-            first = self._coalescer.add(event)
-            if first is not None:
-                self._enqueue(first)
-        elif action in AWAITED and outcome is AuditOutcome.OK:
-            await self._write(event)
-        else:
-            self._enqueue(event)
 
     async def denied(self, principal: Principal, error: PermissionDeniedError, target: AuditTarget) -> None:
         """Record a denied action."""

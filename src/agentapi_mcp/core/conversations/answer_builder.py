@@ -6,8 +6,10 @@ from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault, sentences
+from agentapi_mcp.base.ids import MessageId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.base.text import one_line, storable
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
@@ -176,10 +178,28 @@ class AnswerBuilder:
             saved=not ended,
         )
 
-    def ending(self, owner: UUID, *, delivered: bool, caller_gone: bool) -> Ending:
+    def unfinished(self, turn: Turn) -> Turn:
+        """Return the turn as running, with the text so far, whatever its outcome."""
+        return replace(turn, reply=self.text)
+
+    def ending(
+        self,
+        owner: UUID,
+        *,
+        message_id: MessageId | None,
+        caller_gone: bool,
+        asked: bool,
+        events: tuple[AuditEvent, ...],
+    ) -> Ending:
         """Return the data to write together with the ended turn."""
-        state = self.finished.state if self.finished else {}
-        return Ending(lease_owner=owner, delivered=delivered, caller_gone=caller_gone, state=state)
+        return Ending(
+            lease_owner=owner,
+            message_id=message_id,
+            caller_gone=caller_gone,
+            asked=asked,
+            state=self.finished.state if self.finished else {},
+            events=events,
+        )
 
 
 def _next_step(error: BackendError, key_source: KeySource) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import AgentId, MessageId, ModelRowId, OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -69,9 +70,10 @@ class History:
 
 
 class TurnStatus(StrEnum):
-    """Status of a turn; all but RUNNING are final."""
+    """Status of a turn in the store; those of `OPEN` have a lease, the others are final."""
 
     RUNNING = "running"
+    INPUT_REQUIRED = "input_required"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -80,7 +82,10 @@ class TurnStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the turn has ended."""
-        return self is not TurnStatus.RUNNING
+        return self not in OPEN
+
+
+OPEN = frozenset({TurnStatus.RUNNING, TurnStatus.INPUT_REQUIRED})
 
 
 class EndReason(StrEnum):
@@ -157,6 +162,8 @@ class Turn:
     saved: bool = True
     warning: str | None = None
     last_message_id: MessageId | None = None
+    asked_at: datetime | None = None
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +183,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTurn:
-    """A turn to accept: agent and model are resolved, nothing is stored yet."""
+    """A turn to begin: agent and model are resolved, nothing is stored yet.
+
+    The ids are made before, so that a call whose answer was lost can be repeated with `again`. `join` looks for a turn
+    of the same request whose answer may not have arrived; `replaces` is an interrupted turn that this one asks again.
+    `asked` says that the request to the provider follows at once.
+    """
 
     id: TurnId
+    message_id: MessageId
     session_id: SessionId | None
+    new_session_id: SessionId
     agent_id: AgentId
     agent: str
     backend: str
@@ -189,9 +203,15 @@ class NewTurn:
     title: str
     parameters: Parameters
     fingerprint: bytes
+    client: str | None
     idempotency_key: str | None
     lease_owner: UUID
     lease: timedelta
+    join: bool = True
+    replaces: TurnId | None = None
+    asked: bool = True
+    again: bool = False
+    events: tuple[AuditEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,28 +224,50 @@ class AcceptedTurn:
     session_created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The idempotency key was used by the same request before: its turn."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacles:
+    """Turns that stand in the way of a new one, of which nothing was written.
+
+    They are the open turn of the session, the turn of the idempotency key, and one of the same request whose answer may
+    not have arrived.
+    """
+
+    open_turn: TurnId | None = None
+    keyed_turn: TurnId | None = None
+    same_turn: TurnId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTurn:
+    """A turn that stands in the way, and what is known of its owner and its callers.
+
+    `lease_is_over` says that its owner has not renewed the lease; `caller_left` that the last caller went away, or was
+    told that it runs, and that nobody has come back for it since; `delivered` that its answer has arrived. `age` is the
+    time since it began.
+    """
 
     turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """The session is answering another message."""
-
-    turn_id: TurnId
+    fingerprint: bytes
+    owner: UUID | None
+    lease_is_over: bool
+    caller_left: bool
+    delivered: bool
+    age: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Data written with the end of a turn; `state` is the backend's state for the next turn."""
+    """Data written with the end of a turn; `state` is the backend's state for the next turn.
+
+    `message_id` is that of the reply, None without one; `asked` says whether the provider may have been asked.
+    """
 
     lease_owner: UUID
-    delivered: bool
+    message_id: MessageId | None
     caller_gone: bool
+    asked: bool
     state: Mapping[str, str]
+    events: tuple[AuditEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +277,40 @@ class RenewedLease:
     turn_id: TurnId
     cancel_requested: bool
     followed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The leases that were renewed, and the time of the store's clock."""
+
+    at: datetime
+    leases: tuple[RenewedLease, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlingRule:
+    """Which turns to settle, except for this process's `own`.
+
+    Those of the `dead` owners at once. Those whose lease is over only where `lease` is given: `seen_at` is when this
+    process saw the store's clock last, and nothing is settled when that clock has jumped or stood still since, by more
+    than `gap`.
+    """
+
+    own: frozenset[TurnId]
+    dead: frozenset[UUID] = frozenset()
+    lease: timedelta | None = None
+    seen_at: datetime | None = None
+    gap: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledTurn:
+    """A turn that was marked as interrupted because nobody runs it any more."""
+
+    id: TurnId
+    session_id: SessionId
+    user_id: UserId
+    org_id: OrgId
 
 
 class TurnMark(StrEnum):

@@ -2,38 +2,53 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
-    Busy,
     Defaults,
     Ending,
+    FoundTurn,
     History,
-    Joined,
     Message,
     NewTurn,
-    RenewedLease,
+    Obstacles,
+    Renewal,
     Session,
     SessionState,
+    SettledTurn,
+    SettlingRule,
     Turn,
     TurnEvent,
     TurnMark,
 )
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signals
 
 T = TypeVar("T")
 
 
 class TurnStore(Protocol):
-    """Turns, their leases and idempotency keys. Reading a turn whose lease has expired marks it as interrupted."""
+    """Turns, their leases and idempotency keys."""
 
-    async def accept(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Joined | Busy:
-        """Store session, user message and turn; or return the turn of the same idempotent request."""
+    async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
+        """Store session, user message and turn, or return what stands in the way.
+
+        Raises:
+            NotFoundError: there is no such session.
+            StoreBusyError: the session is locked by somebody else; nothing was written.
+            StoreUnclearError: the answer was lost, and it is not known whether the turn was stored.
+        """
+        ...
+
+    async def find(self, principal: Principal, turn_id: TurnId) -> FoundTurn:
+        """Read a turn with what is known of its owner and callers, or raise NotFoundError; needs the right to chat."""
         ...
 
     async def get(self, principal: Principal, turn_id: TurnId) -> Turn:
@@ -48,11 +63,19 @@ class TurnStore(Protocol):
         """Record a fact about the turn's callers."""
         ...
 
+    async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:
+        """Record that the answers of turns of this process have arrived."""
+        ...
+
+    async def mark_asked(self, owner: UUID, turn_id: TurnId) -> bool:
+        """Record that the provider is about to be asked; False when the lease is lost."""
+        ...
+
     async def request_cancel(self, principal: Principal, turn_id: TurnId) -> Turn:
         """Request cancellation from the process that runs the turn; a final turn is not changed."""
         ...
 
-    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> tuple[RenewedLease, ...]:
+    async def renew(self, owner: UUID, turn_ids: Sequence[TurnId], lease: timedelta) -> Renewal:
         """Renew leases; a turn missing from the result has lost its lease."""
         ...
 
@@ -61,7 +84,22 @@ class TurnStore(Protocol):
         ...
 
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
-        """Store the end of a turn and return the stored turn; None when the lease is lost."""
+        """Store the end of a turn and return the stored turn; None when the lease is lost.
+
+        It may be repeated after a lost answer.
+
+        Raises:
+            StoreBusyError: the session is locked by somebody else; nothing was written.
+            StoreUnclearError: the answer was lost, and it is not known whether the end was stored.
+        """
+        ...
+
+    async def owners(self) -> frozenset[UUID]:
+        """Return the owners of all open turns."""
+        ...
+
+    async def settle(self, rule: SettlingRule) -> tuple[SettledTurn, ...]:
+        """Mark turns that nobody runs any more as interrupted, at most a hundred; locked sessions are left out."""
         ...
 
 
@@ -104,6 +142,14 @@ class SessionStore(Protocol):
         ...
 
 
+class OwnerLocks(Protocol):
+    """Which owners of turns on this machine have died, known by the locks that they held while they lived."""
+
+    def died(self, owners: frozenset[UUID]) -> frozenset[UUID]:
+        """Return those of some owners that are known to be dead; of the others nothing is known."""
+        ...
+
+
 class SessionCache(Protocol):
     """Cached history and state of sessions; safe to lose.
 
@@ -140,3 +186,14 @@ class TurnEvents(Protocol):
         Only text, thoughts, tool activity and the end are transmitted, and only where processes share Redis.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPorts:
+    """What the engine of turns is built on."""
+
+    turns: TurnStore
+    sessions: SessionStore
+    events: TurnEvents
+    signals: Signals
+    clock: Clock

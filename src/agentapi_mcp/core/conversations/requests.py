@@ -21,7 +21,10 @@ _TITLE = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """One message to an agent, not validated yet; `preferences` are the defaults for omitted arguments."""
+    """One message to an agent, not validated yet; `preferences` are the defaults for omitted arguments.
+
+    `retry` asks again what was interrupted after the provider had been asked, `new` what an earlier turn answers.
+    """
 
     message: str
     agent: str | None = None
@@ -30,6 +33,8 @@ class ChatRequest:
     idempotency_key: str | None = None
     parameters: Parameters = field(default_factory=Parameters)
     preferences: Preferences = NO_PREFERENCES
+    retry: bool = False
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,12 @@ def check_request(request: ChatRequest) -> CheckedRequest:
         if value is not None:
             check_text(value, name, MAX_NAME)
     check_parameters(request.parameters)
+    if request.retry and request.new:
+        raise InvalidRequestError(
+            "asks an interrupted turn again, `new` asks anew: leave one of them out.", argument="retry"
+        )
+    if request.new and request.idempotency_key is not None:
+        raise InvalidRequestError("asks anew, and a key finds what was asked: use a new key.", argument="new")
     session_id = None if request.session_id is None else SessionId(parse_id(request.session_id, "session_id"))
     return CheckedRequest(request, session_id, title_of(request.message))
 

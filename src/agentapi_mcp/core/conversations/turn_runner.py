@@ -1,4 +1,4 @@
-"""Run the turns of this process, independently of the requests that started them."""
+"""Run the turns of this process, from accepted to settled, independently of the requests that started them."""
 
 import asyncio
 import logging
@@ -7,39 +7,50 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of
-from agentapi_mcp.base.errors import AgentApiError, BackendError, LimitExceededError, StoreError, StoreUnavailableError
-from agentapi_mcp.base.ids import TurnId
-from agentapi_mcp.base.money import Prices
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
-from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    BackendError,
+    LimitExceededError,
+    StoreBusyError,
+    StoreError,
+    StoreUnavailableError,
+)
+from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.base.places import Places
+from agentapi_mcp.core.backends.models import BackendTurn
+from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.models import (
-    AcceptedTurn,
     EndReason,
-    History,
+    Renewal,
+    SettledTurn,
+    SettlingRule,
     Turn,
     TurnEnded,
     TurnMark,
     TurnStatus,
 )
-from agentapi_mcp.core.conversations.ports import TurnEvents, TurnStore
+from agentapi_mcp.core.conversations.ports import OwnerLocks, TurnPorts
+from agentapi_mcp.core.conversations.store_watch import StoreWatch
+from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
+from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.models import KeySource
-from agentapi_mcp.core.signals import Signal, SignalKind, Signals
+from agentapi_mcp.core.signals import Signal, SignalKind
 
 T = TypeVar("T")
+Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
-
-# To store an outcome; only where the error is not temporary, or at shutdown. Otherwise there is no limit.
-_TRIES = 3
+_REFUSED_TRIES = 3
+_RETRY_BUSY = timedelta(seconds=0.5)
+_DELIVERED_DELAY = timedelta(milliseconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,91 +58,101 @@ class TurnRunnerOptions:
     """Timing and limits of the engine; docs/design/turns.md explains the defaults."""
 
     lease: timedelta = timedelta(seconds=15)
-    renew_every: timedelta = timedelta(seconds=5)
+    renew_every: timedelta = timedelta(seconds=4)
+    renew_again: timedelta = timedelta(seconds=0.5)
     save_every: timedelta = timedelta(seconds=2)
     abandon_grace: timedelta = timedelta(seconds=15)
     stopped_grace: timedelta = timedelta(seconds=2)
     shutdown_grace: timedelta = timedelta(seconds=1.5)
     settle_within: timedelta = timedelta(seconds=5)
+    refuse_when_behind: timedelta = timedelta(seconds=5)
     max_running: int = 1000
-    max_writing: int = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnJob:
-    """A turn to run, with its backend and callbacks."""
-
-    accepted: AcceptedTurn
-    principal: Principal
-    backend: Backend
-    prices: Prices
-    key_source: KeySource
-    prepare: Callable[[], Awaitable[tuple[BackendTurn, History]]]
-    observe: Callable[[HealthCheck], Awaitable[None]]
-    settled: Callable[[Turn, History | None, int], Awaitable[None]]
+    places: int = 12
+    places_to_finish: int = 4
+    places_of_a_user: int = 6
 
 
 @dataclass(slots=True, eq=False)
 class RunningTurn:
-    """One running turn.
+    """One turn of this process.
 
-    `begun` is set by the first text or the end, `answered` when the outcome is known, and `written` when it is stored
-    or the lease is lost to another process. `follow_count` counts all callers who followed the turn so far.
+    `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
+    somebody else has ended the turn. `follow_count` counts all callers who followed the turn so far.
     """
 
     job: TurnJob
     answer: AnswerBuilder
+    state: TurnState = TurnState.ACCEPTED
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
-    written: asyncio.Event = field(default_factory=asyncio.Event)
-    final: Turn | None = None
+    saved: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: Turn | None = None
     followers: int = 0
     follow_count: int = 0
     answered_running: bool = False
     caller_gone: bool = False
     lost: bool = False
+    asked: bool = False
     end_reason: EndReason | None = None
+    answered_at: float = 0.0
     saved_characters: int = 0
-    work: asyncio.Task[Exception | None] | None = None
+    reply_id: MessageId = field(default_factory=lambda: MessageId(new_id()))
+    asking: asyncio.Timeout | None = None
 
     @property
     def id(self) -> TurnId:
         """The turn's id."""
         return self.job.accepted.turn.id
 
+    def advance(self, state: TurnState) -> None:
+        """Go on to a state that may follow."""
+        if state not in RULES[self.state].then:
+            raise AssertionError(f"A turn that is {self.state} cannot be {state} next.")
+        self.state = state
+
     def snapshot(self) -> Turn:
-        """Return the current turn, with the text so far."""
-        return self.final or self.answer.snapshot(self.job.accepted.turn)
+        """Return the turn as it is known here; an outcome that is not stored is marked as not saved."""
+        return self.stored or self.answer.snapshot(self.job.accepted.turn)
+
+    def unfinished(self) -> Turn:
+        """Return the turn as the store has it until the outcome is stored: running, with the text so far."""
+        return self.answer.unfinished(self.job.accepted.turn)
 
 
 class TurnRunner:
-    """Owner of the running turns of this process; usable within `open`."""
+    """Owner of the turns of this process; usable within `open`."""
 
     def __init__(
         self,
-        turns: TurnStore,
-        events: TurnEvents,
-        signals: Signals,
-        clock: Clock,
+        ports: TurnPorts,
         options: TurnRunnerOptions,
+        work: TurnWork,
         *,
         owner: UUID,
+        locks: OwnerLocks | None = None,
     ) -> None:
+        clock = ports.clock
         self.owner = owner
         self.options = options
-        self._turns = turns
-        self._events = events
-        self._signals = signals
+        self.watch = StoreWatch(clock, gap=2 * options.renew_every + timedelta(seconds=2))
+        self._turns = ports.turns
+        self._events = ports.events
+        self._signals = ports.signals
         self._clock = clock
+        self._work = work
+        self._locks = locks
         self._runs: dict[TurnId, RunningTurn] = {}
+        self._accepting: set[TurnId] = set()
         self._busy = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
         self._stopping_now = asyncio.Event()
         self._marking: set[asyncio.Task[None]] = set()
-        # Bounds concurrent writes: a burst of new turns must not take all connections of the pool from reads.
-        self._writing = asyncio.Semaphore(options.max_writing)
+        self._delivered: set[TurnId] = set()
+        self._places = Places(options.places, reserved=options.places_to_finish, per_key=options.places_of_a_user)
+        self._session_locks = WeakValueDictionary[SessionId, asyncio.Lock]()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -140,96 +161,79 @@ class TurnRunner:
         async with asyncio.TaskGroup() as group:
             self._group = group
             unsubscribe = self._signals.subscribe(self._on_signal)
-            workers = [group.create_task(self._renew_leases()), group.create_task(self._save_texts())]
+            workers = [group.create_task(self._beat()), group.create_task(self._save_texts())]
             try:
                 yield self
             finally:
                 # Before the workers end: leases must be renewed while the last turns run.
                 await self.drain()
                 unsubscribe()
-                for worker in workers:
-                    worker.cancel()
-                for run in self._runs.values():
-                    if run.work is not None:
-                        run.work.cancel()
+                for task in (*workers, *self._tasks):
+                    task.cancel()
+                await self._flush_delivered()
 
-    def find(self, turn_id: TurnId) -> RunningTurn | None:
-        """Find a turn that runs here."""
-        return self._runs.get(turn_id)
+    # --- what callers ask
+
+    def find(self, principal: Principal, turn_id: TurnId) -> RunningTurn | None:
+        """Find a turn of this principal that runs here."""
+        run = self._runs.get(turn_id)
+        if run is None:
+            return None
+        turn = run.job.accepted.turn
+        return run if (turn.user_id, turn.org_id) == (principal.user_id, principal.org_id) else None
 
     async def drain(self) -> None:
-        """Refuse new turns, give running ones the shutdown grace, and interrupt the rest."""
+        """Refuse new turns, give running ones the shutdown grace, interrupt the rest, and store how all have ended."""
         self._closing = True
-        if not self._runs:
-            return
+        started = self._clock.monotonic()
         await first_of(self._idle.wait(), self._stopping_now.wait(), self._clock.sleep(self.options.shutdown_grace))
         for run in tuple(self._runs.values()):
             self.stop(run, EndReason.SHUTDOWN)
-        await first_of(self._idle.wait(), self._clock.sleep(self.options.settle_within))
+        # What is left of the grace is for the store, if it is away.
+        left = self.options.shutdown_grace - timedelta(seconds=self._clock.monotonic() - started)
+        left = self.options.settle_within + (timedelta(0) if self._stopping_now.is_set() else max(left, timedelta(0)))
+        await first_of(self._idle.wait(), self._clock.sleep(left))
 
     def stop_now(self) -> None:
         """End the shutdown grace of `drain` at once: the operator asked twice to stop."""
         self._stopping_now.set()
 
     def check_room(self) -> None:
-        """Refuse a new turn while shutting down or at the limit.
+        """Refuse a new turn while shutting down, at the limit, or while answers wait to be stored.
 
         Raises:
-            LimitExceededError: the server shuts down, or runs the maximum number of turns.
+            LimitExceededError: says what is the matter, and when to come back.
         """
         if self._closing:
-            raise LimitExceededError("The server is shutting down and takes no new messages; start it again.")
+            raise LimitExceededError(
+                "The server is shutting down and takes no new messages; send it again in a moment.",
+                retry_after=timedelta(seconds=5),
+            )
         if len(self._runs) >= self.options.max_running:
             raise LimitExceededError(
                 f"{self.options.max_running} turns are running here, which is the limit; try again when one has ended.",
                 retry_after=timedelta(seconds=5),
             )
+        # While the store is away, accepting fails by itself, and says so.
+        if self.watch.is_up and self._behind() > self.options.refuse_when_behind:
+            raise LimitExceededError(
+                "Answers wait to be written to the database, so no new messages are taken; try again in a moment.",
+                retry_after=timedelta(seconds=2),
+            )
 
-    async def submit(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn:
+    async def submit(
+        self, turn_id: TurnId, principal: Principal, session_id: SessionId | None, accept: Accept
+    ) -> RunningTurn | Turn:
         """Accept a turn and run it if it is new; a cancelled caller does not interrupt the acceptance."""
         self.check_room()
-        task = self._spawn(self._accept(accept))
+        submitted: asyncio.Future[RunningTurn | Turn] = asyncio.get_running_loop().create_future()
+        self._spawn(self._carry(turn_id, principal, session_id, accept, submitted))
         try:
             # Shielded: once the turn is stored, a caller who disconnects must not leave it without a runner.
-            accepted = await asyncio.shield(task)
+            return await asyncio.shield(submitted)
         except asyncio.CancelledError as exc:
-            task.add_done_callback(partial(self._abandon_unfollowed, exc))
+            submitted.add_done_callback(partial(self._abandon_unfollowed, exc))
             raise
-        if isinstance(accepted, Exception):
-            raise accepted
-        return accepted
-
-    async def _accept(self, accept: Callable[[], Awaitable[TurnJob | Turn]]) -> RunningTurn | Turn | Exception:
-        if self._marking:  # a caller who reconnects at once must find CALLER_GONE recorded
-            await asyncio.wait(self._marking)
-        try:
-            async with self._writing:
-                accepted = await accept()
-        except Exception as exc:  # noqa: BLE001  # re-raised by `submit` in the task of the caller
-            return exc
-        return self._start(accepted) if isinstance(accepted, TurnJob) else accepted
-
-    def _abandon_unfollowed(
-        self, gone: asyncio.CancelledError, done: "asyncio.Task[RunningTurn | Turn | Exception]"
-    ) -> None:
-        if not done.cancelled() and isinstance(run := done.result(), RunningTurn) and run.followers == 0:
-            self._abandon(run, gone)
-
-    def _start(self, job: TurnJob) -> RunningTurn:
-        may_go_on = Capability.STOPS_BILLING not in job.backend.capabilities
-        answer = AnswerBuilder(self._clock, job.prices, may_go_on, job.key_source)
-        answer.begin()
-        run = RunningTurn(job, answer)
-        self._runs[run.id] = run
-        self._busy.set()
-        self._idle.clear()
-        self._spawn(self._run(run))
-        return run
-
-    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
-        if self._group is None:
-            raise LimitExceededError("The server is not up yet; try again.")
-        return self._group.create_task(work)
 
     @asynccontextmanager
     async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
@@ -248,100 +252,239 @@ class TurnRunner:
             if gone is not None and run.followers == 0:
                 self._abandon(run, gone)
 
-    def stop(self, run: RunningTurn, reason: EndReason) -> None:
-        """Stop a turn: close the stream from the agent and keep the text so far."""
-        if run.answered.is_set() or run.end_reason is not None:
-            return
+    def stop(self, run: RunningTurn, reason: EndReason) -> bool:
+        """Stop a turn: close the stream from the agent and keep the text so far; False if it is past that."""
         # The first reason wins: a shutdown must not rename a cancellation.
+        if not RULES[run.state].may_stop or run.end_reason is not None:
+            return False
         run.end_reason = reason
-        if run.work is not None:
-            run.work.cancel()
+        if run.asking is not None:
+            run.asking.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    def answer_running(self, run: RunningTurn) -> None:
+        """Note that a caller was told that the turn runs: it is expected to come back later."""
+        if not run.answered_running:
+            run.answered_running = True
+            self._mark(run, TurnMark.ANSWERED_RUNNING)
+
+    def note_delivered(self, turn: Turn) -> None:
+        """Note that the answer of a turn has arrived; it is written with those of the next moment."""
+        if not self._delivered and not self._closing:
+            self._spawn(self._deliver_soon())
+        self._delivered.add(turn.id)
+
+    async def publish_news(self) -> None:
+        """Write at once what became of callers, for whoever looks in another process."""
+        if self._marking:
+            await asyncio.wait(self._marking)
+        await self._flush_delivered()
+
+    async def settle_orphans(self) -> tuple[SettledTurn, ...]:
+        """Settle turns that nobody runs any more, as far as this process may know that.
+
+        Turns of owners on this machine that died are settled at once. For others, the lease must be over, and this
+        process must have had the store for one lease without a break.
+        """
+        # Taken before the statement: a turn that begins meanwhile is not one of these, and has a new lease.
+        own = frozenset((*self._runs, *self._accepting))
+        dead: frozenset[UUID] = frozenset()
+        if self._locks is not None:
+            dead = self._locks.died(await self._turns.owners() - {self.owner})
+        may_settle = self.watch.had_for(self.options.lease)
+        if not dead and not may_settle:
+            return ()
+        rule = SettlingRule(
+            own=own,
+            dead=dead,
+            lease=self.options.lease if may_settle else None,
+            seen_at=self.watch.seen_at,
+            gap=self.watch.gap,
+        )
+        settled = await self._turns.settle(rule)
+        for turn in settled:
+            _log.warning("turn_settled", extra={"turn_id": str(turn.id)})
+            self._signal(SignalKind.ENDED, turn)
+        return settled
+
+    # --- a turn, from accepted to settled
+
+    async def _carry(
+        self,
+        turn_id: TurnId,
+        principal: Principal,
+        session_id: SessionId | None,
+        accept: Accept,
+        submitted: "asyncio.Future[RunningTurn | Turn]",
+    ) -> None:
+        log_context.turn_id.set(str(turn_id))
+        self._accepting.add(turn_id)
+        try:
+            # One place for each session: those who wait for its row must not keep others waiting.
+            async with self._session_lock(session_id), self._places.of(principal.user_id):
+                accepted = await accept()
+        except Exception as exc:  # noqa: BLE001  # raised in the task of the caller
+            submitted.set_exception(exc)
+            submitted.exception()  # marks it as retrieved: the caller may have gone
+            return
+        else:
+            if isinstance(accepted, Turn):
+                submitted.set_result(accepted)
+                return
+            run = self._begin(accepted)
+            submitted.set_result(run)
+        finally:
+            self._accepting.discard(turn_id)
+        await self._run(run)
+
+    @asynccontextmanager
+    async def _session_lock(self, session_id: SessionId | None) -> AsyncGenerator[None]:
+        if session_id is None:
+            yield
+            return
+        async with self._session_locks.setdefault(session_id, asyncio.Lock()):
+            yield
+
+    def _begin(self, job: TurnJob) -> RunningTurn:
+        turn = job.accepted.turn
+        may_go_on = Capability.STOPS_BILLING not in job.choice.backend.capabilities
+        answer = AnswerBuilder(self._clock, job.choice.prices, may_go_on, job.choice.key_source)
+        answer.begin()
+        run = RunningTurn(job, answer)
+        self._runs[run.id] = run
+        self._busy.set()
+        self._idle.clear()
+        kind = SignalKind.SESSIONS_CHANGED if job.accepted.session_created else SignalKind.SESSION_CHANGED
+        self._signal(kind, turn)
+        if self._closing:
+            self.stop(run, EndReason.SHUTDOWN)
+        return run
 
     async def _run(self, run: RunningTurn) -> None:
-        log_context.turn_id.set(str(run.id))
+        prompt: Prompt | None = None
         error: Exception | None = None
-        history: History | None = None
-        prompt_bytes = 0
         try:
-            turn, history = await run.job.prepare()
-            run.answer.history_dropped = history.dropped
-            prompt_bytes = (
-                sum(len(message.text) for message in turn.history) + len(turn.message) + len(turn.system or "")
-            )
-            if run.end_reason is None:  # otherwise it was stopped before it began
-                run.work = self._spawn(self._consume(run, turn))
-                # `wait`, since awaiting the task itself would raise its cancellation here.
-                await asyncio.wait({run.work})
-                error = None if run.work.cancelled() else run.work.result()
+            # A time-out without a time: `stop` sets it to now, which ends this part, and nothing else of the task.
+            async with asyncio.timeout(None) as run.asking:
+                if run.end_reason is None:
+                    turn, history = await self._work.prepare(run.job)
+                    prompt = Prompt.of(turn, history)
+                    run.answer.history_dropped = history.dropped
+                    await self._ask(run, turn)
         except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
-            error = exc
+            was_stopped = isinstance(exc, TimeoutError) and run.asking is not None and run.asking.expired()
+            error = None if was_stopped else exc
         if error is not None and not isinstance(error, BackendError):
             _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
         run.answer.end(run.end_reason, error)
+        run.answered_at = self._clock.monotonic()
+        run.advance(TurnState.ANSWERED)
         run.begun.set()
         run.answered.set()
         try:
-            await self._finish(run)
-        except Exception as exc:  # noqa: BLE001  # its lease expires, and the next reader marks it as interrupted
+            await self._save(run)
+        except Exception as exc:  # noqa: BLE001  # its lease expires, and a sweep settles it
             _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
+        run.advance(TurnState.SAVED)
         # Release the callers before the bookkeeping, which can wait for the database.
         self._release(run)
-        await self._report_end(run, history, prompt_bytes)
+        await self._report_end(run, prompt)
+        run.advance(TurnState.SETTLED)
 
-    async def _consume(self, run: RunningTurn, turn: BackendTurn) -> Exception | None:
-        try:
-            async with aclosing(run.job.backend.run(turn)) as events:
-                async for event in events:
-                    offset = run.answer.characters
-                    run.answer.apply(event)
-                    if run.answer.characters:
-                        run.begun.set()
-                    self._events.publish(run.id, event, offset)
-        except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
-            return exc
-        return None
+    async def _ask(self, run: RunningTurn, turn: BackendTurn) -> None:
+        if not await self._may_ask(run):
+            return
+        run.advance(TurnState.RUNNING)
+        run.asked = True
+        async with aclosing(run.job.choice.backend.run(turn)) as events:
+            async for event in events:
+                offset = run.answer.characters
+                run.answer.apply(event)
+                if run.answer.characters:
+                    run.begun.set()
+                self._events.publish(run.id, event, offset)
 
-    async def _finish(self, run: RunningTurn) -> None:
-        tries = 0
-        # Retried until it is stored or the lease is lost; meanwhile callers get the reply with `saved: false`.
-        while not run.lost:
-            # An answer at shutdown counts as not delivered, so that a repeated request finds its turn again.
-            delivered = run.followers > 0 and run.end_reason is not EndReason.SHUTDOWN
-            ending = run.answer.ending(self.owner, delivered=delivered, caller_gone=run.caller_gone)
-            ended = run.answer.snapshot(run.job.accepted.turn)
+    async def _may_ask(self, run: RunningTurn) -> bool:
+        """Commit that the provider is about to be asked, unless accept has done that."""
+        if run.job.accepted.turn.asked_at is not None:
+            return True
+        if await self._turns.mark_asked(self.owner, run.id):
+            return True
+        self._lose(run)
+        return False
+
+    async def _save(self, run: RunningTurn) -> None:
+        """Store the outcome, for as long as it takes; callers are told of it after that."""
+        refused = 0
+        while not run.lost and run.stored is None:
             try:
-                async with self._writing:
-                    run.final = await self._turns.finish(run.job.principal, ended, ending)
-                break
+                run.stored = await self._save_once(run)
+                run.lost = run.stored is None
+            except StoreUnavailableError as exc:
+                if self.watch.is_up:
+                    _log.warning("finish_delayed", extra={"turn_id": str(run.id), "error": str(exc)})
+                self.watch.failed()
+                await self.watch.until_up()
             except StoreError as exc:
-                tries += 1
-                _log.warning("finish_delayed", extra={"turn_id": str(run.id), "tries": tries, "error": str(exc)})
-                is_final = self._closing or not isinstance(exc, StoreUnavailableError)
-                if is_final and tries > _TRIES:
-                    break
-                await self._clock.sleep(timedelta(seconds=min(5.0, 0.2 * 2**tries)))
+                refused += not isinstance(exc, StoreBusyError)
+                _log.warning("finish_refused", extra={"turn_id": str(run.id), "error": str(exc)})
+                if refused >= _REFUSED_TRIES:
+                    raise
+                await self._clock.sleep(_RETRY_BUSY)
+        if run.lost:
+            # Somebody else has ended the turn: what is stored is what callers are told.
+            with suppress(AgentApiError):
+                run.stored = await self._turns.get(run.job.principal, run.id)
+
+    async def _save_once(self, run: RunningTurn) -> Turn | None:
+        ended = run.answer.snapshot(run.job.accepted.turn)
+        ending = run.answer.ending(
+            self.owner,
+            message_id=run.reply_id if ended.reply else None,
+            caller_gone=run.caller_gone,
+            asked=run.asked,
+            events=self._work.end_events(run.job, ended),
+        )
+        async with self._places.urgent():
+            return await self._turns.finish(run.job.principal, ended, ending)
 
     def _release(self, run: RunningTurn) -> None:
         self._runs.pop(run.id, None)
-        run.written.set()
+        run.saved.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
+        self._signal(SignalKind.ENDED, run.job.accepted.turn)
         if not self._runs:
             self._busy.clear()
             self._idle.set()
 
-    async def _report_end(self, run: RunningTurn, history: History | None, prompt_bytes: int) -> None:
+    async def _report_end(self, run: RunningTurn, prompt: Prompt | None) -> None:
         answer = run.answer
         try:
-            if run.final is not None:  # otherwise the lease is lost, and another process ends it
-                await run.job.settled(run.final, history, prompt_bytes)
+            if run.stored is not None and not run.lost:
+                await self._work.settled(run.job, run.stored, prompt)
             if (
-                answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
+                run.asked
+                and answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):
                 latency = answer.bill(run.job.accepted.turn).latency
-                await run.job.observe(check_of_turn(answer.fault and answer.fault.fault, latency=latency))
+                await self._work.observe(run.job, check_of_turn(answer.fault and answer.fault.fault, latency=latency))
         except AgentApiError as exc:
             _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
+
+    def _behind(self) -> timedelta:
+        """Return for how long the oldest answer has waited to be stored."""
+        waiting = [run.answered_at for run in self._runs.values() if run.state is TurnState.ANSWERED]
+        return timedelta(seconds=self._clock.monotonic() - min(waiting)) if waiting else timedelta(0)
+
+    # --- callers who go away
+
+    def _abandon_unfollowed(self, gone: asyncio.CancelledError, done: "asyncio.Future[RunningTurn | Turn]") -> None:
+        if done.cancelled() or done.exception() is not None:
+            return
+        run = done.result()
+        if isinstance(run, RunningTurn) and run.followers == 0:
+            self._abandon(run, gone)
 
     def _abandon(self, run: RunningTurn, gone: asyncio.CancelledError) -> None:
         # A turn answered as running is never abandoned: its caller is expected to come back later.
@@ -351,14 +494,27 @@ class TurnRunner:
         # The MCP server passes on the client's reason: a user who pressed stop gets a shorter grace than a lost link.
         stopped = any("user" in str(word).lower() for word in gone.args)
         grace = self.options.stopped_grace if stopped else self.options.abandon_grace
-        marking = self._spawn(self._mark_gone(run))
-        self._marking.add(marking)
-        marking.add_done_callback(self._marking.discard)
+        self._mark(run, TurnMark.CALLER_GONE)
         self._spawn(self._cancel_unless_followed(run, grace))
 
-    async def _mark_gone(self, run: RunningTurn) -> None:
-        with suppress(StoreError):
-            await self._turns.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
+    def _mark(self, run: RunningTurn, mark: TurnMark) -> None:
+        marking = self._spawn(self._write_mark(run, mark))
+        self._marking.add(marking)
+        marking.add_done_callback(self._marking.discard)
+
+    async def _write_mark(self, run: RunningTurn, mark: TurnMark) -> None:
+        with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+            await self._turns.mark(run.job.principal, run.id, mark)
+
+    async def _deliver_soon(self) -> None:
+        await self._clock.sleep(_DELIVERED_DELAY)
+        await self._flush_delivered()
+
+    async def _flush_delivered(self) -> None:
+        delivered, self._delivered = self._delivered, set()
+        if delivered:
+            with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+                await self._turns.mark_delivered(sorted(delivered))
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
         follow_count = run.follow_count
@@ -370,33 +526,50 @@ class TurnRunner:
 
     async def _followed_at(self, run: RunningTurn) -> datetime | None:
         try:
-            leases = await self._turns.renew(self.owner, [run.id], self.options.lease)
+            renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
         except StoreError:
             return None
-        return leases[0].followed_at if leases else None
+        return renewal.leases[0].followed_at if renewal.leases else None
 
-    async def _renew_leases(self) -> None:
+    # --- periodic work
+
+    async def _beat(self) -> None:
+        """Renew the leases of this process's turns and settle those of dead owners; so the store is watched, too."""
         while True:
-            await self._busy.wait()
-            await self._clock.sleep(self.options.renew_every)
-            running = [run for run in self._runs.values() if not run.written.is_set()]
-            if not running:
-                continue
             try:
-                leases = await self._turns.renew(self.owner, [run.id for run in running], self.options.lease)
-            except StoreError as exc:
-                # Not fatal: a lease outlives two missed renewals.
-                _log.warning("leases_not_renewed", extra={"turns": len(running), "error": str(exc)})
-                continue
-            renewed = {lease.turn_id: lease for lease in leases}
-            for run in running:
-                lease = renewed.get(run.id)
-                if lease is None and not run.written.is_set() and not run.answered.is_set():
-                    # Another process has ended the turn: stop it, and store nothing more.
-                    run.lost = True
-                    self.stop(run, EndReason.LEASE_EXPIRED)
-                elif lease is not None and lease.cancel_requested:
-                    self.stop(run, EndReason.CANCEL_TURN)  # also if its notification was lost
+                async with asyncio.timeout(self.options.renew_every.total_seconds()):
+                    await self._renew()
+                    await self.settle_orphans()
+            except (StoreError, TimeoutError) as exc:
+                if self.watch.is_up:
+                    # Not fatal: a lease outlives two missed renewals.
+                    _log.warning("leases_not_renewed", extra={"turns": len(self._runs), "error": str(exc)})
+                self.watch.failed()
+            if self.watch.is_up:
+                await first_of(self._clock.sleep(self.options.renew_every), self.watch.until_down())
+            else:
+                await self._clock.sleep(self.options.renew_again)
+
+    async def _renew(self) -> None:
+        running = [run for run in self._runs.values() if not run.saved.is_set()]
+        renewal = await self._turns.renew(self.owner, [run.id for run in running], self.options.lease)
+        self.watch.seen(renewal.at)
+        self._apply(renewal, running)
+
+    def _apply(self, renewal: Renewal, running: list[RunningTurn]) -> None:
+        renewed = {lease.turn_id: lease for lease in renewal.leases}
+        for run in running:
+            lease = renewed.get(run.id)
+            if lease is None:
+                if not run.answered.is_set():  # otherwise its end may have been stored just now
+                    self._lose(run)
+            elif lease.cancel_requested:
+                self.stop(run, EndReason.CANCEL_TURN)  # also if its notification was lost
+
+    def _lose(self, run: RunningTurn) -> None:
+        """Give up a turn that another process has ended: stop it, and store nothing more."""
+        run.lost = True
+        self.stop(run, EndReason.LEASE_EXPIRED)
 
     async def _save_texts(self) -> None:
         while True:
@@ -416,3 +589,16 @@ class TurnRunner:
             run = self._runs.get(signal.turn_id)
             if run is not None:
                 self.stop(run, EndReason.CANCEL_TURN)
+
+    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn) -> None:
+        self._signals.send(
+            Signal(kind, turn_id=turn.id, session_id=turn.session_id, user_id=turn.user_id, org_id=turn.org_id)
+        )
+
+    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        if self._group is None:
+            raise LimitExceededError("The server is not up yet; try again.")
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

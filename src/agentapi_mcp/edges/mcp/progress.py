@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from agentapi_mcp.core.conversations.remote_turns import Progress
+from agentapi_mcp.core.conversations.turn_follower import Progress
 from agentapi_mcp.edges.mcp.callers import Context
 from agentapi_mcp.presentation.text import clean
 

@@ -59,7 +59,7 @@ class PostgresAudit(AuditStore):
     @override
     async def append(self, events: Sequence[AuditEvent]) -> None:
         # One parameter for the whole batch, so one statement whatever its size.
-        payload = json.dumps([_fields(event) for event in events], allow_nan=False)
+        payload = json.dumps([event_fields(event) for event in events], allow_nan=False)
         async with self._database.as_system("write down what happened, whoever did it") as connection:
             await connection.execute(_APPEND, payload)
 
@@ -120,7 +120,8 @@ async def prune_audit(owner_url: str, before: datetime, variable: str | None = N
     return tuple(str(row["month"]) for row in rows)
 
 
-def _fields(event: AuditEvent) -> dict[str, object]:
+def event_fields(event: AuditEvent) -> dict[str, object]:
+    """Serialize an event, by the names of its columns."""
     target = event.target
     return {
         "id": str(event.id),

@@ -18,9 +18,11 @@ from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import (
     AgentApiError,
     ConfigurationError,
+    StoreBusyError,
     StoreError,
     StoreMismatchError,
     StoreUnavailableError,
+    StoreUnclearError,
 )
 from agentapi_mcp.base.exceptions import with_notes_of
 from agentapi_mcp.base.ids import SessionId
@@ -46,6 +48,8 @@ _UNAVAILABLE: tuple[type[Exception], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# Failures after which a statement that was sent may have been done.
+_UNCLEAR: tuple[type[Exception], ...] = (*_LOST, TimeoutError)
 _AGAIN = "Try again in a moment."
 _CHECK = "Check {variable}."
 # The variable of an address that the caller names no variable for.
@@ -154,6 +158,10 @@ def map_errors(variable: str | None = None) -> Generator[None]:
         raise StoreMismatchError(
             "The database is not of the shape this program needs; run `agentapi-mcp migrate`."
         ) from exc
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as exc:
+        raise StoreBusyError(
+            f"Another program keeps what this needs locked in the database; nothing was changed. {_AGAIN}"
+        ) from exc
     except asyncpg.PostgresError as exc:
         refused = StoreError("The database refused this; nothing was changed. The log has the details.")
         refused.add_note(f"Postgres: {exc} (SQLSTATE {exc.sqlstate}).")
@@ -216,6 +224,7 @@ class PoolOptions:
     max_size: int = 5
     acquire_timeout: timedelta = timedelta(seconds=10)
     command_timeout: timedelta = timedelta(seconds=30)
+    call_timeout: timedelta = timedelta(seconds=5)
     statement_cache: bool = True
     variable: str | None = None  # which has the address, for messages; None for the embedded server
 
@@ -252,6 +261,38 @@ class Database:
         """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows."""
         return self._transaction("agentapi_system", json.dumps({"reason": reason}))
 
+    async def call(self, principal: Principal, sql: LiteralString, *args: object) -> Row:
+        """Select a row from a function that takes the principal's claims, its first parameter, and the role itself.
+
+        It is one statement, and so a transaction of its own.
+
+        Raises:
+            StoreBusyError: a row is locked by another transaction for long; nothing was changed.
+            StoreUnclearError: the answer was lost, and it is not known whether it was done.
+        """
+        with map_errors(self._options.variable):
+            raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            try:
+                row = await raw.fetchrow(
+                    sql, _claims(principal), *args, timeout=self._options.call_timeout.total_seconds()
+                )
+            except asyncio.CancelledError:
+                await self._discard(raw)
+                raise
+            except _UNCLEAR as exc:
+                await self._discard(raw)
+                raise StoreUnclearError(
+                    "The connection to the database was lost before it confirmed the change: it is not known whether "
+                    "it was made."
+                ) from exc
+            except BaseException:
+                await asyncio.shield(self._undo(raw))
+                raise
+            await self._pool.release(raw)
+        if row is None:
+            raise AssertionError
+        return row
+
     @asynccontextmanager
     async def _transaction(
         self, role: LiteralString, claims: str, *, plan_once: bool = False
@@ -263,12 +304,22 @@ class Database:
                 # asyncpg's own transaction object is not used, since `_begin` has begun in one round trip with role and
                 # claims.
                 await raw.execute("COMMIT")
+            except (asyncio.CancelledError, *_UNCLEAR):
+                # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
+                await self._discard(raw)
+                raise
             except BaseException:
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
                 await asyncio.shield(self._undo(raw))
                 raise
             # Not in a `finally`: after a failure, `_undo` has released it already.
             await self._pool.release(raw)
+
+    async def _discard(self, raw: "PoolConnectionProxy[Row]") -> None:
+        """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
+        with suppress(*_LOST):
+            raw.terminate()
+        await self._pool.release(raw)
 
     async def _undo(self, raw: "PoolConnectionProxy[Row]") -> None:
         """Roll back and release the connection, even when the caller has been cancelled."""

@@ -107,6 +107,29 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$
 """
+# To the program's logins, which are the members of agentapi_system, and to no role that outside clients could take:
+# these functions take a role by themselves. After each run, for logins that were made members by hand.
+_GRANT_FUNCTIONS = """
+DO $$
+DECLARE
+    login name;
+    function regprocedure;
+BEGIN
+    FOR login, function IN
+        SELECT m.rolname, p.oid
+          FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member, pg_proc p
+         WHERE a.roleid = 'agentapi_system'::regrole AND p.pronamespace = 'agentapi'::regnamespace
+           AND p.proname ~ '^(begin|end)_turn_[0-9]+$' LOOP
+        IF NOT has_schema_privilege(login, 'agentapi', 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA agentapi TO %I', login);
+        END IF;
+        IF NOT has_function_privilege(login, function, 'EXECUTE') THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', function, login);
+        END IF;
+    END LOOP;
+END
+$$
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +279,7 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     if plan.grant_to is not None:
         await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
         await connection.execute(_GRANT)
+    await connection.execute(_GRANT_FUNCTIONS)
     return _Done(tuple(ran), adopted)
 
 
@@ -283,6 +307,11 @@ async def is_current(database: Database, *, program: str) -> bool:
                 "SELECT bool_and(pg_has_role(session_user, oid, 'MEMBER')) FROM pg_roles "
                 "WHERE rolname IN ('authenticated', 'agentapi_writer')"
             )
+            may_call = await connection.fetchval(
+                "SELECT coalesce(bool_and(has_function_privilege(session_user, p.oid, 'EXECUTE')), false) "
+                "AND has_schema_privilege(session_user, 'agentapi', 'USAGE') FROM pg_proc p "
+                "WHERE p.pronamespace = to_regnamespace('agentapi') AND p.proname IN ('begin_turn_1', 'end_turn_1')"
+            )
     except StoreError as exc:
         if isinstance(exc.__cause__, _NOT_THERE):
             return False
@@ -295,7 +324,7 @@ async def is_current(database: Database, *, program: str) -> bool:
         return False
     _refuse_other(applied.keys())
     current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
-    if current and not works:
+    if current and not (works and may_call):
         raise StoreMismatchError(_NO_GRANTS)
     return current
 

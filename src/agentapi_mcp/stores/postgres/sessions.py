@@ -1,8 +1,7 @@
 """Sessions and their messages in Postgres, with keyset pagination."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import LiteralString
 from uuid import UUID
@@ -20,10 +19,10 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
-from agentapi_mcp.stores.postgres.lease_recovery import no_session, settle_now
 from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
+from agentapi_mcp.stores.postgres.turns import no_session
 
 # own_message_counts looks up the session once; counting chat_messages would evaluate the policy for each message.
 _SESSION: LiteralString = """
@@ -81,6 +80,9 @@ WITH bound AS (
            sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
       FROM (SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at FROM public.chat_messages c, bound
              WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+               -- What an interrupted turn had said before it was asked again is no part of the conversation.
+               AND NOT EXISTS (SELECT FROM agentapi.turns r
+                                WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
              ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
 )
 SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bound
@@ -139,7 +141,8 @@ class PostgresSessions(SessionStore):
     ) -> Page[Message]:
         scope = f"messages {session_id}"
         at, id_ = read_position(cursor, scope, principal)
-        async with self._seen(principal, session_id) as connection:
+        async with self._database.as_principal(principal, session_id=session_id) as connection:
+            await _read(connection, principal, session_id)
             rows = await connection.fetch(MESSAGES, session_id, at, id_, limit, max_bytes)
             turns = await _turns(connection, session_id, rows)
             older = bool(rows) and await connection.fetchval(
@@ -178,12 +181,11 @@ class PostgresSessions(SessionStore):
 
     @override
     async def delete(self, principal: Principal, session_id: SessionId) -> None:
-        # Settles an expired turn, which would otherwise count as running below.
-        async with self._seen(principal, session_id):
-            pass
         async with self._database.as_writer(principal) as connection:
+            await _read(connection, principal, session_id)
             running = await connection.fetchval(
-                "SELECT id FROM agentapi.turns WHERE session_id = $1 AND status = 'running'", session_id
+                "SELECT id FROM agentapi.turns WHERE session_id = $1 AND status IN ('running', 'input_required')",
+                session_id,
             )
             if running is not None:
                 raise ConflictError(
@@ -193,27 +195,6 @@ class PostgresSessions(SessionStore):
                 )
             await connection.execute("DELETE FROM public.chat_sessions WHERE id = $1", session_id)
             await _notify_changed(connection, principal, session_id)
-
-    @asynccontextmanager
-    async def _seen(self, principal: Principal, session_id: SessionId) -> AsyncGenerator[Connection]:
-        """Open a read transaction on an existing session whose expired turns are settled."""
-        async with self._database.as_principal(principal, session_id=session_id) as connection:
-            await _read(connection, principal, session_id)
-            if not await _has_expired(connection, session_id):
-                yield connection
-                return
-        # As the program, in a transaction of its own: a reader may lack the right to write.
-        await settle_now(self._database, session_id)
-        async with self._database.as_principal(principal, session_id=session_id) as connection:
-            yield connection
-
-
-async def _has_expired(connection: Connection, session_id: SessionId) -> bool:
-    return await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM agentapi.turns WHERE session_id = $1 AND status = 'running' "
-        "AND lease_until < clock_timestamp())",
-        session_id,
-    )
 
 
 async def _read(connection: Connection, principal: Principal, session_id: SessionId) -> Session:
@@ -232,7 +213,7 @@ async def _turns(connection: Connection, session_id: SessionId, rows: Sequence[R
     ids = [row["id"] for row in rows]
     found = await connection.fetch(
         TURN_ALONE + " WHERE t.session_id = $1 AND (t.user_message_id = ANY($2::uuid[]) "
-        "OR t.assistant_message_id = ANY($2::uuid[]))",
+        "OR t.assistant_message_id = ANY($2::uuid[])) ORDER BY t.created_at, t.id",
         session_id,
         ids,
     )

@@ -1,32 +1,40 @@
 """Mapping between rows of `agentapi.turns` and turns."""
 
 import json
+from dataclasses import asdict
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, LiteralString
 
-from agentapi_mcp.base.durations import from_milliseconds
+from agentapi_mcp.base.durations import from_milliseconds, to_milliseconds
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.core.backends.events import StopReason, Usage
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.stores.postgres.database import Row
 
-# The columns of a turn with its two messages; `expired` means that its lease is over.
+# The columns of a turn; those of its cost are named as the fields of TurnCost and Usage.
 _COLUMNS: LiteralString = """
 SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
-       t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.input_tokens, t.output_tokens,
-       t.cached_tokens, t.reasoning_tokens, t.cost_usd, t.cost_source, t.billing_may_go_on, t.latency_ms,
-       t.time_to_first_token_ms, t.model_used, t.provider, t.route, t.history_dropped, t.created_at, t.ended_at,
-       t.user_message_id, t.assistant_message_id, t.delivered_at,
-       t.status = 'running' AND t.lease_until < clock_timestamp() AS expired,
+       t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.history_dropped, t.created_at,
+       t.ended_at, t.user_message_id, t.assistant_message_id, t.delivered_at, t.asked_at,
+       t.input_tokens, t.output_tokens, t.cached_tokens, t.reasoning_tokens, t.cost_usd, t.cost_source,
+       t.billing_may_go_on, t.latency_ms, t.time_to_first_token_ms, t.model_used, t.provider, t.route,
 """
-TURN: LiteralString = f"""{_COLUMNS}
+_WITH_MESSAGES: LiteralString = """
        u.content AS message, a.content AS reply
   FROM agentapi.turns t
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
 """
+TURN: LiteralString = f"{_COLUMNS}{_WITH_MESSAGES}"
+# With what is known of its owner and its callers, for the writer, who alone may read that.
+TURN_FOUND: LiteralString = f"""{_COLUMNS}
+       t.fingerprint, t.lease_owner, coalesce(t.lease_until < clock_timestamp(), false) AS lease_is_over,
+       coalesce(greatest(t.caller_gone_at, t.answered_running_at) > coalesce(t.followed_at, '-infinity'), false)
+           AS caller_left,
+       clock_timestamp() - t.created_at AS age,
+{_WITH_MESSAGES}"""
 # For queries that read the messages separately.
 TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
 
@@ -55,6 +63,7 @@ def to_turn(row: Row) -> Turn:
         cancel_requested_at=row["cancel_requested_at"],
         warning=row["warning"],
         last_message_id=row["assistant_message_id"] or row["user_message_id"],
+        asked_at=row["asked_at"],
     )
 
 
@@ -83,36 +92,31 @@ def _attempt(stored: dict[str, Any]) -> RouteStep:
     return RouteStep(**stored, key=key)
 
 
-def route_json(cost: TurnCost) -> str:
-    """Serialize the route for its column."""
-    return json.dumps(
-        [
-            {
-                "agent": a.agent,
-                "backend": a.backend,
-                "model": a.model,
-                "outcome": a.outcome,
-                "milliseconds": a.milliseconds,
-                "key": a.key,
-            }
-            for a in cost.route
-        ]
-    )
+def cost_record(cost: TurnCost) -> dict[str, object]:
+    """Serialize a cost by the names of its columns: durations in milliseconds, amounts as text, to be exact."""
+    return {
+        "input_tokens": cost.usage.input_tokens,
+        "output_tokens": cost.usage.output_tokens,
+        "cached_tokens": cost.usage.cached_tokens,
+        "reasoning_tokens": cost.usage.reasoning_tokens,
+        "cost_usd": None if cost.usage.cost_usd is None else str(cost.usage.cost_usd),
+        "cost_source": cost.cost_source,
+        "billing_may_go_on": cost.billing_may_go_on,
+        "latency_ms": to_milliseconds(cost.latency),
+        "time_to_first_token_ms": to_milliseconds(cost.time_to_first_token),
+        "model_used": cost.model_used,
+        "provider": cost.provider,
+        "route": [asdict(step) for step in cost.route],
+    }
 
 
-def fault_json(fault: TurnFault | None) -> str | None:
-    """Serialize a fault for its column."""
+def fault_json(fault: TurnFault | None) -> dict[str, object] | None:
+    """Return a fault as its column stores it."""
     if fault is None:
         return None
-    return json.dumps(
-        {
-            "fault": fault.fault,
-            "message": fault.message,
-            "next_step": fault.next_step,
-            "retryable": fault.retryable,
-            "retry_after": None if fault.retry_after is None else fault.retry_after.total_seconds(),
-        }
-    )
+    stored: dict[str, object] = asdict(fault)
+    stored["retry_after"] = None if fault.retry_after is None else fault.retry_after.total_seconds()
+    return stored
 
 
 def _fault(text: str | None) -> TurnFault | None:

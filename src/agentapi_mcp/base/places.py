@@ -1,0 +1,101 @@
+"""A limited number of places for concurrent work, shared fairly."""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import asynccontextmanager
+
+
+class Places:
+    """Places for work on one resource: urgent work goes first, and no key takes all of them.
+
+    `reserved` of the places are for urgent work alone, and each key holds at most `per_key`. Keys that wait take turns.
+    """
+
+    def __init__(self, total: int, *, reserved: int, per_key: int) -> None:
+        self._total = total
+        self._shared = total - reserved
+        self._per_key = per_key
+        self._taken = 0
+        self._held = Counter[Hashable]()
+        self._urgent = deque[asyncio.Future[None]]()
+        self._waiting = OrderedDict[Hashable, deque[asyncio.Future[None]]]()
+
+    @asynccontextmanager
+    async def urgent(self) -> AsyncGenerator[None]:
+        """Hold a place for urgent work."""
+        if self._urgent or self._taken >= self._total:
+            turn = asyncio.get_running_loop().create_future()
+            self._urgent.append(turn)
+            await self._wait(turn, self._release_urgent)
+        else:
+            self._taken += 1
+        try:
+            yield
+        finally:
+            self._release_urgent()
+
+    @asynccontextmanager
+    async def of(self, key: Hashable) -> AsyncGenerator[None]:
+        """Hold a place for other work on behalf of a key."""
+        if self._urgent or key in self._waiting or not self._has_room(key):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(key, deque()).append(turn)
+            await self._wait(turn, lambda: self._release(key))
+        else:
+            self._take(key)
+        try:
+            yield
+        finally:
+            self._release(key)
+
+    async def _wait(self, turn: asyncio.Future[None], release: Callable[[], None]) -> None:
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # It may have been given the place in the same moment: then the next one gets it.
+            if turn.done() and not turn.cancelled():
+                release()
+            raise
+
+    def _has_room(self, key: Hashable) -> bool:
+        return self._taken < self._total and self._held.total() < self._shared and self._held[key] < self._per_key
+
+    def _take(self, key: Hashable) -> None:
+        self._taken += 1
+        self._held[key] += 1
+
+    def _release_urgent(self) -> None:
+        self._taken -= 1
+        self._admit()
+
+    def _release(self, key: Hashable) -> None:
+        self._taken -= 1
+        self._held[key] -= 1
+        if not self._held[key]:
+            del self._held[key]
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._urgent and self._taken < self._total:
+            turn = self._urgent.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
+        while not self._urgent and self._admit_one():
+            pass
+
+    def _admit_one(self) -> bool:
+        for key, turns in tuple(self._waiting.items()):
+            while turns and turns[0].done():  # its caller went away
+                turns.popleft()
+            if not turns:
+                del self._waiting[key]
+            elif self._has_room(key):
+                self._take(key)
+                turns.popleft().set_result(None)
+                self._waiting.move_to_end(key)
+                if not turns:
+                    del self._waiting[key]
+                return True
+        return False

@@ -1,0 +1,239 @@
+"""Accept messages: each is stored once, and answered by one turn."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from agentapi_mcp.base import log_context
+from agentapi_mcp.base.errors import ConflictError, NextStep, StoreUnavailableError, StoreUnclearError
+from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
+from agentapi_mcp.core.catalogue.agents import Agents, Choice
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.catalogue.policy import read_settings
+from agentapi_mcp.core.conversations.history import join_instructions
+from agentapi_mcp.core.conversations.joining import Asked, Decision, decide_keyed, decide_open, decide_same
+from agentapi_mcp.core.conversations.models import (
+    AcceptedTurn,
+    FoundTurn,
+    NewTurn,
+    Obstacles,
+    Turn,
+    TurnMark,
+)
+from agentapi_mcp.core.conversations.parameters import merge_parameters
+from agentapi_mcp.core.conversations.ports import TurnPorts
+from agentapi_mcp.core.conversations.requests import CheckedRequest
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner
+from agentapi_mcp.core.conversations.turn_work import TurnJob
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.api_keys import ApiKeys
+
+# How long news of a caller's departure or of a delivery may be on their way here, and how often they are looked for.
+_NEWS_WITHIN = timedelta(milliseconds=250)
+_LOOK_EVERY = timedelta(milliseconds=50)
+# After an outage, the owner of the session's turn writes its end first.
+_BUSY_WITHIN = timedelta(seconds=2)
+_RETRY = timedelta(milliseconds=200)
+
+
+class TurnAcceptance:
+    """Resolve agent, model and parameters of a message, and store it, or find the turn that it belongs to."""
+
+    def __init__(
+        self, ports: TurnPorts, runner: TurnRunner, agents: Agents, api_keys: ApiKeys, audit: AuditLog
+    ) -> None:
+        self._turns = ports.turns
+        self._sessions = ports.sessions
+        self._clock = ports.clock
+        self._runner = runner
+        self._agents = agents
+        self._api_keys = api_keys
+        self._audit = audit
+
+    async def accept(self, principal: Principal, checked: CheckedRequest, turn_id: TurnId) -> TurnJob | Turn:
+        """Store the message as a new turn and return its job, or return the turn that answers it already.
+
+        Raises:
+            NotFoundError: there is no such agent, model or session.
+            ConflictError: the session is answering another message, the key belongs to another request, or the turn to
+                retry was not interrupted.
+        """
+        request = checked.request
+        defaults = await self._sessions.defaults(principal, checked.session_id)
+        settings = read_settings(defaults.settings)
+        choice = await self._agents.resolve(
+            agent=request.agent or defaults.agent,
+            model=request.model,
+            # The session's model is one of its agent; another agent does not have it.
+            session_model=defaults.model if request.agent in (None, defaults.agent) else None,
+            keys=await self._api_keys.available(principal),
+            settings=settings,
+            preferences=request.preferences,
+        )
+        chosen = request.preferences.of_agent(choice.agent)
+        parameters = merge_parameters(request.parameters, defaults.metadata, chosen, settings)
+        accepted = await self._store(principal, checked, self._new(principal, checked, turn_id, choice, parameters))
+        if isinstance(accepted, Turn):
+            return replace(accepted, joined=True)
+        system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
+        return TurnJob(
+            accepted=accepted,
+            principal=principal,
+            choice=choice,
+            parameters=replace(parameters, system_prompt=system),
+            defaults=defaults,
+        )
+
+    def _new(
+        self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, choice: Choice, parameters: Parameters
+    ) -> NewTurn:
+        request = checked.request
+        model = choice.model
+        details = AuditDetails(agent=choice.agent, model=model.name if model else None)
+        target = AuditTarget("turn", str(turn_id))
+        return NewTurn(
+            id=turn_id,
+            message_id=MessageId(new_id()),
+            session_id=checked.session_id,
+            new_session_id=SessionId(new_id()),
+            agent_id=choice.agent_id,
+            agent=choice.agent,
+            backend=choice.declaration.backend,
+            model_row_id=choice.model_row_id,
+            model=model.name if model else None,
+            message=request.message,
+            title=checked.title,
+            parameters=parameters,
+            fingerprint=checked.fingerprint(principal),
+            client=log_context.client.get(),
+            idempotency_key=request.idempotency_key,
+            lease_owner=self._runner.owner,
+            lease=self._runner.options.lease,
+            join=not request.new,
+            events=(self._audit.event(principal, AuditAction.TURN_ACCEPTED, target=target, details=details),),
+        )
+
+    # --- storing
+
+    async def _store(self, principal: Principal, checked: CheckedRequest, new: NewTurn) -> AcceptedTurn | Turn:
+        asked = Asked(
+            fingerprint=new.fingerprint,
+            has_key=new.idempotency_key is not None,
+            in_session=checked.session_id is not None,
+            retry=checked.request.retry,
+            new=checked.request.new,
+        )
+        has_waited = False
+        while True:
+            stored = await self._begin(principal, new)
+            if isinstance(stored, AcceptedTurn):
+                return stored
+            found, decision = await self._decide(principal, stored, asked, has_waited=has_waited)
+            _refuse(decision, found.turn)
+            if decision is Decision.JOIN or (decision is Decision.SETTLE and not await self._settle(found, asked)):
+                # Before the owner, about to abandon the turn, looks whether a caller is back.
+                await self._turns.mark(principal, found.turn.id, TurnMark.FOLLOWED)
+                return found.turn
+            if decision is Decision.AWAIT_NEWS:
+                await self._await_news(principal, found)
+                has_waited = True
+            elif decision is Decision.REFUSE_BUSY:
+                await self._await_end(principal, found)
+            else:
+                new = _despite(new, found, decision)
+
+    async def _begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
+        """Store the turn; where the answer was lost, look by its own ids until it is clear whether it stands."""
+        while True:
+            try:
+                return await self._turns.begin(principal, new)
+            except StoreUnclearError:
+                # Not asked until it is known to stand, so that asked_at tells the truth if this process dies meanwhile.
+                new = replace(new, again=True, asked=False)
+                self._runner.watch.failed()
+            except StoreUnavailableError:
+                if not new.again:
+                    raise
+                self._runner.watch.failed()
+            await self._clock.sleep(_RETRY)
+            await self._runner.watch.until_up()
+
+    async def _decide(
+        self, principal: Principal, obstacles: Obstacles, asked: Asked, *, has_waited: bool
+    ) -> tuple[FoundTurn, Decision]:
+        if obstacles.keyed_turn is not None:
+            found = await self._turns.find(principal, obstacles.keyed_turn)
+            return found, decide_keyed(found, asked)
+        if obstacles.same_turn is not None:
+            found = await self._turns.find(principal, obstacles.same_turn)
+            return found, decide_same(found, asked, has_waited=has_waited)
+        if obstacles.open_turn is None:
+            raise AssertionError
+        found = await self._turns.find(principal, obstacles.open_turn)
+        return found, decide_open(found, asked)
+
+    async def _await_news(self, principal: Principal, found: FoundTurn) -> None:
+        """Wait for a moment until it is known whether the turn's answer arrived or its caller left."""
+        await self._runner.publish_news()
+        until = self._clock.monotonic() + _NEWS_WITHIN.total_seconds()
+        while self._clock.monotonic() < until:
+            now = await self._turns.find(principal, found.turn.id)
+            if now.delivered or now.caller_left or now.turn.status is not found.turn.status:
+                return
+            await self._clock.sleep(_LOOK_EVERY)
+
+    async def _settle(self, found: FoundTurn, asked: Asked) -> bool:
+        """Settle a turn whose owner may be dead; where that is not known yet, its own request waits for its end."""
+        if any(settled.id == found.turn.id for settled in await self._runner.settle_orphans()):
+            return True
+        if found.fingerprint != asked.fingerprint:
+            raise _busy(found.turn)
+        return False
+
+    async def _await_end(self, principal: Principal, found: FoundTurn) -> None:
+        """Wait for the end of the session's turn where it was answered already, and refuse the message otherwise.
+
+        Raises:
+            ConflictError: the session is answering another message.
+        """
+        run = self._runner.find(principal, found.turn.id)
+        if run is None and self._runner.watch.had_for(self._runner.options.lease):
+            raise _busy(found.turn)
+        if run is not None and not run.answered.is_set():
+            raise _busy(found.turn)
+        until = self._clock.monotonic() + _BUSY_WITHIN.total_seconds()
+        while self._clock.monotonic() < until:
+            if (await self._turns.find(principal, found.turn.id)).turn.status.is_final:
+                return
+            await self._clock.sleep(_LOOK_EVERY)
+        raise _busy(found.turn)
+
+
+def _busy(turn: Turn) -> ConflictError:
+    return ConflictError(
+        f"This session is answering another message (turn {turn.id}).",
+        turn_id=str(turn.id),
+        next_step=NextStep.WAIT_OR_CANCEL,
+    )
+
+
+def _refuse(decision: Decision, turn: Turn) -> None:
+    if decision is Decision.REFUSE_KEY:
+        raise ConflictError(
+            "This idempotency key was used for another request in the last 24 hours; use a new key for a new message.",
+            turn_id=str(turn.id),
+        )
+    if decision is Decision.REFUSE_RETRY:
+        raise ConflictError(
+            f"The turn {turn.id} of this message was not interrupted (it is {turn.status}), so there is nothing to "
+            "retry: leave `retry` out to get that turn.",
+            turn_id=str(turn.id),
+        )
+
+
+def _despite(new: NewTurn, found: FoundTurn, decision: Decision) -> NewTurn:
+    """Return the turn to begin in place of one that was found, or beside it."""
+    if decision is Decision.ASK_AGAIN:
+        return replace(new, session_id=found.turn.session_id, replaces=found.turn.id)
+    return replace(new, join=False) if decision is Decision.BEGIN else new

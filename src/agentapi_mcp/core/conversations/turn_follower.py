@@ -1,0 +1,268 @@
+"""Wait for turns and follow them, whether they run in this process or in another one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from typing_extensions import override
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import StoreError, StoreUnavailableError
+from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
+from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
+from agentapi_mcp.core.conversations.ports import TurnPorts, TurnStore
+from agentapi_mcp.core.conversations.turn_runner import RunningTurn, TurnRunner
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
+
+# Notifications may be lost, and there are none behind a transaction pooler.
+_POLL_EVERY = timedelta(seconds=1)
+REPORT_EVERY = timedelta(seconds=0.5)
+REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
+TAIL = 200
+# The outcome is known by then; if the store does not come back meanwhile, it is told with `saved: false`.
+_WAIT_FOR_STORE = timedelta(seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of a running answer: its length, its last 200 characters, and the agent's activity."""
+
+    characters: int
+    tail: str
+    elapsed: timedelta
+    activity: str | None
+
+
+ReportProgress = Callable[[Progress], Awaitable[None]]
+
+
+class FollowedTurn(Protocol):
+    """A turn as its followers see it."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        ...
+
+    def progress(self, elapsed: timedelta) -> Progress:
+        """Return the progress so far."""
+        ...
+
+    async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
+        """Wait for the first text, for more of it, or for the end, and return the events that were received."""
+        ...
+
+
+class Pacer:
+    """Report progress: the first text at once, then every half second if there is more, and at least every 10 s."""
+
+    def __init__(self, clock: Clock, report: ReportProgress | None, started: float) -> None:
+        self._clock = clock
+        self._report = report
+        self._started = self._reported_at = started
+        self._reported = 0
+
+    async def report(self, turn: FollowedTurn) -> None:
+        """Report if it is time."""
+        now = self._clock.monotonic()
+        progress = turn.progress(timedelta(seconds=now - self._started))
+        is_first = self._reported == 0 and progress.characters > 0
+        pace = REPORT_EVERY if progress.characters != self._reported else REPORT_AT_LEAST_EVERY
+        is_due = is_first or now - self._reported_at >= pace.total_seconds()
+        if self._report is None or turn.has_ended or not is_due:
+            return
+        self._reported, self._reported_at = progress.characters, now
+        await self._report(progress)
+
+
+class TurnFollower:
+    """Wait for turns and follow them."""
+
+    def __init__(self, ports: TurnPorts, runner: TurnRunner) -> None:
+        self._turns = ports.turns
+        self._events = ports.events
+        self._signals = ports.signals
+        self._clock = ports.clock
+        self._runner = runner
+
+    async def wait_here(self, run: RunningTurn, until: float, report: ReportProgress | None, started: float) -> Turn:
+        """Wait for the outcome of a turn that runs here to be stored, and return it; else the turn as it is known.
+
+        `until` and `started` are monotonic seconds. An outcome that is not stored is returned only while the store
+        cannot be reached.
+        """
+        async with self._runner.following(run):
+            await self._wait(_LocalTurn(run), until, Pacer(self._clock, report, started))
+            if run.answered.is_set() and not run.saved.is_set():
+                await self._wait_until_told(run, until)
+            if run.saved.is_set() or (run.answered.is_set() and not self._runner.watch.is_up):
+                return run.snapshot()
+            self._runner.answer_running(run)
+            return run.unfinished()
+
+    async def wait_elsewhere(
+        self, principal: Principal, turn: Turn, until: float, report: ReportProgress | None, started: float
+    ) -> Turn:
+        """Wait for the end of a turn that may run in another process, and return it as it is stored then."""
+        async with self._remote(principal, turn) as remote:
+            try:
+                async with asyncio.timeout(until - self._clock.monotonic()):
+                    await self._wait(remote, until, Pacer(self._clock, report, started))
+            except (TimeoutError, StoreUnavailableError):
+                if self._clock.monotonic() < until:
+                    raise
+            return remote.turn
+
+    async def follow_here(self, run: RunningTurn) -> AsyncGenerator[TurnEvent]:
+        """Yield the text so far, then each event as it arrives, then the end, of a turn that runs here."""
+        # Subscribe before reading the text so far: no event is lost between the two.
+        async with self._runner.following(run), self._events.follow(run.id) as events:
+            if run.answer.characters:
+                yield TextDelta(run.answer.text)
+            if run.saved.is_set():
+                yield TurnEnded(self._clock.now())
+                return
+            async for event in events:
+                yield event
+
+    async def follow_elsewhere(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
+        """Yield the text so far, then each event as it arrives, then the end, of a turn of another process.
+
+        Without Redis, it yields stored text only.
+        """
+        sent = 0
+        async with self._remote(principal, turn) as remote:
+            while True:
+                if len(remote.text) > sent:
+                    yield TextDelta(remote.text[sent:])
+                    sent = len(remote.text)
+                if remote.has_ended:
+                    break
+                for event in await remote.changed(_POLL_EVERY):
+                    if isinstance(event, ThoughtDelta | ToolActivity):
+                        yield event
+        yield TurnEnded(self._clock.now())
+
+    async def _wait(self, turn: FollowedTurn, until: float, pacer: Pacer) -> None:
+        while not turn.has_ended and (left := until - self._clock.monotonic()) > 0:
+            await turn.changed(min(timedelta(seconds=left), REPORT_EVERY))
+            await pacer.report(turn)
+
+    async def _wait_until_told(self, run: RunningTurn, until: float) -> None:
+        """Wait until the outcome is stored; while the store is away, for a moment."""
+        watch = self._runner.watch
+        left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
+        await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(left))
+        if not run.saved.is_set() and not watch.is_up:
+            await first_of(run.saved.wait(), self._clock.sleep(_WAIT_FOR_STORE))
+
+    @asynccontextmanager
+    async def _remote(self, principal: Principal, turn: Turn) -> AsyncGenerator["_RemoteTurn"]:
+        remote = _RemoteTurn(self._turns, principal, turn, self._clock)
+
+        def on_end(signal: Signal) -> None:
+            if signal.kind is SignalKind.ENDED and signal.turn_id == turn.id:
+                remote.received.put_nowait(None)
+
+        with ExitStack() as stack:
+            stack.callback(self._signals.subscribe(on_end))
+            # Read again after subscribing: otherwise an end in between would be missed.
+            await remote.read()
+            if not remote.has_ended:
+                listener = stack.callback
+                listener(
+                    self._events.listen(turn.id, lambda offset, event: remote.received.put_nowait((offset, event)))
+                )
+            yield remote
+
+
+@dataclass(slots=True)
+class _LocalTurn(FollowedTurn):
+    run: RunningTurn
+
+    @property
+    @override
+    def has_ended(self) -> bool:
+        return self.run.answered.is_set()
+
+    @override
+    def progress(self, elapsed: timedelta) -> Progress:
+        answer = self.run.answer
+        return Progress(answer.characters, answer.tail(TAIL), elapsed, answer.activity)
+
+    @override
+    async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within.total_seconds()):
+                await (self.run.answered if self.run.begun.is_set() else self.run.begun).wait()
+        return ()
+
+
+@dataclass(slots=True)
+class _RemoteTurn(FollowedTurn):
+    """A turn of another process: the stored text every second, and the live events in between."""
+
+    turns: TurnStore
+    principal: Principal
+    turn: Turn
+    clock: Clock
+    text: str = ""
+    activity: str | None = None
+    read_at: float = 0.0
+    received: asyncio.Queue[tuple[int, TurnEvent] | None] = field(
+        default_factory=asyncio.Queue[tuple[int, TurnEvent] | None]
+    )
+
+    @property
+    @override
+    def has_ended(self) -> bool:
+        return self.turn.status.is_final
+
+    @override
+    def progress(self, elapsed: timedelta) -> Progress:
+        return Progress(len(self.text), self.text[-TAIL:], elapsed, self.activity)
+
+    @override
+    async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
+        now = self.clock.monotonic()
+        left = min(within.total_seconds(), self.read_at + _POLL_EVERY.total_seconds() - now)
+        try:
+            async with asyncio.timeout(max(left, 0)):
+                received = await self.received.get()
+        except TimeoutError:
+            if self.clock.monotonic() - self.read_at >= _POLL_EVERY.total_seconds():
+                await self.read()
+            return ()
+        if received is None:  # it has ended
+            await self.read()
+            return ()
+        self._apply(*received)
+        return (received[1],)
+
+    async def read(self) -> None:
+        """Read the stored turn, which makes up for lost events, and note that somebody follows it."""
+        self.read_at = self.clock.monotonic()
+        self.turn = await self.turns.get(self.principal, self.turn.id)
+        if len(self.turn.reply) > len(self.text):
+            self.text = self.turn.reply
+        if not self.has_ended:
+            with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+                await self.turns.mark(self.principal, self.turn.id, TurnMark.FOLLOWED)
+
+    def _apply(self, offset: int, event: TurnEvent) -> None:
+        match event:
+            # Live and stored text overlap: append only what lies beyond the known text, and skip what leaves a gap.
+            case TextDelta(text) if offset <= len(self.text) < offset + len(text):
+                self.text += text[len(self.text) - offset :]
+                self.activity = None
+            case ThoughtDelta():
+                self.activity = "thinking"
+            case ToolActivity(name, state):
+                self.activity = f"using {name}" if state is ToolState.STARTED else None
+            case _:
+                pass

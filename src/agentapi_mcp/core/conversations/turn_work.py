@@ -1,0 +1,143 @@
+"""What a turn needs before its agent is asked, and what remains to be done after its end."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditEvent, AuditOutcome, AuditTarget
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.ports import Capability
+from agentapi_mcp.core.catalogue.agents import Choice
+from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, history_budget
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, History, SessionState, Turn, TurnStatus
+from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.api_keys import ApiKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnJob:
+    """An accepted turn, and what was resolved for it."""
+
+    accepted: AcceptedTurn
+    principal: Principal
+    choice: Choice
+    parameters: Parameters
+    defaults: Defaults
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The history that was sent with a message, and the number of characters of both."""
+
+    history: History
+    characters: int
+
+    @classmethod
+    def of(cls, turn: BackendTurn, history: History) -> Self:
+        """Measure what is sent."""
+        sent = (*(message.text for message in turn.history), turn.message, turn.system or "")
+        return cls(history, sum(map(len, sent)))
+
+
+class TurnWork:
+    """The work around the answer: the history before it; cache, token ratios, health and the audit log after it."""
+
+    def __init__(
+        self, sessions: SessionStore, cache: SessionCache, health: Health, api_keys: ApiKeys, audit: AuditLog
+    ) -> None:
+        self._sessions = sessions
+        self._cache = cache
+        self._health = health
+        self._api_keys = api_keys
+        self._audit = audit
+        self._ratios = TokenRatios()
+
+    async def prepare(self, job: TurnJob) -> tuple[BackendTurn, History]:
+        """Return what the backend is asked, and the history in it."""
+        choice, accepted, parameters = job.choice, job.accepted, job.parameters
+        turn = accepted.turn
+        if choice.key is not None:
+            await self._api_keys.mark_used(choice.key)
+        history = await self._history(job)
+        return (
+            BackendTurn(
+                turn_id=turn.id,
+                session_id=turn.session_id,
+                principal=job.principal,
+                message=turn.message,
+                model_id=choice.model.model_id if choice.model else None,
+                system=parameters.system_prompt,
+                history=history.messages,
+                temperature=parameters.temperature,
+                max_tokens=parameters.max_tokens,
+                api_key=choice.key.value if choice.key else None,
+                state=accepted.state,
+            ),
+            history,
+        )
+
+    def end_events(self, job: TurnJob, turn: Turn) -> tuple[AuditEvent, ...]:
+        """Return the events of the audit log that are stored with the end of a turn."""
+        usage = turn.bill.usage
+        details = AuditDetails(
+            agent=turn.agent,
+            model=turn.bill.model_used or turn.model,
+            status=turn.status,
+            reason=turn.end_reason,
+            cost_usd=None if usage.cost_usd is None else float(usage.cost_usd),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        failed = turn.status in {TurnStatus.FAILED, TurnStatus.INTERRUPTED}
+        outcome = AuditOutcome.FAILED if failed else AuditOutcome.OK
+        target = AuditTarget("turn", str(turn.id))
+        return (
+            self._audit.event(job.principal, AuditAction.TURN_ENDED, target=target, outcome=outcome, details=details),
+        )
+
+    async def settled(self, job: TurnJob, turn: Turn, prompt: Prompt | None) -> None:
+        """Learn from a stored turn, and cache its session as the next turn will need it."""
+        used = turn.bill.usage.input_tokens
+        if used is not None and prompt is not None:
+            self._ratios.learn(turn.bill.model_used or job.choice.agent, prompt.characters, used)
+        grown: History | None = None
+        if prompt is not None and turn.last_message_id is not None:
+            added = (HistoryMessage(MessageRole.USER, turn.message),)
+            if turn.reply:
+                added = (*added, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
+            history = prompt.history
+            grown = History((*history.messages, *added), history.dropped, turn.last_message_id)
+        state = SessionState(
+            user_id=turn.user_id,
+            org_id=turn.org_id,
+            agent=turn.agent,
+            model=turn.model,
+            metadata=job.defaults.metadata,
+        )
+        await self._cache.save(turn.session_id, state, grown)
+
+    async def observe(self, job: TurnJob, check: HealthCheck) -> None:
+        """Count the outcome as a measurement of the agent's health."""
+        if job.choice.key is None:  # a failure of the caller's own key says nothing about the agent
+            await self._health.observe(job.choice.agent_id, check)
+
+    async def _history(self, job: TurnJob) -> History:
+        choice, accepted, parameters = job.choice, job.accepted, job.parameters
+        resumes = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
+        # An agent that resumes from its own state has the history already.
+        if accepted.session_created or resumes:
+            return History(())
+        turn = accepted.turn
+        fixed = len(turn.message.encode()) + len((parameters.system_prompt or "").encode())
+        ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
+        budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
+        found, last = None, accepted.previous_message_id
+        if last is not None:
+            # Valid only if it ends with the message that accept found: another process may have written since.
+            found = await self._cache.find(turn.session_id, last)
+        if found is None:
+            found = await self._sessions.history(job.principal, turn.session_id, turn.id, budget)
+        return fit_history(found, budget)
