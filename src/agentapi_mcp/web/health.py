@@ -1,7 +1,6 @@
 """Liveness and readiness probes for load balancers and orchestrators."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -13,11 +12,12 @@ from starlette.routing import Route
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.stopping import Stopping
 
 _READY_WITHIN = timedelta(seconds=3)
 
 
-def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
+def health_mount(services_provider: ServicesProvider, stopping: Stopping) -> Mount:
     """Serve /healthz and /readyz, without authentication and without a check of the host."""
     # A prober has no token and calls the server by its IP address; so the answers hold nothing confidential.
 
@@ -25,7 +25,7 @@ def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], 
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        fault = "stopping" if is_stopping() else await _fault(services_provider)
+        fault = "stopping" if stopping.begun else await _fault(services_provider)
         status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
         return JSONResponse({"status": fault or "ok"}, status)
 

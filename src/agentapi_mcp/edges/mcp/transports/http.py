@@ -21,6 +21,7 @@ from starlette.routing import Mount as StarletteMount
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentapi_mcp.base.json_values import is_object, load_json
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
@@ -61,7 +62,25 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
         metadata_paths=("/mcp", "/sse"),
         lifespan=endpoints.lifespan,
         stop=endpoints.stop,
+        serves_while_stopping=_concerns_running_work,
     )
+
+
+def _concerns_running_work(method: str, body: bytes) -> bool:
+    """Return whether a request belongs to those let in before the server stopped; another replica serves the rest.
+
+    It ends a session, or is a notification, as a cancellation is, or an answer. The SDK's client lists the tools when a
+    call is answered, to check the result, and takes a refusal of that for one of the call.
+    """
+    if method != "POST":
+        return method == "DELETE"
+    try:
+        message = load_json(body)
+    except (ValueError, RecursionError):
+        return False
+    if not is_object(message):
+        return False
+    return "id" not in message or "method" not in message or message["method"] == "tools/list"
 
 
 class _Users:
