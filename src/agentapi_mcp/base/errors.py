@@ -12,6 +12,7 @@ AgentApiError
 ├── ConfigurationError        the operator's file or a setting is invalid
 └── StoreError                storage failed
     ├── StoreUnavailableError
+    │   └── StoreUnclearError it is not known whether the change was made
     └── StoreMismatchError    the database has another schema or version
 """
 
@@ -133,6 +134,13 @@ class StoreUnavailableError(StoreError):
 
     code = "store_unavailable"
     retryable = True
+
+
+class StoreUnclearError(StoreUnavailableError):
+    """The store did not confirm a change, which may be made or not: a repetition can make it twice."""
+
+    code = "store_unclear"
+    retryable = False
 
 
 class StoreMismatchError(StoreError):
