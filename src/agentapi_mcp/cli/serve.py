@@ -159,7 +159,7 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
 ) -> None:
-    async with open_app(settings, environment()) as app:
+    async with open_app(settings, environment(), is_replica=True) as app:
         web = _create_web(app.services_provider, settings, options)
         http = HttpServer(
             uvicorn.Config(

@@ -129,6 +129,11 @@ class Health:
         probed = await self._probe_all(part for part in self._parts if part.needed)
         return all(part.status is HealthStatus.HEALTHY for part in probed)
 
+    async def warnings(self) -> tuple[str, ...]:
+        """Return the names of the degraded parts, which leave the server ready."""
+        probed = await self._probe_all(part for part in self._parts if part.remarked is HealthStatus.DEGRADED)
+        return tuple(part.name for part in probed if part.status is HealthStatus.DEGRADED)
+
     async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
         """Record the outcome of real traffic, and repeated success at most every 5 s; store errors are only logged."""
         if outcome.status in {HealthStatus.UNKNOWN, HealthStatus.NOT_CONFIGURED}:
