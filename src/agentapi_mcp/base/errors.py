@@ -13,6 +13,7 @@ AgentApiError
 └── StoreError                storage failed
     ├── StoreUnavailableError
     │   └── StoreUnclearError it is not known whether the change was made
+    ├── StoreBusyError        another transaction holds what is needed
     └── StoreMismatchError    the database has another schema or version
 """
 
@@ -137,10 +138,17 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreUnclearError(StoreUnavailableError):
-    """The store did not confirm a change, which may be made or not: a repetition can make it twice."""
+    """The store's answer was lost, and it is not known whether the change was made; the message says so."""
 
     code = "store_unclear"
-    retryable = False
+    retryable = False  # a repetition could make the change twice
+
+
+class StoreBusyError(StoreError):
+    """Somebody else keeps what is needed locked; nothing was changed."""
+
+    code = "store_busy"
+    retryable = True
 
 
 class StoreMismatchError(StoreError):

@@ -6,7 +6,13 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError, StoreUnclearError
+from agentapi_mcp.base.errors import (
+    StoreBusyError,
+    StoreError,
+    StoreMismatchError,
+    StoreUnavailableError,
+    StoreUnclearError,
+)
 from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
@@ -46,9 +52,9 @@ async def _raise(database: Database, sqlstate: str) -> None:
             "Make room, or check AGENTAPI_DATABASE_URL",
         ),
         ("58030", "it cannot read or write its files", "Its own log"),
-        ("55P03", "another transaction holds what this needs", "in a moment"),
-        ("40P01", "another transaction changed the same at the same time", "in a moment"),
-        ("40001", "another transaction changed the same at the same time", "in a moment"),
+        ("55P03", "Another transaction holds what this needs", "in a moment"),
+        ("40P01", "Another transaction changed the same at the same time", "in a moment"),
+        ("40001", "Another transaction changed the same at the same time", "in a moment"),
         ("0A000", "The database refused this", "The log"),
         ("25P03", "it closed a connection that took too long", "in a moment"),
         ("25P04", "it closed a connection that took too long", "in a moment"),
@@ -74,12 +80,19 @@ async def test_each_class_of_error_is_told_as_what_it_is(
 ) -> None:
     error = await failed(database, sqlstate)
     told, _, step = str(error).partition("; nothing was changed. ")
-    is_refused = next_step == "The log"
-    assert told == (says if is_refused else f"The database cannot be used: {says}")
+    kind = (
+        StoreError
+        if next_step == "The log"
+        else StoreBusyError
+        if says.startswith("Another")
+        else StoreUnavailableError
+    )
+    assert type(error) is kind
+    assert error.retryable is (kind is not StoreError)
+    assert told == (f"The database cannot be used: {says}" if kind is StoreUnavailableError else says)
     assert next_step in step
-    assert isinstance(error, StoreUnavailableError) is not is_refused  # only the former is tried again
     # Postgres' own words are for the operator, where the statement itself is at fault.
-    assert notes_of(error) == ((f"Postgres: its words (SQLSTATE {sqlstate}).",) if is_refused else ())
+    assert notes_of(error) == ((f"Postgres: its words (SQLSTATE {sqlstate}).",) if kind is StoreError else ())
 
 
 @pytest.mark.parametrize(("sqlstate", "says"), [("42P01", "migrate"), ("26000", "AGENTAPI_STATEMENT_CACHE=false")])

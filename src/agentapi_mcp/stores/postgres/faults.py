@@ -10,6 +10,7 @@ import asyncpg
 
 from agentapi_mcp.base.errors import (
     AgentApiError,
+    StoreBusyError,
     StoreError,
     StoreMismatchError,
     StoreUnavailableError,
@@ -40,14 +41,15 @@ VARIABLE = "AGENTAPI_DATABASE_URL"
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """What is wrong; a temporary fault is outside the statement, and another one is of the statement.
+    """What is wrong, as one of the errors of the core.
 
-    After a temporary one the same call can succeed, once the server, its load or its access is restored.
+    StoreUnavailableError: outside the statement, which can succeed once the server, its load or its access is restored.
+    StoreBusyError: another transaction is in the way. StoreError: the statement fails again.
     """
 
     what: str
     next_step: str = _AGAIN
-    temporary: bool = True
+    error: type[StoreError] = StoreUnavailableError
 
 
 # The first matching class gives the reason.
@@ -67,12 +69,12 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Fau
     (asyncpg.TooManyConnectionsError, _Fault("it has no connection left")),
     (
         asyncpg.ConfigurationLimitExceededError,
-        _Fault("A limit of the database's configuration is too low for this", _LOGGED, temporary=False),
+        _Fault("A limit of the database's configuration is too low for this", _LOGGED, StoreError),
     ),
     (asyncpg.InsufficientResourcesError, _Fault("it lacks the resources for this")),
     (
         asyncpg.ProgramLimitExceededError,
-        _Fault("This is more than the database can process at once", _LOGGED, temporary=False),
+        _Fault("This is more than the database can process at once", _LOGGED, StoreError),
     ),
     (
         asyncpg.ReadOnlySQLTransactionError,
@@ -81,10 +83,10 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Fau
         ),
     ),
     (asyncpg.PostgresIOError, _Fault("it cannot read or write its files", "Its own log says why.")),
-    (asyncpg.LockNotAvailableError, _Fault("another transaction holds what this needs")),
+    (asyncpg.LockNotAvailableError, _Fault("Another transaction holds what this needs", _AGAIN, StoreBusyError)),
     (
         (asyncpg.DeadlockDetectedError, asyncpg.SerializationError),
-        _Fault("another transaction changed the same at the same time"),
+        _Fault("Another transaction changed the same at the same time", _AGAIN, StoreBusyError),
     ),
     (
         (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError),
@@ -106,7 +108,7 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Fau
     (ConnectionRefusedError, _Fault("nothing answers at its address", f"Start it, or check the address. {_AGAIN}")),
     (LOST, _Fault("the connection to it is lost or refused")),
 )
-_REFUSED = _Fault("The database refused this", _LOGGED, temporary=False)
+_REFUSED = _Fault("The database refused this", _LOGGED, StoreError)
 # It is told of no error where it is not known.
 _UNCHANGED = "nothing was changed"
 # The transaction may be committed: the connection was lost, or the answer late, after COMMIT had been sent.
@@ -146,9 +148,9 @@ def map_errors(variable: str | None = None) -> Generator[None]:
 
 
 def is_unavailable(exc: Exception) -> bool:
-    """Return whether the same call can succeed once the server, its load or its access is restored."""
+    """Return whether the server cannot be used: the same call can succeed once it is restored."""
     fault = _fault_of(exc)
-    return fault is not None and fault.temporary
+    return fault is not None and fault.error is StoreUnavailableError
 
 
 @contextmanager
@@ -168,9 +170,9 @@ def _error_of(exc: Exception, variable: str) -> AgentApiError | None:
     if isinstance(exc, _UNKNOWN):
         return _unclear()
     fault = _fault_of(exc)
-    if fault is not None and fault.temporary:
-        what, next_step = fault.what, fault.next_step.format(variable=variable)
-        return StoreUnavailableError(f"The database cannot be used: {what}; {_UNCHANGED}. {next_step}")
+    if fault is not None and fault.error is not StoreError:
+        what = f"The database cannot be used: {fault.what}" if fault.error is StoreUnavailableError else fault.what
+        return fault.error(f"{what}; {_UNCHANGED}. {fault.next_step.format(variable=variable)}")
     if isinstance(exc, _POOLED):
         return StoreMismatchError(
             "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
