@@ -142,12 +142,36 @@ async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_hom
             async with httpx2.AsyncClient() as http:
                 while (await http.get(f"{server.base}/readyz")).status_code == 200:
                     pass
-            refused = await call(client, "chat", agent="droid", message="too late")
-            assert refused.is_error
+                late = await http.post(f"{server.base}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+                assert (late.status_code, late.headers["retry-after"]) == (503, "1")
             async for _ in listening:
                 pass
             steps.release(10)
             assert fields_of(await chat)["status"] == "completed"
+        assert await server.process.wait() == 0
+
+
+async def test_idle_connections_are_closed_at_once_and_new_ones_are_answered_503(edge_home: Path) -> None:
+    steps = Steps()
+    get = b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer)) as server:
+        host, port = server.base.removeprefix("http://").split(":")
+        async with Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
+            asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
+            chat = group.create_task(call(client, "chat", agent="droid", message=asked))
+            await peer.received(path="/chat/completions")
+            idle, idle_writer = await asyncio.open_connection(host, int(port))
+            idle_writer.write(get % b"/healthz")
+            assert (await idle.readuntil(b'"}')).startswith(b"HTTP/1.1 200")
+            new, new_writer = await asyncio.open_connection(host, int(port))
+            server.process.send_signal(signal.SIGTERM)
+            assert await idle.read() == b""
+            new_writer.write(get % b"/mcp")
+            assert b"connection: close" in (await new.read()).lower()
+            steps.release(10)
+            assert fields_of(await chat)["status"] == "completed"
+        idle_writer.close()
+        new_writer.close()
         assert await server.process.wait() == 0
 
 

@@ -25,19 +25,14 @@ class Pooler:
 
     async def connect(self) -> None:
         """Make one more connection to the server, which must ask for no password."""
-        parts = urlsplit(self.target)
-        place = parse_qs(parts.query).get("host", [""])[0]
-        if place:
-            reader, writer = await asyncio.open_unix_connection(f"{place}/.s.PGSQL.5432")
-        else:
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 5432)
+        parts, (reader, writer) = urlsplit(self.target), await open_server(self.target)
         words = ("user", parts.username or "", "database", parts.path[1:], "")
         body = struct.pack("!i", _PROTOCOL) + b"".join(word.encode() + b"\0" for word in words)
         writer.write(struct.pack("!i", len(body) + 4) + body)
         self.greeting = b""
         kind = b""
         while kind != b"Z":
-            kind, message = await _message(reader)
+            kind, message = await read_message(reader)
             assert not (kind == b"R" and message[5:9] != b"\0\0\0\0"), "the server wants a password"
             self.greeting += message
         self.servers.append((reader, writer))
@@ -55,7 +50,7 @@ class Pooler:
                 writer.write(b"N")
             writer.write(self.greeting)
             while True:
-                kind, message = await _message(reader)
+                kind, message = await read_message(reader)
                 if kind == b"X":
                     break
                 await self._transact(message, reader, writer)
@@ -71,14 +66,14 @@ class Pooler:
 
         async def pass_on() -> None:
             while True:
-                _, message = await _message(reader)
+                _, message = await read_message(reader)
                 to_server.write(message)
 
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(pass_on())
             kind, message = b"", b""
             while (kind, message[5:]) != (b"Z", _IDLE):
-                kind, message = await _message(from_server)
+                kind, message = await read_message(from_server)
                 writer.write(message)
             asking.cancel()
         self.transactions[index] += 1
@@ -102,6 +97,16 @@ async def open_pooler(target: str, *, connections: int = 2) -> AsyncGenerator[tu
             writer.close()
 
 
-async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+async def open_server(target: str) -> Streams:
+    """Connect to the server of an address, through its directory of sockets where the address names one."""
+    parts = urlsplit(target)
+    place = parse_qs(parts.query).get("host", [""])[0]
+    if place:
+        return await asyncio.open_unix_connection(f"{place}/.s.PGSQL.5432")
+    return await asyncio.open_connection(parts.hostname, parts.port or 5432)
+
+
+async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Return the type of the next message, and the whole of it."""
     head = await reader.readexactly(5)
     return head[:1], head + await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)

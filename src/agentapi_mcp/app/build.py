@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -204,7 +204,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
 
 
 def build_agents(
-    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, configuration: Part
+    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, parts: Sequence[Part]
 ) -> AgentServices:
     """Build the services on agents: policy, health, and the keys of users."""
     where = "embedded" if base.settings.database_url is None else "by URL"
@@ -214,7 +214,7 @@ def build_agents(
         catalogue=catalogue,
         store=shared.health,
         clock=base.clock,
-        parts=(postgres, shared.part, configuration),
+        parts=(postgres, shared.part, *parts),
         policy=policy,
     )
     api_keys = ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit)

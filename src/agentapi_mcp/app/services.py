@@ -18,12 +18,14 @@ from agentapi_mcp.app.build import (
     open_shared,
     open_turns,
 )
+from agentapi_mcp.app.replicas import build_replicas, configuration_hash, replicas_part
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.members import Memberships
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.core.catalogue.organizations import Organizations
+from agentapi_mcp.core.catalogue.replicas import Replicas
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.services import Services
@@ -35,8 +37,13 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, environ: Mapping[str, str], clock: Clock) -> AsyncGenerator[Services]:
-    """Open stores, backends and services; close them in reverse order, running turns first."""
+async def open_services(
+    settings: Settings, environ: Mapping[str, str], clock: Clock, *, is_replica: bool = False
+) -> AsyncGenerator[Services]:
+    """Open stores, backends and services; close them in reverse order, running turns first.
+
+    A replica compares its configuration with that of the others; commands and servers over stdio are none.
+    """
     async with AsyncExitStack() as stack:
         watch = catalogue_watch(settings, environ, clock)
         # Before anything is opened, since a mistake in the file stops the start.
@@ -48,7 +55,11 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base, environ)
-        agents = build_agents(base, catalogue, shared, sealer, Part("configuration", "files", watch.probe))
+        replicas = build_replicas(base, file) if is_replica else None
+        parts = [Part("configuration", "files", watch.probe)]
+        if replicas is not None:
+            parts.append(replicas_part(replicas))
+        agents = build_agents(base, catalogue, shared, sealer, parts)
         access = await open_access(base, file, agents.api_keys, sealer)
         turns = await open_turns(base, shared, agents)
         transport = build_transport(base)
@@ -72,15 +83,22 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
             reload=watch.wake,
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
+        apply = partial(_reload, base.settings, catalogue, access, replicas)
+        stack.callback(group.create_task(watch.run(apply)).cancel)
+        if replicas is not None:
+            await stack.enter_async_context(replicas.open())
         # Last, since the guide reads the services, and they hold the backend of the guide.
         host.view.attach(services)
         yield services
 
 
-async def _reload(catalogue: Catalogue, access: Access, file: CatalogueFile) -> None:
+async def _reload(
+    settings: Settings, catalogue: Catalogue, access: Access, replicas: Replicas | None, file: CatalogueFile
+) -> None:
     """Apply a changed configuration file."""
     await catalogue.reload(file)
+    if replicas is not None:
+        replicas.configure(configuration_hash(settings, file))
     access.personal_tokens.reload(file.sign_in)
     if access.authenticator is not None:
         await access.authenticator.reload(file.sign_in)

@@ -92,12 +92,16 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None
+    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None, is_replica: bool = False
 ) -> AsyncGenerator[App]:
-    """Open the program without waiting for its stores, which open in the background; close them with the context."""
+    """Open the program without waiting for its stores, which open in the background; close them with the context.
+
+    `is_replica` is true for a server that others on the same database are to equal.
+    """
     time = clock or SystemClock()
     services_provider = Startup(
-        lambda: open_services(settings, environ, time), timedelta(seconds=settings.start_timeout_seconds)
+        lambda: open_services(settings, environ, time, is_replica=is_replica),
+        timedelta(seconds=settings.start_timeout_seconds),
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(services_provider.run())

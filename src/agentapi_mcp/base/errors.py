@@ -12,6 +12,8 @@ AgentApiError
 ├── ConfigurationError        the operator's file or a setting is invalid
 └── StoreError                storage failed
     ├── StoreUnavailableError
+    │   └── StoreUnclearError it is not known whether the change was made
+    ├── StoreBusyError        another transaction holds what is needed
     └── StoreMismatchError    the database has another schema or version
 """
 
@@ -139,6 +141,7 @@ class StoreUnclearError(StoreUnavailableError):
     """The store's answer was lost, and it is not known whether the change was made; the message says so."""
 
     code = "store_unclear"
+    retryable = False  # a repetition could make the change twice
 
 
 class StoreBusyError(StoreError):

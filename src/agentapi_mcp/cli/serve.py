@@ -7,9 +7,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,10 +17,14 @@ from pathlib import Path
 import uvicorn
 
 from agentapi_mcp.app.startup import App, open_app
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
 from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
+from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.mcp_options import mcp_options
+from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.pages import key_pages_mount
 from agentapi_mcp.edges.mcp.server.server import create_server
@@ -31,9 +35,12 @@ from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
+from agentapi_mcp.web.stopping import Stopping
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 5  # for sending the last answers, once the turns have ended
+_FOLLOW_UP = timedelta(milliseconds=500)
+_LAST_ANSWERS = timedelta(seconds=2)  # of the time above, before what is not answered is refused
 # Of TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel drops the connection.
 _UNREAD_MILLISECONDS = 60_000
 _MAX_DESCRIPTORS = 65_536
@@ -149,21 +156,12 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
             return f"It is not possible to listen on port {port} of {host} ({error.strerror})."
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: running turns end and their answers are sent before the listener closes."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Install no signal handlers."""
-        yield
-
-
 async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
 ) -> None:
-    async with open_app(settings, environment()) as app:
+    async with open_app(settings, environment(), is_replica=True) as app:
         web = _create_web(app.services_provider, settings, options)
-        http = _Uvicorn(
+        http = HttpServer(
             uvicorn.Config(
                 web.app,
                 log_config=None,
@@ -196,7 +194,7 @@ def _reload(app: App, certificate: Certificate | None) -> None:
         certificate.renew()
 
 
-async def _open_services(app: App, http: _Uvicorn) -> AgentApiError | None:
+async def _open_services(app: App, http: HttpServer) -> AgentApiError | None:
     """Open the services at start, so that a wrong configuration ends the program instead of failing each request."""
     try:
         await app.services_provider.services()
@@ -209,19 +207,43 @@ async def _open_services(app: App, http: _Uvicorn) -> AgentApiError | None:
     return None
 
 
-async def _stop_on_signal(app: App, web: WebApplication, http: _Uvicorn) -> None:
-    """Shut down on a signal; a second Ctrl-C ends the grace period of running turns."""
+async def _stop_on_signal(app: App, web: WebApplication, http: HttpServer) -> None:
+    """Shut down on a signal; a second Ctrl-C ends the grace period of running turns.
+
+    New requests are refused first, and the runner of turns closes last, so that it refuses no request that was let in.
+    """
     loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_requested.set)
     await stop_requested.wait()
     _log.info("stopping")
+    was_busy = bool(http.server_state.tasks)
     web.stop()
+    await http.close_idle_connections()
     services = app.services_provider.find()
     if services is not None:
-        loop.add_signal_handler(signal.SIGINT, services.turns.stop_now)
-        await services.turns.drain()
+        await _drain(services.turns, web.stopping, app.settings.shutdown_grace_seconds or 0)
+    # The callers of turns that ended just now still have to be answered.
+    await first_of(web.stopping.wait_answered(), SystemClock().sleep(_LAST_ANSWERS))
+    web.stopping.give_up()
+    if was_busy:  # while it listens: the SDK's client has to list the tools before it returns its last answer
+        await SystemClock().sleep(_FOLLOW_UP)
     http.should_exit = True
+
+
+async def _drain(turns: Turns, stopping: Stopping, grace_seconds: float) -> None:
+    """Let what was let in be answered, and end the turns that then run; both together have one grace period."""
+    loop, is_over = asyncio.get_running_loop(), asyncio.Event()
+
+    def end_grace() -> None:
+        is_over.set()
+        turns.stop_now()
+
+    loop.add_signal_handler(signal.SIGINT, end_grace)
+    timer = loop.call_later(grace_seconds, end_grace)
+    await first_of(stopping.wait_answered(), is_over.wait())
+    await turns.drain()
+    timer.cancel()
 
 
 def _create_web(services_provider: ServicesProvider, settings: Settings, options: ServeOptions) -> WebApplication:
@@ -247,7 +269,7 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
     )
 
 
-def _announce(settings: Settings, options: ServeOptions, listener: socket.socket, http: _Uvicorn) -> None:
+def _announce(settings: Settings, options: ServeOptions, listener: socket.socket, http: HttpServer) -> None:
     if http.should_exit:
         return
     host = f"[{options.host}]" if ":" in options.host else options.host

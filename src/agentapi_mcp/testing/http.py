@@ -193,11 +193,18 @@ class HttpPeer:
         """Answer one request."""
         raise NotImplementedError
 
-    async def received(self, number: int = 1, *, path: str = "") -> Exchange:
-        """Wait for the request with this number, counted from 1 over those whose path has this suffix."""
+    async def received(self, number: int = 1, *, path: str = "", content: str = "") -> Exchange:
+        """Wait for the request with this number, counted from 1 over those with this end of the path and this content.
+
+        The content is a part of the body.
+        """
 
         def found() -> list[Exchange]:
-            return [exchange for exchange in self.exchanges if exchange.path.endswith(path)]
+            return [
+                exchange
+                for exchange in self.exchanges
+                if exchange.path.endswith(path) and content.encode() in exchange.content
+            ]
 
         async with self._changed:
             await self._changed.wait_for(lambda: len(found()) >= number)

@@ -20,6 +20,7 @@ from agentapi_mcp.web.limits import HttpLimits, Limits, OpenRequests
 from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
 from agentapi_mcp.web.oauth import OAuth, metadata_mount
 from agentapi_mcp.web.request_ids import RequestIds
+from agentapi_mcp.web.stopping import Draining, Stopping
 from agentapi_mcp.web.stream_reauth import REAUTHENTICATE_EVERY
 
 
@@ -43,10 +44,14 @@ class WebOptions:
 
 @dataclass(frozen=True, slots=True)
 class WebApplication:
-    """The application, and the function that ends its streams and its readiness before the process stops."""
+    """The application, and the function that ends its streams and its readiness before the process stops.
+
+    After it, new requests are refused, and `stopping` tells of those that were let in before.
+    """
 
     app: ASGIApp
     stop: Callable[[], None]
+    stopping: Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class _Shared:
     names: AllowedNames
     authenticator: TokenAuthenticator
     open_requests: OpenRequests
+    stopping: Stopping
 
 
 def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
@@ -65,8 +71,8 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
     Raises:
         ConfigurationError: an allowed host or origin has a form that no request can carry.
     """
-    stopping = False
-    health = health_mount(services_provider, lambda: stopping)
+    stopping = Stopping()
+    health = health_mount(services_provider, stopping)
     checked = list(mounts)
     if options.oauth is not None:
         paths = [path for mount in mounts for path in mount.metadata_paths]
@@ -80,6 +86,7 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
             AuthRateLimit(options.clock),
         ),
         open_requests=OpenRequests(options.limits.open_requests),
+        stopping=stopping,
     )
 
     @asynccontextmanager
@@ -90,14 +97,13 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
             yield
 
     def stop() -> None:
-        nonlocal stopping
-        stopping = True  # not ready first, so that load balancers send no new clients
+        stopping.begin()  # not ready first, so that load balancers send no new clients
         for mount in mounts:
             mount.stop()
 
     wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
     app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
-    return WebApplication(app, stop)
+    return WebApplication(app, stop, stopping)
 
 
 class _Dispatcher:
@@ -117,13 +123,14 @@ class _Dispatcher:
 
 
 def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
-    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits.
+    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits, draining.
 
     Of the checks, the probes alone go without: a prober knows neither the server's host name nor a token.
     """
     # The innermost is wrapped first. CORS stands outside authentication: a browser's preflight carries no token.
     app: ASGIApp = mount.app
     if checked:
+        app = Draining(app, mount, shared.stopping)
         app = Limits(app, mount, shared.options.limits, shared.open_requests)
     app = Authentication(app, mount, shared.authenticator, reauthenticate_every=shared.options.reauthenticate_every)
     if mount.cors:
@@ -132,7 +139,7 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
             allow_origin_regex=origin_pattern(shared.names),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
-            expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate"],
+            expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate", "Retry-After"],
         )
     if checked:
         app = Hosts(app, mount, shared.names)

@@ -1,7 +1,6 @@
 """Liveness and readiness probes for load balancers and orchestrators."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -13,11 +12,13 @@ from starlette.routing import Route
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.stopping import Stopping
 
 _READY_WITHIN = timedelta(seconds=3)
+_WARNINGS_WITHIN = timedelta(seconds=1)
 
 
-def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], bool]) -> Mount:
+def health_mount(services_provider: ServicesProvider, stopping: Stopping) -> Mount:
     """Serve /healthz and /readyz, without authentication and without a check of the host."""
     # A prober has no token and calls the server by its IP address; so the answers hold nothing confidential.
 
@@ -25,9 +26,11 @@ def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], 
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        fault = "stopping" if is_stopping() else await _fault(services_provider)
-        status = HTTPStatus.SERVICE_UNAVAILABLE if fault else HTTPStatus.OK
-        return JSONResponse({"status": fault or "ok"}, status)
+        fault = "stopping" if stopping.begun else await _fault(services_provider)
+        if fault is not None:
+            return JSONResponse({"status": fault}, HTTPStatus.SERVICE_UNAVAILABLE)
+        warnings = await _warnings(services_provider)
+        return JSONResponse({"status": "ok", "warnings": warnings} if warnings else {"status": "ok"})
 
     app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
     return Mount(
@@ -37,6 +40,18 @@ def health_mount(services_provider: ServicesProvider, is_stopping: Callable[[], 
         cors=True,
         quiet=True,
     )
+
+
+async def _warnings(services_provider: ServicesProvider) -> tuple[str, ...]:
+    """Return the names of degraded parts; a probe that takes long must not make the server unready."""
+    services = services_provider.find()
+    if services is None:
+        return ()
+    try:
+        async with asyncio.timeout(_WARNINGS_WITHIN.total_seconds()):
+            return await services.health.warnings()
+    except TimeoutError:
+        return ()
 
 
 async def _fault(services_provider: ServicesProvider) -> str | None:

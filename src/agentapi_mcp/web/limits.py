@@ -1,7 +1,7 @@
 """Limits on a client: body size, time to send and to read, requests and streams open at once."""
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import PRINCIPAL
+from agentapi_mcp.web.requests import PRINCIPAL, replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Limits:
             if isinstance(body, Refusal):
                 await self._mount.render(body)(scope, receive, timed)
             else:
-                await self._app(scope, _replay(body, receive), timed)
+                await self._app(scope, replay(body, receive), timed)
 
     async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Refusal:
         """Read the whole body, or return why the request is rejected."""
@@ -141,12 +141,3 @@ async def _read(receive: Receive, most: int) -> bytes | None:
         if not message.get("more_body", False):
             return bytes(body)
     return None
-
-
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    waiting = deque(messages)
-
-    async def replayed() -> Message:
-        return waiting.popleft() if waiting else await receive()
-
-    return replayed

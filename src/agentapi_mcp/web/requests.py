@@ -1,8 +1,11 @@
-"""The principal in an ASGI scope, and the client's address."""
+"""The principal in an ASGI scope, the client's address, and a body that has been read."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import cast
+
+from starlette.types import Message, Receive
 
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 _LONGEST_ADDRESS = 64  # a proxy may send any text
@@ -34,3 +37,13 @@ def source_of(scope: Mapping[str, object]) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> _NETWORK_BITS << _NETWORK_BITS)}/{_NETWORK_BITS}"
+
+
+def replay(messages: Iterable[Message], receive: Receive) -> Receive:
+    """Return a function that receives these messages, which have been received already, before all others."""
+    waiting = deque(messages)
+
+    async def replayed() -> Message:
+        return waiting.popleft() if waiting else await receive()
+
+    return replayed

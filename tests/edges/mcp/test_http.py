@@ -330,6 +330,23 @@ async def test_a_trace_begins_where_none_came(edge_home: Path) -> None:
 # --- several replicas, no affinity
 
 
+async def test_a_message_to_an_sse_session_of_another_replica_is_told_what_it_needs(edge_home: Path) -> None:
+    async with (
+        open_edge(edge_home, OpenAIPeer()) as edge,
+        serve_app(mcp_application(edge.server)) as one,
+        serve_app(mcp_application(edge.server)) as other,
+        httpx2.AsyncClient(timeout=25) as http,
+        http.stream("GET", one.sse) as stream,
+    ):
+        lines = stream.aiter_lines()
+        while not (line := await anext(lines)).startswith("data: "):
+            pass
+        path = line.removeprefix("data: ")
+        assert (await http.post(one.base + path, json=message("ping"))).status_code == 202
+        lost = await http.post(other.base + path, json=message("ping"))
+        assert (lost.status_code, "session affinity. Use /mcp" in fault(lost)) == (404, True)
+
+
 @asynccontextmanager
 async def replicas(home: Path, peer: OpenAIPeer) -> AsyncGenerator[tuple[str, Edge]]:
     """Serve two programs on one database behind one address."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId
 from agentapi_mcp.base.money import Prices
@@ -107,6 +108,15 @@ class CatalogueFile:
     agents: tuple[AgentDeclaration, ...]
     sha256: str
     sign_in: SignInRules = field(default_factory=SignInRules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A server on the database; `configuration` is a hash of what its answers depend on."""
+
+    id: UUID
+    version: str
+    configuration: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,13 @@
 """Storage ports of the catalogue."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Protocol
+from uuid import UUID
 
 from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HealthCheck
-from agentapi_mcp.core.catalogue.models import AgentHealth, AgentRow, AgentTraffic, CatalogueFile, Organization
+from agentapi_mcp.core.catalogue.models import AgentHealth, AgentRow, AgentTraffic, CatalogueFile, Organization, Replica
 from agentapi_mcp.core.identity.principals import Principal
 
 
@@ -38,6 +40,18 @@ class HealthStore(Protocol):
 
     async def traffic(self) -> Mapping[str, AgentTraffic]:
         """Summarise the recent turns of every agent, by name."""
+        ...
+
+
+class ReplicaStore(Protocol):
+    """The servers on the database."""
+
+    async def note(self, replica: Replica, alive_within: timedelta) -> Sequence[Replica]:
+        """Record that this replica lives, and return the others that were noted within this time."""
+        ...
+
+    async def leave(self, replica_id: UUID) -> None:
+        """Remove a replica that ends."""
         ...
 
 

@@ -25,6 +25,8 @@ RPC_CODES: dict[str, int] = {
     "issuer_unavailable": INTERNAL_ERROR,
     "store": INTERNAL_ERROR,
     "store_unavailable": INTERNAL_ERROR,
+    "store_unclear": INTERNAL_ERROR,
+    "store_busy": INTERNAL_ERROR,
     "store_mismatch": INTERNAL_ERROR,
 }
 WORDS = ErrorWords(

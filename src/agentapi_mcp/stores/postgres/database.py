@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import socket
-import ssl
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, LiteralString, Protocol
@@ -15,91 +13,12 @@ from asyncpg.pool import PoolConnectionProxy
 from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
-from agentapi_mcp.base.errors import (
-    AgentApiError,
-    ConfigurationError,
-    StoreBusyError,
-    StoreError,
-    StoreMismatchError,
-    StoreUnavailableError,
-    StoreUnclearError,
-)
-from agentapi_mcp.base.exceptions import with_notes_of
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, map_errors
 
-_LOST: tuple[type[Exception], ...] = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # asyncpg raises it for a connection that the server has just closed
-)
-# Failures outside the statement: the same call can succeed once the server, its load or its access is restored.
-_UNAVAILABLE: tuple[type[Exception], ...] = (
-    *_LOST,
-    TimeoutError,
-    asyncpg.QueryCanceledError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
-# Failures after which a statement that was sent may have been done.
-_UNCLEAR: tuple[type[Exception], ...] = (*_LOST, TimeoutError)
-_AGAIN = "Try again in a moment."
-_CHECK = "Check {variable}."
-# The variable of an address that the caller names no variable for.
-_VARIABLE = "AGENTAPI_DATABASE_URL"
 _PORT = 5432
-
-
-@dataclass(frozen=True, slots=True)
-class _DatabaseFault:
-    what: str
-    next_step: str
-
-
-# The first matching class gives the reason; the last one matches all.
-_FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _DatabaseFault], ...] = (
-    (
-        socket.gaierror,
-        _DatabaseFault("its host is not known", f"{_CHECK} In a password, @ / # ? % and : must be percent-encoded."),
-    ),
-    (ssl.SSLError, _DatabaseFault("TLS with it fails", _CHECK)),
-    (asyncpg.InvalidAuthorizationSpecificationError, _DatabaseFault("it refuses the user or the password", _CHECK)),
-    (asyncpg.InvalidCatalogNameError, _DatabaseFault("it has no database of this name", _CHECK)),
-    (
-        (asyncpg.TooManyConnectionsError, asyncpg.InsufficientResourcesError),
-        _DatabaseFault("it has no connection or memory left", _AGAIN),
-    ),
-    (
-        asyncpg.ReadOnlySQLTransactionError,
-        _DatabaseFault(
-            "it is read-only, as a standby is, or a hosted one whose disk is full", "Make room, or check {variable}."
-        ),
-    ),
-    ((TimeoutError, asyncpg.QueryCanceledError), _DatabaseFault("it does not answer in time", _AGAIN)),
-    (
-        ConnectionRefusedError,
-        _DatabaseFault("nothing answers at its address", f"Start it, or check the address. {_AGAIN}"),
-    ),
-    (Exception, _DatabaseFault("the connection to it is lost or refused", _AGAIN)),
-)
-# The schema or its grants do not fit the statement: only a migration helps.
-_MISFIT: tuple[type[Exception], ...] = (
-    asyncpg.SyntaxOrAccessError,
-    asyncpg.InvalidSchemaNameError,
-)
-# A prepared statement is missing or exists already: a transaction pooler has switched the server connection.
-_POOLED: tuple[type[Exception], ...] = (
-    asyncpg.InvalidSQLStatementNameError,
-    asyncpg.DuplicatePreparedStatementError,
-)
-
 Row = asyncpg.Record
 
 
@@ -130,44 +49,6 @@ class RemoteServer(Server):
         return self.address
 
 
-def _meaning(exc: BaseException, variable: str) -> str:
-    trouble = next(trouble for kinds, trouble in _FAULTS if isinstance(exc, kinds))
-    if isinstance(exc, ConnectionError) and "SSL" in str(exc):  # asyncpg has no exception class for it
-        trouble = _DatabaseFault("it does not speak TLS, which sslmode demands", _CHECK)
-    next_step = trouble.next_step.format(variable=variable)
-    return f"The database cannot be used: {trouble.what}; nothing was changed. {next_step}"
-
-
-@contextmanager
-def map_errors(variable: str | None = None) -> Generator[None]:
-    """Map the driver's exceptions to ours; the driver's message stays in the cause.
-
-    `variable` is the environment variable with the address, which messages name.
-    """
-    try:
-        yield
-    except AgentApiError:
-        raise
-    except _UNAVAILABLE as exc:
-        raise with_notes_of(exc, StoreUnavailableError(_meaning(exc, variable or _VARIABLE))) from exc
-    except _POOLED as exc:
-        raise StoreMismatchError(
-            "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
-        ) from exc
-    except _MISFIT as exc:
-        raise StoreMismatchError(
-            "The database is not of the shape this program needs; run `agentapi-mcp migrate`."
-        ) from exc
-    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as exc:
-        raise StoreBusyError(
-            f"Another program keeps what this needs locked in the database; nothing was changed. {_AGAIN}"
-        ) from exc
-    except asyncpg.PostgresError as exc:
-        refused = StoreError("The database refused this; nothing was changed. The log has the details.")
-        refused.add_note(f"Postgres: {exc} (SQLSTATE {exc.sqlstate}).")
-        raise refused from exc
-
-
 async def connect(url: str, variable: str | None = None, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
     """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
@@ -179,16 +60,16 @@ async def connect(url: str, variable: str | None = None, **options: Any) -> "asy
     except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError) as exc:
         # What asyncpg does not know itself it sends as a setting of the session, as `pgbouncer=true` of other drivers.
         raise ConfigurationError(
-            f"{variable or _VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
+            f"{variable or VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
         ) from exc
     except (ValueError, OverflowError) as exc:  # the latter for a port beyond 65535
         raise ConfigurationError(
-            f"{variable or _VARIABLE} is no address of a Postgres: it is "
+            f"{variable or VARIABLE} is no address of a Postgres: it is "
             "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
         ) from exc
-    except _UNAVAILABLE as exc:
+    except Exception as exc:
         place = host_and_port(url, _PORT)
-        if variable is not None and place is not None:
+        if is_unavailable(exc) and variable is not None and place is not None:
             # Not in the message, which callers of a shared server read too.
             exc.add_note(f"{variable} names {place}.")
         raise
@@ -251,7 +132,7 @@ class Database:
         """
         # Without the cache no statement stays prepared, so there is no generic plan to reuse.
         plan_once = plan_once and self._options.statement_cache
-        return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once)
+        return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once, writes=False)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
@@ -272,19 +153,13 @@ class Database:
         """
         with map_errors(self._options.variable):
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            timeout = self._options.call_timeout.total_seconds()
             try:
-                row = await raw.fetchrow(
-                    sql, _claims(principal), *args, timeout=self._options.call_timeout.total_seconds()
-                )
-            except asyncio.CancelledError:
+                with committing() if not raw.is_closed() else nullcontext():
+                    row = await raw.fetchrow(sql, _claims(principal), *args, timeout=timeout)
+            except (asyncio.CancelledError, StoreUnclearError, *LOST):
                 await self._discard(raw)
                 raise
-            except _UNCLEAR as exc:
-                await self._discard(raw)
-                raise StoreUnclearError(
-                    "The connection to the database was lost before it confirmed the change: it is not known whether "
-                    "it was made."
-                ) from exc
             except BaseException:
                 await asyncio.shield(self._undo(raw))
                 raise
@@ -295,16 +170,17 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(
-        self, role: LiteralString, claims: str, *, plan_once: bool = False
+        self, role: LiteralString, claims: str, *, plan_once: bool = False, writes: bool = True
     ) -> AsyncGenerator[Connection]:
         with map_errors(self._options.variable):
             raw = await self._begin(role, claims, plan_once=plan_once)
             try:
                 yield Connection(raw)
                 # asyncpg's own transaction object is not used, since `_begin` has begun in one round trip with role and
-                # claims.
-                await raw.execute("COMMIT")
-            except (asyncio.CancelledError, *_UNCLEAR):
+                # claims. On a connection that is closed already, COMMIT is not sent: then nothing was changed.
+                with committing() if writes and not raw.is_closed() else nullcontext():
+                    await raw.execute("COMMIT")
+            except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST):
                 # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
                 await self._discard(raw)
                 raise
@@ -317,14 +193,14 @@ class Database:
 
     async def _discard(self, raw: "PoolConnectionProxy[Row]") -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
-        with suppress(*_LOST):
+        with suppress(*LOST):
             raw.terminate()
         await self._pool.release(raw)
 
     async def _undo(self, raw: "PoolConnectionProxy[Row]") -> None:
         """Roll back and release the connection, even when the caller has been cancelled."""
         try:
-            with suppress(*_LOST):  # a lost connection has no open transaction
+            with suppress(*LOST):  # a lost connection has no open transaction
                 await raw.execute("ROLLBACK")
         finally:
             await self._pool.release(raw)
@@ -341,10 +217,13 @@ class Database:
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
             try:
                 await raw.execute(begin)
-            except BaseException as exc:
-                await asyncio.shield(self._undo(raw))
-                if last or not isinstance(exc, _LOST):
+            except (asyncio.CancelledError, TimeoutError, *LOST) as exc:
+                await self._discard(raw)
+                if last or not isinstance(exc, LOST):
                     raise
+            except BaseException:
+                await asyncio.shield(self._undo(raw))
+                raise
             else:
                 return raw
         raise AssertionError
@@ -376,7 +255,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
     async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
         try:
             return await connect(await server.url(), options.variable, **kwargs)
-        except _LOST:
+        except LOST:
             # An embedded server may have stopped or been killed since; `recover` starts it again.
             return await connect(await server.recover(), options.variable, **kwargs)
 

@@ -12,7 +12,8 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.database import Database, connect, map_errors
+from agentapi_mcp.stores.postgres.database import Database, connect
+from agentapi_mcp.stores.postgres.faults import map_errors
 from agentapi_mcp.stores.postgres.legacy_schema import (
     LEGACY_IDS,
     adopt_legacy_database,

@@ -15,7 +15,7 @@ from mcp_types import (
     PaginatedRequestParams,
 )
 
-from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, PermissionDeniedError
 from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action
@@ -27,6 +27,7 @@ from agentapi_mcp.edges.mcp.tools.arguments import check_arguments, input_schema
 from agentapi_mcp.edges.mcp.tools.declarations import DeclaredTool, ToolCall, ToolEdge, Toolset
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
+from agentapi_mcp.web.stopping import note_no_room
 
 
 def find_tools(enabled: Collection[str]) -> tuple[DeclaredTool, ...]:
@@ -96,6 +97,8 @@ class Tools:
         except AgentApiError as exc:
             if isinstance(exc, PermissionDeniedError):
                 await self._edge.callers.denied(context, exc, AuditTarget("tool", spec.name))
+            if isinstance(exc, LimitExceededError):
+                note_no_room(getattr(context.request, "scope", {}))
             return await self._elicitation.elicit(context, params, exc) or tool_error(exc)
         except MCPError:
             raise

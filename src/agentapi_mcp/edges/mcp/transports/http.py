@@ -19,8 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount as StarletteMount
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentapi_mcp.base.json_values import is_object, load_json
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
@@ -34,6 +35,10 @@ from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
 _CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+_HELD_ELSEWHERE = (
+    "This SSE session has ended or is held by another process; the legacy HTTP+SSE transport needs a balancer with "
+    "session affinity. Use /mcp, which needs none."
+)
 
 
 def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mount:
@@ -61,7 +66,25 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
         metadata_paths=("/mcp", "/sse"),
         lifespan=endpoints.lifespan,
         stop=endpoints.stop,
+        serves_while_stopping=_concerns_running_work,
     )
+
+
+def _concerns_running_work(method: str, body: bytes) -> bool:
+    """Return whether a request belongs to those let in before the server stopped; another replica serves the rest.
+
+    It ends a session, or is a notification, as a cancellation is, or an answer. The SDK's client lists the tools when a
+    call is answered, to check the result, and takes a refusal of that for one of the call.
+    """
+    if method != "POST":
+        return method == "DELETE"
+    try:
+        message = load_json(body)
+    except (ValueError, RecursionError):
+        return False
+    if not is_object(message):
+        return False
+    return "id" not in message or "method" not in message or message["method"] == "tools/list"
 
 
 class _Users:
@@ -106,7 +129,7 @@ class _Endpoints:
         self._legacy: LegacyHttp | None = None
         self.streamable = _Asgi(self._serve_streamable)
         self.sse = _Asgi(self._serve_sse)
-        self.messages = _Asgi(self._sse.handle_post_message)
+        self.messages = _Asgi(self._serve_messages)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None]:
@@ -153,6 +176,19 @@ class _Endpoints:
                         await self._server.run(incoming, outgoing, self._server.create_initialization_options())
         finally:
             self._open.discard(serving)
+
+    async def _serve_messages(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_unknown = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_unknown
+            is_unknown = is_unknown or message.get("status") == HTTPStatus.NOT_FOUND
+            if not is_unknown:
+                await send(message)
+
+        await self._sse.handle_post_message(scope, receive, answer)
+        if is_unknown:  # in the SDK's words, nobody would find out what the balancer lacks
+            await AsgiConnection(scope, receive, send).refuse(HTTPStatus.NOT_FOUND, INVALID_REQUEST, _HELD_ELSEWHERE)
 
 
 async def _nothing_here(_request: Request, _error: Exception) -> Response:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from mcp_types import INVALID_REQUEST
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.base.json_values import as_object, load_json
 from agentapi_mcp.core.audit.models import AuditTarget
@@ -13,7 +13,7 @@ from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
 from agentapi_mcp.web.oauth import OAuth, challenge
-from agentapi_mcp.web.requests import PRINCIPAL
+from agentapi_mcp.web.requests import PRINCIPAL, replay
 
 # The action that each method needs. For tools/call the tool declares it; methods without an entry return no user data.
 METHODS: Mapping[str, Action] = {
@@ -59,7 +59,7 @@ class ScopeStepUp:
         call = self._parse_call(body.get("body", b""))
         lacking = None if call is None else refusal(principal, call.action)
         if call is None or lacking is None or lacking.scope is None:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, replay([body], receive), send)
             return
         await (await self._services_provider.services()).audit.denied(principal, lacking, call.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
@@ -89,12 +89,3 @@ def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[b
 
 def _is_call(scope: Scope) -> bool:
     return scope["method"] == "POST" and not scope["path"].startswith("/messages")
-
-
-def _again(first: Message, receive: Receive) -> Receive:
-    waiting = [first]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed
