@@ -7,12 +7,15 @@ from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.presentation.models import AgentHealthOut, HealthOut, PartOut
 from agentapi_mcp.presentation.values import moment
 
+_WORST_FIRST = (HealthStatus.UNHEALTHY, HealthStatus.DEGRADED)
+
 
 def health_out(report: HealthReport) -> HealthOut:
     """Serialize the health of the server and its agents."""
-    is_healthy = all(part.status is HealthStatus.HEALTHY for part in report.parts)
+    statuses = {part.status for part in report.parts}
     return HealthOut(
-        status=HealthStatus.HEALTHY if is_healthy else HealthStatus.UNHEALTHY,
+        # The worst of its parts, of which none has another status.
+        status=next((each for each in _WORST_FIRST if each in statuses), HealthStatus.HEALTHY),
         parts=[
             PartOut(name=part.name, status=part.status, detail=part.detail, latency_ms=to_milliseconds(part.latency))
             for part in report.parts

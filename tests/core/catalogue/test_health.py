@@ -21,6 +21,7 @@ from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health, Part, check_of_turn
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentHealth, AgentRow, AgentTraffic, CatalogueFile
+from agentapi_mcp.presentation.health import health_out
 from tests.support.catalogues import ALICE, CheckedBackend, MemoryCatalogue, MemoryHealth, agent_row, declared
 from tests.support.clocks import ManualClock
 
@@ -299,6 +300,39 @@ async def test_parts_are_measured_by_asking_them() -> None:
         ("far", HealthStatus.UNHEALTHY, "remote: it got no answer in time", None),
         ("cache", HealthStatus.HEALTHY, "in process", None),
     ]
+
+
+@pytest.mark.parametrize("status", [HealthStatus.HEALTHY, HealthStatus.DEGRADED])
+async def test_a_remark_gives_a_part_the_status_that_was_agreed_and_leaves_the_server_ready(
+    status: HealthStatus,
+) -> None:
+    async def remark() -> str:
+        return "look at it"
+
+    async def answer() -> None:
+        pass
+
+    parts = (Part("a", "here", remark, needed=False, remarked=status), Part("b", "there", answer, remarked=status))
+    scene = Scene({}, parts=parts)
+    report = await scene.health.report(ALICE)
+    assert [(part.status, part.detail) for part in report.parts] == [
+        (status, "here; look at it"),
+        (HealthStatus.HEALTHY, "there"),
+    ]
+    assert health_out(report).status == status
+    assert await scene.health.is_ready()
+
+
+async def test_the_server_is_as_well_as_the_worst_of_its_parts() -> None:
+    async def refuse() -> None:
+        raise StoreUnavailableError("The database does not answer.")
+
+    async def remark() -> str:
+        return "look at it"
+
+    parts = (Part("a", "x", remark, remarked=HealthStatus.DEGRADED), Part("b", "x", refuse), Part("c", "x"))
+    for worst, some in ((HealthStatus.UNHEALTHY, parts), (HealthStatus.DEGRADED, (parts[0], parts[2]))):
+        assert health_out(await Scene({}, parts=some).health.report(ALICE)).status == worst
 
 
 async def test_a_database_that_is_down_is_in_the_report_and_breaks_no_turn() -> None:

@@ -40,13 +40,15 @@ _NOT_THE_AGENTS_FAULT = frozenset(
 class Part:
     """A part of the server; `probe` makes a real request and may return a remark, None means there is nothing to probe.
 
-    The server is ready only if all `needed` parts work; it continues without the others.
+    A part with a remark has the status `remarked`. The server is ready only if all `needed` parts work; it continues
+    without the others.
     """
 
     name: str
     detail: str
     probe: Callable[[], Awaitable[str | None]] | None = None
     needed: bool = False
+    remarked: HealthStatus = HealthStatus.HEALTHY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +205,9 @@ class Health:
         except AgentApiError as exc:
             return _unhealthy(part, str(exc))
         latency = timedelta(seconds=self._clock.monotonic() - begun)
-        detail = part.detail if remark is None else f"{part.detail}; {remark}"
-        return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=detail, latency=latency)
+        if remark is None:
+            return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail, latency=latency)
+        return PartHealth(name=part.name, status=part.remarked, detail=f"{part.detail}; {remark}", latency=latency)
 
 
 def _unhealthy(part: Part, reason: str) -> PartHealth:
