@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +22,8 @@ from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.access.principal_factory import member
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.partitions import AuditPartitions
+from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
@@ -80,6 +82,7 @@ class Foundation:
     profiles: ProfileStore
     principal: Principal
     audit: AuditLog
+    audit_partitions: AuditPartitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,8 @@ async def open_foundation(
     signals = await _open_signals(stack, server, settings, clock)
     profiles = PostgresProfiles(database)
     principal = await _operator(settings, profiles, roles)
-    audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
+    audit_store = PostgresAudit(database)
+    audit = await stack.enter_async_context(AuditLog(audit_store, clock, operator=principal).open())
     return Foundation(
         stack=stack,
         settings=settings,
@@ -159,6 +163,7 @@ async def open_foundation(
         profiles=profiles,
         principal=principal,
         audit=audit,
+        audit_partitions=_audit_partitions(audit_store, server, settings, clock),
     )
 
 
@@ -199,7 +204,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
 
 
 def build_agents(
-    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, configuration: Part
+    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, parts: Sequence[Part]
 ) -> AgentServices:
     """Build the services on agents: policy, health, and the keys of users."""
     where = "embedded" if base.settings.database_url is None else "by URL"
@@ -209,7 +214,7 @@ def build_agents(
         catalogue=catalogue,
         store=shared.health,
         clock=base.clock,
-        parts=(postgres, shared.part, configuration),
+        parts=(postgres, shared.part, *parts),
         policy=policy,
     )
     api_keys = ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit)
@@ -277,21 +282,15 @@ async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenti
     return authenticator
 
 
-def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> AuditLog:
-    """Build the audit log; that of the embedded server prunes itself."""
+def _audit_partitions(store: AuditStore, server: Server, settings: Settings, clock: Clock) -> AuditPartitions:
+    """Build the upkeep of the audit log; that of the embedded server also drops what is past its retention."""
     # On another database an operator schedules the pruning; the embedded one has no operator.
 
-    async def prune(before: datetime) -> None:
-        if isinstance(server, EmbeddedServer):
-            await prune_audit((await server.urls()).owner_url, before)
+    async def prune(before: datetime) -> tuple[str, ...]:
+        return await prune_audit((await server.urls()).owner_url, before) if isinstance(server, EmbeddedServer) else ()
 
-    return AuditLog(
-        PostgresAudit(database),
-        clock,
-        operator=operator,
-        retention=timedelta(days=settings.audit_retention_days),
-        prune=prune if isinstance(server, EmbeddedServer) else None,
-    )
+    retention = timedelta(days=settings.audit_retention_days)
+    return AuditPartitions(store, clock, retention, prune if isinstance(server, EmbeddedServer) else None)
 
 
 async def _open_signals(stack: AsyncExitStack, server: Server, settings: Settings, clock: Clock) -> PostgresSignals:

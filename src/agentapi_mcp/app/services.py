@@ -18,6 +18,7 @@ from agentapi_mcp.app.build import (
     open_shared,
     open_turns,
 )
+from agentapi_mcp.app.jobs import build_jobs, jobs_part
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.members import Memberships
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
@@ -48,7 +49,9 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base, environ)
-        agents = build_agents(base, catalogue, shared, sealer, Part("configuration", "files", watch.probe))
+        jobs = build_jobs(base)
+        parts = (Part("configuration", "files", watch.probe), jobs_part(jobs))
+        agents = build_agents(base, catalogue, shared, sealer, parts)
         access = await open_access(base, file, agents.api_keys, sealer)
         turns = await open_turns(base, shared, agents)
         transport = build_transport(base)
@@ -73,6 +76,7 @@ async def open_services(settings: Settings, environ: Mapping[str, str], clock: C
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
         stack.callback(group.create_task(watch.run(partial(_reload, catalogue, access))).cancel)
+        await stack.enter_async_context(jobs.open())
         # Last, since the guide reads the services, and they hold the backend of the guide.
         host.view.attach(services)
         yield services
