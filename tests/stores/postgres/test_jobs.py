@@ -19,7 +19,7 @@ from agentapi_mcp.stores.postgres.jobs import DELETE_EXPIRED, PostgresExpiredRow
 from agentapi_mcp.stores.postgres.migrate import migrate
 from tests.conftest import DatabaseUrls
 from tests.support.members import new_member
-from tests.support.supabase import APP, Project
+from tests.support.supabase import APP, OWNER, Project
 
 HOUR, LEASE = timedelta(hours=1), timedelta(minutes=15)
 NOW = timedelta(0)
@@ -51,7 +51,7 @@ SELECT $2::uuid, lower($1::uuid::text || $5::text || n), 'member',
   FROM generate_series(1, $3::integer + $4::integer) n
 """,
 }
-TABLES: Mapping[ExpiringRows, str] = {
+TABLES: Mapping[ExpiringRows, LiteralString] = {
     ExpiringRows.IDEMPOTENCY_KEYS: "agentapi.idempotency_keys",
     ExpiringRows.MCP_SESSIONS: "public.mcp_sessions",
     ExpiringRows.KEY_REQUESTS: "agentapi.key_requests",
@@ -238,3 +238,18 @@ async def test_rows_of_other_programs_and_rows_without_an_end_are_not_deleted(de
         assert await delete_expired(PostgresExpiredRows(database), ExpiringRows.MCP_SESSIONS) == 1
     left = "SELECT string_agg(session_id, ' ' ORDER BY session_id) FROM public.mcp_sessions"
     assert await deployed.value(left) == "old-client theirs"
+
+
+async def test_only_the_program_reads_or_writes_jobs_and_it_deletes_none(deployed: Project) -> None:
+    await deployed.run(
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} GRANT ALL ON TABLES TO anon, authenticated, service_role"
+    )
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    rights = "SELECT has_any_column_privilege('{}', 'agentapi.jobs', 'SELECT, INSERT, UPDATE, REFERENCES')"
+    for role in ("anon", "authenticated", "service_role", "agentapi_writer"):
+        assert await deployed.value(rights.format(role)) is False, role
+    assert await deployed.value(rights.format("agentapi_system")) is True
+    assert (
+        await deployed.value("SELECT has_table_privilege('agentapi_system', 'agentapi.jobs', 'DELETE, TRUNCATE')")
+        is False
+    )
