@@ -1,5 +1,15 @@
 -- needs: 0.1.0
 -- Periodic work: the last run of each job over all processes of this database, and what lets expired rows be found.
+DO $$
+BEGIN
+    IF to_regclass('public.agentapi_mcp_sessions_expires') IS NOT NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
+            'The database does not fit, seen as the login %s: there is something named '
+            'public.agentapi_mcp_sessions_expires, a name that the program needs', current_user);
+    END IF;
+END
+$$;
+
 CREATE TABLE agentapi.jobs (
     name text PRIMARY KEY CHECK (name <> ''),
     owner uuid,
