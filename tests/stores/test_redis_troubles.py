@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from agentapi_mcp.core.conversations.remote_turns import Progress
 from pydantic import SecretStr
 
 from agentapi_mcp.app.startup import open_app
@@ -18,6 +17,7 @@ from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.turn_follower import Progress
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.redis.keys import KEYS

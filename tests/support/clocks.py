@@ -1,7 +1,10 @@
 """Time that a test moves."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+
+from typing_extensions import override
 
 
 @dataclass
@@ -26,3 +29,26 @@ class ManualClock:
     def advance(self, duration: timedelta) -> None:
         """Move on."""
         self.seconds += duration.total_seconds()
+
+
+@dataclass
+class SteppedClock(ManualClock):
+    """Time for one task, which waits until the test ends its wait."""
+
+    waits: "asyncio.Queue[timedelta]" = field(default_factory=asyncio.Queue[timedelta])
+    ends: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    @override
+    async def sleep(self, duration: timedelta) -> None:
+        """Wait for the test."""
+        self.waits.put_nowait(duration)
+        await self.ends.acquire()
+        self.advance(duration)
+
+    async def next_wait(self) -> timedelta:
+        """Wait until the task waits, and return for how long."""
+        return await self.waits.get()
+
+    def end_wait(self) -> None:
+        """Let the wait be over."""
+        self.ends.release()

@@ -22,6 +22,8 @@ from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.access.principal_factory import member
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.audit.partitions import AuditPartitions
+from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
@@ -84,6 +86,7 @@ class Foundation:
     principal: Principal
     audit: AuditLog
     owner_locks: HomeOwnerLocks | None
+    audit_partitions: AuditPartitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,8 @@ async def open_foundation(
     signals = await _open_signals(stack, server, database, settings, clock)
     profiles = PostgresProfiles(database)
     principal = await _operator(settings, profiles, roles)
-    audit = await stack.enter_async_context(_audit(database, server, settings, clock, principal).open())
+    audit_store = PostgresAudit(database)
+    audit = await stack.enter_async_context(AuditLog(audit_store, clock, operator=principal).open())
     return Foundation(
         stack=stack,
         settings=settings,
@@ -164,6 +168,7 @@ async def open_foundation(
         principal=principal,
         audit=audit,
         owner_locks=_owner_locks(settings, environ),
+        audit_partitions=_audit_partitions(audit_store, server, settings, clock),
     )
 
 
@@ -284,21 +289,15 @@ async def _open_authenticator(base: Foundation, file: CatalogueFile) -> Authenti
     return authenticator
 
 
-def _audit(database: Database, server: Server, settings: Settings, clock: Clock, operator: Principal) -> AuditLog:
-    """Build the audit log; that of the embedded server prunes itself."""
+def _audit_partitions(store: AuditStore, server: Server, settings: Settings, clock: Clock) -> AuditPartitions:
+    """Build the upkeep of the audit log; that of the embedded server also drops what is past its retention."""
     # On another database an operator schedules the pruning; the embedded one has no operator.
 
-    async def prune(before: datetime) -> None:
-        if isinstance(server, EmbeddedServer):
-            await prune_audit((await server.urls()).owner_url, before)
+    async def prune(before: datetime) -> tuple[str, ...]:
+        return await prune_audit((await server.urls()).owner_url, before) if isinstance(server, EmbeddedServer) else ()
 
-    return AuditLog(
-        PostgresAudit(database),
-        clock,
-        operator=operator,
-        retention=timedelta(days=settings.audit_retention_days),
-        prune=prune if isinstance(server, EmbeddedServer) else None,
-    )
+    retention = timedelta(days=settings.audit_retention_days)
+    return AuditPartitions(store, clock, retention, prune if isinstance(server, EmbeddedServer) else None)
 
 
 async def _open_signals(

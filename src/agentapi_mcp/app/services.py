@@ -18,6 +18,7 @@ from agentapi_mcp.app.build import (
     open_shared,
     open_turns,
 )
+from agentapi_mcp.app.jobs import build_jobs, jobs_part
 from agentapi_mcp.app.replicas import build_replicas, configuration_hash, replicas_part
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.members import Memberships
@@ -56,7 +57,8 @@ async def open_services(
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base, environ)
         replicas = build_replicas(base, file) if is_replica else None
-        parts = [Part("configuration", "files", watch.probe)]
+        jobs = build_jobs(base)
+        parts = [Part("configuration", "files", watch.probe), jobs_part(jobs)]
         if replicas is not None:
             parts.append(replicas_part(replicas))
         agents = build_agents(base, catalogue, shared, sealer, parts)
@@ -85,6 +87,7 @@ async def open_services(
         group = await stack.enter_async_context(asyncio.TaskGroup())
         apply = partial(_reload, base.settings, catalogue, access, replicas)
         stack.callback(group.create_task(watch.run(apply)).cancel)
+        await stack.enter_async_context(jobs.open())
         if replicas is not None:
             await stack.enter_async_context(replicas.open())
         # Last, since the guide reads the services, and they hold the backend of the guide.

@@ -163,24 +163,6 @@ async def test_a_minute_of_refusals_is_told_when_it_is_over(database: Database) 
     assert [event.details.get("count") for event in found] == [None, 4]
 
 
-async def test_months_come_as_time_goes_on(database: Database) -> None:
-    clock, principal = ManualClock(at=SystemClock().now() + timedelta(days=300)), somebody()
-    months: list[str] = []
-    async with audit_log(database, clock).open() as audit:
-        for number in (1, 2, 3):
-            await audit.record(principal, AuditAction.TURN_ACCEPTED)
-            while len(await written(database, principal)) < number:
-                pass
-            months.append(f"{clock.now():agentapi.audit_events_%Y_%m}")
-            clock.advance(timedelta(days=70))
-    async with database.as_system("a test") as connection:
-        rows = await connection.fetch(
-            "SELECT tableoid::regclass::text AS place FROM agentapi.audit_events WHERE org_id = $1 ORDER BY at",
-            principal.org_id,
-        )
-    assert [row["place"] for row in rows] == months
-
-
 async def test_a_sign_in_is_recorded_once_an_hour_for_each_address(database: Database) -> None:
     clock, principal = ManualClock(at=SystemClock().now()), somebody()
     audit = audit_log(database, clock)

@@ -116,10 +116,22 @@ async def test_a_client_that_stays_away_is_forgotten_with_its_choices(database: 
         await connection.execute(lives, ann.user_id, timedelta(days=-1))
     assert await mine.list_(ann) == ()
     assert await clients(database).preferences(ann, "desk") == NO_PREFERENCES
-    await mine.record(ann, "phone", {"protocol": "x"})
-    assert await mine.list_(ann) == (ClientPreferences(client="phone", preferences=NO_PREFERENCES),)
+    await mine.record(ann, "desk", {"protocol": "x"})
+    assert await mine.list_(ann) == (ClientPreferences(client="desk", preferences=NO_PREFERENCES),)
     async with database.as_system("test") as connection:
-        assert await connection.fetch(left, ann.user_id) == [(True,)]  # the other is gone
+        assert await connection.fetch(left, ann.user_id) == [(True,)]
+
+
+async def test_a_choice_in_a_client_that_stayed_away_brings_no_old_one_back(database: Database) -> None:
+    ann, mine = await new_member(database), clients(database)
+    await mine.change(ann, "desk", "default_agent", "guide")
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "UPDATE public.mcp_sessions SET expires_at = now() - interval '1 second' WHERE user_id = $1", ann.user_id
+        )
+    await mine.change(ann, "desk", "guide.enabled", "false")
+    assert (await mine.preferences(ann, "desk")).default_agent is None
+    assert (await stored_state(database, ann, "desk"))["client"] == "desk"
 
 
 async def test_a_token_without_the_scope_chooses_nothing(database: Database) -> None:

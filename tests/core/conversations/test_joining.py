@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -72,10 +73,8 @@ def test_the_same_key_of_a_turn_whose_owner_died_settles_it() -> None:
 
 
 def test_an_interrupted_turn_is_asked_again_by_itself_only_if_it_was_not_asked() -> None:
-    for decide, asked in (
-        (decide_keyed, KEYED),
-        (lambda turn, asked: decide_same(turn, asked, has_waited=False), BARE),
-    ):
+    decisions = ((decide_keyed, KEYED), (partial(decide_same, has_waited=False), BARE))
+    for decide, asked in decisions:
         assert decide(found(TurnStatus.INTERRUPTED, asked=False), asked) is Decision.ASK_AGAIN
         assert decide(found(TurnStatus.INTERRUPTED), asked) is Decision.JOIN
         assert decide(found(TurnStatus.INTERRUPTED), replace(asked, retry=True)) is Decision.ASK_AGAIN

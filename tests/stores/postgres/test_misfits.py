@@ -112,6 +112,11 @@ SHAPES = {
         "CREATE INDEX agentapi_sessions_organization ON public.projects (title)",
         ["there is something named public.agentapi_sessions_organization"],
     ),
+    "an index of our name for expired clients": (
+        OWNER,
+        "CREATE INDEX agentapi_mcp_sessions_expires ON public.projects (title)",
+        ["there is something named public.agentapi_mcp_sessions_expires"],
+    ),
     "columns for signing in of another type": (
         OWNER,
         (

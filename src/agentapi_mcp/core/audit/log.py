@@ -4,9 +4,9 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import Self
 
@@ -43,7 +43,6 @@ _log = logging.getLogger(__name__)
 _BATCH_DELAY = timedelta(seconds=0.5)
 _RETRY = timedelta(seconds=2)
 _CLOSE_WITHIN = timedelta(seconds=3)
-_ENSURE_EVERY = timedelta(days=1)
 _SIGN_IN_EVERY = timedelta(hours=1)
 _BATCH = 500
 _MAX_QUEUED = 10_000
@@ -53,38 +52,24 @@ _DETAILS = frozenset(AuditDetails.__annotations__)
 # After these errors the batch is retried: the database can recover. Any other error would repeat for ever.
 _UNREACHABLE = (StoreUnavailableError, StoreMismatchError)
 
-Prune = Callable[[datetime], Awaitable[object]]
-
 
 class AuditLog:
     """Record and list audit events; queued events are written while `open` is active.
 
-    Only `operator` also reads events without an organisation. `prune` drops events before a moment, if this process has
-    the rights to do so. A sign-in is recorded anew within the hour when there were `max_remembered` others since.
+    Only `operator` also reads events without an organisation. A sign-in is recorded anew within the hour when there
+    were `max_remembered` others since.
     """
 
-    def __init__(
-        self,
-        store: AuditStore,
-        clock: Clock,
-        *,
-        operator: Principal,
-        retention: timedelta,
-        prune: Prune | None = None,
-        max_remembered: int = 10_000,
-    ) -> None:
+    def __init__(self, store: AuditStore, clock: Clock, *, operator: Principal, max_remembered: int = 10_000) -> None:
         self._store = store
         self._clock = clock
         self._operator = operator
-        self._retention = retention
-        self._prune = prune
         self._queue: deque[AuditEvent] = deque()
         self._coalescer = EventCoalescer(clock)
         self._signed_in = TTLCache[object, None](max_remembered, _SIGN_IN_EVERY.total_seconds(), timer=clock.monotonic)
         self._wake = asyncio.Event()
         # One writer at a time: `flush` and the background task take events from the same end of the queue.
         self._writing = asyncio.Lock()
-        self._partitions_ensured_at: datetime | None = None
         self._lost = 0
         self._is_unreachable = False
 
@@ -250,7 +235,6 @@ class AuditLog:
             # Before the write: an event that arrives during it starts another round.
             self._wake.clear()
             try:
-                await self._ensure_partitions()
                 await self._write_queued()
             except Exception as exc:  # noqa: BLE001  # outermost handler of the task: events stay queued and are retried
                 if not self._is_unreachable:
@@ -268,21 +252,6 @@ class AuditLog:
         async with self._writing:
             while self._queue or self._lost:
                 await self._write_batch()
-
-    async def _ensure_partitions(self) -> None:
-        now = self._clock.now()
-        if self._partitions_ensured_at is not None and now - self._partitions_ensured_at < _ENSURE_EVERY:
-            return
-        try:
-            await self._store.ensure_partitions(now)
-            before = now - self._retention
-            if self._prune is not None and await self._store.has_expired(before):
-                await self._prune(before)
-        except StoreUnavailableError:
-            raise
-        except StoreError as exc:  # the default partition still accepts events
-            _log.warning("audit_partitions_not_kept", extra={"error": str(exc)})
-        self._partitions_ensured_at = now
 
     async def _flush_at_close(self) -> None:
         try:

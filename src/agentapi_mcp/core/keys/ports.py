@@ -48,7 +48,7 @@ class KeyRequestStore(Protocol):
     """Single-use requests for keys."""
 
     async def add(self, request: KeyRequest) -> None:
-        """Store a request, and delete the expired ones."""
+        """Store a request."""
         ...
 
     async def find(self, token_sha256: bytes) -> KeyRequest | None:

@@ -11,16 +11,15 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
-# Rows that this program wrote hold the client's protocol; all others belong to other programs.
-_SWEEP: LiteralString = """
-DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ? 'protocol'
-"""
-_MERGE: LiteralString = """
+# Rows that this program wrote hold the client's protocol; all others belong to other programs. An expired one counts as
+# deleted, and a job deletes it later.
+_IS_EXPIRED: LiteralString = "(expires_at < now() AND mcp_state ? 'protocol')"
+_MERGE: LiteralString = f"""
 UPDATE public.mcp_sessions
-   SET mcp_state = coalesce(mcp_state, '{}') || $3::text::jsonb, updated_at = now(),
-       expires_at = now() + interval '30 days'
+   SET mcp_state = CASE WHEN {_IS_EXPIRED} THEN '{{}}' ELSE coalesce(mcp_state, '{{}}') END || $3::text::jsonb,
+       updated_at = now(), expires_at = now() + interval '30 days'
  WHERE user_id = $1 AND session_id = $2
-"""
+"""  # noqa: S608  # made of literals
 _INSERT: LiteralString = """
 INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at)
 VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '30 days')
@@ -42,9 +41,10 @@ SELECT session_id, mcp_state::text AS state
  ORDER BY session_id
  LIMIT 200
 """
-_LOCK: LiteralString = """
-SELECT mcp_state::text FROM public.mcp_sessions WHERE user_id = $1 AND session_id = $2 FOR UPDATE
-"""
+_LOCK: LiteralString = f"""
+SELECT mcp_state::text AS state, {_IS_EXPIRED} AS is_expired
+  FROM public.mcp_sessions WHERE user_id = $1 AND session_id = $2 FOR UPDATE
+"""  # noqa: S608  # made of literals
 _WRITE: LiteralString = """
 UPDATE public.mcp_sessions
    SET mcp_state = $3::text::jsonb, updated_at = now(), expires_at = now() + interval '30 days'
@@ -60,10 +60,9 @@ class PostgresClients(ClientStore):
 
     @override
     async def record(self, principal: Principal, client: str, state: State) -> None:
-        """Record a client's use, merging its state, and delete expired clients."""
+        """Record a client's use, merging its state unless that has expired."""
         known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
         async with self._database.as_system("which MCP client a user has") as connection:
-            await connection.execute(_SWEEP)
             # If another process inserts the row meanwhile, `_INSERT` does nothing.
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
                 await connection.execute(_INSERT, *known)
@@ -88,7 +87,6 @@ class PostgresClients(ClientStore):
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
         own = (principal.user_id, _id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
-            await connection.execute(_SWEEP)
             changed = edit(json_object(await _locked(connection, *own, client)))
             await connection.execute(_WRITE, *own, json.dumps(dict(changed)))
         return changed
@@ -96,12 +94,15 @@ class PostgresClients(ClientStore):
 
 async def _locked(connection: Connection, user_id: object, session_id: str, client: str) -> str | None:
     """Return a client's state with its row locked for this transaction; create the row if needed."""
+    new = json.dumps({"client": client, "protocol": None})
     row = await connection.fetchrow(_LOCK, user_id, session_id)
     if row is None:
         # A concurrent insert may win; the second SELECT locks the row of either.
-        await connection.execute(_INSERT, user_id, session_id, json.dumps({"client": client, "protocol": None}))
+        await connection.execute(_INSERT, user_id, session_id, new)
         row = await connection.fetchrow(_LOCK, user_id, session_id)
-    return None if row is None else row["mcp_state"]
+    if row is None:
+        return None
+    return new if row["is_expired"] else row["state"]
 
 
 def _id(principal: Principal, client: str) -> str:

@@ -28,7 +28,7 @@ class PostgresElicitations(ElicitationStore):
                 # In one statement, whose row lock protects concurrent elicitations of a session from each other.
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object("
                 "'asked', coalesce(mcp_state -> 'asked', '{}') || jsonb_build_object($3::text, NULL)) "
-                "WHERE session_id = $1 AND user_id = $2 AND mcp_state ->> 'transport' = 'http'",
+                "WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'",
                 session_id,
                 principal.user_id,
                 elicitation_id,
@@ -47,7 +47,8 @@ class PostgresElicitations(ElicitationStore):
                 # answer counts.
                 "UPDATE public.mcp_sessions "
                 "SET mcp_state = jsonb_set(mcp_state, ARRAY['asked', $3::text], to_jsonb($4::text)) "
-                "WHERE session_id = $1 AND user_id = $2 AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",
+                "WHERE session_id = $1 AND user_id = $2 AND expires_at > now() "
+                "AND mcp_state #> ARRAY['asked', $3::text] = 'null' RETURNING 1",
                 session_id,
                 principal.user_id,
                 elicitation_id,

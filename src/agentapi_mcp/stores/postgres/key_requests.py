@@ -1,4 +1,4 @@
-"""Key requests in Postgres: single use, and deleted after they expire."""
+"""Key requests in Postgres: for a single use, and for some minutes."""
 
 from typing import LiteralString
 
@@ -29,7 +29,6 @@ class PostgresKeyRequests(KeyRequestStore):
     @override
     async def add(self, request: KeyRequest) -> None:
         async with self._database.as_system("a user is asked for a key") as connection:
-            await connection.execute("DELETE FROM agentapi.key_requests WHERE expires_at < now()")
             await connection.execute(
                 "INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at) "
                 "VALUES ($1, $2, $3, $4, $5, $6)",

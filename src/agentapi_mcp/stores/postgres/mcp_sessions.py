@@ -40,17 +40,14 @@ DELETE FROM public.mcp_sessions
 
 
 class PostgresMcpSessions(TransportSessionStore):
-    """Rows of `mcp_sessions` of Streamable HTTP; opening a session deletes ended ones."""
+    """Rows of `mcp_sessions` of Streamable HTTP."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @override
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        async with self._database.as_system("sweep out ended MCP sessions, and begin one") as connection:
-            await connection.execute(
-                "DELETE FROM public.mcp_sessions WHERE expires_at < now() AND mcp_state ->> 'transport' = 'http'"
-            )
+        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
             # One less than the limit: it makes room for the new session.
             await connection.execute(_DROP_OLDEST, principal.user_id, MOST_SESSIONS - 1)
             await connection.execute(

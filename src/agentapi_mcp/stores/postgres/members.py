@@ -55,10 +55,8 @@ class PostgresMembers(MemberStore):
 
     @override
     async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
-        """Store an invitation in place of an earlier one, and delete expired ones."""
         async with self._database.as_system("somebody is invited into an organisation") as connection:
             await _check_ours(connection)
-            await connection.execute("DELETE FROM agentapi.invitations WHERE expires_at < now()")
             await connection.execute(
                 "INSERT INTO agentapi.invitations (org_id, email, role, expires_at) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT (org_id, email) DO UPDATE SET role = excluded.role, expires_at = excluded.expires_at",
@@ -72,7 +70,9 @@ class PostgresMembers(MemberStore):
     async def withdraw(self, org_id: OrgId, email: str) -> bool:
         async with self._database.as_system("an invitation is taken back") as connection:
             done = await connection.execute(
-                "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2", org_id, email
+                "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2 AND expires_at > now()",
+                org_id,
+                email,
             )
         return done == "DELETE 1"
 
