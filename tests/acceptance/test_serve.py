@@ -317,7 +317,7 @@ async def test_a_changed_file_is_taken_on_sighup_over_http_and_over_stdio(edge_h
                     pass
 
 
-@pytest.mark.parametrize(("snippet", "answer"), [(0, "agents work right now"), (1, "guide (healthy; by guide)")])
+@pytest.mark.parametrize(("snippet", "answer"), [(0, "agents work right now"), (1, '"structuredContent":{"agents":[{')])
 async def test_the_documented_curl_commands_are_answered(edge_home: Path, snippet: int, answer: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")

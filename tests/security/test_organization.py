@@ -9,7 +9,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 
-from tests.support.connect import call, fields_of, text_of
+from tests.support.connect import call, fields_of, listed_agents, text_of
 from tests.support.tenants import tenants
 
 pytestmark = pytest.mark.timeout(60)
@@ -177,6 +177,4 @@ def settings_of(result: CallToolResult) -> dict[str, object]:
 
 
 async def names(client: Client) -> list[str]:
-    agents = fields_of(await call(client, "list_agents"))["agents"]
-    assert isinstance(agents, list)
-    return [agent["name"] for agent in cast("list[dict[str, str]]", agents)]
+    return list((await listed_agents(client))[0])

@@ -124,3 +124,18 @@ async def unsubscribe_resource(client: Client, uri: str) -> None:
     """Unsubscribe as a 2025-era client does."""
     request = UnsubscribeRequest(params=UnsubscribeRequestParams(uri=uri))
     await client.session.send_request(request, EmptyResult)
+
+
+async def listed_agents(client: Client) -> tuple[dict[str, dict[str, object]], str]:
+    """List all agents by their names, and what is said of them, page by page: other tests may have left some."""
+    agents: dict[str, dict[str, object]] = {}
+    texts: list[str] = []
+    arguments: dict[str, object] = {}
+    while True:
+        result = await call(client, "list_agents", **arguments)
+        fields = fields_of(result)
+        agents |= {str(agent["name"]): agent for agent in cast("list[dict[str, object]]", fields["agents"])}
+        texts.append(text_of(result))
+        if fields["next_cursor"] is None:
+            return agents, "\n".join(texts)
+        arguments = {"cursor": fields["next_cursor"]}

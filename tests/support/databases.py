@@ -39,7 +39,7 @@ SELECT format('%I.%I', n.nspname, c.relname) AS name
 """
 _LEFT_AGENTS = """
 INSERT INTO public.agents (name, type, config)
-SELECT format('a-left-%s', n), 'openai', '{"model": "left"}' FROM generate_series(1, 30) AS n
+SELECT format('a-left-%s', n), 'openai', '{"model": "left"}' FROM generate_series(1, 60) AS n
 """
 _ROLES = "SELECT quote_ident(rolname) AS name FROM pg_roles WHERE rolname <> current_user AND rolname !~ '^pg_'"
 
@@ -65,7 +65,7 @@ class Server:
         return _address(self.urls.owner_url, login="postgres", database="postgres")
 
     async def leave_agents(self) -> None:
-        """Put agents into the program's database as other tests leave them, more than a message lists.
+        """Put agents into the program's database as other tests leave them, more than a message or a page lists.
 
         They sort before the tests' own, so that a test which depends on what others left fails every time.
         """

@@ -1,5 +1,6 @@
 """Pagination."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,3 +13,13 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None = None
+
+
+async def read_all(read: Callable[[str | None], Awaitable[Page[T]]]) -> list[T]:
+    """Read all pages, each with the cursor of the one before."""
+    page = await read(None)
+    items = list(page.items)
+    while page.next_cursor is not None:
+        page = await read(page.next_cursor)
+        items += page.items
+    return items

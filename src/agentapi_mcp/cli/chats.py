@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
+from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_err, print_json, print_out
 from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
 from agentapi_mcp.core.backends.events import TextDelta
@@ -84,8 +85,9 @@ class InProcessChatClient(ChatClient):
 
     @override
     async def agents(self) -> list[str]:
-        page = await self._services.agents.list_(self._services.principal)
-        return [f"{a.name}: {'; '.join(a.missing) or a.description}" for a in page.items]
+        services = self._services
+        agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
+        return [f"{a.name}: {'; '.join(a.missing) or a.description}" for a in agents]
 
     @override
     async def send(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from time import monotonic
 from typing import TextIO
 
@@ -13,6 +14,8 @@ from mcp_types import Implementation, TextContent
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
+from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of
 from agentapi_mcp.settings import VERSION, platform
 
@@ -59,10 +62,18 @@ async def _probe(client: McpClient, parameters: StdioServerParameters, log: Text
     info = Implementation(name=f"agentapi-mcp connect ({client.title})", version=VERSION)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
-        answer = await session.call_tool("list_agents", {})
+        try:
+            agents = await read_all(partial(_list_agents, session))
+        except ConfigurationError as exc:
+            return False, str(exc)
+    ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
+    return True, f"{len(tools)} tools; agents that can be used: {listed(ready)}"
+
+
+async def _list_agents(session: Client, cursor: str | None) -> Page[Mapping[str, object]]:
+    answer = await session.call_tool("list_agents", {} if cursor is None else {"cursor": cursor})
     structured: object = answer.structured_content
     if answer.is_error or not is_object(structured):
-        return False, " ".join(part.text for part in answer.content if isinstance(part, TextContent))
-    agents = map(as_object, as_list(structured["agents"]))
-    ready = [str(agent["name"]) for agent in agents if agent["enabled"] and not agent["missing"]]
-    return True, f"{len(tools)} tools; agents that can be used: {', '.join(ready) or 'none'}"
+        raise ConfigurationError(" ".join(part.text for part in answer.content if isinstance(part, TextContent)))
+    more = structured["next_cursor"]
+    return Page(tuple(map(as_object, as_list(structured["agents"]))), more if isinstance(more, str) else None)

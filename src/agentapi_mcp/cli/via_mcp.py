@@ -12,6 +12,7 @@ from mcp_types import CallToolResult, Implementation, TextContent, TextResourceC
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chats import ChatClient, ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, with_next_step
 from agentapi_mcp.settings import VERSION, environment
@@ -33,7 +34,11 @@ class McpChatClient(ChatClient):
 
     @override
     async def agents(self) -> list[str]:
-        agents: list[dict[str, Any]] = (await self._call("list_agents", {}))["agents"]
+        async def read(cursor: str | None) -> Page[dict[str, Any]]:
+            answer = await self._call("list_agents", {} if cursor is None else {"cursor": cursor})
+            return Page(tuple(answer["agents"]), answer["next_cursor"])
+
+        agents = await read_all(read)
         return [f"{agent['name']}: {'; '.join(agent['missing']) or agent['description']}" for agent in agents]
 
     @override

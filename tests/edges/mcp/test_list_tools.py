@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, call, connect, fields_of, listed_agents, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 Rows = list[dict[str, object]]
@@ -15,13 +15,12 @@ Rows = list[dict[str, object]]
 @pytest.mark.parametrize("link", LINKS)
 async def test_agents_are_listed_with_what_they_lack(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
-        result = await call(client, "list_agents")
-        agents = {agent["name"]: agent for agent in cast("Rows", fields_of(result)["agents"])}
+        agents, said = await listed_agents(client)
         assert agents["guide"]["status"] == "healthy"
         assert agents["droid"]["missing"] == []
         assert agents["ccrouter"]["status"] == "not_configured"
         assert agents["ccrouter"]["missing"]
-        assert "- ccrouter (not configured; by ccrouter)" in text_of(result)
+        assert "- ccrouter (not configured; by ccrouter)" in said
 
 
 @pytest.mark.parametrize("link", LINKS)

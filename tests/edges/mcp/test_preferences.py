@@ -9,7 +9,7 @@ import pytest
 from mcp_types import CallToolResult
 
 from agentapi_mcp.edges.mcp.options import McpOptions
-from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, call, connect, fields_of, listed_agents, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.timeout(60)
@@ -46,7 +46,7 @@ async def test_what_is_chosen_in_a_client_holds_there_alone(link: Link, edge_hom
             refused = await call(client, "chat", agent="droid", message="hello")
             assert refused.is_error
             assert "droid.enabled" in text_of(refused)
-            assert "droid" not in names(await call(client, "list_agents"), "agents", "name")
+            assert "droid" not in (await listed_agents(client))[0]
             assert "droid" not in names(await call(client, "list_models"), "models", "agent")
             assert fields_of(await call(client, "chat", message="What are you?"))["agent"] != "droid"
         async with connect(edge.server, link, name=some_client()) as other:
@@ -107,7 +107,7 @@ async def test_entries_of_other_programs_choose_an_agent_and_start_nothing(edge_
             assert fields_of(await call(client, "chat", message=f"{edge.tag} [[echo]]"))["agent"] == "droid"
             sent = await edge.peer.received(path="/api/v1/chat/completions")
             assert "theirs" not in str(sent.headers)
-            assert "files" not in names(await call(client, "list_agents"), "agents", "name")
+            assert "files" not in (await listed_agents(client))[0]
             await call(client, "set_preference", name="droid.enabled", value="false")
             assert (await call(client, "chat", agent="droid", message="hello")).is_error
     assert not started.exists()

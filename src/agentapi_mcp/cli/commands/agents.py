@@ -2,6 +2,7 @@
 
 import click
 
+from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.models import model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, print_out, run, table
@@ -31,7 +32,7 @@ def agents_show(name: str, *, as_json: bool) -> None:
 
 async def _list_agents(services: Services, *, as_json: bool) -> None:
     """Print every agent with its state and what it lacks."""
-    agents = (await services.agents.list_(services.principal, limit=200)).items
+    agents = await read_all(lambda cursor: services.agents.list_(services.principal, cursor=cursor))
     if as_json:
         print_json([agent_json(agent) for agent in agents])
         return
