@@ -70,6 +70,7 @@ from agentapi_mcp.stores.postgres.turns import PostgresTurns
 
 _log = logging.getLogger(__name__)
 _LISTEN_WITHIN = timedelta(seconds=5)
+_LATELY = timedelta(seconds=2)
 _SHUTDOWN_GRACE = timedelta(seconds=1.5)
 
 
@@ -213,7 +214,13 @@ def build_agents(
 ) -> AgentServices:
     """Build the services on agents: policy, health, and the keys of users."""
     where = "embedded" if base.settings.database_url is None else "by URL"
-    postgres = Part("postgres", where, partial(login_remark, base.database), needed=True)
+    postgres = Part(
+        "postgres",
+        where,
+        partial(login_remark, base.database),
+        needed=True,
+        has_answered_lately=partial(base.database.has_answered_within, _LATELY),
+    )
     policy = CataloguePolicy(catalogue, PostgresOrganizations(base.database))
     health = Health(
         catalogue=catalogue,

@@ -1,11 +1,14 @@
 """What the requests of every HTTP backend share."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
@@ -37,6 +40,8 @@ class Server(HttpPeer):
             await answer.text(302, "", headers={"location": "http://127.0.0.1:9/"})
         elif exchange.path == "/base/html":
             await answer.text(200, "<html>")
+        elif exchange.path == "/base/flood":
+            await answer.text(200, "x" * 300_000)
         else:
             await answer.json(200, {"a": 1})
 
@@ -101,6 +106,25 @@ async def test_what_is_no_success_is_a_fault(path: str, fault: BackendFault) -> 
         with pytest.raises(BackendError) as caught:
             await at.api.get(path, {}, FAULTS)
     assert caught.value.fault is fault
+
+
+async def test_a_provider_that_floods_leaves_room_for_others_between_its_pieces() -> None:
+    turns, is_over = 0, asyncio.Event()
+
+    async def work_beside() -> None:
+        nonlocal turns
+        while not is_over.is_set():
+            turns += 1
+            await checkpoint()
+
+    request = JsonRequest(path="/flood", body={}, headers={}, streams=False)
+    async with open_setup() as at, asyncio.TaskGroup() as group, at.api.send(request, FAULTS) as reply:
+        group.create_task(work_beside())
+        pieces = [(len(piece), turns) async for piece in reply.chunks()]
+        is_over.set()
+    assert sum(length for length, _ in pieces) == 300_000
+    assert max(length for length, _ in pieces) <= 4096
+    assert all(before < after for (_, before), (_, after) in pairwise(pieces))
 
 
 def test_a_turn_without_a_model_names_none() -> None:

@@ -335,6 +335,15 @@ async def test_the_server_is_as_well_as_the_worst_of_its_parts() -> None:
         assert health_out(await Scene({}, parts=some).health.report(ALICE)).status == worst
 
 
+async def test_what_has_answered_callers_lately_is_ready_without_a_probe() -> None:
+    async def refuse() -> None:
+        raise StoreUnavailableError("The database does not answer.")
+
+    for lately in (True, False):
+        parts = (Part("postgres", "remote", refuse, needed=True, has_answered_lately=lambda lately=lately: lately),)
+        assert await Scene({}, parts=parts).health.is_ready() is lately
+
+
 async def test_a_database_that_is_down_is_in_the_report_and_breaks_no_turn() -> None:
     async def refuse() -> None:
         raise StoreUnavailableError("The database does not answer.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
@@ -56,6 +57,14 @@ async def test_who_leaves_at_any_step_leaves_no_transaction(
         async with asyncio.timeout(25):
             assert await one(left) == 1
     assert warned(caplog) == []
+
+
+async def test_it_is_known_whether_the_server_has_answered_lately(database_urls: DatabaseUrls) -> None:
+    async with open_database(RemoteServer(database_urls.app), ONE) as database:
+        assert not database.has_answered_within(timedelta(hours=1))
+        await one(database)
+        assert database.has_answered_within(timedelta(hours=1))
+        assert not database.has_answered_within(timedelta(0))
 
 
 async def test_what_postgres_refuses_is_noted_for_the_operator_and_not_told_to_callers(database: Database) -> None:

@@ -18,10 +18,12 @@ from typing import Self, TypeVar
 import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from agentapi_mcp.base.concurrency import yield_to_others
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
 LARGEST_ERROR = 64 * 1024  # bytes read of an error reply
+_PIECE = 4 * 1024  # bytes that are handed on at once: some twenty events
 _DRAIN = 0.2  # seconds to wait for the end of a completed stream, so that its connection can be reused
 
 T = TypeVar("T")
@@ -180,7 +182,10 @@ class Reply:
                 self._read += len(chunk)
                 if self._read > LARGEST_REPLY:
                     raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
-                yield chunk
+                # A provider that sends faster than events are processed must not keep the loop from other requests.
+                for start in range(0, len(chunk), _PIECE):
+                    yield chunk[start : start + _PIECE]
+                    await yield_to_others()
 
     async def body(self) -> bytes:
         """Read the whole body."""

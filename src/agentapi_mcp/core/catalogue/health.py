@@ -41,7 +41,7 @@ class Part:
     """A part of the server; `probe` makes a real request and may return a remark, None means there is nothing to probe.
 
     A part with a remark has the status `remarked`. The server is ready only if all `needed` parts work; it continues
-    without the others.
+    without the others. One that `has_answered_lately`, to requests of callers, works without a probe.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Part:
     probe: Callable[[], Awaitable[str | None]] | None = None
     needed: bool = False
     remarked: HealthStatus = HealthStatus.HEALTHY
+    has_answered_lately: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +126,10 @@ class Health:
         return HealthReport(parts, tuple(agent_view(entry, measured) for entry in wanted))
 
     async def is_ready(self) -> bool:
-        """Return whether all needed parts answer."""
-        probed = await self._probe_all(part for part in self._parts if part.needed)
+        """Return whether all needed parts answer, or have answered callers a moment ago."""
+        # A probe waits behind those callers, and a server that is busy would be taken for one that cannot serve.
+        silent = [part for part in self._parts if part.needed and not part.has_answered_lately()]
+        probed = await self._probe_all(silent)
         return all(part.status is HealthStatus.HEALTHY for part in probed)
 
     async def warnings(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -120,6 +121,7 @@ class Database:
     def __init__(self, pool: "asyncpg.Pool[Row]", options: PoolOptions) -> None:
         self._pool = pool
         self._options = options
+        self._answered_at: float | None = None
 
     def as_principal(
         self, principal: Principal, *, session_id: SessionId | None = None, plan_once: bool = False
@@ -137,6 +139,10 @@ class Database:
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
         return self._transaction("agentapi_writer", _claims(principal))
+
+    def has_answered_within(self, period: timedelta) -> bool:
+        """Return whether the server has begun a transaction within this time, for whomever."""
+        return self._answered_at is not None and time.monotonic() - self._answered_at < period.total_seconds()
 
     def as_system(self, reason: LiteralString) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows."""
@@ -225,6 +231,7 @@ class Database:
                 await asyncio.shield(self._undo(raw))
                 raise
             else:
+                self._answered_at = time.monotonic()
                 return raw
         raise AssertionError
 
