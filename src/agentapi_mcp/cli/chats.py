@@ -37,6 +37,8 @@ class ChatOptions:
     newest: bool = False
     as_json: bool = False
     idempotency_key: str | None = None
+    retry: bool = False
+    new: bool = False
     parameters: Parameters = field(default_factory=Parameters)
 
     def request(self, message: str) -> ChatRequest:
@@ -47,6 +49,8 @@ class ChatOptions:
             model=self.model,
             session_id=self.session_id,
             idempotency_key=self.idempotency_key,
+            retry=self.retry,
+            new=self.new,
             parameters=self.parameters,
         )
 

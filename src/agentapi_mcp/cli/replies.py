@@ -53,12 +53,16 @@ def to_reply(turn: Fields) -> ChatReply:
 
 def _next_step(turn: Fields) -> str | None:
     match TurnStatus(turn["status"]):
-        case TurnStatus.RUNNING:
+        case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
             id_ = turn["turn_id"]
             return f"`agentapi-mcp turns show {id_}` shows how far it is, `agentapi-mcp turns cancel {id_}` ends it."
         case TurnStatus.FAILED if turn["error"] is not None:
             return turn["error"]["next_step"]
-        case TurnStatus.FAILED | TurnStatus.INTERRUPTED | TurnStatus.CANCELLED:
+        case TurnStatus.INTERRUPTED if turn["asked"]:
+            return "The agent had been asked: sending the same message again with --retry may cost twice."
+        case TurnStatus.INTERRUPTED:
+            return "The agent was not asked yet, so nothing was billed: send the same message again."
+        case TurnStatus.FAILED | TurnStatus.CANCELLED:
             return f"Send the message again with --session {turn['session_id']}, if it is still wanted."
         case _:
             return None

@@ -111,6 +111,8 @@ def _arguments(options: ChatOptions, message: str) -> dict[str, object]:
         "model": options.model,
         "session_id": options.session_id,
         "idempotency_key": options.idempotency_key,
+        "retry": options.retry or None,
+        "new": options.new or None,
         "system_prompt": options.parameters.system_prompt,
         "temperature": options.parameters.temperature,
         "max_tokens": options.parameters.max_tokens,

@@ -41,12 +41,30 @@ class FaultOut(OutputModel):
     retry_after_seconds: float | None
 
 
-class TurnOut(OutputModel):
-    """A turn, in the results of `chat`, `get_turn` and `cancel_turn`."""
+class CancelOut(OutputModel):
+    """What became of a turn, in the result of `cancel_turn`."""
 
     session_id: str
     turn_id: str
-    status: Literal["running", "completed", "failed", "cancelled", "interrupted"]
+    status: str
+    reply: str
+    reply_truncated: bool
+    cost_usd: float | None
+    billing_may_go_on: bool
+    next_step: str | None
+
+
+class TurnOut(OutputModel):
+    """A turn, in the results of `chat` and `get_turn`.
+
+    `joined` says that an earlier request started it, `asked` that its provider may have been asked.
+    """
+
+    session_id: str
+    turn_id: str
+    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    joined: bool
+    asked: bool
     reply: str
     reply_truncated: bool
     agent: str

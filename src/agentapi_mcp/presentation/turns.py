@@ -113,6 +113,8 @@ def turn_out(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) 
             "session_id": str(turn.session_id),
             "turn_id": str(turn.id),
             "status": str(turn.status),
+            "joined": turn.joined,
+            "asked": turn.asked_at is not None,
             "reply": reply,
             "reply_truncated": truncated,
             "agent": turn.agent,

@@ -20,7 +20,7 @@ from tests.support.peers.openai import OpenAIPeer
 TURN_FIELDS = {
     "session_id", "turn_id", "status", "reply", "reply_truncated", "agent", "backend", "model", "usage", "cost_usd",
     "cost_source", "billing_may_go_on", "latency_ms", "time_to_first_token_ms", "model_used", "provider", "route",
-    "history_dropped", "warning", "end_reason", "saved", "transcript_uri", "next_step", "error",
+    "history_dropped", "warning", "end_reason", "saved", "transcript_uri", "next_step", "error", "joined", "asked",
 }  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from agentapi_mcp.telemetry import configure_logs
 @click.option("--temperature", type=float)
 @click.option("--max-tokens", type=int)
 @click.option("--idempotency-key", help="The same key and message find the same turn for 24 hours.")
+@click.option("--retry", is_flag=True, help="Ask again what was interrupted after it was asked; it may cost twice.")
+@click.option("--new", is_flag=True, help="Ask anew, although an earlier turn of the same message may answer it.")
 @click.option("--via-mcp", is_flag=True, help="Start the real MCP server over stdio and talk through it.")
 @json_option
 def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:

@@ -8,9 +8,15 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.json_values import is_list
 from agentapi_mcp.presentation.text import shown
 
-Kind = Literal["string", "integer", "number", "array"]
-Value = str | int | float | tuple[str, ...]
-_ARTICLE = {"string": "a string", "integer": "a whole number", "number": "a number", "array": "a list of strings"}
+Kind = Literal["string", "integer", "number", "boolean", "array"]
+Value = str | int | float | bool | tuple[str, ...]
+_ARTICLE = {
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list of strings",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,10 @@ class ToolArguments:
         value = self.values.get(name)
         return value if isinstance(value, tuple) else None
 
+    def flag(self, name: str) -> bool:
+        """Return an optional boolean, which is false when it is left out."""
+        return self.values.get(name) is True
+
     def find_integer(self, name: str) -> int | None:
         """Return an optional whole number."""
         value = self.values.get(name)
@@ -102,6 +112,8 @@ def _check_value(argument: Argument, value: object) -> Value:
             return _check_choice(argument, value)
         case "array", _ if is_list(value):
             return _check_items(argument, value)
+        case "boolean", bool():
+            return value
         case (("integer" | "number"), int()) if not isinstance(value, bool):
             return _check_range(argument, value)
         case "number", float():

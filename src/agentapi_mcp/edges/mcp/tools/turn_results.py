@@ -6,9 +6,15 @@ from mcp_types import CallToolResult, TextContent
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
+from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import clean, cut
 from agentapi_mcp.presentation.turns import describe_turn, turn_out
 from agentapi_mcp.presentation.uris import transcript_uri
+
+_JOINED = "(This message was sent before, and this is the turn that answers it. Pass new: true to ask it anew.)"
+
+_NOT_ASKED = "The agent was not asked yet, so nothing was billed: send the same message again."
+_ASKED = "The agent had been asked, so asking again may cost twice: to do so, send the same message with retry: true."
 
 
 def turn_result(turn: Turn) -> CallToolResult:
@@ -23,13 +29,21 @@ def turn_result(turn: Turn) -> CallToolResult:
     )
 
 
+def cancel_result(turn: Turn) -> CallToolResult:
+    """Answer what became of a turn that was to be cancelled."""
+    result = turn_result(turn)
+    fields: dict[str, object] = result.structured_content or {}
+    wanted = CancelOut.model_validate({name: fields[name] for name in CancelOut.model_fields})
+    return result.model_copy(update={"structured_content": wanted.model_dump(mode="json")})
+
+
 def _text(turn: Turn, reply: str, left_out: int) -> str:
     if left_out:
         reply += (
             f"\n\n[The reply is cut here: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
             f"or get_transcript with session_id {turn.session_id}]"
         )
-    parts = [_state(turn, reply), _facts(turn)]
+    parts = [_JOINED if turn.joined else "", _state(turn, reply), _facts(turn)]
     return clean("\n\n".join(part for part in parts if part))
 
 
@@ -60,13 +74,15 @@ def _facts(turn: Turn) -> str:
 def next_step(turn: Turn) -> str | None:
     """Return the next step for the caller, in terms of tools; None if the turn is answered."""
     match turn.status:
-        case TurnStatus.RUNNING:
+        case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
             return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
         case TurnStatus.FAILED if turn.error is not None:
             wait = turn.error.retry_after
             return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")
-        case TurnStatus.FAILED | TurnStatus.INTERRUPTED:
+        case TurnStatus.FAILED:
             return f"Send the message again with session_id {turn.session_id}."
+        case TurnStatus.INTERRUPTED:
+            return _NOT_ASKED if turn.asked_at is None else _ASKED
         case TurnStatus.CANCELLED:
             return f"Send the message again with session_id {turn.session_id} if it is still wanted."
         case _:

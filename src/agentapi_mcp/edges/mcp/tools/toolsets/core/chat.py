@@ -15,8 +15,8 @@ from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
 from agentapi_mcp.edges.mcp.progress import reporter
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
-from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
-from agentapi_mcp.presentation.models import TurnOut
+from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, turn_result
+from agentapi_mcp.presentation.models import CancelOut, TurnOut
 
 TOOLSET = Toolset()
 
@@ -37,7 +37,8 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         about=(
             "Send a message to an agent and get its reply. Without session_id a new session begins; pass the "
             "session_id of an earlier answer to go on, and the agent sees the messages before. If the answer takes "
-            "longer than wait_seconds, status is running: call get_turn with the turn_id, do not send it again."
+            "longer than wait_seconds, status is running: call get_turn with the turn_id. The same message again gets "
+            "the same turn while its answer may not have arrived."
         ),
         arguments=(
             Argument(name="message", about="What to say to the agent", required=True),
@@ -47,6 +48,10 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             Argument(
                 name="idempotency_key", about="The same key and message within 24 h: the same turn, not a new one"
             ),
+            Argument(
+                name="retry", kind="boolean", about="Ask again what was interrupted after it was asked; may cost twice"
+            ),
+            Argument(name="new", kind="boolean", about="Ask anew what an earlier turn may answer; costs again"),
             _WAIT,
             Argument(name="system_prompt", about="Instructions for this turn"),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
@@ -67,6 +72,8 @@ async def chat(call: ToolCall) -> CallToolResult:
         model=call.given.find_text("model"),
         session_id=call.given.find_text("session_id"),
         idempotency_key=call.given.find_text("idempotency_key"),
+        retry=call.given.flag("retry"),
+        new=call.given.flag("new"),
         parameters=Parameters(
             system_prompt=call.given.find_text("system_prompt"),
             temperature=call.given.find_number("temperature"),
@@ -114,7 +121,7 @@ async def get_turn(call: ToolCall) -> CallToolResult:
         title="Cancel a turn",
         about="Stop a running turn; what it said so far is kept. One that has ended stays as it is.",
         arguments=(_TURN,),
-        answers=TurnOut,
+        answers=CancelOut,
         action=Action.CHAT,
         reads_only=False,
         destructive=True,
@@ -123,7 +130,7 @@ async def get_turn(call: ToolCall) -> CallToolResult:
 async def cancel_turn(call: ToolCall) -> CallToolResult:
     """End a turn."""
     caller = await call.identify()
-    return turn_result(await caller.services.turns.cancel(caller.principal, call.given.text("turn_id")))
+    return cancel_result(await caller.services.turns.cancel(caller.principal, call.given.text("turn_id")))
 
 
 def _wait(call: ToolCall) -> timedelta:
