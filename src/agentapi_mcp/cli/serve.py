@@ -222,7 +222,7 @@ async def _stop_on_signal(app: App, web: WebApplication, http: HttpServer) -> No
     await http.close_idle_connections()
     services = app.services_provider.find()
     if services is not None:
-        await _drain(services.turns, web.stopping, app.settings.shutdown_grace_seconds or 0)
+        await drain_turns(services.turns, web.stopping, app.settings.shutdown_grace_seconds or 0)
     # The callers of turns that ended just now still have to be answered.
     await first_of(web.stopping.wait_answered(), SystemClock().sleep(_LAST_ANSWERS))
     web.stopping.give_up()
@@ -231,7 +231,7 @@ async def _stop_on_signal(app: App, web: WebApplication, http: HttpServer) -> No
     http.should_exit = True
 
 
-async def _drain(turns: Turns, stopping: Stopping, grace_seconds: float) -> None:
+async def drain_turns(turns: Turns, stopping: Stopping, grace_seconds: float) -> None:
     """Let what was let in be answered, and end the turns that then run; both together have one grace period."""
     loop, is_over = asyncio.get_running_loop(), asyncio.Event()
 
