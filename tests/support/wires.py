@@ -44,22 +44,39 @@ class Wire:
 
     target: str
     broken: int = 0
+    is_down: bool = False
     _statement: bytes | None = None
     _how: Break = Break.AFTER
+    _links: set["_Link"] = field(default_factory=set["_Link"])
 
     def break_at(self, statement: str, how: Break) -> None:
         """Break the connection that next runs a statement with this text in it; the others stay."""
         self._statement, self._how = statement.encode(), how
 
+    def go_down(self) -> None:
+        """End all connections, and take no new ones."""
+        self.is_down = True
+        for link in self._links:
+            link.cut()
+
+    def come_up(self) -> None:
+        """Take connections again."""
+        self.is_down = False
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect a client to the server until either leaves, or the wire breaks."""
+        if self.is_down:
+            writer.transport.abort()
+            return
         link = _Link((reader, writer), await open_server(self.target))
+        self._links.add(link)
         try:
             await self._greet(link)
             await first_of(self._requests(link), self._answers(link))
         except* (asyncio.IncompleteReadError, ConnectionError):
             pass  # one of them has left
         finally:
+            self._links.discard(link)
             link.cut()
 
     async def _greet(self, link: _Link) -> None:

@@ -1,7 +1,7 @@
 """Accumulate the events of a running turn into its reply, cost and outcome."""
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
@@ -58,6 +58,7 @@ class AnswerBuilder:
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
+    ended_at: datetime | None = None
     parts: list[str] = field(default_factory=list[str])
     characters: int = 0
     activity: str | None = None
@@ -106,7 +107,7 @@ class AnswerBuilder:
 
     def end(self, reason: EndReason | None, error: BaseException | None) -> None:
         """Determine the outcome: a regular end, a requested stop, or a fault."""
-        self.ended = self.clock.monotonic()
+        self.ended, self.ended_at = self.clock.monotonic(), self.clock.now()
         # An answer that finished before its stop took effect is complete.
         if self.finished is not None and error is None:
             self.status, self.end_reason = TurnStatus.COMPLETED, EndReason.ANSWERED
@@ -173,7 +174,7 @@ class AnswerBuilder:
             error=self.fault,
             bill=self.bill(turn),
             history_dropped=self.history_dropped,
-            ended_at=self.clock.now() if ended else None,
+            ended_at=self.ended_at,
             warning=self.finished.warning if self.finished else None,
             saved=not ended,
         )

@@ -1,0 +1,405 @@
+"""Answers are kept, and asked for once, whatever happens to the database, the wire to it, and other processes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from agentapi_mcp.app import build
+from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.errors import ConflictError, InvalidRequestError, LimitExceededError, StoreUnclearError
+from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.turn_runner import TurnRunnerOptions
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.testing.http import Steps
+from tests.conftest import DatabaseUrls
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.wires import Break, Wire, open_wire
+
+LONG, NOW = timedelta(seconds=25), timedelta(0)
+SHORT_LEASE = timedelta(seconds=0.5)
+# As long as no test lasts: a process with this lease never settles a turn because of its lease.
+LONG_LEASE = timedelta(minutes=30)
+
+
+@dataclass
+class World:
+    """A provider and a database, on which programs are opened, and a connection of the owner of its tables."""
+
+    peer: OpenAIPeer
+    steps: Steps
+    urls: DatabaseUrls
+    owner: "asyncpg.Connection[asyncpg.Record]"
+    home: Path
+    stack: AsyncExitStack
+    monkeypatch: pytest.MonkeyPatch
+
+    async def program(self, url: str | None = None, **options: timedelta) -> Services:
+        """Open a process's worth of the program, with these options of the engine."""
+        chosen = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
+        self.monkeypatch.setattr(build, "_run_options", lambda _: replace(chosen, **options))
+        settings = Settings(home=self.home / uuid4().hex, database_url=url or self.urls.app, pool_size=8)
+        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
+        app = await self.stack.enter_async_context(open_app(settings, environ))
+        return await app.services_provider.services()
+
+    async def wire(self) -> tuple[Wire, str]:
+        """Open a wire to the database."""
+        return await self.stack.enter_async_context(open_wire(self.urls.app))
+
+    async def until(self, condition: str, *given: object) -> None:
+        """Wait until a turn fulfils a condition in the database."""
+        statement = f"SELECT EXISTS (SELECT FROM agentapi.turns WHERE {condition})"  # noqa: S608  # a literal of the test
+        async with asyncio.timeout(25):
+            while not await self.owner.fetchval(statement, *given):
+                pass
+
+    async def turns(self) -> int:
+        """Count the turns."""
+        return await self.owner.fetchval("SELECT count(*) FROM agentapi.turns")
+
+
+@pytest.fixture
+async def world(database_urls: DatabaseUrls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+    """Make one; programs that are left open end with it."""
+    steps = Steps()
+    owner = await asyncpg.connect(database_urls.owner)
+    await owner.execute("SET row_security = off")
+    try:
+        async with OpenAIPeer(pace=steps) as peer, AsyncExitStack() as stack:
+            yield World(peer, steps, database_urls, owner, tmp_path, stack, monkeypatch)
+    finally:
+        await owner.close()
+
+
+def asks(words: str = "", **given: object) -> ChatRequest:
+    """Ask `droid` something that no other test asks; with [[slow]] each piece waits for a step."""
+    return ChatRequest(message=f"{uuid4()} {words}", agent="droid", **given)  # type: ignore[arg-type]  # as the class says
+
+
+@asynccontextmanager
+async def begun(server: Services, request: ChatRequest) -> AsyncGenerator[asyncio.Task[Turn]]:
+    """Send a message in a task of its own."""
+    async with asyncio.TaskGroup() as group:
+        yield group.create_task(server.turns.chat(server.principal, request, wait=LONG))
+
+
+SLOW = "[[slow]] [[chunks2]]"
+
+
+# --- outages
+
+
+async def test_an_answer_that_ended_while_the_database_was_away_is_written_when_it_is_back(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url, lease=SHORT_LEASE)
+    other_wire, other_url = await world.wire()
+    other = await world.program(other_url, lease=LONG_LEASE)
+    async with begun(server, asks(SLOW)) as asking:
+        await world.peer.received(path="/api/v1/chat/completions")
+        for each in (wire, other_wire):
+            each.go_down()
+        world.steps.release(20)
+        told = await asking
+    assert (told.status, told.saved) == (TurnStatus.COMPLETED, False)
+    assert await server.turns.get(server.principal, str(told.id)) == told
+    await world.until("lease_until < clock_timestamp() AND status = 'running'")
+    # The other process is back first, and looks after all turns before their owner can renew its lease.
+    other_wire.come_up()
+    assert (await other.turns.get(other.principal, str(told.id))).status is TurnStatus.RUNNING
+    wire.come_up()
+    kept = await other.turns.get(other.principal, str(told.id), wait=LONG)
+    assert (kept.status, kept.reply, kept.saved) == (TurnStatus.COMPLETED, told.reply, True)
+
+
+async def test_the_owner_that_reads_its_own_turn_after_an_outage_does_not_settle_it(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url, lease=SHORT_LEASE)
+    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
+    await world.peer.received(path="/api/v1/chat/completions")
+    wire.go_down()
+    await world.until("lease_until < clock_timestamp() AND status = 'running'")
+    wire.come_up()
+    assert (await server.turns.get(server.principal, str(running.id))).status is TurnStatus.RUNNING
+    world.steps.release(20)
+    ended = await server.turns.get(server.principal, str(running.id), wait=LONG)
+    assert (ended.status, ended.saved) == (TurnStatus.COMPLETED, True)
+
+
+async def test_a_turn_that_somebody_else_has_settled_is_told_as_it_is_stored(world: World) -> None:
+    server = await world.program(lease=LONG_LEASE, renew_every=timedelta(minutes=5))
+    async with begun(server, asks(SLOW)) as asking:
+        await world.peer.received(path="/api/v1/chat/completions")
+        await world.owner.execute(
+            "UPDATE agentapi.turns SET status = 'interrupted', end_reason = 'lease_expired', lease_owner = NULL, "
+            "lease_until = NULL, ended_at = clock_timestamp()"
+        )
+        world.steps.release(20)
+        told = await asking
+    assert (told.status, told.reply, told.saved) == (TurnStatus.INTERRUPTED, "", True)
+
+
+async def test_an_owner_that_lost_its_lease_stops_the_turn(world: World) -> None:
+    server = await world.program(lease=LONG_LEASE)
+    async with begun(server, asks(SLOW)) as asking:
+        exchange = await world.peer.received(path="/api/v1/chat/completions")
+        await world.owner.execute(
+            "UPDATE agentapi.turns SET status = 'interrupted', end_reason = 'lease_expired', lease_owner = NULL, "
+            "lease_until = NULL, ended_at = clock_timestamp()"
+        )
+        await exchange.gone.wait()
+        assert (await asking).status is TurnStatus.INTERRUPTED
+
+
+# --- acknowledgements that are lost
+
+
+@pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
+@pytest.mark.parametrize("statement", ["begin_turn_1", "end_turn_1"])
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_lost_acknowledgement_costs_neither_the_turn_nor_a_second_one(
+    how: Break, statement: str, key: str | None, world: World
+) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    wire.break_at(statement, how)
+    told = await server.turns.chat(server.principal, asks(idempotency_key=key), wait=LONG)
+    assert wire.broken == 1
+    assert (told.status, told.saved) == (TurnStatus.COMPLETED, True)
+    assert await world.turns() == 1
+    assert len(world.peer.exchanges) == 1
+    stored = await server.turns.get(server.principal, str(told.id))
+    assert (stored.status, stored.reply) == (TurnStatus.COMPLETED, told.reply)
+    actions = await world.owner.fetch("SELECT action FROM agentapi.audit_events WHERE target_kind = 'turn' ORDER BY at")
+    assert [row["action"] for row in actions] == ["turn_accepted", "turn_ended"]
+
+
+async def test_a_provider_is_not_asked_before_it_is_clear_that_the_turn_stands(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    wire.break_at("begin_turn_1", Break.BEFORE)
+    async with begun(server, asks(SLOW)) as asking:
+        await world.peer.received(path="/api/v1/chat/completions")
+        assert await world.owner.fetchval("SELECT asked_at IS NOT NULL AND asked_at > created_at FROM agentapi.turns")
+        world.steps.release(20)
+        assert (await asking).status is TurnStatus.COMPLETED
+
+
+async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_not_known(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    request = asks(idempotency_key="k")
+    wire.break_at("begin_turn_1", Break.SILENT)
+    with pytest.raises(StoreUnclearError, match="it is not known whether the message was accepted") as raised:
+        await server.turns.chat(server.principal, request, wait=NOW)
+    turn = await server.turns.chat(server.principal, request, wait=LONG)
+    assert str(turn.id) in str(raised.value)
+    assert turn.joined
+    assert len(world.peer.exchanges) == 1
+
+
+# --- saved first, told after
+
+
+@asynccontextmanager
+async def locked_sessions(world: World) -> AsyncGenerator[None]:
+    """Keep the rows of all sessions locked."""
+    async with world.owner.transaction():
+        await world.owner.execute("SELECT FROM public.chat_sessions FOR UPDATE")
+        yield
+
+
+async def test_an_answer_is_told_once_it_is_stored(world: World) -> None:
+    server = await world.program()
+    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
+    await world.peer.received(path="/api/v1/chat/completions")
+    async with locked_sessions(world):
+        world.steps.release(20)
+        waiting = await server.turns.get(server.principal, str(running.id), wait=timedelta(seconds=1))
+        assert (waiting.status, waiting.saved) == (TurnStatus.RUNNING, True)
+    told = await server.turns.get(server.principal, str(running.id), wait=LONG)
+    assert (told.status, told.saved) == (TurnStatus.COMPLETED, True)
+
+
+async def test_new_messages_are_refused_while_answers_wait_to_be_written(world: World) -> None:
+    server = await world.program(refuse_when_behind=timedelta(0))
+    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
+    await world.peer.received(path="/api/v1/chat/completions")
+    async with locked_sessions(world):
+        world.steps.release(20)
+        async with server_follows(server, running):
+            with pytest.raises(LimitExceededError, match="Answers wait to be written"):
+                await server.turns.chat(server.principal, asks(), wait=LONG)
+    await server.turns.get(server.principal, str(running.id), wait=LONG)
+    assert (await server.turns.chat(server.principal, asks(), wait=LONG)).status is TurnStatus.COMPLETED
+
+
+@asynccontextmanager
+async def server_follows(server: Services, turn: Turn) -> AsyncGenerator[None]:
+    """Wait until the last piece of an answer has come."""
+    async for event in server.turns.follow(server.principal, turn):
+        if type(event).__name__ == "Finished":
+            break
+    yield
+
+
+async def test_a_locked_session_keeps_nobody_else_waiting(world: World) -> None:
+    server = await world.program(places=3, places_to_finish=1, places_of_a_user=2)
+    first = await server.turns.chat(server.principal, asks(), wait=LONG)
+    async with locked_sessions(world), asyncio.TaskGroup() as group:
+        stuck = [
+            group.create_task(server.turns.start(server.principal, asks(session_id=str(first.session_id))))
+            for _ in range(4)
+        ]
+        other = await server.turns.chat(server.principal, asks(), wait=LONG)
+        assert other.status is TurnStatus.COMPLETED
+        assert not all(task.done() for task in stuck)
+        for task in stuck:
+            task.cancel()
+
+
+# --- turns that nobody runs
+
+
+async def an_orphan(world: World, server: Services, request: ChatRequest, *, asked: bool) -> Turn:
+    """Leave a turn as a process leaves it that dies: nobody renews its lease."""
+    done = await server.turns.chat(server.principal, request, wait=LONG)
+    await world.until("id = $1 AND delivered_at IS NOT NULL", done.id)
+    await world.owner.execute(
+        "UPDATE agentapi.turns SET status = 'running', lease_owner = gen_random_uuid(), lease_until = now(), "
+        "ended_at = NULL, end_reason = NULL, delivered_at = NULL, assistant_message_id = NULL, partial_text = 'so f', "
+        "asked_at = CASE WHEN $2 THEN clock_timestamp() END WHERE id = $1",
+        done.id,
+        asked,
+    )
+    await world.owner.execute("DELETE FROM public.chat_messages WHERE role = 'assistant'")
+    return done
+
+
+async def test_a_turn_whose_process_died_is_settled_although_nobody_asks_for_it(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    turn = await an_orphan(world, server, asks(), asked=True)
+    await world.until("status = 'interrupted' AND end_reason = 'lease_expired'")
+    read = await server.turns.get(server.principal, str(turn.id))
+    assert (read.status, read.end_reason, read.reply) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED, "so f")
+
+
+async def test_nobody_settles_before_having_had_the_database_for_a_lease(world: World) -> None:
+    server = await world.program(lease=LONG_LEASE)
+    request = asks(idempotency_key="k")
+    turn = await an_orphan(world, server, request, asked=False)
+    assert (await server.turns.get(server.principal, str(turn.id), wait=timedelta(seconds=1))).status.is_final is False
+    joined = await server.turns.chat(server.principal, request, wait=timedelta(seconds=1))
+    assert (joined.id, joined.status) == (turn.id, TurnStatus.RUNNING)
+    with pytest.raises(ConflictError, match="answering another message"):
+        await server.turns.chat(server.principal, asks(session_id=str(turn.session_id)), wait=NOW)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_turn_that_was_interrupted_before_it_was_asked_is_asked_by_its_own_retry(
+    key: str | None, world: World
+) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    request = asks(idempotency_key=key)
+    lost = await an_orphan(world, server, request, asked=False)
+    await world.until("status = 'interrupted'")
+    again = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (again.status, again.session_id, again.joined) == (TurnStatus.COMPLETED, lost.session_id, False)
+    assert again.id != lost.id
+    said = await world.owner.fetch("SELECT content FROM public.chat_messages ORDER BY created_at")
+    assert [row["content"] for row in said] == [request.message, "so f", again.reply]
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_turn_that_was_interrupted_after_it_was_asked_is_asked_again_knowingly(
+    key: str | None, world: World
+) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    request = asks(idempotency_key=key)
+    lost = await an_orphan(world, server, request, asked=True)
+    await world.until("status = 'interrupted'")
+    told = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (told.id, told.status, told.joined) == (lost.id, TurnStatus.INTERRUPTED, True)
+    assert len(world.peer.exchanges) == 1
+    again = await server.turns.chat(server.principal, replace(request, retry=True), wait=LONG)
+    assert (again.status, again.session_id, len(world.peer.exchanges)) == (TurnStatus.COMPLETED, lost.session_id, 2)
+    if key is not None:
+        same = await server.turns.chat(server.principal, request, wait=LONG)
+        assert (same.id, same.reply, len(world.peer.exchanges)) == (again.id, again.reply, 2)
+
+
+async def test_the_session_of_a_turn_whose_process_died_goes_on(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    lost = await an_orphan(world, server, asks(), asked=True)
+    await world.until("status = 'interrupted'")
+    following = await server.turns.chat(server.principal, asks(session_id=str(lost.session_id)), wait=LONG)
+    assert following.status is TurnStatus.COMPLETED
+
+
+# --- the same message without a key
+
+
+async def aged(world: World, seconds: float) -> None:
+    """Let all turns have begun some time before."""
+    await world.owner.execute("UPDATE agentapi.turns SET created_at = created_at - make_interval(secs => $1)", seconds)
+
+
+async def test_a_retry_at_once_joins_a_turn_that_is_a_second_old_on_any_replica(world: World) -> None:
+    one, two = await world.program(), await world.program()
+    request = asks(SLOW)
+    async with begun(one, request) as first:
+        await world.peer.received(path="/api/v1/chat/completions")
+        await aged(world, 1)
+        async with begun(one, request) as second:
+            await world.until("followed_at IS NOT NULL")
+            joined_at = await world.owner.fetchval("SELECT followed_at FROM agentapi.turns")
+            async with begun(two, request) as third:
+                await world.until("followed_at > $1", joined_at)
+                world.steps.release(20)
+                told = [await task for task in (first, second, third)]
+    assert [turn.id for turn in told] == [told[0].id] * 3
+    assert [turn.joined for turn in told] == [False, True, True]
+    assert await world.turns() == 1
+
+
+async def test_who_asks_anew_gets_a_turn_of_their_own(world: World) -> None:
+    server = await world.program()
+    request = asks(SLOW)
+    async with begun(server, request) as first:
+        await world.peer.received(path="/api/v1/chat/completions")
+        await aged(world, 60)
+        async with begun(server, replace(request, new=True)) as second:
+            await world.peer.received(2, path="/api/v1/chat/completions")
+            world.steps.release(20)
+            assert (await first).id != (await second).id
+
+
+async def test_the_same_message_after_its_answer_arrived_is_a_new_one(world: World) -> None:
+    server = await world.program()
+    first = await server.turns.chat(server.principal, asks(), wait=LONG)
+    again = asks(session_id=str(first.session_id))
+    turns = [await server.turns.chat(server.principal, again, wait=LONG) for _ in range(3)]
+    assert [turn.joined for turn in turns] == [False] * 3
+    assert len({turn.id for turn in turns}) == 3
+
+
+async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) -> None:
+    server = await world.program()
+    done = asks(idempotency_key="k")
+    await server.turns.chat(server.principal, done, wait=LONG)
+    with pytest.raises(ConflictError, match="was not interrupted"):
+        await server.turns.chat(server.principal, replace(done, retry=True), wait=LONG)
+    for request in (asks(retry=True, new=True), asks(new=True, idempotency_key=str(new_id()))):
+        with pytest.raises(InvalidRequestError):
+            await server.turns.chat(server.principal, request, wait=LONG)
+    nothing_to_retry = await server.turns.chat(server.principal, asks(retry=True), wait=LONG)
+    assert nothing_to_retry.status is TurnStatus.COMPLETED
