@@ -153,9 +153,10 @@ def interruptions_told(evidence: Evidence) -> Iterator[Violation]:
         life = deaths.get(asked.process)
         if life is None or life.until is None or asked.marker is None:
             continue
-        for turn in turns.get(asked.marker, []):
-            if turn.created_at < life.until:
-                yield from _judge_orphan(turn, life, evidence)
+        # Of several turns of one message, the one that was accepted last when the provider was asked.
+        accepted = [turn for turn in turns.get(asked.marker, []) if turn.created_at <= asked.at + _CLOCKS]
+        if accepted:
+            yield from _judge_orphan(accepted[-1], life, evidence)
 
 
 def ends_audited(evidence: Evidence) -> Iterator[Violation]:

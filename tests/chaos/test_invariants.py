@@ -359,6 +359,17 @@ async def test_an_answer_that_its_process_took_with_it_is_no_violation(trial: Tr
     assert await names(trial) == {"never_answered"}
 
 
+async def test_of_two_turns_of_a_message_each_is_judged_by_the_process_that_asked_for_it(trial: Trial) -> None:
+    message = trial.send(copies=2)
+    trial.ask(message, ended=None)
+    trial.die(3)
+    await trial.store(message, status="interrupted", reply=None, ended=60.0)
+    trial.ask(message, process="replica-1.1", at=4)
+    await trial.store(message, at=4)
+    found = check(await trial.evidence())
+    assert [violation.name for violation in found] == ["interruption_told_late"]
+
+
 async def test_an_answer_that_a_stopped_process_could_not_write_is_no_violation(trial: Trial) -> None:
     message = trial.send()
     trial.ask(message)
