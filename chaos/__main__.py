@@ -1,0 +1,59 @@
+"""Break the program and count what must not be: `python -m chaos [SCENARIO ...]`, all of them without a name."""
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+from pathlib import Path
+
+from chaos.postgres import Programs
+from chaos.results import HEADING, skipped
+from chaos.running import Options, drive
+from chaos.scenarios import ALL, BY_NAME, SHORT
+from chaos.world import open_place
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description="Break the program, and look what it lost.")
+    parser.add_argument("names", metavar="SCENARIO", nargs="*", help=f"one of: {', '.join([*ALL, *BY_NAME])}")
+    parser.add_argument("--short", action="store_true", help=f"only {', '.join(SHORT)}, each in its smallest form")
+    parser.add_argument("--seconds", type=float, help="how long each lasts")
+    parser.add_argument("--clients", type=int, help="how many conversations there are at once")
+    parser.add_argument("--seed", type=int, default=13, help="what chance begins with")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a file for the table")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in {**ALL, **BY_NAME}]:
+        parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join([*ALL, *BY_NAME])}")
+    return given
+
+
+async def _run(given: argparse.Namespace) -> int:
+    """Run them one after the other; return how many violations there were."""
+    names: list[str] = given.names or list(SHORT if given.short else ALL)
+    rows = [HEADING]
+    violations = 0
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n\n{HEADING}", flush=True)
+    with open_place() as place:
+        programs = Programs.copied_to(place)
+        for name in names:
+            scenario = {**ALL, **BY_NAME}[name]
+            if (reason := scenario.obstacle()) is not None:
+                rows.append(skipped(name, reason))
+                print(rows[-1], flush=True)
+                continue
+            seconds, clients = SHORT[name] if given.short else (None, None)
+            options = Options(seconds=given.seconds or seconds, clients=given.clients or clients, seed=given.seed)
+            result = await drive(name, scenario, programs, options)
+            rows.append(result.row())
+            violations += len(result.violations)
+            print(rows[-1], flush=True)
+            for line in result.details():
+                print(f"    {name}: {line}", file=sys.stderr, flush=True)
+    if given.write is not None:
+        given.write.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return violations
+
+
+if __name__ == "__main__":
+    sys.exit(1 if asyncio.run(_run(_parse())) else 0)
