@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import platform
 import sys
@@ -56,4 +57,5 @@ async def _run(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # how its client takes what is broken is seen in its calls
     sys.exit(1 if asyncio.run(_run(_parse())) else 0)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from chaos.serving import serving
 from chaos.timing import pause
 
 from agentapi_mcp.base.concurrency import first_of
@@ -51,12 +52,8 @@ class Balancer:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator["Balancer"]:
         """Listen until the context ends."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=2048, limit=2**22)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with serving(self._serve) as self.port:
             yield self
-        finally:
-            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

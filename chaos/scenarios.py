@@ -4,7 +4,7 @@ import signal
 from collections.abc import Mapping
 
 from chaos.invariants import all_answered, refused_by_status, waits_bounded
-from chaos.load import Habit, long, short
+from chaos.load import Habit, long
 from chaos.postgres import can_mount
 from chaos.running import Scenario, nothing
 from chaos.world import Shape
@@ -12,6 +12,7 @@ from chaos.world import Shape
 from chaos import clocks, faults, moments, versions
 
 _LONG = Habit(script=long)
+_HONOURS_RETRY_AFTER = Habit(script=long, bare=True)  # as the SDK's clients do not
 _PATIENT = Habit(script=long, patience=150)
 # Bare HTTP, a key with every message, no sessions: as many clients as the machine can carry.
 _CROWD = Habit(bare=True, in_session=0, wait=20, patience=120)
@@ -57,14 +58,14 @@ ALL: Mapping[str, Scenario] = {
     "rolling": Scenario(
         about="every replica restarted in turn by SIGTERM, which the balancer does not know of",
         fault=faults.stop_replicas(announced=False),
-        habit=_LONG,
+        habit=_HONOURS_RETRY_AFTER,
         seconds=60,
         rules=(refused_by_status,),
     ),
     "rolling_announced": Scenario(
         about="the same, each taken out of the balancer before",
         fault=faults.stop_replicas(announced=True),
-        habit=_LONG,
+        habit=_HONOURS_RETRY_AFTER,
         seconds=60,
         rules=(refused_by_status,),
     ),
@@ -217,7 +218,7 @@ ALL: Mapping[str, Scenario] = {
     "repeated": Scenario(
         about="a third of all requests repeated by the balancer; clients have no keys",
         fault=faults.bad_proxy(repeat=0.33),
-        habit=Habit(script=short, keyed=False, in_session=0, bare=True),
+        habit=Habit(script=long, keyed=False, in_session=0, bare=True),
         seconds=30,
     ),
     "ten_at_once": Scenario(about="ten identical calls at once", fault=moments.ten_at_once, seconds=30, clients=2),

@@ -211,6 +211,12 @@ async def store_the_reply_of_another(trial: Trial) -> None:
     message.told[0] = Told(at=_SENT, turn_id=message.told[0].turn_id, session_id="", status="cancelled")
 
 
+async def move_a_reply_to_another_session(trial: Trial) -> None:
+    await trial.answered()
+    moved = "UPDATE public.chat_messages SET session_id = $1 WHERE role = 'assistant'"
+    await trial.connection.execute(moved, await trial.session())
+
+
 async def answer_out_of_order(trial: Trial) -> None:
     first, second = await trial.answered(), trial.send(number=1)
     trial.ask(second)
@@ -305,6 +311,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (tell_the_reply_of_another, {"foreign_reply"}),
     (tell_of_another_session, {"foreign_reply"}),
     (store_the_reply_of_another, {"foreign_reply", "never_answered"}),
+    (move_a_reply_to_another_session, {"foreign_reply", "order_broken"}),
     (answer_out_of_order, {"order_broken"}),
     (accept_out_of_order, {"order_broken"}),
     (tell_completed_and_interrupt, {"completed_not_kept"}),
@@ -356,7 +363,14 @@ async def test_an_answer_that_its_process_took_with_it_is_no_violation(trial: Tr
     trial.ask(message)
     trial.die(2.2)
     message.told.append(await trial.store(message, status="interrupted", reply=None, ended=17.0))
+    await trial.connection.execute("DELETE FROM agentapi.audit_events")  # nobody was there to tell of its end
     assert await names(trial) == {"never_answered"}
+
+
+async def test_what_ended_before_its_process_died_is_not_to_be_interrupted(trial: Trial) -> None:
+    await trial.answered()
+    trial.die(2.2)
+    assert await names(trial) == set()
 
 
 async def test_of_two_turns_of_a_message_each_is_judged_by_the_process_that_asked_for_it(trial: Trial) -> None:
@@ -387,6 +401,15 @@ async def test_an_answer_of_a_process_that_stood_still_is_no_violation(trial: Tr
     await trial.store(message, status="interrupted", reply=None, ended=20.0)
     trial.lives[0].frozen.append(Outage(since=_SENT + 1, until=_SENT + 40))
     assert "answer_lost" not in await names(trial)
+
+
+@pytest.mark.parametrize(("died", "is_violation"), [(-10, True), (1, False), (30, True)])
+async def test_what_was_accepted_need_not_be_asked_where_a_process_died_meanwhile(
+    trial: Trial, died: float, *, is_violation: bool
+) -> None:
+    await trial.store(trial.send(), status="interrupted", reply=None, ended=20.0)
+    trial.die(died)
+    assert ("accepted_not_run" in await names(trial)) == is_violation
 
 
 async def test_what_a_caller_stopped_is_no_lost_answer(trial: Trial) -> None:
