@@ -50,7 +50,7 @@ class Result:
         return lines
 
 
-def skipped(name: str, reason: str) -> str:
+def not_run(name: str, reason: str) -> str:
     """Return the row of a scenario that cannot be run here."""
     return f"| `{name}` | | | not run: {reason} | | | |"
 

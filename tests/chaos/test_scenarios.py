@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from chaos.invariants import Violation
-from chaos.results import HEADING, Result, skipped
+from chaos.results import HEADING, Result, not_run
 from chaos.scenarios import ALL, BY_NAME, SHORT
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -31,7 +31,7 @@ def test_a_result_is_one_row_of_the_table() -> None:
         recoveries=[3.0, 9.0, 4.04],
     )
     row = result.row()
-    assert row.count("|") == HEADING.splitlines()[0].count("|") == skipped("kill9", "no root").count("|")
+    assert row.count("|") == HEADING.splitlines()[0].count("|") == not_run("kill9", "no root").count("|")
     assert row == (
         "| `kill9` | 41 | 12 | 3 × kill -9 of a replica | 57 | **2 × answer_lost**, **1 × asked_twice** | 4.0 / 9.0 s |"
     )
