@@ -9,6 +9,8 @@ from chaos.evidence import Asked, Evidence, Life, Outage, Told, Turn, echo_of, m
 
 # From the moment on at which a process could settle what another one left behind.
 SETTLED_WITHIN = 20.0
+# How long `serve` goes on trying to write when it is stopped (AGENTAPI_SHUTDOWN_GRACE_SECONDS).
+GRACE = 20.0
 # Rows are stamped by Postgres, deaths by the harness.
 _CLOCKS = 0.5
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
@@ -43,7 +45,7 @@ def stands_once(evidence: Evidence) -> Iterator[Violation]:
 
 
 def ends_once(evidence: Evidence) -> Iterator[Violation]:
-    """Require that each turn ends once."""
+    """Require that each turn ends once, and not before it began."""
     answers = Counter(each.turn_id for each in evidence.stored if each.role == "assistant")
     endings: dict[str, set[str]] = defaultdict(set)
     for told in _all_told(evidence):
@@ -52,6 +54,8 @@ def ends_once(evidence: Evidence) -> Iterator[Violation]:
     for turn in evidence.turns:
         if turn.ended_at is None or turn.status not in _FINAL:
             yield Violation("turn_never_ended", turn.id, turn.status)
+        elif turn.ended_at < turn.created_at:
+            yield Violation("ended_before_begun", turn.id, f"by {turn.created_at - turn.ended_at:.1f} s")
         if answers[turn.id] > 1:
             yield Violation("turn_ended_twice", turn.id, f"{answers[turn.id]} answers stand")
         elif len(endings[turn.id]) > 1:
@@ -253,7 +257,7 @@ def _is_kept(turn: Turn, asked: Asked) -> bool:
 
 
 def _is_excused(turns: Sequence[Turn], life: Life | None, outages: Sequence[Outage]) -> bool:
-    """Tell whether the process was gone before it could write: killed, or stopped while there was no database.
+    """Tell whether the process was gone before it could write: killed, or stopped and out of grace without a database.
 
     One that stood still counts as gone meanwhile.
     """
@@ -266,7 +270,8 @@ def _is_excused(turns: Sequence[Turn], life: Life | None, outages: Sequence[Outa
     gone = life.until
     if any(turn.ended_at is not None and turn.ended_at < gone - _CLOCKS for turn in turns):
         return False  # it was given up while the process lived
-    return life.killed or any(_is_in(gone, outage) for outage in outages)
+    tried = life.stopping is not None and gone - life.stopping >= GRACE - _CLOCKS
+    return life.killed or (tried and any(_is_in(gone, outage) for outage in outages))
 
 
 def _is_in(at: float | None, outage: Outage) -> bool:

@@ -50,17 +50,16 @@ async def sigterm_pg_away(run: Run) -> None:
     message = run.load.new_message()
     told = await _ask(run.client(owner), message, "[[pieces=20 pace=0.2]]", wait_seconds=1)
     assert told is not None, message.refusals
-    async with asyncio.TaskGroup() as group:
-        async with run.outage():
-            await run.world.store.kill()
-            await pause(4)
-            run.count("SIGTERM of the owner while Postgres is away for 12 s")
-            stopped = now()
-            stopping = group.create_task(owner.stop())
-            await pause(8)
-            await run.world.store.start()
-        await stopping
-        run.notes.append(f"exit status {stopping.result()} {now() - stopped:.1f} s after SIGTERM")
+    async with asyncio.TaskGroup() as group, run.outage():
+        await run.world.store.kill()
+        await pause(4)
+        run.count("SIGTERM of the owner while Postgres is away for 12 s")
+        stopping = group.create_task(owner.stop())
+        await pause(8)
+        await run.world.store.start()
+    life = owner.life
+    if life.stopping is not None and life.until is not None:
+        run.notes.append(f"exit status {stopping.result()} {life.until - life.stopping:.1f} s after SIGTERM")
     await _read(run.client(other), message, told)
     await owner.start()
 
@@ -68,7 +67,7 @@ async def sigterm_pg_away(run: Run) -> None:
 async def key_after_crash(run: Run) -> None:
     """Kill a replica in mid-turn; its callers ask again at another at once, and then do what the words say."""
     owner, other = run.world.replicas[:2]
-    script = "[[pieces=60 pace=0.2]]"
+    script = "[[pieces=40 pace=0.2]]"
     keyed, silent, plain = (run.load.new_message() for _ in range(3))
     keys = {message.marker: {"idempotency_key": f"k-{message.marker}"} for message in (keyed, silent)}
     async with asyncio.TaskGroup() as group:

@@ -258,6 +258,13 @@ ALL: Mapping[str, Scenario] = {
         habit=_LONG,
         clients=6,
     ),
+    "home_kill9": Scenario(
+        about="one of three programs on one home, with its embedded Postgres, killed every few seconds",
+        fault=faults.kill_replicas(gap=6),
+        shape=Shape(embedded=True),
+        habit=_LONG,
+        clients=6,
+    ),
     "two_versions": Scenario(
         about="a replica of the version before, killed and restarted with the others",
         fault=faults.kill_replicas(gap=8),

@@ -188,6 +188,11 @@ async def tell_two_ends(trial: Trial) -> None:
     message.told.insert(0, Told(at=_SENT, turn_id=told.turn_id, session_id=told.session_id, status="failed"))
 
 
+async def end_before_the_beginning(trial: Trial) -> None:
+    await trial.answered()
+    await trial.connection.execute("UPDATE agentapi.turns SET ended_at = created_at - interval '1 hour'")
+
+
 async def ask_twice(trial: Trial) -> None:
     trial.ask(await trial.answered(), at=5)
 
@@ -307,6 +312,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (never_end_a_turn, {"turn_never_ended", "never_answered"}),
     (store_two_answers, {"turn_ended_twice"}),
     (tell_two_ends, {"turn_ended_twice"}),
+    (end_before_the_beginning, {"ended_before_begun"}),
     (ask_twice, {"asked_twice"}),
     (tell_the_reply_of_another, {"foreign_reply"}),
     (tell_of_another_session, {"foreign_reply"}),
@@ -391,6 +397,9 @@ async def test_an_answer_that_a_stopped_process_could_not_write_is_no_violation(
     trial.outages.append(Outage(since=_SENT + 1, until=_SENT + 40))
     await trial.store(message, status="interrupted", reply=None, ended=50.0)
     assert "answer_lost" not in await names(trial)
+    trial.lives[0].until = _SENT + 6  # before its grace was over
+    assert "answer_lost" in await names(trial)
+    trial.lives[0].until = _SENT + 23
     trial.outages.clear()
     assert "answer_lost" in await names(trial)
 
