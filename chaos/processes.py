@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import agentapi_mcp
 from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
 
+# Below what Linux takes for outgoing connections.
+_PORTS = (20_000, 32_000)
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(agentapi_mcp.__file__).parents[1]
 
@@ -95,9 +98,11 @@ def python_path(source: Path = SOURCE) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a port that nobody listens on just now, and that no outgoing connection takes while its server is away."""
+    while True:
+        port = random.randint(*_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 async def listens(port: int) -> bool:

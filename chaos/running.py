@@ -143,6 +143,8 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
             group.create_task(_inject(scenario, run))
         await _settle(run)
         evidence = await world.evidence(load.messages)
+        if not any(told.status == "completed" for message in load.messages for told in message.told):
+            run.violates("nothing_answered", "world", "not one message was answered, so that nothing was tried")
         if load.left:
             run.count("calls left in the middle", load.left)
         if load.cancelled:

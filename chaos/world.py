@@ -163,6 +163,11 @@ class Replica:
         return f"http://127.0.0.1:{self.port}/mcp"
 
     @property
+    def said(self) -> str:
+        """What its processes logged, from the first one on."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
     def process(self) -> Process:
         """The process that runs there, or ran there last."""
         assert self._process is not None
@@ -174,6 +179,10 @@ class Replica:
         return next(life for life in reversed(self.lives) if life.process == self._name)
 
     @property
+    def _log(self) -> Path:
+        return self.home.with_suffix(".log")
+
+    @property
     def _name(self) -> str:
         return f"replica-{self.number}.{self._starts}"
 
@@ -183,13 +192,14 @@ class Replica:
         life = Life(process=self._name)
         self.lives.append(life)
         words = [sys.executable, "-m", "agentapi_mcp", "serve", "--port", str(self.port)]
-        self._process = await start(words, self.home.with_suffix(".log"), {**self.env, "CHAOS_PROCESS": self._name})
+        self._process = await start(words, self._log, {**self.env, "CHAOS_PROCESS": self._name})
         if ready:
-            assert await until(self.is_ready, _READY_SECONDS), f"{self._name} is not ready: see {self.home}.log"
+            assert await until(self.is_ready, _READY_SECONDS), f"{self._name} is not ready: {self.said}"
             life.since = now()
 
     async def is_ready(self) -> bool:
         """Tell whether it takes calls."""
+        assert not self.process.is_over, f"{self._name} ended: {self.said}"
         return await status_of(f"http://127.0.0.1:{self.port}/readyz") == 200
 
     async def kill(self) -> None:
@@ -249,6 +259,7 @@ class World:
 
     async def evidence(self, messages: Sequence[Message]) -> Evidence:
         """Read what there is to judge by."""
+        self.provider.check()
         rows = await read_database(self.store.admin_url)
         return Evidence(
             at=now(),
@@ -276,6 +287,12 @@ class Provider:
         return self.place / "provider.jsonl"
 
     @property
+    def process(self) -> Process:
+        """Its process."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def url(self) -> str:
         """The address of its API."""
         return f"http://127.0.0.1:{self.port}/v1"
@@ -285,11 +302,15 @@ class Provider:
         words = [sys.executable, str(_PROVIDER), str(self.port), str(self.log)]
         self._process = await start(words, self.place / "provider.log", python_path())
         assert await until(lambda: listens(self.port), 30)
+        self.check()
+
+    def check(self) -> None:
+        """Fail where it died by itself: what is asked then is not what a scenario is about."""
+        assert not self.process.is_over, (self.place / "provider.log").read_text(encoding="utf-8")
 
     async def kill(self) -> None:
         """Kill it with all its answers."""
-        assert self._process is not None
-        await self._process.end(signal.SIGKILL)
+        await self.process.end(signal.SIGKILL)
 
 
 @contextmanager
