@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from chaos.invariants import all_answered, refused_by_status, waits_bounded
 from chaos.load import Habit, long
 from chaos.postgres import can_mount
-from chaos.running import Scenario, nothing
+from chaos.running import Scenario, nothing, together
 from chaos.world import Shape
 
 from chaos import clocks, faults, moments, versions
@@ -228,6 +228,12 @@ ALL: Mapping[str, Scenario] = {
         shape=_TWO,
         habit=_CROWD,
         clients=450,
+    ),
+    "storm": Scenario(
+        about="replicas, Postgres and Redis killed at the same time, a tenth of all calls left in the middle",
+        fault=together(faults.kill_replicas(gap=8), faults.postgres_away(3, gap=10), faults.redis_away(3)),
+        habit=Habit(script=long, leaves=0.1),
+        seconds=60,
     ),
     "clock_replica": Scenario(
         about="the clock of a replica an hour ahead, right, an hour behind, right",
