@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings audit lock bench clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings audit lock bench chaos chaos-short clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
@@ -20,6 +20,8 @@ help:
 	@echo 'make settings  write anew the example of the settings (config/settings.example.env)'
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
+	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12)'
+	@echo 'make chaos-short  the same in three minutes, with what must never come back'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'
 
@@ -49,6 +51,14 @@ test-15:
 bench:
 	@sh scripts/setup dev
 	@$(PYTHON_RUN) -m benchmarks $(ROWS)
+
+chaos:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TABLE),--write $(TABLE))
+
+chaos-short:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m chaos --short
 
 try-latest:
 	@sh scripts/setup dev

@@ -1,0 +1,76 @@
+"""Break the program and count what must not be: `python -m chaos [SCENARIO ...]`, all of them without a name."""
+
+import argparse
+import asyncio
+import logging
+import os
+import platform
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from chaos.postgres import Programs
+from chaos.results import HEADING, not_run
+from chaos.running import Options, drive
+from chaos.scenarios import ALL, BY_NAME, SHORT
+from chaos.world import open_place
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m chaos", description="Break the program, and look what it lost.")
+    parser.add_argument("names", metavar="SCENARIO", nargs="*", help=f"one of: {', '.join([*ALL, *BY_NAME])}")
+    parser.add_argument("--short", action="store_true", help=f"only {', '.join(SHORT)}, each in its smallest form")
+    parser.add_argument("--seconds", type=float, help="how long each lasts")
+    parser.add_argument("--clients", type=int, help="how many conversations there are at once")
+    parser.add_argument("--seed", type=int, default=13, help="what chance begins with")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a file for the table")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in {**ALL, **BY_NAME}]:
+        parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join([*ALL, *BY_NAME])}")
+    return given
+
+
+async def _run(given: argparse.Namespace) -> bool:
+    """Run them one after the other; tell whether nothing was violated."""
+    task = asyncio.current_task()
+    assert task is not None
+    # As a Ctrl-C does: all that was started ends with its world.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    names: list[str] = given.names or list(SHORT if given.short else ALL)
+    table = [HEADING]
+    is_sound = True
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n\n{HEADING}", flush=True)
+    with open_place() as place:
+        programs = Programs.copied_to(place)
+        for name in names:
+            seconds, clients = SHORT[name] if given.short else (None, None)
+            options = Options(seconds=given.seconds or seconds, clients=given.clients or clients, seed=given.seed)
+            row, is_clean = await _try(name, programs, options)
+            is_sound &= is_clean
+            table.append(row)
+            print(row, flush=True)
+    if given.write is not None:
+        given.write.write_text("\n".join(table) + "\n", encoding="utf-8")
+    return is_sound
+
+
+async def _try(name: str, programs: Programs, options: Options) -> tuple[str, bool]:
+    """Run one, print its details, and return its row and whether nothing was violated."""
+    scenario = {**ALL, **BY_NAME}[name]
+    obstacle = scenario.obstacle()
+    if obstacle is not None:
+        return not_run(name, obstacle), True
+    try:
+        result = await drive(name, scenario, programs, options)
+    except Exception:  # noqa: BLE001  # one that breaks off leaves the others their turn
+        traceback.print_exc()
+        return not_run(name, "**broke off**"), False
+    for line in result.details():
+        print(f"    {name}: {line}", file=sys.stderr, flush=True)
+    return result.row(), not result.violations
+
+
+if __name__ == "__main__":
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # how its client takes what is broken is seen in its calls
+    sys.exit(0 if asyncio.run(_run(_parse())) else 1)

@@ -1,0 +1,165 @@
+"""MCP clients that report every way in which a call can fail: bare HTTP in both eras, and the SDK's."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import httpx2
+from mcp import Client as SdkSession
+from mcp import MCPError
+from typing_extensions import override
+
+Era = Literal["2025-11-25", "2026-07-28"]
+_HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "chaos", "version": "1"}}
+_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": _HELLO["clientInfo"],
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class RefusedError(Exception):
+    """A call told nothing about a turn; `kind` says where it ended: timeout, transport, http, rpc, tool."""
+
+    def __init__(self, kind: str, text: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+        self.text = text[:300]
+        self.retry_after = retry_after
+
+
+class Client(Protocol):
+    """Calls a tool, and returns its structured result."""
+
+    async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
+        """Call it, and leave the call in the middle when it takes longer.
+
+        Raises:
+            RefusedError: it has no structured result.
+        """
+        ...
+
+
+@asynccontextmanager
+async def open_http() -> AsyncGenerator[httpx2.AsyncClient]:
+    """Open what bare clients share; a connection is for one request, so that leaving a call closes it."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+    deadlines = httpx2.Timeout(None)  # each call has its own
+    async with httpx2.AsyncClient(limits=limits, timeout=deadlines, trust_env=False) as http:
+        yield http
+
+
+@dataclass
+class BareClient(Client):
+    """A client of one era on bare HTTP."""
+
+    http: httpx2.AsyncClient
+    url: str
+    era: Era
+    _session: str | None = None
+    _number: int = 0
+
+    @override
+    async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
+        params: dict[str, object] = {"name": tool, "arguments": dict(arguments)}
+        headers = {"mcp-protocol-version": self.era}
+        try:
+            async with asyncio.timeout(within):
+                if self.era == "2026-07-28":
+                    params["_meta"] = _META
+                    headers |= {"mcp-method": "tools/call", "mcp-name": tool}
+                else:
+                    headers["mcp-session-id"] = await self._initialized()
+                return structured(await self._ask("tools/call", params, headers))
+        except TimeoutError as exc:
+            raise RefusedError("timeout", f"no answer in {within:g} s") from exc
+
+    async def _initialized(self) -> str:
+        if self._session is None:
+            response = await self._post("initialize", _HELLO, {})
+            _result_of(response, self._number)
+            self._session = response.headers.get("mcp-session-id", "")
+        return self._session
+
+    async def _ask(self, method: str, params: object, headers: Mapping[str, str]) -> dict[str, Any]:
+        response = await self._post(method, params, headers)
+        if response.status_code == 404:
+            self._session = None  # it is not known any more: a new one is begun
+        return _result_of(response, self._number)
+
+    async def _post(self, method: str, params: object, headers: Mapping[str, str]) -> httpx2.Response:
+        self._number += 1
+        body = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        accept = {"accept": "application/json, text/event-stream"}
+        try:
+            return await self.http.post(self.url, json=body, headers={**accept, **headers})
+        except httpx2.HTTPError as exc:
+            raise RefusedError("transport", f"{type(exc).__name__} {exc}") from exc
+
+
+@dataclass
+class SdkClient(Client):
+    """The SDK's own client; a session that fails is opened anew by the next call."""
+
+    url: str
+    era: Era
+
+    @override
+    async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
+        mode = "auto" if self.era == "2026-07-28" else "legacy"
+        try:
+            async with SdkSession(self.url, mode=mode, cache=None) as session:
+                result = await session.call_tool(tool, dict(arguments), read_timeout_seconds=within)
+        except Exception as exc:
+            raise _refused(exc) from exc
+        return structured(result.model_dump(mode="json", by_alias=True))
+
+
+def structured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the structured part of a tool's result.
+
+    Raises:
+        RefusedError: it has none, which is an error in words.
+    """
+    found = result.get("structuredContent")
+    words = " ".join(str(part.get("text", "")) for part in result.get("content", []))
+    if found is None:
+        raise RefusedError("tool", words)
+    return {**found, "words": words}
+
+
+def _result_of(response: httpx2.Response, number: int) -> dict[str, Any]:
+    if response.status_code != 200:
+        after = response.headers.get("retry-after")
+        wait = float(after) if after is not None and after.isdecimal() else None
+        raise RefusedError("http", f"{response.status_code} {response.text}", wait)
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        lines = [line[5:] for line in response.text.splitlines() if line.startswith("data:") and line[5:].strip()]
+    else:
+        lines = [response.text]
+    try:
+        messages = [cast("dict[str, Any]", json.loads(line)) for line in lines]
+    except ValueError as exc:
+        raise RefusedError("http", "no JSON") from exc
+    for message in messages:
+        if message.get("id") == number and "method" not in message:
+            return _unwrapped(message)
+    raise RefusedError("http", "no answer in the answer")
+
+
+def _unwrapped(answer: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise RefusedError("rpc", str(answer["error"].get("message")))
+    return cast("dict[str, Any]", answer["result"])
+
+
+def _refused(exc: BaseException) -> RefusedError:
+    if isinstance(exc, BaseExceptionGroup):
+        return _refused(cast("BaseExceptionGroup[BaseException]", exc).exceptions[0])
+    kind = (
+        "timeout" if isinstance(exc, TimeoutError) or (isinstance(exc, MCPError) and "imed out" in str(exc)) else "sdk"
+    )
+    return RefusedError(kind, f"{type(exc).__name__} {exc}")

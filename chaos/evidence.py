@@ -1,0 +1,227 @@
+"""What a run leaves behind: what clients were told, what the database holds, and what the provider wrote down."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import asyncpg
+
+# Every message of the harness begins with its marker, and the provider repeats it at the beginning of its answer.
+_MARKER = re.compile(r"#T:([0-9a-f]+)")
+_ECHO = re.compile(r"ECHO:([0-9a-f]+)")
+# `reply` is the assistant's message that the turn names.
+_TURNS = """
+SELECT t.id::text, t.session_id::text, t.status, t.end_reason, u.content AS message, a.content AS reply,
+       extract(epoch FROM t.created_at)::float8 AS created_at, extract(epoch FROM t.ended_at)::float8 AS ended_at
+  FROM agentapi.turns t
+  JOIN public.chat_messages u ON u.id = t.user_message_id
+  LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
+ ORDER BY t.created_at, t.id
+"""
+_MESSAGES = """
+SELECT session_id::text, role, content, metadata ->> 'turn_id' AS turn_id
+  FROM public.chat_messages ORDER BY session_id, created_at, id
+"""
+_AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
+
+
+def marked(marker: str, words: str) -> str:
+    """Write a message that can be followed from its sender to the provider and back."""
+    return f"#T:{marker} {words}".strip()
+
+
+def echo(marker: str | None) -> str:
+    """Write the beginning of the answer to a message."""
+    return f"ECHO:{marker}"
+
+
+def marker_of(text: str) -> str | None:
+    """Find the marker of a message; the last one, since messages that were never answered are sent with the next."""
+    found = _MARKER.findall(text)
+    return found[-1] if found else None
+
+
+def echo_of(text: str) -> str | None:
+    """Find which message a text answers."""
+    found = _ECHO.search(text)
+    return found[1] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What one call told its caller about a turn."""
+
+    at: float
+    turn_id: str
+    session_id: str
+    status: str
+    reply: str = ""
+    saved: bool = True
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A call that told nothing about a turn: `kind` is timeout, transport, http, rpc or tool (an error in a 200)."""
+
+    at: float
+    kind: str
+    text: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallTime:
+    """How long a call took that asked to wait so many seconds for the answer."""
+
+    wait: float
+    took: float
+
+
+@dataclass(kw_only=True)
+class Message:
+    """A message that a client sent, perhaps several times; `copies` is how often it may stand and be asked."""
+
+    marker: str
+    client: int = 0
+    number: int = 0
+    session_id: str | None = None
+    copies: int = 1
+    told: list[Told] = field(default_factory=list[Told])
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
+    calls: list[CallTime] = field(default_factory=list[CallTime])
+
+    @property
+    def last(self) -> Told | None:
+        """What its sender was told last."""
+        return self.told[-1] if self.told else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A turn as the database has it; `marker` is of its user's message."""
+
+    id: str
+    session_id: str
+    status: str
+    end_reason: str | None
+    marker: str | None
+    reply: str | None
+    created_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A message as the database has it."""
+
+    session_id: str
+    role: str
+    content: str
+    turn_id: str | None
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """A request as the provider saw it: by which process, and the whole answer where it ended."""
+
+    request: str
+    marker: str | None
+    process: str
+    at: float
+    ended_at: float | None = None
+    text: str | None = None
+
+
+@dataclass(kw_only=True)
+class Outage:
+    """A time in which no process could use the database, or one process could do nothing."""
+
+    since: float
+    until: float | None = None
+
+
+@dataclass(kw_only=True)
+class Life:
+    """A process of the program: from when it was ready until it was gone; `killed` had no chance to write."""
+
+    process: str
+    since: float = math.inf
+    stopping: float | None = None
+    until: float | None = None
+    killed: bool = False
+    frozen: list[Outage] = field(default_factory=list[Outage])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All of it, read at `at`."""
+
+    at: float
+    messages: Sequence[Message]
+    turns: Sequence[Turn]
+    stored: Sequence[Stored]
+    audited: frozenset[str]
+    asked: Sequence[Asked]
+    lives: Sequence[Life] = ()
+    outages: Sequence[Outage] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the database holds."""
+
+    turns: Sequence[Turn]
+    stored: Sequence[Stored]
+    audited: frozenset[str]
+
+
+async def read_database(url: str) -> Rows:
+    """Read turns, messages and which ends were audited; refuse to where policies would hide some."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute("SET LOCAL row_security = off")
+            turns = [_turn(row) for row in await connection.fetch(_TURNS)]
+            stored = [Stored(**dict(row)) for row in await connection.fetch(_MESSAGES)]
+            audited = frozenset(str(row["target_id"]) for row in await connection.fetch(_AUDITED))
+    finally:
+        await connection.close()
+    return Rows(turns, stored, audited)
+
+
+def read_log(path: Path) -> list[Asked]:
+    """Read the provider's log; a last line that a killed provider did not finish is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return _requests(cast("dict[str, object]", json.loads(line)) for line in lines)
+
+
+def _requests(lines: Iterable[dict[str, object]]) -> list[Asked]:
+    requests: dict[str, Asked] = {}
+    for line in lines:
+        name, at = str(line["request"]), float(str(line["at"]))
+        if line["what"] == "asked":
+            marker = line["marker"]
+            requests[name] = Asked(
+                request=name, marker=None if marker is None else str(marker), process=str(line["process"]), at=at
+            )
+        elif line["what"] == "ended":
+            requests[name].ended_at, requests[name].text = at, str(line["text"])
+    return list(requests.values())
+
+
+def _turn(row: "asyncpg.Record") -> Turn:
+    return Turn(
+        id=row["id"],
+        session_id=row["session_id"],
+        status=row["status"],
+        end_reason=row["end_reason"],
+        marker=marker_of(row["message"]),
+        reply=row["reply"],
+        created_at=row["created_at"],
+        ended_at=row["ended_at"],
+    )

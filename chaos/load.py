@@ -1,0 +1,174 @@
+"""Conversations that go on whatever breaks: what a call does not answer is asked again, as a client library would."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from chaos.clients import BareClient, Client, RefusedError, SdkClient
+from chaos.evidence import CallTime, Message, Refusal, Told, marked
+from chaos.timing import now, pause
+from chaos.world import AGENT, World
+
+_FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
+# How long a call may take beyond what it asked to wait, before its client gives it up.
+_OVER_WAIT = 45.0
+
+
+def short(chance: random.Random) -> str:
+    """Write an answer of up to four seconds."""
+    return f"[[pieces={chance.randint(4, 16)} pace=0.{chance.randint(5, 25):02d}]]"
+
+
+def long(chance: random.Random) -> str:
+    """Write an answer of one to eight seconds."""
+    return f"[[pieces={chance.randint(10, 40)} pace=0.{chance.randint(10, 20)}]]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habit:
+    """How clients behave: `leaves` and `cancels` are how often, `hasty` is when a first call is given up."""
+
+    script: Callable[[random.Random], str] = short
+    keyed: bool = True
+    in_session: int = 4  # messages in one session; 0 names no session
+    wait: int = 8
+    patience: float = 90.0
+    leaves: float = 0.0
+    cancels: float = 0.0
+    hasty: float | None = None
+    at_once: bool = False  # asks again at once, and with the SDK's client alone
+    idle: float = 0.0  # seconds between two messages
+    bare: bool = False  # bare HTTP alone, which costs the machine less
+
+
+USUAL = Habit()
+
+
+@dataclass
+class Load:
+    """A number of conversations at once, for a time."""
+
+    world: World
+    habit: Habit
+    chance: random.Random
+    clients: int
+    seconds: float
+    messages: list[Message] = field(default_factory=list[Message])
+    left: int = 0
+    cancelled: int = 0
+
+    async def run(self) -> None:
+        """Talk until the time is over and every conversation has the answer to its last message."""
+        end = now() + self.seconds
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.clients):
+                group.create_task(self._converse(number, end))
+
+    async def _converse(self, number: int, end: float) -> None:
+        client = self._client(number)
+        await pause(self.chance.random() * min(2.0, self.seconds / 4))
+        while now() < end:
+            session: str | None = None
+            for position in range(max(1, self.habit.in_session)):
+                if now() >= end:
+                    return
+                message = self.new_message(client=number, number=position, session_id=session)
+                await self.send(client, message, self.habit.script(self.chance))
+                if message.last is None or message.last.status not in _FINAL:
+                    break
+                session = message.last.session_id
+                await pause(self.habit.idle * 2 * self.chance.random())
+
+    def _client(self, number: int) -> Client:
+        eras = ("2026-07-28", "2025-11-25")
+        era = eras[number % 2]
+        if self.habit.at_once or (not self.habit.bare and number % 8 >= 6):
+            return SdkClient(self.world.balancer.url, era)
+        return BareClient(self.world.http, self.world.balancer.url, era)
+
+    def new_message(self, *, client: int = -1, number: int = 0, session_id: str | None = None) -> Message:
+        """Begin the record of a message."""
+        message = Message(marker=uuid.uuid4().hex, client=client, number=number, session_id=session_id)
+        self.messages.append(message)
+        return message
+
+    async def send(self, client: Client, message: Message, words: str) -> None:
+        """Send a message, and ask again until it has an end or patience does."""
+        arguments: dict[str, object] = {
+            "message": marked(message.marker, words),
+            "agent": AGENT,
+            "wait_seconds": self.habit.wait,
+        }
+        if message.session_id is not None:
+            arguments["session_id"] = message.session_id
+        if self.habit.keyed:
+            arguments["idempotency_key"] = f"k-{message.marker}"
+        give_up = now() + self.habit.patience
+        may_cancel = self.chance.random() < self.habit.cancels
+        while now() < give_up:
+            told = message.last
+            if told is not None and told.status in _FINAL:
+                return
+            if told is not None and may_cancel:
+                may_cancel = False
+                await self._cancel(client, told)
+            tool, given = ("chat", arguments) if told is None else ("get_turn", self._waiting_for(told))
+            await self._attempt(client, message, tool, given)
+
+    async def _attempt(self, client: Client, message: Message, tool: str, given: Mapping[str, object]) -> None:
+        within = self._within(message)
+        try:
+            await tell(client, message, tool, given, within)
+        except RefusedError as exc:
+            if exc.kind == "timeout" and within < self.habit.wait:
+                self.left += 1
+            else:
+                message.refusals.append(Refusal(at=now(), kind=exc.kind, text=exc.text, retry_after=exc.retry_after))
+            if not self.habit.at_once:
+                await pause((exc.retry_after or 0.3) + self.chance.random() * 0.7)
+
+    def _within(self, message: Message) -> float:
+        first = not message.told and not message.refusals
+        if self.habit.hasty is not None and first and not message.calls:
+            return self.habit.hasty
+        if self.chance.random() < self.habit.leaves:
+            return 0.2 + self.chance.random() * 1.5
+        return self.habit.wait + _OVER_WAIT
+
+    def _waiting_for(self, told: Told) -> dict[str, object]:
+        return {"turn_id": told.turn_id, "wait_seconds": self.habit.wait}
+
+    async def _cancel(self, client: Client, told: Told) -> None:
+        self.cancelled += 1
+        with suppress(RefusedError):
+            await client.call("cancel_turn", {"turn_id": told.turn_id}, _OVER_WAIT)
+
+
+async def tell(
+    client: Client, message: Message, tool: str, arguments: Mapping[str, object], within: float = 60.0
+) -> Told:
+    """Call a tool, and record what it tells about the message's turn and how long it took.
+
+    Raises:
+        RefusedError: it told nothing.
+    """
+    wait = float(str(arguments.get("wait_seconds", 0)))
+    started = now()
+    try:
+        turn = await client.call(tool, arguments, within)
+    finally:
+        message.calls.append(CallTime(wait=wait, took=now() - started))
+    told = Told(
+        at=now(),
+        turn_id=str(turn["turn_id"]),
+        session_id=str(turn["session_id"]),
+        status=str(turn["status"]),
+        reply=str(turn["reply"]),
+        saved=bool(turn["saved"]),
+        words=str(turn["words"]),
+    )
+    message.told.append(told)
+    return told

@@ -1,0 +1,51 @@
+"""The table of scenarios, and how a result is written."""
+
+from collections import Counter
+from pathlib import Path
+
+from chaos.invariants import Violation
+from chaos.results import HEADING, Result, not_run
+from chaos.scenarios import ALL, BY_NAME, SHORT
+
+_PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+
+def test_every_scenario_is_documented() -> None:
+    page = _PAGE.read_text(encoding="utf-8")
+    rows = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert set(ALL) | set(BY_NAME) == rows
+
+
+def test_the_short_form_has_scenarios_of_the_long_one() -> None:
+    assert set(SHORT) < set(ALL)
+
+
+def test_a_result_is_one_row_of_the_table() -> None:
+    result = Result(
+        name="kill9",
+        seconds=41.3,
+        clients=12,
+        faults={"kill -9 of a replica": 3},
+        turns=57,
+        violations=[Violation("answer_lost", "a"), Violation("answer_lost", "b"), Violation("asked_twice", "a")],
+        recoveries=[3.0, 9.0, 4.04],
+    )
+    row = result.row()
+    assert row.count("|") == HEADING.splitlines()[0].count("|") == not_run("kill9", "no root").count("|")
+    assert row == (
+        "| `kill9` | 41 | 12 | 3 × kill -9 of a replica | 57 | **2 × answer_lost**, **1 × asked_twice** | 4.0 / 9.0 s |"
+    )
+
+
+def test_the_details_show_a_few_violations_of_each_name_and_what_was_refused() -> None:
+    violations = [Violation("asked_twice", str(number), "twice") for number in range(20)]
+    result = Result(
+        name="kill9",
+        seconds=1,
+        clients=1,
+        faults={},
+        turns=1,
+        violations=violations,
+        refusals=Counter({"http: 502": 3}),
+    )
+    assert result.details() == [*(f"asked_twice {number}: twice" for number in range(5)), "refused 3 × http: 502"]
