@@ -105,7 +105,9 @@ class InProcessChatClient(ChatClient):
                 if isinstance(event, TextDelta):
                     on_text(event.text)
             cancelling.cancel()
-        return to_reply(turn_fields(await turns.get(principal, str(turn.id))))
+        ended = await turns.get(principal, str(turn.id))
+        turns.delivered(ended)
+        return to_reply(turn_fields(ended))
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
         await interrupted.wait()

@@ -43,6 +43,12 @@ class World:
     stack: AsyncExitStack
     monkeypatch: pytest.MonkeyPatch
 
+    async def answered(self, server: Services, request: ChatRequest) -> Turn:
+        """Send a message, and receive its answer."""
+        turn = await server.turns.chat(server.principal, request, wait=LONG)
+        server.turns.delivered(turn)
+        return turn
+
     async def program(self, url: str | None = None, **options: timedelta) -> Services:
         """Open a process's worth of the program, with these options of the engine."""
         chosen = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
@@ -273,7 +279,6 @@ async def test_a_locked_session_keeps_nobody_else_waiting(world: World) -> None:
 async def an_orphan(world: World, server: Services, request: ChatRequest, *, asked: bool) -> Turn:
     """Leave a turn as a process leaves it that dies: nobody renews its lease."""
     done = await server.turns.chat(server.principal, request, wait=LONG)
-    await world.until("id = $1 AND delivered_at IS NOT NULL", done.id)
     await world.owner.execute(
         "UPDATE agentapi.turns SET status = 'running', lease_owner = gen_random_uuid(), lease_until = now(), "
         "ended_at = NULL, end_reason = NULL, delivered_at = NULL, assistant_message_id = NULL, partial_text = 'so f', "
@@ -385,9 +390,9 @@ async def test_who_asks_anew_gets_a_turn_of_their_own(world: World) -> None:
 
 async def test_the_same_message_after_its_answer_arrived_is_a_new_one(world: World) -> None:
     server = await world.program()
-    first = await server.turns.chat(server.principal, asks(), wait=LONG)
+    first = await world.answered(server, asks())
     again = asks(session_id=str(first.session_id))
-    turns = [await server.turns.chat(server.principal, again, wait=LONG) for _ in range(3)]
+    turns = [await world.answered(server, again) for _ in range(3)]
     assert [turn.joined for turn in turns] == [False] * 3
     assert len({turn.id for turn in turns}) == 3
 
@@ -403,3 +408,15 @@ async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) 
             await server.turns.chat(server.principal, request, wait=LONG)
     nothing_to_retry = await server.turns.chat(server.principal, asks(retry=True), wait=LONG)
     assert nothing_to_retry.status is TurnStatus.COMPLETED
+
+
+async def test_an_answer_that_did_not_arrive_is_given_again(world: World) -> None:
+    one, two = await world.program(), await world.program()
+    request = asks()
+    lost = await one.turns.chat(one.principal, request, wait=LONG)
+    await aged(world, 1)
+    found = await two.turns.chat(two.principal, request, wait=LONG)
+    assert (found.id, found.reply, found.joined) == (lost.id, lost.reply, True)
+    assert len(world.peer.exchanges) == 1
+    two.turns.delivered(found)
+    assert (await one.turns.chat(one.principal, request, wait=LONG)).id != lost.id

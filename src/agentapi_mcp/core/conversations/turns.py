@@ -121,6 +121,11 @@ class Turns:
         require(principal, Action.READ_SESSIONS)
         return await self._turns.recent(principal, limit)
 
+    def delivered(self, turn: Turn) -> None:
+        """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""
+        if turn.status.is_final and turn.saved:
+            self._runner.note_delivered(turn)
+
     async def drain(self) -> None:
         """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""
         await self._runner.drain()
@@ -175,8 +180,6 @@ class Turns:
             turn = known
         else:
             turn = await self._follower.wait_elsewhere(principal, known, until, report, started)
-        if turn.status.is_final and turn.saved:
-            self._runner.note_delivered(turn)
         return turn
 
 

@@ -258,6 +258,7 @@ class _Examination:
         title, lines, limit = f"answer of {view.name}", self._lines_for(view), self.timeouts.answer
         request = ChatRequest(message=_QUESTION, agent=view.name)
         turn = await services.turns.chat(services.principal, request, wait=limit)
+        services.turns.delivered(turn)
         if not turn.status.is_final:
             turn = await services.turns.cancel(services.principal, str(turn.id))
         await services.sessions.delete(services.principal, str(turn.session_id))

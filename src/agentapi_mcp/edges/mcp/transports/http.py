@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.base.json_values import is_object, load_json
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.edges.mcp.deliveries import Deliveries
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
@@ -127,7 +128,7 @@ class _Endpoints:
         logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
         self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
         self._legacy: LegacyHttp | None = None
-        self.streamable = _Asgi(self._serve_streamable)
+        self.streamable = Deliveries(_Asgi(self._serve_streamable))
         self.sse = _Asgi(self._serve_sse)
         self.messages = _Asgi(self._serve_messages)
 

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from mcp_types import CallToolResult
 
@@ -11,6 +12,7 @@ from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_key
+from agentapi_mcp.edges.mcp.deliveries import after_response
 from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
 from agentapi_mcp.edges.mcp.progress import reporter
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
@@ -85,9 +87,11 @@ async def chat(call: ToolCall) -> CallToolResult:
     async def work() -> Turn:
         caller = await call.identify()
         asked = replace(request, preferences=await preferences_of(caller, call.context))
-        return await caller.services.turns.chat(
+        turn = await caller.services.turns.chat(
             caller.principal, asked, wait=patience.left(), report=reporter(call.context)
         )
+        after_response(partial(caller.services.turns.delivered, turn))
+        return turn
 
     return turn_result(await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work))
 
@@ -108,9 +112,11 @@ async def get_turn(call: ToolCall) -> CallToolResult:
 
     async def work() -> Turn:
         caller = await call.identify()
-        return await caller.services.turns.get(
+        turn = await caller.services.turns.get(
             caller.principal, call.given.text("turn_id"), wait=patience.left(), report=reporter(call.context)
         )
+        after_response(partial(caller.services.turns.delivered, turn))
+        return turn
 
     return turn_result(await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work))
 
