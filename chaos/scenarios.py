@@ -300,7 +300,7 @@ BY_NAME: Mapping[str, Scenario] = {
 # The smallest form of what must never come back: three minutes of CI.
 SHORT: Mapping[str, tuple[float, int]] = {
     "back_and_read": (5, 0),
-    "commit_cut": (10, 8),
+    "commit_cut": (8, 8),
     "key_after_crash": (5, 0),
     "kill9": (12, 6),
     "rowlock": (8, 0),
