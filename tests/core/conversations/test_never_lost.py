@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
@@ -49,11 +50,11 @@ class World:
         server.turns.delivered(turn)
         return turn
 
-    async def program(self, url: str | None = None, **options: timedelta) -> Services:
+    async def program(self, url: str | None = None, **options: timedelta | int) -> Services:
         """Open a process's worth of the program, with these options of the engine."""
         chosen = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
-        self.monkeypatch.setattr(build, "_run_options", lambda _: replace(chosen, **options))
-        settings = Settings(home=self.home / uuid4().hex, database_url=url or self.urls.app, pool_size=8)
+        self.monkeypatch.setattr(build, "_run_options", lambda _: replace(chosen, **options))  # type: ignore[arg-type]  # as the class says
+        settings = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url or self.urls.app), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
         app = await self.stack.enter_async_context(open_app(settings, environ))
         return await app.services_provider.services()

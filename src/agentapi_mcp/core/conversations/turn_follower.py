@@ -15,7 +15,8 @@ from agentapi_mcp.base.errors import StoreError, StoreUnavailableError
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
 from agentapi_mcp.core.conversations.ports import TurnPorts, TurnStore
-from agentapi_mcp.core.conversations.turn_runner import RunningTurn, TurnRunner
+from agentapi_mcp.core.conversations.running_turn import RunningTurn
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from agentapi_mcp.base.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
+from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.places import Places
 from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.core.backends.ports import Capability
@@ -38,6 +38,7 @@ from agentapi_mcp.core.conversations.models import (
     TurnStatus,
 )
 from agentapi_mcp.core.conversations.ports import OwnerLocks, TurnPorts
+from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.store_watch import StoreWatch
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
 from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
@@ -70,53 +71,6 @@ class TurnRunnerOptions:
     places: int = 12
     places_to_finish: int = 4
     places_of_a_user: int = 6
-
-
-@dataclass(slots=True, eq=False)
-class RunningTurn:
-    """One turn of this process.
-
-    `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
-    somebody else has ended the turn. `follow_count` counts all callers who followed the turn so far.
-    """
-
-    job: TurnJob
-    answer: AnswerBuilder
-    state: TurnState = TurnState.ACCEPTED
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
-    saved: asyncio.Event = field(default_factory=asyncio.Event)
-    stored: Turn | None = None
-    followers: int = 0
-    follow_count: int = 0
-    answered_running: bool = False
-    caller_gone: bool = False
-    lost: bool = False
-    asked: bool = False
-    end_reason: EndReason | None = None
-    answered_at: float = 0.0
-    saved_characters: int = 0
-    reply_id: MessageId = field(default_factory=lambda: MessageId(new_id()))
-    asking: asyncio.Timeout | None = None
-
-    @property
-    def id(self) -> TurnId:
-        """The turn's id."""
-        return self.job.accepted.turn.id
-
-    def advance(self, state: TurnState) -> None:
-        """Go on to a state that may follow."""
-        if state not in RULES[self.state].then:
-            raise AssertionError(f"A turn that is {self.state} cannot be {state} next.")
-        self.state = state
-
-    def snapshot(self) -> Turn:
-        """Return the turn as it is known here; an outcome that is not stored is marked as not saved."""
-        return self.stored or self.answer.snapshot(self.job.accepted.turn)
-
-    def unfinished(self) -> Turn:
-        """Return the turn as the store has it until the outcome is stored: running, with the text so far."""
-        return self.answer.unfinished(self.job.accepted.turn)
 
 
 class TurnRunner:

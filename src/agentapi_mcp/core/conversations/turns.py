@@ -13,9 +13,10 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.requests import ChatRequest, check_request, check_wait
+from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_follower import ReportProgress, TurnFollower
-from agentapi_mcp.core.conversations.turn_runner import RunningTurn, TurnRunner
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.signals import Signal, SignalKind
 

@@ -1,0 +1,57 @@
+"""One turn of this process, with its state."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from agentapi_mcp.base.ids import MessageId, TurnId, new_id
+from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
+from agentapi_mcp.core.conversations.models import EndReason, Turn
+from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
+from agentapi_mcp.core.conversations.turn_work import TurnJob
+
+
+@dataclass(slots=True, eq=False)
+class RunningTurn:
+    """One turn of this process.
+
+    `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
+    somebody else has ended the turn. `follow_count` counts all callers who followed the turn so far.
+    """
+
+    job: TurnJob
+    answer: AnswerBuilder
+    state: TurnState = TurnState.ACCEPTED
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    saved: asyncio.Event = field(default_factory=asyncio.Event)
+    stored: Turn | None = None
+    followers: int = 0
+    follow_count: int = 0
+    answered_running: bool = False
+    caller_gone: bool = False
+    lost: bool = False
+    asked: bool = False
+    end_reason: EndReason | None = None
+    answered_at: float = 0.0
+    saved_characters: int = 0
+    reply_id: MessageId = field(default_factory=lambda: MessageId(new_id()))
+    asking: asyncio.Timeout | None = None
+
+    @property
+    def id(self) -> TurnId:
+        """The turn's id."""
+        return self.job.accepted.turn.id
+
+    def advance(self, state: TurnState) -> None:
+        """Go on to a state that may follow."""
+        if state not in RULES[self.state].then:
+            raise AssertionError(f"A turn that is {self.state} cannot be {state} next.")
+        self.state = state
+
+    def snapshot(self) -> Turn:
+        """Return the turn as it is known here; an outcome that is not stored is marked as not saved."""
+        return self.stored or self.answer.snapshot(self.job.accepted.turn)
+
+    def unfinished(self) -> Turn:
+        """Return the turn as the store has it until the outcome is stored: running, with the text so far."""
+        return self.answer.unfinished(self.job.accepted.turn)
