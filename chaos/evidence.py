@@ -23,8 +23,9 @@ SELECT t.id::text, t.session_id::text, t.status, t.end_reason, u.content AS mess
  ORDER BY t.created_at, t.id
 """
 _MESSAGES = """
-SELECT session_id::text, role, content, metadata ->> 'turn_id' AS turn_id
-  FROM public.chat_messages ORDER BY session_id, created_at, id
+SELECT m.session_id::text, m.role, m.content, m.metadata ->> 'turn_id' AS turn_id,
+       ARRAY(SELECT t.id::text FROM agentapi.turns t WHERE t.user_message_id = m.id) AS answered_by
+  FROM public.chat_messages m ORDER BY m.session_id, m.created_at, m.id
 """
 _AUDITED = "SELECT DISTINCT target_id FROM agentapi.audit_events WHERE action = 'turn_ended' AND target_id IS NOT NULL"
 
@@ -117,12 +118,13 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A message as the database has it."""
+    """A message as the database has it; one that was asked again is answered by more than one turn."""
 
     session_id: str
     role: str
     content: str
     turn_id: str | None
+    answered_by: Sequence[str] = ()
 
 
 @dataclass(kw_only=True)

@@ -89,16 +89,16 @@ def own_reply(evidence: Evidence) -> Iterator[Violation]:
 def in_order(evidence: Evidence) -> Iterator[Violation]:
     """Require that in a session every answer follows its message, and messages stand as they were sent."""
     numbers = {message.marker: (message.client, message.number) for message in evidence.messages}
-    latest: dict[str, str | None] = {}
+    latest: dict[str, set[str | None]] = {}
     reached: dict[tuple[str, int], int] = {}
     for stored in evidence.stored:
-        if stored.role == "assistant" and latest.get(stored.session_id) != stored.turn_id:
+        if stored.role == "assistant" and stored.turn_id not in latest.get(stored.session_id, ()):
             yield Violation(
                 "order_broken", stored.session_id, f"the answer of turn {stored.turn_id} does not follow it"
             )
         if stored.role != "user":
             continue
-        latest[stored.session_id] = stored.turn_id
+        latest[stored.session_id] = {stored.turn_id, *stored.answered_by}
         client, number = numbers.get(marker_of(stored.content) or "", (-1, 0))
         before = reached.get((stored.session_id, client), number)
         if number < before:

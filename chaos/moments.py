@@ -18,6 +18,8 @@ _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 _AWAY = 20.0
 # What a turn of somebody else may take beside one locked session, or beside a flood.
 _OTHERS = 1.0
+# The same message within a second counts as a parallel sample.
+_PARALLEL = 1.0
 _GROWTH_MB, _GROWTH_DESCRIPTORS = 15.0, 10
 
 
@@ -74,6 +76,7 @@ async def key_after_crash(run: Run) -> None:
         for message, words in ((keyed, script), (silent, "[[hang]]"), (plain, script)):
             group.create_task(_ask(run.client(owner), message, words, **keys.get(message.marker, {})))
         await _all_asked(run.world, keyed, silent, plain)
+        await pause(_PARALLEL)
         await owner.kill()
         run.count("kill -9 of the owner of three turns")
     killed = now()
