@@ -51,6 +51,7 @@ Accept = Callable[[], Awaitable[TurnJob | Turn]]
 _log = logging.getLogger(__name__)
 _REFUSED_TRIES = 3
 _RETRY_BUSY = timedelta(seconds=0.5)
+_SESSION_WITHIN = timedelta(seconds=3)
 _DELIVERED_DELAY = timedelta(milliseconds=30)
 
 
@@ -296,8 +297,18 @@ class TurnRunner:
         if session_id is None:
             yield
             return
-        async with self._session_locks.setdefault(session_id, asyncio.Lock()):
+        lock = self._session_locks.setdefault(session_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_SESSION_WITHIN.total_seconds()):
+                await lock.acquire()
+        except TimeoutError as exc:
+            raise StoreBusyError(
+                "Other messages to this session wait to be accepted; this one was not. Try again in a moment."
+            ) from exc
+        try:
             yield
+        finally:
+            lock.release()
 
     def _begin(self, job: TurnJob) -> RunningTurn:
         turn = job.accepted.turn

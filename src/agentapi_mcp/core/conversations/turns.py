@@ -24,7 +24,8 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 _WAIT_FOR_CANCEL = timedelta(seconds=20)
 # A call that need not wait for the answer still waits for the message to be stored, and a read for the store.
 _LEAST_WAIT = timedelta(seconds=4)
-_MARGIN = timedelta(seconds=1)
+# Of one second, what is left is for the way back.
+_MARGIN = timedelta(seconds=0.8)
 
 
 class Turns:
