@@ -45,6 +45,7 @@ class Wire:
     target: str
     broken: int = 0
     is_down: bool = False
+    has_broken: asyncio.Event = field(default_factory=asyncio.Event)
     _statement: bytes | None = None
     _how: Break = Break.AFTER
     _links: set["_Link"] = field(default_factory=set["_Link"])
@@ -96,6 +97,7 @@ class Wire:
             if self._statement is not None and self._statement in statement:
                 self._statement = None
                 self.broken += 1
+                self.has_broken.set()
                 link.broken = self._how
                 if self._how is Break.BEFORE:
                     return

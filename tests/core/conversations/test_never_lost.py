@@ -14,7 +14,13 @@ from pydantic import SecretStr
 
 from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.errors import ConflictError, InvalidRequestError, LimitExceededError, StoreUnclearError
+from agentapi_mcp.base.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LimitExceededError,
+    StoreUnavailableError,
+    StoreUnclearError,
+)
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -421,3 +427,127 @@ async def test_an_answer_that_did_not_arrive_is_given_again(world: World) -> Non
     assert len(world.peer.exchanges) == 1
     two.turns.delivered(found)
     assert (await one.turns.chat(one.principal, request, wait=LONG)).id != lost.id
+
+
+# --- several of these at once
+
+
+async def test_two_retries_at_once_of_a_turn_that_was_not_asked_ask_once(world: World) -> None:
+    one, two = await world.program(lease=SHORT_LEASE), await world.program(lease=SHORT_LEASE)
+    request = asks(idempotency_key="k")
+    lost = await an_orphan(world, one, request, asked=False)
+    await world.until("status = 'interrupted'")
+    async with begun(one, request) as first, begun(two, request) as second:
+        told = [await task for task in (first, second)]
+    assert told[0].id == told[1].id != lost.id
+    assert sorted(turn.joined for turn in told) == [False, True]
+    assert len(world.peer.exchanges) == 2
+
+
+async def test_a_key_whose_turn_was_asked_again_without_it_leads_to_the_turn_that_was(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    request = asks(idempotency_key="k")
+    await an_orphan(world, server, request, asked=False)
+    await world.until("status = 'interrupted'")
+    again = await world.answered(server, replace(request, idempotency_key=None))
+    told = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (told.id, told.joined) == (again.id, True)
+
+
+# No lock, of which the call would wait two seconds at most.
+HELD = """
+CREATE TABLE public.gate (is_open boolean NOT NULL);
+GRANT SELECT ON public.gate TO PUBLIC;
+CREATE FUNCTION public.held() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN WHILE NOT EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$;
+CREATE TRIGGER held AFTER INSERT ON agentapi.turns FOR EACH ROW EXECUTE FUNCTION public.held()
+"""
+
+
+async def somebody_waits(world: World) -> None:
+    """Wait until a call waits for the lock of another one."""
+    async with asyncio.timeout(25):
+        while not await world.owner.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+            pass
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+@pytest.mark.parametrize("continues", [False, True])
+async def test_a_call_that_goes_on_after_its_answer_was_given_up_makes_one_turn(
+    *, key: str | None, continues: bool, world: World
+) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    first = await world.answered(server, asks())
+    await world.owner.execute(HELD)
+    wire.break_at("begin_turn_1", Break.SILENT)
+    try:
+        request = asks(idempotency_key=key, session_id=str(first.session_id) if continues else None)
+        async with begun(server, request) as asking:
+            await somebody_waits(world)  # the second call, for the first
+            await world.owner.execute("INSERT INTO public.gate VALUES (true)")
+            told = await asking
+    finally:
+        await world.owner.execute("INSERT INTO public.gate VALUES (true)")
+        await world.owner.execute("DROP FUNCTION public.held CASCADE; DROP TABLE public.gate")
+    assert (told.status, told.saved) == (TurnStatus.COMPLETED, True)
+    assert len(world.peer.exchanges) == 2
+    assert await world.turns() == 2
+
+
+async def test_a_shutdown_waits_for_messages_that_are_being_accepted(world: World) -> None:
+    server = await world.program()
+    first = await world.answered(server, asks())
+    async with asyncio.TaskGroup() as group:
+        async with locked_sessions(world):
+            request = asks(session_id=str(first.session_id))
+            asking = group.create_task(server.turns.chat(server.principal, request, wait=LONG))
+            await somebody_waits(world)
+            draining = group.create_task(server.turns.drain())
+            await asyncio.sleep(0)  # noqa: TID251  # lets it begin, and waits for no time
+        await draining
+        assert (await asking).status.is_final
+    assert await world.owner.fetchval("SELECT bool_and(ended_at IS NOT NULL) FROM agentapi.turns")
+
+
+async def test_an_orphan_of_a_month_ago_is_settled(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    await an_orphan(world, server, asks(), asked=True)
+    await aged(world, 30 * 24 * 3600)
+    await world.until("status = 'interrupted'")
+    assert (await server.turns.recent(server.principal, 1))[0].status is TurnStatus.INTERRUPTED
+
+
+async def test_a_store_that_is_away_between_the_beginning_and_the_asking_is_waited_for(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    wire.break_at("begin_turn_1", Break.BEFORE)
+    async with begun(server, asks(idempotency_key="k")) as asking:
+        await wire.has_broken.wait()
+        wire.break_at("SET asked_at", Break.BEFORE)
+        told = await asking
+    assert wire.broken == 2
+    assert told.status is TurnStatus.COMPLETED
+    assert len(world.peer.exchanges) == 1
+
+
+@pytest.mark.parametrize("what", ["get", "cancel"])
+async def test_who_asks_for_a_turn_elsewhere_is_not_kept_waiting_by_a_silent_store(what: str, world: World) -> None:
+    owner = await world.program()
+    wire, url = await world.wire()
+    other = await world.program(url)
+    running = await owner.turns.chat(owner.principal, asks(SLOW), wait=NOW)
+    wire.break_at("agentapi.turns t" if what == "get" else "SET cancel_requested_at", Break.SILENT)
+    with pytest.raises(StoreUnavailableError, match="does not answer in time"):
+        await getattr(other.turns, what)(other.principal, str(running.id))
+    world.steps.release(20)
+
+
+async def test_the_key_of_a_deleted_session_is_free(world: World) -> None:
+    server = await world.program()
+    request = asks(idempotency_key="k")
+    first = await world.answered(server, request)
+    await server.sessions.delete(server.principal, str(first.session_id))
+    again = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (again.status, again.joined, again.id != first.id) == (TurnStatus.COMPLETED, False, True)
+    assert (await server.turns.chat(server.principal, request, wait=LONG)).id == again.id

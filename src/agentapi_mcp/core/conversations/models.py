@@ -243,7 +243,7 @@ class FoundTurn:
 
     `lease_is_over` says that its owner has not renewed the lease; `caller_left` that the last caller went away, or was
     told that it runs, and that nobody has come back for it since; `delivered` that its answer has arrived. `age` is the
-    time since it began.
+    time since it began. `replaced_by` is the turn that asks again what this one was interrupted in.
     """
 
     turn: Turn
@@ -253,6 +253,7 @@ class FoundTurn:
     caller_left: bool
     delivered: bool
     age: timedelta
+    replaced_by: TurnId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,11 +273,15 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class RenewedLease:
-    """A renewed lease, with requests of other processes: cancellation, and the last time the turn was followed."""
+    """A renewed lease, with what other processes wrote.
+
+    They ask for its cancellation, follow the turn, and tell a caller that it runs, who is expected to come back later.
+    """
 
     turn_id: TurnId
     cancel_requested: bool
     followed_at: datetime | None
+    answered_running: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.errors import ConflictError, NextStep, StoreUnavailableError, StoreUnclearError
+from agentapi_mcp.base.errors import ConflictError, NextStep, StoreBusyError, StoreUnavailableError, StoreUnclearError
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
@@ -35,6 +35,8 @@ _LOOK_EVERY = timedelta(milliseconds=50)
 # After an outage, the owner of the session's turn writes its end first.
 _BUSY_WITHIN = timedelta(seconds=2)
 _RETRY = timedelta(milliseconds=200)
+# What stands in the way can change while it is looked at; more often than this, something is wrong.
+_MOST_LOOKS = 20
 
 
 class TurnAcceptance:
@@ -124,11 +126,14 @@ class TurnAcceptance:
             retry=checked.request.retry,
             new=checked.request.new,
         )
-        has_waited = False
-        while True:
+        has_waited, first = False, new
+        for _ in range(_MOST_LOOKS):
             stored = await self._begin(principal, new)
             if isinstance(stored, AcceptedTurn):
                 return stored
+            if new.id in (stored.open_turn, stored.keyed_turn):
+                new = replace(new, again=True)  # what stands in the way is what this call had written before
+                continue
             found, decision = await self._decide(principal, stored, asked, has_waited=has_waited)
             _refuse(decision, found.turn)
             if decision is Decision.JOIN or (decision is Decision.SETTLE and not await self._settle(found, asked)):
@@ -141,7 +146,8 @@ class TurnAcceptance:
             elif decision is Decision.REFUSE_BUSY:
                 await self._await_end(principal, found)
             else:
-                new = _despite(new, found, decision)
+                new = _despite(first, found, decision)
+        raise ConflictError("Other requests with this message come at the same time. Try again in a moment.")
 
     async def _begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
         """Store the turn; where the answer was lost, look by its own ids until it is clear whether it stands."""
@@ -156,6 +162,9 @@ class TurnAcceptance:
                 if not new.again:
                     raise
                 self._runner.watch.failed()
+            except StoreBusyError:
+                if not new.again:  # otherwise the call before may be what keeps the session locked
+                    raise
             await self._clock.sleep(_RETRY)
             await self._runner.watch.until_up()
 
@@ -163,15 +172,22 @@ class TurnAcceptance:
         self, principal: Principal, obstacles: Obstacles, asked: Asked, *, has_waited: bool
     ) -> tuple[FoundTurn, Decision]:
         if obstacles.keyed_turn is not None:
-            found = await self._turns.find(principal, obstacles.keyed_turn)
+            found = await self._latest(principal, obstacles.keyed_turn)
             return found, decide_keyed(found, asked)
         if obstacles.same_turn is not None:
-            found = await self._turns.find(principal, obstacles.same_turn)
+            found = await self._latest(principal, obstacles.same_turn)
             return found, decide_same(found, asked, has_waited=has_waited)
         if obstacles.open_turn is None:
             raise AssertionError
         found = await self._turns.find(principal, obstacles.open_turn)
         return found, decide_open(found, asked)
+
+    async def _latest(self, principal: Principal, turn_id: TurnId) -> FoundTurn:
+        """Find a turn, or the one that has asked it again last."""
+        found = await self._turns.find(principal, turn_id)
+        while found.replaced_by is not None:
+            found = await self._turns.find(principal, found.replaced_by)
+        return found
 
     async def _await_news(self, principal: Principal, found: FoundTurn) -> None:
         """Wait for a moment until it is known whether the turn's answer arrived or its caller left."""
@@ -234,6 +250,10 @@ def _refuse(decision: Decision, turn: Turn) -> None:
 
 def _despite(new: NewTurn, found: FoundTurn, decision: Decision) -> NewTurn:
     """Return the turn to begin in place of one that was found, or beside it."""
+    if decision is Decision.ASK_AGAIN and found.turn.id == new.id:
+        raise StoreUnavailableError(
+            "The message was accepted, and interrupted before the agent was asked; nothing was billed: send it again."
+        )
     if decision is Decision.ASK_AGAIN:
         return replace(new, session_id=found.turn.session_id, replaces=found.turn.id)
     return replace(new, join=False) if decision is Decision.BEGIN else new

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of
-from agentapi_mcp.base.errors import StoreError, StoreUnavailableError
+from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
 from agentapi_mcp.core.conversations.ports import TurnPorts, TurnStore
@@ -107,17 +107,30 @@ class TurnFollower:
             return run.unfinished()
 
     async def wait_elsewhere(
-        self, principal: Principal, turn: Turn, until: float, report: ReportProgress | None, started: float
+        self,
+        principal: Principal,
+        turn: Turn,
+        until: float,
+        report: ReportProgress | None,
+        started: float,
+        *,
+        within: float,
     ) -> Turn:
-        """Wait for the end of a turn that may run in another process, and return it as it is stored then."""
-        async with self._remote(principal, turn) as remote:
-            try:
-                async with asyncio.timeout(until - self._clock.monotonic()):
+        """Wait for the end of a turn that may run in another process, and return it as it is stored then.
+
+        `within` are the seconds after which the call ends, whatever the store does.
+        """
+        known = turn
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within), self._remote(principal, turn) as remote:
+                try:
                     await self._wait(remote, until, Pacer(self._clock, report, started))
-            except (TimeoutError, StoreUnavailableError):
-                if self._clock.monotonic() < until:
-                    raise
-            return remote.turn
+                finally:
+                    known = remote.turn
+                if not known.status.is_final:
+                    with suppress(StoreError):  # a lost mark costs a turn that its caller comes back for too late
+                        await self._turns.mark(principal, known.id, TurnMark.ANSWERED_RUNNING)
+        return known
 
     async def follow_here(self, run: RunningTurn) -> AsyncGenerator[TurnEvent]:
         """Yield the text so far, then each event as it arrives, then the end, of a turn that runs here."""
@@ -160,7 +173,8 @@ class TurnFollower:
         left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
         await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(left))
         if not run.saved.is_set() and not watch.is_up:
-            await first_of(run.saved.wait(), self._clock.sleep(_WAIT_FOR_STORE))
+            left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
+            await first_of(run.saved.wait(), self._clock.sleep(min(left, _WAIT_FOR_STORE)))
 
     @asynccontextmanager
     async def _remote(self, principal: Principal, turn: Turn) -> AsyncGenerator["_RemoteTurn"]:

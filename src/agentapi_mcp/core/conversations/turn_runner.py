@@ -49,8 +49,10 @@ T = TypeVar("T")
 Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
-_REFUSED_TRIES = 3
+# Of an end that the store refuses, over two minutes: what is refused for a reason of the moment goes through.
+_REFUSED_TRIES = 10
 _RETRY_BUSY = timedelta(seconds=0.5)
+_LONGEST_RETRY = timedelta(seconds=30)
 _SESSION_WITHIN = timedelta(seconds=3)
 _DELIVERED_DELAY = timedelta(milliseconds=30)
 
@@ -102,6 +104,7 @@ class TurnRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self._interrupting = False
         self._stopping_now = asyncio.Event()
         self._marking: set[asyncio.Task[None]] = set()
         self._delivered: set[TurnId] = set()
@@ -142,6 +145,7 @@ class TurnRunner:
         self._closing = True
         started = self._clock.monotonic()
         await first_of(self._idle.wait(), self._stopping_now.wait(), self._clock.sleep(self.options.shutdown_grace))
+        self._interrupting = True
         for run in tuple(self._runs.values()):
             self.stop(run, EndReason.SHUTDOWN)
         # What is left of the grace is for the store, if it is away.
@@ -274,6 +278,7 @@ class TurnRunner:
     ) -> None:
         log_context.turn_id.set(str(turn_id))
         self._accepting.add(turn_id)
+        self._idle.clear()
         try:
             # One place for each session: those who wait for its row must not keep others waiting.
             async with self._session_lock(session_id), self._places.of(principal.user_id):
@@ -290,6 +295,7 @@ class TurnRunner:
             submitted.set_result(run)
         finally:
             self._accepting.discard(turn_id)
+            self._note_idle()
         await self._run(run)
 
     @asynccontextmanager
@@ -321,7 +327,7 @@ class TurnRunner:
         self._idle.clear()
         kind = SignalKind.SESSIONS_CHANGED if job.accepted.session_created else SignalKind.SESSION_CHANGED
         self._signal(kind, turn)
-        if self._closing:
+        if self._interrupting:
             self.stop(run, EndReason.SHUTDOWN)
         return run
 
@@ -332,7 +338,7 @@ class TurnRunner:
             # A time-out without a time: `stop` sets it to now, which ends this part, and nothing else of the task.
             async with asyncio.timeout(None) as run.asking:
                 if run.end_reason is None:
-                    turn, history = await self._work.prepare(run.job)
+                    turn, history = await self._through_outages(partial(self._work.prepare, run.job))
                     prompt = Prompt.of(turn, history)
                     run.answer.history_dropped = history.dropped
                     await self._ask(run, turn)
@@ -373,14 +379,26 @@ class TurnRunner:
         """Commit that the provider is about to be asked, unless accept has done that."""
         if run.job.accepted.turn.asked_at is not None:
             return True
-        if await self._turns.mark_asked(self.owner, run.id):
+        if await self._through_outages(partial(self._turns.mark_asked, self.owner, run.id)):
             return True
         self._lose(run)
         return False
 
+    async def _through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what a turn needs before its agent is asked, as soon as the store can be reached."""
+        away = 0
+        while True:
+            try:
+                return await work()
+            except StoreUnavailableError:
+                self.watch.failed()
+                await self.watch.until_up()
+                await self._clock.sleep(_pause(away))
+                away += 1
+
     async def _save(self, run: RunningTurn) -> None:
         """Store the outcome, for as long as it takes; callers are told of it after that."""
-        refused = 0
+        refused = away = 0
         while not run.lost and run.stored is None:
             try:
                 run.stored = await self._save_once(run)
@@ -390,12 +408,15 @@ class TurnRunner:
                     _log.warning("finish_delayed", extra={"turn_id": str(run.id), "error": str(exc)})
                 self.watch.failed()
                 await self.watch.until_up()
+                # Woken at once after an outage; where other statements work, and this one does not, ever later.
+                await self._clock.sleep(_pause(away))
+                away += 1
             except StoreError as exc:
                 refused += not isinstance(exc, StoreBusyError)
                 _log.warning("finish_refused", extra={"turn_id": str(run.id), "error": str(exc)})
                 if refused >= _REFUSED_TRIES:
                     raise
-                await self._clock.sleep(_RETRY_BUSY)
+                await self._clock.sleep(_pause(max(refused, 1)))
         if run.lost:
             # Somebody else has ended the turn: what is stored is what callers are told.
             with suppress(AgentApiError):
@@ -418,9 +439,13 @@ class TurnRunner:
         run.saved.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
         self._signal(SignalKind.ENDED, run.job.accepted.turn)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
         if not self._runs:
             self._busy.clear()
-            self._idle.set()
+            if not self._accepting:
+                self._idle.set()
 
     async def _report_end(self, run: RunningTurn, prompt: Prompt | None) -> None:
         answer = run.answer
@@ -434,8 +459,9 @@ class TurnRunner:
             ):
                 latency = answer.bill(run.job.accepted.turn).latency
                 await self._work.observe(run.job, check_of_turn(answer.fault and answer.fault.fault, latency=latency))
-        except AgentApiError as exc:
-            _log.warning("turn_not_observed", extra={"turn_id": str(run.id), "error": str(exc)})
+        except Exception as exc:  # noqa: BLE001  # it must not end the other turns of the group
+            unexpected = None if isinstance(exc, AgentApiError) else exc
+            _log.warning("turn_not_observed", exc_info=unexpected, extra={"turn_id": str(run.id), "error": str(exc)})
 
     def _behind(self) -> timedelta:
         """Return for how long the oldest answer has waited to be stored."""
@@ -483,18 +509,20 @@ class TurnRunner:
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
         follow_count = run.follow_count
-        # A caller who comes back through another process is visible only as `followed_at` of the row.
+        # A caller who comes back through another process is visible only in the row.
         before = await self._followed_at(run)
         await first_of(run.answered.wait(), self._clock.sleep(grace))
         if run.follow_count == follow_count and not run.answered.is_set() and await self._followed_at(run) == before:
             self.stop(run, EndReason.ABANDONED)
 
     async def _followed_at(self, run: RunningTurn) -> datetime | None:
+        """Return when the turn was followed last; now if somebody was told elsewhere that it runs."""
         try:
             renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
         except StoreError:
             return None
-        return renewal.leases[0].followed_at if renewal.leases else None
+        (lease,) = renewal.leases or (None,)
+        return lease and (renewal.at if lease.answered_running else lease.followed_at)
 
     # --- periodic work
 
@@ -567,3 +595,8 @@ class TurnRunner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _pause(failures: int) -> timedelta:
+    """Return how long to wait after failures in a row: not at all after none, then from half a second on."""
+    return timedelta(0) if failures == 0 else min(_LONGEST_RETRY, _RETRY_BUSY * 2 ** min(failures - 1, 10))

@@ -1,7 +1,7 @@
 """Send messages to agents, and wait for, follow, read and cancel their turns."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
@@ -82,7 +82,7 @@ class Turns:
         check_wait(wait)
         started, id_ = self._clock.monotonic(), TurnId(parse_id(turn_id, "turn_id"))
         # First here: what this process knows of its own turns, it knows without the store.
-        known = self._runner.find(principal, id_) or await self._read(principal, id_, wait)
+        known = self._runner.find(principal, id_) or await self._within(wait, self._turns.get(principal, id_))
         return await self._wait(principal, known, started, wait, report)
 
     async def cancel(self, principal: Principal, turn_id: str) -> Turn:
@@ -95,7 +95,7 @@ class Turns:
             # At once if it runs here, also while the store is away.
             await self._record_cancel(principal, id_)
             return await self._wait(principal, run, started, _WAIT_FOR_CANCEL, None)
-        turn = await self._turns.request_cancel(principal, id_)
+        turn = await self._within(_LEAST_WAIT, self._turns.request_cancel(principal, id_))
         if not turn.status.is_final:
             signal = Signal(
                 SignalKind.CANCEL,
@@ -157,10 +157,10 @@ class Turns:
                 f"the turn {turn_id} answers it. Send the same message again in a moment: it joins that turn."
             ) from exc
 
-    async def _read(self, principal: Principal, turn_id: TurnId, wait: timedelta) -> Turn:
+    async def _within(self, wait: timedelta, work: Awaitable[Turn]) -> Turn:
         try:
             async with asyncio.timeout(_bound(wait)):
-                return await self._turns.get(principal, turn_id)
+                return await work
         except TimeoutError as exc:
             raise StoreUnavailableError("The database does not answer in time. Try again in a moment.") from exc
 
@@ -181,7 +181,8 @@ class Turns:
         elif known.status.is_final:
             turn = known
         else:
-            turn = await self._follower.wait_elsewhere(principal, known, until, report, started)
+            within = max(0.0, started + _bound(wait) - self._clock.monotonic())
+            turn = await self._follower.wait_elsewhere(principal, known, until, report, started, within=within)
         return turn
 
 

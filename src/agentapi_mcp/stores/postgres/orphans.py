@@ -30,7 +30,8 @@ WITH orphans AS (
     UPDATE agentapi.turns t
        SET status = $7, end_reason = $8, lease_owner = NULL, lease_until = NULL,
            ended_at = greatest(clock_timestamp(), t.created_at),
-           latency_ms = greatest(extract(epoch FROM clock_timestamp() - t.created_at) * 1000, 0)::integer,
+           latency_ms = least(greatest(extract(epoch FROM clock_timestamp() - t.created_at) * 1000, 0),
+                              2147483647)::integer,
            assistant_message_id = CASE WHEN t.partial_text <> '' THEN gen_random_uuid() END
      WHERE t.session_id = ANY($6::uuid[]) AND {_IS_ORPHAN}
     RETURNING t.id, t.session_id, t.user_id, t.org_id, t.agent_name, t.model_name, t.assistant_message_id,

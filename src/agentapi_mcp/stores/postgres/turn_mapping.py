@@ -30,7 +30,7 @@ _WITH_MESSAGES: LiteralString = """
 TURN: LiteralString = f"{_COLUMNS}{_WITH_MESSAGES}"
 # With what is known of its owner and its callers, for the writer, who alone may read that.
 TURN_FOUND: LiteralString = f"""{_COLUMNS}
-       t.fingerprint, t.lease_owner, coalesce(t.lease_until < clock_timestamp(), false) AS lease_is_over,
+       t.fingerprint, t.lease_owner, t.replaced_by, coalesce(t.lease_until < clock_timestamp(), false) AS lease_is_over,
        coalesce(greatest(t.caller_gone_at, t.answered_running_at) > coalesce(t.followed_at, '-infinity'), false)
            AS caller_left,
        clock_timestamp() - t.created_at AS age,

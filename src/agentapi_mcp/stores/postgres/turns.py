@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import LiteralString
 from uuid import UUID
 
+import asyncpg
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import NextStep, NotFoundError
+from agentapi_mcp.base.errors import NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
@@ -51,7 +52,7 @@ class PostgresTurns(TurnStore):
 
     @override
     async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
-        row = await self._database.call(principal, _BEGIN, _new_json(new), new.message)
+        row = await self._call_begin(principal, new)
         match row["outcome"]:
             case "begun":
                 return AcceptedTurn(
@@ -66,6 +67,15 @@ class PostgresTurns(TurnStore):
                 return Obstacles(same_turn=new.id)
             case _:
                 return Obstacles(open_turn=row["open_turn"], keyed_turn=row["keyed_turn"], same_turn=row["same_turn"])
+
+    async def _call_begin(self, principal: Principal, new: NewTurn) -> Row:
+        try:
+            return await self._database.call(principal, _BEGIN, _new_json(new), new.message)
+        except StoreError as exc:
+            if new.again and isinstance(exc.__cause__, asyncpg.UniqueViolationError):
+                # The call before, whose answer was lost, ran on, and has committed just now.
+                raise StoreUnclearError("The turn was stored by an earlier call.") from exc
+            raise
 
     @override
     async def find(self, principal: Principal, turn_id: TurnId) -> FoundTurn:
@@ -86,6 +96,7 @@ class PostgresTurns(TurnStore):
             caller_left=row["caller_left"],
             delivered=row["delivered_at"] is not None,
             age=row["age"],
+            replaced_by=row["replaced_by"],
         )
 
     @override
@@ -151,15 +162,16 @@ class PostgresTurns(TurnStore):
                 # time of the store's clock, also where no turn runs.
                 "WITH renewed AS (UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
                 "WHERE id = ANY($2::uuid[]) AND lease_owner = $1 AND status IN ('running', 'input_required') "
-                "RETURNING id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at) "
-                "SELECT clock_timestamp() AS at, r.id, r.cancel_requested, r.followed_at "
+                "RETURNING id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at, "
+                "answered_running_at IS NOT NULL AS answered_running) "
+                "SELECT clock_timestamp() AS at, r.id, r.cancel_requested, r.followed_at, r.answered_running "
                 "FROM (SELECT) AS one LEFT JOIN renewed r ON true",
                 owner,
                 list(turn_ids),
                 lease,
             )
         leases = (
-            RenewedLease(row["id"], row["cancel_requested"], row["followed_at"])
+            RenewedLease(row["id"], row["cancel_requested"], row["followed_at"], row["answered_running"])
             for row in rows
             if row["id"] is not None
         )

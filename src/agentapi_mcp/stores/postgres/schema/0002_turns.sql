@@ -46,6 +46,8 @@ DECLARE
     v_org CONSTANT uuid := p_claims::jsonb ->> 'agentapi_org';
     v_last timestamptz;
     v_owner uuid;
+    v_is_gone boolean;
+    v_gone uuid;
     v_reuses boolean := false;
 BEGIN
     -- A session that somebody else keeps locked must not keep a connection for longer than this.
@@ -95,9 +97,15 @@ BEGIN
           INTO open_turn, previous, state;
     END IF;
     IF n.key IS NOT NULL THEN
-        SELECT k.turn_id INTO keyed_turn FROM agentapi.idempotency_keys k
+        SELECT k.turn_id, NOT EXISTS (SELECT FROM agentapi.turns t WHERE t.id = k.turn_id) INTO keyed_turn, v_is_gone
+          FROM agentapi.idempotency_keys k
          WHERE k.user_id = v_user AND k.org_id = v_org AND k.key = n.key AND k.expires_at >= clock_timestamp()
            AND k.turn_id IS DISTINCT FROM n.replaces;
+        -- The turn of a deleted session is gone, and its key is free.
+        IF v_is_gone THEN
+            v_gone := keyed_turn;
+            keyed_turn := NULL;
+        END IF;
     ELSIF n."join" THEN
         -- Those first whose callers went away or were told that it runs, and came not back.
         SELECT t.id INTO same_turn FROM agentapi.turns t
@@ -128,7 +136,8 @@ BEGIN
         VALUES (v_user, v_org, n.key, n.fingerprint, n.id, clock_timestamp() + interval '24 hours')
         ON CONFLICT (user_id, org_id, key) DO UPDATE
            SET fingerprint = excluded.fingerprint, turn_id = excluded.turn_id, expires_at = excluded.expires_at
-         WHERE k.expires_at < clock_timestamp() OR k.turn_id = n.replaces;
+         WHERE k.expires_at < clock_timestamp() OR k.turn_id = n.replaces
+            OR k.turn_id = v_gone;
         IF NOT FOUND THEN
             SELECT k.turn_id INTO keyed_turn FROM agentapi.idempotency_keys k
              WHERE k.user_id = v_user AND k.org_id = v_org AND k.key = n.key;
