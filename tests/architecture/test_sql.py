@@ -28,7 +28,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "_run(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_run(_GRANT_FUNCTIONS)": "grants to logins by DO; every migration runs it",
     "_apply(migration.sql)": "is a migration, which the database of this test has been through",
-    "TurnRunner._run(run.job)": "prepares a turn",
+    "TurnRunner._run: self._work.prepare": "prepares a turn",
     "EmbeddedPostgres.ensure(account)": "prepares a directory",
     "Resources.list_: params.cursor": "is where a page begins",
     "_read_transcript: reference.cursor": "is where a page begins",

@@ -134,9 +134,11 @@ class Turns(RuleBasedStateMachine):
 
     urls: DatabaseUrls
     home: Path
+    walks = 0
 
     def __init__(self) -> None:
         super().__init__()
+        Turns.walks += 1
         self.runner = asyncio.Runner()
         self.world = World(self.urls, self.home)
         self.do(self.world.open())
@@ -273,3 +275,4 @@ def test_no_order_of_events_loses_a_turn_or_asks_twice(
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
     run_state_machine_as_test(machine, settings=chosen)
+    assert Turns.walks, "nothing was tried"

@@ -27,6 +27,7 @@ from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
+from agentapi_mcp.core.conversations.caller_news import CallerNews
 from agentapi_mcp.core.conversations.models import (
     EndReason,
     Renewal,
@@ -54,7 +55,6 @@ _REFUSED_TRIES = 10
 _RETRY_BUSY = timedelta(seconds=0.5)
 _LONGEST_RETRY = timedelta(seconds=30)
 _SESSION_WITHIN = timedelta(seconds=3)
-_DELIVERED_DELAY = timedelta(milliseconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +106,10 @@ class TurnRunner:
         self._closing = False
         self._interrupting = False
         self._stopping_now = asyncio.Event()
-        self._marking: set[asyncio.Task[None]] = set()
-        self._delivered: set[TurnId] = set()
         self._places = Places(options.places, reserved=options.places_to_finish, per_key=options.places_of_a_user)
         self._session_locks = WeakValueDictionary[SessionId, asyncio.Lock]()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.news = CallerNews(ports.turns, clock, self._spawn)
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -128,7 +127,7 @@ class TurnRunner:
                 unsubscribe()
                 for task in (*workers, *self._tasks):
                     task.cancel()
-                await self._flush_delivered()
+                await self.news.flush()
 
     # --- what callers ask
 
@@ -225,19 +224,7 @@ class TurnRunner:
         """Note that a caller was told that the turn runs: it is expected to come back later."""
         if not run.answered_running:
             run.answered_running = True
-            self._mark(run, TurnMark.ANSWERED_RUNNING)
-
-    def note_delivered(self, turn: Turn) -> None:
-        """Note that the answer of a turn has arrived; it is written with those of the next moment."""
-        if not self._delivered and not self._closing:
-            self._spawn(self._deliver_soon())
-        self._delivered.add(turn.id)
-
-    async def publish_news(self) -> None:
-        """Write at once what became of callers, for whoever looks in another process."""
-        if self._marking:
-            await asyncio.wait(self._marking)
-        await self._flush_delivered()
+            self.news.mark(run.job.principal, run.id, TurnMark.ANSWERED_RUNNING)
 
     async def settle_orphans(self) -> tuple[SettledTurn, ...]:
         """Settle turns that nobody runs any more, as far as this process may know that.
@@ -485,27 +472,8 @@ class TurnRunner:
         # The MCP server passes on the client's reason: a user who pressed stop gets a shorter grace than a lost link.
         stopped = any("user" in str(word).lower() for word in gone.args)
         grace = self.options.stopped_grace if stopped else self.options.abandon_grace
-        self._mark(run, TurnMark.CALLER_GONE)
+        self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
         self._spawn(self._cancel_unless_followed(run, grace))
-
-    def _mark(self, run: RunningTurn, mark: TurnMark) -> None:
-        marking = self._spawn(self._write_mark(run, mark))
-        self._marking.add(marking)
-        marking.add_done_callback(self._marking.discard)
-
-    async def _write_mark(self, run: RunningTurn, mark: TurnMark) -> None:
-        with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
-            await self._turns.mark(run.job.principal, run.id, mark)
-
-    async def _deliver_soon(self) -> None:
-        await self._clock.sleep(_DELIVERED_DELAY)
-        await self._flush_delivered()
-
-    async def _flush_delivered(self) -> None:
-        delivered, self._delivered = self._delivered, set()
-        if delivered:
-            with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
-                await self._turns.mark_delivered(sorted(delivered))
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
         follow_count = run.follow_count

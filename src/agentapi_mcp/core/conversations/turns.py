@@ -126,7 +126,7 @@ class Turns:
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""
         if turn.status.is_final and turn.saved:
-            self._runner.note_delivered(turn)
+            self._runner.news.delivered(turn.id)
 
     async def drain(self) -> None:
         """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""

@@ -1,0 +1,60 @@
+"""What becomes of the callers of this process's turns, written a moment after it happened."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.core.conversations.models import TurnMark
+from agentapi_mcp.core.conversations.ports import TurnStore
+from agentapi_mcp.core.identity.principals import Principal
+
+_DELIVERED_DELAY = timedelta(milliseconds=30)
+Spawn = Callable[[Coroutine[None, None, None]], "asyncio.Task[None]"]
+
+
+class CallerNews:
+    """Marks of turns, each written at once; deliveries, those of a moment together."""
+
+    def __init__(self, turns: TurnStore, clock: Clock, spawn: Spawn) -> None:
+        self._turns = turns
+        self._clock = clock
+        self._spawn = spawn
+        self._marking: set[asyncio.Task[None]] = set()
+        self._delivered: set[TurnId] = set()
+
+    def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
+        """Write a mark without waiting."""
+        marking = self._spawn(self._mark(principal, turn_id, mark))
+        self._marking.add(marking)
+        marking.add_done_callback(self._marking.discard)
+
+    def delivered(self, turn_id: TurnId) -> None:
+        """Note that the answer of a turn has arrived; it is written with those of the next moment."""
+        if not self._delivered:
+            self._spawn(self._write_soon())
+        self._delivered.add(turn_id)
+
+    async def publish(self) -> None:
+        """Write at once what is waiting, for whoever looks in another process."""
+        if self._marking:
+            await asyncio.wait(self._marking)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write the deliveries that are waiting."""
+        delivered, self._delivered = self._delivered, set()
+        if delivered:
+            with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+                await self._turns.mark_delivered(sorted(delivered))
+
+    async def _mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
+        with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
+            await self._turns.mark(principal, turn_id, mark)
+
+    async def _write_soon(self) -> None:
+        await self._clock.sleep(_DELIVERED_DELAY)
+        await self.flush()
