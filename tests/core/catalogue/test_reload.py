@@ -15,7 +15,7 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.backends.models import HealthStatus
-from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
@@ -46,6 +46,12 @@ class Program:
     file: Path
     name: str
     peer: OpenAIPeer
+
+    async def ask(self, request: ChatRequest) -> Turn:
+        """Send a message, and receive its answer, as an edge does."""
+        turn = await self.services.turns.chat(self.services.principal, request, wait=WAIT)
+        self.services.turns.delivered(turn)
+        return turn
 
     def write(self, model: str = "stub-1", more: str = "") -> None:
         """Write the file anew, as an editor does: beside the old one, and over it."""
@@ -92,12 +98,12 @@ async def test_an_agent_is_added_changed_and_removed_while_the_program_runs(edge
         at.write()
         await at.until(at.name)
         ask = ChatRequest(message="hello", agent=at.name)
-        turn = await at.services.turns.chat(at.services.principal, ask, wait=WAIT)
+        turn = await at.ask(ask)
         assert (turn.status, peer.exchanges[-1].json["model"]) == (TurnStatus.COMPLETED, "stub-1")
         at.write("stub-2")
         async with asyncio.timeout(25):
             while peer.exchanges[-1].headers["authorization"] != "Bearer sk-test-stub-2-0123":
-                await at.services.turns.chat(at.services.principal, ask, wait=WAIT)
+                await at.ask(ask)
         assert peer.exchanges[-1].json["model"] == "stub-2"
         at.file.write_text("", encoding="utf-8")
         await at.until(at.name, there=False)
@@ -213,7 +219,7 @@ async def test_two_programs_with_different_files_do_not_fight(
         await b.until(b.name)
         for at in (a, b):
             ask = ChatRequest(message="hello", agent=at.name)
-            turn = await at.services.turns.chat(at.services.principal, ask, wait=WAIT)
+            turn = await at.ask(ask)
             assert turn.status is TurnStatus.COMPLETED
     reloaded = [record for record in caplog.records if record.message == "configuration_reloaded"]
     assert len(reloaded) == 2
