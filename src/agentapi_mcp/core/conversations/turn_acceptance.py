@@ -128,7 +128,9 @@ class TurnAcceptance:
         )
         has_waited, first = False, new
         for _ in range(_MOST_LOOKS):
-            stored = await self._begin(principal, new)
+            stored, new = await self._begin(principal, new)
+            # A call whose answer was lost may still be running: whatever comes next looks for what it writes.
+            first = replace(first, again=new.again, asked=new.asked)
             if isinstance(stored, AcceptedTurn):
                 return stored
             if new.id in (stored.open_turn, stored.keyed_turn):
@@ -149,11 +151,14 @@ class TurnAcceptance:
                 new = _despite(first, found, decision)
         raise ConflictError("Other requests with this message come at the same time. Try again in a moment.")
 
-    async def _begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
-        """Store the turn; where the answer was lost, look by its own ids until it is clear whether it stands."""
+    async def _begin(self, principal: Principal, new: NewTurn) -> tuple[AcceptedTurn | Obstacles, NewTurn]:
+        """Store the turn, and return what was asked for last.
+
+        Where the answer was lost, it is looked for by its own ids until it is clear whether it stands.
+        """
         while True:
             try:
-                return await self._turns.begin(principal, new)
+                return await self._turns.begin(principal, new), new
             except StoreUnclearError:
                 # Not asked until it is known to stand, so that asked_at tells the truth if this process dies meanwhile.
                 new = replace(new, again=True, asked=False)

@@ -27,6 +27,7 @@ REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
 TAIL = 200
 # The outcome is known by then; if the store does not come back meanwhile, it is told with `saved: false`.
 _WAIT_FOR_STORE = timedelta(seconds=3)
+_SAVED_SOON = timedelta(milliseconds=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,11 @@ class TurnFollower:
     async def _wait_until_told(self, run: RunningTurn, until: float) -> None:
         """Wait until the outcome is stored; while the store is away, for a moment."""
         watch = self._runner.watch
+        # Nearly always it is stored at once, and no task is needed to wait for the other two.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_SAVED_SOON.total_seconds(), max(0.0, until - self._clock.monotonic()))):
+                await run.saved.wait()
+                return
         left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
         await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(left))
         if not run.saved.is_set() and not watch.is_up:

@@ -281,6 +281,8 @@ class TurnRunner:
             run = self._begin(accepted)
             submitted.set_result(run)
         finally:
+            if not submitted.done():  # the program ends: its caller must not wait for ever
+                submitted.cancel()
             self._accepting.discard(turn_id)
             self._note_idle()
         await self._run(run)

@@ -166,8 +166,8 @@ class Database:
             except (asyncio.CancelledError, StoreUnclearError, *LOST):
                 await self._discard(raw)
                 raise
-            except BaseException:
-                await asyncio.shield(self._undo(raw))
+            except BaseException:  # the statement was a transaction of its own, and is undone
+                await self._pool.release(raw)
                 raise
             await self._pool.release(raw)
         if row is None:
