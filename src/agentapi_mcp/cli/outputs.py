@@ -47,7 +47,7 @@ EXIT_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
 WORDS = ErrorWords(
     next_steps={
         NextStep.FIND_SESSION: "`agentapi-mcp sessions list` shows those there are.",
-        NextStep.FIND_TURN: "`agentapi-mcp sessions export SESSION_ID --format json` has the ids of a session's turns.",
+        NextStep.FIND_TURN: "`agentapi-mcp turns list` shows those there are.",
         NextStep.WAIT_OR_CANCEL: "Wait for it (`agentapi-mcp turns show {turn_id}` shows how far it is) or end it "
         "(`agentapi-mcp turns cancel {turn_id}`), then try again.",
     },

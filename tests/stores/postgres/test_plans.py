@@ -71,6 +71,7 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
         await turns.finish(user, replace(turn, status=TurnStatus.COMPLETED, reply="done"), ending(new.lease_owner))
         await turns.mark_delivered([turn.id])
     await turns.recent(user, 20)
+    await turns.recent(user, 20, only_open=True)
     for _ in range(8):  # also once the server has settled on a plan for all arguments
         first = await sessions.list_(user, agent=None, query=None, cursor=None, limit=50)
         await sessions.list_(user, agent=None, query=None, cursor=first.next_cursor, limit=50)

@@ -534,6 +534,16 @@ async def test_a_locked_session_is_left_to_the_next_sweep(
     assert [turn.id for turn in await settle_dead(turns)] == [locked.id]
 
 
+async def test_turns_that_have_not_ended_are_listed_by_themselves(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    first, second = [(await begin(turns, principal, new_turn(agent, words))).turn for words in ("first", "second")]
+    assert await turns.finish(principal, replace(first, status=TurnStatus.COMPLETED), ending(OWNER))
+    assert [turn.id for turn in await turns.recent(principal, 9, only_open=True)] == [second.id]
+    assert [turn.id for turn in await turns.recent(principal, 2)] == [second.id, first.id]
+
+
 async def test_the_owners_of_open_turns_are_listed(database: Database, principal: Principal, agent: AgentId) -> None:
     turns = PostgresTurns(database)
     await begin(turns, principal, new_turn(agent, "one"))

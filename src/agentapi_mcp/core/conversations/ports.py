@@ -55,8 +55,8 @@ class TurnStore(Protocol):
         """Read a turn, or raise NotFoundError."""
         ...
 
-    async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first."""
+    async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
+        """List the principal's newest turns, newest first; those that have not ended if `only_open`."""
         ...
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:

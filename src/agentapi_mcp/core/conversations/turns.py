@@ -118,10 +118,10 @@ class Turns:
             async for event in events:
                 yield event
 
-    async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
-        """List the caller's newest turns, newest first; needs the right to read sessions."""
+    async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
+        """List the caller's newest turns, newest first, in all processes; those that have not ended if `only_open`."""
         require(principal, Action.READ_SESSIONS)
-        return await self._turns.recent(principal, limit)
+        return await self._turns.recent(principal, limit, only_open=only_open)
 
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""
@@ -131,6 +131,10 @@ class Turns:
     async def drain(self) -> None:
         """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""
         await self._runner.drain()
+
+    async def until_idle(self) -> None:
+        """Wait until no turn runs in this process."""
+        await self._runner.until_idle()
 
     def stop_now(self) -> None:
         """Make `drain` interrupt the running turns at once."""

@@ -36,6 +36,10 @@ from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, cost_rec
 # The functions are versioned, since programs of several versions can share a database (0002_turns.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_1($1, $2::text::jsonb, $3)"
 _END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
+_OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
+_NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
+_RECENT: LiteralString = f"{TURN}{_OF_USER}{_NEWEST}"
+_RECENT_OPEN: LiteralString = f"{TURN}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
 _MARK: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "UPDATE agentapi.turns SET followed_at = clock_timestamp() WHERE id = $1",
     TurnMark.DELIVERED: "UPDATE agentapi.turns SET delivered_at = clock_timestamp() WHERE id = $1",
@@ -105,14 +109,10 @@ class PostgresTurns(TurnStore):
             return await _read(connection, principal, turn_id)
 
     @override
-    async def recent(self, principal: Principal, limit: int) -> tuple[Turn, ...]:
+    async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
+        statement = _RECENT_OPEN if only_open else _RECENT
         async with self._database.as_principal(principal) as connection:
-            rows = await connection.fetch(
-                TURN + " WHERE t.user_id = $1 AND t.org_id = $2 ORDER BY t.created_at DESC, t.id DESC LIMIT $3",
-                principal.user_id,
-                principal.org_id,
-                limit,
-            )
+            rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit)
         return tuple(to_turn(row) for row in rows)
 
     @override
