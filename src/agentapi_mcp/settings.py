@@ -203,7 +203,7 @@ class Settings(BaseSettings):
         ),
     ] = None
     abandon_grace_seconds: Annotated[
-        float, Field(ge=0, le=3600, description="How long a turn goes on after its only caller went away.")
+        float, Field(ge=0, le=3600, description="How long a turn goes on after its only caller left without a reason.")
     ] = 15
     audit_retention_days: Annotated[
         int, Field(ge=1, le=36_500, description="How long the audit log is kept, in whole months.")

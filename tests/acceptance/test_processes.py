@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from mcp import Client, StdioServerParameters
@@ -188,26 +189,80 @@ async def test_three_servers_at_once_on_one_fresh_home_answer(tmp_path_factory: 
     assert len((await run(env, "sessions", "list"))[1].splitlines()) == 3
 
 
+async def test_a_turn_outlives_its_client_and_the_same_message_gets_its_answer(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        env = environ(edge_home, peer)
+        asked = {"agent": "droid", "message": f"{uuid4()} [[slow]] [[chunks2]]"}
+        first = await started(env)
+        await send(first, "tools/call", {"name": "chat", "arguments": asked})
+        await peer.received(1, path="/api/v1/chat/completions")
+        assert first.stdin is not None
+        first.stdin.close()  # the client has gone
+        second = await started(env)
+        await send(second, "tools/call", {"name": "chat", "arguments": asked})
+        steps.release(20)
+        assert second.stdout is not None
+        answer = json.loads(await second.stdout.readline())["result"]["structuredContent"]
+        assert (answer["status"], answer["joined"]) == ("completed", True)
+        # It has nothing more to do, and ends.
+        assert await first.wait() == 0
+        assert second.stdin is not None
+        second.stdin.close()
+        assert await second.wait() == 0
+        assert len([each for each in peer.exchanges if each.path == "/api/v1/chat/completions"]) == 1
+
+
+async def test_a_server_whose_client_is_gone_obeys_a_signal(edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        process = await started(environ(edge_home, peer))
+        message = f"{uuid4()} [[slow]] [[chunks9]]"
+        await send(process, "tools/call", {"name": "chat", "arguments": {"agent": "droid", "message": message}})
+        exchange = await peer.received(1, path="/api/v1/chat/completions")
+        assert process.stdin is not None
+        process.stdin.close()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        await exchange.gone.wait()
+
+
+async def test_a_server_whose_output_is_closed_ends_without_a_traceback(edge_home: Path) -> None:
+    ours, theirs = os.pipe()
+    process = await started(environ(edge_home), stdout=theirs)
+    os.close(theirs)
+    os.close(ours)
+    await send(process, "ping", {})
+    assert process.stderr is not None
+    assert b"Traceback" not in await process.stderr.read()
+    assert await process.wait() == 0
+
+
+async def started(env: Mapping[str, str], stdout: int = subprocess.PIPE) -> asyncio.subprocess.Process:
+    """Start a server over stdio, and shake hands."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE, env=dict(env)
+    )
+    client = {"name": "t", "version": "1"}
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+    await send(process, "initialize", hello)
+    if process.stdout is not None:
+        assert json.loads(await process.stdout.readline())["result"]["serverInfo"]["name"] == "agentapi-mcp"
+    return process
+
+
+async def send(process: asyncio.subprocess.Process, method: str, params: Mapping[str, object]) -> None:
+    """Write a request."""
+    assert process.stdin is not None
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+    process.stdin.write(line.encode() + b"\n")
+    await process.stdin.drain()
+
+
 @pytest.mark.parametrize("how", ["eof", "sigterm"])
 async def test_the_server_ends_well(edge_home: Path, how: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environ(edge_home),
-    )
+    process = await started(environ(edge_home))
     assert process.stdin is not None
     assert process.stdout is not None
-    hello = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-    }
-    process.stdin.write(json.dumps(hello).encode() + b"\n")
-    answer = json.loads(await process.stdout.readline())
-    assert answer["result"]["serverInfo"]["name"] == "agentapi-mcp"
     if how == "eof":
         process.stdin.close()
     else:

@@ -55,7 +55,10 @@ def _next_step(turn: Fields) -> str | None:
     match TurnStatus(turn["status"]):
         case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
             id_ = turn["turn_id"]
-            return f"`agentapi-mcp turns show {id_}` shows how far it is, `agentapi-mcp turns cancel {id_}` ends it."
+            return (
+                f"It runs on, and costs, until it ends: `agentapi-mcp turns show {id_}` shows how far it is, "
+                f"`agentapi-mcp turns cancel {id_}` ends it."
+            )
         case TurnStatus.FAILED if turn["error"] is not None:
             return turn["error"]["next_step"]
         case TurnStatus.INTERRUPTED if turn["asked"]:

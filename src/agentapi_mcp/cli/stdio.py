@@ -6,8 +6,10 @@ import signal
 import sys
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.mcp_options import mcp_options
+from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.settings import Settings, environment, load_settings, with_toolsets
@@ -26,7 +28,7 @@ def main(toolsets: str | None = None) -> None:
 
 
 async def _serve_and_leave(settings: Settings) -> None:
-    """Serve until stdin ends or a signal arrives, give running turns their grace period, and end the process."""
+    """Serve until stdin ends and no turn runs any more, or until a signal arrives; then end the process."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,9 +37,14 @@ async def _serve_and_leave(settings: Settings) -> None:
         async with open_app(settings, environment()) as app:
             loop.add_signal_handler(signal.SIGHUP, app.services_provider.reload)
             server = create_server(app.services_provider, mcp_options(settings))
-            serving = group.create_task(serve_stdio(server))
-            stopping = group.create_task(_wait_for(stopped))
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            client = ClientConnection()
+            serving = group.create_task(serve_stdio(server, client=client))
+            signals = [group.create_task(_wait_for(event)) for event in (stopped, client.broken)]
+            await asyncio.wait({serving, *signals}, return_when=asyncio.FIRST_COMPLETED)
+            services = app.services_provider.find()
+            if services is not None and not stopped.is_set():
+                # The client is gone. What it asked runs on, for whoever asks again, and within limits of its own.
+                await first_of(services.turns.until_idle(), stopped.wait())
         sys.stderr.flush()
         # The SDK's thread that reads stdin cannot be interrupted, and a normal exit would wait for it.
         os._exit(0)

@@ -1,7 +1,7 @@
 """A catalogue file says what it says, or is refused with file, line and reason."""
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -44,6 +44,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         instructions = "Be brief."
         enabled = false
         default_model = "small"
+        abandon_after_seconds = 90
         [agents.house.options]
         base_url = "http://127.0.0.1:11434/v1"
         idle_timeout_seconds = 2.5
@@ -67,6 +68,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             instructions="Be brief.",
             enabled=False,
             default_model="small",
+            abandon_after=timedelta(seconds=90),
             options={"base_url": "http://127.0.0.1:11434/v1", "idle_timeout_seconds": 2.5},
             models=(
                 ModelDeclaration(
@@ -124,6 +126,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (MODEL + "price = 3\n", 7, "unknown key 'price'"),
         (MODEL + 'prices = { input = "cheap" }\n', 7, "'input' must be a number"),
         (MODEL + "prices = { inputs = 3 }\n", 7, "unknown key 'inputs'; there are: input, output"),
+        (AGENT + "abandon_after_seconds = -1\n", 3, "'abandon_after_seconds' must be at least 0"),
+        (AGENT + "abandon_after_seconds = 90000\n", 3, "'abandon_after_seconds' must be at most 86400"),
         (MODEL + "[agents.a.models.prices]\ninput = -1\n", 8, "'input' must be at least 0"),
         (
             AGENT + '[agents.b]\nbackend = "nonesuch"\n',

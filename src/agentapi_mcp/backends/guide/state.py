@@ -20,7 +20,7 @@ _HOW_ENDED = {
 }
 _ENDINGS = {
     EndReason.CANCEL_TURN: "it was cancelled on request.",
-    EndReason.ABANDONED: "its client went away and nobody asked for it again, so it was stopped after a grace period.",
+    EndReason.ABANDONED: "its client stopped it, or went away, and nobody asked for it again in time.",
     EndReason.SHUTDOWN: "the program that ran it was stopped.",
     EndReason.LEASE_EXPIRED: "the program that ran it died, or lost its database; the text so far was kept.",
     EndReason.INTERNAL: "something went wrong inside the server itself; its log (on stderr) has the details.",

@@ -77,7 +77,8 @@ class AgentDeclaration:
     `options` are passed to the backend and may contain secrets: they are never stored, logged or returned. `missing`
     lists what the agent lacks, as sentences for the caller ("OPENROUTER_API_KEY is not set"); `lacks_key` means that
     only the option `api_key` is missing. `variables` are the environment variables that the options name. `otherwise`
-    is the fallback if this backend cannot be used.
+    is the fallback if this backend cannot be used. `abandon_after` is for how long a turn runs on when its caller is
+    gone and is expected back.
     """
 
     name: str
@@ -86,6 +87,7 @@ class AgentDeclaration:
     instructions: str | None = None
     enabled: bool = True
     default_model: str | None = None
+    abandon_after: timedelta = timedelta(minutes=10)
     options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     missing: tuple[str, ...] = ()
     models: tuple[ModelDeclaration, ...] = ()

@@ -28,6 +28,7 @@ from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.caller_news import CallerNews
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import (
     EndReason,
     Renewal,
@@ -66,7 +67,7 @@ class TurnRunnerOptions:
     renew_again: timedelta = timedelta(seconds=0.5)
     save_every: timedelta = timedelta(seconds=2)
     abandon_grace: timedelta = timedelta(seconds=15)
-    stopped_grace: timedelta = timedelta(seconds=2)
+    stopped_grace: timedelta = timedelta(seconds=1.5)
     shutdown_grace: timedelta = timedelta(seconds=1.5)
     settle_within: timedelta = timedelta(seconds=5)
     refuse_when_behind: timedelta = timedelta(seconds=5)
@@ -152,6 +153,10 @@ class TurnRunner:
         left = self.options.settle_within + (timedelta(0) if self._stopping_now.is_set() else max(left, timedelta(0)))
         await first_of(self._idle.wait(), self._clock.sleep(left))
 
+    async def until_idle(self) -> None:
+        """Wait until no turn runs here."""
+        await self._idle.wait()
+
     def stop_now(self) -> None:
         """End the shutdown grace of `drain` at once: the operator asked twice to stop."""
         self._stopping_now.set()
@@ -195,7 +200,7 @@ class TurnRunner:
 
     @asynccontextmanager
     async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
-        """Count a waiting caller; when the last one disconnects without an answer, the abandon grace starts."""
+        """Count a waiting caller; when the last one leaves without an answer, the turn runs on for a while only."""
         run.followers += 1
         run.follow_count += 1
         run.caller_gone = False
@@ -471,11 +476,18 @@ class TurnRunner:
         if run.answered_running or run.answered.is_set() or self._closing:
             return
         run.caller_gone = True
-        # The MCP server passes on the client's reason: a user who pressed stop gets a shorter grace than a lost link.
-        stopped = any("user" in str(word).lower() for word in gone.args)
-        grace = self.options.stopped_grace if stopped else self.options.abandon_grace
         self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
-        self._spawn(self._cancel_unless_followed(run, grace))
+        self._spawn(self._cancel_unless_followed(run, self._runs_on(run, Departure.of(gone))))
+
+    def _runs_on(self, run: RunningTurn, departure: Departure) -> timedelta:
+        """Return for how long a turn runs on without a caller."""
+        match departure:
+            case Departure.STOPPED:
+                return self.options.stopped_grace
+            case Departure.TIMED_OUT | Departure.CLIENT_GONE:
+                return max(run.job.choice.declaration.abandon_after, self.options.abandon_grace)
+            case Departure.UNCLEAR:
+                return self.options.abandon_grace
 
     async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
         follow_count = run.follow_count

@@ -1,29 +1,59 @@
-"""Cancelled requests: the work is cancelled with the reason that the client gives.
+"""Cancelled requests: the work is cancelled with how its caller left, which decides what becomes of the turn.
 
 The SDK cancels the handler before it passes on `notifications/cancelled`, and without the reason. So the work runs in
-its own task: when the handler is cancelled, we wait a moment for the reason, then cancel the work with it.
+its own task: when the handler is cancelled, we wait a moment for the reason, then cancel the work.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
 
+from agentapi_mcp.core.conversations.departures import Departure
+
 T = TypeVar("T")
 
 _REASON_TIMEOUT = 0.05
 MAX_REASON = 200
+# Stop has as many words as there are clients; a time-out has few: "Request timed out" and "MCP error -32001" of the
+# TypeScript SDK, "timed out after 5s" of the Python one, "request timeout" of the Rust one, "deadline exceeded" of Go.
+_TIMED_OUT = re.compile(r"time[ds]?[ _-]*out|time limit|maximum total|deadline|-32001", re.IGNORECASE)
+# Said of a task that was cancelled, by whatever: a time-out around the call, as a framework sets it, as well as Stop.
+_SAYS_NOTHING = re.compile(r"\W*(caller cancell?ed|cancell?ed|context cancell?ed)?\W*", re.IGNORECASE)
 
 Key = tuple[object, str]
+
+
+class ClientConnection:
+    """A client's whole connection; the tasks that serve its requests find it in `connection`.
+
+    `broken` is set when it ended because nothing can be sent any more, although the client has closed nothing.
+    """
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self.broken = asyncio.Event()
+
+
+connection = ContextVar[ClientConnection | None]("connection", default=None)
+
+
+def departure(reason: str) -> Departure:
+    """Return how a caller left, by the reason of its `notifications/cancelled`."""
+    if _TIMED_OUT.search(reason):
+        return Departure.TIMED_OUT
+    return Departure.UNCLEAR if _SAYS_NOTHING.fullmatch(reason) else Departure.STOPPED
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
     has_reason: asyncio.Event = field(default_factory=asyncio.Event)
-    reason: str = "the client took the request back"
+    departure: Departure = Departure.UNCLEAR
 
 
 class Cancellations:
@@ -38,8 +68,8 @@ class Cancellations:
         slot = self._slots.get(key)
         if slot is None:
             return
-        if isinstance(reason, str) and reason:
-            slot.reason = reason[:MAX_REASON]
+        if isinstance(reason, str):
+            slot.departure = departure(reason[:MAX_REASON])
         slot.has_reason.set()
 
     def cancel(self, key: Key, reason: str) -> bool:
@@ -65,19 +95,16 @@ class Cancellations:
                 del self._cancels[key]
 
     async def run(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
-        """Run the work; if the request is cancelled, cancel the work with the reason as the message."""
+        """Run the work; if the request is cancelled, cancel the work with the `Departure` as the message."""
         with self._slot(key) as slot:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(_outcome(work))
                 try:
                     await asyncio.wait((task,))
                 except asyncio.CancelledError:
-                    # The SDK's own message holds a task's representation with file paths, so it is not passed on.
                     # Shielded: the work must end before the handler does, whatever else is cancelled.
                     with anyio.CancelScope(shield=True):
-                        with anyio.move_on_after(_REASON_TIMEOUT):
-                            await slot.has_reason.wait()
-                        task.cancel(slot.reason)
+                        task.cancel(await _how_it_left(slot))
                         await asyncio.wait((task,))
                     raise
         outcome = task.result()
@@ -94,6 +121,14 @@ class Cancellations:
         finally:
             if self._slots.get(key) is slot:
                 del self._slots[key]
+
+
+async def _how_it_left(slot: _Slot) -> Departure:
+    with anyio.move_on_after(_REASON_TIMEOUT):
+        await slot.has_reason.wait()
+    client = connection.get()
+    is_gone = client is not None and client.has_ended and not slot.has_reason.is_set()
+    return Departure.CLIENT_GONE if is_gone else slot.departure
 
 
 @dataclass(frozen=True, slots=True)

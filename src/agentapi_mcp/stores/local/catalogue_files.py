@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -206,6 +207,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         instructions=agent.instructions,
         enabled=agent.enabled,
         default_model=agent.default_model,
+        abandon_after=timedelta(seconds=agent.abandon_after_seconds),
         options=options,
         missing=variables.missing,
         variables=variables.named,

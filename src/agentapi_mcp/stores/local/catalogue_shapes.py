@@ -111,6 +111,7 @@ class AgentShape(Shape):
     instructions: Text | None = None
     enabled: bool = True
     default_model: Name | None = None
+    abandon_after_seconds: float = Field(default=600, ge=0, le=86_400, allow_inf_nan=False)
     options: dict[str, object] = Field(default_factory=dict, repr=False)
     models: list[ModelShape] = Field(default_factory=list)
     otherwise: OtherwiseShape | None = None

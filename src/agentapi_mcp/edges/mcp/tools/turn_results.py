@@ -75,7 +75,10 @@ def next_step(turn: Turn) -> str | None:
     """Return the next step for the caller, in terms of tools; None if the turn is answered."""
     match turn.status:
         case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
-            return f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it."
+            return (
+                f"Call get_turn with turn_id {turn.id} to wait for the answer, or cancel_turn to stop it: it runs on, "
+                "and costs, until it ends."
+            )
         case TurnStatus.FAILED if turn.error is not None:
             wait = turn.error.retry_after
             return sentences(turn.error.next_step, f"Try again in {math.ceil(wait.total_seconds())} s." if wait else "")

@@ -13,6 +13,7 @@ from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jso
 from pydantic import ValidationError
 
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.presentation.text import clean
 
@@ -20,9 +21,28 @@ Incoming = SessionMessage | Exception
 
 
 async def serve_stdio(
-    server: EdgeServer, stdin: AsyncFile[str] | None = None, stdout: AsyncFile[str] | None = None
+    server: EdgeServer,
+    stdin: AsyncFile[str] | None = None,
+    stdout: AsyncFile[str] | None = None,
+    *,
+    client: ClientConnection | None = None,
 ) -> None:
-    """Serve one client until stdin ends; by default over the process's own stdin and stdout."""
+    """Serve one client until stdin ends; by default over the process's own stdin and stdout.
+
+    When stdout is closed, it sets `client.broken`, and returns when stdin ends, too: a thread waits there for a line.
+    """
+    client = client or ClientConnection()
+    # For the tasks that serve its requests, which inherit this context.
+    connection.set(client)
+    try:
+        await _serve(server, client, stdin, stdout)
+    except* BrokenPipeError:
+        pass  # a client that died has closed both of its pipes, and its stdout may be noticed first
+
+
+async def _serve(
+    server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str] | None
+) -> None:
     async with stdio_server(stdin, stdout) as (read_stream, write_stream):
         # Without a buffer: while the server is busy, the client's messages wait in its pipe.
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
@@ -31,14 +51,21 @@ async def serve_stdio(
         async def read() -> None:
             """Pass messages on; answer an invalid line with an error, which its sender may wait for."""
             async with messages_in, replies, read_stream:
-                async for item in read_stream:
-                    await _pass_on(item, messages_in, replies)
+                try:
+                    async for item in read_stream:
+                        await _pass_on(item, messages_in, replies)
+                finally:
+                    # Before the streams close, which cancels what the client still waits for.
+                    client.has_ended = True
 
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(read)
                 await server.run(messages, write_stream, server.create_initialization_options())
                 group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            client.broken.set()
+            raise
         finally:
             # Stray prints go to stderr while we serve; one that is flushed later would go to the client.
             sys.stdout.flush()
