@@ -213,6 +213,32 @@ async def test_a_turn_outlives_its_client_and_the_same_message_gets_its_answer(e
         assert len([each for each in peer.exchanges if each.path == "/api/v1/chat/completions"]) == 1
 
 
+async def test_a_call_that_timed_out_over_stdio_is_answered_by_the_turn_that_ran_on(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        process = await started(environ(edge_home, peer) | {"AGENTAPI_ABANDON_GRACE_SECONDS": "0"})
+        tag = uuid4()
+        timed_out, unclear = [
+            {"name": "chat", "arguments": {"agent": "droid", "message": f"{tag} {words} [[slow]] [[chunks2]]"}}
+            for words in ("timed out", "unclear")
+        ]
+        for number, asked, reason in ((2, timed_out, "timed out after 5.0s"), (3, unclear, "caller cancelled")):
+            await send(process, "tools/call", asked, number)
+            exchange = await peer.received(number - 1, path="/api/v1/chat/completions")
+            await send(process, "notifications/cancelled", {"requestId": number, "reason": reason}, None)
+        await exchange.gone.wait()
+        steps.release(20)
+        await send(process, "tools/call", timed_out, 4)
+        assert process.stdout is not None
+        answer = json.loads(await process.stdout.readline())
+        assert answer["id"] == 4
+        turn = answer["result"]["structuredContent"]
+        assert (turn["status"], turn["joined"]) == ("completed", True)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+
+
 async def test_a_server_whose_client_is_gone_obeys_a_signal(edge_home: Path) -> None:
     async with OpenAIPeer(pace=Steps()) as peer:
         process = await started(environ(edge_home, peer))
@@ -250,11 +276,13 @@ async def started(env: Mapping[str, str], stdout: int = subprocess.PIPE) -> asyn
     return process
 
 
-async def send(process: asyncio.subprocess.Process, method: str, params: Mapping[str, object]) -> None:
-    """Write a request."""
+async def send(
+    process: asyncio.subprocess.Process, method: str, params: Mapping[str, object], number: int | None = 1
+) -> None:
+    """Write a request, or a notification, which has no number."""
     assert process.stdin is not None
-    line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-    process.stdin.write(line.encode() + b"\n")
+    line = {"jsonrpc": "2.0", "method": method, "params": params} | ({} if number is None else {"id": number})
+    process.stdin.write(json.dumps(line).encode() + b"\n")
     await process.stdin.drain()
 
 
