@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import MessageId, TurnId, new_id
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.models import EndReason, Turn
@@ -15,7 +16,8 @@ class RunningTurn:
     """One turn of this process.
 
     `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
-    somebody else has ended the turn. `follow_count` counts all callers who followed the turn so far.
+    somebody else has ended the turn. After that, `stored` is the turn as the store has it, or `not_stored` says why it
+    is not known. `follow_count` counts all callers who followed the turn so far.
     """
 
     job: TurnJob
@@ -25,6 +27,8 @@ class RunningTurn:
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     saved: asyncio.Event = field(default_factory=asyncio.Event)
     stored: Turn | None = None
+    not_stored: AgentApiError | None = None
+    is_refused: bool = False
     followers: int = 0
     follow_count: int = 0
     answered_running: bool = False

@@ -97,11 +97,17 @@ class TurnFollower:
 
         `until` and `started` are monotonic seconds. An outcome that is not stored is returned only while the store
         cannot be reached.
+
+        Raises:
+            NotFoundError: the session was deleted meanwhile.
+            StoreError: the store refuses the outcome.
         """
         async with self._runner.following(run):
             await self._wait(_LocalTurn(run), until, Pacer(self._clock, report, started))
             if run.answered.is_set() and not run.saved.is_set():
                 await self._wait_until_told(run, until)
+            if run.not_stored is not None:
+                raise run.not_stored
             if run.saved.is_set() or (run.answered.is_set() and not self._runner.watch.is_up):
                 return run.snapshot()
             self._runner.answer_running(run)

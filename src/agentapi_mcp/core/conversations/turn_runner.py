@@ -19,7 +19,6 @@ from agentapi_mcp.base.errors import (
     LimitExceededError,
     StoreBusyError,
     StoreError,
-    StoreUnavailableError,
 )
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.places import Places
@@ -42,6 +41,7 @@ from agentapi_mcp.core.conversations.models import (
 from agentapi_mcp.core.conversations.ports import OwnerLocks, TurnPorts
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.store_watch import StoreWatch
+from agentapi_mcp.core.conversations.turn_saver import TurnSaver
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
 from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
 from agentapi_mcp.core.identity.principals import Principal
@@ -51,10 +51,6 @@ T = TypeVar("T")
 Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
-# Of an end that the store refuses, over two minutes: what is refused for a reason of the moment goes through.
-_REFUSED_TRIES = 10
-_RETRY_BUSY = timedelta(seconds=0.5)
-_LONGEST_RETRY = timedelta(seconds=30)
 _SESSION_WITHIN = timedelta(seconds=3)
 
 
@@ -65,6 +61,7 @@ class TurnRunnerOptions:
     lease: timedelta = timedelta(seconds=15)
     renew_every: timedelta = timedelta(seconds=4)
     renew_again: timedelta = timedelta(seconds=0.5)
+    save_again: timedelta = timedelta(seconds=0.5)
     save_every: timedelta = timedelta(seconds=2)
     abandon_grace: timedelta = timedelta(seconds=15)
     stopped_grace: timedelta = timedelta(seconds=1.5)
@@ -110,6 +107,7 @@ class TurnRunner:
         self._places = Places(options.places, reserved=options.places_to_finish, per_key=options.places_of_a_user)
         self._session_locks = WeakValueDictionary[SessionId, asyncio.Lock]()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._saver = TurnSaver(ports, work, self.watch, self._places, owner=owner, again=options.save_again)
         self.news = CallerNews(ports.turns, clock, self._spawn)
         self._group: asyncio.TaskGroup | None = None
 
@@ -332,7 +330,7 @@ class TurnRunner:
             # A time-out without a time: `stop` sets it to now, which ends this part, and nothing else of the task.
             async with asyncio.timeout(None) as run.asking:
                 if run.end_reason is None:
-                    turn, history = await self._through_outages(partial(self._work.prepare, run.job))
+                    turn, history = await self._saver.through_outages(partial(self._work.prepare, run.job))
                     prompt = Prompt.of(turn, history)
                     run.answer.history_dropped = history.dropped
                     await self._ask(run, turn)
@@ -346,10 +344,7 @@ class TurnRunner:
         run.advance(TurnState.ANSWERED)
         run.begun.set()
         run.answered.set()
-        try:
-            await self._save(run)
-        except Exception as exc:  # noqa: BLE001  # its lease expires, and a sweep settles it
-            _log.error("turn_not_finished", exc_info=exc, extra={"turn_id": str(run.id)})
+        await self._saver.save(run)
         run.advance(TurnState.SAVED)
         # Release the callers before the bookkeeping, which can wait for the database.
         self._release(run)
@@ -373,60 +368,10 @@ class TurnRunner:
         """Commit that the provider is about to be asked, unless accept has done that."""
         if run.job.accepted.turn.asked_at is not None:
             return True
-        if await self._through_outages(partial(self._turns.mark_asked, self.owner, run.id)):
+        if await self._saver.through_outages(partial(self._turns.mark_asked, self.owner, run.id)):
             return True
         self._lose(run)
         return False
-
-    async def _through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what a turn needs before its agent is asked, as soon as the store can be reached."""
-        away = 0
-        while True:
-            try:
-                return await work()
-            except StoreUnavailableError:
-                self.watch.failed()
-                await self.watch.until_up()
-                await self._clock.sleep(_pause(away))
-                away += 1
-
-    async def _save(self, run: RunningTurn) -> None:
-        """Store the outcome, for as long as it takes; callers are told of it after that."""
-        refused = away = 0
-        while not run.lost and run.stored is None:
-            try:
-                run.stored = await self._save_once(run)
-                run.lost = run.stored is None
-            except StoreUnavailableError as exc:
-                if self.watch.is_up:
-                    _log.warning("finish_delayed", extra={"turn_id": str(run.id), "error": str(exc)})
-                self.watch.failed()
-                await self.watch.until_up()
-                # Woken at once after an outage; where other statements work, and this one does not, ever later.
-                await self._clock.sleep(_pause(away))
-                away += 1
-            except StoreError as exc:
-                refused += not isinstance(exc, StoreBusyError)
-                _log.warning("finish_refused", extra={"turn_id": str(run.id), "error": str(exc)})
-                if refused >= _REFUSED_TRIES:
-                    raise
-                await self._clock.sleep(_pause(max(refused, 1)))
-        if run.lost:
-            # Somebody else has ended the turn: what is stored is what callers are told.
-            with suppress(AgentApiError):
-                run.stored = await self._turns.get(run.job.principal, run.id)
-
-    async def _save_once(self, run: RunningTurn) -> Turn | None:
-        ended = run.answer.snapshot(run.job.accepted.turn)
-        ending = run.answer.ending(
-            self.owner,
-            message_id=run.reply_id if ended.reply else None,
-            caller_gone=run.caller_gone,
-            asked=run.asked,
-            events=self._work.end_events(run.job, ended),
-        )
-        async with self._places.urgent():
-            return await self._turns.finish(run.job.principal, ended, ending)
 
     def _release(self, run: RunningTurn) -> None:
         self._runs.pop(run.id, None)
@@ -458,8 +403,10 @@ class TurnRunner:
             _log.warning("turn_not_observed", exc_info=unexpected, extra={"turn_id": str(run.id), "error": str(exc)})
 
     def _behind(self) -> timedelta:
-        """Return for how long the oldest answer has waited to be stored."""
-        waiting = [run.answered_at for run in self._runs.values() if run.state is TurnState.ANSWERED]
+        """Return for how long the oldest answer has waited to be stored, other than one that the store refuses."""
+        waiting = [
+            run.answered_at for run in self._runs.values() if run.state is TurnState.ANSWERED and not run.is_refused
+        ]
         return timedelta(seconds=self._clock.monotonic() - min(waiting)) if waiting else timedelta(0)
 
     # --- callers who go away
@@ -577,8 +524,3 @@ class TurnRunner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _pause(failures: int) -> timedelta:
-    """Return how long to wait after failures in a row: not at all after none, then from half a second on."""
-    return timedelta(0) if failures == 0 else min(_LONGEST_RETRY, _RETRY_BUSY * 2 ** min(failures - 1, 10))
