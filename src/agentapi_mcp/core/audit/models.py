@@ -54,6 +54,10 @@ AWAITED = frozenset(
         AuditAction.INVITATION_WITHDRAWN,
         AuditAction.MEMBER_CHANGED,
         AuditAction.MEMBER_REMOVED,
+        AuditAction.TURN_CANCELLED,
+        AuditAction.SESSION_RENAMED,
+        AuditAction.SESSION_DELETED,
+        AuditAction.AUDIT_READ,
     }
 )
 # Anyone can trigger these without limit: they are coalesced per minute.

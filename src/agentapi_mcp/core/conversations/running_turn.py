@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import MessageId, TurnId, new_id
+from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.models import EndReason, Turn
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
@@ -17,7 +18,8 @@ class RunningTurn:
 
     `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
     somebody else has ended the turn. After that, `stored` is the turn as the store has it, or `not_stored` says why it
-    is not known. `follow_count` counts all callers who followed the turn so far.
+    is not known. `events` are those of the audit log that are stored with the end. `follow_count` counts all callers
+    who followed the turn so far.
     """
 
     job: TurnJob
@@ -29,6 +31,7 @@ class RunningTurn:
     stored: Turn | None = None
     not_stored: AgentApiError | None = None
     is_refused: bool = False
+    events: list[AuditEvent] = field(default_factory=list[AuditEvent])
     followers: int = 0
     follow_count: int = 0
     answered_running: bool = False

@@ -86,7 +86,7 @@ class TurnSaver:
             message_id=run.reply_id if ended.reply else None,
             caller_gone=run.caller_gone,
             asked=run.asked,
-            events=self._work.end_events(run.job, ended),
+            events=(*run.events, *self._work.end_events(run.job, ended)),
         )
         async with self._places.urgent():
             return await self._turns.finish(run.job.principal, ended, ending)

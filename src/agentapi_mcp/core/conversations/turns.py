@@ -92,8 +92,8 @@ class Turns:
         started = self._clock.monotonic()
         run = self._runner.find(principal, id_)
         if run is not None and self._runner.stop(run, EndReason.CANCEL_TURN):
-            # At once if it runs here, also while the store is away.
-            await self._record_cancel(principal, id_)
+            # At once if it runs here, also while the store is away: the event is stored with the end.
+            run.events.append(self._audit.event(principal, AuditAction.TURN_CANCELLED, target=_target(id_)))
             return await self._wait(principal, run, started, _WAIT_FOR_CANCEL, None)
         turn = await self._within(_LEAST_WAIT, self._turns.request_cancel(principal, id_))
         if not turn.status.is_final:
@@ -105,7 +105,7 @@ class Turns:
                 org_id=turn.org_id,
             )
             self._signals.send(signal, hurry=True)
-            await self._record_cancel(principal, id_)
+            await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=_target(id_))
         return await self._wait(principal, turn, started, _WAIT_FOR_CANCEL, None)
 
     async def follow(self, principal: Principal, turn: Turn) -> AsyncGenerator[TurnEvent]:
@@ -139,9 +139,6 @@ class Turns:
     def stop_now(self) -> None:
         """Make `drain` interrupt the running turns at once."""
         self._runner.stop_now()
-
-    async def _record_cancel(self, principal: Principal, turn_id: TurnId) -> None:
-        await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=AuditTarget("turn", str(turn_id)))
 
     # --- within the time that the caller gives
 
@@ -192,3 +189,7 @@ class Turns:
 
 def _bound(wait: timedelta) -> float:
     return (max(wait, _LEAST_WAIT) + _MARGIN).total_seconds()
+
+
+def _target(turn_id: TurnId) -> AuditTarget:
+    return AuditTarget("turn", str(turn_id))
