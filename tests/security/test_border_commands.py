@@ -46,6 +46,7 @@ def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
         "sessions export": [session_id, "--format", "json"],
         "sessions rename": [session_id, "taken"],
         "sessions delete": [session_id, "--yes"],
+        "turns list": ["--json"],
         "turns show": [turn_id],
         "turns cancel": [turn_id],
         "audit": ["--json", "--limit", "200"],
