@@ -13,6 +13,7 @@ from agentapi_mcp.auth.logins import Login
 from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import NotAuthenticatedError
+from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun, SignInRules
 from agentapi_mcp.core.access.ports import Authenticator
 from agentapi_mcp.core.access.sign_ins import SignIns
@@ -40,7 +41,9 @@ class OAuthAuthenticator(Authenticator):
 
     @override
     async def authenticate(self, token: str) -> Principal:
-        return await self._sign_ins.principal_of(await self._verifier.verify(token), self._rules.roles)
+        claims = await self._verifier.verify(token)
+        async with store_answers_within():
+            return await self._sign_ins.principal_of(claims, self._rules.roles)
 
     @override
     def roles(self) -> Mapping[str, Role]:

@@ -18,6 +18,7 @@ from agentapi_mcp.base.errors import (
     PermissionDeniedError,
     retry_after_seconds,
 )
+from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.access.personal_tokens import NOT_VALID, PREFIX
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
@@ -105,7 +106,9 @@ class TokenAuthenticator:
         if self._digest is not None and hmac.compare_digest(digest, self._digest):
             return None
         if token.startswith(PREFIX):
-            return await (await self._services_provider.services()).personal_tokens.principal_of(token)
+            services = await self._services_provider.services()
+            async with store_answers_within():
+                return await services.personal_tokens.principal_of(token)
         if not token or self.accepted.oauth is None:
             raise NotAuthenticatedError(NOT_VALID)
         return await self.accepted.oauth.authenticate(token)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentapi_mcp.base.log_context import internal_message, log_unexpected, request_id
 from agentapi_mcp.web.limits import ClientStuckError
 from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import client_of
+from agentapi_mcp.web.requests import RECEIVED, client_of
 from agentapi_mcp.web.tracing import traced
 
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -44,7 +44,7 @@ class RequestIds:
         token = request_id.set(ours)
         with traced(headers):
             try:
-                await self._serve(scope, receive, stamped, lambda: status != 0)
+                await self._serve({**scope, RECEIVED: begun}, receive, stamped, lambda: status != 0)
             finally:
                 took = round((time.monotonic() - begun) * 1000)
                 extra = {"method": scope["method"], "path": scope["path"], "status": status, "milliseconds": took}

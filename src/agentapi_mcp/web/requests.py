@@ -1,5 +1,6 @@
 """The principal in an ASGI scope, the client's address, and a body that has been read."""
 
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address, ip_address
@@ -7,6 +8,7 @@ from typing import cast
 
 from starlette.types import Message, Receive
 
+RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 _LONGEST_ADDRESS = 64  # a proxy may send any text
 _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
@@ -37,6 +39,12 @@ def source_of(scope: Mapping[str, object]) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> _NETWORK_BITS << _NETWORK_BITS)}/{_NETWORK_BITS}"
+
+
+def received_at(scope: Mapping[str, object]) -> float:
+    """Return when a request arrived, in monotonic seconds; now if it came over no HTTP."""
+    received = scope.get(RECEIVED)
+    return received if isinstance(received, float) else time.monotonic()
 
 
 def replay(messages: Iterable[Message], receive: Receive) -> Receive:

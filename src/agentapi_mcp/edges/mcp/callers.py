@@ -10,6 +10,7 @@ from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
 from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.identity.principals import Principal
@@ -22,6 +23,8 @@ Context = ServerRequestContext[Any, Any]
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 100
+# No call waits for long for what only lists of clients show.
+_RECORD_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ class Callers:
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets
         try:
-            await caller.services.clients.record(caller.principal, name, state)
+            async with store_answers_within(_RECORD_SECONDS):
+                await caller.services.clients.record(caller.principal, name, state)
         except AgentApiError as exc:
             _log.warning("mcp_client_not_recorded", extra={"client": name, "code": exc.code})
         except Exception:  # noqa: BLE001  # a client that is not recorded is no reason to refuse its call

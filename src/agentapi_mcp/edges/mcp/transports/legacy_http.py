@@ -30,6 +30,7 @@ from starlette.types import Send as AsgiSend
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.json_values import as_object, is_object, load_json
+from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.base.text import storable_value
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.services import Services
@@ -92,7 +93,8 @@ class LegacyHttp:
         self._subscribe(caller)
         if len(session_id) > _MAX_ID or not session_id.isprintable():
             return None
-        session = await caller.services.transport_sessions.find(caller.principal, session_id)
+        async with store_answers_within():
+            session = await caller.services.transport_sessions.find(caller.principal, session_id)
         return None if session is None else _SessionClient(caller, session)
 
     def _subscribe(self, caller: Caller) -> None:
@@ -238,7 +240,8 @@ class LegacyHttp:
         )
         try:
             caller = await self.callers.of_http(scope)
-            await caller.services.transport_sessions.open_(caller.principal, session)
+            async with store_answers_within():
+                await caller.services.transport_sessions.open_(caller.principal, session)
         except AgentApiError as exc:
             _log.warning("mcp_session_not_begun", extra={"code": exc.code})
             return []

@@ -7,6 +7,7 @@ from functools import partial
 
 from mcp_types import CallToolResult
 
+from agentapi_mcp.base.store_waits import STORE_SECONDS, store_answers_within
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -19,6 +20,7 @@ from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, turn_result
 from agentapi_mcp.presentation.models import CancelOut, TurnOut
+from agentapi_mcp.web.requests import received_at
 
 TOOLSET = Toolset()
 
@@ -82,11 +84,12 @@ async def chat(call: ToolCall) -> CallToolResult:
             max_tokens=call.given.find_integer("max_tokens"),
         ),
     )
-    patience = _Patience(_wait(call))
+    patience = _Patience(call)
 
     async def work() -> Turn:
         caller = await call.identify()
-        asked = replace(request, preferences=await preferences_of(caller, call.context))
+        async with store_answers_within(patience.for_store()):
+            asked = replace(request, preferences=await preferences_of(caller, call.context))
         turn = await caller.services.turns.chat(
             caller.principal, asked, wait=patience.left(), report=reporter(call.context)
         )
@@ -108,7 +111,7 @@ async def chat(call: ToolCall) -> CallToolResult:
 )
 async def get_turn(call: ToolCall) -> CallToolResult:
     """Read a turn, and wait for its end as long as asked."""
-    patience = _Patience(_wait(call))
+    patience = _Patience(call)
 
     async def work() -> Turn:
         caller = await call.identify()
@@ -147,11 +150,16 @@ def _wait(call: ToolCall) -> timedelta:
 
 
 class _Patience:
-    """The caller's patience, which also pays for the time that the stores need to come up."""
+    """The caller's patience, from when the request arrived: it also pays for the stores, which may have to come up."""
 
-    def __init__(self, wait: timedelta) -> None:
-        self._until = time.monotonic() + wait.total_seconds()
+    def __init__(self, call: ToolCall) -> None:
+        received = received_at(getattr(call.context.request, "scope", {}))
+        self._until = received + _wait(call).total_seconds()
 
     def left(self) -> timedelta:
         """Return what is left of it."""
         return timedelta(seconds=max(0.0, self._until - time.monotonic()))
+
+    def for_store(self) -> float:
+        """Return for how many seconds to wait for what is read before the message is sent."""
+        return max(STORE_SECONDS, self.left().total_seconds())

@@ -1,0 +1,94 @@
+"""A database that takes what is sent and says nothing: a call ends in the time that its caller gave, and says so."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.web.application import WebOptions
+from tests.support.connect import Link, call, connect, fields_of, text_of
+from tests.support.databases import DatabaseUrls
+from tests.support.edges import mcp_application, serve_app
+from tests.support.peers.openai import OpenAIPeer
+from tests.support.wires import Break, Wire, open_wire
+
+# Less than the 30 s after which a statement is given up.
+PATIENCE = 25
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1.0"}}
+SILENT = "The database does not answer in time. Try again in a moment."
+
+
+@dataclass
+class Wired:
+    """A program behind a wire to its database."""
+
+    server: EdgeServer
+    wire: Wire
+
+
+@pytest.fixture
+async def wired(own_database: DatabaseUrls, tmp_path: Path) -> AsyncGenerator[Wired]:
+    async with AsyncExitStack() as stack:
+        peer = await stack.enter_async_context(OpenAIPeer())
+        wire, url = await stack.enter_async_context(open_wire(own_database.app))
+        settings = Settings(
+            home=tmp_path, database_url=SecretStr(url), abandon_grace_seconds=0, shutdown_grace_seconds=0
+        )
+        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+        app = await stack.enter_async_context(open_app(settings, environ))
+        await app.services_provider.services()
+        yield Wired(create_server(app.services_provider, McpOptions()), wire)
+
+
+@pytest.mark.parametrize("link", ["stdio-2026", "http-2025"])
+async def test_a_message_waits_no_longer_than_asked_for_the_preferences(link: Link, wired: Wired) -> None:
+    async with asyncio.timeout(PATIENCE), connect(wired.server, link) as client:
+        wired.wire.break_at("interval '29 days'", Break.SILENT)
+        result = await call(client, "chat", agent="droid", message="[[echo]] hello", wait_seconds=1)
+        assert (result.is_error, text_of(result)) == (True, SILENT)
+
+
+@pytest.mark.parametrize("link", ["stdio-2026", "http-2025"])
+async def test_a_message_does_not_wait_for_the_record_of_its_client(link: Link, wired: Wired) -> None:
+    async with asyncio.timeout(PATIENCE), connect(wired.server, link) as client:
+        wired.wire.break_at("SET mcp_state = CASE", Break.SILENT)
+        result = await call(client, "chat", agent="droid", message="[[echo]] hello", wait_seconds=20)
+        assert fields_of(result)["status"] == "completed"
+        assert wired.wire.broken == 1
+
+
+async def test_a_request_waits_no_longer_for_its_transport_session(wired: Wired) -> None:
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions())) as served,
+        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
+    ):
+        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+        headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
+        wired.wire.break_at("interval '23 hours'", Break.SILENT)
+        refused = await http.post(served.mcp, json=_request("tools/list", {}), headers=headers)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (503, SILENT)
+
+
+async def test_an_mcp_session_that_cannot_be_stored_does_not_hold_up_the_handshake(wired: Wired) -> None:
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions())) as served,
+        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
+    ):
+        wired.wire.break_at("OFFSET", Break.SILENT)
+        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+        assert (hello.status_code, "mcp-session-id" in hello.headers) == (200, False)
+
+
+def _request(method: str, params: object) -> dict[str, object]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
