@@ -54,7 +54,7 @@ bench:
 
 chaos:
 	@sh scripts/setup dev
-	@$(PYTHON_RUN) -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TABLE),--write $(TABLE))
+	@$(PYTHON_RUN) -m chaos $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TIMES),--times $(TIMES)) $(if $(KEEP),--keep $(KEEP)) $(if $(TABLE),--write $(TABLE))
 
 chaos-short:
 	@sh scripts/setup dev

@@ -8,10 +8,11 @@ import platform
 import signal
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.postgres import Programs
-from chaos.results import HEADING, not_run
+from chaos.results import HEADING, Result, kept, not_run, row
 from chaos.running import Options, drive
 from chaos.scenarios import ALL, BY_NAME, SHORT
 from chaos.world import open_place
@@ -24,6 +25,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long each lasts")
     parser.add_argument("--clients", type=int, help="how many conversations there are at once")
     parser.add_argument("--seed", type=int, default=13, help="what chance begins with")
+    parser.add_argument("--times", type=int, default=1, help="how often each is run, with another seed each time")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a folder for each run; the table has all in it")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a file for the table")
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in {**ALL, **BY_NAME}]:
@@ -38,37 +41,64 @@ async def _run(given: argparse.Namespace) -> bool:
     # As a Ctrl-C does: all that was started ends with its world.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     names: list[str] = given.names or list(SHORT if given.short else ALL)
-    table = [HEADING]
+    rows: dict[str, str] = {}
     is_sound = True
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n\n{HEADING}", flush=True)
     with open_place() as place:
         programs = Programs.copied_to(place)
         for name in names:
-            seconds, clients = SHORT[name] if given.short else (None, None)
-            options = Options(seconds=given.seconds or seconds, clients=given.clients or clients, seed=given.seed)
-            row, is_clean = await _try(name, programs, options)
-            is_sound &= is_clean
-            table.append(row)
-            print(row, flush=True)
-    if given.write is not None:
-        given.write.write_text("\n".join(table) + "\n", encoding="utf-8")
+            results: list[Result] = []
+            for number in range(given.times):
+                seconds, clients = SHORT[name] if given.short else (None, None)
+                options = Options(
+                    seconds=given.seconds or seconds, clients=given.clients or clients, seed=given.seed + number
+                )
+                result = await _try(name, programs, options)
+                if isinstance(result, Result):
+                    is_sound &= not result.violations
+                    results.append(result)
+                    if given.keep is not None:
+                        result.keep(given.keep)
+                else:
+                    is_sound &= result.is_excused
+                    rows[name] = not_run(name, result.reason)
+            if results:
+                rows[name] = row(results)
+            print(rows[name], flush=True)
+    _write_table(given, rows)
     return is_sound
 
 
-async def _try(name: str, programs: Programs, options: Options) -> tuple[str, bool]:
-    """Run one, print its details, and return its row and whether nothing was violated."""
+def _write_table(given: argparse.Namespace, rows: dict[str, str]) -> None:
+    """Write the table where one is asked for: of these runs, or of all that are kept."""
+    if given.write is None:
+        return
+    runs = [] if given.keep is None else kept(given.keep)
+    rows = rows | {name: row([run for run in runs if run.name == name]) for name in {run.name for run in runs}}
+    lines = [rows[name] for name in [*ALL, *BY_NAME] if name in rows]
+    given.write.write_text("\n".join([HEADING, *lines]) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _NotRun:
+    reason: str
+    is_excused: bool
+
+
+async def _try(name: str, programs: Programs, options: Options) -> Result | _NotRun:
+    """Run one, and print its details."""
     scenario = {**ALL, **BY_NAME}[name]
     obstacle = scenario.obstacle()
     if obstacle is not None:
-        return not_run(name, obstacle), True
+        return _NotRun(obstacle, is_excused=True)
     try:
         result = await drive(name, scenario, programs, options)
     except Exception:  # noqa: BLE001  # one that breaks off leaves the others their turn
         traceback.print_exc()
-        return not_run(name, "**broke off**"), False
+        return _NotRun("**broke off**", is_excused=False)
     for line in result.details():
         print(f"    {name}: {line}", file=sys.stderr, flush=True)
-    return result.row(), not result.violations
+    return result
 
 
 if __name__ == "__main__":

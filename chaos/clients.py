@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import httpx2
+from chaos.timing import now
 from mcp import Client as SdkSession
 from mcp import MCPError
 from typing_extensions import override
@@ -32,7 +33,9 @@ class RefusedError(Exception):
 
 
 class Client(Protocol):
-    """Calls a tool, and returns its structured result."""
+    """Calls a tool, and returns its structured result; `began` is when the call itself was sent last."""
+
+    began: float
 
     async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
         """Call it, and leave the call in the middle when it takes longer.
@@ -59,6 +62,7 @@ class BareClient(Client):
     http: httpx2.AsyncClient
     url: str
     era: Era
+    began: float = 0.0
     _session: str | None = None
     _number: int = 0
 
@@ -73,6 +77,7 @@ class BareClient(Client):
                     headers |= {"mcp-method": "tools/call", "mcp-name": tool}
                 else:
                     headers["mcp-session-id"] = await self._initialized()
+                self.began = now()
                 return structured(await self._ask("tools/call", params, headers))
         except TimeoutError as exc:
             raise RefusedError("timeout", f"no answer in {within:g} s") from exc
@@ -106,12 +111,14 @@ class SdkClient(Client):
 
     url: str
     era: Era
+    began: float = 0.0
 
     @override
     async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
         mode = "auto" if self.era == "2026-07-28" else "legacy"
         try:
             async with SdkSession(self.url, mode=mode, cache=None) as session:
+                self.began = now()
                 result = await session.call_tool(tool, dict(arguments), read_timeout_seconds=within)
         except Exception as exc:
             raise _refused(exc) from exc

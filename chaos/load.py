@@ -156,11 +156,11 @@ async def tell(
         RefusedError: it told nothing.
     """
     wait = float(str(arguments.get("wait_seconds", 0)))
-    started = now()
+    client.began = now()
     try:
         turn = await client.call(tool, arguments, within)
     finally:
-        message.calls.append(CallTime(wait=wait, took=now() - started))
+        message.calls.append(CallTime(wait=wait, took=now() - client.began))
     told = Told(
         at=now(),
         turn_id=str(turn["turn_id"]),

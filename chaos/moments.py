@@ -20,6 +20,8 @@ _AWAY = 20.0
 _OTHERS = 1.0
 # The same message within a second counts as a parallel sample.
 _PARALLEL = 1.0
+# Longer than the minute after which replicas look at each other again.
+_NOTICED_WITHIN = 90.0
 _GROWTH_MB, _GROWTH_DESCRIPTORS = 15.0, 10
 
 
@@ -150,11 +152,16 @@ async def _burst(run: Run, session: str | None, *, keyed: bool) -> None:
 
 
 async def two_configurations(run: Run) -> None:
-    """Look whether replicas that were given different configurations notice it."""
+    """Look whether replicas that were given different configurations say so to whoever asks for their health."""
     run.count("replicas of two configurations")
-    await pause(run.left)
-    if not any("configuration" in replica.said.lower() for replica in run.world.replicas):
-        run.violates("difference_unnoticed", "replicas", "no log says that their configurations differ")
+    for replica in run.world.replicas:
+
+        async def says_so(port: int = replica.port) -> bool:
+            ready = await run.world.http.get(f"http://127.0.0.1:{port}/readyz")
+            return "replicas" in ready.json().get("warnings", ())
+
+        if not await until(says_so, max(_NOTICED_WITHIN, run.left), 0.5):
+            run.violates("difference_unnoticed", f"replica-{replica.number}", "its health has no warning of replicas")
 
 
 async def watch_resources(run: Run) -> None:

@@ -22,6 +22,8 @@ _GIVES_UP = Habit(script=lambda _: "[[pieces=30 pace=0.2]]", keyed=False, in_ses
 _TWO, _ONE = Shape(replicas=2), Shape(replicas=1)
 _FULL_DISK = Shape(small_disk=True, postgres_settings=("min_wal_size=32MB", "max_wal_size=48MB", "wal_recycle=off"))
 _FEW_CONNECTIONS = Shape(postgres_settings=("max_connections=14",), env={"AGENTAPI_POOL_SIZE": "20"})
+# A third of the answers is sound: a scenario in which nothing is answered tries nothing.
+_SOUND = ("",) * 4
 _FAILURES = ("cut", "hang", "stall", "lie", "status=500", "status=429", "nonsense", "empty")
 
 
@@ -173,7 +175,9 @@ ALL: Mapping[str, Scenario] = {
     "provider": Scenario(
         about="a provider that is killed, cuts, hangs, stalls, lies, refuses and talks nonsense",
         fault=faults.kill_provider(1.5),
-        habit=Habit(script=lambda chance: f"[[pieces=8 pace=0.05 {chance.choice(_FAILURES)}]]", wait=4, cancels=0.5),
+        habit=Habit(
+            script=lambda chance: f"[[pieces=8 pace=0.05 {chance.choice(_FAILURES + _SOUND)}]]", wait=4, cancels=0.5
+        ),
     ),
     "vanish": Scenario(
         about="a third of all calls left in the middle, a fifth of all turns cancelled",

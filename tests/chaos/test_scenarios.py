@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from chaos.invariants import Violation
-from chaos.results import HEADING, Result, not_run
+from chaos.results import HEADING, Result, kept, not_run, row
 from chaos.scenarios import ALL, BY_NAME, SHORT
 
 _PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -20,8 +20,8 @@ def test_the_short_form_has_scenarios_of_the_long_one() -> None:
     assert set(SHORT) < set(ALL)
 
 
-def test_a_result_is_one_row_of_the_table() -> None:
-    result = Result(
+def a_run() -> Result:
+    return Result(
         name="kill9",
         seconds=41.3,
         clients=12,
@@ -30,11 +30,23 @@ def test_a_result_is_one_row_of_the_table() -> None:
         violations=[Violation("answer_lost", "a"), Violation("answer_lost", "b"), Violation("asked_twice", "a")],
         recoveries=[3.0, 9.0, 4.04],
     )
-    row = result.row()
-    assert row.count("|") == HEADING.splitlines()[0].count("|") == not_run("kill9", "no root").count("|")
-    assert row == (
-        "| `kill9` | 41 | 12 | 3 × kill -9 of a replica | 57 | **2 × answer_lost**, **1 × asked_twice** | 4.0 / 9.0 s |"
+
+
+def test_the_runs_of_a_scenario_are_one_row_of_the_table() -> None:
+    written = row([a_run(), a_run()])
+    assert written.count("|") == HEADING.splitlines()[0].count("|") == not_run("kill9", "no root").count("|")
+    assert written == (
+        "| `kill9` | 2 | 83 | 12 | 6 × kill -9 of a replica | 114 | **4 × answer_lost**, **2 × asked_twice** "
+        "| 4.0 / 9.0 s |"
     )
+
+
+def test_every_run_is_kept_beside_those_before(tmp_path: Path) -> None:
+    for _ in range(2):
+        a_run().keep(tmp_path)
+    runs = kept(tmp_path)
+    assert row(runs) == row([a_run(), a_run()])
+    assert [run.details() for run in runs] == [a_run().details(), a_run().details()]
 
 
 def test_the_details_show_a_few_violations_of_each_name_and_what_was_refused() -> None:
