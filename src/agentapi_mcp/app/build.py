@@ -15,7 +15,7 @@ from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.base.sealing import Sealer
 from agentapi_mcp.core.access.personal_tokens import PersonalTokens
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
@@ -257,7 +257,7 @@ async def open_turns(base: Foundation, shared: Shared, services: AgentServices) 
         clock=base.clock,
     )
     work = TurnWork(ports.sessions, shared.cache, services.health, services.api_keys, base.audit)
-    owner = new_id()
+    owner = base.database.process
     if base.owner_locks is not None:
         base.stack.enter_context(base.owner_locks.held(owner))
     runner = TurnRunner(ports, _run_options(base.settings), work, owner=owner, locks=base.owner_locks)

@@ -44,6 +44,7 @@ def found(status: TurnStatus = TurnStatus.RUNNING, *, asked: bool = True, **give
         fingerprint=SAME,
         owner=None,
         lease_is_over=False,
+        owner_gone=False,
         caller_left=False,
         delivered=False,
         age=timedelta(0),
@@ -89,6 +90,12 @@ def test_a_turn_whose_caller_left_is_joined_whatever_its_age(*, has_waited: bool
         for age in (timedelta(0), timedelta(days=1)):
             left = found(status, caller_left=True, age=age)
             assert decide_same(left, BARE, has_waited=has_waited) is Decision.JOIN
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+def test_a_turn_whose_owner_has_left_the_store_is_joined_whatever_its_age(*, has_waited: bool) -> None:
+    for status in OPEN:
+        assert decide_same(found(status, owner_gone=True), BARE, has_waited=has_waited) is Decision.JOIN
 
 
 def test_a_turn_whose_caller_waits_is_joined_from_one_second_on() -> None:

@@ -1,6 +1,7 @@
 """Turns in Postgres: the order of what is said, and what is returned against what is kept."""
 
 import json
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -28,7 +29,7 @@ from agentapi_mcp.core.conversations.models import (
     TurnStatus,
 )
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
@@ -375,6 +376,22 @@ async def test_of_turns_of_the_same_request_one_that_nobody_waits_for_comes_firs
         await turns.mark(principal, left.id, TurnMark.FOLLOWED)
         assert await turns.begin(principal, repeated(agent)) == Obstacles(same_turn=other.id)
         assert not (await turns.find(principal, left.id)).caller_left
+
+
+async def test_an_owner_without_a_connection_is_gone_and_behind_a_pooler_nobody_knows(
+    database_urls: DatabaseUrls, principal: Principal, agent: AgentId
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = RemoteServer(database_urls.app)
+        database = await stack.enter_async_context(open_database(server, PoolOptions()))
+        turns = PostgresTurns(database)
+        mine = (await begin(turns, principal, repeated(agent, join=False, lease_owner=database.process))).turn
+        dead = (await begin(turns, principal, repeated(agent, join=False))).turn
+        assert [(await turns.find(principal, turn.id)).owner_gone for turn in (mine, dead)] == [False, True]
+        pooled = await stack.enter_async_context(open_database(server, PoolOptions(statement_cache=False)))
+        assert not (await PostgresTurns(pooled).find(principal, dead.id)).owner_gone
+        await turns.finish(principal, replace(dead, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+        assert not (await turns.find(principal, dead.id)).owner_gone
 
 
 # --- asked again

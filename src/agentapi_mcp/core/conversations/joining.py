@@ -56,7 +56,7 @@ def decide_same(found: FoundTurn, asked: Asked, *, has_waited: bool) -> Decision
     decision = _decide_interrupted(found, asked)
     if decision is not None:
         return decision
-    if found.turn.status is TurnStatus.INTERRUPTED or found.caller_left:
+    if found.turn.status is TurnStatus.INTERRUPTED or found.caller_left or found.owner_gone:
         return Decision.JOIN
     is_open = not found.turn.status.is_final
     if is_open and asked.in_session:

@@ -241,15 +241,17 @@ class Obstacles:
 class FoundTurn:
     """A turn that stands in the way, and what is known of its owner and its callers.
 
-    `lease_is_over` says that its owner has not renewed the lease; `caller_left` that the last caller went away, or was
-    told that it runs, and that nobody has come back for it since; `delivered` that its answer has arrived. `age` is the
-    time since it began. `replaced_by` is the turn that asks again what this one was interrupted in.
+    `lease_is_over` says that its owner has not renewed the lease; `owner_gone` that it has no connection to the store,
+    as one that died; `caller_left` that the last caller went away, or was told that it runs, and that nobody has come
+    back for it since; `delivered` that its answer has arrived. `age` is the time since it began. `replaced_by` is the
+    turn that asks again what this one was interrupted in.
     """
 
     turn: Turn
     fingerprint: bytes
     owner: UUID | None
     lease_is_over: bool
+    owner_gone: bool
     caller_left: bool
     delivered: bool
     age: timedelta

@@ -5,9 +5,10 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, LiteralString, Protocol
+from uuid import UUID
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -15,11 +16,13 @@ from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
-from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.base.ids import SessionId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, map_errors
 
 _PORT = 5432
+# How the server's list of connections begins the name of each process.
+APPLICATION: LiteralString = "agentapi-mcp "
 Row = asyncpg.Record
 
 
@@ -108,6 +111,7 @@ class PoolOptions:
     command_timeout: timedelta = timedelta(seconds=30)
     call_timeout: timedelta = timedelta(seconds=5)
     statement_cache: bool = True
+    process: UUID = field(default_factory=new_id)  # by whose name the server lists the connections
     variable: str | None = None  # which has the address, for messages; None for the embedded server
 
 
@@ -122,6 +126,9 @@ class Database:
         self._pool = pool
         self._options = options
         self._answered_at: float | None = None
+        self.process = options.process
+        # The connections of a pooler are its own, and outlive whoever uses them.
+        self.lists_processes = options.statement_cache
 
     def as_principal(
         self, principal: Principal, *, session_id: SessionId | None = None, plan_once: bool = False
@@ -279,6 +286,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             # A prepared statement belongs to one server connection, and a transaction pooler may use another one next
             # time.
             statement_cache_size=100 if options.statement_cache else 0,
+            server_settings={"application_name": f"{APPLICATION}{options.process}"},
         )
     try:
         yield Database(pool, options)

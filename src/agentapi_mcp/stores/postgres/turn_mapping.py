@@ -11,7 +11,7 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.core.backends.events import StopReason, Usage
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.keys.models import KeySource
-from agentapi_mcp.stores.postgres.database import Row
+from agentapi_mcp.stores.postgres.database import APPLICATION, Row
 
 # The columns of a turn; those of its cost are named as the fields of TurnCost and Usage.
 _COLUMNS: LiteralString = """
@@ -34,6 +34,10 @@ TURN_FOUND: LiteralString = f"""{_COLUMNS}
        coalesce(greatest(t.caller_gone_at, t.answered_running_at) > coalesce(t.followed_at, '-infinity'), false)
            AS caller_left,
        clock_timestamp() - t.created_at AS age,
+       -- Its connections end with it, and everybody may read their names (database.py).
+       t.lease_owner IS NOT NULL
+           AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = '{APPLICATION}' || t.lease_owner)
+           AS owner_unlisted,
 {_WITH_MESSAGES}"""
 # For queries that read the messages separately.
 TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
