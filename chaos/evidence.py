@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -171,6 +171,7 @@ class Evidence:
     asked: Sequence[Asked]
     lives: Sequence[Life] = ()
     outages: Sequence[Outage] = ()
+    logged: Mapping[str, str] = field(default_factory=dict[str, str])  # by replica
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ SETTLED_WITHIN = 20.0
 GRACE = 20.0
 # Rows are stamped by Postgres, deaths by the harness.
 _CLOCKS = 0.5
+_LINE = 600  # the end of a line of the log has the error itself
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 
 
@@ -171,6 +172,14 @@ def ends_audited(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("end_not_audited", told.turn_id, told.status)
 
 
+def nothing_unexpected(evidence: Evidence) -> Iterator[Violation]:
+    """Require that no replica met an error that its program does not know: callers are told of an internal error."""
+    for replica, log in evidence.logged.items():
+        for line in log.splitlines():
+            if " level=error " in line:
+                yield Violation("unexpected_error", replica, line[-_LINE:])
+
+
 RULES: Sequence[Rule] = (
     stands_once,
     ends_once,
@@ -182,6 +191,7 @@ RULES: Sequence[Rule] = (
     accepted_is_run,
     interruptions_told,
     ends_audited,
+    nothing_unexpected,
 )
 
 

@@ -270,6 +270,7 @@ class World:
             asked=read_log(self.provider.log),
             lives=self.lives,
             outages=self.outages,
+            logged={f"replica-{replica.number}": replica.said for replica in self.replicas},
         )
 
 

@@ -57,6 +57,7 @@ class Trial:
     connection: "asyncpg.Connection[asyncpg.Record]"
     user: str = field(default_factory=lambda: str(uuid4()))
     messages: list[Message] = field(default_factory=list[Message])
+    logged: str = "level=warning event=leases_not_renewed\n"
     lives: list[Life] = field(default_factory=lambda: [Life(process=_OWNER, since=_SENT - 60)])
     outages: list[Outage] = field(default_factory=list[Outage])
 
@@ -135,6 +136,7 @@ class Trial:
             asked=read_log(self.log),
             lives=self.lives,
             outages=self.outages,
+            logged={"replica-0": self.logged},
         )
 
     @staticmethod
@@ -286,6 +288,11 @@ async def lose_an_audit_event(trial: Trial) -> None:
     await trial.connection.execute("DELETE FROM agentapi.audit_events")
 
 
+async def log_an_error(trial: Trial) -> None:
+    await trial.answered()
+    trial.logged += "timestamp=1 level=error event=request_failed exception=KeyError\n"
+
+
 async def outlast_a_wait(trial: Trial) -> None:
     message = await trial.answered()
     message.calls.append(CallTime(wait=8, took=9.1))
@@ -328,6 +335,7 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (forget_an_orphan, {"interruption_not_told", "never_answered"}),
     (settle_an_orphan_late, {"interruption_told_late", "never_answered"}),
     (lose_an_audit_event, {"end_not_audited"}),
+    (log_an_error, {"unexpected_error"}),
     (outlast_a_wait, {"call_outlasted_wait"}),
     (refuse_in_a_200, {"refused_in_200"}),
     (fail_a_call, {"call_failed"}),
