@@ -33,9 +33,13 @@ class RefusedError(Exception):
 
 
 class Client(Protocol):
-    """Calls a tool, and returns its structured result; `began` is when the call itself was sent last."""
+    """Calls a tool, and returns its structured result; `began` and `ended` say when the call itself did.
+
+    What belongs to its session, as the handshake before and the farewell after it, is not the call.
+    """
 
     began: float
+    ended: float
 
     async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
         """Call it, and leave the call in the middle when it takes longer.
@@ -63,6 +67,7 @@ class BareClient(Client):
     url: str
     era: Era
     began: float = 0.0
+    ended: float = 0.0
     _session: str | None = None
     _number: int = 0
 
@@ -78,7 +83,10 @@ class BareClient(Client):
                 else:
                     headers["mcp-session-id"] = await self._initialized()
                 self.began = now()
-                return structured(await self._ask("tools/call", params, headers))
+                try:
+                    return structured(await self._ask("tools/call", params, headers))
+                finally:
+                    self.ended = now()
         except TimeoutError as exc:
             raise RefusedError("timeout", f"no answer in {within:g} s") from exc
 
@@ -112,14 +120,19 @@ class SdkClient(Client):
     url: str
     era: Era
     began: float = 0.0
+    ended: float = 0.0
 
     @override
     async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
         mode = "auto" if self.era == "2026-07-28" else "legacy"
         try:
             async with SdkSession(self.url, mode=mode, cache=None) as session:
+                await session.list_tools()  # as clients do; otherwise the SDK does it within the call, to check it
                 self.began = now()
-                result = await session.call_tool(tool, dict(arguments), read_timeout_seconds=within)
+                try:
+                    result = await session.call_tool(tool, dict(arguments), read_timeout_seconds=within)
+                finally:
+                    self.ended = now()
         except Exception as exc:
             raise _refused(exc) from exc
         return structured(result.model_dump(mode="json", by_alias=True))

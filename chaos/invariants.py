@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from chaos.evidence import Asked, Evidence, Life, Outage, Told, Turn, echo_of, marker_of
@@ -66,9 +66,13 @@ def ends_once(evidence: Evidence) -> Iterator[Violation]:
 def asked_once(evidence: Evidence) -> Iterator[Violation]:
     """Require that no turn is asked twice."""
     copies = {message.marker: message.copies for message in evidence.messages}
-    for marker, count in Counter(asked.marker for asked in evidence.asked if asked.marker is not None).items():
-        if count > copies.get(marker, 1):
-            yield Violation("asked_twice", marker, f"asked {count} times")
+    asked: dict[str, list[Asked]] = defaultdict(list)
+    for each in evidence.asked:
+        if each.marker is not None:
+            asked[each.marker].append(each)
+    for marker, requests in asked.items():
+        if len(requests) > copies.get(marker, 1):
+            yield Violation("asked_twice", marker, _told_of(requests, evidence.lives))
 
 
 def own_reply(evidence: Evidence) -> Iterator[Violation]:
@@ -195,6 +199,20 @@ RULES: Sequence[Rule] = (
 )
 
 
+def split_known(
+    evidence: Evidence, violations: Sequence[Violation], replicas: Collection[int]
+) -> tuple[list[Violation], list[Violation]]:
+    """Split off what the version before is known to do, of turns that these replicas asked.
+
+    It writes the audit log half a second later, and what it told in that time is lost with it.
+    """
+    prefixes = tuple(f"replica-{number}." for number in replicas)
+    theirs = {asked.marker for asked in evidence.asked if asked.process.startswith(prefixes)}
+    turns = {turn.id for turn in evidence.turns if turn.marker in theirs}
+    known = [each for each in violations if each.name == "end_not_audited" and each.subject in turns]
+    return [each for each in violations if each not in known], known
+
+
 def waits_bounded(evidence: Evidence) -> Iterator[Violation]:
     """Require that `wait_seconds` bounds the whole call, plus one second."""
     for message in evidence.messages:
@@ -257,6 +275,13 @@ def _judge_orphan(turn: Turn, life: Life, evidence: Evidence) -> Iterator[Violat
         yield Violation("interruption_not_told", turn.id, f"is {turn.status}; {life.process} died")
     elif turn.ended_at > limit + _CLOCKS:
         yield Violation("interruption_told_late", turn.id, f"{turn.ended_at - limit:.1f} s after it was due")
+
+
+def _told_of(requests: Sequence[Asked], lives: Sequence[Life]) -> str:
+    """Say which process asked when, in seconds from the first one on, and when it died."""
+    first = requests[0].at
+    died = {life.process: f", died at {life.until - first:.2f}" for life in lives if life.killed and life.until}
+    return "; ".join(f"{each.process} at {each.at - first:.2f}{died.get(each.process, '')}" for each in requests)
 
 
 def _is_kept(turn: Turn, asked: Asked) -> bool:

@@ -156,11 +156,11 @@ async def tell(
         RefusedError: it told nothing.
     """
     wait = float(str(arguments.get("wait_seconds", 0)))
-    client.began = now()
+    client.began = client.ended = now()
     try:
         turn = await client.call(tool, arguments, within)
     finally:
-        message.calls.append(CallTime(wait=wait, took=now() - client.began))
+        message.calls.append(CallTime(wait=wait, took=client.ended - client.began))
     told = Told(
         at=now(),
         turn_id=str(turn["turn_id"]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from chaos.clients import BareClient, Era, RefusedError
 from chaos.evidence import Message, Outage, marked
-from chaos.invariants import SETTLED_WITHIN, Rule, Violation, check, ends_audited
+from chaos.invariants import SETTLED_WITHIN, Rule, Violation, check, ends_audited, split_known
 from chaos.load import USUAL, Habit, Load, tell
 from chaos.postgres import Programs
 from chaos.results import Result
@@ -149,13 +149,15 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
             run.count("calls left in the middle", load.left)
         if load.cancelled:
             run.count("turns cancelled", load.cancelled)
+        violations, known = split_known(evidence, check(evidence, *scenario.rules), shape.sources)
+        run.notes += [f"known of the version before: {each.name} {each.subject}" for each in known]
         return Result(
             name=name,
             seconds=now() - begun,
             clients=clients,
             faults=run.faults,
             turns=len(evidence.turns),
-            violations=[*check(evidence, *scenario.rules), *run.found],
+            violations=[*violations, *run.found],
             recoveries=run.recoveries,
             refusals=_refusals(load.messages),
             notes=run.notes,

@@ -13,7 +13,7 @@ from chaos.processes import ROOT
 
 _VARIABLE = "PREVIOUS"
 # The last commit whose engine of turns wrote in several transactions and asked before it noted that.
-_LAST = "ef8e8de"
+_LAST = "f529ab5"
 
 
 def previous() -> str:

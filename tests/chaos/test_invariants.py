@@ -23,7 +23,7 @@ from chaos.evidence import (
     read_database,
     read_log,
 )
-from chaos.invariants import all_answered, check, may_settle_by, refused_by_status, waits_bounded
+from chaos.invariants import all_answered, check, may_settle_by, refused_by_status, split_known, waits_bounded
 
 from tests.support.databases import DatabaseUrls
 
@@ -347,6 +347,14 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
 async def test_each_violation_is_named(trial: Trial, spoil: Spoiler, expected: set[str]) -> None:
     await spoil(trial)
     assert await names(trial) == expected
+
+
+async def test_an_end_that_the_version_before_did_not_audit_is_told_apart(trial: Trial) -> None:
+    await lose_an_audit_event(trial)
+    evidence = await trial.evidence()
+    found = check(evidence)
+    assert split_known(evidence, found, [0]) == ([], found)
+    assert split_known(evidence, found, [1]) == split_known(evidence, found, []) == (found, [])
 
 
 def test_every_violation_has_its_example() -> None:
