@@ -1,17 +1,21 @@
 """One message from a script: directly and through the MCP server, what is printed is the same."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentapi_mcp.base.json_records import record_fields
+from agentapi_mcp.core.conversations.models import TurnCost
 from tests.acceptance.test_processes import environ, run
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
-OWN = {"session_id", "turn_id", "transcript_uri", "latency_ms", "time_to_first_token_ms", "route", "next_step"}
+TIMES = {field.name for field in record_fields(TurnCost) if field.kind is timedelta}
+OWN = {"session_id", "turn_id", "transcript_uri", "route", "next_step"} | TIMES
 SOONER = {"saved"}  # a tool answers when the agent does, and the database may hear of it a moment later
 
 

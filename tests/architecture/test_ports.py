@@ -18,6 +18,7 @@ IMPLEMENTED_ELSEWHERE = {
     "GuideHost": "by the host of all backends, which has a view besides",
     "Installation": "by a class of fields, which cannot inherit read-only properties",
     "Peer": "by the tests of each kind of backend",
+    "Record": "by every dataclass",
     "_Credentials": "by google-auth, an optional dependency without types",
 }
 

@@ -88,7 +88,9 @@ def turn_of(message: str, status: TurnStatus = TurnStatus.COMPLETED, minutes_ago
 
 def failed_turn(fault: BackendFault) -> Turn:
     error = TurnFault(fault, "The provider said no.", FAULT_ADVICE[fault].next_step, retry_after=timedelta(seconds=7))
-    tried = RouteStep(agent="droid", backend="openai", model="gpt-4o", outcome=fault, milliseconds=312)
+    tried = RouteStep(
+        agent="droid", backend="openai", model="gpt-4o", outcome=fault, latency=timedelta(milliseconds=312)
+    )
     return replace(turn_of("All about cats", TurnStatus.FAILED), error=error, bill=TurnCost(route=(tried,)))
 
 

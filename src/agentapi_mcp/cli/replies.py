@@ -2,13 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.core.backends.events import Usage
-from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+from agentapi_mcp.presentation.costs import read_cost
 from agentapi_mcp.presentation.turns import describe_cost, turn_out
 
 Fields = dict[str, Any]
@@ -45,7 +43,7 @@ def to_reply(turn: Fields) -> ChatReply:
         completed=completed,
         cancelled=turn["end_reason"] == EndReason.CANCEL_TURN,
         text=turn["reply"],
-        bill=_bill(turn),
+        bill=describe_cost(turn["agent"], TurnStatus(turn["status"]), read_cost(turn), turn["history_dropped"]),
         error=None if completed else _failure(turn),
         turn=turn,
     )
@@ -80,19 +78,3 @@ def _failure(turn: Fields) -> str:
         seconds = error["retry_after_seconds"]
         helps = "may help" if seconds is None else f"may help in {math.ceil(seconds)} s"
     return f"failed ({error['code']}; trying again {helps}): {sentences(error['message'], error['next_step'])}"
-
-
-def _bill(turn: Fields) -> str:
-    usage, cost, latency = turn["usage"], turn["cost_usd"], turn["latency_ms"]
-    bill = TurnCost(
-        usage=Usage(
-            input_tokens=usage["input_tokens"],
-            output_tokens=usage["output_tokens"],
-            cost_usd=None if cost is None else Decimal(str(cost)),
-        ),
-        cost_source=turn["cost_source"],
-        latency=None if latency is None else timedelta(milliseconds=latency),
-        model_used=turn["model_used"],
-        billing_may_go_on=turn["billing_may_go_on"],
-    )
-    return describe_cost(turn["agent"], TurnStatus(turn["status"]), bill, turn["history_dropped"])

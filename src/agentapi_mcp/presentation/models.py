@@ -2,33 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import create_model
 
-
-class OutputModel(BaseModel):
-    """The base of all output models."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class UsageOut(OutputModel):
-    """Token usage of a turn."""
-
-    input_tokens: int | None
-    output_tokens: int | None
-    cached_tokens: int | None
-    reasoning_tokens: int | None
-
-
-class RouteStepOut(OutputModel):
-    """One attempt in a turn's route."""
-
-    agent: str
-    backend: str
-    model: str | None
-    outcome: str
-    milliseconds: int
-    key: str
+from agentapi_mcp.presentation.costs import cost_fields
+from agentapi_mcp.presentation.output_model import OutputModel
 
 
 class FaultOut(OutputModel):
@@ -54,11 +31,8 @@ class CancelOut(OutputModel):
     next_step: str | None
 
 
-class TurnOut(OutputModel):
-    """A turn, in the results of `chat` and `get_turn`.
-
-    `joined` says that an earlier request started it, `asked` that its provider may have been asked.
-    """
+class _TurnHead(OutputModel):
+    """The fields of a turn before those of its cost."""
 
     session_id: str
     turn_id: str
@@ -70,15 +44,17 @@ class TurnOut(OutputModel):
     agent: str
     backend: str
     model: str | None
-    usage: UsageOut
-    cost_usd: float | None
-    cost_source: str | None
-    billing_may_go_on: bool
-    latency_ms: int | None
-    time_to_first_token_ms: int | None
-    model_used: str | None
-    provider: str | None
-    route: list[RouteStepOut]
+
+
+_TurnWithCost = create_model("_TurnWithCost", __base__=_TurnHead, **cost_fields())
+
+
+class TurnOut(_TurnWithCost):
+    """A turn, in the results of `chat` and `get_turn`.
+
+    `joined` says that an earlier request started it, `asked` that its provider may have been asked.
+    """
+
     history_dropped: int
     warning: str | None
     end_reason: str | None

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
-from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.models import FaultOut, TurnOut
 from agentapi_mcp.presentation.uris import transcript_uri
 
@@ -45,53 +45,22 @@ def turn_json(turn: Turn) -> dict[str, object]:
         "stop_reason": turn.stop_reason and str(turn.stop_reason),
         "created_at": turn.created_at.isoformat(),
         "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
-        "error": None if turn.error is None else fault_json(turn.error),
+        "error": None if turn.error is None else fault_out(turn.error).model_dump(),
         "warning": turn.warning,
         "history_dropped": turn.history_dropped,
         **cost_json(turn.bill),
     }
 
 
-def cost_json(bill: TurnCost) -> dict[str, object]:
-    """Serialize a turn's cost in US dollars and times in milliseconds; unknown values are null."""
-    usage = bill.usage
-    return {
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
-        "cost_usd": None if usage.cost_usd is None else float(usage.cost_usd),
-        "cost_source": bill.cost_source,
-        "billing_may_go_on": bill.billing_may_go_on,
-        "latency_ms": to_milliseconds(bill.latency),
-        "time_to_first_token_ms": to_milliseconds(bill.time_to_first_token),
-        "model_used": bill.model_used,
-        "provider": bill.provider,
-        "route": [
-            {
-                "agent": attempt.agent,
-                "backend": attempt.backend,
-                "model": attempt.model,
-                "outcome": attempt.outcome,
-                "milliseconds": attempt.milliseconds,
-                "key": str(attempt.key),
-            }
-            for attempt in bill.route
-        ],
-    }
-
-
-def fault_json(fault: TurnFault) -> dict[str, object]:
+def fault_out(fault: TurnFault) -> FaultOut:
     """Serialize the error of a turn."""
-    return {
-        "code": str(fault.fault) if fault.fault else "internal",
-        "message": fault.message,
-        "next_step": fault.next_step,
-        "retryable": fault.retryable,
-        "retry_after_seconds": fault.retry_after.total_seconds() if fault.retry_after else None,
-    }
+    return FaultOut(
+        code=str(fault.fault) if fault.fault else "internal",
+        message=fault.message,
+        next_step=fault.next_step,
+        retryable=fault.retryable,
+        retry_after_seconds=fault.retry_after.total_seconds() if fault.retry_after else None,
+    )
 
 
 def _count(tokens: int | None) -> str:
@@ -127,6 +96,6 @@ def turn_out(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) 
             "saved": turn.saved,
             "transcript_uri": transcript_uri(turn.session_id),
             "next_step": next_step,
-            "error": None if turn.error is None else FaultOut.model_validate(fault_json(turn.error)),
+            "error": None if turn.error is None else fault_out(turn.error),
         }
     )

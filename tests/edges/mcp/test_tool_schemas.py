@@ -12,6 +12,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.support.connect import LINKS, Link, connect
+from tests.support.records import without_new
 
 NAMES = [
     "chat",
@@ -111,3 +112,32 @@ async def test_only_the_list_of_resources_is_said_to_change(link: Link) -> None:
     assert able.resources is not None
     assert (able.tools.list_changed, able.prompts.list_changed, able.resources.list_changed) == (False, False, True)
     assert able.resources.subscribe
+
+
+async def test_the_cost_of_a_turn_has_the_schema_that_programs_know() -> None:
+    [schema] = [tool.output_schema for tool in await tools("stdio-2026") if tool.name == "chat"]
+    assert schema is not None
+    text, number = {"type": "string"}, {"type": "integer"}
+    text_or_null, number_or_null = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
+    counts = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+    step = {
+        "agent": text,
+        "backend": text,
+        "model": text_or_null,
+        "outcome": text,
+        "milliseconds": number,
+        "key": text,
+    }
+    known = {
+        "usage": {"properties": dict.fromkeys(counts, number_or_null), "type": "object"},
+        "cost_usd": {"type": ["number", "null"]},
+        "cost_source": text_or_null,
+        "billing_may_go_on": {"type": "boolean"},
+        "latency_ms": number_or_null,
+        "time_to_first_token_ms": number_or_null,
+        "model_used": text_or_null,
+        "provider": text_or_null,
+        "route": {"items": {"properties": step, "type": "object"}, "type": "array"},
+    }
+    assert without_new(schema["properties"], known) == known
+    assert {"usage", "billing_may_go_on", "route"} <= set(schema["required"])

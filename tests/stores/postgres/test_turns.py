@@ -4,7 +4,6 @@ import json
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 import asyncpg
@@ -12,14 +11,13 @@ import pytest
 
 from agentapi_mcp.base.errors import BackendFault, NotFoundError, StoreBusyError
 from agentapi_mcp.base.ids import AgentId, MessageId, OrgId, SessionId, TurnId, UserId, new_id
-from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
     EndReason,
     NewTurn,
     Obstacles,
-    RouteStep,
     SettledTurn,
     SettlingRule,
     Turn,
@@ -35,6 +33,7 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 from tests.support.new_turns import ending
+from tests.support.records import filled
 
 OWNER, ANOTHER = UUID(int=5), UUID(int=6)
 MINUTE = timedelta(minutes=1)
@@ -87,22 +86,13 @@ async def test_what_is_returned_is_what_is_kept(database: Database, principal: P
     turns = PostgresTurns(database)
     running = (await begin(turns, principal, new_turn(agent, "hello ∑"))).turn
     assert running == await turns.get(principal, running.id)
-    bill = TurnCost(
-        usage=Usage(input_tokens=7, output_tokens=5, cached_tokens=2, reasoning_tokens=1, cost_usd=Decimal("0.000125")),
-        cost_source="provider",
-        latency=timedelta(milliseconds=1234),
-        time_to_first_token=timedelta(milliseconds=56),
-        model_used="vendor/model",
-        provider="vendor",
-        route=(RouteStep(agent="droid", backend="openai", model="m", outcome="completed", milliseconds=1234),),
-    )
     said = replace(
         running,
         status=TurnStatus.COMPLETED,
         reply="yes ∑",
         end_reason=EndReason.ANSWERED,
         stop_reason=StopReason.END,
-        bill=bill,
+        bill=filled(TurnCost),
         history_dropped=3,
         warning="short",
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
@@ -182,7 +183,8 @@ def _explain(turn: Turn, now: datetime) -> str:
     else:
         lines.append("- What happened: no reason was recorded.")
     route = [
-        f"{each.agent}/{each.model or '-'}: {each.outcome} after {each.milliseconds} ms" for each in turn.bill.route
+        f"{each.agent}/{each.model or '-'}: {each.outcome} after {to_milliseconds(each.latency)} ms"
+        for each in turn.bill.route
     ]
     if route:
         lines.append("- Route taken: " + "; ".join(route))

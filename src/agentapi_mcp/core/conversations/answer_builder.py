@@ -155,7 +155,7 @@ class AnswerBuilder:
                     backend=turn.backend,
                     model=model_used or turn.model,
                     outcome=str(outcome),
-                    milliseconds=round(latency.total_seconds() * 1000),
+                    latency=latency,
                     key=self.key_source,
                 ),
             ),

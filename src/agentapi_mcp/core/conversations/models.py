@@ -8,6 +8,7 @@ from uuid import UUID
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import AgentId, MessageId, ModelRowId, OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.base.json_records import named
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
@@ -108,22 +109,25 @@ class RouteStep:
     backend: str
     model: str | None
     outcome: str
-    milliseconds: int
+    latency: timedelta = field(metadata=named("milliseconds"))
     key: KeySource = KeySource.SERVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnCost:
-    """Cost of a turn; None means unknown, never zero. `cost_source` is `provider`, or the price list with its date."""
+    """Cost of a turn; None means unknown, never zero. `cost_source` is `provider`, or the price list with its date.
+
+    Its fields and those of its parts, each with a default, are stored and published by that alone, in this order.
+    """
 
     usage: Usage = field(default_factory=Usage)
     cost_source: str | None = None
+    billing_may_go_on: bool = False
     latency: timedelta | None = None
     time_to_first_token: timedelta | None = None
     model_used: str | None = None
     provider: str | None = None
     route: tuple[RouteStep, ...] = ()
-    billing_may_go_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

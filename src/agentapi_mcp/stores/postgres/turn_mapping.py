@@ -3,23 +3,37 @@
 import json
 from dataclasses import asdict
 from datetime import timedelta
-from decimal import Decimal
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
-from agentapi_mcp.base.durations import from_milliseconds, to_milliseconds
 from agentapi_mcp.base.errors import BackendFault
-from agentapi_mcp.core.backends.events import StopReason, Usage
-from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
-from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.base.json_records import from_json, to_json
+from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.core.backends.events import StopReason
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.stores.postgres.database import APPLICATION, Row
 
-# The columns of a turn; those of its cost are named as the fields of TurnCost and Usage.
-_COLUMNS: LiteralString = """
+CostT = TypeVar("CostT", bound=TurnCost)
+
+# The fields of a cost that have columns of their own, beside `route`; all others are in `cost_details`.
+COST_COLUMNS: tuple[LiteralString, ...] = (
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "cost_source",
+    "billing_may_go_on",
+    "latency_ms",
+    "time_to_first_token_ms",
+    "model_used",
+    "provider",
+)
+_COST: LiteralString = "t." + ", t.".join(COST_COLUMNS)
+_COLUMNS: LiteralString = f"""
 SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
        t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.history_dropped, t.created_at,
        t.ended_at, t.user_message_id, t.assistant_message_id, t.delivered_at, t.asked_at,
-       t.input_tokens, t.output_tokens, t.cached_tokens, t.reasoning_tokens, t.cost_usd, t.cost_source,
-       t.billing_may_go_on, t.latency_ms, t.time_to_first_token_ms, t.model_used, t.provider, t.route,
+       {_COST}, t.route, t.cost_details,
 """
 _WITH_MESSAGES: LiteralString = """
        u.content AS message, a.content AS reply
@@ -62,7 +76,7 @@ def to_turn(row: Row) -> Turn:
         stop_reason=None if row["stop_reason"] is None else StopReason(row["stop_reason"]),
         end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
         error=_fault(row["error"]),
-        bill=_cost(row),
+        bill=to_cost(row, TurnCost),
         history_dropped=row["history_dropped"],
         cancel_requested_at=row["cancel_requested_at"],
         warning=row["warning"],
@@ -71,51 +85,21 @@ def to_turn(row: Row) -> Turn:
     )
 
 
-def _cost(row: Row) -> TurnCost:
-    cost: Decimal | None = row["cost_usd"]
-    return TurnCost(
-        usage=Usage(
-            input_tokens=row["input_tokens"],
-            output_tokens=row["output_tokens"],
-            cached_tokens=row["cached_tokens"],
-            reasoning_tokens=row["reasoning_tokens"],
-            cost_usd=cost,
-        ),
-        cost_source=row["cost_source"],
-        latency=from_milliseconds(row["latency_ms"]),
-        time_to_first_token=from_milliseconds(row["time_to_first_token_ms"]),
-        model_used=row["model_used"],
-        provider=row["provider"],
-        route=tuple(_attempt(attempt) for attempt in json.loads(row["route"])),
-        billing_may_go_on=row["billing_may_go_on"],
-    )
-
-
-def _attempt(stored: dict[str, Any]) -> RouteStep:
-    key = KeySource(stored.pop("key", KeySource.SERVER))  # rows from before users had keys of their own lack it
-    return RouteStep(**stored, key=key)
+def to_cost(row: Row, record: type[CostT]) -> CostT:
+    """Convert the columns of a cost; what has no column is in `cost_details`, in part unknown to this version."""
+    values: dict[str, object] = {**json.loads(row["cost_details"]), **{name: row[name] for name in COST_COLUMNS}}
+    return from_json(record, {**values, "route": json.loads(row["route"]), "usage": values})
 
 
 def cost_record(cost: TurnCost) -> dict[str, object]:
-    """Serialize a cost by the names of its columns: durations in milliseconds, amounts as text, to be exact."""
-    return {
-        "input_tokens": cost.usage.input_tokens,
-        "output_tokens": cost.usage.output_tokens,
-        "cached_tokens": cost.usage.cached_tokens,
-        "reasoning_tokens": cost.usage.reasoning_tokens,
-        "cost_usd": None if cost.usage.cost_usd is None else str(cost.usage.cost_usd),
-        "cost_source": cost.cost_source,
-        "billing_may_go_on": cost.billing_may_go_on,
-        "latency_ms": to_milliseconds(cost.latency),
-        "time_to_first_token_ms": to_milliseconds(cost.time_to_first_token),
-        "model_used": cost.model_used,
-        "provider": cost.provider,
-        "route": [asdict(step) for step in cost.route],
-    }
+    """Serialize a cost by the names of its columns; amounts are texts, to be exact."""
+    fields = to_json(cost)
+    fields |= as_object(fields.pop("usage"))
+    return {name: fields.pop(name) for name in (*COST_COLUMNS, "route")} | {"cost_details": fields}
 
 
-def fault_json(fault: TurnFault | None) -> dict[str, object] | None:
-    """Return a fault as its column stores it."""
+def fault_record(fault: TurnFault | None) -> dict[str, object] | None:
+    """Serialize a fault by the names of its fields, as its column stores it."""
     if fault is None:
         return None
     stored: dict[str, object] = asdict(fault)

@@ -31,7 +31,7 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.orphans import settle
-from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, cost_record, fault_json, to_turn
+from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, cost_record, fault_record, to_turn
 
 # The functions are versioned, since programs of several versions can share a database (0002_turns.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_1($1, $2::text::jsonb, $3)"
@@ -294,7 +294,7 @@ def _end_json(ended: Turn, ending: Ending) -> str:
             "status": ended.status,
             "end_reason": ended.end_reason,
             "stop_reason": ended.stop_reason,
-            "error": fault_json(ended.error),
+            "error": fault_record(ended.error),
             "warning": ended.warning,
             "history_dropped": ended.history_dropped,
             "state": dict(ending.state),

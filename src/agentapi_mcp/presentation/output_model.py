@@ -1,0 +1,34 @@
+"""The base of structured results, and models of results that are made from records."""
+
+from dataclasses import is_dataclass
+from datetime import timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from agentapi_mcp.base.json_records import Record, RecordField, record_fields
+
+_JSON_KINDS = {timedelta: int, Decimal: float}
+
+
+class OutputModel(BaseModel):
+    """The base of all output models."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def fields_of(record: type[Record]) -> dict[str, Any]:
+    """Return a record's fields as `create_model` takes them: those of `to_json`, with amounts as numbers."""
+    return {field.name: _json_type(field) for field in record_fields(record)}
+
+
+def _json_type(field: RecordField) -> Any:  # noqa: ANN401  # a type or a union
+    kind = _JSON_KINDS.get(field.kind, field.kind)
+    if is_dataclass(kind):
+        kind = create_model(kind.__name__, __base__=OutputModel, **fields_of(kind))
+    elif issubclass(kind, Enum):
+        kind = str
+    whole = list[kind] if field.many else kind
+    return whole | None if field.nullable else whole

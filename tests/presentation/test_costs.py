@@ -1,0 +1,129 @@
+"""What is published of a turn's cost: every field, once, in one shape."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.core.backends.events import StopReason, Usage
+from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.keys.models import KeySource
+from agentapi_mcp.presentation.costs import cost_json, read_cost
+from agentapi_mcp.presentation.models import TurnOut
+from agentapi_mcp.presentation.turns import turn_json, turn_out
+from tests.support.records import filled, leaves, without_new
+
+BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
+STEP = RouteStep(
+    agent="droid",
+    backend="openai",
+    model=None,
+    outcome="rate_limit",
+    latency=timedelta(microseconds=1234567),
+    key=KeySource.USER,
+)
+COST = TurnCost(
+    usage=Usage(input_tokens=1200, output_tokens=34, cached_tokens=5, reasoning_tokens=6, cost_usd=Decimal("0.000125")),
+    cost_source="price list of 2026-07-01",
+    billing_may_go_on=True,
+    latency=timedelta(microseconds=1234567),
+    time_to_first_token=timedelta(milliseconds=56),
+    model_used="vendor/m",
+    provider="vendor",
+    route=(STEP,),
+)
+TURN = Turn(
+    id=TurnId(UUID(int=1)),
+    session_id=SessionId(UUID(int=2)),
+    user_id=UserId(UUID(int=3)),
+    org_id=OrgId(UUID(int=4)),
+    status=TurnStatus.FAILED,
+    agent="droid",
+    backend="openai",
+    model="m",
+    message="hello",
+    reply="so",
+    created_at=BEGAN,
+    ended_at=BEGAN + timedelta(minutes=1),
+    stop_reason=StopReason.LENGTH,
+    end_reason=EndReason.FAULT,
+    error=TurnFault(BackendFault.RATE_LIMIT, "Busy.", "Wait.", retryable=True, retry_after=timedelta(seconds=1.5)),
+    bill=COST,
+    history_dropped=3,
+    warning="short",
+    asked_at=BEGAN,
+)
+# Programs read these: what is here stays, in this order, and more may come.
+COST_TEXT = (
+    '"usage": {"input_tokens": 1200, "output_tokens": 34, "cached_tokens": 5, "reasoning_tokens": 6}, '
+    '"cost_usd": 0.000125, "cost_source": "price list of 2026-07-01", "billing_may_go_on": true, "latency_ms": 1235, '
+    '"time_to_first_token_ms": 56, "model_used": "vendor/m", "provider": "vendor", "route": [{"agent": "droid", '
+    '"backend": "openai", "model": null, "outcome": "rate_limit", "milliseconds": 1235, "key": "user"}]'
+)
+ERROR_TEXT = (
+    '"error": {"code": "rate_limit", "message": "Busy.", "next_step": "Wait.", "retryable": true, '
+    '"retry_after_seconds": 1.5}'
+)
+TOOL_TEXT = (
+    '{"session_id": "00000000-0000-0000-0000-000000000002", "turn_id": "00000000-0000-0000-0000-000000000001", '
+    '"status": "failed", "joined": false, "asked": true, "reply": "so", "reply_truncated": false, "agent": "droid", '
+    f'"backend": "openai", "model": "m", {COST_TEXT}, "history_dropped": 3, "warning": "short", "end_reason": "fault", '
+    '"saved": true, "transcript_uri": "agentapi://chat/sessions/00000000-0000-0000-0000-000000000002/transcript", '
+    f'"next_step": "Wait.", {ERROR_TEXT}}}'
+)
+TRANSCRIPT_TEXT = (
+    '{"id": "00000000-0000-0000-0000-000000000001", "status": "failed", "agent": "droid", "backend": "openai", '
+    '"model": "m", "end_reason": "fault", "stop_reason": "length", "created_at": "2026-07-01T12:00:00+00:00", '
+    f'"ended_at": "2026-07-01T12:01:00+00:00", {ERROR_TEXT}, "warning": "short", "history_dropped": 3, {COST_TEXT}}}'
+)
+
+
+def published(turn: Turn) -> dict[str, object]:
+    return turn_out(turn, turn.reply, truncated=False, next_step="Wait.").model_dump(mode="json")
+
+
+def as_published(value: object) -> object:
+    """Return what stands for this value in JSON."""
+    if isinstance(value, timedelta):
+        return value // timedelta(milliseconds=1)
+    return float(value) if isinstance(value, Decimal) else value
+
+
+@pytest.mark.parametrize(("publish", "known"), [(published, TOOL_TEXT), (turn_json, TRANSCRIPT_TEXT)])
+def test_what_programs_know_of_a_turn_has_not_changed(publish: Callable[[Turn], dict[str, object]], known: str) -> None:
+    assert json.dumps(without_new(publish(TURN), json.loads(known))) == known
+
+
+def test_every_value_of_a_cost_is_published_once() -> None:
+    cost = filled(TurnCost)
+    assert Counter(leaves(cost_json(cost))) == Counter(map(as_published, leaves(cost)))
+
+
+def test_tools_and_transcripts_publish_the_whole_cost() -> None:
+    turn = replace(TURN, bill=filled(TurnCost))
+    cost = cost_json(turn.bill)
+    assert cost.items() <= turn_json(turn).items()
+    assert cost.items() <= published(turn).items()
+    assert cost.keys() <= TurnOut.model_fields.keys()
+
+
+def test_the_published_cost_is_read_back_equal() -> None:
+    for cost in (filled(TurnCost), TurnCost()):
+        assert read_cost(json.loads(json.dumps(cost_json(cost)))) == cost
+
+
+def test_an_unknown_fault_is_published_as_internal() -> None:
+    assert turn_json(replace(TURN, error=TurnFault(None, "The server failed.", "Send it again.")))["error"] == {
+        "code": "internal",
+        "message": "The server failed.",
+        "next_step": "Send it again.",
+        "retryable": False,
+        "retry_after_seconds": None,
+    }
