@@ -12,6 +12,7 @@ class SignalKind(StrEnum):
     """The kind of a signal."""
 
     CANCEL = "cancel"
+    CALLER_LEFT = "caller_left"
     ENDED = "ended"
     SESSION_CHANGED = "session_changed"
     SESSIONS_CHANGED = "sessions_changed"
@@ -26,7 +27,7 @@ class Signal:
     """A notification of this or another process; the ids name what it concerns.
 
     `mcp_session` is a client's transport session; `request_id` is the request that it cancelled, for `reason`, or the
-    elicitation that it answered.
+    elicitation that it answered. Of a caller who left, `reason` says how.
     """
 
     kind: SignalKind

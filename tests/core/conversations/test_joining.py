@@ -48,6 +48,8 @@ def found(status: TurnStatus = TurnStatus.RUNNING, *, asked: bool = True, **give
         caller_left=False,
         delivered=False,
         age=timedelta(0),
+        replaced_by=None,
+        replaces=False,
     )
     return replace(turn, **given)
 
@@ -149,3 +151,16 @@ def test_a_session_that_answers_the_same_message_for_another_client_is_joined_un
 
 def test_a_turn_that_ended_meanwhile_is_in_nobodys_way() -> None:
     assert decide_open(found(TurnStatus.COMPLETED, fingerprint=b"other"), IN_SESSION) is Decision.BEGIN
+
+
+def test_a_retry_that_is_repeated_joins_the_turn_that_it_began() -> None:
+    for status in (TurnStatus.RUNNING, TurnStatus.COMPLETED):
+        assert decide_keyed(found(status, replaces=True), replace(KEYED, retry=True)) is Decision.JOIN
+        asked = Asked(fingerprint=SAME, has_key=False, in_session=False, retry=True)
+        assert decide_same(found(status, replaces=True), asked, has_waited=False) is Decision.JOIN
+
+
+def test_a_request_that_may_have_been_sent_again_is_no_sample() -> None:
+    late = Asked(fingerprint=SAME, has_key=False, in_session=False, late=True)
+    assert decide_same(found(TurnStatus.RUNNING), late, has_waited=False) is Decision.JOIN
+    assert decide_same(found(TurnStatus.RUNNING), replace(late, late=False), has_waited=True) is Decision.BEGIN

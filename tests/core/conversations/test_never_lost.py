@@ -157,25 +157,41 @@ async def test_an_answer_is_told_once_it_is_stored(world: World) -> None:
 
 
 async def test_new_messages_are_refused_while_answers_wait_to_be_written(world: World) -> None:
-    server = await world.program(refuse_when_behind=timedelta(0))
-    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
-    await world.peer.received(path="/api/v1/chat/completions")
+    # One place: of two answers, one is being written, and the other one waits for its turn.
+    server = await world.program(refuse_when_behind=NOW, places=1, places_to_finish=0)
+    both = [await server.turns.chat(server.principal, asks(SLOW), wait=NOW) for _ in range(2)]
+    await world.peer.received(2, path="/api/v1/chat/completions")
     async with locked_sessions(world):
+        ends = [asyncio.ensure_future(finished(server, running)) for running in both]
+        await world.turns()
         world.steps.release(20)
-        async with server_follows(server, running):
-            with pytest.raises(LimitExceededError, match="Answers wait to be written"):
-                await server.turns.chat(server.principal, asks(), wait=LONG)
-    await server.turns.get(server.principal, str(running.id), wait=LONG)
+        await asyncio.wait(ends)
+        await somebody_waits(world)
+        with pytest.raises(LimitExceededError, match="Answers wait to be written"):
+            await server.turns.chat(server.principal, asks(), wait=LONG)
+    for running in both:
+        await server.turns.get(server.principal, str(running.id), wait=LONG)
     assert (await server.turns.chat(server.principal, asks(), wait=LONG)).status is TurnStatus.COMPLETED
 
 
-@asynccontextmanager
-async def server_follows(server: Services, turn: Turn) -> AsyncGenerator[None]:
+async def test_an_answer_whose_session_is_locked_keeps_no_other_message_waiting(world: World) -> None:
+    server = await world.program(refuse_when_behind=NOW)
+    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
+    await world.peer.received(path="/api/v1/chat/completions")
+    async with world.owner.transaction():
+        await world.owner.execute("SELECT FROM public.chat_sessions WHERE id = $1 FOR UPDATE", running.session_id)
+        world.steps.release(20)
+        await somebody_waits(world)
+        assert (await world.answered(server, asks())).status is TurnStatus.COMPLETED
+    kept = await server.turns.get(server.principal, str(running.id), wait=LONG)
+    assert (kept.status, kept.saved) == (TurnStatus.COMPLETED, True)
+
+
+async def finished(server: Services, turn: Turn) -> None:
     """Wait until the last piece of an answer has come."""
     async for event in server.turns.follow(server.principal, turn):
         if type(event).__name__ == "Finished":
             break
-    yield
 
 
 async def test_a_locked_session_keeps_nobody_else_waiting(world: World) -> None:
@@ -252,11 +268,19 @@ async def test_a_turn_that_was_interrupted_after_it_was_asked_is_asked_again_kno
     request = asks(idempotency_key=key)
     lost = await an_orphan(world, server, request, asked=True)
     await world.until("status = 'interrupted'")
-    told = await server.turns.chat(server.principal, request, wait=LONG)
-    assert (told.id, told.status, told.joined) == (lost.id, TurnStatus.INTERRUPTED, True)
+    for _ in range(2):  # also once its caller is known to have been told of it
+        told = await world.answered(server, request)
+        await world.until("delivered_at IS NOT NULL")
+        assert (told.id, told.status, told.joined) == (lost.id, TurnStatus.INTERRUPTED, True)
     assert len(world.peer.exchanges) == 1
-    again = await server.turns.chat(server.principal, replace(request, retry=True), wait=LONG)
+    retry = replace(request, retry=True)
+    again = await world.answered(server, retry)
     assert (again.status, again.session_id, len(world.peer.exchanges)) == (TurnStatus.COMPLETED, lost.session_id, 2)
+    # The retry itself may be sent again, by a proxy for example, before or after its answer has arrived.
+    repeated = await world.answered(server, retry)
+    assert (repeated.id, repeated.joined, len(world.peer.exchanges)) == (again.id, True, 2)
+    await world.until("delivered_at IS NOT NULL AND id = $1", again.id)
+    assert (await server.turns.chat(server.principal, retry, wait=LONG)).id == again.id
     if key is not None:
         same = await server.turns.chat(server.principal, request, wait=LONG)
         assert (same.id, same.reply, len(world.peer.exchanges)) == (again.id, again.reply, 2)

@@ -541,6 +541,24 @@ async def test_a_locked_session_is_left_to_the_next_sweep(
     assert [turn.id for turn in await settle_dead(turns)] == [locked.id]
 
 
+async def test_a_turn_that_somebody_locks_keeps_no_other_one_from_being_renewed_or_settled(
+    database: Database, database_urls: DatabaseUrls, principal: Principal, agent: AgentId
+) -> None:
+    turns = PostgresTurns(database)
+    locked, free = [(await begin(turns, principal, new_turn(agent, words, lease=-60))).turn for words in "ab"]
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        async with owner.transaction():
+            await owner.execute("SET LOCAL row_security = off")
+            await owner.execute("SELECT FROM agentapi.turns WHERE id = $1 FOR UPDATE", locked.id)
+            renewal = await turns.renew(OWNER, [locked.id, free.id], MINUTE)
+            assert {lease.turn_id for lease in renewal.leases} == {locked.id, free.id}
+            rule = SettlingRule(own=frozenset(), dead=frozenset({OWNER}), lease=None, seen_at=renewal.at, gap=MINUTE)
+            assert [turn.id for turn in await turns.settle(rule)] == [free.id]
+    finally:
+        await owner.close()
+
+
 async def test_turns_that_have_not_ended_are_listed_by_themselves(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:

@@ -1,10 +1,10 @@
 """How callers leave before they have their answer, as far as it can be told."""
 
 import asyncio
-from enum import Enum, auto
+from enum import StrEnum
 
 
-class Departure(Enum):
+class Departure(StrEnum):
     """How a caller left; an edge that knows it passes it to the `cancel` of the task that waits for the caller.
 
     - `STOPPED`: its user stopped the call.
@@ -13,10 +13,10 @@ class Departure(Enum):
     - `UNCLEAR`: anything else, such as a closed response stream.
     """
 
-    STOPPED = auto()
-    TIMED_OUT = auto()
-    CLIENT_GONE = auto()
-    UNCLEAR = auto()
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
+    UNCLEAR = "unclear"
 
     @classmethod
     def of(cls, cancelled: asyncio.CancelledError) -> "Departure":

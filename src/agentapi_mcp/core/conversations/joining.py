@@ -35,13 +35,17 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a request asked: its fingerprint, whether it has a key and continues a session, `retry` and `new`."""
+    """What a request asked: its fingerprint, whether it has a key and continues a session, `retry` and `new`.
+
+    `late` says that its own turn may have been lost on the way to the store: who sent it may have sent it again since.
+    """
 
     fingerprint: bytes
     has_key: bool
     in_session: bool
     retry: bool = False
     new: bool = False
+    late: bool = False
 
 
 def decide_keyed(found: FoundTurn, asked: Asked) -> Decision:
@@ -56,15 +60,16 @@ def decide_same(found: FoundTurn, asked: Asked, *, has_waited: bool) -> Decision
     decision = _decide_interrupted(found, asked)
     if decision is not None:
         return decision
-    if found.turn.status is TurnStatus.INTERRUPTED or found.caller_left or found.owner_gone:
+    if found.turn.status is TurnStatus.INTERRUPTED or found.caller_left or found.owner_gone or asked.retry:
         return Decision.JOIN
     is_open = not found.turn.status.is_final
     if is_open and asked.in_session:
         return Decision.JOIN
     # Whether the answer of an ended turn has arrived is written a moment after its last byte.
-    if not has_waited and (not is_open or found.age < SAMPLES_WITHIN):
+    is_sample = found.age < SAMPLES_WITHIN and not asked.late
+    if not has_waited and (not is_open or is_sample):
         return Decision.AWAIT_NEWS
-    return Decision.JOIN if asked.in_session or found.age >= SAMPLES_WITHIN else Decision.BEGIN
+    return Decision.BEGIN if is_sample and not asked.in_session else Decision.JOIN
 
 
 def decide_open(found: FoundTurn, asked: Asked) -> Decision:
@@ -81,7 +86,8 @@ def _decide_interrupted(found: FoundTurn, asked: Asked) -> Decision | None:
     if not found.turn.status.is_final and found.lease_is_over:
         return Decision.SETTLE
     if found.turn.status is not TurnStatus.INTERRUPTED:
-        return Decision.REFUSE_RETRY if asked.retry else None
+        # A retry that is repeated finds the turn that it began, and joins it as any other request does.
+        return Decision.REFUSE_RETRY if asked.retry and not found.replaces else None
     # Before it was asked, nothing can have been billed.
     if asked.retry or found.turn.asked_at is None:
         return Decision.ASK_AGAIN

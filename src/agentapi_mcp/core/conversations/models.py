@@ -215,6 +215,7 @@ class NewTurn:
     replaces: TurnId | None = None
     asked: bool = True
     again: bool = False
+    retry: bool = False
     events: tuple[AuditEvent, ...] = ()
 
 
@@ -248,7 +249,7 @@ class FoundTurn:
     `lease_is_over` says that its owner has not renewed the lease; `owner_gone` that it has no connection to the store,
     as one that died; `caller_left` that the last caller went away, or was told that it runs, and that nobody has come
     back for it since; `delivered` that its answer has arrived. `age` is the time since it began. `replaced_by` is the
-    turn that asks again what this one was interrupted in.
+    turn that asks again what this one was interrupted in; `replaces` says that this one is such a turn.
     """
 
     turn: Turn
@@ -259,7 +260,8 @@ class FoundTurn:
     caller_left: bool
     delivered: bool
     age: timedelta
-    replaced_by: TurnId | None = None
+    replaced_by: TurnId | None
+    replaces: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,12 +284,15 @@ class RenewedLease:
     """A renewed lease, with what other processes wrote.
 
     They ask for its cancellation, follow the turn, and tell a caller that it runs, who is expected to come back later.
+    `caller_left` says that nobody has followed it in another process since its last caller left. A lease that somebody
+    keeps locked is not renewed.
     """
 
     turn_id: TurnId
     cancel_requested: bool
     followed_at: datetime | None
     answered_running: bool
+    caller_left: bool
 
 
 @dataclass(frozen=True, slots=True)

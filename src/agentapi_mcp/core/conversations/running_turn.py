@@ -30,7 +30,7 @@ class RunningTurn:
     saved: asyncio.Event = field(default_factory=asyncio.Event)
     stored: Turn | None = None
     not_stored: AgentApiError | None = None
-    is_refused: bool = False
+    waits_for_place: bool = False
     events: list[AuditEvent] = field(default_factory=list[AuditEvent])
     followers: int = 0
     follow_count: int = 0

@@ -113,6 +113,7 @@ class TurnAcceptance:
             lease_owner=self._runner.owner,
             lease=self._runner.options.lease,
             join=not request.new,
+            retry=request.retry,
             events=(self._audit.event(principal, AuditAction.TURN_ACCEPTED, target=target, details=details),),
         )
 
@@ -136,6 +137,7 @@ class TurnAcceptance:
             if new.id in (stored.open_turn, stored.keyed_turn):
                 new = replace(new, again=True)  # what stands in the way is what this call had written before
                 continue
+            asked = replace(asked, late=new.again)
             found, decision = await self._decide(principal, stored, asked, has_waited=has_waited)
             _refuse(decision, found.turn)
             if decision is Decision.JOIN or (decision is Decision.SETTLE and not await self._settle(found, asked)):

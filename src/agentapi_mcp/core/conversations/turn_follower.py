@@ -128,7 +128,7 @@ class TurnFollower:
         `within` are the seconds after which the call ends, whatever the store does.
         """
         known = turn
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(within), self._remote(principal, turn) as remote:
                 try:
                     await self._wait(remote, until, Pacer(self._clock, report, started))
@@ -137,6 +137,12 @@ class TurnFollower:
                 if not known.status.is_final:
                     with suppress(StoreError):  # a lost mark costs a turn that its caller comes back for too late
                         await self._turns.mark(principal, known.id, TurnMark.ANSWERED_RUNNING)
+        except TimeoutError:
+            pass  # the store is late: what is known is told
+        except asyncio.CancelledError as gone:
+            if not known.status.is_final:
+                self._runner.left_elsewhere(principal, known, gone)
+            raise
         return known
 
     async def follow_here(self, run: RunningTurn) -> AsyncGenerator[TurnEvent]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -52,6 +52,9 @@ Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
 _SESSION_WITHIN = timedelta(seconds=3)
+_LOOK_WITHIN = timedelta(seconds=0.3)
+# Who follows a turn of another process says so every second.
+_FOLLOWED_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,19 @@ class TurnRunnerOptions:
     places: int = 12
     places_to_finish: int = 4
     places_of_a_user: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the store knows of a turn's callers in other processes.
+
+    `answered_running` says that one was told that it runs, `caller_left` that the last one left, and `quiet_for` how
+    long ago the last one showed that it follows; a process that died says nothing more.
+    """
+
+    answered_running: bool
+    caller_left: bool
+    quiet_for: timedelta | None
 
 
 class TurnRunner:
@@ -211,7 +227,12 @@ class TurnRunner:
         finally:
             run.followers -= 1
             if gone is not None and run.followers == 0:
-                self._abandon(run, gone)
+                self._abandon(run, Departure.of(gone))
+
+    def left_elsewhere(self, principal: Principal, turn: Turn, gone: asyncio.CancelledError) -> None:
+        """Note that a caller has left a turn that may run in another process, and tell that process how."""
+        self.news.mark(principal, turn.id, TurnMark.CALLER_GONE)
+        self._signal(SignalKind.CALLER_LEFT, turn, reason=Departure.of(gone))
 
     def stop(self, run: RunningTurn, reason: EndReason) -> bool:
         """Stop a turn: close the stream from the agent and keep the text so far; False if it is past that."""
@@ -288,7 +309,12 @@ class TurnRunner:
                 submitted.cancel()
             self._accepting.discard(turn_id)
             self._note_idle()
-        await self._run(run)
+        try:
+            await self._run(run)
+        finally:
+            if run.id in self._runs:  # its task ends before its time: nobody may wait for it, or renew its lease
+                run.answered.set()
+                self._release(run)
 
     @asynccontextmanager
     async def _session_lock(self, session_id: SessionId | None) -> AsyncGenerator[None]:
@@ -325,7 +351,7 @@ class TurnRunner:
 
     async def _run(self, run: RunningTurn) -> None:
         prompt: Prompt | None = None
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             # A time-out without a time: `stop` sets it to now, which ends this part, and nothing else of the task.
             async with asyncio.timeout(None) as run.asking:
@@ -337,6 +363,11 @@ class TurnRunner:
         except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
             was_stopped = isinstance(exc, TimeoutError) and run.asking is not None and run.asking.expired()
             error = None if was_stopped else exc
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            error = exc  # of something that the agent's backend waited for: nobody cancels this task
         if error is not None and not isinstance(error, BackendError):
             _log.error("turn_crashed", exc_info=error, extra={"turn_id": str(run.id)})
         run.answer.end(run.end_reason, error)
@@ -403,10 +434,11 @@ class TurnRunner:
             _log.warning("turn_not_observed", exc_info=unexpected, extra={"turn_id": str(run.id), "error": str(exc)})
 
     def _behind(self) -> timedelta:
-        """Return for how long the oldest answer has waited to be stored, other than one that the store refuses."""
-        waiting = [
-            run.answered_at for run in self._runs.values() if run.state is TurnState.ANSWERED and not run.is_refused
-        ]
+        """Return for how long the oldest of the answers has waited that wait for their turn to be stored.
+
+        One that is being stored, and that the store refuses or keeps waiting, says nothing about the others.
+        """
+        waiting = [run.answered_at for run in self._runs.values() if run.waits_for_place]
         return timedelta(seconds=self._clock.monotonic() - min(waiting)) if waiting else timedelta(0)
 
     # --- callers who go away
@@ -416,15 +448,15 @@ class TurnRunner:
             return
         run = done.result()
         if isinstance(run, RunningTurn) and run.followers == 0:
-            self._abandon(run, gone)
+            self._abandon(run, Departure.of(gone))
 
-    def _abandon(self, run: RunningTurn, gone: asyncio.CancelledError) -> None:
+    def _abandon(self, run: RunningTurn, departure: Departure) -> None:
         # A turn answered as running is never abandoned: its caller is expected to come back later.
         if run.answered_running or run.answered.is_set() or self._closing:
             return
         run.caller_gone = True
         self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
-        self._spawn(self._cancel_unless_followed(run, self._runs_on(run, Departure.of(gone))))
+        self._spawn(self._cancel_unless_followed(run, departure))
 
     def _runs_on(self, run: RunningTurn, departure: Departure) -> timedelta:
         """Return for how long a turn runs on without a caller."""
@@ -436,22 +468,44 @@ class TurnRunner:
             case Departure.UNCLEAR:
                 return self.options.abandon_grace
 
-    async def _cancel_unless_followed(self, run: RunningTurn, grace: timedelta) -> None:
-        follow_count = run.follow_count
-        # A caller who comes back through another process is visible only in the row.
-        before = await self._followed_at(run)
-        await first_of(run.answered.wait(), self._clock.sleep(grace))
-        if run.follow_count == follow_count and not run.answered.is_set() and await self._followed_at(run) == before:
-            self.stop(run, EndReason.ABANDONED)
+    async def _cancel_unless_followed(self, run: RunningTurn, departure: Departure) -> None:
+        """Cancel a turn that nobody has followed for its grace, here or in another process."""
+        grace, follow_count = self._runs_on(run, departure), run.follow_count
+        wait = grace
+        while True:
+            await first_of(run.answered.wait(), self._clock.sleep(wait))
+            look = await self._look(run, departure)
+            # After the last await: a caller who has come back here meanwhile counts.
+            if run.answered.is_set() or run.answered_running or run.follow_count != follow_count:
+                return
+            if look is None or look.answered_running:
+                return
+            quiet = look.quiet_for
+            if look.caller_left or quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN):
+                self.stop(run, EndReason.ABANDONED)
+                return
+            wait = grace
 
-    async def _followed_at(self, run: RunningTurn) -> datetime | None:
-        """Return when the turn was followed last; now if somebody was told elsewhere that it runs."""
-        try:
-            renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
-        except StoreError:
-            return None
-        (lease,) = renewal.leases or (None,)
-        return lease and (renewal.at if lease.answered_running else lease.followed_at)
+    async def _look(self, run: RunningTurn, departure: Departure) -> "_Look | None":
+        """Return who follows a turn in other processes; None if it is not ours any more.
+
+        While the store is away nobody knows of them, and the turn goes on. Stop does not wait for that.
+        """
+        while not run.answered.is_set():
+            try:
+                async with asyncio.timeout(_LOOK_WITHIN.total_seconds()):
+                    renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
+            except (StoreError, TimeoutError):
+                if departure is Departure.STOPPED:
+                    break
+                await self._clock.sleep(self.options.renew_again)
+                continue
+            if not renewal.leases:
+                return None
+            (lease,) = renewal.leases
+            quiet_for = None if lease.followed_at is None else renewal.at - lease.followed_at
+            return _Look(lease.answered_running, lease.caller_left, quiet_for)
+        return _Look(answered_running=False, caller_left=True, quiet_for=None)
 
     # --- periodic work
 
@@ -462,10 +516,12 @@ class TurnRunner:
                 async with asyncio.timeout(self.options.renew_every.total_seconds()):
                     await self._renew()
                     await self.settle_orphans()
-            except (StoreError, TimeoutError) as exc:
-                if self.watch.is_up:
+            except Exception as exc:  # noqa: BLE001  # the outermost point: the turns of the group go on
+                expected = isinstance(exc, AgentApiError | TimeoutError)
+                if self.watch.is_up or not expected:
                     # Not fatal: a lease outlives two missed renewals.
-                    _log.warning("leases_not_renewed", extra={"turns": len(self._runs), "error": str(exc)})
+                    extra = {"turns": len(self._runs), "error": str(exc)}
+                    _log.warning("leases_not_renewed", exc_info=None if expected else exc, extra=extra)
                 self.watch.failed()
             if self.watch.is_up:
                 await first_of(self._clock.sleep(self.options.renew_every), self.watch.until_down())
@@ -507,20 +563,39 @@ class TurnRunner:
                     run.saved_characters = characters
 
     def _on_signal(self, signal: Signal) -> None:
-        if signal.kind is SignalKind.CANCEL and signal.turn_id is not None:
-            run = self._runs.get(signal.turn_id)
-            if run is not None:
-                self.stop(run, EndReason.CANCEL_TURN)
+        run = None if signal.turn_id is None else self._runs.get(signal.turn_id)
+        if run is None:
+            return
+        if signal.kind is SignalKind.CANCEL:
+            self.stop(run, EndReason.CANCEL_TURN)
+        elif signal.kind is SignalKind.CALLER_LEFT and run.followers == 0:
+            run.follow_count += 1  # how this caller left is what counts now
+            with suppress(ValueError):  # a newer program's word
+                self._abandon(run, Departure(signal.reason))
 
-    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn) -> None:
+    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn, reason: str | None = None) -> None:
         self._signals.send(
-            Signal(kind, turn_id=turn.id, session_id=turn.session_id, user_id=turn.user_id, org_id=turn.org_id)
+            Signal(
+                kind,
+                turn_id=turn.id,
+                session_id=turn.session_id,
+                user_id=turn.user_id,
+                org_id=turn.org_id,
+                reason=reason,
+            )
         )
 
-    def _spawn(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._group is None:
             raise LimitExceededError("The server is not up yet; try again.")
-        task = self._group.create_task(work)
+        task = self._group.create_task(_guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _guarded(work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001  # outermost handler of a task: it must not end the turns of the group
+        _log.exception("turn_task_failed")

@@ -72,8 +72,7 @@ class TurnSaver:
                     _log.warning("finish_delayed", extra={"turn_id": str(run.id), "error": str(exc)})
                 away = await self._outage(away)
             except StoreError as exc:
-                run.is_refused = not isinstance(exc, StoreBusyError)
-                refused += run.is_refused
+                refused += not isinstance(exc, StoreBusyError)
                 _log.warning("finish_refused", extra={"turn_id": str(run.id), "error": str(exc)})
                 if refused >= _REFUSED_TRIES:
                     raise
@@ -88,7 +87,9 @@ class TurnSaver:
             asked=run.asked,
             events=(*run.events, *self._work.end_events(run.job, ended)),
         )
+        run.waits_for_place = True
         async with self._places.urgent():
+            run.waits_for_place = False
             return await self._turns.finish(run.job.principal, ended, ending)
 
     async def _outage(self, failures: int) -> int:

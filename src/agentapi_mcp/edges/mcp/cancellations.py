@@ -15,6 +15,7 @@ from typing import TypeVar
 import anyio
 
 from agentapi_mcp.core.conversations.departures import Departure
+from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 
 T = TypeVar("T")
 
@@ -32,12 +33,14 @@ Key = tuple[object, str]
 class ClientConnection:
     """A client's whole connection; the tasks that serve its requests find it in `connection`.
 
-    `broken` is set when it ended because nothing can be sent any more, although the client has closed nothing.
+    `broken` is set when it ended because nothing can be sent any more, although the client has closed nothing. `pipe`
+    is what its responses are written to.
     """
 
     def __init__(self) -> None:
         self.has_ended = False
         self.broken = asyncio.Event()
+        self.pipe: PipeDeliveries | None = None
 
 
 connection = ContextVar[ClientConnection | None]("connection", default=None)

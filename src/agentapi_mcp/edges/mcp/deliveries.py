@@ -1,21 +1,81 @@
 """What is noted once a response has arrived: its last byte was handed to a connection on which no end had been seen."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Of the HTTP request that is being served; the tasks that serve it share the list.
-_waiting: ContextVar[list[Callable[[], None]] | None] = ContextVar("waiting_for_delivery", default=None)
+Notes = list[Callable[[], None]]
+# Of the request that is being served; the tasks that serve it share the list.
+_waiting: ContextVar[Notes | None] = ContextVar("waiting_for_delivery", default=None)
+# The line of a response, as the SDK writes it: its id is the second member.
+_RESPONSE = re.compile(r'\{"jsonrpc":"2\.0","id":("(?:[^"\\]|\\.)*"|-?\d+),"(?:result|error)":')
 
 
 def after_response(note: Callable[[], None]) -> None:
-    """Call a function once the response to this request has arrived; over stdio, whose pipe takes it at once, now."""
+    """Call a function once the response to this request has arrived; over SSE, whose responses go another way, now."""
     waiting = _waiting.get()
     if waiting is None:
         note()
     else:
         waiting.append(note)
+
+
+class Pipe(Protocol):
+    """What a server over stdio writes to."""
+
+    async def write(self, text: str, /) -> object:
+        """Write a line."""
+        ...
+
+    async def flush(self) -> None:
+        """Hand all that was written to the reader's pipe."""
+        ...
+
+
+class PipeDeliveries:
+    """The pipe of one client over stdio: it tells which of the responses were handed over whole."""
+
+    def __init__(self, pipe: Pipe, has_ended: Callable[[], bool]) -> None:
+        self._pipe = pipe
+        self._has_ended = has_ended
+        self._notes: dict[str, Notes] = {}
+        self._line = ""
+
+    @contextmanager
+    def of(self, request_id: object) -> Generator[None]:
+        """Keep what waits for the response to a request; its errors note nothing."""
+        waiting: Notes = []
+        token = _waiting.set(waiting)
+        key = json.dumps(request_id)
+        self._notes[key] = waiting
+        try:
+            yield
+        except BaseException:
+            waiting.clear()
+            raise
+        finally:
+            _waiting.reset(token)
+            if not waiting:
+                del self._notes[key]
+
+    async def write(self, line: str, /) -> object:
+        """Write a line."""
+        self._line = line
+        return await self._pipe.write(line)
+
+    async def flush(self) -> None:
+        """Hand the line to the reader's pipe, which waits while the pipe is full."""
+        await self._pipe.flush()
+        found = _RESPONSE.match(self._line) if self._notes else None
+        notes = self._notes.pop(found[1], []) if found else []
+        if not self._has_ended():
+            for note in notes:
+                note()
 
 
 class Deliveries:
@@ -26,7 +86,7 @@ class Deliveries:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        waiting: list[Callable[[], None]] = []
+        waiting: Notes = []
         is_gone = False
 
         async def watched() -> Message:

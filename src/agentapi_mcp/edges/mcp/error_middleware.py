@@ -1,5 +1,6 @@
 """The outermost middleware of the edge: request ids for the log, and safe answers to unexpected errors."""
 
+from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
 from mcp.server.context import CallNext, HandlerResult
@@ -13,7 +14,7 @@ from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.base.log_context import request_id as current_request
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.edges.mcp.callers import Callers, Context, client_of, request_key
-from agentapi_mcp.edges.mcp.cancellations import Cancellations
+from agentapi_mcp.edges.mcp.cancellations import Cancellations, connection
 from agentapi_mcp.edges.mcp.errors import rpc_error
 from agentapi_mcp.web.requests import address_of
 from agentapi_mcp.web.tracing import traced
@@ -35,7 +36,7 @@ class ErrorMiddleware:
         log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
         log_context.client.set(client_of(ctx))
         try:
-            with traced():
+            with traced(), _delivering(ctx):
                 return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
@@ -49,3 +50,10 @@ class ErrorMiddleware:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
+
+
+def _delivering(ctx: Context) -> AbstractContextManager[None]:
+    """Note what waits for the response to a request over stdio; over HTTP, that is done around the whole exchange."""
+    client = connection.get()
+    pipe = None if client is None or ctx.request_id is None else client.pipe
+    return nullcontext() if pipe is None else pipe.of(ctx.request_id)

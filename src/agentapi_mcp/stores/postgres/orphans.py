@@ -23,8 +23,12 @@ SELECT s.id FROM public.chat_sessions s
  WHERE s.id IN (SELECT t.session_id FROM agentapi.turns t WHERE {_IS_ORPHAN} LIMIT $6)
    FOR UPDATE SKIP LOCKED
 """  # noqa: S608  # made of literals
-# In a second statement, whose snapshot sees what was written until the lock was taken. The text so far becomes the
-# assistant's message.
+_LOCK_TURNS: LiteralString = f"""
+SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($6::uuid[]) AND {_IS_ORPHAN}
+   FOR UPDATE SKIP LOCKED
+"""  # noqa: S608  # made of literals
+# In a statement of its own, whose snapshot sees what was written until the locks were taken. The text so far becomes
+# the assistant's message.
 _SETTLE: LiteralString = f"""
 WITH orphans AS (
     UPDATE agentapi.turns t
@@ -33,7 +37,7 @@ WITH orphans AS (
            latency_ms = least(greatest(extract(epoch FROM clock_timestamp() - t.created_at) * 1000, 0),
                               2147483647)::integer,
            assistant_message_id = CASE WHEN t.partial_text <> '' THEN gen_random_uuid() END
-     WHERE t.session_id = ANY($6::uuid[]) AND {_IS_ORPHAN}
+     WHERE t.id = ANY($6::uuid[]) AND {_IS_ORPHAN}
     RETURNING t.id, t.session_id, t.user_id, t.org_id, t.agent_name, t.model_name, t.assistant_message_id,
               t.partial_text
 ), placed AS (
@@ -64,10 +68,11 @@ async def settle(connection: Connection, rule: SettlingRule) -> tuple[SettledTur
     locked = [row["id"] for row in await connection.fetch(_LOCK, *where, _MOST)]
     if not locked:
         return ()
+    turns = [row["id"] for row in await connection.fetch(_LOCK_TURNS, *where, locked)]
     rows = await connection.fetch(
         _SETTLE,
         *where,
-        locked,
+        turns,
         TurnStatus.INTERRUPTED,
         EndReason.LEASE_EXPIRED,
         AuditAction.TURN_ENDED,

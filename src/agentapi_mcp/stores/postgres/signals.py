@@ -15,10 +15,11 @@ from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of
-from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 from agentapi_mcp.stores.postgres.database import Database, Server, connect
+from agentapi_mcp.stores.postgres.faults import LOST
 
 CHANNEL = "agentapi"
 _RETRY = timedelta(seconds=2)
@@ -74,8 +75,10 @@ class PostgresSignals(Signals):
         while True:
             await self._has_outgoing.wait()
             await first_of(self._clock.sleep(_GATHER), self._is_urgent.wait())
-            with suppress(StoreError):  # receivers also read the database
+            try:
                 await self.flush()
+            except Exception as exc:  # noqa: BLE001  # the outermost point; receivers also read the database
+                _log_lost(exc)
 
     async def flush(self) -> None:
         """Send what has been gathered."""
@@ -96,8 +99,8 @@ class PostgresSignals(Signals):
                 async with self._connected() as gone:
                     listening()
                     await gone.wait()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
-                _log.info("signals_lost", extra={"error": type(exc).__name__})
+            except Exception as exc:  # noqa: BLE001  # the outermost point: nothing else may end with the listening
+                _log_lost(exc)
             # Listeners also read the database, so a notification lost meanwhile only delays them.
             await self._clock.sleep(_RETRY)
 
@@ -135,3 +138,8 @@ class PostgresSignals(Signals):
         # A copy, since a listener may unsubscribe while it is called.
         for listener in tuple(self._listeners.values()):
             listener(signal)
+
+
+def _log_lost(error: Exception) -> None:
+    expected = isinstance(error, (*LOST, asyncpg.PostgresError, AgentApiError))
+    _log.info("signals_lost", exc_info=None if expected else error, extra={"error": type(error).__name__})

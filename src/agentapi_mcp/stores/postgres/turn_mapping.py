@@ -48,11 +48,12 @@ TURN_FOUND: LiteralString = f"""{_COLUMNS}
        coalesce(greatest(t.caller_gone_at, t.answered_running_at) > coalesce(t.followed_at, '-infinity'), false)
            AS caller_left,
        clock_timestamp() - t.created_at AS age,
+       EXISTS (SELECT FROM agentapi.turns o WHERE o.session_id = t.session_id AND o.replaced_by = t.id) AS replaces,
        -- Its connections end with it, and everybody may read their names (database.py).
        t.lease_owner IS NOT NULL
            AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = '{APPLICATION}' || t.lease_owner)
            AS owner_unlisted,
-{_WITH_MESSAGES}"""
+{_WITH_MESSAGES}"""  # noqa: S608  # made of literals
 # For queries that read the messages separately.
 TURN_ALONE: LiteralString = f"{_COLUMNS} '' AS message, NULL AS reply FROM agentapi.turns t"
 

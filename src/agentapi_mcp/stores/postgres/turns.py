@@ -102,6 +102,7 @@ class PostgresTurns(TurnStore):
             delivered=row["delivered_at"] is not None,
             age=row["age"],
             replaced_by=row["replaced_by"],
+            replaces=row["replaces"],
         )
 
     @override
@@ -160,19 +161,30 @@ class PostgresTurns(TurnStore):
         async with self._database.as_system("leases of running turns") as connection:
             rows = await connection.fetch(
                 # One statement for all turns of the process; it also returns what their callers did meanwhile, and the
-                # time of the store's clock, also where no turn runs.
-                "WITH renewed AS (UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
-                "WHERE id = ANY($2::uuid[]) AND lease_owner = $1 AND status IN ('running', 'input_required') "
-                "RETURNING id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at, "
-                "answered_running_at IS NOT NULL AS answered_running) "
-                "SELECT clock_timestamp() AS at, r.id, r.cancel_requested, r.followed_at, r.answered_running "
-                "FROM (SELECT) AS one LEFT JOIN renewed r ON true",
+                # time of the store's clock, also where no turn runs. A turn that somebody keeps locked is returned, and
+                # not renewed: the others must not wait for it.
+                "WITH own AS (SELECT id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at, "
+                "answered_running_at IS NOT NULL AS answered_running, "
+                "coalesce(caller_gone_at > followed_at, followed_at IS NULL) AS caller_left FROM agentapi.turns "
+                "WHERE id = ANY($2::uuid[]) AND lease_owner = $1 AND status IN ('running', 'input_required')), "
+                "free AS (SELECT id FROM agentapi.turns WHERE id IN (SELECT id FROM own) FOR UPDATE SKIP LOCKED), "
+                "renewed AS (UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
+                "WHERE id IN (SELECT id FROM free) AND lease_owner = $1 AND status IN ('running', 'input_required')) "
+                "SELECT clock_timestamp() AS at, o.id, o.cancel_requested, o.followed_at, o.answered_running, "
+                "o.caller_left "
+                "FROM (SELECT) AS one LEFT JOIN own o ON true",
                 owner,
                 list(turn_ids),
                 lease,
             )
         leases = (
-            RenewedLease(row["id"], row["cancel_requested"], row["followed_at"], row["answered_running"])
+            RenewedLease(
+                turn_id=row["id"],
+                cancel_requested=row["cancel_requested"],
+                followed_at=row["followed_at"],
+                answered_running=row["answered_running"],
+                caller_left=row["caller_left"],
+            )
             for row in rows
             if row["id"] is not None
         )
@@ -279,6 +291,7 @@ def _new_json(new: NewTurn) -> str:
             "replaces": new.replaces and str(new.replaces),
             "asked": new.asked,
             "again": new.again,
+            "retry": new.retry,
             "events": [event_fields(event) for event in new.events],
         }
     )

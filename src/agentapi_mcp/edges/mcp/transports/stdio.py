@@ -1,7 +1,13 @@
 """The stdio transport; stdout carries nothing but protocol messages."""
 
+import fcntl
 import json
+import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
+from typing import cast
 
 import anyio
 from anyio import AsyncFile
@@ -14,10 +20,12 @@ from pydantic import ValidationError
 
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
+from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.presentation.text import clean
 
 Incoming = SessionMessage | Exception
+_STDOUT, _STDERR = 1, 2
 
 
 async def serve_stdio(
@@ -42,6 +50,26 @@ async def serve_stdio(
 
 async def _serve(
     server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str] | None
+) -> None:
+    with nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe:
+        client.pipe = PipeDeliveries(pipe, lambda: client.has_ended)
+        await _exchange(server, client, stdin, cast("AsyncFile[str]", client.pipe))
+
+
+@contextmanager
+def _kept_stdout() -> Generator[AsyncFile[str]]:
+    """Keep the process's stdout for the protocol; what others print meanwhile goes to stderr."""
+    kept = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        # Never closed: a thread may still write to it when this has ended.
+        yield anyio.wrap_file(TextIOWrapper(os.fdopen(kept, "wb", closefd=False), encoding="utf-8"))
+    finally:
+        os.dup2(kept, _STDOUT)
+
+
+async def _exchange(
+    server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str]
 ) -> None:
     async with stdio_server(stdin, stdout) as (read_stream, write_stream):
         # Without a buffer: while the server is busy, the client's messages wait in its pipe.

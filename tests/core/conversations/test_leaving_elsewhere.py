@@ -1,0 +1,102 @@
+"""Callers who follow a turn through another process count, and so does how they leave."""
+
+import asyncio
+from datetime import timedelta
+
+from agentapi_mcp.core.conversations.departures import Departure
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.testing.http import Exchange
+from tests.support.worlds import LONG, NOW, SLOW, World, asks
+
+DAY = timedelta(days=1)
+PATH = "/api/v1/chat/completions"
+
+
+async def in_a_session(world: World, server: Services) -> ChatRequest:
+    """Begin a session, in which the same message joins at once, and return one that takes its time."""
+    return asks(SLOW, session_id=str((await world.answered(server, asks())).session_id))
+
+
+async def asked(world: World, server: Services, request: ChatRequest) -> tuple["asyncio.Future[Turn]", Exchange]:
+    """Ask, and return the task that waits, and what the provider received."""
+    seen = len(world.peer.exchanges)
+    asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+    return asking, await world.peer.received(seen + 1, path=PATH)
+
+
+async def joined(world: World, server: Services, request: ChatRequest) -> "asyncio.Future[Turn]":
+    """Ask the same through another process, and wait until its owner can know of that."""
+    asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+    await world.until("followed_at IS NOT NULL AND status = 'running'")
+    return asking
+
+
+async def leave(asking: "asyncio.Future[Turn]", how: Departure) -> None:
+    """Leave in this way."""
+    asking.cancel(how)
+    await asyncio.wait({asking})
+
+
+async def test_stop_through_another_process_ends_the_turn(world: World) -> None:
+    owner, other = await world.program(abandon_grace=DAY), await world.program()
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    await leave(first, Departure.UNCLEAR)
+    await leave(second, Departure.STOPPED)
+    await exchange.gone.wait()
+    await world.until("end_reason = 'abandoned'")
+
+
+async def test_a_turn_that_is_followed_through_another_process_outlives_an_outage_at_its_owner(world: World) -> None:
+    wire, url = await world.wire()
+    owner, other = await world.program(url, abandon_grace=timedelta(seconds=1)), await world.program()
+    request = await in_a_session(world, owner)
+    stopped, its_exchange = await asked(world, owner, asks(SLOW))
+    first, _ = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    wire.go_down()
+    await leave(first, Departure.UNCLEAR)
+    # By the time that this one is stopped, the grace of the other one is over; nobody can know yet who follows it.
+    await leave(stopped, Departure.STOPPED)
+    await its_exchange.gone.wait()
+    wire.come_up()
+    world.steps.release(20)
+    assert (await second).status is TurnStatus.COMPLETED
+
+
+async def test_a_turn_is_given_up_when_the_last_caller_elsewhere_has_left_or_died(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    await leave(first, Departure.UNCLEAR)
+    await leave(second, Departure.UNCLEAR)
+    await exchange.gone.wait()
+
+
+async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    await leave(first, Departure.TIMED_OUT)
+    await leave(second, Departure.TIMED_OUT)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await world.answered(other, request)).status is TurnStatus.COMPLETED
+
+
+async def test_stop_does_not_wait_for_a_store_that_hangs(world: World) -> None:
+    owner = await world.program()
+    asking, exchange = await asked(world, owner, asks(SLOW))
+    async with world.owner.transaction():
+        await world.owner.execute("LOCK agentapi.turns")
+        await leave(asking, Departure.STOPPED)
+        await exchange.gone.wait()
+    await world.until("end_reason = $1", EndReason.ABANDONED)
