@@ -51,7 +51,10 @@ async def _run(given: argparse.Namespace) -> bool:
             for number in range(given.times):
                 seconds, clients = SHORT[name] if given.short else (None, None)
                 options = Options(
-                    seconds=given.seconds or seconds, clients=given.clients or clients, seed=given.seed + number
+                    seconds=given.seconds or seconds,
+                    clients=given.clients or clients,
+                    seed=given.seed + number,
+                    is_timed=not given.short,
                 )
                 result = await _try(name, programs, options)
                 if isinstance(result, Result):
