@@ -41,35 +41,43 @@ async def _run(given: argparse.Namespace) -> bool:
     # As a Ctrl-C does: all that was started ends with its world.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     names: list[str] = given.names or list(SHORT if given.short else ALL)
-    rows: dict[str, str] = {}
-    is_sound = True
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}\n\n{HEADING}", flush=True)
+    rows: dict[str, str] = {}
+    # The short form is judged by no clock, so that one may wait while another works.
+    at_once = asyncio.Semaphore(2 if given.short else 1)
     with open_place() as place:
         programs = Programs.copied_to(place)
-        for name in names:
-            results: list[Result] = []
-            for number in range(given.times):
-                seconds, clients = SHORT[name] if given.short else (None, None)
-                options = Options(
-                    seconds=given.seconds or seconds,
-                    clients=given.clients or clients,
-                    seed=given.seed + number,
-                    is_timed=not given.short,
-                )
-                result = await _try(name, programs, options)
-                if isinstance(result, Result):
-                    is_sound &= not result.violations
-                    results.append(result)
-                    if given.keep is not None:
-                        result.keep(given.keep)
-                else:
-                    is_sound &= result.is_excused
-                    rows[name] = not_run(name, result.reason)
-            if results:
-                rows[name] = row(results)
+
+        async def run(name: str) -> bool:
+            async with at_once:
+                rows[name], is_sound = await _repeat(name, programs, given)
             print(rows[name], flush=True)
+            return is_sound
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(name)) for name in names]
     _write_table(given, rows)
-    return is_sound
+    return all(task.result() for task in tasks)
+
+
+async def _repeat(name: str, programs: Programs, given: argparse.Namespace) -> tuple[str, bool]:
+    """Run one as often as asked for; return its row, and whether nothing was violated."""
+    results: list[Result] = []
+    for number in range(given.times):
+        seconds, clients = SHORT[name] if given.short else (None, None)
+        options = Options(
+            seconds=given.seconds or seconds,
+            clients=given.clients or clients,
+            seed=given.seed + number,
+            is_timed=not given.short,
+        )
+        result = await _try(name, programs, options)
+        if isinstance(result, _NotRun):
+            return not_run(name, result.reason), result.is_excused
+        if given.keep is not None:
+            result.keep(given.keep)
+        results.append(result)
+    return row(results), not any(result.violations for result in results)
 
 
 def _write_table(given: argparse.Namespace, rows: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -17,7 +17,9 @@ async def serving(handle: Handler) -> AsyncGenerator[int]:
         assert task is not None
         tasks.add(task)
         try:
-            await handle(reader, writer)
+            # Cut off below, and no error: the streams of asyncio would report the cancelled task as one.
+            with suppress(asyncio.CancelledError):
+                await handle(reader, writer)
         finally:
             tasks.discard(task)
 
