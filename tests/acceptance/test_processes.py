@@ -213,6 +213,33 @@ async def test_a_turn_outlives_its_client_and_the_same_message_gets_its_answer(e
         assert len([each for each in peer.exchanges if each.path == "/api/v1/chat/completions"]) == 1
 
 
+async def test_an_answer_that_nobody_read_over_stdio_is_given_to_who_asks_again(edge_home: Path) -> None:
+    ours, theirs = os.pipe()
+    async with OpenAIPeer() as peer:
+        env = environ(edge_home, peer)
+        process = await started(env, stdout=theirs)
+        await asyncio.to_thread(os.read, ours, 60_000)
+        asked = {"agent": "droid", "message": f"{uuid4()} hello"}
+        await send(process, "tools/call", {"name": "chat", "arguments": asked}, 2)
+        first = json.loads(await asyncio.to_thread(os.read, ours, 60_000))["result"]["structuredContent"]
+        # Its answer is more than a pipe takes, and its reader does not come for the rest.
+        asked = {"session_id": first["session_id"], "message": f"{uuid4()} {'long ' * 30_000}[[echo]]"}
+        await send(process, "tools/call", {"name": "chat", "arguments": asked}, 3)
+        await asyncio.to_thread(os.read, ours, 1)
+        other = await started(env, limit=1_000_000)
+        await send(other, "tools/call", {"name": "chat", "arguments": asked}, 2)
+        assert other.stdout is not None
+        again = json.loads(await other.stdout.readline())["result"]["structuredContent"]
+        assert (again["status"], again["joined"]) == ("completed", True)
+        assert len([each for each in peer.exchanges if each.path == "/api/v1/chat/completions"]) == 2
+        for each in (other, process):
+            each.kill()
+        os.close(ours)
+        os.close(theirs)
+        for each in (other, process):
+            await each.wait()
+
+
 async def test_a_call_that_timed_out_over_stdio_is_answered_by_the_turn_that_ran_on(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer:
@@ -263,10 +290,12 @@ async def test_a_server_whose_output_is_closed_ends_without_a_traceback(edge_hom
     assert await process.wait() == 0
 
 
-async def started(env: Mapping[str, str], stdout: int = subprocess.PIPE) -> asyncio.subprocess.Process:
+async def started(
+    env: Mapping[str, str], stdout: int = subprocess.PIPE, *, limit: int = 65_536
+) -> asyncio.subprocess.Process:
     """Start a server over stdio, and shake hands."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE, env=dict(env)
+        *COMMAND, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE, env=dict(env), limit=limit
     )
     client = {"name": "t", "version": "1"}
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}

@@ -1,13 +1,15 @@
 """How turns end is stored, or not told as if it were."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
+from agentapi_mcp.backends.kinds.openai import OpenAIBackend
 from agentapi_mcp.base.errors import LimitExceededError, NotFoundError, StoreError
-from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from tests.support.worlds import LONG, NOW, SHORT_LEASE, SLOW, World, asks
 
 REFUSES = """
@@ -61,3 +63,22 @@ async def test_the_caller_of_a_turn_whose_session_another_program_deletes_is_tol
     world.steps.release(20)
     with pytest.raises(NotFoundError, match="was deleted before"):
         await asking
+
+
+async def test_a_backend_that_is_cancelled_by_something_else_fails_its_turn_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await world.program()
+    running = await server.turns.chat(server.principal, asks(SLOW), wait=NOW)
+    await world.peer.received(1)
+
+    async def cancelled(_backend: object, _turn: object) -> AsyncGenerator[None]:
+        raise asyncio.CancelledError  # as a task does that waits for one that was cancelled
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OpenAIBackend, "run", cancelled)
+        failed = await world.answered(server, asks())
+    assert (failed.status, failed.end_reason) == (TurnStatus.FAILED, EndReason.INTERNAL)
+    world.steps.release(20)
+    assert (await server.turns.get(server.principal, str(running.id), wait=LONG)).status is TurnStatus.COMPLETED

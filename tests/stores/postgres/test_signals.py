@@ -3,10 +3,13 @@
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import ClassVar
 
+import asyncpg
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
 from agentapi_mcp.base.ids import TurnId, new_id
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database, RemoteServer
@@ -97,3 +100,31 @@ class Halted(SystemClock):
     async def sleep(self, duration: timedelta) -> None:
         self.waited.set()
         await asyncio.Event().wait()
+
+
+class Shaky(RemoteServer):
+    """A server whose address cannot be told at first, for whatever reason."""
+
+    faults: ClassVar[list[Exception]] = [
+        StoreUnavailableError("away"),
+        asyncpg.InternalClientError("the connection was closed"),
+        ConfigurationError("a parameter that the server refuses"),
+        ValueError("a defect"),
+    ]
+
+    @override
+    async def url(self) -> str:
+        if self.faults:
+            raise self.faults.pop()
+        return await super().url()
+
+
+async def test_no_fault_of_a_connection_ends_the_listening(database: Database, database_urls: DatabaseUrls) -> None:
+    listens = asyncio.Event()
+    signals = PostgresSignals(Shaky(database_urls.app), database, ManualClock())
+    running = asyncio.ensure_future(signals.run(listens.set))
+    await listens.wait()
+    assert not Shaky.faults
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
