@@ -79,11 +79,7 @@ class TurnRunnerOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the store knows of a turn's callers in other processes.
-
-    `answered_running` says that one was told that it runs, `caller_left` that the last one left, and `quiet_for` how
-    long ago the last one showed that it follows; a process that died says nothing more.
-    """
+    """What the store knows of callers elsewhere: who was told that it runs, who left, how long all were quiet."""
 
     answered_running: bool
     caller_left: bool
