@@ -39,6 +39,13 @@ async def leave(asking: "asyncio.Future[Turn]", how: Departure) -> None:
     await asyncio.wait({asking})
 
 
+async def given_up(world: World, exchange: Exchange) -> int:
+    """Wait until the request to the provider is closed and its turn has ended, and count such turns."""
+    await exchange.gone.wait()
+    await world.until("ended_at IS NOT NULL AND end_reason = $1", EndReason.ABANDONED)
+    return await world.owner.fetchval("SELECT count(*) FROM agentapi.turns WHERE status = 'cancelled'")
+
+
 async def test_stop_through_another_process_ends_the_turn(world: World) -> None:
     owner, other = await world.program(abandon_grace=DAY), await world.program()
     request = await in_a_session(world, owner)
@@ -46,8 +53,7 @@ async def test_stop_through_another_process_ends_the_turn(world: World) -> None:
     second = await joined(world, other, request)
     await leave(first, Departure.UNCLEAR)
     await leave(second, Departure.STOPPED)
-    await exchange.gone.wait()
-    await world.until("end_reason = 'abandoned'")
+    assert await given_up(world, exchange) == 1
 
 
 async def test_a_turn_that_is_followed_through_another_process_outlives_an_outage_at_its_owner(world: World) -> None:
@@ -74,7 +80,7 @@ async def test_a_turn_is_given_up_when_the_last_caller_elsewhere_has_left_or_die
     second = await joined(world, other, request)
     await leave(first, Departure.UNCLEAR)
     await leave(second, Departure.UNCLEAR)
-    await exchange.gone.wait()
+    assert await given_up(world, exchange) == 1
 
 
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:
@@ -99,4 +105,4 @@ async def test_stop_does_not_wait_for_a_store_that_hangs(world: World) -> None:
         await world.owner.execute("LOCK agentapi.turns")
         await leave(asking, Departure.STOPPED)
         await exchange.gone.wait()
-    await world.until("end_reason = $1", EndReason.ABANDONED)
+    assert await given_up(world, exchange) == 1

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
 
+from anyio import AsyncFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Notes = list[Callable[[], None]]
@@ -25,22 +25,10 @@ def after_response(note: Callable[[], None]) -> None:
         waiting.append(note)
 
 
-class Pipe(Protocol):
-    """What a server over stdio writes to."""
-
-    async def write(self, text: str, /) -> object:
-        """Write a line."""
-        ...
-
-    async def flush(self) -> None:
-        """Hand all that was written to the reader's pipe."""
-        ...
-
-
 class PipeDeliveries:
     """The pipe of one client over stdio: it tells which of the responses were handed over whole."""
 
-    def __init__(self, pipe: Pipe, has_ended: Callable[[], bool]) -> None:
+    def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool]) -> None:
         self._pipe = pipe
         self._has_ended = has_ended
         self._notes: dict[str, Notes] = {}
