@@ -52,7 +52,8 @@ Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
 _SESSION_WITHIN = timedelta(seconds=3)
-_LOOK_WITHIN = timedelta(seconds=0.3)
+# Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
+_LOOK_WITHIN = {True: 0.3, False: 5.0}
 # Who follows a turn of another process says so every second.
 _FOLLOWED_WITHIN = timedelta(seconds=5)
 
@@ -489,7 +490,7 @@ class TurnRunner:
         """
         while not run.answered.is_set():
             try:
-                async with asyncio.timeout(_LOOK_WITHIN.total_seconds()):
+                async with asyncio.timeout(_LOOK_WITHIN[departure is Departure.STOPPED]):
                     renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
             except (StoreError, TimeoutError):
                 if departure is Departure.STOPPED:
