@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import ClassVar
 
 import asyncpg
 from typing_extensions import override
@@ -102,29 +101,36 @@ class Halted(SystemClock):
         await asyncio.Event().wait()
 
 
-class Shaky(RemoteServer):
+class ShakyServer:
     """A server whose address cannot be told at first, for whatever reason."""
 
-    faults: ClassVar[list[Exception]] = [
-        StoreUnavailableError("away"),
-        asyncpg.InternalClientError("the connection was closed"),
-        ConfigurationError("a parameter that the server refuses"),
-        ValueError("a defect"),
-    ]
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.faults: list[Exception] = [
+            StoreUnavailableError("away"),
+            asyncpg.InternalClientError("the connection was closed"),
+            ConfigurationError("a parameter that the server refuses"),
+            ValueError("a defect"),
+        ]
 
-    @override
     async def url(self) -> str:
+        """Fail once for each reason, then return the address."""
         if self.faults:
             raise self.faults.pop()
-        return await super().url()
+        return self.address
+
+    async def recover(self) -> str:
+        """Return the address."""
+        return self.address
 
 
 async def test_no_fault_of_a_connection_ends_the_listening(database: Database, database_urls: DatabaseUrls) -> None:
     listens = asyncio.Event()
-    signals = PostgresSignals(Shaky(database_urls.app), database, ManualClock())
+    server = ShakyServer(database_urls.app)
+    signals = PostgresSignals(server, database, ManualClock())
     running = asyncio.ensure_future(signals.run(listens.set))
     await listens.wait()
-    assert not Shaky.faults
+    assert not server.faults
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})

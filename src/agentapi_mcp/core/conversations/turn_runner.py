@@ -566,9 +566,10 @@ class TurnRunner:
         if signal.kind is SignalKind.CANCEL:
             self.stop(run, EndReason.CANCEL_TURN)
         elif signal.kind is SignalKind.CALLER_LEFT and run.followers == 0:
-            run.follow_count += 1  # how this caller left is what counts now
             with suppress(ValueError):  # a newer program's word
-                self._abandon(run, Departure(signal.reason))
+                departure = Departure(signal.reason)
+                run.follow_count += 1  # how this caller left is what counts now
+                self._abandon(run, departure)
 
     def _signal(self, kind: SignalKind, turn: Turn | SettledTurn, reason: str | None = None) -> None:
         self._signals.send(

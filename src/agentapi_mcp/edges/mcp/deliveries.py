@@ -31,7 +31,7 @@ class PipeDeliveries:
     def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool]) -> None:
         self._pipe = pipe
         self._has_ended = has_ended
-        self._notes: dict[str, Notes] = {}
+        self._notes: dict[object, Notes] = {}
         self._line = ""
 
     @contextmanager
@@ -39,8 +39,7 @@ class PipeDeliveries:
         """Keep what waits for the response to a request; its errors note nothing."""
         waiting: Notes = []
         token = _waiting.set(waiting)
-        key = json.dumps(request_id)
-        self._notes[key] = waiting
+        self._notes[request_id] = waiting
         try:
             yield
         except BaseException:
@@ -48,8 +47,8 @@ class PipeDeliveries:
             raise
         finally:
             _waiting.reset(token)
-            if not waiting:
-                del self._notes[key]
+            if not waiting:  # a client may use an id twice at once
+                self._notes.pop(request_id, None)
 
     async def write(self, line: str, /) -> object:
         """Write a line."""
@@ -60,7 +59,7 @@ class PipeDeliveries:
         """Hand the line to the reader's pipe, which waits while the pipe is full."""
         await self._pipe.flush()
         found = _RESPONSE.match(self._line) if self._notes else None
-        notes = self._notes.pop(found[1], []) if found else []
+        notes = self._notes.pop(json.loads(found[1]), []) if found else []
         if not self._has_ended():
             for note in notes:
                 note()

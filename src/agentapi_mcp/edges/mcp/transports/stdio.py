@@ -58,9 +58,17 @@ async def _serve(
 
 @contextmanager
 def _kept_stdout() -> Generator[AsyncFile[str]]:
-    """Keep the process's stdout for the protocol; what others print meanwhile goes to stderr."""
+    """Keep the process's stdout for the protocol; what others print meanwhile goes to stderr, if there is one.
+
+    The SDK does the same for a stdout of its own, which tells nobody when a line was handed over.
+    """
     kept = fcntl.fcntl(_STDOUT, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.dup2(_STDERR, _STDOUT)
+    try:
+        os.dup2(_STDERR, _STDOUT)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDOUT)
+        os.close(nowhere)
     try:
         # Never closed: a thread may still write to it when this has ended.
         yield anyio.wrap_file(TextIOWrapper(os.fdopen(kept, "wb", closefd=False), encoding="utf-8"))
