@@ -16,7 +16,7 @@ from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
-from agentapi_mcp.core.conversations.turn_runner import TurnRunnerOptions
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
@@ -66,6 +66,13 @@ class World:
         statement = f"SELECT EXISTS (SELECT FROM agentapi.turns WHERE {condition})"  # noqa: S608  # a literal of the test
         async with asyncio.timeout(25):
             while not await self.owner.fetchval(statement, *given):
+                pass
+
+    async def keeps_waiting(self) -> None:
+        """Wait until somebody waits for what this connection has locked."""
+        statement = "SELECT EXISTS (SELECT FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+        async with asyncio.timeout(25):
+            while not await self.owner.fetchval(statement):
                 pass
 
     async def turns(self) -> int:

@@ -35,8 +35,9 @@ from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.change_feed import ChangeFeed
 from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents, TurnPorts
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
-from agentapi_mcp.core.conversations.turn_runner import TurnRunner, TurnRunnerOptions
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.identity.principals import Principal, Role

@@ -1,6 +1,8 @@
 """Callers who follow a turn through another process count, and so does how they leave."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from agentapi_mcp.core.conversations.departures import Departure
@@ -39,6 +41,17 @@ async def leave(asking: "asyncio.Future[Turn]", how: Departure) -> None:
     await asyncio.wait({asking})
 
 
+@asynccontextmanager
+async def joining(world: World, server: Services, request: ChatRequest) -> AsyncGenerator["asyncio.Future[Turn]"]:
+    """Ask the same through a process that is kept, until the end of this context, from noting that it joins."""
+    await world.until("caller_gone_at IS NOT NULL")  # nothing else waits for the lock
+    async with world.owner.transaction():
+        await world.owner.execute("SELECT FROM agentapi.turns WHERE status = 'running' FOR UPDATE")
+        asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+        await world.keeps_waiting()
+        yield asking
+
+
 async def given_up(world: World, exchange: Exchange) -> int:
     """Wait until the request to the provider is closed and its turn has ended, and count such turns."""
     await exchange.gone.wait()
@@ -54,6 +67,40 @@ async def test_stop_through_another_process_ends_the_turn(world: World) -> None:
     await leave(first, Departure.UNCLEAR)
     await leave(second, Departure.STOPPED)
     assert await given_up(world, exchange) == 1
+
+
+async def test_a_caller_who_stops_while_it_joins_through_another_process_ends_the_turn(world: World) -> None:
+    owner, other = await world.program(abandon_grace=DAY), await world.program()
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    await leave(first, Departure.UNCLEAR)
+    async with joining(world, other, request) as second:
+        await leave(second, Departure.STOPPED)
+    assert await given_up(world, exchange) == 1
+
+
+async def test_a_caller_who_stops_while_it_joins_in_the_same_process_ends_the_turn(world: World) -> None:
+    owner = await world.program(abandon_grace=DAY)
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    await leave(first, Departure.UNCLEAR)
+    async with joining(world, owner, request) as second:
+        await leave(second, Departure.STOPPED)
+    assert await given_up(world, exchange) == 1
+
+
+async def test_a_turn_runs_on_for_a_caller_who_timed_out_while_it_joined(world: World) -> None:
+    owner = await world.program(stopped_grace=DAY, abandon_grace=NOW)
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    await leave(first, Departure.STOPPED)
+    async with joining(world, owner, request) as second:
+        await leave(second, Departure.TIMED_OUT)
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await world.answered(owner, request)).status is TurnStatus.COMPLETED
 
 
 async def test_a_turn_that_is_followed_through_another_process_outlives_an_outage_at_its_owner(world: World) -> None:

@@ -30,7 +30,7 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
-from agentapi_mcp.core.conversations.turn_runner import TurnRunnerOptions
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps

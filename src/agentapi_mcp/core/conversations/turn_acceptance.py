@@ -198,7 +198,7 @@ class TurnAcceptance:
 
     async def _await_news(self, principal: Principal, found: FoundTurn) -> None:
         """Wait for a moment until it is known whether the turn's answer arrived or its caller left."""
-        await self._runner.news.publish()
+        await self._runner.callers.news.publish()
         until = self._clock.monotonic() + _NEWS_WITHIN.total_seconds()
         while self._clock.monotonic() < until:
             now = await self._turns.find(principal, found.turn.id)

@@ -102,7 +102,7 @@ class TurnFollower:
             NotFoundError: the session was deleted meanwhile.
             StoreError: the store refuses the outcome.
         """
-        async with self._runner.following(run):
+        async with self._runner.callers.following(run):
             await self._wait(_LocalTurn(run), until, Pacer(self._clock, report, started))
             if run.answered.is_set() and not run.saved.is_set():
                 await self._wait_until_told(run, until)
@@ -110,7 +110,7 @@ class TurnFollower:
                 raise run.not_stored
             if run.saved.is_set() or (run.answered.is_set() and not self._runner.watch.is_up):
                 return run.snapshot()
-            self._runner.answer_running(run)
+            self._runner.callers.answer_running(run)
             return run.unfinished()
 
     async def wait_elsewhere(
@@ -140,15 +140,14 @@ class TurnFollower:
         except TimeoutError:
             pass  # the store is late: what is known is told
         except asyncio.CancelledError as gone:
-            if not known.status.is_final:
-                self._runner.left_elsewhere(principal, known, gone)
+            self._runner.callers.left(principal, known, gone)
             raise
         return known
 
     async def follow_here(self, run: RunningTurn) -> AsyncGenerator[TurnEvent]:
         """Yield the text so far, then each event as it arrives, then the end, of a turn that runs here."""
         # Subscribe before reading the text so far: no event is lost between the two.
-        async with self._runner.following(run), self._events.follow(run.id) as events:
+        async with self._runner.callers.following(run), self._events.follow(run.id) as events:
             if run.answer.characters:
                 yield TextDelta(run.answer.text)
             if run.saved.is_set():

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -26,8 +25,6 @@ from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
-from agentapi_mcp.core.conversations.caller_news import CallerNews
-from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import (
     EndReason,
     Renewal,
@@ -35,12 +32,13 @@ from agentapi_mcp.core.conversations.models import (
     SettlingRule,
     Turn,
     TurnEnded,
-    TurnMark,
     TurnStatus,
 )
 from agentapi_mcp.core.conversations.ports import OwnerLocks, TurnPorts
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.store_watch import StoreWatch
+from agentapi_mcp.core.conversations.turn_callers import TurnCallers
 from agentapi_mcp.core.conversations.turn_saver import TurnSaver
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
 from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
@@ -52,39 +50,6 @@ Accept = Callable[[], Awaitable[TurnJob | Turn]]
 
 _log = logging.getLogger(__name__)
 _SESSION_WITHIN = timedelta(seconds=3)
-# Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
-_LOOK_WITHIN = {True: 0.3, False: 5.0}
-# Who follows a turn of another process says so every second.
-_FOLLOWED_WITHIN = timedelta(seconds=5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnRunnerOptions:
-    """Timing and limits of the engine; docs/design/turns.md explains the defaults."""
-
-    lease: timedelta = timedelta(seconds=15)
-    renew_every: timedelta = timedelta(seconds=4)
-    renew_again: timedelta = timedelta(seconds=0.5)
-    save_again: timedelta = timedelta(seconds=0.5)
-    save_every: timedelta = timedelta(seconds=2)
-    abandon_grace: timedelta = timedelta(seconds=15)
-    stopped_grace: timedelta = timedelta(seconds=1.5)
-    shutdown_grace: timedelta = timedelta(seconds=1.5)
-    settle_within: timedelta = timedelta(seconds=5)
-    refuse_when_behind: timedelta = timedelta(seconds=5)
-    max_running: int = 1000
-    places: int = 12
-    places_to_finish: int = 4
-    places_of_a_user: int = 6
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What the store knows of callers elsewhere: who was told that it runs, who left, how long all were quiet."""
-
-    answered_running: bool
-    caller_left: bool
-    quiet_for: timedelta | None
 
 
 class TurnRunner:
@@ -121,7 +86,7 @@ class TurnRunner:
         self._session_locks = WeakValueDictionary[SessionId, asyncio.Lock]()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saver = TurnSaver(ports, work, self.watch, self._places, owner=owner, again=options.save_again)
-        self.news = CallerNews(ports.turns, clock, self._spawn)
+        self.callers = TurnCallers(ports, options, self._runs, owner=owner, stop=self.stop, spawn=self._spawn)
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -139,7 +104,7 @@ class TurnRunner:
                 unsubscribe()
                 for task in (*workers, *self._tasks):
                     task.cancel()
-                await self.news.flush()
+                await self.callers.news.flush()
 
     # --- what callers ask
 
@@ -154,6 +119,7 @@ class TurnRunner:
     async def drain(self) -> None:
         """Refuse new turns, give running ones the shutdown grace, interrupt the rest, and store how all have ended."""
         self._closing = True
+        self.callers.close()
         started = self._clock.monotonic()
         await first_of(self._idle.wait(), self._stopping_now.wait(), self._clock.sleep(self.options.shutdown_grace))
         self._interrupting = True
@@ -206,30 +172,16 @@ class TurnRunner:
             # Shielded: once the turn is stored, a caller who disconnects must not leave it without a runner.
             return await asyncio.shield(submitted)
         except asyncio.CancelledError as exc:
-            submitted.add_done_callback(partial(self._abandon_unfollowed, exc))
+            submitted.add_done_callback(partial(self._note_departure, principal, exc))
             raise
 
-    @asynccontextmanager
-    async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
-        """Count a waiting caller; when the last one leaves without an answer, the turn runs on for a while only."""
-        run.followers += 1
-        run.follow_count += 1
-        run.caller_gone = False
-        gone: asyncio.CancelledError | None = None
-        try:
-            yield
-        except asyncio.CancelledError as exc:
-            gone = exc
-            raise
-        finally:
-            run.followers -= 1
-            if gone is not None and run.followers == 0:
-                self._abandon(run, Departure.of(gone))
-
-    def left_elsewhere(self, principal: Principal, turn: Turn, gone: asyncio.CancelledError) -> None:
-        """Note that a caller has left a turn that may run in another process, and tell that process how."""
-        self.news.mark(principal, turn.id, TurnMark.CALLER_GONE)
-        self._signal(SignalKind.CALLER_LEFT, turn, reason=Departure.of(gone))
+    def _note_departure(
+        self, principal: Principal, gone: asyncio.CancelledError, done: "asyncio.Future[RunningTurn | Turn]"
+    ) -> None:
+        if not done.cancelled() and done.exception() is None:
+            submitted = done.result()
+            turn = submitted.job.accepted.turn if isinstance(submitted, RunningTurn) else submitted
+            self.callers.left(principal, turn, gone)
 
     def stop(self, run: RunningTurn, reason: EndReason) -> bool:
         """Stop a turn: close the stream from the agent and keep the text so far; False if it is past that."""
@@ -240,12 +192,6 @@ class TurnRunner:
         if run.asking is not None:
             run.asking.reschedule(asyncio.get_running_loop().time())
         return True
-
-    def answer_running(self, run: RunningTurn) -> None:
-        """Note that a caller was told that the turn runs: it is expected to come back later."""
-        if not run.answered_running:
-            run.answered_running = True
-            self.news.mark(run.job.principal, run.id, TurnMark.ANSWERED_RUNNING)
 
     async def settle_orphans(self) -> tuple[SettledTurn, ...]:
         """Settle turns that nobody runs any more, as far as this process may know that.
@@ -438,72 +384,6 @@ class TurnRunner:
         waiting = [run.answered_at for run in self._runs.values() if run.waits_for_place]
         return timedelta(seconds=self._clock.monotonic() - min(waiting)) if waiting else timedelta(0)
 
-    # --- callers who go away
-
-    def _abandon_unfollowed(self, gone: asyncio.CancelledError, done: "asyncio.Future[RunningTurn | Turn]") -> None:
-        if done.cancelled() or done.exception() is not None:
-            return
-        run = done.result()
-        if isinstance(run, RunningTurn) and run.followers == 0:
-            self._abandon(run, Departure.of(gone))
-
-    def _abandon(self, run: RunningTurn, departure: Departure) -> None:
-        # A turn answered as running is never abandoned: its caller is expected to come back later.
-        if run.answered_running or run.answered.is_set() or self._closing:
-            return
-        run.caller_gone = True
-        self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
-        self._spawn(self._cancel_unless_followed(run, departure))
-
-    def _runs_on(self, run: RunningTurn, departure: Departure) -> timedelta:
-        """Return for how long a turn runs on without a caller."""
-        match departure:
-            case Departure.STOPPED:
-                return self.options.stopped_grace
-            case Departure.TIMED_OUT | Departure.CLIENT_GONE:
-                return max(run.job.choice.declaration.abandon_after, self.options.abandon_grace)
-            case Departure.UNCLEAR:
-                return self.options.abandon_grace
-
-    async def _cancel_unless_followed(self, run: RunningTurn, departure: Departure) -> None:
-        """Cancel a turn that nobody has followed for its grace, here or in another process."""
-        grace, follow_count = self._runs_on(run, departure), run.follow_count
-        wait = grace
-        while True:
-            await first_of(run.answered.wait(), self._clock.sleep(wait))
-            look = await self._look(run, departure)
-            # After the last await: a caller who has come back here meanwhile counts.
-            if run.answered.is_set() or run.answered_running or run.follow_count != follow_count:
-                return
-            if look is None or look.answered_running:
-                return
-            quiet = look.quiet_for
-            if look.caller_left or quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN):
-                self.stop(run, EndReason.ABANDONED)
-                return
-            wait = grace
-
-    async def _look(self, run: RunningTurn, departure: Departure) -> "_Look | None":
-        """Return who follows a turn in other processes; None if it is not ours any more.
-
-        While the store is away nobody knows of them, and the turn goes on. Stop does not wait for that.
-        """
-        while not run.answered.is_set():
-            try:
-                async with asyncio.timeout(_LOOK_WITHIN[departure is Departure.STOPPED]):
-                    renewal = await self._turns.renew(self.owner, [run.id], self.options.lease)
-            except (StoreError, TimeoutError):
-                if departure is Departure.STOPPED:
-                    break
-                await self._clock.sleep(self.options.renew_again)
-                continue
-            if not renewal.leases:
-                return None
-            (lease,) = renewal.leases
-            quiet_for = None if lease.followed_at is None else renewal.at - lease.followed_at
-            return _Look(lease.answered_running, lease.caller_left, quiet_for)
-        return _Look(answered_running=False, caller_left=True, quiet_for=None)
-
     # --- periodic work
 
     async def _beat(self) -> None:
@@ -565,13 +445,10 @@ class TurnRunner:
             return
         if signal.kind is SignalKind.CANCEL:
             self.stop(run, EndReason.CANCEL_TURN)
-        elif signal.kind is SignalKind.CALLER_LEFT and run.followers == 0:
-            with suppress(ValueError):  # a newer program's word
-                departure = Departure(signal.reason)
-                run.follow_count += 1  # how this caller left is what counts now
-                self._abandon(run, departure)
+        elif signal.kind is SignalKind.CALLER_LEFT:
+            self.callers.left_elsewhere(run, signal.reason)
 
-    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn, reason: str | None = None) -> None:
+    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn) -> None:
         self._signals.send(
             Signal(
                 kind,
@@ -579,7 +456,6 @@ class TurnRunner:
                 session_id=turn.session_id,
                 user_id=turn.user_id,
                 org_id=turn.org_id,
-                reason=reason,
             )
         )
 

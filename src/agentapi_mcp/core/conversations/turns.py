@@ -65,8 +65,9 @@ class Turns:
         require(principal, Action.CHAT)
         submitted = await self._submit(principal, request, timedelta(0))
         if isinstance(submitted, Turn):
+            self._runner.callers.told_running(principal, submitted)
             return submitted
-        self._runner.answer_running(submitted)
+        self._runner.callers.answer_running(submitted)
         return submitted.unfinished()
 
     async def get(
@@ -126,7 +127,7 @@ class Turns:
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""
         if turn.status.is_final and turn.saved:
-            self._runner.news.delivered(turn.id)
+            self._runner.callers.news.delivered(turn.id)
 
     async def drain(self) -> None:
         """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""

@@ -1,0 +1,178 @@
+"""Who waits for the turns of this process, and what becomes of a turn that nobody waits for any more."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.core.conversations.caller_news import CallerNews, Spawn
+from agentapi_mcp.core.conversations.departures import Departure
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnMark
+from agentapi_mcp.core.conversations.ports import TurnPorts
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
+from agentapi_mcp.core.conversations.running_turn import RunningTurn
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.signals import Signal, SignalKind
+
+Stop = Callable[[RunningTurn, EndReason], bool]
+# Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
+_LOOK_WITHIN = {True: 0.3, False: 5.0}
+# Who follows a turn of another process says so every second.
+_FOLLOWED_WITHIN = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the store knows of callers elsewhere: who was told that it runs, who left, how long all were quiet."""
+
+    answered_running: bool
+    caller_left: bool
+    quiet_for: timedelta | None
+
+
+class TurnCallers:
+    """The callers of this process, wherever their turns run, and those of its turns, wherever they wait."""
+
+    def __init__(
+        self,
+        ports: TurnPorts,
+        options: TurnRunnerOptions,
+        runs: Mapping[TurnId, RunningTurn],
+        *,
+        owner: UUID,
+        stop: Stop,
+        spawn: Spawn,
+    ) -> None:
+        self._turns = ports.turns
+        self._signals = ports.signals
+        self._clock = ports.clock
+        self._options = options
+        self._runs = runs
+        self._owner = owner
+        self._stop = stop
+        self._spawn = spawn
+        self._closing = False
+        self.news = CallerNews(ports.turns, ports.clock, spawn)
+
+    def close(self) -> None:
+        """From now on, the end of the process decides when turns end, and not their callers."""
+        self._closing = True
+
+    @asynccontextmanager
+    async def following(self, run: RunningTurn) -> AsyncGenerator[None]:
+        """Count a waiting caller; when the last one leaves without an answer, the turn runs on for a while only."""
+        run.followers += 1
+        run.follow_count += 1
+        run.caller_gone = False
+        gone: asyncio.CancelledError | None = None
+        try:
+            yield
+        except asyncio.CancelledError as exc:
+            gone = exc
+            raise
+        finally:
+            run.followers -= 1
+            if gone is not None and run.followers == 0:
+                self._abandon(run, Departure.of(gone))
+
+    def left(self, principal: Principal, turn: Turn, gone: asyncio.CancelledError) -> None:
+        """Note that a caller has left before or while it waited for a turn, and how; the turn may run anywhere."""
+        run = self._runs.get(turn.id)
+        if run is not None:
+            self._leave(run, Departure.of(gone))
+        elif not turn.status.is_final:
+            self.news.mark(principal, turn.id, TurnMark.CALLER_GONE)
+            self._signals.send(
+                Signal(
+                    SignalKind.CALLER_LEFT,
+                    turn_id=turn.id,
+                    session_id=turn.session_id,
+                    user_id=turn.user_id,
+                    org_id=turn.org_id,
+                    reason=Departure.of(gone),
+                )
+            )
+
+    def left_elsewhere(self, run: RunningTurn, reason: str | None) -> None:
+        """Take note of a caller who has left this turn through another process."""
+        with suppress(ValueError):  # a newer program's word
+            self._leave(run, Departure(reason))
+
+    def told_running(self, principal: Principal, turn: Turn) -> None:
+        """Note that a caller was told that a turn runs, wherever it does."""
+        run = self._runs.get(turn.id)
+        if run is not None:
+            self.answer_running(run)
+        elif not turn.status.is_final:
+            self.news.mark(principal, turn.id, TurnMark.ANSWERED_RUNNING)
+
+    def answer_running(self, run: RunningTurn) -> None:
+        """Note that a caller was told that this turn runs: it is expected to come back later."""
+        if not run.answered_running:
+            run.answered_running = True
+            self.news.mark(run.job.principal, run.id, TurnMark.ANSWERED_RUNNING)
+
+    def _leave(self, run: RunningTurn, departure: Departure) -> None:
+        if run.followers == 0:
+            run.follow_count += 1  # how this caller left is what counts now
+            self._abandon(run, departure)
+
+    def _abandon(self, run: RunningTurn, departure: Departure) -> None:
+        # A turn answered as running is never abandoned: its caller is expected to come back later.
+        if run.answered_running or run.answered.is_set() or self._closing:
+            return
+        run.caller_gone = True
+        self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
+        self._spawn(self._stop_unless_followed(run, departure))
+
+    def _runs_on(self, run: RunningTurn, departure: Departure) -> timedelta:
+        """Return for how long a turn runs on without a caller."""
+        match departure:
+            case Departure.STOPPED:
+                return self._options.stopped_grace
+            case Departure.TIMED_OUT | Departure.CLIENT_GONE:
+                return max(run.job.choice.declaration.abandon_after, self._options.abandon_grace)
+            case Departure.UNCLEAR:
+                return self._options.abandon_grace
+
+    async def _stop_unless_followed(self, run: RunningTurn, departure: Departure) -> None:
+        """Stop a turn that nobody has followed for its grace, here or in another process."""
+        grace, follow_count = self._runs_on(run, departure), run.follow_count
+        while True:
+            await first_of(run.answered.wait(), self._clock.sleep(grace))
+            look = await self._look(run, departure)
+            # After the last await: a caller who has come back here meanwhile counts.
+            if run.answered.is_set() or run.answered_running or run.follow_count != follow_count:
+                return
+            if look is None or look.answered_running:
+                return
+            quiet = look.quiet_for
+            if look.caller_left or quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN):
+                self._stop(run, EndReason.ABANDONED)
+                return
+
+    async def _look(self, run: RunningTurn, departure: Departure) -> "_Look | None":
+        """Return who follows a turn in other processes; None if it is not ours any more.
+
+        While the store is away nobody knows of them, and the turn goes on. Stop does not wait for that.
+        """
+        while not run.answered.is_set():
+            try:
+                async with asyncio.timeout(_LOOK_WITHIN[departure is Departure.STOPPED]):
+                    renewal = await self._turns.renew(self._owner, [run.id], self._options.lease)
+            except (StoreError, TimeoutError):
+                if departure is Departure.STOPPED:
+                    break
+                await self._clock.sleep(self._options.renew_again)
+                continue
+            if not renewal.leases:
+                return None
+            (lease,) = renewal.leases
+            quiet_for = None if lease.followed_at is None else renewal.at - lease.followed_at
+            return _Look(lease.answered_running, lease.caller_left, quiet_for)
+        return _Look(answered_running=False, caller_left=True, quiet_for=None)
