@@ -49,13 +49,19 @@ class Edge:
 
 @asynccontextmanager
 async def open_edge(home: Path, peer: OpenAIPeer, options: McpOptions | None = None) -> AsyncGenerator[Edge]:
-    """Open the program on this home, its agent `droid` speaking to the peer."""
+    """Open the program on this home, its agent `droid` speaking to the peer, which is opened, too."""
+    async with peer, open_edge_to(home, peer, options) as edge:
+        yield edge
+
+
+@asynccontextmanager
+async def open_edge_to(home: Path, peer: OpenAIPeer, options: McpOptions | None = None) -> AsyncGenerator[Edge]:
+    """Open the program on this home, its agent `droid` speaking to a peer that is open."""
     settings = Settings(home=home, postgres_linger_seconds=20, abandon_grace_seconds=0, shutdown_grace_seconds=0)
-    async with peer:
-        environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-        async with open_app(settings, environ) as app:
-            services = await app.services_provider.services()
-            yield Edge(create_server(app.services_provider, options or McpOptions()), services, peer)
+    environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
+    async with open_app(settings, environ) as app:
+        services = await app.services_provider.services()
+        yield Edge(create_server(app.services_provider, options or McpOptions()), services, peer)
 
 
 @asynccontextmanager

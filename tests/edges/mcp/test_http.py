@@ -19,10 +19,10 @@ from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotificati
 from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.options import McpOptions
-from agentapi_mcp.testing.http import Steps
+from agentapi_mcp.testing.http import Exchange, Steps
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.limits import HttpLimits
-from tests.support.connect import Edge, call, fields_of, open_edge, subscribe_resource
+from tests.support.connect import Edge, call, fields_of, open_edge, open_edge_to, subscribe_resource
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
@@ -349,10 +349,11 @@ async def test_a_message_to_an_sse_session_of_another_replica_is_told_what_it_ne
 
 @asynccontextmanager
 async def replicas(home: Path, peer: OpenAIPeer) -> AsyncGenerator[tuple[str, Edge]]:
-    """Serve two programs on one database behind one address."""
+    """Serve two programs on one database behind one address, and with one provider, whichever of them asks it."""
     async with (
-        open_edge(home, peer) as one,
-        open_edge(home, OpenAIPeer()) as two,
+        peer,
+        open_edge_to(home, peer) as one,
+        open_edge_to(home, peer) as two,
         serve_replicas([mcp_application(edge.server, WebOptions()) for edge in (one, two)]) as url,
     ):
         yield url, one
@@ -412,6 +413,33 @@ async def test_a_request_is_taken_back_through_another_replica(edge_home: Path) 
                 assert (await http.post(url, json=said, headers=headers)).status_code == 202
                 await http.post(url, json=message("ping"), headers=headers)  # so that the next goes there again
         assert chat.result().json()["error"]["code"] == -32800
+
+
+async def test_a_turn_whose_caller_timed_out_runs_on_and_is_joined_through_another_replica(edge_home: Path) -> None:
+    steps = Steps()
+    async with replicas(edge_home, OpenAIPeer(pace=steps)) as (url, edge), httpx2.AsyncClient(timeout=25) as http:
+        answer = await http.post(url, json=message("initialize", INITIALIZE), headers=ACCEPT)
+        headers = ACCEPT | {"mcp-session-id": answer.headers["mcp-session-id"]}
+
+        async def take_back(number: int, words: str, reason: str | None) -> Exchange:
+            """Ask, and take it back when the provider was asked; there is no grace here."""
+            asked = message("tools/call", {"name": "chat", "arguments": {"agent": "droid", "message": words}}, number)
+            said = message("notifications/cancelled", {"requestId": number, "reason": reason}, None)
+            async with asyncio.TaskGroup() as group:
+                chat = group.create_task(http.post(url, json=asked, headers=headers))
+                exchange = await edge.peer.received(content=words)
+                while not chat.done():
+                    await http.post(url, json=said, headers=headers)
+            return exchange
+
+        slow = f"{edge.tag} timed out [[slow]] [[chunks2]]"
+        await take_back(7, slow, "McpError: MCP error -32001: Request timed out")
+        # By the time that this one is stopped, the one before would have been.
+        await (await take_back(8, f"{edge.tag} unclear [[slow]] [[chunks9]]", None)).gone.wait()
+        steps.release(20)
+        again = message("tools/call", {"name": "chat", "arguments": {"agent": "droid", "message": slow}}, 9)
+        turn = (await http.post(url, json=again, headers=headers)).json()["result"]["structuredContent"]
+        assert (turn["status"], turn["joined"]) == ("completed", True)
 
 
 async def test_listening_is_refused_beyond_the_limit_and_works_over_http(edge_home: Path) -> None:
