@@ -15,7 +15,7 @@ from agentapi_mcp.core.conversations.joining import (
     decide_open,
     decide_same,
 )
-from agentapi_mcp.core.conversations.models import OPEN, FoundTurn, Turn, TurnStatus
+from agentapi_mcp.core.conversations.models import OPEN, EndReason, FoundTurn, Turn, TurnStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SAME = b"same"
@@ -81,6 +81,15 @@ def test_an_interrupted_turn_is_asked_again_by_itself_only_if_it_was_not_asked()
         assert decide(found(TurnStatus.INTERRUPTED, asked=False), asked) is Decision.ASK_AGAIN
         assert decide(found(TurnStatus.INTERRUPTED), asked) is Decision.JOIN
         assert decide(found(TurnStatus.INTERRUPTED), replace(asked, retry=True)) is Decision.ASK_AGAIN
+
+
+def test_a_turn_that_nobody_waited_for_is_asked_again_by_a_retry_with_its_key_alone() -> None:
+    for asked_at in (None, NOW):
+        given_up = found(TurnStatus.CANCELLED)
+        turn = replace(given_up.turn, end_reason=EndReason.ABANDONED, asked_at=asked_at)
+        given_up = replace(given_up, turn=turn)
+        assert decide_keyed(given_up, KEYED) is Decision.JOIN
+        assert decide_keyed(given_up, replace(KEYED, retry=True)) is Decision.ASK_AGAIN
 
 
 # --- a turn of the same request

@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+
+import pytest
 
 from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
@@ -101,6 +104,31 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_while_it_joined(world: 
     await its_exchange.gone.wait()
     world.steps.release(20)
     assert (await world.answered(owner, request)).status is TurnStatus.COMPLETED
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_turn_that_is_joined_while_it_is_stopped_answers_nobody_but_its_key(
+    key: str | None, world: World
+) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = asks(SLOW, idempotency_key=key)
+    first, exchange = await asked(world, owner, request)
+    async with world.owner.transaction():
+        # The end of the turn cannot be stored meanwhile.
+        await world.owner.execute("SELECT FROM public.chat_sessions FOR UPDATE")
+        await leave(first, Departure.UNCLEAR)
+        await exchange.gone.wait()
+        second = asyncio.ensure_future(other.turns.chat(other.principal, request, wait=LONG))
+        await world.until("status = 'running' AND followed_at > caller_gone_at")
+    world.steps.release(20)
+    turn = await second
+    if key is None:
+        assert (turn.status, turn.joined) == (TurnStatus.COMPLETED, False)
+        return
+    assert (turn.status, turn.end_reason, turn.joined) == (TurnStatus.CANCELLED, EndReason.ABANDONED, True)
+    again = await world.answered(other, replace(request, retry=True))
+    assert (again.status, again.session_id, again.joined) == (TurnStatus.COMPLETED, turn.session_id, False)
+    assert (await world.answered(other, request)).id == again.id
 
 
 async def test_a_turn_that_is_followed_through_another_process_outlives_an_outage_at_its_owner(world: World) -> None:

@@ -245,6 +245,18 @@ async def test_nobody_settles_before_having_had_the_database_for_a_lease(world: 
         await server.turns.chat(server.principal, asks(session_id=str(turn.session_id)), wait=NOW)
 
 
+async def test_a_request_settles_the_turn_that_it_waits_for_and_no_other(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE, renew_every=timedelta(days=1))  # the sweep does not come by
+    request = asks()
+    own = await an_orphan(world, server, request, asked=False)
+    other = await an_orphan(world, server, asks(), asked=False)
+    while (turn := await server.turns.chat(server.principal, request, wait=NOW)).id == own.id:
+        pass  # it joins until the process has had the database for a lease
+    assert (await server.turns.get(server.principal, str(own.id))).status is TurnStatus.INTERRUPTED
+    assert (await server.turns.get(server.principal, str(other.id))).status is TurnStatus.RUNNING
+    assert (await server.turns.get(server.principal, str(turn.id), wait=LONG)).status is TurnStatus.COMPLETED
+
+
 @pytest.mark.parametrize("key", [None, "k"])
 async def test_a_turn_that_was_interrupted_before_it_was_asked_is_asked_by_its_own_retry(
     key: str | None, world: World

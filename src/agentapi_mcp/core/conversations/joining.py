@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from agentapi_mcp.core.conversations.models import FoundTurn, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, FoundTurn, Turn, TurnStatus
 
 # Parallel samples of one request come together; a retry comes after a time-out.
 SAMPLES_WITHIN = timedelta(seconds=1)
@@ -20,7 +20,7 @@ class Decision(StrEnum):
     - `SETTLE`: settle it, since its owner does not renew its lease, and look again.
     - `REFUSE_BUSY`: an error, since the session is answering another message.
     - `REFUSE_KEY`: an error, since the key belongs to another request.
-    - `REFUSE_RETRY`: an error, since it was not interrupted.
+    - `REFUSE_RETRY`: an error, since it was neither interrupted nor given up.
     """
 
     JOIN = "join"
@@ -85,10 +85,16 @@ def _decide_interrupted(found: FoundTurn, asked: Asked) -> Decision | None:
     """Decide where the turn was interrupted, or its owner died, or a retry was asked for."""
     if not found.turn.status.is_final and found.lease_is_over:
         return Decision.SETTLE
-    if found.turn.status is not TurnStatus.INTERRUPTED:
+    is_interrupted = found.turn.status is TurnStatus.INTERRUPTED
+    if asked.retry and not is_interrupted and not was_given_up(found.turn):
         # A retry that is repeated finds the turn that it began, and joins it as any other request does.
-        return Decision.REFUSE_RETRY if asked.retry and not found.replaces else None
+        return None if found.replaces else Decision.REFUSE_RETRY
     # Before it was asked, nothing can have been billed.
-    if asked.retry or found.turn.asked_at is None:
+    if asked.retry or (is_interrupted and found.turn.asked_at is None):
         return Decision.ASK_AGAIN
     return None
+
+
+def was_given_up(turn: Turn) -> bool:
+    """Whether a turn was stopped because nobody waited for it any more."""
+    return turn.end_reason is EndReason.ABANDONED

@@ -190,8 +190,8 @@ class NewTurn:
     """A turn to begin: agent and model are resolved, nothing is stored yet.
 
     The ids are made before, so that a call whose answer was lost can be repeated with `again`. `join` looks for a turn
-    of the same request whose answer may not have arrived; `replaces` is an interrupted turn that this one asks again.
-    `asked` says that the request to the provider follows at once.
+    of the same request whose answer may not have arrived; `replaces` is a turn that was interrupted or given up, and
+    that this one asks again. `asked` says that the request to the provider follows at once.
     """
 
     id: TurnId
@@ -309,7 +309,7 @@ class SettlingRule:
 
     Those of the `dead` owners at once. Those whose lease is over only where `lease` is given: `seen_at` is when this
     process saw the store's clock last, and nothing is settled when that clock has jumped or stood still since, by more
-    than `gap`.
+    than `gap`. With `only`, no other turn is looked at.
     """
 
     own: frozenset[TurnId]
@@ -317,6 +317,7 @@ class SettlingRule:
     lease: timedelta | None = None
     seen_at: datetime | None = None
     gap: timedelta = timedelta(0)
+    only: TurnId | None = None
 
 
 @dataclass(frozen=True, slots=True)

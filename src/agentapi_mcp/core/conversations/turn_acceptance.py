@@ -208,7 +208,7 @@ class TurnAcceptance:
 
     async def _settle(self, found: FoundTurn, asked: Asked) -> bool:
         """Settle a turn whose owner may be dead; where that is not known yet, its own request waits for its end."""
-        if any(settled.id == found.turn.id for settled in await self._runner.settle_orphans()):
+        if await self._runner.settle(found):
             return True
         if found.fingerprint != asked.fingerprint:
             raise _busy(found.turn)
@@ -250,7 +250,7 @@ def _refuse(decision: Decision, turn: Turn) -> None:
     if decision is Decision.REFUSE_RETRY:
         raise ConflictError(
             f"The turn {turn.id} of this message was not interrupted (it is {turn.status}), so there is nothing to "
-            "retry: leave `retry` out to get that turn.",
+            "retry. To get that turn, leave `retry` out; to ask anew, pass `new: true`, or a new key if you pass one.",
             turn_id=str(turn.id),
         )
 

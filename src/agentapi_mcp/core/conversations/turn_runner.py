@@ -27,6 +27,7 @@ from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
 from agentapi_mcp.core.conversations.models import (
     EndReason,
+    FoundTurn,
     Renewal,
     SettledTurn,
     SettlingRule,
@@ -193,17 +194,23 @@ class TurnRunner:
             run.asking.reschedule(asyncio.get_running_loop().time())
         return True
 
-    async def settle_orphans(self) -> tuple[SettledTurn, ...]:
+    async def settle_orphans(self) -> None:
         """Settle turns that nobody runs any more, as far as this process may know that.
 
         Turns of owners on this machine that died are settled at once. For others, the lease must be over, and this
         process must have had the store for one lease without a break.
         """
+        await self._settle(frozenset() if self._locks is None else await self._turns.owners())
+
+    async def settle(self, found: FoundTurn) -> bool:
+        """Settle this turn alone, on the same terms; False where that may not be known yet, or it has ended."""
+        owners: frozenset[UUID] = frozenset() if found.owner is None else frozenset((found.owner,))
+        return bool(await self._settle(owners, found.turn.id))
+
+    async def _settle(self, owners: frozenset[UUID], only: TurnId | None = None) -> tuple[SettledTurn, ...]:
         # Taken before the statement: a turn that begins meanwhile is not one of these, and has a new lease.
         own = frozenset((*self._runs, *self._accepting))
-        dead: frozenset[UUID] = frozenset()
-        if self._locks is not None:
-            dead = self._locks.died(await self._turns.owners() - {self.owner})
+        dead = frozenset[UUID]() if self._locks is None else self._locks.died(owners - {self.owner})
         may_settle = self.watch.had_for(self.options.lease)
         if not dead and not may_settle:
             return ()
@@ -213,6 +220,7 @@ class TurnRunner:
             lease=self.options.lease if may_settle else None,
             seen_at=self.watch.seen_at,
             gap=self.watch.gap,
+            only=only,
         )
         settled = await self._turns.settle(rule)
         for turn in settled:

@@ -10,6 +10,7 @@ from agentapi_mcp.base.errors import StoreUnavailableError, StoreUnclearError
 from agentapi_mcp.base.ids import TurnId, new_id, parse_id
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
+from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.requests import ChatRequest, check_request, check_wait
@@ -56,14 +57,22 @@ class Turns:
         require(principal, Action.CHAT)
         check_wait(wait)
         started = self._clock.monotonic()
-        submitted = await self._submit(principal, request, wait)
-        turn = await self._wait(principal, submitted, started, wait, report)
-        return turn if isinstance(submitted, RunningTurn) else replace(turn, joined=True)
+        while True:
+            left = max(0.0, started + _bound(wait) - self._clock.monotonic())
+            submitted = await self._submit(principal, request, left)
+            turn = await self._wait(principal, submitted, started, wait, report)
+            if isinstance(submitted, RunningTurn):
+                return turn
+            is_late = self._clock.monotonic() >= started + wait.total_seconds()
+            # It was being stopped for want of a caller when this one joined it. A turn that was stopped answers nobody,
+            # except for the key that it belongs to; this message is asked anew.
+            if request.idempotency_key is not None or not was_given_up(turn) or is_late:
+                return replace(turn, joined=True)
 
     async def start(self, principal: Principal, request: ChatRequest) -> Turn:
         """Send a message without waiting; the turn runs even if no caller follows it."""
         require(principal, Action.CHAT)
-        submitted = await self._submit(principal, request, timedelta(0))
+        submitted = await self._submit(principal, request, _bound(timedelta(0)))
         if isinstance(submitted, Turn):
             self._runner.callers.told_running(principal, submitted)
             return submitted
@@ -143,10 +152,10 @@ class Turns:
 
     # --- within the time that the caller gives
 
-    async def _submit(self, principal: Principal, request: ChatRequest, wait: timedelta) -> RunningTurn | Turn:
+    async def _submit(self, principal: Principal, request: ChatRequest, within: float) -> RunningTurn | Turn:
         checked, turn_id = check_request(request), TurnId(new_id())
         try:
-            async with asyncio.timeout(_bound(wait)):
+            async with asyncio.timeout(within):
                 return await self._runner.submit(
                     turn_id,
                     principal,

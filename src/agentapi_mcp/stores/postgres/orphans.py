@@ -11,7 +11,7 @@ _MOST = 100
 # ahead than any owner sets it, as after the store's clock was set back. Not where that clock jumped since this process
 # saw it: then all leases seem to be over, and their owners have not had the time to renew them.
 _IS_ORPHAN: LiteralString = """
-t.status IN ('running', 'input_required') AND NOT t.id = ANY($1::uuid[])
+t.status IN ('running', 'input_required') AND NOT t.id = ANY($1::uuid[]) AND ($6::uuid IS NULL OR t.id = $6)
    AND (t.lease_owner = ANY($2::uuid[])
         OR ($3::interval IS NOT NULL AND NOT t.lease_until BETWEEN clock_timestamp() AND clock_timestamp() + $3 * 2
             AND clock_timestamp() - $4::timestamptz BETWEEN -$5::interval AND $5::interval))
@@ -20,11 +20,11 @@ t.status IN ('running', 'input_required') AND NOT t.id = ANY($1::uuid[])
 # the next sweep.
 _LOCK: LiteralString = f"""
 SELECT s.id FROM public.chat_sessions s
- WHERE s.id IN (SELECT t.session_id FROM agentapi.turns t WHERE {_IS_ORPHAN} LIMIT $6)
+ WHERE s.id IN (SELECT t.session_id FROM agentapi.turns t WHERE {_IS_ORPHAN} LIMIT $7)
    FOR UPDATE SKIP LOCKED
 """  # noqa: S608  # made of literals
 _LOCK_TURNS: LiteralString = f"""
-SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($6::uuid[]) AND {_IS_ORPHAN}
+SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($7::uuid[]) AND {_IS_ORPHAN}
    FOR UPDATE SKIP LOCKED
 """  # noqa: S608  # made of literals
 # In a statement of its own, whose snapshot sees what was written until the locks were taken. The text so far becomes
@@ -32,12 +32,12 @@ SELECT t.id FROM agentapi.turns t WHERE t.session_id = ANY($6::uuid[]) AND {_IS_
 _SETTLE: LiteralString = f"""
 WITH orphans AS (
     UPDATE agentapi.turns t
-       SET status = $7, end_reason = $8, lease_owner = NULL, lease_until = NULL,
+       SET status = $8, end_reason = $9, lease_owner = NULL, lease_until = NULL,
            ended_at = greatest(clock_timestamp(), t.created_at),
            latency_ms = least(greatest(extract(epoch FROM clock_timestamp() - t.created_at) * 1000, 0),
                               2147483647)::integer,
            assistant_message_id = CASE WHEN t.partial_text <> '' THEN gen_random_uuid() END
-     WHERE t.id = ANY($6::uuid[]) AND {_IS_ORPHAN}
+     WHERE t.id = ANY($7::uuid[]) AND {_IS_ORPHAN}
     RETURNING t.id, t.session_id, t.user_id, t.org_id, t.agent_name, t.model_name, t.assistant_message_id,
               t.partial_text
 ), placed AS (
@@ -46,16 +46,16 @@ WITH orphans AS (
 ), assistant_message AS (
     INSERT INTO public.chat_messages (id, session_id, role, content, metadata, created_at)
     SELECT assistant_message_id, session_id, 'assistant', partial_text,
-           jsonb_build_object('turn_id', id, 'status', $7::text), at
+           jsonb_build_object('turn_id', id, 'status', $8::text), at
       FROM placed WHERE assistant_message_id IS NOT NULL
 ), updated_session AS (
     UPDATE public.chat_sessions s SET last_message_at = p.at
       FROM placed p WHERE s.id = p.session_id AND p.assistant_message_id IS NOT NULL
 ), event AS (
     INSERT INTO agentapi.audit_events (id, at, org_id, user_id, action, target_kind, target_id, outcome, details)
-    SELECT gen_random_uuid(), clock_timestamp(), org_id, user_id, $9, 'turn', id::text, $10,
-           jsonb_strip_nulls(jsonb_build_object('agent', agent_name, 'model', model_name, 'status', $7::text,
-                                                'reason', $8::text))
+    SELECT gen_random_uuid(), clock_timestamp(), org_id, user_id, $10, 'turn', id::text, $11,
+           jsonb_strip_nulls(jsonb_build_object('agent', agent_name, 'model', model_name, 'status', $8::text,
+                                                'reason', $9::text))
       FROM placed
 )
 SELECT id, session_id, user_id, org_id FROM placed
@@ -64,7 +64,7 @@ SELECT id, session_id, user_id, org_id FROM placed
 
 async def settle(connection: Connection, rule: SettlingRule) -> tuple[SettledTurn, ...]:
     """Mark orphaned turns as interrupted, with the text so far as the reply."""
-    where = (list(rule.own), list(rule.dead), rule.lease, rule.seen_at, rule.gap)
+    where = (list(rule.own), list(rule.dead), rule.lease, rule.seen_at, rule.gap, rule.only)
     locked = [row["id"] for row in await connection.fetch(_LOCK, *where, _MOST)]
     if not locked:
         return ()

@@ -5,6 +5,7 @@ import math
 from mcp_types import CallToolResult, TextContent
 
 from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import clean, cut
@@ -15,6 +16,10 @@ _JOINED = "(This message was sent before, and this is the turn that answers it. 
 
 _NOT_ASKED = "The agent was not asked yet, so nothing was billed: send the same message again."
 _ASKED = "The agent had been asked, so asking again may cost twice: to do so, send the same message with retry: true."
+_GIVEN_UP = (
+    "It was stopped because nobody waited for it. To ask again, which may cost twice, send the same message with "
+    "retry: true."
+)
 
 
 def turn_result(turn: Turn) -> CallToolResult:
@@ -87,6 +92,7 @@ def next_step(turn: Turn) -> str | None:
         case TurnStatus.INTERRUPTED:
             return _NOT_ASKED if turn.asked_at is None else _ASKED
         case TurnStatus.CANCELLED:
-            return f"Send the message again with session_id {turn.session_id} if it is still wanted."
+            again = f"Send the message again with session_id {turn.session_id} if it is still wanted."
+            return _GIVEN_UP if turn.joined and was_given_up(turn) else again
         case _:
             return None

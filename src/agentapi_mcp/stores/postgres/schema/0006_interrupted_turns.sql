@@ -1,6 +1,6 @@
 -- needs: 0.1.0
 -- An interrupted turn that was asked stays in the way of its message after its caller was told so: it is not asked again
--- without the caller's knowledge.
+-- without the caller's knowledge. One that was given up, because nobody waited for it, can be asked again with its key.
 
 -- Begins a turn for the principal in `p_claims`, under row-level security. `outcome` is
 --   begun        the turn and its message are written, or, with `again`, were written before
@@ -9,8 +9,8 @@
 --   in_the_way   nothing is written: `open_turn` is the open turn of the session, `keyed_turn` the turn of this key,
 --                `same_turn` one of the same request that its caller may not have received, or that was interrupted
 -- Of `p_new`: `session` continues a session, otherwise `new_session` is made; `join` looks for `same_turn`; `replaces`
--- is an interrupted turn that this one asks again, with its message where nothing was said since; `again` repeats a call
--- whose answer was lost; `retry` looks for turns that were received, too.
+-- is a turn that was interrupted or given up, and that this one asks again, with its message where nothing was said
+-- since; `again` repeats a call whose answer was lost; `retry` looks for turns that were received, too.
 CREATE OR REPLACE FUNCTION agentapi.begin_turn_1(p_claims text, p_new jsonb, p_text text, OUT outcome text, OUT began timestamptz,
     OUT began_asking timestamptz, OUT in_session uuid, OUT user_message uuid, OUT previous uuid, OUT state text,
     OUT open_turn uuid, OUT keyed_turn uuid, OUT same_turn uuid)
@@ -98,7 +98,8 @@ BEGIN
     IF n.replaces IS NOT NULL THEN
         SELECT t.id, t.session_id, t.user_message_id, t.assistant_message_id, u.created_at AS said_at INTO old
           FROM agentapi.turns t JOIN public.chat_messages u ON u.id = t.user_message_id
-         WHERE t.id = n.replaces AND t.session_id = n.session AND t.status = 'interrupted' AND t.replaced_by IS NULL
+         WHERE t.id = n.replaces AND t.session_id = n.session AND t.replaced_by IS NULL
+           AND (t.status = 'interrupted' OR t.end_reason = 'abandoned')
            FOR UPDATE OF t;
         IF NOT FOUND THEN
             same_turn := n.replaces;
