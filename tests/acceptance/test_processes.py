@@ -290,6 +290,22 @@ async def test_a_server_whose_output_is_closed_ends_without_a_traceback(edge_hom
     assert await process.wait() == 0
 
 
+async def test_a_server_whose_client_is_gone_does_not_wait_for_it_to_read(edge_home: Path) -> None:
+    ours, theirs = os.pipe()
+    async with OpenAIPeer() as peer:
+        process = await started(environ(edge_home, peer), stdout=theirs)
+        await asyncio.to_thread(os.read, ours, 60_000)
+        # More than a pipe takes.
+        asked = {"agent": "droid", "message": f"{uuid4()} {'long ' * 30_000}[[echo]]"}
+        await send(process, "tools/call", {"name": "chat", "arguments": asked}, 3)
+        await asyncio.to_thread(os.read, ours, 1)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+    os.close(ours)
+    os.close(theirs)
+
+
 async def started(
     env: Mapping[str, str], stdout: int = subprocess.PIPE, *, limit: int = 65_536
 ) -> asyncio.subprocess.Process:

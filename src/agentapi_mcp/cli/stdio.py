@@ -15,6 +15,9 @@ from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.settings import Settings, environment, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
+# Seconds for what is written when stdin ends.
+_LAST_WORDS = 5
+
 
 def main(toolsets: str | None = None) -> None:
     """Serve one client over stdin and stdout; `toolsets`, comma-separated, overrides the setting."""
@@ -39,8 +42,11 @@ async def _serve_and_leave(settings: Settings) -> None:
             server = create_server(app.services_provider, mcp_options(settings))
             client = ClientConnection()
             serving = group.create_task(serve_stdio(server, client=client))
-            signals = [group.create_task(_wait_for(event)) for event in (stopped, client.broken)]
+            signals = [group.create_task(_wait_for(event)) for event in (stopped, client.broken, client.ended)]
             await asyncio.wait({serving, *signals}, return_when=asyncio.FIRST_COMPLETED)
+            if client.ended.is_set():
+                # A client that reads no more, but keeps its end of our output open, must not keep us for ever.
+                await asyncio.wait({serving, *signals[:2]}, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED)
             services = app.services_provider.find()
             if services is not None and not stopped.is_set():
                 # The client is gone. What it asked runs on, for whoever asks again, and within limits of its own.

@@ -68,7 +68,7 @@ async def test_a_request_that_ends_with_its_connection_was_not_stopped(said: str
     async with asyncio.TaskGroup() as group:
         request = group.create_task(cancellations.run((0, "7"), work))
         await work.begun.wait()
-        client.has_ended = True
+        client.ended.set()
         request.cancel()
         if said is not None:  # a client may say why, and go
             cancellations.set_reason((0, "7"), said)

@@ -33,12 +33,12 @@ Key = tuple[object, str]
 class ClientConnection:
     """A client's whole connection; the tasks that serve its requests find it in `connection`.
 
-    `broken` is set when it ended because nothing can be sent any more, although the client has closed nothing. `pipe`
-    is what its responses are written to.
+    `ended` is set when the client has closed its end, and `broken` when nothing can be sent any more, although it has
+    closed nothing. `pipe` is what its responses are written to.
     """
 
     def __init__(self) -> None:
-        self.has_ended = False
+        self.ended = asyncio.Event()
         self.broken = asyncio.Event()
         self.pipe: PipeDeliveries | None = None
 
@@ -130,7 +130,7 @@ async def _how_it_left(slot: _Slot) -> Departure:
     with anyio.move_on_after(_REASON_TIMEOUT):
         await slot.has_reason.wait()
     client = connection.get()
-    is_gone = client is not None and client.has_ended and not slot.has_reason.is_set()
+    is_gone = client is not None and client.ended.is_set() and not slot.has_reason.is_set()
     return Departure.CLIENT_GONE if is_gone else slot.departure
 
 

@@ -52,7 +52,7 @@ async def _serve(
     server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str] | None
 ) -> None:
     with nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe:
-        client.pipe = PipeDeliveries(pipe, lambda: client.has_ended)
+        client.pipe = PipeDeliveries(pipe, client.ended.is_set)
         await _exchange(server, client, stdin, cast("AsyncFile[str]", client.pipe))
 
 
@@ -92,7 +92,7 @@ async def _exchange(
                         await _pass_on(item, messages_in, replies)
                 finally:
                     # Before the streams close, which cancels what the client still waits for.
-                    client.has_ended = True
+                    client.ended.set()
 
         try:
             async with anyio.create_task_group() as group:
