@@ -29,7 +29,7 @@ def long(chance: random.Random) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Habit:
-    """How clients behave: `leaves` and `cancels` are how often, `hasty` is when a first call is given up."""
+    """How clients behave: `leaves` and `cancels` are how often, `hasty` is when a first call is given up, by chance."""
 
     script: Callable[[random.Random], str] = short
     keyed: bool = True
@@ -38,7 +38,7 @@ class Habit:
     patience: float = 90.0
     leaves: float = 0.0
     cancels: float = 0.0
-    hasty: float | None = None
+    hasty: tuple[float, ...] = ()
     at_once: bool = False  # asks again at once, and with the SDK's client alone
     idle: float = 0.0  # seconds between two messages
     bare: bool = False  # bare HTTP alone, which costs the machine less
@@ -132,8 +132,8 @@ class Load:
 
     def _within(self, message: Message) -> float:
         first = not message.told and not message.refusals
-        if self.habit.hasty is not None and first and not message.calls:
-            return self.habit.hasty
+        if self.habit.hasty and first and not message.calls:
+            return self.chance.choice(self.habit.hasty)
         if self.chance.random() < self.habit.leaves:
             return 0.2 + self.chance.random() * 1.5
         return self.habit.wait + _OVER_WAIT

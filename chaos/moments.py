@@ -94,10 +94,10 @@ async def key_after_crash(run: Run) -> None:
 
 
 async def rowlock(run: Run) -> None:
-    """Lock the row of one session, send ten messages to it, and time the turns of everybody else."""
+    """Lock a session whose turn ends meanwhile, send ten messages to it, and time the turns of everybody else."""
     client = run.client()
     first = run.load.new_message()
-    told = await _ask(client, first, "", wait_seconds=10)
+    told = await _ask(client, first, "[[pieces=10 pace=0.2]]", wait_seconds=0)
     assert told is not None, first.refusals
     connection = await asyncpg.connect(run.world.store.admin_url)
     try:
@@ -112,6 +112,7 @@ async def rowlock(run: Run) -> None:
             await _time_others(run, run.left)
     finally:
         await connection.close()
+    await _read(client, first, told)
     await run.recovers()
 
 

@@ -18,7 +18,7 @@ _PATIENT = Habit(script=long, patience=150)
 _CROWD = Habit(bare=True, in_session=0, wait=20, patience=120)
 _NO_KEY = Habit(script=long, keyed=False)
 _NO_KEY_NO_SESSION = Habit(script=long, keyed=False, in_session=0)
-_GIVES_UP = Habit(script=lambda _: "[[pieces=30 pace=0.2]]", keyed=False, in_session=0, hasty=2.0, at_once=True)
+_GIVES_UP = Habit(script=lambda _: "[[pieces=30 pace=0.2]]", keyed=False, in_session=0, hasty=(0.25, 2.0), at_once=True)
 _TWO, _ONE = Shape(replicas=2), Shape(replicas=1)
 _FULL_DISK = Shape(small_disk=True, postgres_settings=("min_wal_size=32MB", "max_wal_size=48MB", "wal_recycle=off"))
 _FEW_CONNECTIONS = Shape(postgres_settings=("max_connections=14",), env={"AGENTAPI_POOL_SIZE": "20"})
@@ -122,7 +122,7 @@ ALL: Mapping[str, Scenario] = {
     ),
     "lock": Scenario(about="the table of sessions locked for 5 and 12 s", fault=faults.lock_sessions(5, 12)),
     "rowlock": Scenario(
-        about="one session locked, ten messages to it; the turns of others take 1 s at most",
+        about="one session locked, whose turn ends meanwhile, and ten messages to it",
         fault=moments.rowlock,
         shape=_ONE,
         seconds=25,
@@ -198,7 +198,7 @@ ALL: Mapping[str, Scenario] = {
         seconds=30,
     ),
     "retry_at_once": Scenario(
-        about="clients of the SDK that give up after 2 s and ask again at once, without a key",
+        about="clients of the SDK that give up after 0.25 or 2 s and ask again at once, without a key",
         fault=nothing,
         habit=_GIVES_UP,
         seconds=20,
@@ -206,9 +206,9 @@ ALL: Mapping[str, Scenario] = {
         rules=(all_answered,),
     ),
     "blind_proxy": Scenario(
-        about="the same on bare HTTP, behind a balancer that passes no close on",
+        about="clients on bare HTTP that do so after 2 s, behind a balancer that passes no close on",
         fault=faults.bad_proxy(blind=True),
-        habit=Habit(script=_GIVES_UP.script, keyed=False, in_session=0, hasty=2.0, bare=True),
+        habit=Habit(script=_GIVES_UP.script, keyed=False, in_session=0, hasty=(2.0,), bare=True),
         seconds=20,
         clients=6,
         rules=(all_answered,),
