@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -55,7 +56,27 @@ async def test_a_failed_turn_tells_its_kind_and_whether_to_try_again(
         assert [line for line in err.splitlines() if line.startswith(f"agentapi-mcp: {kind}")], err
 
 
-async def test_one_session_is_gone_on_with_not_two(edge_home: Path) -> None:
-    status, out, err = await run(environ(edge_home), "chat", "--continue", "--session", "0123456789", "hello")
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--continue", "--session", "0123456789"), "--continue and --session name two sessions: say one of them."),
+        (("--retry", "--new"), "--retry asks an interrupted turn again, --new asks anew: say one of them."),
+        (("--new", "--idempotency-key", "k"), "--new asks anew, --idempotency-key finds what was asked: say a new key"),
+    ],
+)
+async def test_options_that_contradict_each_other_are_refused_by_their_names(
+    words: tuple[str, ...], options: tuple[str, ...], said: str, edge_home: Path
+) -> None:
+    status, out, err = await run(environ(edge_home), *words, *options, "hello")
     assert (status, out) == (2, "")
-    assert "say one of them" in err
+    assert said in err
+
+
+async def test_a_retry_of_what_was_answered_is_refused_in_words_of_the_terminal(edge_home: Path) -> None:
+    env = environ(edge_home)
+    said = ("chat", "--agent", "guide", "--idempotency-key", str(uuid4()), "which agents work?")
+    assert (await run(env, *said))[0] == 0
+    status, out, err = await run(env, *said, "--retry")
+    assert (status, out) == (2, "")
+    assert "was not interrupted (it is completed), so there is nothing to retry. To get that turn, leave --retry" in err

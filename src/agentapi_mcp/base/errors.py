@@ -37,6 +37,7 @@ class NextStep(StrEnum):
     FIND_SESSION = "find_session"
     FIND_TURN = "find_turn"
     WAIT_OR_CANCEL = "wait_or_cancel"
+    LEAVE_RETRY_OUT = "leave_retry_out"
 
 
 class CallerError(AgentApiError):

@@ -50,6 +50,8 @@ WORDS = ErrorWords(
         NextStep.FIND_TURN: "`agentapi-mcp turns list` shows those there are.",
         NextStep.WAIT_OR_CANCEL: "Wait for it (`agentapi-mcp turns show {turn_id}` shows how far it is) or end it "
         "(`agentapi-mcp turns cancel {turn_id}`), then try again.",
+        NextStep.LEAVE_RETRY_OUT: "To get that turn, leave --retry out; to ask anew, say --new, or a new "
+        "--idempotency-key if you say one.",
     },
     arguments={
         "agent": "--agent",

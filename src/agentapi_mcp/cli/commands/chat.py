@@ -1,5 +1,6 @@
 """`agentapi-mcp chat`: send messages to an agent."""
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
@@ -30,8 +31,7 @@ from agentapi_mcp.telemetry import configure_logs
 def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
     """Ask an agent: one MESSAGE, a message from a pipe, or a conversation."""
     parameters = Parameters(**{name: values.pop(name) for name in ("system_prompt", "temperature", "max_tokens")})  # type: ignore[arg-type]  # click checked them
-    if values["newest"] and values["session_id"] is not None:
-        raise click.UsageError("--continue and --session name two sessions: say one of them.")
+    _check(values)
     options = chats.ChatOptions(parameters=parameters, **values)  # type: ignore[arg-type]  # click checked them
     text = " ".join(message) if message else None
 
@@ -48,3 +48,13 @@ def chat(message: tuple[str, ...], *, via_mcp: bool, **values: object) -> None:
         guarded(chat_via_mcp)
     else:
         run(chat_in_process)
+
+
+def _check(values: Mapping[str, object]) -> None:
+    """Refuse options that contradict each other, before anything is opened."""
+    if values["newest"] and values["session_id"] is not None:
+        raise click.UsageError("--continue and --session name two sessions: say one of them.")
+    if values["retry"] and values["new"]:
+        raise click.UsageError("--retry asks an interrupted turn again, --new asks anew: say one of them.")
+    if values["new"] and values["idempotency_key"] is not None:
+        raise click.UsageError("--new asks anew, --idempotency-key finds what was asked: say a new key instead.")

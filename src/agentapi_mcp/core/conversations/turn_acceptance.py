@@ -250,8 +250,9 @@ def _refuse(decision: Decision, turn: Turn) -> None:
     if decision is Decision.REFUSE_RETRY:
         raise ConflictError(
             f"The turn {turn.id} of this message was not interrupted (it is {turn.status}), so there is nothing to "
-            "retry. To get that turn, leave `retry` out; to ask anew, pass `new: true`, or a new key if you pass one.",
+            "retry.",
             turn_id=str(turn.id),
+            next_step=NextStep.LEAVE_RETRY_OUT,
         )
 
 

@@ -34,6 +34,8 @@ WORDS = ErrorWords(
         NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",
         NextStep.FIND_TURN: "Call list_sessions and read the session's transcript.",
         NextStep.WAIT_OR_CANCEL: "Wait for it with get_turn, or end it with cancel_turn, then try again.",
+        NextStep.LEAVE_RETRY_OUT: "To get that turn, leave retry out; to ask anew, pass new: true, or a new key if "
+        "you pass one.",
     },
     steps_of_codes={
         "internal": "Try again; the server's log says more.",
