@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -364,6 +365,19 @@ async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) 
             await server.turns.chat(server.principal, request, wait=LONG)
     nothing_to_retry = await server.turns.chat(server.principal, asks(retry=True), wait=LONG)
     assert nothing_to_retry.status is TurnStatus.COMPLETED
+
+
+@pytest.mark.parametrize("given", [{"new": True}, {"idempotency_key": "k"}])
+async def test_a_session_that_answers_this_very_message_says_so(given: dict[str, Any], world: World) -> None:
+    server = await world.program()
+    first = await world.answered(server, asks())
+    request = asks(SLOW, session_id=str(first.session_id))
+    running = await server.turns.chat(server.principal, request, wait=NOW)
+    with pytest.raises(ConflictError, match=rf"is answering this message already \(turn {running.id}\)"):
+        await server.turns.chat(server.principal, replace(request, **given), wait=NOW)
+    other = asks(session_id=str(first.session_id))
+    with pytest.raises(ConflictError, match=rf"is answering another message \(turn {running.id}\)"):
+        await server.turns.chat(server.principal, replace(other, **given), wait=NOW)
 
 
 async def test_an_answer_that_did_not_arrive_is_given_again(world: World) -> None:

@@ -58,7 +58,7 @@ class TurnAcceptance:
 
         Raises:
             NotFoundError: there is no such agent, model or session.
-            ConflictError: the session is answering another message, the key belongs to another request, or the turn to
+            ConflictError: the session is still answering, the key belongs to another request, or the turn to
                 retry was not interrupted.
         """
         request = checked.request
@@ -148,7 +148,7 @@ class TurnAcceptance:
                 await self._await_news(principal, found)
                 has_waited = True
             elif decision is Decision.REFUSE_BUSY:
-                await self._await_end(principal, found)
+                await self._await_end(principal, found, asked)
             else:
                 new = _despite(first, found, decision)
         raise ConflictError("Other requests with this message come at the same time. Try again in a moment.")
@@ -211,32 +211,34 @@ class TurnAcceptance:
         if await self._runner.settle(found):
             return True
         if found.fingerprint != asked.fingerprint:
-            raise _busy(found.turn)
+            raise _busy(found, asked)
         return False
 
-    async def _await_end(self, principal: Principal, found: FoundTurn) -> None:
+    async def _await_end(self, principal: Principal, found: FoundTurn, asked: Asked) -> None:
         """Wait for the end of the session's turn where it was answered already, and refuse the message otherwise.
 
         Raises:
-            ConflictError: the session is answering another message.
+            ConflictError: the session is still answering.
         """
         run = self._runner.find(principal, found.turn.id)
         if run is None and self._runner.watch.had_for(self._runner.options.lease):
-            raise _busy(found.turn)
+            raise _busy(found, asked)
         if run is not None and not run.answered.is_set():
-            raise _busy(found.turn)
+            raise _busy(found, asked)
         until = self._clock.monotonic() + _BUSY_WITHIN.total_seconds()
         while self._clock.monotonic() < until:
             if (await self._turns.find(principal, found.turn.id)).turn.status.is_final:
                 return
             await self._clock.sleep(_LOOK_EVERY)
-        raise _busy(found.turn)
+        raise _busy(found, asked)
 
 
-def _busy(turn: Turn) -> ConflictError:
+def _busy(found: FoundTurn, asked: Asked) -> ConflictError:
+    # The same one is refused as well where it has a key of its own, or is to be asked anew.
+    what = "this message already" if found.fingerprint == asked.fingerprint else "another message"
     return ConflictError(
-        f"This session is answering another message (turn {turn.id}).",
-        turn_id=str(turn.id),
+        f"This session is answering {what} (turn {found.turn.id}).",
+        turn_id=str(found.turn.id),
         next_step=NextStep.WAIT_OR_CANCEL,
     )
 

@@ -49,7 +49,7 @@ class Turns:
         Raises:
             InvalidRequestError: an argument is invalid.
             NotFoundError: there is no such agent, model or session.
-            ConflictError: the session is answering another message, the idempotency key belongs to another request, or
+            ConflictError: the session is still answering, the idempotency key belongs to another request, or
                 the turn to retry was not interrupted.
             BackendError: the agent is not fully configured.
             StoreUnclearError: the store does not answer in time, and it is not known whether the message was accepted.
