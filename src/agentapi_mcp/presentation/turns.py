@@ -1,9 +1,12 @@
 """Turns, their cost and their errors, as JSON and as one line."""
 
+from dataclasses import dataclass
 from decimal import Decimal
 
+from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.models import FaultOut, TurnOut
 from agentapi_mcp.presentation.uris import transcript_uri
@@ -31,6 +34,24 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
     if history_dropped:
         parts.append(f"{history_dropped} older messages not sent")
     return " · ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnewWords:
+    """How an edge says to ask a message anew: one with a key, and one without."""
+
+    keyed: str
+    bare: str
+
+
+def describe_joined(request: ChatRequest, status: TurnStatus, words: AnewWords) -> str:
+    """Say that an earlier request began the turn, and how to ask anew where that is not refused."""
+    # An interrupted turn is retried, and a session that still answers takes nothing else.
+    retries = status is TurnStatus.INTERRUPTED
+    is_busy = request.session_id is not None and not status.is_final
+    anew = words.bare if request.idempotency_key is None else words.keyed
+    what = "This message was sent before, and this is the turn that answers it."
+    return f"({sentences(what, '' if retries or is_busy else anew)})"
 
 
 def turn_json(turn: Turn) -> dict[str, object]:

@@ -1,11 +1,15 @@
 """An answer has arrived once its last byte was handed to a connection on which no end had been seen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.deliveries import Deliveries, after_response
+from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
 from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
@@ -67,6 +71,9 @@ async def test_a_message_that_is_said_again_after_its_answer_is_answered_anew(li
         assert len(edge.peer.exchanges) == 3
 
 
+SENT_BEFORE = "This message was sent before, and this is the turn that answers it."
+
+
 @pytest.mark.parametrize("link", LINKS)
 async def test_a_joined_answer_says_so_first_and_how_to_ask_anew(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
@@ -75,8 +82,38 @@ async def test_a_joined_answer_says_so_first_and_how_to_ask_anew(link: Link, edg
         assert running["joined"] is False
         joined = await call(client, "chat", wait_seconds=0, **said)
         assert (fields_of(joined)["turn_id"], fields_of(joined)["joined"]) == (running["turn_id"], True)
-        assert "new: true" in text_of(joined).splitlines()[0]
+        assert text_of(joined).splitlines()[0] == f"({SENT_BEFORE} Pass new: true to ask it anew.)"
         anew = fields_of(await call(client, "chat", wait_seconds=0, new=True, **said))
         assert anew["turn_id"] != running["turn_id"]
         for turn in (running, anew):
             await call(client, "cancel_turn", turn_id=turn["turn_id"])
+
+
+async def test_a_joined_answer_offers_to_ask_anew_only_where_that_is_not_refused(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        said: dict[str, object] = {"agent": "droid", "message": edge.tag, "idempotency_key": edge.tag}
+        first = fields_of(await call(client, "chat", **said))
+        by_key = await call(client, "chat", **said)
+        assert text_of(by_key).splitlines()[0] == f"({SENT_BEFORE} Pass another idempotency_key to ask it anew.)"
+        assert (await call(client, "chat", new=True, **said)).is_error
+        anew = fields_of(await call(client, "chat", **(said | {"idempotency_key": f"{edge.tag} anew"})))
+        assert (anew["joined"], anew["turn_id"] != first["turn_id"]) == (False, True)
+
+        goes_on: dict[str, object] = {"message": "[[waits]]", "session_id": first["session_id"], "wait_seconds": 0}
+        running = fields_of(await call(client, "chat", **goes_on))
+        joined = await call(client, "chat", **goes_on)
+        assert text_of(joined).splitlines()[0] == f"({SENT_BEFORE})"
+        assert (await call(client, "chat", new=True, **goes_on)).is_error
+        await call(client, "cancel_turn", turn_id=running["turn_id"])
+
+
+async def test_a_joined_turn_that_was_interrupted_offers_its_retry_alone(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        request = ChatRequest(message=f"{edge.tag} [[waits]]", agent="droid", session_id=None)
+        running = await edge.services.turns.start(edge.services.principal, request)
+        interrupted = replace(running, status=TurnStatus.INTERRUPTED, asked_at=running.created_at, joined=True)
+        said = text_of(turn_result(interrupted, request))
+        assert said.splitlines()[0] == f"({SENT_BEFORE})"
+        assert "retry: true" in said
+        assert "new: true" not in said
+        await edge.services.turns.cancel(edge.services.principal, str(running.id))

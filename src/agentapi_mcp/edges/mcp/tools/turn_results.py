@@ -7,13 +7,16 @@ from mcp_types import CallToolResult, TextContent
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import clean, cut
-from agentapi_mcp.presentation.turns import describe_turn, turn_out
+from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_out
 from agentapi_mcp.presentation.uris import transcript_uri
 
-_JOINED = "(This message was sent before, and this is the turn that answers it. Pass new: true to ask it anew.)"
-
+_ANEW = AnewWords(
+    keyed="Pass another idempotency_key to ask it anew.",
+    bare="Pass new: true to ask it anew.",
+)
 _NOT_ASKED = "The agent was not asked yet, so nothing was billed: send the same message again."
 _ASKED = "The agent had been asked, so asking again may cost twice: to do so, send the same message with retry: true."
 _GIVEN_UP = (
@@ -22,13 +25,16 @@ _GIVEN_UP = (
 )
 
 
-def turn_result(turn: Turn) -> CallToolResult:
-    """Answer with a turn, whatever became of it; a failed one is an error that names its next step."""
+def turn_result(turn: Turn, request: ChatRequest | None = None) -> CallToolResult:
+    """Answer with a turn, whatever became of it; a failed one is an error that names its next step.
+
+    `request` is the message that it answers, where that was sent with this call.
+    """
     reply, left_out = cut(turn.reply)
     structured = turn_out(turn, reply, truncated=left_out > 0, next_step=next_step(turn))
     return CallToolResult(
         # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
-        content=[TextContent(type="text", text=_text(turn, reply, left_out))],
+        content=[TextContent(type="text", text=_text(turn, request, reply, left_out))],
         structured_content=structured.model_dump(mode="json"),
         is_error=turn.status is TurnStatus.FAILED,
     )
@@ -42,13 +48,14 @@ def cancel_result(turn: Turn) -> CallToolResult:
     return result.model_copy(update={"structured_content": wanted.model_dump(mode="json")})
 
 
-def _text(turn: Turn, reply: str, left_out: int) -> str:
+def _text(turn: Turn, request: ChatRequest | None, reply: str, left_out: int) -> str:
     if left_out:
         reply += (
             f"\n\n[The reply is cut here: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
             f"or get_transcript with session_id {turn.session_id}]"
         )
-    parts = [_JOINED if turn.joined else "", _state(turn, reply), _facts(turn)]
+    joined = describe_joined(request, turn.status, _ANEW) if request is not None and turn.joined else ""
+    parts = [joined, _state(turn, reply), _facts(turn)]
     return clean("\n\n".join(part for part in parts if part))
 
 

@@ -96,7 +96,8 @@ async def chat(call: ToolCall) -> CallToolResult:
         after_response(partial(caller.services.turns.delivered, turn))
         return turn
 
-    return turn_result(await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work))
+    turn = await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work)
+    return turn_result(turn, request)
 
 
 @TOOLSET.tool(
