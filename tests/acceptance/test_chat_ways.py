@@ -39,6 +39,18 @@ async def test_both_ways_print_the_same_object(message: str, edge_home: Path) ->
 
 
 @pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_an_answer_that_joined_says_so_and_how_to_ask_anew(words: tuple[str, ...], edge_home: Path) -> None:
+    sent_before = "(This message was sent before, and this is the turn that answers it."
+    env, key = environ(edge_home), str(uuid4())
+    said = (*words, "--agent", "guide", "--idempotency-key", key, "which agents work?")
+    _, first, err = await run(env, *said)
+    assert sent_before not in err
+    _, again, err = await run(env, *said)
+    assert (again, err.splitlines()[0]) == (first, f"{sent_before} Another --idempotency-key asks it anew.)")
+    assert json.loads((await run(env, *said, "--json"))[1])["joined"] is True
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
 @pytest.mark.parametrize(
     ("message", "kind"),
     [

@@ -98,7 +98,8 @@ class InProcessChatClient(ChatClient):
         self, options: ChatOptions, message: str, on_text: Callable[[str], None], interrupted: asyncio.Event
     ) -> ChatReply:
         principal, turns = self._services.principal, self._services.turns
-        turn = await turns.start(principal, options.request(message))
+        request = options.request(message)
+        turn = await turns.start(principal, request)
         async with asyncio.TaskGroup() as group:
             cancelling = group.create_task(self._cancel_when(interrupted, turn))
             async for event in turns.follow(principal, turn):
@@ -107,7 +108,7 @@ class InProcessChatClient(ChatClient):
             cancelling.cancel()
         ended = await turns.get(principal, str(turn.id))
         turns.delivered(ended)
-        return to_reply(turn_fields(ended))
+        return to_reply(turn_fields(replace(ended, joined=turn.joined)), request)
 
     async def _cancel_when(self, interrupted: asyncio.Event, turn: Turn) -> None:
         await interrupted.wait()
@@ -169,6 +170,8 @@ async def _send_message(
         print_out(reply.text)
     if reply.error is not None:
         print_err(f"agentapi-mcp: {reply.error}")
+    if reply.joined is not None:
+        print_err(reply.joined)
     if not options.as_json:
         print_err(f"[{reply.bill} · session {reply.session_id}]")
     return reply

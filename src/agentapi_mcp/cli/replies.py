@@ -6,10 +6,12 @@ from typing import Any
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.costs import read_cost
-from agentapi_mcp.presentation.turns import describe_cost, turn_out
+from agentapi_mcp.presentation.turns import AnewWords, describe_cost, describe_joined, turn_out
 
 Fields = dict[str, Any]
+_ANEW = AnewWords(keyed="Another --idempotency-key asks it anew.", bare="--new asks it anew.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class ChatReply:
     text: str
     bill: str
     error: str | None
+    joined: str | None
     turn: Fields
 
 
@@ -35,16 +38,18 @@ def with_next_step(turn: Fields) -> Fields:
     return turn | {"next_step": _next_step(turn)}
 
 
-def to_reply(turn: Fields) -> ChatReply:
-    """Build the printed reply from the fields of a turn."""
-    completed = turn["status"] == TurnStatus.COMPLETED
+def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
+    """Build the printed reply from the fields of the turn that answers a request."""
+    status = TurnStatus(turn["status"])
+    completed = status is TurnStatus.COMPLETED
     return ChatReply(
         session_id=turn["session_id"],
         completed=completed,
         cancelled=turn["end_reason"] == EndReason.CANCEL_TURN,
         text=turn["reply"],
-        bill=describe_cost(turn["agent"], TurnStatus(turn["status"]), read_cost(turn), turn["history_dropped"]),
+        bill=describe_cost(turn["agent"], status, read_cost(turn), turn["history_dropped"]),
         error=None if completed else _failure(turn),
+        joined=describe_joined(request, status, _ANEW) if turn["joined"] else None,
         turn=turn,
     )
 
@@ -72,7 +77,9 @@ def _next_step(turn: Fields) -> str | None:
 def _failure(turn: Fields) -> str:
     error = turn["error"]
     if error is None:
-        return f"The turn was {turn['status']}."
+        # A person who has cancelled a turn knows what to do; that a retry may cost twice they must be told.
+        step = turn["next_step"] if turn["status"] == TurnStatus.INTERRUPTED else ""
+        return sentences(f"The turn was {turn['status']}.", step)
     helps = "does not help"
     if error["retryable"]:
         seconds = error["retry_after_seconds"]

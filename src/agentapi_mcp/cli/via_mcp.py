@@ -50,7 +50,7 @@ class McpChatClient(ChatClient):
         `chat` is called with `wait_seconds` 0, which returns the id by which the turn can be cancelled.
         """
         del on_text  # a tool returns its result as a whole
-        turn = await self._call("chat", _arguments(options, message))
+        turn = begun = await self._call("chat", _arguments(options, message))
         async with asyncio.TaskGroup() as group:
             cancelling = group.create_task(self._cancel_when(interrupted, turn["turn_id"]))
             while turn["status"] not in _FINAL:
@@ -58,7 +58,7 @@ class McpChatClient(ChatClient):
             cancelling.cancel()
         if turn["reply_truncated"]:
             turn |= {"reply": await self._whole_reply(turn), "reply_truncated": False}
-        return to_reply(with_next_step(turn))
+        return to_reply(with_next_step(turn | {"joined": begun["joined"]}), options.request(message))
 
     async def _whole_reply(self, turn: Fields) -> str:
         """Read from the transcript a reply that was truncated in the tool's result."""
