@@ -1,7 +1,7 @@
 """One message from a script: directly and through the MCP server, what is printed is the same."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
 TIMES = {field.name for field in record_fields(TurnCost) if field.kind is timedelta}
 OWN = {"session_id", "turn_id", "transcript_uri", "route", "next_step"} | TIMES
+SHOWN_TIMES = ("created_at", "asked_at", "ended_at")
 SOONER = {"saved"}  # a tool answers when the agent does, and the database may hear of it a moment later
 
 
@@ -35,6 +36,11 @@ async def test_both_ways_print_the_same_object(message: str, edge_home: Path) ->
         assert {name: here[name] for name in common} == {name: through[name] for name in common}
         assert here["reply_truncated"] is False
         shown = json.loads((await run(env, "turns", "show", through["turn_id"]))[1])
+        listed = json.loads((await run(env, "turns", "list", "--json"))[1])
+        assert shown in listed
+        began, asked, ended = (datetime.fromisoformat(shown.pop(name)) for name in SHOWN_TIMES)
+        assert began <= asked <= ended
+        assert began.tzinfo is not None
         assert shown == through | {"saved": True}
 
 

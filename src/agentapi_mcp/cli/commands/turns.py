@@ -7,9 +7,10 @@ import click
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_err, print_json, run, table
-from agentapi_mcp.cli.replies import turn_fields
+from agentapi_mcp.cli.replies import Fields, turn_fields
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.values import moment
 
 _SHOWN = 60
 
@@ -45,7 +46,7 @@ def turns_cancel(turn_id: str) -> None:
 async def _list_turns(services: Services, limit: int, *, running: bool, as_json: bool) -> None:
     found = await services.turns.recent(services.principal, limit, only_open=running)
     if as_json:
-        print_json([turn_fields(turn) for turn in found])
+        print_json([_fields(turn) for turn in found])
         return
     rows = [
         (turn.id, turn.status, turn.agent, f"{turn.created_at:%Y-%m-%d %H:%M:%S}", one_line(turn.message, _SHOWN))
@@ -60,4 +61,10 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
 
 async def _show_turn(turn: Awaitable[Turn]) -> None:
     """Print a turn as JSON, its reply included."""
-    print_json(turn_fields(await turn))
+    print_json(_fields(await turn))
+
+
+def _fields(turn: Turn) -> Fields:
+    """Serialize a turn with the times that tell how long it has run, which an answer to a message needs not have."""
+    times = {"created_at": turn.created_at, "asked_at": turn.asked_at, "ended_at": turn.ended_at}
+    return turn_fields(turn) | {name: moment(at) for name, at in times.items()}
