@@ -134,6 +134,16 @@ async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_n
     assert len(world.peer.exchanges) == 1
 
 
+async def test_a_list_of_turns_is_bounded_while_the_database_is_silent(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    wire.break_at("t.user_id = $1 AND t.org_id = $2", Break.SILENT)
+    async with asyncio.timeout(25):  # less than the 30 s after which a statement is given up
+        with pytest.raises(StoreUnavailableError, match="The database does not answer in time"):
+            await server.turns.recent(server.principal, 10)
+    assert wire.broken == 1
+
+
 # --- saved first, told after
 
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import logging
+import socket
+from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
 import pytest
+from typing_extensions import override
 
-from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.errors import StoreError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import notes_of
-from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from tests.conftest import DatabaseUrls
+from tests.support.wires import Break, open_wire
 
 ONE = PoolOptions(max_size=1)  # whoever comes next gets the connection of whoever left
 
@@ -57,6 +61,49 @@ async def test_who_leaves_at_any_step_leaves_no_transaction(
         async with asyncio.timeout(25):
             assert await one(left) == 1
     assert warned(caplog) == []
+
+
+@dataclass
+class SilentServer(Server):
+    """A server that takes connections and says nothing; `recovered` counts the attempts to start it again."""
+
+    port: int
+    recovered: int = 0
+
+    @override
+    async def url(self) -> str:
+        return f"postgresql://login@127.0.0.1:{self.port}/any"
+
+    @override
+    async def recover(self) -> str:
+        self.recovered += 1
+        return await self.url()
+
+
+async def test_a_server_that_hangs_is_waited_for_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = SilentServer(listener.getsockname()[1])
+        options = PoolOptions(max_size=1, acquire_timeout=timedelta(seconds=0.2))
+        with pytest.raises(StoreUnavailableError, match="it does not answer in time"):
+            async with open_database(server, options):
+                raise AssertionError
+    assert server.recovered == 0
+
+
+async def test_a_transaction_that_hangs_as_it_begins_is_not_begun_again(database_urls: DatabaseUrls) -> None:
+    options = PoolOptions(max_size=2, command_timeout=timedelta(seconds=0.2))
+    async with open_wire(database_urls.app) as (wire, url), open_database(RemoteServer(url), options) as database:
+        wire.break_at("BEGIN", Break.SILENT)
+        with pytest.raises(StoreUnavailableError, match="it does not answer in time"):
+            await one(database)
+        assert await one(database) == 1
+
+
+async def test_a_transaction_whose_connection_was_lost_is_begun_again(database_urls: DatabaseUrls) -> None:
+    async with open_wire(database_urls.app) as (wire, url), open_database(RemoteServer(url), ONE) as database:
+        wire.break_at("BEGIN", Break.BEFORE)
+        assert await one(database) == 1
+        assert wire.broken == 1
 
 
 async def test_it_is_known_whether_the_server_has_answered_lately(database_urls: DatabaseUrls) -> None:

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
-from agentapi_mcp.base.errors import StoreUnavailableError, StoreUnclearError
+from agentapi_mcp.base.errors import StoreUnclearError
 from agentapi_mcp.base.ids import TurnId, new_id, parse_id
+from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.joining import was_given_up
@@ -20,6 +22,8 @@ from agentapi_mcp.core.conversations.turn_follower import ReportProgress, TurnFo
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.signals import Signal, SignalKind
+
+T = TypeVar("T")
 
 # Longer than a lease, after which any process settles the turn of one that died.
 _WAIT_FOR_CANCEL = timedelta(seconds=20)
@@ -92,7 +96,7 @@ class Turns:
         check_wait(wait)
         started, id_ = self._clock.monotonic(), TurnId(parse_id(turn_id, "turn_id"))
         # First here: what this process knows of its own turns, it knows without the store.
-        known = self._runner.find(principal, id_) or await self._within(wait, self._turns.get(principal, id_))
+        known = self._runner.find(principal, id_) or await _within(wait, self._turns.get(principal, id_))
         return await self._wait(principal, known, started, wait, report)
 
     async def cancel(self, principal: Principal, turn_id: str) -> Turn:
@@ -105,7 +109,7 @@ class Turns:
             # At once if it runs here, also while the store is away: the event is stored with the end.
             run.events.append(self._audit.event(principal, AuditAction.TURN_CANCELLED, target=_target(id_)))
             return await self._wait(principal, run, started, _WAIT_FOR_CANCEL, None)
-        turn = await self._within(_LEAST_WAIT, self._turns.request_cancel(principal, id_))
+        turn = await _within(_LEAST_WAIT, self._turns.request_cancel(principal, id_))
         if not turn.status.is_final:
             signal = Signal(
                 SignalKind.CANCEL,
@@ -131,7 +135,7 @@ class Turns:
     async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
         """List the caller's newest turns, newest first, in all processes; those that have not ended if `only_open`."""
         require(principal, Action.READ_SESSIONS)
-        return await self._turns.recent(principal, limit, only_open=only_open)
+        return await _within(_LEAST_WAIT, self._turns.recent(principal, limit, only_open=only_open))
 
     def delivered(self, turn: Turn) -> None:
         """Note that a caller has received a turn; every edge calls it, or the same message gets the same turn again."""
@@ -168,13 +172,6 @@ class Turns:
                 f"the turn {turn_id} answers it. Send the same message again in a moment: it joins that turn."
             ) from exc
 
-    async def _within(self, wait: timedelta, work: Awaitable[Turn]) -> Turn:
-        try:
-            async with asyncio.timeout(_bound(wait)):
-                return await work
-        except TimeoutError as exc:
-            raise StoreUnavailableError("The database does not answer in time. Try again in a moment.") from exc
-
     async def _wait(
         self,
         principal: Principal,
@@ -195,6 +192,11 @@ class Turns:
             within = max(0.0, started + _bound(wait) - self._clock.monotonic())
             turn = await self._follower.wait_elsewhere(principal, known, until, report, started, within=within)
         return turn
+
+
+async def _within(wait: timedelta, work: Awaitable[T]) -> T:
+    async with store_answers_within(_bound(wait)):
+        return await work
 
 
 def _bound(wait: timedelta) -> float:

@@ -230,9 +230,10 @@ class Database:
             raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
             try:
                 await raw.execute(begin)
-            except (asyncio.CancelledError, TimeoutError, *LOST) as exc:
+            except (asyncio.CancelledError, *LOST) as exc:
                 await self._discard(raw)
-                if last or not isinstance(exc, LOST):
+                # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
+                if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
                     raise
             except BaseException:
                 await asyncio.shield(self._undo(raw))
@@ -269,6 +270,8 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
     async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
         try:
             return await connect(await server.url(), options.variable, **kwargs)
+        except TimeoutError:  # one of LOST; a server that hangs is up, and the caller has waited long enough
+            raise
         except LOST:
             # An embedded server may have stopped or been killed since; `recover` starts it again.
             return await connect(await server.recover(), options.variable, **kwargs)
