@@ -17,7 +17,7 @@ from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, T
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.presentation.costs import cost_json, read_cost
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.presentation.turns import turn_json, turn_out
+from agentapi_mcp.presentation.turns import describe_turn, turn_json, turn_out
 from tests.support.records import filled, leaves, without_new
 
 BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -127,3 +127,12 @@ def test_an_unknown_fault_is_published_as_internal() -> None:
         "retryable": False,
         "retry_after_seconds": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("dropped", "said"),
+    [(0, None), (1, "1 older message not sent"), (2, "2 older messages not sent")],
+)
+def test_the_line_says_how_many_older_messages_were_not_sent(dropped: int, said: str | None) -> None:
+    parts = describe_turn(replace(TURN, history_dropped=dropped)).split(" · ")
+    assert [part for part in parts if "older" in part] == ([] if said is None else [said])

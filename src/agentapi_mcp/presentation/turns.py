@@ -32,7 +32,7 @@ def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_droppe
     if bill.billing_may_go_on:
         parts.append("the provider may go on billing")
     if history_dropped:
-        parts.append(f"{history_dropped} older messages not sent")
+        parts.append(f"{history_dropped} older {'message' if history_dropped == 1 else 'messages'} not sent")
     return " · ".join(parts)
 
 

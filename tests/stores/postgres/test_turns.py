@@ -16,6 +16,7 @@ from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
     EndReason,
+    History,
     NewTurn,
     Obstacles,
     SettledTurn,
@@ -387,7 +388,7 @@ async def test_an_owner_without_a_connection_is_gone_and_behind_a_pooler_nobody_
 # --- asked again
 
 
-async def test_an_interrupted_turn_is_asked_again_with_its_message(
+async def test_an_interrupted_turn_is_asked_again_with_its_message_and_without_what_it_had_said(
     database: Database, principal: Principal, agent: AgentId
 ) -> None:
     turns = PostgresTurns(database)
@@ -411,6 +412,23 @@ async def test_an_interrupted_turn_is_asked_again_with_its_message(
     after = (await begin(turns, principal, new_turn(agent, "after", first.session_id))).turn
     history = await PostgresSessions(database).history(principal, lost.session_id, after.id, 9999)
     assert [message.text for message in history.messages] == ["before", "yes", "hello", "done"]
+    assert history.dropped == 0
+
+
+async def test_messages_that_do_not_fit_are_counted_and_what_a_retry_has_replaced_is_not(
+    database: Database, principal: Principal, agent: AgentId
+) -> None:
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    lost = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    await turns.save_partial(principal, OWNER, lost.id, "so f")
+    await settle_dead(turns)
+    accepted = await begin(turns, principal, replace(new_turn(agent, "hello", lost.session_id), replaces=lost.id))
+    assert await sessions.history(principal, lost.session_id, accepted.turn.id, 9999) == History(())
+    await turns.finish(principal, replace(accepted.turn, status=TurnStatus.COMPLETED, reply="done"), ending(OWNER))
+    after = (await begin(turns, principal, new_turn(agent, "after", lost.session_id))).turn
+    for max_bytes, kept, dropped in ((9999, ["hello", "done"], 0), (5, ["done"], 1), (3, list[str](), 2)):
+        history = await sessions.history(principal, lost.session_id, after.id, max_bytes)
+        assert ([message.text for message in history.messages], history.dropped) == (kept, dropped)
 
 
 async def test_an_interrupted_turn_that_others_have_overtaken_is_asked_again_at_the_end(

@@ -85,9 +85,13 @@ WITH bound AS (
                                 WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
              ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
 )
-SELECT f.id, f.role, f.content, (SELECT count(*) FROM public.chat_messages c, bound
-        WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)) AS total
-  FROM fitting f WHERE f.bytes <= $3 ORDER BY f.created_at, f.id
+SELECT f.id, f.role, f.content, counted.total
+  FROM (SELECT count(*) AS total FROM public.chat_messages c, bound
+         WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+           AND NOT EXISTS (SELECT FROM agentapi.turns r
+                            WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
+       ) counted
+  LEFT JOIN fitting f ON f.bytes <= $3 ORDER BY f.created_at, f.id
 """
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
 
@@ -161,16 +165,9 @@ class PostgresSessions(SessionStore):
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
-            # Without the turn's own message, which accept has stored already.
-            total = (
-                rows[0]["total"]
-                if rows
-                else await connection.fetchval(
-                    "SELECT count(*) - 1 FROM public.chat_messages WHERE session_id = $1", session_id
-                )
-            )
-        messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows)
-        return History(messages, dropped=total - len(rows), last_message_id=rows[-1]["id"] if rows else None)
+        # Where no message fits, there is one row with the total alone.
+        messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows if row["id"] is not None)
+        return History(messages, dropped=rows[0]["total"] - len(messages), last_message_id=rows[-1]["id"])
 
     @override
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
