@@ -66,7 +66,7 @@ def replica(configuration: str = ONE, version: str = "0.1.0") -> Replica:
     [
         ([], None),
         ([replica(), replica()], None),
-        ([replica(), replica(TWO)], "1 of 2 other replicas have another configuration"),
+        ([replica(), replica(TWO)], "another configuration is in use on 1 of 2 other replicas"),
         ([replica(TWO, "0.2.0")], "the versions 0.1.0, 0.2.0 run at once"),
     ],
 )
@@ -115,3 +115,17 @@ async def test_a_replica_is_noted_once_a_minute_and_after_a_reload_and_leaves_at
         await expect_soon(clock.waits.get(), "the new configuration is noted")
         assert notes.noted == [own, own, replace(own, configuration=TWO)]
     assert notes.left == [own.id]
+
+
+async def test_the_others_have_a_minute_to_read_the_change_that_this_replica_has_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    notes, clock = Notes([replica(ONE)]), StoppedClock()
+    async with Replicas(notes, clock, replica(ONE)).open() as replicas:
+        await clock.waits.get()
+        replicas.configure(TWO)
+        await expect_soon(clock.waits.get(), "the new configuration is noted")
+        assert (notes.noted[-1].configuration, await replicas.remark(), caplog.records) == (TWO, None, [])
+        clock.passed.release()
+        await expect_soon(clock.waits.get(), "the others are compared")
+        assert "another configuration" in str(await replicas.remark())

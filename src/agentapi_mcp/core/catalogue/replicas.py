@@ -51,7 +51,7 @@ class Replicas:
                         await self._store.leave(self._own.id)
 
     def configure(self, configuration: str) -> None:
-        """Replace the hash of the configuration, after a reload."""
+        """Replace the hash of the configuration, after a reload; it is noted at once, and compared within a minute."""
         self._own = replace(self._own, configuration=configuration)
         self._reconfigured.set()
 
@@ -61,14 +61,9 @@ class Replicas:
 
     async def compare(self) -> None:
         """Note that this server lives, and compare it with the others; a difference is logged when it changes."""
-        try:
-            others = await self._store.note(self._own, _ALIVE_WITHIN)
-        except StoreError as exc:
-            if not self._is_away:  # once for each outage
-                _log.warning("replicas_not_compared", extra={"reason": str(exc)})
-            self._is_away = True
+        others = await self._note()
+        if others is None:
             return
-        self._is_away = False
         remark = _difference(self._own, others)
         if remark is not None and remark != self._remark:
             _log.warning("replicas_differ", extra={"reason": remark})
@@ -77,8 +72,24 @@ class Replicas:
     async def _run(self) -> None:
         while True:
             await first_of(self._reconfigured.wait(), self._clock.sleep(_EVERY))
-            self._reconfigured.clear()
-            await self.compare()
+            if self._reconfigured.is_set():
+                self._reconfigured.clear()
+                # Not compared: the others have the same change to read, and are as likely before it as after it.
+                await self._note()
+            else:
+                await self.compare()
+
+    async def _note(self) -> Sequence[Replica] | None:
+        """Note that this server lives, and return the others; None while the store is away."""
+        try:
+            others = await self._store.note(self._own, _ALIVE_WITHIN)
+        except StoreError as exc:
+            if not self._is_away:  # once for each outage
+                _log.warning("replicas_not_compared", extra={"reason": str(exc)})
+            self._is_away = True
+            return None
+        self._is_away = False
+        return others
 
 
 def _difference(own: Replica, others: Sequence[Replica]) -> str | None:
@@ -89,7 +100,7 @@ def _difference(own: Replica, others: Sequence[Replica]) -> str | None:
         found.append(f"the versions {listed(versions)} run at once")
     if differ:
         found.append(
-            f"{len(differ)} of {len(others)} other replicas have another configuration: give all the same files, "
-            "settings and variables"
+            f"another configuration is in use on {len(differ)} of {len(others)} other replicas: give all the same "
+            "files, settings and variables"
         )
     return "; ".join(found) or None
