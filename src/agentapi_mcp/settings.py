@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.ids import check_clock
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
@@ -250,11 +252,12 @@ def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and check the clock.
 
     Raises:
         ConfigurationError: a variable is invalid; the message names it and the reason, never its value.
     """
+    check_clock(time.time())
     try:
         return Settings()
     except ValidationError as exc:

@@ -368,6 +368,27 @@ async def test_a_bad_configuration_is_refused_with_file_line_and_reason(edge_hom
     assert "Traceback" not in err
 
 
+AT_ANOTHER_TIME = """
+import runpy, sys, time
+seconds, *words = sys.argv[1:]
+time.time = lambda: float(seconds)
+sys.argv[1:] = words
+runpy.run_module("agentapi_mcp", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("serve",), ("turns", "list")], ids=" ".join)
+async def test_a_clock_before_1970_is_refused_at_the_start(words: tuple[str, ...], tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", AT_ANOTHER_TIME, "-1", *words, stderr=subprocess.PIPE, env=environ(tmp_path)
+    )
+    said = (await process.communicate())[1].decode()
+    assert (process.returncode, said) == (
+        3,
+        "agentapi-mcp: The clock of this machine is before 1970: set it right.\n",
+    )
+
+
 async def test_a_database_that_is_down_is_said_clearly() -> None:
     env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "PATH": os.defpath}
     status, _, err = await run(env, "agents", "list")

@@ -5,7 +5,7 @@ import sys
 from typing import NewType
 from uuid import UUID
 
-from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -13,6 +13,17 @@ else:
     from uuid_utils.compat import uuid7
 
 _LENGTHS = frozenset({32, 36})
+
+
+def check_clock(seconds: float) -> None:
+    """Check that ids can be generated at this time, in seconds since 1970.
+
+    Raises:
+        ConfigurationError: the clock is before 1970.
+    """
+    # Ids hold the time since 1970, and uuid-utils panics before it. Python itself does not start after 2262.
+    if seconds < 0:
+        raise ConfigurationError("The clock of this machine is before 1970: set it right.")
 
 
 def new_id() -> UUID:
