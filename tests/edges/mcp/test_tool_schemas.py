@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,6 +15,7 @@ from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.support.connect import LINKS, Link, connect
 from tests.support.records import without_new
 
+ROOT = Path(__file__).parents[3]
 NAMES = [
     "chat",
     "get_turn",
@@ -141,3 +143,11 @@ async def test_the_cost_of_a_turn_has_the_schema_that_programs_know() -> None:
     }
     assert without_new(schema["properties"], known) == known
     assert {"usage", "billing_may_go_on", "route"} <= set(schema["required"])
+
+
+async def test_tool_and_pages_say_where_only_a_key_protects() -> None:
+    [about] = [tool.description for tool in await tools("stdio-2026") if tool.name == "chat"]
+    pages = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/turns.md")]
+    for text in (about or "", *pages):
+        said = " ".join(text.split()).lower()
+        assert "behind a proxy that may swallow answers, only an idempotency" in said

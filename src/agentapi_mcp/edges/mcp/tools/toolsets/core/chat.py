@@ -41,8 +41,9 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         about=(
             "Send a message to an agent and get its reply. Without session_id a new session begins; pass the "
             "session_id of an earlier answer to go on, and the agent sees the messages before. If the answer takes "
-            "longer than wait_seconds, status is running: call get_turn with the turn_id. The same message again gets "
-            "the same turn while its answer may not have arrived."
+            "longer than wait_seconds, status is running: call get_turn with the turn_id. If a call was cut or timed "
+            "out, send the same message again: it gets the same turn. Behind a proxy that may swallow answers, only an "
+            "idempotency_key makes that certain."
         ),
         arguments=(
             Argument(name="message", about="What to say to the agent", required=True),
@@ -52,9 +53,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             Argument(
                 name="idempotency_key", about="The same key and message within 24 h: the same turn, not a new one"
             ),
-            Argument(
-                name="retry", kind="boolean", about="Ask again what was interrupted after it was asked; may cost twice"
-            ),
+            Argument(name="retry", kind="boolean", about="Ask again what was interrupted; may cost twice"),
             Argument(name="new", kind="boolean", about="Ask anew what an earlier turn may answer; costs again"),
             _WAIT,
             Argument(name="system_prompt", about="Instructions for this turn"),
