@@ -7,7 +7,7 @@ import pytest
 
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId, new_id
 from agentapi_mcp.cli.replies import to_reply, turn_fields
-from agentapi_mcp.core.conversations.models import Turn, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,6 +25,7 @@ TURN = Turn(
     reply="so f",
     created_at=NOW,
 )
+GIVEN_UP = replace(TURN, status=TurnStatus.CANCELLED, end_reason=EndReason.ABANDONED)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,19 @@ TURN = Turn(
     [
         (TURN, "The agent was not asked yet, so nothing was billed: send the same message again."),
         (replace(TURN, asked_at=NOW), "The agent had been asked: sending the same message again with --retry"),
+        (
+            replace(GIVEN_UP, joined=True),
+            "It was stopped because nobody waited for it: sending the same message with --retry",
+        ),
     ],
 )
-def test_an_interrupted_answer_says_how_to_get_it_and_what_that_costs(turn: Turn, said: str) -> None:
-    error = to_reply(turn_fields(turn), REQUEST).error
-    assert error is not None
-    assert error.startswith(f"The turn was interrupted. {said}")
+def test_an_answer_that_can_be_retried_says_so_and_what_that_costs(turn: Turn, said: str) -> None:
+    reply = to_reply(turn_fields(turn), REQUEST)
+    assert reply.error is not None
+    assert reply.error.startswith(f"The turn was {turn.status}. {said}")
+    assert "--new" not in (reply.joined or "")
 
 
-def test_a_cancelled_answer_says_no_more_than_that() -> None:
-    assert to_reply(turn_fields(replace(TURN, status=TurnStatus.CANCELLED)), REQUEST).error == "The turn was cancelled."
+def test_an_answer_that_was_cancelled_just_now_says_no_more_than_that() -> None:
+    for turn in (replace(TURN, status=TurnStatus.CANCELLED), GIVEN_UP):
+        assert to_reply(turn_fields(turn), REQUEST).error == "The turn was cancelled."

@@ -11,6 +11,7 @@ from agentapi_mcp.presentation.costs import read_cost
 from agentapi_mcp.presentation.turns import AnewWords, describe_cost, describe_joined, turn_out
 
 Fields = dict[str, Any]
+_GIVEN_UP = "It was stopped because nobody waited for it: sending the same message with --retry may cost twice."
 _ANEW = AnewWords(keyed="Another --idempotency-key asks it anew.", bare="--new asks it anew.")
 
 
@@ -49,7 +50,7 @@ def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
         text=turn["reply"],
         bill=describe_cost(turn["agent"], status, read_cost(turn), turn["history_dropped"]),
         error=None if completed else _failure(turn),
-        joined=describe_joined(request, status, _ANEW) if turn["joined"] else None,
+        joined=describe_joined(request, status, turn["end_reason"], _ANEW) if turn["joined"] else None,
         turn=turn,
     )
 
@@ -69,7 +70,8 @@ def _next_step(turn: Fields) -> str | None:
         case TurnStatus.INTERRUPTED:
             return "The agent was not asked yet, so nothing was billed: send the same message again."
         case TurnStatus.FAILED | TurnStatus.CANCELLED:
-            return f"Send the message again with --session {turn['session_id']}, if it is still wanted."
+            again = f"Send the message again with --session {turn['session_id']}, if it is still wanted."
+            return _GIVEN_UP if _was_given_up(turn) else again
         case _:
             return None
 
@@ -78,10 +80,15 @@ def _failure(turn: Fields) -> str:
     error = turn["error"]
     if error is None:
         # A person who has cancelled a turn knows what to do; that a retry may cost twice they must be told.
-        step = turn["next_step"] if turn["status"] == TurnStatus.INTERRUPTED else ""
+        step = turn["next_step"] if turn["status"] == TurnStatus.INTERRUPTED or _was_given_up(turn) else ""
         return sentences(f"The turn was {turn['status']}.", step)
     helps = "does not help"
     if error["retryable"]:
         seconds = error["retry_after_seconds"]
         helps = "may help" if seconds is None else f"may help in {math.ceil(seconds)} s"
     return f"failed ({error['code']}; trying again {helps}): {sentences(error['message'], error['next_step'])}"
+
+
+def _was_given_up(turn: Fields) -> bool:
+    """Whether an earlier request had begun the turn, which was stopped because nobody waited for it."""
+    return turn["joined"] and turn["end_reason"] == EndReason.ABANDONED

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import one_line
-from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.models import FaultOut, TurnOut
@@ -44,10 +44,10 @@ class AnewWords:
     bare: str
 
 
-def describe_joined(request: ChatRequest, status: TurnStatus, words: AnewWords) -> str:
+def describe_joined(request: ChatRequest, status: TurnStatus, end_reason: str | None, words: AnewWords) -> str:
     """Say that an earlier request began the turn, and how to ask anew where that is not refused."""
-    # An interrupted turn is retried, and a session that still answers takes nothing else.
-    retries = status is TurnStatus.INTERRUPTED
+    # The next step of one that was interrupted or given up is to retry it; a session that answers takes nothing else.
+    retries = status is TurnStatus.INTERRUPTED or end_reason == EndReason.ABANDONED
     is_busy = request.session_id is not None and not status.is_final
     anew = words.bare if request.idempotency_key is None else words.keyed
     what = "This message was sent before, and this is the turn that answers it."

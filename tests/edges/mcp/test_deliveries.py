@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.deliveries import Deliveries, after_response
 from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
@@ -107,13 +107,17 @@ async def test_a_joined_answer_offers_to_ask_anew_only_where_that_is_not_refused
         await call(client, "cancel_turn", turn_id=running["turn_id"])
 
 
-async def test_a_joined_turn_that_was_interrupted_offers_its_retry_alone(edge_home: Path) -> None:
+async def test_a_joined_turn_that_was_interrupted_or_given_up_offers_its_retry_alone(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge:
         request = ChatRequest(message=f"{edge.tag} [[waits]]", agent="droid", session_id=None)
         running = await edge.services.turns.start(edge.services.principal, request)
-        interrupted = replace(running, status=TurnStatus.INTERRUPTED, asked_at=running.created_at, joined=True)
-        said = text_of(turn_result(interrupted, request))
-        assert said.splitlines()[0] == f"({SENT_BEFORE})"
-        assert "retry: true" in said
-        assert "new: true" not in said
+        joined = replace(running, asked_at=running.created_at, joined=True)
+        for turn in (
+            replace(joined, status=TurnStatus.INTERRUPTED),
+            replace(joined, status=TurnStatus.CANCELLED, end_reason=EndReason.ABANDONED),
+        ):
+            said = text_of(turn_result(turn, request))
+            assert said.splitlines()[0] == f"({SENT_BEFORE})"
+            assert "retry: true" in said
+            assert "new: true" not in said
         await edge.services.turns.cancel(edge.services.principal, str(running.id))

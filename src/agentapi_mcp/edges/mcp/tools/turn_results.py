@@ -54,7 +54,9 @@ def _text(turn: Turn, request: ChatRequest | None, reply: str, left_out: int) ->
             f"\n\n[The reply is cut here: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
             f"or get_transcript with session_id {turn.session_id}]"
         )
-    joined = describe_joined(request, turn.status, _ANEW) if request is not None and turn.joined else ""
+    joined = (
+        describe_joined(request, turn.status, turn.end_reason, _ANEW) if request is not None and turn.joined else ""
+    )
     parts = [joined, _state(turn, reply), _facts(turn)]
     return clean("\n\n".join(part for part in parts if part))
 
