@@ -21,7 +21,7 @@ help:
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12)'
-	@echo 'make chaos-short  the same in three minutes, with what must never come back'
+	@echo 'make chaos-short  five scenarios of it in their smallest form, in three minutes'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'
 

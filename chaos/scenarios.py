@@ -45,10 +45,14 @@ ALL: Mapping[str, Scenario] = {
         about="a replica killed every few seconds", fault=faults.kill_replicas(), habit=_LONG, seconds=60
     ),
     "kill9_nokey": Scenario(
-        about="the same, clients without a key, in sessions", fault=faults.kill_replicas(), habit=_NO_KEY
+        about="a replica killed every few seconds, clients without a key, in sessions",
+        fault=faults.kill_replicas(),
+        habit=_NO_KEY,
     ),
     "kill9_nokey_sessionless": Scenario(
-        about="the same, clients with neither key nor session", fault=faults.kill_replicas(), habit=_NO_KEY_NO_SESSION
+        about="a replica killed every few seconds, clients with neither key nor session",
+        fault=faults.kill_replicas(),
+        habit=_NO_KEY_NO_SESSION,
     ),
     "key_after_crash": Scenario(
         about="a replica killed in mid-turn, and its callers do what they are told",
@@ -65,7 +69,7 @@ ALL: Mapping[str, Scenario] = {
         rules=(refused_by_status,),
     ),
     "rolling_announced": Scenario(
-        about="the same, each taken out of the balancer before",
+        about="every replica taken out of the balancer, and restarted by SIGTERM",
         fault=faults.stop_replicas(announced=True),
         habit=_HONOURS_RETRY_AFTER,
         seconds=60,
@@ -130,7 +134,7 @@ ALL: Mapping[str, Scenario] = {
         rules=(waits_bounded,),
     ),
     "flood": Scenario(
-        about="twenty answers of 20,000 pieces at full speed; the turns of others take 1 s at most",
+        about="twenty answers of 20,000 pieces at full speed",
         fault=moments.flood,
         shape=_ONE,
         seconds=25,
@@ -151,7 +155,7 @@ ALL: Mapping[str, Scenario] = {
         seconds=30,
     ),
     "commit_cut_nokey": Scenario(
-        about="the same, clients without a key",
+        about="as commit_cut, clients without a key",
         fault=faults.cut_commits(before=0.02, after=0.04),
         shape=Shape(wired=True),
         habit=Habit(keyed=False),
@@ -192,7 +196,7 @@ ALL: Mapping[str, Scenario] = {
         seconds=30,
     ),
     "vanish_nokey_sessionless": Scenario(
-        about="the same, without a session",
+        about="a third of all calls left in the middle, with neither key nor session",
         fault=nothing,
         habit=Habit(script=long, leaves=0.35, keyed=False, in_session=0, wait=6, bare=True),
         seconds=30,
@@ -206,7 +210,7 @@ ALL: Mapping[str, Scenario] = {
         rules=(all_answered,),
     ),
     "blind_proxy": Scenario(
-        about="clients on bare HTTP that do so after 2 s, behind a balancer that passes no close on",
+        about="clients on bare HTTP that give up after 2 s and ask again, behind a balancer that passes no close on",
         fault=faults.bad_proxy(blind=True),
         habit=Habit(script=_GIVES_UP.script, keyed=False, in_session=0, hasty=(2.0,), bare=True),
         seconds=20,
@@ -301,7 +305,7 @@ BY_NAME: Mapping[str, Scenario] = {
         clients=5,
     ),
 }
-# The smallest form of what must never come back: three minutes of CI.
+# Five in their smallest form, for CI: three minutes.
 SHORT: Mapping[str, tuple[float, int]] = {
     "back_and_read": (5, 0),
     "commit_cut": (8, 8),
