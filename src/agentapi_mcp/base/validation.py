@@ -20,6 +20,4 @@ def check_text(text: str, name: str, max_bytes: int) -> None:
     except UnicodeEncodeError as exc:
         raise InvalidRequestError("is not valid Unicode: it holds half of a surrogate pair.", argument=name) from exc
     if size > max_bytes:
-        raise InvalidRequestError(
-            f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten or split it.", argument=name
-        )
+        raise InvalidRequestError(f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten it.", argument=name)
