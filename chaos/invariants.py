@@ -15,7 +15,7 @@ GRACE = 20.0
 # What a slow machine may violate.
 TIMED = frozenset({"interruption_told_late", "call_outlasted_wait"})
 _CLOCKS = 0.5
-_LINE = 600  # the end of a line of the log has the error itself
+_BEGINNING, _END = 300, 600  # what a line of the log is about, and the error itself
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 
 
@@ -183,7 +183,11 @@ def nothing_unexpected(evidence: Evidence) -> Iterator[Violation]:
     for replica, log in evidence.logged.items():
         for line in log.splitlines():
             if " level=error " in line:
-                yield Violation("unexpected_error", replica, line[-_LINE:])
+                yield Violation("unexpected_error", replica, _shortened(line))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _BEGINNING + _END else f"{line[:_BEGINNING]} … {line[-_END:]}"
 
 
 RULES: Sequence[Rule] = (
