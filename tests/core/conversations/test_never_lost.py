@@ -309,6 +309,33 @@ async def test_a_turn_that_was_interrupted_after_it_was_asked_is_asked_again_kno
         assert (same.id, same.reply, len(world.peer.exchanges)) == (again.id, again.reply, 2)
 
 
+async def interrupted(world: World, server: Services, request: ChatRequest, *, asked: bool) -> Turn:
+    """Leave a turn of its own as a process leaves it that dies, and wait until it is settled."""
+    lost = await an_orphan(world, server, replace(request, new=True), asked=asked)
+    await world.until("status = 'interrupted' AND id = $1", lost.id)
+    return lost
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_of_several_interrupted_turns_of_a_message_one_is_asked_again(*, asked: bool, world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    request = asks()
+    both = {(await interrupted(world, server, request, asked=asked)).session_id for _ in range(2)}
+    again = await world.answered(server, replace(request, retry=asked))
+    assert (again.status, again.joined, again.session_id in both) == (TurnStatus.COMPLETED, False, True)
+    assert len(world.peer.exchanges) == 3
+
+
+async def test_a_retry_asks_again_also_where_the_same_message_was_answered_before(world: World) -> None:
+    server = await world.program(lease=SHORT_LEASE)
+    request = asks()
+    await world.answered(server, request)
+    await world.until("delivered_at IS NOT NULL")
+    lost = await interrupted(world, server, request, asked=True)
+    again = await world.answered(server, replace(request, retry=True))
+    assert (again.status, again.session_id) == (TurnStatus.COMPLETED, lost.session_id)
+
+
 async def test_the_session_of_a_turn_whose_process_died_goes_on(world: World) -> None:
     server = await world.program(lease=SHORT_LEASE)
     lost = await an_orphan(world, server, asks(), asked=True)

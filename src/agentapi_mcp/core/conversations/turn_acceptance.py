@@ -150,7 +150,7 @@ class TurnAcceptance:
             elif decision is Decision.REFUSE_BUSY:
                 await self._await_end(principal, found, asked)
             else:
-                new = _despite(first, found, decision)
+                new = _despite(first, found, decision, is_first=new.replaces is None)
         raise ConflictError("Other requests with this message come at the same time. Try again in a moment.")
 
     async def _begin(self, principal: Principal, new: NewTurn) -> tuple[AcceptedTurn | Obstacles, NewTurn]:
@@ -258,12 +258,15 @@ def _refuse(decision: Decision, turn: Turn) -> None:
         )
 
 
-def _despite(new: NewTurn, found: FoundTurn, decision: Decision) -> NewTurn:
-    """Return the turn to begin in place of one that was found, or beside it."""
+def _despite(new: NewTurn, found: FoundTurn, decision: Decision, *, is_first: bool) -> NewTurn:
+    """Return the turn to begin in place of one that was found, the first one or another, or beside it."""
     if decision is Decision.ASK_AGAIN and found.turn.id == new.id:
         raise StoreUnavailableError(
             "The message was accepted, and interrupted before the agent was asked; nothing was billed: send it again."
         )
     if decision is Decision.ASK_AGAIN:
-        return replace(new, session_id=found.turn.session_id, replaces=found.turn.id)
+        # Others of this request may stand there, too: a retry asks the one that it found, and of those that were not
+        # asked, one is enough.
+        looks_on = is_first and not new.retry
+        return replace(new, session_id=found.turn.session_id, replaces=found.turn.id, join=looks_on)
     return replace(new, join=False) if decision is Decision.BEGIN else new
