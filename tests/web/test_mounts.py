@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.limits import HttpLimits
@@ -150,6 +151,19 @@ async def test_what_fails_in_an_edge_tells_its_request_id_and_no_more(
     assert answer.text.startswith("refused: Internal error, request id given-1.")
     assert "a secret" not in answer.text
     assert any(record.exc_info for record in caplog.records if record.message == "http_failed")
+
+
+async def test_an_edge_that_cannot_reach_the_store_says_so_and_logs_no_traceback(
+    edge_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise StoreUnavailableError("The database is away.")
+
+    mount = Mount(paths=("/echo/",), app=failing, authentication=AuthenticationMode.OPEN, render=plainly)
+    async with mounted(edge_home, mount, WebOptions()) as http:
+        answer = await http.get("/echo/")
+    assert (answer.status_code, answer.text) == (503, "refused: The database is away.")
+    assert [record.exc_info for record in caplog.records if record.message == "http_without_store"] == [None]
 
 
 async def test_a_path_that_no_edge_serves_is_not_found(edge_home: Path) -> None:

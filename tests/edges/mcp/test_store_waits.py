@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.settings import Settings
@@ -32,6 +33,7 @@ class Wired:
     """A program behind a wire to its database."""
 
     server: EdgeServer
+    services: Services
     wire: Wire
 
 
@@ -45,8 +47,8 @@ async def wired(own_database: DatabaseUrls, tmp_path: Path) -> AsyncGenerator[Wi
         )
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
         app = await stack.enter_async_context(open_app(settings, environ))
-        await app.services_provider.services()
-        yield Wired(create_server(app.services_provider, McpOptions()), wire)
+        services = await app.services_provider.services()
+        yield Wired(create_server(app.services_provider, McpOptions()), services, wire)
 
 
 @pytest.mark.parametrize("link", ["stdio-2026", "http-2025"])
@@ -77,6 +79,44 @@ async def test_a_request_waits_no_longer_for_its_transport_session(wired: Wired)
         wired.wire.break_at("interval '23 hours'", Break.SILENT)
         refused = await http.post(served.mcp, json=_request("tools/list", {}), headers=headers)
         assert (refused.status_code, refused.json()["error"]["message"]) == (503, SILENT)
+
+
+@pytest.mark.parametrize("how", list(Break))
+async def test_a_session_whose_end_is_not_confirmed_is_told_so(
+    how: Break, wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions())) as served,
+        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
+    ):
+        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+        headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
+        wired.wire.break_at("SET expires_at = now() WHERE", how)
+        refused = await http.delete(served.mcp, headers=headers)
+        assert (refused.status_code, "The database" in refused.json()["error"]["message"]) == (503, True)
+        assert (await http.delete(served.mcp, headers=headers)).status_code == 204
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_stream_ends_where_its_session_cannot_be_read_again(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions())) as served,
+        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
+    ):
+        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+        headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
+        async with http.stream("GET", served.mcp, headers=headers) as stream:
+            parts = stream.aiter_text()
+            await anext(parts)
+            wired.wire.break_at("AS ages", Break.BEFORE)
+            caller, sessions = wired.services.principal, wired.services.transport_sessions
+            await sessions.watch(caller, headers["mcp-session-id"], "agentapi://sessions", most=9)
+            assert [part async for part in parts] == []
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_an_mcp_session_that_cannot_be_stored_does_not_hold_up_the_handshake(wired: Wired) -> None:

@@ -211,7 +211,11 @@ class Subscriptions:
                     event = await events.get()
                 if isinstance(event, SessionChanged):
                     # The subscriptions, or the end of the session, may come through another replica.
-                    changed = await sessions.find(caller.principal, session.id)
+                    try:
+                        changed = await sessions.find(caller.principal, session.id)
+                    except AgentApiError as exc:
+                        _log.info("updates_not_told", extra={"code": exc.code})
+                        break  # the client opens the stream again, and is then told what there is
                     if changed is None:
                         break
                     watched = changed.watched

@@ -80,13 +80,22 @@ class LegacyHttp:
                 await self._post(wire, request, client)
             case "GET", _SessionClient():
                 await self._get(wire, request, client)
-            case "DELETE", _SessionClient(caller, session):
-                await caller.services.transport_sessions.close(caller.principal, session.id)
-                await wire.reply(204)
+            case "DELETE", _SessionClient():
+                await self._delete(wire, client)
             case _:
                 # MCP 2025-06-18, transports: 405 tells a client that there is no stream for it.
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
                 await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"POST")])
+
+    async def _delete(self, wire: AsgiConnection, client: "_SessionClient") -> None:
+        sessions = client.caller.services.transport_sessions
+        try:
+            async with store_answers_within():
+                await sessions.close(client.caller.principal, client.session.id)
+        except AgentApiError as exc:
+            await wire.refuse(503, INTERNAL_ERROR, explain(exc))
+            return
+        await wire.reply(204)
 
     async def _find(self, scope: Scope, session_id: str) -> "_SessionClient | None":
         caller = await self.callers.of_http(scope)
@@ -172,9 +181,10 @@ class LegacyHttp:
         if not self.cancellations.cancel((client.session.id, str(request_id)), text):
             sessions = client.caller.services.transport_sessions
             try:
-                await sessions.notify_cancelled(
-                    client.caller.principal, client.session.id, str(request_id)[:_MAX_ID], text
-                )
+                async with store_answers_within():
+                    await sessions.notify_cancelled(
+                        client.caller.principal, client.session.id, str(request_id)[:_MAX_ID], text
+                    )
             except AgentApiError as exc:
                 _log.warning("cancellation_not_told", extra={"code": exc.code})
 
