@@ -82,13 +82,19 @@ async def test_a_caller_who_stops_while_it_joins_through_another_process_ends_th
     assert await given_up(world, exchange) == 1
 
 
+async def left_at_once(server: Services, request: ChatRequest, how: Departure) -> None:
+    """Ask, and leave as soon as the request is on its way to be accepted."""
+    asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+    await asyncio.sleep(0)  # noqa: TID251  # one step of the loop, in which it is submitted
+    await leave(asking, how)
+
+
 async def test_a_caller_who_stops_while_it_joins_in_the_same_process_ends_the_turn(world: World) -> None:
     owner = await world.program(abandon_grace=DAY)
     request = await in_a_session(world, owner)
     first, exchange = await asked(world, owner, request)
     await leave(first, Departure.UNCLEAR)
-    async with joining(world, owner, request) as second:
-        await leave(second, Departure.STOPPED)
+    await left_at_once(owner, request, Departure.STOPPED)
     assert await given_up(world, exchange) == 1
 
 
@@ -97,8 +103,7 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_while_it_joined(world: 
     request = await in_a_session(world, owner)
     first, _ = await asked(world, owner, request)
     await leave(first, Departure.STOPPED)
-    async with joining(world, owner, request) as second:
-        await leave(second, Departure.TIMED_OUT)
+    await left_at_once(owner, request, Departure.TIMED_OUT)
     unclear, its_exchange = await asked(world, owner, asks(SLOW))
     await leave(unclear, Departure.UNCLEAR)
     await its_exchange.gone.wait()
@@ -156,6 +161,21 @@ async def test_a_turn_is_given_up_when_the_last_caller_elsewhere_has_left_or_die
     await leave(first, Departure.UNCLEAR)
     await leave(second, Departure.UNCLEAR)
     assert await given_up(world, exchange) == 1
+
+
+async def test_a_caller_who_leaves_takes_nothing_from_one_who_waits_through_another_process(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    # Its departure is noted after the last word of the one who waits, and before the next.
+    await leave(first, Departure.UNCLEAR)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await second).status is TurnStatus.COMPLETED
 
 
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:

@@ -284,15 +284,13 @@ class RenewedLease:
     """A renewed lease, with what other processes wrote.
 
     They ask for its cancellation, follow the turn, and tell a caller that it runs, who is expected to come back later.
-    `caller_left` says that nobody has followed it in another process since its last caller left. A lease that somebody
-    keeps locked is not renewed.
+    A lease that somebody keeps locked is not renewed.
     """
 
     turn_id: TurnId
     cancel_requested: bool
     followed_at: datetime | None
     answered_running: bool
-    caller_left: bool
 
 
 @dataclass(frozen=True, slots=True)

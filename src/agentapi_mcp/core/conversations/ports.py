@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -59,8 +59,8 @@ class TurnStore(Protocol):
         """List the principal's newest turns, newest first; those that have not ended if `only_open`."""
         ...
 
-    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
-        """Record a fact about the turn's callers."""
+    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
+        """Record a fact about a turn's callers; return its time by the store's clock, None without such a turn."""
         ...
 
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:

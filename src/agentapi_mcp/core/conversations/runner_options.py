@@ -10,6 +10,7 @@ class TurnRunnerOptions:
 
     lease: timedelta = timedelta(seconds=15)
     renew_every: timedelta = timedelta(seconds=4)
+    renew_within: timedelta = timedelta(seconds=4)
     renew_again: timedelta = timedelta(seconds=0.5)
     save_again: timedelta = timedelta(seconds=0.5)
     save_every: timedelta = timedelta(seconds=2)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import MessageId, TurnId, new_id
@@ -19,7 +20,8 @@ class RunningTurn:
     `begun` is set by the first text or the end, `answered` when the outcome is known, and `saved` when it is stored or
     somebody else has ended the turn. After that, `stored` is the turn as the store has it, or `not_stored` says why it
     is not known. `events` are those of the audit log that are stored with the end. `follow_count` counts all callers
-    who followed the turn so far.
+    who followed the turn so far; `followed_here_at` is when one of this process last joined it, by the store's clock,
+    and `left_elsewhere_at` the monotonic time of the last news that one of another process has left.
     """
 
     job: TurnJob
@@ -34,6 +36,8 @@ class RunningTurn:
     events: list[AuditEvent] = field(default_factory=list[AuditEvent])
     followers: int = 0
     follow_count: int = 0
+    followed_here_at: datetime | None = None
+    left_elsewhere_at: float | None = None
     answered_running: bool = False
     caller_gone: bool = False
     lost: bool = False

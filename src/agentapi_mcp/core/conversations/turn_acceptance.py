@@ -142,7 +142,8 @@ class TurnAcceptance:
             _refuse(decision, found.turn)
             if decision is Decision.JOIN or (decision is Decision.SETTLE and not await self._settle(found, asked)):
                 # Before the owner, about to abandon the turn, looks whether a caller is back.
-                await self._turns.mark(principal, found.turn.id, TurnMark.FOLLOWED)
+                followed_at = await self._turns.mark(principal, found.turn.id, TurnMark.FOLLOWED)
+                self._runner.callers.came_back(found.turn, followed_at)
                 return found.turn
             if decision is Decision.AWAIT_NEWS:
                 await self._await_news(principal, found)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from agentapi_mcp.base.concurrency import first_of
@@ -23,15 +23,14 @@ Stop = Callable[[RunningTurn, EndReason], bool]
 # Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
 _LOOK_WITHIN = {True: 0.3, False: 5.0}
 # Who follows a turn of another process says so every second.
-_FOLLOWED_WITHIN = timedelta(seconds=5)
+_FOLLOWED_EVERY, _FOLLOWED_WITHIN = timedelta(seconds=1), timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the store knows of callers elsewhere: who was told that it runs, who left, how long all were quiet."""
+    """What the store knows of callers elsewhere: whether one was told that it runs, and how long all were quiet."""
 
     answered_running: bool
-    caller_left: bool
     quiet_for: timedelta | None
 
 
@@ -101,7 +100,16 @@ class TurnCallers:
     def left_elsewhere(self, run: RunningTurn, reason: str | None) -> None:
         """Take note of a caller who has left this turn through another process."""
         with suppress(ValueError):  # a newer program's word
-            self._leave(run, Departure(reason))
+            departure = Departure(reason)
+            run.left_elsewhere_at = self._clock.monotonic()
+            self._leave(run, departure)
+
+    def came_back(self, turn: Turn, at: datetime | None) -> None:
+        """Note that a caller of this process has joined a turn, at this time of the store's clock."""
+        run = self._runs.get(turn.id)
+        if run is not None:
+            run.follow_count += 1
+            run.followed_here_at = at
 
     def told_running(self, principal: Principal, turn: Turn) -> None:
         """Note that a caller was told that a turn runs, wherever it does."""
@@ -143,18 +151,24 @@ class TurnCallers:
     async def _stop_unless_followed(self, run: RunningTurn, departure: Departure) -> None:
         """Stop a turn that nobody has followed for its grace, here or in another process."""
         grace, follow_count = self._runs_on(run, departure), run.follow_count
+        wait = grace
         while True:
-            await first_of(run.answered.wait(), self._clock.sleep(grace))
+            await first_of(run.answered.wait(), self._clock.sleep(wait))
+            looked_at = self._clock.monotonic()
             look = await self._look(run, departure)
             # After the last await: a caller who has come back here meanwhile counts.
             if run.answered.is_set() or run.answered_running or run.follow_count != follow_count:
                 return
             if look is None or look.answered_running:
                 return
-            quiet = look.quiet_for
-            if look.caller_left or quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN):
+            quiet, left_at = look.quiet_for, run.left_elsewhere_at
+            has_left = quiet is not None and left_at is not None and looked_at - left_at <= quiet.total_seconds()
+            # Nobody has followed it elsewhere, or not for long, or has left since. How is told by that caller's own
+            # signal: what the store knows of a departure may be another caller's, or on its way.
+            if quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN) or has_left:
                 self._stop(run, EndReason.ABANDONED)
                 return
+            wait = max(grace, _FOLLOWED_EVERY)
 
     async def _look(self, run: RunningTurn, departure: Departure) -> "_Look | None":
         """Return who follows a turn in other processes; None if it is not ours any more.
@@ -173,6 +187,6 @@ class TurnCallers:
             if not renewal.leases:
                 return None
             (lease,) = renewal.leases
-            quiet_for = None if lease.followed_at is None else renewal.at - lease.followed_at
-            return _Look(lease.answered_running, lease.caller_left, quiet_for)
-        return _Look(answered_running=False, caller_left=True, quiet_for=None)
+            elsewhere = None if lease.followed_at == run.followed_here_at else lease.followed_at
+            return _Look(lease.answered_running, None if elsewhere is None else renewal.at - elsewhere)
+        return _Look(answered_running=False, quiet_for=None)

@@ -398,7 +398,7 @@ class TurnRunner:
         """Renew the leases of this process's turns and settle those of dead owners; so the store is watched, too."""
         while True:
             try:
-                async with asyncio.timeout(self.options.renew_every.total_seconds()):
+                async with asyncio.timeout(self.options.renew_within.total_seconds()):
                     await self._renew()
                     await self.settle_orphans()
             except Exception as exc:  # noqa: BLE001  # the outermost point: the turns of the group go on

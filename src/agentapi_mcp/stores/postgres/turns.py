@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
@@ -40,11 +40,16 @@ _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 _RECENT: LiteralString = f"{TURN}{_OF_USER}{_NEWEST}"
 _RECENT_OPEN: LiteralString = f"{TURN}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
+_MARKED: dict[TurnMark, LiteralString] = {
+    TurnMark.FOLLOWED: "followed_at",
+    TurnMark.DELIVERED: "delivered_at",
+    TurnMark.ANSWERED_RUNNING: "answered_running_at",
+    TurnMark.CALLER_GONE: "caller_gone_at",
+}
 _MARK: dict[TurnMark, LiteralString] = {
-    TurnMark.FOLLOWED: "UPDATE agentapi.turns SET followed_at = clock_timestamp() WHERE id = $1",
-    TurnMark.DELIVERED: "UPDATE agentapi.turns SET delivered_at = clock_timestamp() WHERE id = $1",
-    TurnMark.ANSWERED_RUNNING: "UPDATE agentapi.turns SET answered_running_at = clock_timestamp() WHERE id = $1",
-    TurnMark.CALLER_GONE: "UPDATE agentapi.turns SET caller_gone_at = clock_timestamp() WHERE id = $1",
+    mark: f"UPDATE agentapi.turns SET {column} = clock_timestamp() "  # noqa: S608  # made of literals
+    f"WHERE id = $1 AND user_id = $2 AND org_id = $3 RETURNING {column}"
+    for mark, column in _MARKED.items()
 }
 
 
@@ -118,12 +123,10 @@ class PostgresTurns(TurnStore):
         return tuple(to_turn(row) for row in rows)
 
     @override
-    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
+    async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
         async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
             # The system's role sees the rows of every tenant, so the statement names the owner.
-            await it.execute(
-                _MARK[mark] + " AND user_id = $2 AND org_id = $3", turn_id, principal.user_id, principal.org_id
-            )
+            return await it.fetchval(_MARK[mark], turn_id, principal.user_id, principal.org_id)
 
     @override
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:
@@ -164,14 +167,12 @@ class PostgresTurns(TurnStore):
                 # time of the store's clock, also where no turn runs. A turn that somebody keeps locked is returned, and
                 # not renewed: the others must not wait for it.
                 "WITH own AS (SELECT id, cancel_requested_at IS NOT NULL AS cancel_requested, followed_at, "
-                "answered_running_at IS NOT NULL AS answered_running, "
-                "coalesce(caller_gone_at > followed_at, followed_at IS NULL) AS caller_left FROM agentapi.turns "
+                "answered_running_at IS NOT NULL AS answered_running FROM agentapi.turns "
                 "WHERE id = ANY($2::uuid[]) AND lease_owner = $1 AND status IN ('running', 'input_required')), "
                 "free AS (SELECT id FROM agentapi.turns WHERE id IN (SELECT id FROM own) FOR UPDATE SKIP LOCKED), "
                 "renewed AS (UPDATE agentapi.turns SET lease_until = clock_timestamp() + $3::interval "
                 "WHERE id IN (SELECT id FROM free) AND lease_owner = $1 AND status IN ('running', 'input_required')) "
-                "SELECT clock_timestamp() AS at, o.id, o.cancel_requested, o.followed_at, o.answered_running, "
-                "o.caller_left "
+                "SELECT clock_timestamp() AS at, o.id, o.cancel_requested, o.followed_at, o.answered_running "
                 "FROM (SELECT) AS one LEFT JOIN own o ON true",
                 owner,
                 list(turn_ids),
@@ -183,7 +184,6 @@ class PostgresTurns(TurnStore):
                 cancel_requested=row["cancel_requested"],
                 followed_at=row["followed_at"],
                 answered_running=row["answered_running"],
-                caller_left=row["caller_left"],
             )
             for row in rows
             if row["id"] is not None
