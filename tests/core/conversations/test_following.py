@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import cast
+from typing import LiteralString, cast
 from uuid import UUID
 
 import pytest
@@ -96,7 +96,7 @@ class Scene:
         """Let the other process say that it has."""
         self.line.send(Signal(kind, turn_id=turn_id or self.turn.id))
 
-    async def read(self, column: str) -> datetime | None:
+    async def read(self, column: LiteralString) -> datetime | None:
         """Read what is noted of the callers."""
         async with self.database.as_system("test") as connection:
             statement = f"SELECT {column} FROM agentapi.turns WHERE id = $1"  # noqa: S608  # a literal of the test
@@ -251,7 +251,8 @@ async def test_a_wait_ends_with_the_turn_and_not_with_what_else_is_signalled(sce
         noted = await scene.read("followed_at")
         await scene.end("all")
         scene.signal_end(turn_id=TurnId(new_id()))
-        scene.signal_end(kind=SignalKind.CANCEL)
+        for kind in (SignalKind.CANCEL, SignalKind.SESSION_CHANGED):
+            scene.signal_end(kind=kind)
         scene.tell(0, TextDelta("al"))
         await reported(scene, 1)
         assert not waiting.done()
