@@ -94,7 +94,8 @@ class Scene:
 
     def signal_end(self, kind: SignalKind = SignalKind.ENDED, turn_id: TurnId | None = None) -> None:
         """Let the other process say that it has."""
-        self.line.send(Signal(kind, turn_id=turn_id or self.turn.id))
+        # An object of its own, as it is read from a notification.
+        self.line.send(Signal(kind, turn_id=TurnId(UUID(str(turn_id or self.turn.id)))))
 
     async def read(self, column: LiteralString) -> datetime | None:
         """Read what is noted of the callers."""
@@ -131,7 +132,7 @@ async def scene(database: Database) -> Scene:
     new = new_turn(agent, "hello")
     accepted = await turns.begin(principal, new)
     assert isinstance(accepted, AcceptedTurn)
-    line, clock = Line(), ManualClock()
+    line, clock = Line(), ManualClock(seconds=1000)
     ports = TurnPorts(turns=turns, sessions=PostgresSessions(database), events=line, signals=line, clock=clock)
     runner = TurnRunner(ports, TurnRunnerOptions(), cast("TurnWork", None), owner=new_id())  # which runs nothing
     follower = TurnFollower(ports, runner)
@@ -227,9 +228,11 @@ async def test_progress_tells_how_long_the_text_is_its_end_and_what_the_agent_do
         (tool(ToolState.STARTED), text, "using search"),
         (tool(ToolState.FAILED), text, None),
         (ThoughtDelta("hm"), text, "thinking"),
-        (TextDelta("a"), f"{text}a", None),
+        (TextDelta(text[:-1]), text, "thinking"),
+        (TextDelta(text), text, "thinking"),
+        (TextDelta(f"{text}a"), f"{text}a", None),
     ]
-    scene.steps = [partial(scene.tell, len(text), event) for event, _, _ in planned]
+    scene.steps = [partial(scene.tell, 0, event) for event, _, _ in planned]
     await scene.save(text)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(scene.wait())
@@ -250,7 +253,8 @@ async def test_a_wait_ends_with_the_turn_and_not_with_what_else_is_signalled(sce
         await listened(scene)
         noted = await scene.read("followed_at")
         await scene.end("all")
-        scene.signal_end(turn_id=TurnId(new_id()))
+        for other in (new_id(), UUID(int=0)):
+            scene.signal_end(turn_id=TurnId(other))
         for kind in (SignalKind.CANCEL, SignalKind.SESSION_CHANGED):
             scene.signal_end(kind=kind)
         scene.tell(0, TextDelta("al"))
