@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 MODULES = (
     "agentapi_mcp.core.conversations.turn_runner",
+    "agentapi_mcp.core.conversations.turn_saver",
     "agentapi_mcp.core.conversations.turn_follower",
     "agentapi_mcp.core.conversations.turns",
     "agentapi_mcp.stores.postgres.turns",

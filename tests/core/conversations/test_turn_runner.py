@@ -19,19 +19,10 @@ from agentapi_mcp.core.conversations.turn_runner import TurnRunnerOptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
-from tests.core.conversations.test_never_lost import (
-    LONG,
-    NOW,
-    SHORT_LEASE,
-    SLOW,
-    World,
-    asks,
-    begun,
-    locked_sessions,
-    somebody_waits,
-)
+from tests.core.conversations.test_never_lost import locked_sessions, somebody_waits
 from tests.support.signals import listening
 from tests.support.wires import Break
+from tests.support.worlds import LONG, NOW, SHORT_LEASE, SLOW, World, asks, begun
 
 DOCS = Path(__file__).parents[3] / "docs" / "design" / "turns.md"
 PROVIDER = "/api/v1/chat/completions"
@@ -71,7 +62,8 @@ def test_the_times_of_the_engine_are_those_of_its_documentation() -> None:
     for words in (
         f"leases of its turns ({seconds(options.lease)}) every {seconds(options.renew_every)},",
         f"is written at most every {seconds(options.save_every)},",
-        f"the abandon grace: {seconds(options.abandon_grace)}, or {seconds(options.stopped_grace)} where",
+        f"Stop: {seconds(options.stopped_grace)},",
+        f"such as a closed response stream: {seconds(options.abandon_grace)}.",
         f"until the grace is over, and {seconds(options.settle_within)} longer.",
         f"an answer has waited for {seconds(options.refuse_when_behind)} to be written.",
     ):
