@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mutation.equivalents import Equivalents
 from mutation.mutants import MODULES, ROOT, Mutant, mutants_of, path_of, statement_lines
-from mutation.trying import Server, Test, first_failure, load_libraries, measure
+from mutation.trying import Server, Test, killer, load_libraries, measure
 
 # The tests beside the engine. The one of random orders is left out: what it notices differs from run to run, and it
 # takes minutes to find the shortest order that fails.
@@ -53,9 +53,11 @@ class _Trial:
 
     def run(self, mutant: Mutant) -> str | None:
         """Return the test that kills a mutant; None if none does."""
-        failed = first_failure(self._server, mutant, self._ordered(mutant))
+        failed, doubtful = killer(self._server, mutant, self._ordered(mutant))
         if failed is not None:
             self._kills[failed] += 1
+        for test in doubtful:
+            print(f"failed for another reason than a change: {test}", flush=True)
         return failed
 
     def _ordered(self, mutant: Mutant) -> list[Test]:

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +13,10 @@ import asyncpg
 import coverage
 import pytest
 from coverage import CoverageData
-from mutation.trying import Measured, Pipe, Where
+from mutation.trying import Ended, Measured, Pipe, Runs, Where
 from tests.support.databases import GIVEN_HOME, GIVEN_TEMPLATE, Seed, Server, Template, embedded_template
+
+Tell = Callable[[object], None]
 
 _TEMPLATE = "pristine"
 _LEFT = "SELECT datname FROM pg_database WHERE datname = $1 OR datname LIKE 'test\\_%'"
@@ -41,11 +43,11 @@ class _OnServer:
 
 
 class _Chosen:
-    """Runs the given tests alone, in their order and within their seconds, and keeps the first that fails."""
+    """Runs the given tests alone, in their order and within their seconds, and tells which one runs and if it fails."""
 
-    def __init__(self, tests: Sequence[tuple[str, float]]) -> None:
+    def __init__(self, tell: Tell, tests: Sequence[tuple[str, float]]) -> None:
+        self._tell = tell
         self._limits = dict(tests)
-        self.failed = "pytest"
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -54,9 +56,12 @@ class _Chosen:
         for item in items:
             item.add_marker(pytest.mark.timeout(self._limits[item.nodeid]), append=False)
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._tell(Runs(nodeid))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.failed = report.nodeid
+        if report.failed:  # told at once: what it leaves running may keep the rest from ending
+            self._tell(Ended(pytest.ExitCode.TESTS_FAILED))
 
 
 class _Measuring:
@@ -83,19 +88,18 @@ class _Measuring:
         return [(test, seconds, lines.get(test, {})) for test, seconds in self.seconds.items()]
 
 
-def measure(where: Where, tests: Sequence[str], files: Sequence[str]) -> tuple[int, list[Measured]]:
-    """Run all tests; return pytest's exit code, and each test with its seconds and the lines of the files it runs."""
+def measure(tell: Tell, where: Where, tests: Sequence[str], files: Sequence[str]) -> None:
+    """Run all tests; tell pytest's exit code, and each test with its seconds and the lines of the files it runs."""
     measuring = _Measuring(files)
     code = pytest.main([*_OPTIONS, *tests], plugins=[_OnServer(where), measuring])
-    return int(code), measuring.results()
+    tell((int(code), measuring.results()))
 
 
-def attempt(where: Where, tests: Sequence[tuple[str, float]]) -> tuple[int, str]:
-    """Run these tests, each within its seconds, until one fails; return pytest's exit code, and which failed."""
+def attempt(tell: Tell, where: Where, tests: Sequence[tuple[str, float]]) -> None:
+    """Run these tests, each within its seconds, until one fails; tell which one runs, and how they end."""
     files = list(dict.fromkeys(id_.partition("::")[0] for id_, _ in tests))
-    chosen = _Chosen(tests)
-    code = pytest.main([*_OPTIONS, "--exitfirst", *files], plugins=[_OnServer(where), chosen])
-    return int(code), chosen.failed
+    code = pytest.main([*_OPTIONS, "--exitfirst", *files], plugins=[_OnServer(where), _Chosen(tell, tests)])
+    tell(Ended(int(code)))
 
 
 def serve(pipe: Pipe) -> None:

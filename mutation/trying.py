@@ -7,11 +7,12 @@ import importlib.util
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import CodeType, ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from mutation.mutants import ROOT, Mutant, path_of, untouched_by
 from typing_extensions import override
@@ -28,6 +29,7 @@ _FORK = multiprocessing.get_context("fork")
 _LIBRARIES = ("_pytest.assertion.rewrite", "asyncpg", "hypothesis", "httpx2", "pydantic_settings", "starlette.routing")
 # Many times what the tests take without a change, since the machine has others to serve: this ends what hangs.
 _LEAST_SECONDS, _SECONDS_MORE, _TIMES = 10.0, 60.0, 5.0
+_IMPORT = "its import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,36 @@ class Test:
     lines: Mapping[str, frozenset[int]]
 
     @property
+    def file(self) -> str:
+        """Where it is."""
+        return self.id.partition("::")[0]
+
+    @property
     def limit(self) -> float:
         """After how many seconds it counts as failed."""
         return max(_LEAST_SECONDS, _TIMES * self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A test begins."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """All tests have passed, or the one that runs has failed: pytest's exit code."""
+
+    code: int
+
+
+class _Said(Protocol):
+    """The end of a pipe that is read."""
+
+    def poll(self, timeout: float | None = ..., /) -> bool: ...
+
+    def recv(self) -> Any: ...  # noqa: ANN401  # whatever was sent
 
 
 class Server:
@@ -75,8 +104,9 @@ def load_libraries(modules: Sequence[str]) -> None:
 def measure(server: Server, tests: Sequence[str], modules: Sequence[str]) -> list[Test]:
     """Run all tests without a change, and return them; none may fail."""
     files = {module: str(path_of(module)) for module in modules}
-    said: tuple[int, list[Measured]] | None = _ask("measure", (server.renewed(), tests, list(files.values())))
-    if said is None or said[0]:
+    with _asked("measure", (server.renewed(), tests, list(files.values()))) as pipe:
+        said: tuple[int, list[Measured]] = pipe.recv()
+    if said[0]:
         raise SystemExit(f"Tests fail without a change: see {_LOG}.")
     return [
         Test(id_, seconds, {module: frozenset(lines.get(file, ())) for module, file in files.items()})
@@ -84,29 +114,47 @@ def measure(server: Server, tests: Sequence[str], modules: Sequence[str]) -> lis
     ]
 
 
-def first_failure(server: Server, mutant: Mutant, tests: Sequence[Test]) -> str | None:
-    """Run tests in this order against a mutant; return the first one that fails, and None if all pass."""
-    if not tests:
-        return None
-    limit = _SECONDS_MORE + _TIMES * sum(test.seconds for test in tests)
-    given = (server.renewed(), [(test.id, test.limit) for test in tests])
-    said: tuple[int, str] | None = _ask("attempt", given, mutant=mutant, limit=limit)
-    if said is None:
-        return "its time-out, or the end of its process"
-    code, failed = said
-    return failed if code else None
+def killer(server: Server, mutant: Mutant, tests: Sequence[Test]) -> tuple[str | None, list[str]]:
+    """Return the first test that a mutant fails, None if it passes all, and the tests that failed for another reason.
+
+    A test that fails counts only if it then passes without the change, and fails with it once more: on a busy machine
+    some test may fail by itself.
+    """
+    left, doubtful = list(tests), list[str]()
+    while left and (failed := _first_failure(server, mutant, left)) is not None:
+        # What no module imports any more, one test of each file tells.
+        chosen = [test for test in left if test.id == failed] or list({test.file: test for test in left}.values())
+        if _first_failure(server, None, chosen) is None and _first_failure(server, mutant, chosen) is not None:
+            return failed, doubtful
+        doubtful.append(failed)
+        places = [place for place, test in enumerate(left, 1) if test.id == failed]
+        left = left[places[0] :] if places else []
+    return None, doubtful
 
 
-def _ask(function: str, given: Sequence[object], *, mutant: Mutant | None = None, limit: float | None = None) -> Any:  # noqa: ANN401  # whatever the function returns
-    """Call a function of `inside` in a fork of this process; None if it does not end in time, or dies."""
+def _first_failure(server: Server, mutant: Mutant | None, tests: Sequence[Test]) -> str | None:
+    """Run tests in this order; return the first one that fails, hangs or ends its process, and None if all pass."""
+    limits = {test.id: test.limit for test in tests}
+    with _asked("attempt", (server.renewed(), list(limits.items())), mutant) as said:
+        running = _IMPORT
+        with suppress(EOFError):
+            while said.poll(_SECONDS_MORE + limits.get(running, 0.0)):
+                told: Runs | Ended = said.recv()
+                if isinstance(told, Ended):
+                    return running if told.code else None
+                running = told.id
+    return running
+
+
+@contextmanager
+def _asked(function: str, given: Sequence[object], mutant: Mutant | None = None) -> Generator[_Said]:
+    """Call a function of `inside` in a fork of this process, which ends with the context, and yield what it tells."""
     here, there = _FORK.Pipe(duplex=False)
     process = _FORK.Process(target=_answer, args=(there, function, given, mutant))
     process.start()
     there.close()
     try:
-        return here.recv() if here.poll(limit) else None
-    except EOFError:
-        return None
+        yield here
     finally:
         process.kill()
         process.join()
@@ -119,7 +167,7 @@ def _answer(pipe: Pipe, function: str, given: Sequence[object], mutant: Mutant |
         if mutant.module in sys.modules:
             raise ImportError(mutant.module, "is loaded already, without the change")
         sys.meta_path.insert(0, _Finder(mutant))
-    pipe.send(getattr(importlib.import_module("mutation.inside"), function)(*given))
+    getattr(importlib.import_module("mutation.inside"), function)(pipe.send, *given)
 
 
 def _serve(pipe: Pipe, other_end: Pipe) -> None:

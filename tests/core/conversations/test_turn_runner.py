@@ -243,7 +243,7 @@ async def test_an_end_that_the_database_refuses_for_good_is_settled_and_keeps_no
     async with begun(server, asks(SLOW)) as other:
         await world.peer.received(path=PROVIDER)
         async with refusing_ends(world, times=10):
-            turn = await server.turns.chat(server.principal, asks(), wait=LONG)
+            turn = await server.turns.start(server.principal, asks())
             await world.until("id = $1 AND status = 'interrupted' AND end_reason = 'lease_expired'", turn.id)
         assert clock.pauses == [0.5, 1, 4, 8, 16, 30, 30, 30]
         world.steps.release(20)
