@@ -19,7 +19,9 @@ from cosmic_ray.mutating import mutate_code
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 MODULES = (
+    "agentapi_mcp.core.conversations.runner_options",
     "agentapi_mcp.core.conversations.turn_runner",
+    "agentapi_mcp.core.conversations.turn_callers",
     "agentapi_mcp.core.conversations.turn_saver",
     "agentapi_mcp.core.conversations.turn_follower",
     "agentapi_mcp.core.conversations.turns",

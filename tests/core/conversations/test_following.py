@@ -16,8 +16,9 @@ from agentapi_mcp.base.ids import AgentId, TurnId, new_id
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import AcceptedTurn, EndReason, Turn, TurnEnded, TurnEvent, TurnStatus
 from agentapi_mcp.core.conversations.ports import TurnEvents, TurnPorts
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.turn_follower import REPORT_AT_LEAST_EVERY, Progress, TurnFollower
-from agentapi_mcp.core.conversations.turn_runner import TurnRunner, TurnRunnerOptions
+from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals

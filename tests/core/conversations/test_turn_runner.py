@@ -15,7 +15,7 @@ from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, NotFoundError, StoreUnclearError
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.conversations.models import EndReason, History, SessionState, TurnStatus
-from agentapi_mcp.core.conversations.turn_runner import TurnRunnerOptions
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
