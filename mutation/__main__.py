@@ -49,13 +49,14 @@ class _Trial:
         self._server = server
         self._tests = sorted(tests, key=lambda test: test.seconds)
         self._sources = {module: path_of(module).read_text(encoding="utf-8") for module in MODULES}
-        self._kills = Counter[str]()
+        self._kills = Counter[tuple[str, str]]()
 
     def run(self, mutant: Mutant) -> str | None:
         """Return the test that kills a mutant; None if none does."""
         failed, doubtful = killer(self._server, mutant, self._ordered(mutant))
         if failed is not None:
-            self._kills[failed] += 1
+            for place in ("", mutant.place):
+                self._kills[place, failed] += 1
         for test in doubtful:
             print(f"failed for another reason than a change: {test}", flush=True)
         return failed
@@ -63,12 +64,15 @@ class _Trial:
     def _ordered(self, mutant: Mutant) -> list[Test]:
         """Return the tests that run the changed statement, or use the module if it is none of a function.
 
-        The fast ones first, and of those the ones that have killed others.
+        Those first that have killed others of the same function, then the fast ones.
         """
         lines = statement_lines(self._sources[mutant.module], mutant.line)
         of_module = [test for test in self._tests if test.lines[mutant.module]]
         chosen = [test for test in of_module if not test.lines[mutant.module].isdisjoint(lines)] or of_module
-        return sorted(chosen, key=lambda test: (round(test.seconds), -self._kills[test.id]))
+        return sorted(
+            chosen,
+            key=lambda test: (-self._kills[mutant.place, test.id], round(test.seconds), -self._kills["", test.id]),
+        )
 
 
 def _chosen(given: argparse.Namespace, mutants: Sequence[Mutant]) -> list[Mutant]:

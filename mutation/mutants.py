@@ -51,6 +51,11 @@ class Mutant:
     line: int
     code: str
 
+    @property
+    def place(self) -> str:
+        """The function or class that is changed."""
+        return f"{self.module}.{self.name.partition(':')[0]}"
+
 
 def path_of(module: str) -> Path:
     """Return where the source of a module is."""

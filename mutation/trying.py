@@ -26,7 +26,10 @@ Pipe: TypeAlias = "Connection[Any, Any]"  # it takes arguments for the type chec
 _LOG = ROOT / ".cache" / "mutation.log"
 _FORK = multiprocessing.get_context("fork")
 # Loaded once for all mutants, with the parts of the program that are not built on the engine.
-_LIBRARIES = ("_pytest.assertion.rewrite", "asyncpg", "hypothesis", "httpx2", "pydantic_settings", "starlette.routing")
+_LIBRARIES = (
+    *("_pytest.assertion.rewrite", "anyio.pytest_plugin", "pytest_asyncio.plugin", "pytest_timeout"),
+    *("asyncpg", "hypothesis", "httpx2", "pydantic_settings", "starlette.routing"),
+)
 # Many times what the tests take without a change, since the machine has others to serve: this ends what hangs.
 _LEAST_SECONDS, _SECONDS_MORE, _TIMES = 10.0, 60.0, 5.0
 _IMPORT = "its import"

@@ -173,6 +173,22 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process
     assert (await world.answered(other, request)).status is TurnStatus.COMPLETED
 
 
+async def test_a_turn_that_a_caller_elsewhere_was_told_to_be_running_is_not_given_up(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    told = await other.turns.chat(other.principal, request, wait=NOW)
+    assert (told.status, told.joined) == (TurnStatus.RUNNING, True)
+    await world.until("answered_running_at IS NOT NULL")
+    await leave(first, Departure.UNCLEAR)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await other.turns.get(other.principal, str(told.id), wait=LONG)).status is TurnStatus.COMPLETED
+
+
 async def test_stop_does_not_wait_for_a_store_that_hangs(world: World) -> None:
     owner = await world.program()
     asking, exchange = await asked(world, owner, asks(SLOW))

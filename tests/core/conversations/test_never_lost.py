@@ -5,10 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentapi_mcp.app import build
 from agentapi_mcp.base.errors import (
     ConflictError,
     InvalidRequestError,
@@ -20,6 +22,9 @@ from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.stores.postgres.server.owner_locks import HomeOwnerLocks
+from tests.support.signals import listening
 from tests.support.wires import Break
 from tests.support.worlds import LONG, LONG_LEASE, NOW, SHORT_LEASE, SLOW, World, asks, begun
 
@@ -245,6 +250,29 @@ async def test_a_turn_whose_process_died_is_settled_although_nobody_asks_for_it(
     assert (read.status, read.end_reason, read.reply) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED, "so f")
 
 
+async def test_a_turn_whose_process_died_on_this_machine_is_settled_before_its_lease_is_over(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "owners"
+    monkeypatch.setattr(build, "_owner_locks", lambda *_: HomeOwnerLocks(folder))
+    server = await world.program(lease=LONG_LEASE)
+    killed, on_another_machine = [await an_orphan(world, server, asks(), asked=True) for _ in range(2)]
+    heard: asyncio.Queue[Signal] = asyncio.Queue()
+    async with begun(server, asks(SLOW)) as asking, listening(world.urls.app) as signals:
+        await world.peer.received(3, path="/api/v1/chat/completions")
+        signals.subscribe(heard.put_nowait)
+        await world.owner.execute("UPDATE agentapi.turns SET lease_until = clock_timestamp() + interval '1 hour'")
+        owner = await world.owner.fetchval("SELECT lease_owner FROM agentapi.turns WHERE id = $1", killed.id)
+        (folder / f"{owner}.lock").touch()  # and no process holds it
+        while (told := await heard.get()).kind is not SignalKind.ENDED:
+            pass
+        await world.until("id = $1 AND status = 'interrupted' AND end_reason = 'lease_expired'", killed.id)
+        assert (told.turn_id, told.session_id) == (killed.id, killed.session_id)
+        world.steps.release(20)
+        assert (await asking).status is TurnStatus.COMPLETED
+    assert not (await server.turns.get(server.principal, str(on_another_machine.id))).status.is_final
+
+
 async def test_nobody_settles_before_having_had_the_database_for_a_lease(world: World) -> None:
     server = await world.program(lease=LONG_LEASE)
     request = asks(idempotency_key="k")
@@ -389,6 +417,17 @@ async def test_the_same_message_after_its_answer_arrived_is_a_new_one(world: Wor
     turns = [await world.answered(server, again) for _ in range(3)]
     assert [turn.joined for turn in turns] == [False] * 3
     assert len({turn.id for turn in turns}) == 3
+
+
+async def test_the_same_message_within_a_second_of_the_first_is_a_sample_although_that_was_answered(
+    world: World,
+) -> None:
+    server = await world.program()
+    request = asks()
+    first = await server.turns.chat(server.principal, request, wait=LONG)
+    await aged(world, -60)
+    second = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (second.status, second.joined, second.id != first.id) == (TurnStatus.COMPLETED, False, True)
 
 
 async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) -> None:
@@ -540,6 +579,17 @@ async def test_who_asks_for_a_turn_elsewhere_is_not_kept_waiting_by_a_silent_sto
     wire.break_at("agentapi.turns t" if what == "get" else "SET cancel_requested_at", Break.SILENT)
     with pytest.raises(StoreUnavailableError, match="does not answer in time"):
         await getattr(other.turns, what)(other.principal, str(running.id))
+    world.steps.release(20)
+
+
+async def test_a_turn_elsewhere_is_told_as_it_was_when_the_store_falls_silent(world: World) -> None:
+    owner = await world.program()
+    wire, url = await world.wire()
+    other = await world.program(url)
+    running = await owner.turns.chat(owner.principal, asks(SLOW), wait=NOW)
+    wire.break_at("SET followed_at", Break.SILENT)
+    told = await other.turns.get(other.principal, str(running.id))
+    assert (told.id, told.status, wire.broken) == (running.id, TurnStatus.RUNNING, 1)
     world.steps.release(20)
 
 

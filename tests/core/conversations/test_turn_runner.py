@@ -11,6 +11,7 @@ import pytest
 from typing_extensions import override
 
 from agentapi_mcp.app import build
+from agentapi_mcp.backends.kinds.openai import OpenAIBackend
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, NotFoundError, StoreUnclearError
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
@@ -179,6 +180,19 @@ async def test_an_operator_who_asks_twice_need_not_wait_for_the_grace(world: Wor
     assert await world.owner.fetchval("SELECT end_reason FROM agentapi.turns") == "shutdown"
 
 
+async def test_an_operator_who_asks_twice_need_not_wait_for_a_store_that_is_away(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url, shutdown_grace=timedelta(minutes=5), settle_within=NOW)
+    async with begun(server, asks(SLOW)) as asking, asyncio.TaskGroup() as group:
+        await world.peer.received(path=PROVIDER)
+        wire.go_down()
+        draining = await begin_to_drain(server, group)
+        server.turns.stop_now()
+        await draining
+        wire.come_up()
+        assert (await asking).end_reason is EndReason.SHUTDOWN
+
+
 async def test_a_turn_is_accepted_after_the_grace_only_to_be_interrupted_unasked(world: World) -> None:
     server = await world.program(shutdown_grace=timedelta(0))
     first = await world.answered(server, asks())
@@ -264,6 +278,38 @@ async def test_a_database_that_answers_others_and_not_this_is_asked_ever_less_of
     assert wire.broken == 5
     assert clock.pauses == [0.5, 1, 4]
     assert (await server.turns.get(server.principal, str(told.id))).reply == "w0 w1 "
+
+
+OBSERVED = """
+CREATE TABLE public.observed (failures integer);
+CREATE FUNCTION public.observe() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+$$ BEGIN INSERT INTO public.observed VALUES (NEW.consecutive_failures); RETURN NEW; END $$;
+CREATE TRIGGER observe AFTER INSERT OR UPDATE ON public.agent_health FOR EACH ROW EXECUTE FUNCTION public.observe()
+"""
+
+
+async def test_a_defect_of_the_program_says_nothing_of_the_health_of_the_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashing(_backend: object, _turn: object) -> AsyncGenerator[None]:
+        raise RuntimeError("a defect")
+        yield
+
+    server = await world.program()
+    await world.owner.execute(OBSERVED)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenAIBackend, "run", crashing)
+            failed = await world.answered(server, asks())
+        assert (failed.status, failed.end_reason) == (TurnStatus.FAILED, EndReason.INTERNAL)
+        # Its failure is what counts, and would be the second one.
+        assert (await world.answered(server, asks("[[e401]]"))).end_reason is EndReason.FAULT
+        async with asyncio.timeout(25):
+            while not (failures := await world.owner.fetch("SELECT failures FROM public.observed")):
+                pass
+        assert [row["failures"] for row in failures] == [1]
+    finally:
+        await world.owner.execute("DROP FUNCTION public.observe CASCADE; DROP TABLE public.observed")
 
 
 async def test_an_error_after_an_end_is_stored_ends_nothing_else(
