@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -156,6 +157,25 @@ async def test_a_turn_is_given_up_when_the_last_caller_elsewhere_has_left_or_die
     await leave(first, Departure.UNCLEAR)
     await leave(second, Departure.UNCLEAR)
     assert await given_up(world, exchange) == 1
+
+
+async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(world: World) -> None:
+    wire, url = await world.wire()
+    owner, other = await world.program(abandon_grace=timedelta(seconds=2)), await world.program(url)
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    await leave(first, Departure.UNCLEAR)
+    await world.until("caller_gone_at < followed_at OR ended_at IS NOT NULL")
+    wire.go_down()
+    # As if that were an hour ago.
+    await world.owner.execute(
+        "UPDATE agentapi.turns SET caller_gone_at = caller_gone_at - interval '1 hour', "
+        "followed_at = followed_at - interval '1 hour' WHERE status = 'running'"
+    )
+    assert await given_up(world, exchange) == 1
+    with pytest.raises(StoreUnavailableError):
+        await second
 
 
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:

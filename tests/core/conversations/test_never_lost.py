@@ -126,13 +126,17 @@ async def test_a_provider_is_not_asked_before_it_is_clear_that_the_turn_stands(w
         assert (await asking).status is TurnStatus.COMPLETED
 
 
-async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_not_known(world: World) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_not_known(
+    *, waits: bool, world: World
+) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
     request = asks(idempotency_key="k")
     wire.break_at("begin_turn_1", Break.SILENT)
+    turns, principal = server.turns, server.principal
     with pytest.raises(StoreUnclearError, match="it is not known whether the message was accepted") as raised:
-        await server.turns.chat(server.principal, request, wait=NOW)
+        await (turns.chat(principal, request, wait=NOW) if waits else turns.start(principal, request))
     turn = await server.turns.chat(server.principal, request, wait=LONG)
     assert str(turn.id) in str(raised.value)
     assert turn.joined
@@ -168,6 +172,7 @@ async def test_an_answer_is_told_once_it_is_stored(world: World) -> None:
         world.steps.release(20)
         waiting = await server.turns.get(server.principal, str(running.id), wait=timedelta(seconds=1))
         assert (waiting.status, waiting.saved) == (TurnStatus.RUNNING, True)
+        assert (await server.turns.get(server.principal, str(running.id), wait=NOW)).status is TurnStatus.RUNNING
     told = await server.turns.get(server.principal, str(running.id), wait=LONG)
     assert (told.status, told.saved) == (TurnStatus.COMPLETED, True)
 
@@ -466,6 +471,20 @@ async def test_an_answer_that_did_not_arrive_is_given_again(world: World) -> Non
     assert len(world.peer.exchanges) == 1
     two.turns.delivered(found)
     assert (await one.turns.chat(one.principal, request, wait=LONG)).id != lost.id
+
+
+async def test_who_was_told_that_a_turn_runs_has_not_received_its_answer(world: World) -> None:
+    server = await world.program()
+    request = asks(SLOW)
+    running = await server.turns.chat(server.principal, request, wait=NOW)
+    server.turns.delivered(running)
+    other = await world.answered(server, asks())
+    await world.until("id = $1 AND delivered_at IS NOT NULL", other.id)  # those before it were written before
+    world.steps.release(20)
+    await world.until("id = $1 AND status = 'completed'", running.id)
+    await aged(world, 60)
+    told = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (told.id, told.status, told.joined) == (running.id, TurnStatus.COMPLETED, True)
 
 
 # --- several of these at once

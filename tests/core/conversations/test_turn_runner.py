@@ -19,6 +19,7 @@ from agentapi_mcp.core.conversations.models import EndReason, History, SessionSt
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from tests.core.conversations.test_never_lost import locked_sessions, somebody_waits
 from tests.support.signals import listening
@@ -69,6 +70,10 @@ def test_the_times_of_the_engine_are_those_of_its_documentation() -> None:
         f"an answer has waited for {seconds(options.refuse_when_behind)} to be written.",
     ):
         assert words in text
+
+
+def test_the_limits_of_the_engine_are_those_of_a_program_with_twenty_connections() -> None:
+    assert build._run_options(Settings(pool_size=20)) == TurnRunnerOptions()  # noqa: SLF001  # what a program is opened with
 
 
 # --- who may ask
@@ -265,7 +270,44 @@ async def test_an_end_that_the_database_refuses_for_good_is_settled_and_keeps_no
     await world.until("id = $1 AND status = 'completed'", kept.id)
 
 
-async def test_a_database_that_answers_others_and_not_this_is_asked_ever_less_often(world: World) -> None:
+async def test_an_answer_that_cannot_be_written_is_told_after_three_seconds_at_most(world: World) -> None:
+    wire, url = await world.wire()
+    clock = HastyClock()
+    server = await world.program(
+        url, clock=clock, save_every=UNUSUAL, renew_every=UNUSUAL, renew_again=UNUSUAL, save_again=UNUSUAL
+    )
+    async with begun(server, asks(SLOW)) as asking:
+        await world.peer.received(path=PROVIDER)
+        wire.go_down()
+        world.steps.release(20)
+        told = await asking
+        assert (told.status, told.saved) == (TurnStatus.COMPLETED, False)
+        assert 3 in clock.waits
+        clock.waits.clear()
+        assert await server.turns.get(server.principal, str(told.id), wait=NOW) == told
+        # Who has no time left is told at once; 2 s is what others wait.
+        assert {wait for wait in clock.waits if wait < UNUSUAL.total_seconds()} <= {0, 2}
+        wire.come_up()
+    await world.until("status = 'completed'")
+
+
+async def test_a_database_that_does_not_let_a_provider_be_asked_is_asked_ever_less_often(world: World) -> None:
+    wire, url = await world.wire()
+    clock = HastyClock()
+    server = await world.program(url, clock=clock, save_every=UNUSUAL, renew_every=UNUSUAL, renew_again=UNUSUAL)
+    wire.break_at("begin_turn_1", Break.BEFORE)
+    async with begun(server, asks(SLOW, idempotency_key="k")) as asking:
+        await wire.has_broken.wait()
+        wire.break_at("SET asked_at", Break.BEFORE, times=5)
+        await world.peer.received(path=PROVIDER)
+        assert (wire.broken, clock.pauses) == (6, [0.5, 1, 4])
+        world.steps.release(20)
+        assert (await asking).status is TurnStatus.COMPLETED
+
+
+async def test_a_database_that_answers_others_and_not_this_is_asked_ever_less_often(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     wire, url = await world.wire()
     clock = HastyClock()
     server = await world.program(url, clock=clock, save_every=UNUSUAL, renew_every=UNUSUAL, renew_again=UNUSUAL)
@@ -277,6 +319,7 @@ async def test_a_database_that_answers_others_and_not_this_is_asked_ever_less_of
         await world.until("status = 'completed'")
     assert wire.broken == 5
     assert clock.pauses == [0.5, 1, 4]
+    assert "finish_delayed" in caplog.messages
     assert (await server.turns.get(server.principal, str(told.id))).reply == "w0 w1 "
 
 
