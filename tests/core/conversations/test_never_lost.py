@@ -19,6 +19,7 @@ from agentapi_mcp.base.errors import (
     StoreUnclearError,
 )
 from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
@@ -433,6 +434,22 @@ async def test_the_same_message_within_a_second_of_the_first_is_a_sample_althoug
     await aged(world, -60)
     second = await server.turns.chat(server.principal, request, wait=LONG)
     assert (second.status, second.joined, second.id != first.id) == (TurnStatus.COMPLETED, False, True)
+
+
+async def test_a_message_whose_caller_left_while_the_store_was_away_is_no_sample(world: World) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    request = asks(SLOW)
+    asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+    await world.peer.received(path="/api/v1/chat/completions")
+    wire.go_down()
+    asking.cancel(Departure.TIMED_OUT)
+    await asyncio.wait({asking})
+    world.steps.release(20)
+    wire.come_up()
+    await world.until("status = 'completed'")
+    await aged(world, -60)
+    assert (await server.turns.chat(server.principal, request, wait=LONG)).joined
 
 
 async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) -> None:

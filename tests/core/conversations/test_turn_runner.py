@@ -198,6 +198,19 @@ async def test_an_operator_who_asks_twice_need_not_wait_for_a_store_that_is_away
         assert (await asking).end_reason is EndReason.SHUTDOWN
 
 
+async def test_a_store_that_is_away_has_what_is_left_of_the_grace_and_some_time_more(world: World) -> None:
+    wire, url = await world.wire()
+    clock, hour = HastyClock(), timedelta(hours=1)
+    server = await world.program(url, clock=clock, shutdown_grace=hour, settle_within=hour)
+    async with begun(server, asks(SLOW)) as asking:
+        await world.peer.received(path=PROVIDER)
+        wire.go_down()
+        await server.turns.drain()
+        assert hour < timedelta(seconds=max(clock.waits)) <= 2 * hour
+        wire.come_up()
+        assert (await asking).end_reason is EndReason.SHUTDOWN
+
+
 async def test_a_turn_is_accepted_after_the_grace_only_to_be_interrupted_unasked(world: World) -> None:
     server = await world.program(shutdown_grace=timedelta(0))
     first = await world.answered(server, asks())
