@@ -67,7 +67,8 @@ class _Trial:
         Those first that have killed others of the same function, then the fast ones.
         """
         lines = statement_lines(self._sources[mutant.module], mutant.line)
-        of_module = [test for test in self._tests if test.lines[mutant.module]]
+        # Of a module without a function that is called, any test may notice.
+        of_module = [test for test in self._tests if test.lines[mutant.module]] or self._tests
         chosen = [test for test in of_module if not test.lines[mutant.module].isdisjoint(lines)] or of_module
         return sorted(
             chosen,

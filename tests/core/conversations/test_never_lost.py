@@ -260,7 +260,11 @@ async def test_a_turn_whose_process_died_on_this_machine_is_settled_before_its_l
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "owners"
-    monkeypatch.setattr(build, "_owner_locks", lambda *_: HomeOwnerLocks(folder))
+
+    def owner_locks(*_: object) -> HomeOwnerLocks:
+        return HomeOwnerLocks(folder)
+
+    monkeypatch.setattr(build, "_owner_locks", owner_locks)
     server = await world.program(lease=LONG_LEASE)
     killed, on_another_machine = [await an_orphan(world, server, asks(), asked=True) for _ in range(2)]
     heard: asyncio.Queue[Signal] = asyncio.Queue()

@@ -73,7 +73,9 @@ def test_the_times_of_the_engine_are_those_of_its_documentation() -> None:
 
 
 def test_the_limits_of_the_engine_are_those_of_a_program_with_twenty_connections() -> None:
-    assert build._run_options(Settings(pool_size=20)) == TurnRunnerOptions()  # noqa: SLF001  # what a program is opened with
+    # What a program is opened with.
+    chosen = build._run_options(Settings(pool_size=20))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as above
+    assert chosen == TurnRunnerOptions()
 
 
 # --- who may ask
