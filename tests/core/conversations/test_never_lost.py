@@ -440,20 +440,30 @@ async def test_the_same_message_within_a_second_of_the_first_is_a_sample_althoug
     assert (second.status, second.joined, second.id != first.id) == (TurnStatus.COMPLETED, False, True)
 
 
-async def test_a_message_whose_caller_left_while_the_store_was_away_is_no_sample(world: World) -> None:
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_message_is_no_sample_if_the_caller_of_the_one_before_left_while_the_store_was_away(
+    *, comes_back: bool, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
     request = asks(SLOW)
     asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
     await world.peer.received(path="/api/v1/chat/completions")
+    turn = (await server.turns.recent(server.principal, 1))[0]
     wire.go_down()
     asking.cancel(Departure.TIMED_OUT)
     await asyncio.wait({asking})
     world.steps.release(20)
+    if comes_back:
+        told = await server.turns.get(server.principal, str(turn.id), wait=LONG)
+        assert (told.status, told.saved) == (TurnStatus.COMPLETED, False)
+    async with asyncio.timeout(25):
+        while "finish_delayed" not in caplog.messages:
+            await world.turns()
     wire.come_up()
     await world.until("status = 'completed'")
     await aged(world, -60)
-    assert (await server.turns.chat(server.principal, request, wait=LONG)).joined
+    assert (await server.turns.chat(server.principal, request, wait=LONG)).joined is not comes_back
 
 
 async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) -> None:
