@@ -346,8 +346,8 @@ CREATE TRIGGER observe AFTER INSERT OR UPDATE ON public.agent_health FOR EACH RO
 """
 
 
-async def test_a_defect_of_the_program_says_nothing_of_the_health_of_the_agent(
-    world: World, monkeypatch: pytest.MonkeyPatch
+async def test_a_defect_of_the_program_is_logged_and_says_nothing_of_the_health_of_the_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def crashing(_backend: object, _turn: object) -> AsyncGenerator[None]:
         raise RuntimeError("a defect")
@@ -366,6 +366,7 @@ async def test_a_defect_of_the_program_says_nothing_of_the_health_of_the_agent(
             while not (failures := await world.owner.fetch("SELECT failures FROM public.observed")):
                 pass
         assert [row["failures"] for row in failures] == [1]
+        assert caplog.messages.count("turn_crashed") == 1
     finally:
         await world.owner.execute("DROP FUNCTION public.observe CASCADE; DROP TABLE public.observed")
 
