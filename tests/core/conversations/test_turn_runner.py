@@ -388,7 +388,9 @@ async def test_an_error_after_an_end_is_stored_ends_nothing_else(
         world.steps.release(20)
         assert (await other).status is TurnStatus.COMPLETED
     assert await world.owner.fetchval("SELECT count(*) FROM agentapi.turns WHERE status = 'completed'") == 2
-    assert "turn_not_observed" in caplog.messages
+    logged = [record.exc_info for record in caplog.records if record.message == "turn_not_observed"]
+    assert logged
+    assert all(logged)  # with where it was raised
 
 
 REFUSING = """
