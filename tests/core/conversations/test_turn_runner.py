@@ -360,6 +360,7 @@ async def test_a_defect_of_the_program_is_logged_and_says_nothing_of_the_health_
             patched.setattr(OpenAIBackend, "run", crashing)
             failed = await world.answered(server, asks())
         assert (failed.status, failed.end_reason) == (TurnStatus.FAILED, EndReason.INTERNAL)
+        assert "turn_crashed" in caplog.messages
         # Its failure is what counts, and would be the second one.
         assert (await world.answered(server, asks("[[e401]]"))).end_reason is EndReason.FAULT
         async with asyncio.timeout(25):
