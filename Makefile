@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings audit lock bench chaos chaos-short clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings audit lock bench chaos chaos-short mutate clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12)'
 	@echo 'make chaos-short  five scenarios of it in their smallest form, in three minutes'
+	@echo 'make mutate  change the engine of turns in small ways, and count what its tests notice (SAMPLE=200 MODULE=turn_runner AGAIN=1)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'
 
@@ -59,6 +60,10 @@ chaos:
 chaos-short:
 	@sh scripts/setup dev
 	@$(PYTHON_RUN) -m chaos --short
+
+mutate:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m mutation $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(MODULE),--module $(MODULE)) $(if $(AGAIN),--again) $(if $(EQUIVALENTS),--equivalents)
 
 try-latest:
 	@sh scripts/setup dev

@@ -14,6 +14,8 @@ from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteS
 from tests.support.certificates import Pair
 from tests.support.clusters import Cluster, create_migrated, open_cluster
 from tests.support.databases import (
+    GIVEN_HOME,
+    GIVEN_TEMPLATE,
     DatabaseUrls,
     Seed,
     SharedDatabase,
@@ -134,8 +136,11 @@ def seed(pytestconfig: pytest.Config) -> Seed:
 
 
 @pytest.fixture(scope="session")
-async def edge_home(seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Path]:
+async def edge_home(pytestconfig: pytest.Config, seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Path]:
     """Return a home for whole programs, whose Postgres is up and migrated, unless another version is tried."""
+    if GIVEN_HOME in pytestconfig.stash:
+        yield pytestconfig.stash[GIVEN_HOME]
+        return
     if cluster is not None:
         with tempfile.TemporaryDirectory(prefix="mcp-", dir="/tmp", ignore_cleanup_errors=True) as path:
             home = SharedHome(_reachable(path) / "home")
@@ -154,8 +159,13 @@ def given_url() -> str | None:
 
 
 @pytest.fixture(scope="session")
-async def template(given_url: str | None, seed: Seed, cluster: Cluster | None) -> AsyncGenerator[Template]:
+async def template(
+    pytestconfig: pytest.Config, given_url: str | None, seed: Seed, cluster: Cluster | None
+) -> AsyncGenerator[Template]:
     """Return this worker's migrated database, to be copied."""
+    if GIVEN_TEMPLATE in pytestconfig.stash:
+        yield pytestconfig.stash[GIVEN_TEMPLATE]
+        return
     if cluster is not None:
         yield await cluster_template(cluster)
         return

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from agentapi_mcp.app.database import APP_LOGIN
 from agentapi_mcp.settings import VERSION
@@ -164,6 +165,11 @@ class Template:
         options = f"TEMPLATE {template or self.name}" + ("" if owner is None else f' OWNER "{owner}"')
         async with created(self.admin, options) as name:
             yield DatabaseUrls(_address(self.owner, database=name), _address(self.app, database=name))
+
+
+# For a run on a server that outlives it: the home of whole programs, and the database to be copied.
+GIVEN_HOME = pytest.StashKey[Path]()
+GIVEN_TEMPLATE = pytest.StashKey[Template]()
 
 
 @dataclass(frozen=True)

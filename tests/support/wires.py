@@ -48,11 +48,12 @@ class Wire:
     has_broken: asyncio.Event = field(default_factory=asyncio.Event)
     _statement: bytes | None = None
     _how: Break = Break.AFTER
+    _times: int = 0
     _links: set["_Link"] = field(default_factory=set["_Link"])
 
-    def break_at(self, statement: str, how: Break) -> None:
-        """Break the connection that next runs a statement with this text in it; the others stay."""
-        self._statement, self._how = statement.encode(), how
+    def break_at(self, statement: str, how: Break, times: int = 1) -> None:
+        """Break the connections that next run a statement with this text in it, so many; the others stay."""
+        self._statement, self._how, self._times = statement.encode(), how, times
 
     def go_down(self) -> None:
         """End all connections, and take no new ones."""
@@ -94,8 +95,8 @@ class Wire:
         while True:
             kind, message = await read_message(link.client[0])
             statement = _statement_of(link, kind, message[5:])
-            if self._statement is not None and self._statement in statement:
-                self._statement = None
+            if self._times and self._statement is not None and self._statement in statement:
+                self._times -= 1
                 self.broken += 1
                 self.has_broken.set()
                 link.broken = self._how

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
@@ -48,13 +49,15 @@ class World:
         server.turns.delivered(turn)
         return turn
 
-    async def program(self, url: str | None = None, **options: timedelta | int) -> Services:
+    async def program(
+        self, url: str | None = None, *, clock: Clock | None = None, **options: timedelta | int
+    ) -> Services:
         """Open a process's worth of the program, with these options of the engine."""
         chosen = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
         self.monkeypatch.setattr(build, "_run_options", lambda _: replace(chosen, **options))  # type: ignore[arg-type]  # as the class says
         settings = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url or self.urls.app), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
-        app = await self.stack.enter_async_context(open_app(settings, environ))
+        app = await self.stack.enter_async_context(open_app(settings, environ, clock=clock))
         return await app.services_provider.services()
 
     async def wire(self) -> tuple[Wire, str]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -178,6 +179,25 @@ async def test_a_caller_who_leaves_takes_nothing_from_one_who_waits_through_anot
     assert (await second).status is TurnStatus.COMPLETED
 
 
+async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(world: World) -> None:
+    wire, url = await world.wire()
+    owner, other = await world.program(abandon_grace=timedelta(seconds=2)), await world.program(url)
+    request = await in_a_session(world, owner)
+    first, exchange = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    await leave(first, Departure.UNCLEAR)
+    await world.until("caller_gone_at < followed_at OR ended_at IS NOT NULL")
+    wire.go_down()
+    # As if that were an hour ago.
+    await world.owner.execute(
+        "UPDATE agentapi.turns SET caller_gone_at = caller_gone_at - interval '1 hour', "
+        "followed_at = followed_at - interval '1 hour' WHERE status = 'running'"
+    )
+    assert await given_up(world, exchange) == 1
+    with pytest.raises(StoreUnavailableError):
+        await second
+
+
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:
     owner, other = await world.program(abandon_grace=NOW), await world.program()
     request = await in_a_session(world, owner)
@@ -191,6 +211,22 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process
     await its_exchange.gone.wait()
     world.steps.release(20)
     assert (await world.answered(other, request)).status is TurnStatus.COMPLETED
+
+
+async def test_a_turn_that_a_caller_elsewhere_was_told_to_be_running_is_not_given_up(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    told = await other.turns.chat(other.principal, request, wait=NOW)
+    assert (told.status, told.joined) == (TurnStatus.RUNNING, True)
+    await world.until("answered_running_at IS NOT NULL")
+    await leave(first, Departure.UNCLEAR)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await other.turns.get(other.principal, str(told.id), wait=LONG)).status is TurnStatus.COMPLETED
 
 
 async def test_stop_does_not_wait_for_a_store_that_hangs(world: World) -> None:

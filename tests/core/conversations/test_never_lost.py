@@ -5,10 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentapi_mcp.app import build
 from agentapi_mcp.base.errors import (
     ConflictError,
     InvalidRequestError,
@@ -17,9 +19,13 @@ from agentapi_mcp.base.errors import (
     StoreUnclearError,
 )
 from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.stores.postgres.server.owner_locks import HomeOwnerLocks
+from tests.support.signals import listening
 from tests.support.wires import Break
 from tests.support.worlds import LONG, LONG_LEASE, NOW, SHORT_LEASE, SLOW, World, asks, begun
 
@@ -121,13 +127,17 @@ async def test_a_provider_is_not_asked_before_it_is_clear_that_the_turn_stands(w
         assert (await asking).status is TurnStatus.COMPLETED
 
 
-async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_not_known(world: World) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_not_known(
+    *, waits: bool, world: World
+) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
     request = asks(idempotency_key="k")
     wire.break_at("begin_turn_1", Break.SILENT)
+    turns, principal = server.turns, server.principal
     with pytest.raises(StoreUnclearError, match="it is not known whether the message was accepted") as raised:
-        await server.turns.chat(server.principal, request, wait=NOW)
+        await (turns.chat(principal, request, wait=NOW) if waits else turns.start(principal, request))
     turn = await server.turns.chat(server.principal, request, wait=LONG)
     assert str(turn.id) in str(raised.value)
     assert turn.joined
@@ -163,6 +173,7 @@ async def test_an_answer_is_told_once_it_is_stored(world: World) -> None:
         world.steps.release(20)
         waiting = await server.turns.get(server.principal, str(running.id), wait=timedelta(seconds=1))
         assert (waiting.status, waiting.saved) == (TurnStatus.RUNNING, True)
+        assert (await server.turns.get(server.principal, str(running.id), wait=NOW)).status is TurnStatus.RUNNING
     told = await server.turns.get(server.principal, str(running.id), wait=LONG)
     assert (told.status, told.saved) == (TurnStatus.COMPLETED, True)
 
@@ -243,6 +254,34 @@ async def test_a_turn_whose_process_died_is_settled_although_nobody_asks_for_it(
     await world.until("status = 'interrupted' AND end_reason = 'lease_expired'")
     read = await server.turns.get(server.principal, str(turn.id))
     assert (read.status, read.end_reason, read.reply) == (TurnStatus.INTERRUPTED, EndReason.LEASE_EXPIRED, "so f")
+
+
+async def test_a_turn_whose_process_died_on_this_machine_is_settled_before_its_lease_is_over(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "owners"
+
+    def owner_locks(*_: object) -> HomeOwnerLocks:
+        return HomeOwnerLocks(folder)
+
+    monkeypatch.setattr(build, "_owner_locks", owner_locks)
+    server = await world.program(lease=LONG_LEASE)
+    killed, on_another_machine = [await an_orphan(world, server, asks(), asked=True) for _ in range(2)]
+    heard: asyncio.Queue[Signal] = asyncio.Queue()
+    async with begun(server, asks(SLOW)) as asking, listening(world.urls.app) as signals:
+        await world.peer.received(3, path="/api/v1/chat/completions")
+        signals.subscribe(heard.put_nowait)
+        await world.owner.execute("UPDATE agentapi.turns SET lease_until = clock_timestamp() + interval '1 hour'")
+        owner = await world.owner.fetchval("SELECT lease_owner FROM agentapi.turns WHERE id = $1", killed.id)
+        (folder / f"{owner}.lock").touch()  # and no process holds it
+        # The ends of those before may still be on their way.
+        while ((told := await heard.get()).kind, told.turn_id) != (SignalKind.ENDED, killed.id):
+            pass
+        await world.until("id = $1 AND status = 'interrupted' AND end_reason = 'lease_expired'", killed.id)
+        assert told.session_id == killed.session_id
+        world.steps.release(20)
+        assert (await asking).status is TurnStatus.COMPLETED
+    assert not (await server.turns.get(server.principal, str(on_another_machine.id))).status.is_final
 
 
 async def test_nobody_settles_before_having_had_the_database_for_a_lease(world: World) -> None:
@@ -391,6 +430,43 @@ async def test_the_same_message_after_its_answer_arrived_is_a_new_one(world: Wor
     assert len({turn.id for turn in turns}) == 3
 
 
+async def test_the_same_message_within_a_second_of_the_first_is_a_sample_although_that_was_answered(
+    world: World,
+) -> None:
+    server = await world.program()
+    request = asks()
+    first = await server.turns.chat(server.principal, request, wait=LONG)
+    await aged(world, -60)
+    second = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (second.status, second.joined, second.id != first.id) == (TurnStatus.COMPLETED, False, True)
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_message_is_no_sample_if_the_caller_of_the_one_before_left_while_the_store_was_away(
+    *, comes_back: bool, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    request = asks(SLOW)
+    asking = asyncio.ensure_future(server.turns.chat(server.principal, request, wait=LONG))
+    await world.peer.received(path="/api/v1/chat/completions")
+    turn = (await server.turns.recent(server.principal, 1))[0]
+    wire.go_down()
+    asking.cancel(Departure.TIMED_OUT)
+    await asyncio.wait({asking})
+    world.steps.release(20)
+    if comes_back:
+        told = await server.turns.get(server.principal, str(turn.id), wait=LONG)
+        assert (told.status, told.saved) == (TurnStatus.COMPLETED, False)
+    async with asyncio.timeout(25):
+        while {"finish_delayed", "leases_not_renewed"}.isdisjoint(caplog.messages):  # by the one that tries first
+            await world.turns()
+    wire.come_up()
+    await world.until("status = 'completed'")
+    await aged(world, -60)
+    assert (await server.turns.chat(server.principal, request, wait=LONG)).joined is not comes_back
+
+
 async def test_retry_and_new_are_refused_where_they_make_no_sense(world: World) -> None:
     server = await world.program()
     done = asks(idempotency_key="k")
@@ -427,6 +503,20 @@ async def test_an_answer_that_did_not_arrive_is_given_again(world: World) -> Non
     assert len(world.peer.exchanges) == 1
     two.turns.delivered(found)
     assert (await one.turns.chat(one.principal, request, wait=LONG)).id != lost.id
+
+
+async def test_who_was_told_that_a_turn_runs_has_not_received_its_answer(world: World) -> None:
+    server = await world.program()
+    request = asks(SLOW)
+    running = await server.turns.chat(server.principal, request, wait=NOW)
+    server.turns.delivered(running)
+    other = await world.answered(server, asks())
+    await world.until("id = $1 AND delivered_at IS NOT NULL", other.id)  # those before it were written before
+    world.steps.release(20)
+    await world.until("id = $1 AND status = 'completed'", running.id)
+    await aged(world, 60)
+    told = await server.turns.chat(server.principal, request, wait=LONG)
+    assert (told.id, told.status, told.joined) == (running.id, TurnStatus.COMPLETED, True)
 
 
 # --- several of these at once
@@ -540,6 +630,17 @@ async def test_who_asks_for_a_turn_elsewhere_is_not_kept_waiting_by_a_silent_sto
     wire.break_at("agentapi.turns t" if what == "get" else "SET cancel_requested_at", Break.SILENT)
     with pytest.raises(StoreUnavailableError, match="does not answer in time"):
         await getattr(other.turns, what)(other.principal, str(running.id))
+    world.steps.release(20)
+
+
+async def test_a_turn_elsewhere_is_told_as_it_was_when_the_store_falls_silent(world: World) -> None:
+    owner = await world.program()
+    wire, url = await world.wire()
+    other = await world.program(url)
+    running = await owner.turns.chat(owner.principal, asks(SLOW), wait=NOW)
+    wire.break_at("SET followed_at", Break.SILENT)
+    told = await other.turns.get(other.principal, str(running.id))
+    assert (told.id, told.status, wire.broken) == (running.id, TurnStatus.RUNNING, 1)
     world.steps.release(20)
 
 

@@ -36,7 +36,7 @@ class Scene:
     """A pacer, the answer whose progress it reports, and what was reported: characters and elapsed seconds."""
 
     def __init__(self) -> None:
-        self.clock = ManualClock()
+        self.clock = ManualClock(seconds=1000)
         self.answer = Answer()
         self.reported: list[tuple[int, float]] = []
         self.pacer = Pacer(self.clock, self.report, self.clock.monotonic())
