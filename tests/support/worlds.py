@@ -9,10 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
-import pytest
 from pydantic import SecretStr
 
-from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.conversations.models import Turn
@@ -41,7 +39,6 @@ class World:
     owner: "asyncpg.Connection[asyncpg.Record]"
     home: Path
     stack: AsyncExitStack
-    monkeypatch: pytest.MonkeyPatch
 
     async def answered(self, server: Services, request: ChatRequest) -> Turn:
         """Send a message, and receive its answer."""
@@ -53,11 +50,11 @@ class World:
         self, url: str | None = None, *, clock: Clock | None = None, **options: timedelta | int
     ) -> Services:
         """Open a process's worth of the program, with these options of the engine."""
-        chosen = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
-        self.monkeypatch.setattr(build, "_run_options", lambda _: replace(chosen, **options))  # type: ignore[arg-type]  # as the class says
+        often = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
+        chosen = replace(often, **options)
         settings = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url or self.urls.app), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
-        app = await self.stack.enter_async_context(open_app(settings, environ, clock=clock))
+        app = await self.stack.enter_async_context(open_app(settings, environ, clock=clock, run_options=chosen))
         return await app.services_provider.services()
 
     async def wire(self) -> tuple[Wire, str]:
@@ -84,14 +81,14 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(urls: DatabaseUrls, home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+async def open_world(urls: DatabaseUrls, home: Path) -> AsyncGenerator[World]:
     """Open one; programs that are left open end with it."""
     steps = Steps()
     owner = await asyncpg.connect(urls.owner)
     await owner.execute("SET row_security = off")
     try:
         async with OpenAIPeer(pace=steps) as peer, AsyncExitStack() as stack:
-            yield World(peer, steps, urls, owner, home, stack, monkeypatch)
+            yield World(peer, steps, urls, owner, home, stack)
     finally:
         await owner.close()
 

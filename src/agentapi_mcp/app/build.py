@@ -248,7 +248,9 @@ async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, 
     )
 
 
-async def open_turns(base: Foundation, shared: Shared, services: AgentServices) -> Turns:
+async def open_turns(
+    base: Foundation, shared: Shared, services: AgentServices, options: TurnRunnerOptions | None = None
+) -> Turns:
     """Start the turn runner of this process."""
     ports = TurnPorts(
         turns=PostgresTurns(base.database),
@@ -261,7 +263,7 @@ async def open_turns(base: Foundation, shared: Shared, services: AgentServices) 
     owner = base.database.process
     if base.owner_locks is not None:
         base.stack.enter_context(base.owner_locks.held(owner))
-    runner = TurnRunner(ports, _run_options(base.settings), work, owner=owner, locks=base.owner_locks)
+    runner = TurnRunner(ports, options or _run_options(base.settings), work, owner=owner, locks=base.owner_locks)
     # Opened last, so closed first: running turns still need every store and backend.
     await base.stack.enter_async_context(runner.open())
     acceptance = TurnAcceptance(ports, runner, services.agents, services.api_keys, base.audit)

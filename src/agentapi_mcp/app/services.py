@@ -28,6 +28,7 @@ from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.core.catalogue.organizations import Organizations
 from agentapi_mcp.core.catalogue.replicas import Replicas
 from agentapi_mcp.core.clients.preferences import Clients
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
@@ -39,11 +40,17 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, environ: Mapping[str, str], clock: Clock, *, is_replica: bool = False
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Clock,
+    *,
+    is_replica: bool = False,
+    run_options: TurnRunnerOptions | None = None,
 ) -> AsyncGenerator[Services]:
     """Open stores, backends and services; close them in reverse order, running turns first.
 
-    A replica compares its configuration with that of the others; commands and servers over stdio are none.
+    A replica compares its configuration with that of the others; commands and servers over stdio are none. Without
+    `run_options`, the settings say how turns are run.
     """
     async with AsyncExitStack() as stack:
         watch = catalogue_watch(settings, environ, clock)
@@ -63,7 +70,7 @@ async def open_services(
             parts.append(replicas_part(replicas))
         agents = build_agents(base, catalogue, shared, sealer, parts)
         access = await open_access(base, file, agents.api_keys, sealer)
-        turns = await open_turns(base, shared, agents)
+        turns = await open_turns(base, shared, agents, run_options)
         transport = build_transport(base)
         services = Services(
             principal=base.principal,

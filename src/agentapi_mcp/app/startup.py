@@ -13,6 +13,7 @@ from agentapi_mcp.app.services import open_services
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.services import Services, ServicesProvider
 from agentapi_mcp.settings import Settings
 
@@ -92,15 +93,21 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None, is_replica: bool = False
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    clock: Clock | None = None,
+    is_replica: bool = False,
+    run_options: TurnRunnerOptions | None = None,
 ) -> AsyncGenerator[App]:
     """Open the program without waiting for its stores, which open in the background; close them with the context.
 
-    `is_replica` is true for a server that others on the same database are to equal.
+    `is_replica` is true for a server that others on the same database are to equal. Without `run_options`, the settings
+    say how turns are run.
     """
     time = clock or SystemClock()
     services_provider = Startup(
-        lambda: open_services(settings, environ, time, is_replica=is_replica),
+        lambda: open_services(settings, environ, time, is_replica=is_replica, run_options=run_options),
         timedelta(seconds=settings.start_timeout_seconds),
     )
     async with asyncio.TaskGroup() as group:

@@ -10,7 +10,7 @@ from tests.support.worlds import World, open_world
 
 
 @pytest.fixture
-async def world(database_urls: DatabaseUrls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[World]:
+async def world(database_urls: DatabaseUrls, tmp_path: Path) -> AsyncGenerator[World]:
     """Open a provider and a database, on which the test opens programs."""
-    async with open_world(database_urls, tmp_path, monkeypatch) as opened:
+    async with open_world(database_urls, tmp_path) as opened:
         yield opened

@@ -7,7 +7,6 @@ from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, TypeVar
 from uuid import UUID, uuid4
@@ -27,7 +26,6 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from typing_extensions import override
 
-from agentapi_mcp.app import build
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.errors import AgentApiError, ConflictError, StoreError
 from agentapi_mcp.core.conversations.departures import Departure
@@ -109,7 +107,6 @@ class World:
 
     urls: DatabaseUrls
     home: Path
-    monkeypatch: pytest.MonkeyPatch
     seen: Counter[str]
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     steps: Steps = field(default_factory=Steps)
@@ -132,11 +129,10 @@ class World:
 
     async def _replica(self, grace: timedelta) -> Replica:
         options = replace(OPTIONS, abandon_grace=grace)
-        self.monkeypatch.setattr(build, "_run_options", partial(_chosen, options))
         wire, url = await self.stack.enter_async_context(open_wire(self.urls.app))
         chosen = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
-        app = await self.stack.enter_async_context(open_app(chosen, environ))
+        app = await self.stack.enter_async_context(open_app(chosen, environ, run_options=options))
         return Replica(await app.services_provider.services(), wire)
 
     @property
@@ -400,10 +396,6 @@ class World:
                 await self.reap()
 
 
-def _chosen(options: TurnRunnerOptions, _settings: Settings) -> TurnRunnerOptions:
-    return options
-
-
 def _has_come(before: Stored | None, after: Stored) -> bool:
     """Tell whether a turn was begun, or somebody has come to it."""
     return before is None or (after.followed_at is not None and after.followed_at != before.followed_at)
@@ -417,13 +409,12 @@ class Turns(RuleBasedStateMachine):
 
     urls: DatabaseUrls
     home: Path
-    monkeypatch: pytest.MonkeyPatch
     seen: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.world = World(self.urls, self.home, self.monkeypatch, self.seen)
+        self.world = World(self.urls, self.home, self.seen)
         self.do(self.world.open())
 
     def do(self, work: Coroutine[None, None, T]) -> T:
@@ -620,10 +611,8 @@ SELECT count(*) FROM agentapi.turns t
 
 
 @pytest.mark.timeout(600)
-def test_no_order_of_events_loses_a_turn_or_asks_twice(
-    database_urls: DatabaseUrls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = type("Turns", (Turns,), {"urls": database_urls, "home": tmp_path, "monkeypatch": monkeypatch})
+def test_no_order_of_events_loses_a_turn_or_asks_twice(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    machine = type("Turns", (Turns,), {"urls": database_urls, "home": tmp_path})
     chosen = settings(
         max_examples=12,
         stateful_step_count=25,
