@@ -40,10 +40,11 @@ class _Link:
 
 @dataclass(eq=False)
 class Wire:
-    """The wire of a database; `broken` counts the connections that it has broken."""
+    """The wire of a database; `broken` counts the connections that it broke, `refused` those that it did not take."""
 
     target: str
     broken: int = 0
+    refused: int = 0
     is_down: bool = False
     has_broken: asyncio.Event = field(default_factory=asyncio.Event)
     _statement: bytes | None = None
@@ -68,6 +69,7 @@ class Wire:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect a client to the server until either leaves, or the wire breaks."""
         if self.is_down:
+            self.refused += 1
             writer.transport.abort()
             return
         link = _Link((reader, writer), await open_server(self.target))

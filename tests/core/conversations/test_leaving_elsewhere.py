@@ -152,6 +152,7 @@ async def test_a_turn_that_is_followed_through_another_process_outlives_an_outag
     wire.come_up()
     world.steps.release(20)
     assert (await second).status is TurnStatus.COMPLETED
+    assert await world.turns() == 3
 
 
 async def test_a_turn_is_given_up_when_the_last_caller_elsewhere_has_left_or_died(world: World) -> None:
@@ -177,6 +178,7 @@ async def test_a_caller_who_leaves_takes_nothing_from_one_who_waits_through_anot
     await its_exchange.gone.wait()
     world.steps.release(20)
     assert (await second).status is TurnStatus.COMPLETED
+    assert await world.turns() == 3  # and no other answered it
 
 
 async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(world: World) -> None:
@@ -196,6 +198,23 @@ async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(w
     assert await given_up(world, exchange) == 1
     with pytest.raises(StoreUnavailableError):
         await second
+
+
+async def test_who_starts_a_turn_that_runs_in_another_process_is_expected_back(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    started = await other.turns.start(other.principal, request)
+    await world.until("answered_running_at IS NOT NULL")
+    assert not first.done()  # whose own answer would say so, too
+    await leave(first, Departure.UNCLEAR)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    ended = await other.turns.get(other.principal, str(started.id), wait=LONG)
+    assert (started.joined, ended.status) == (True, TurnStatus.COMPLETED)
 
 
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process(world: World) -> None:

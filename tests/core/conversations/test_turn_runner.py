@@ -450,6 +450,31 @@ async def test_others_hear_of_a_new_session_and_of_each_turn_that_begins_and_end
     assert whose == {(first.session_id, server.principal.user_id, server.principal.org_id)}
 
 
+async def test_a_turn_that_says_nothing_keeps_no_others_text_from_being_stored(world: World) -> None:
+    server = await world.program(save_every=timedelta(milliseconds=10))
+    async with begun(server, asks("[[hang]]")) as quiet:
+        await world.peer.received(path=PROVIDER)
+        async with begun(server, asks(SLOW)) as talking:
+            await world.peer.received(2, path=PROVIDER)
+            world.steps.release(1)
+            await world.until("partial_text <> '' AND status = 'running'")
+            world.steps.release(20)
+            assert (await talking).status is TurnStatus.COMPLETED
+        quiet.cancel()
+
+
+async def test_an_outage_is_logged_once_however_long_it_takes(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    wire, url = await world.wire()
+    server = await world.program(url)
+    wire.go_down()
+    async with asyncio.timeout(25):
+        while wire.refused < 30:
+            await world.turns()
+    wire.come_up()
+    await world.answered(server, asks())
+    assert caplog.messages.count("leases_not_renewed") == 1
+
+
 async def test_the_text_so_far_is_stored_while_a_turn_runs(world: World) -> None:
     server = await world.program(save_every=timedelta(seconds=0.01))
     async with begun(server, asks("[[slow]] [[chunks2]]")) as asking:

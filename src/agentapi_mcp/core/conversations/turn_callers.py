@@ -132,7 +132,7 @@ class TurnCallers:
 
     def _abandon(self, run: RunningTurn, departure: Departure) -> None:
         # A turn answered as running is never abandoned: its caller is expected to come back later.
-        if run.answered_running or run.answered.is_set() or self._closing:
+        if run.answered_running or self._closing:
             return
         run.caller_gone = True
         self.news.mark(run.job.principal, run.id, TurnMark.CALLER_GONE)
