@@ -56,6 +56,13 @@ async def joining(world: World, server: Services, request: ChatRequest) -> Async
         yield asking
 
 
+async def grace_over(world: World, server: Services) -> None:
+    """Wait until a turn without a caller was stopped that is younger than all others: those would have been before."""
+    asking, exchange = await asked(world, server, asks(SLOW))
+    await leave(asking, Departure.UNCLEAR)
+    await exchange.gone.wait()
+
+
 async def given_up(world: World, exchange: Exchange) -> int:
     """Wait until the request to the provider is closed and its turn has ended, and count such turns."""
     await exchange.gone.wait()
@@ -105,9 +112,7 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_while_it_joined(world: 
     first, _ = await asked(world, owner, request)
     await leave(first, Departure.STOPPED)
     await left_at_once(owner, request, Departure.TIMED_OUT)
-    unclear, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(unclear, Departure.UNCLEAR)
-    await its_exchange.gone.wait()
+    await grace_over(world, owner)
     world.steps.release(20)
     assert (await world.answered(owner, request)).status is TurnStatus.COMPLETED
 
@@ -172,10 +177,7 @@ async def test_a_caller_who_leaves_takes_nothing_from_one_who_waits_through_anot
     second = await joined(world, other, request)
     # Its departure is noted after the last word of the one who waits, and before the next.
     await leave(first, Departure.UNCLEAR)
-    # By the time that this one is stopped, the one before would have been.
-    unclear, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(unclear, Departure.UNCLEAR)
-    await its_exchange.gone.wait()
+    await grace_over(world, owner)
     world.steps.release(20)
     assert (await second).status is TurnStatus.COMPLETED
     assert await world.turns() == 3  # and no other answered it
@@ -208,10 +210,7 @@ async def test_who_starts_a_turn_that_runs_in_another_process_is_expected_back(w
     await world.until("answered_running_at IS NOT NULL")
     assert not first.done()  # whose own answer would say so, too
     await leave(first, Departure.UNCLEAR)
-    # By the time that this one is stopped, the one before would have been.
-    unclear, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(unclear, Departure.UNCLEAR)
-    await its_exchange.gone.wait()
+    await grace_over(world, owner)
     world.steps.release(20)
     ended = await other.turns.get(other.principal, str(started.id), wait=LONG)
     assert (started.joined, ended.status) == (True, TurnStatus.COMPLETED)
@@ -224,10 +223,7 @@ async def test_a_turn_runs_on_for_a_caller_who_timed_out_through_another_process
     second = await joined(world, other, request)
     await leave(first, Departure.TIMED_OUT)
     await leave(second, Departure.TIMED_OUT)
-    # By the time that this one is stopped, the one before would have been.
-    unclear, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(unclear, Departure.UNCLEAR)
-    await its_exchange.gone.wait()
+    await grace_over(world, owner)
     world.steps.release(20)
     assert (await world.answered(other, request)).status is TurnStatus.COMPLETED
 
@@ -240,10 +236,7 @@ async def test_a_turn_that_a_caller_elsewhere_was_told_to_be_running_is_not_give
     assert (told.status, told.joined) == (TurnStatus.RUNNING, True)
     await world.until("answered_running_at IS NOT NULL")
     await leave(first, Departure.UNCLEAR)
-    # By the time that this one is stopped, the one before would have been.
-    unclear, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(unclear, Departure.UNCLEAR)
-    await its_exchange.gone.wait()
+    await grace_over(world, owner)
     world.steps.release(20)
     assert (await other.turns.get(other.principal, str(told.id), wait=LONG)).status is TurnStatus.COMPLETED
 

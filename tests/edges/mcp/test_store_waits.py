@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests.support.wires import Break, Wire, open_wire
 
 # Less than the 30 s after which a statement is given up.
 PATIENCE = 25
+MCP = "/mcp"
 HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1.0"}}
 SILENT = "The database does not answer in time. Try again in a moment."
 
@@ -51,6 +52,18 @@ async def wired(own_database: DatabaseUrls, tmp_path: Path) -> AsyncGenerator[Wi
         yield Wired(create_server(app.services_provider, McpOptions()), services, wire)
 
 
+@asynccontextmanager
+async def over_http(wired: Wired) -> AsyncGenerator[httpx2.AsyncClient]:
+    """Serve it, for as long as a test may take."""
+    accept = {"accept": "application/json, text/event-stream"}
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions())) as served,
+        httpx2.AsyncClient(base_url=served.base, headers=accept, timeout=PATIENCE) as http,
+    ):
+        yield http
+
+
 @pytest.mark.parametrize("link", ["stdio-2026", "http-2025"])
 async def test_a_message_waits_no_longer_than_asked_for_the_preferences(link: Link, wired: Wired) -> None:
     async with asyncio.timeout(PATIENCE), connect(wired.server, link) as client:
@@ -69,15 +82,11 @@ async def test_a_message_does_not_wait_for_the_record_of_its_client(link: Link, 
 
 
 async def test_a_request_waits_no_longer_for_its_transport_session(wired: Wired) -> None:
-    async with (
-        asyncio.timeout(PATIENCE),
-        serve_app(mcp_application(wired.server, WebOptions())) as served,
-        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
-    ):
-        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+    async with over_http(wired) as http:
+        hello = await http.post(MCP, json=_request("initialize", HELLO))
         headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
         wired.wire.break_at("interval '23 hours'", Break.SILENT)
-        refused = await http.post(served.mcp, json=_request("tools/list", {}), headers=headers)
+        refused = await http.post(MCP, json=_request("tools/list", {}), headers=headers)
         assert (refused.status_code, refused.json()["error"]["message"]) == (503, SILENT)
 
 
@@ -85,31 +94,23 @@ async def test_a_request_waits_no_longer_for_its_transport_session(wired: Wired)
 async def test_a_session_whose_end_is_not_confirmed_is_told_so(
     how: Break, wired: Wired, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with (
-        asyncio.timeout(PATIENCE),
-        serve_app(mcp_application(wired.server, WebOptions())) as served,
-        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
-    ):
-        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+    async with over_http(wired) as http:
+        hello = await http.post(MCP, json=_request("initialize", HELLO))
         headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
         wired.wire.break_at("SET expires_at = now() WHERE", how)
-        refused = await http.delete(served.mcp, headers=headers)
+        refused = await http.delete(MCP, headers=headers)
         assert (refused.status_code, "The database" in refused.json()["error"]["message"]) == (503, True)
-        assert (await http.delete(served.mcp, headers=headers)).status_code == 204
+        assert (await http.delete(MCP, headers=headers)).status_code == 204
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_stream_ends_where_its_session_cannot_be_read_again(
     wired: Wired, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with (
-        asyncio.timeout(PATIENCE),
-        serve_app(mcp_application(wired.server, WebOptions())) as served,
-        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
-    ):
-        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+    async with over_http(wired) as http:
+        hello = await http.post(MCP, json=_request("initialize", HELLO))
         headers = {"mcp-session-id": hello.headers["mcp-session-id"]}
-        async with http.stream("GET", served.mcp, headers=headers) as stream:
+        async with http.stream("GET", MCP, headers=headers) as stream:
             parts = stream.aiter_text()
             await anext(parts)
             wired.wire.break_at("AS ages", Break.BEFORE)
@@ -120,13 +121,9 @@ async def test_a_stream_ends_where_its_session_cannot_be_read_again(
 
 
 async def test_an_mcp_session_that_cannot_be_stored_does_not_hold_up_the_handshake(wired: Wired) -> None:
-    async with (
-        asyncio.timeout(PATIENCE),
-        serve_app(mcp_application(wired.server, WebOptions())) as served,
-        httpx2.AsyncClient(headers={"accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http,
-    ):
+    async with over_http(wired) as http:
         wired.wire.break_at("OFFSET", Break.SILENT)
-        hello = await http.post(served.mcp, json=_request("initialize", HELLO))
+        hello = await http.post(MCP, json=_request("initialize", HELLO))
         assert (hello.status_code, "mcp-session-id" in hello.headers) == (200, False)
 
 
