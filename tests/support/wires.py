@@ -9,6 +9,7 @@ from enum import Enum, auto
 from urllib.parse import urlsplit
 
 from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.testing.http import Ticks
 from tests.support.poolers import Streams, open_server, read_message
 
 _SSL_REQUEST = 80877103
@@ -40,12 +41,16 @@ class _Link:
 
 @dataclass(eq=False)
 class Wire:
-    """The wire of a database; `broken` counts the connections that it broke, `refused` those that it did not take."""
+    """The wire of a database; `broken` counts the connections that it broke, `refused` those that it did not take.
+
+    `delay` are the seconds that every answer of the server takes on its way.
+    """
 
     target: str
     broken: int = 0
     refused: int = 0
     is_down: bool = False
+    delay: float = 0.0
     has_broken: asyncio.Event = field(default_factory=asyncio.Event)
     _statement: bytes | None = None
     _how: Break = Break.AFTER
@@ -110,6 +115,8 @@ class Wire:
     async def _answers(self, link: _Link) -> None:
         while True:
             kind, message = await read_message(link.server[0])
+            if self.delay and kind == b"Z":  # ReadyForQuery: the statement has ended
+                await Ticks(self.delay).step()
             if link.broken is None:
                 link.client[1].write(message)
                 await link.client[1].drain()

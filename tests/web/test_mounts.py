@@ -1,5 +1,6 @@
 """What every mounted edge gets from the HTTP host: the same checks, as far as its mount says that they apply."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,7 +158,8 @@ async def test_an_edge_that_cannot_reach_the_store_says_so_and_logs_no_traceback
     edge_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        raise StoreUnavailableError("The database is away.")
+        async with asyncio.TaskGroup():  # which wraps it
+            raise StoreUnavailableError("The database is away.")
 
     mount = Mount(paths=("/echo/",), app=failing, authentication=AuthenticationMode.OPEN, render=plainly)
     async with mounted(edge_home, mount, WebOptions()) as http:

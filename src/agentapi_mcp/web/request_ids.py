@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.log_context import internal_message, log_unexpected, request_id
 from agentapi_mcp.web.limits import ClientStuckError
 from agentapi_mcp.web.mounts import Mount, Refusal
@@ -60,14 +61,17 @@ class RequestIds:
             # Task groups in the application wrap the exception.
             except* ClientStuckError:
                 _log.info("client_does_not_read")
-        except StoreError as exc:  # can happen wherever a request reads or writes, and its words say what to do
-            _log.warning("http_without_store", extra={"path": scope["path"], "code": exc.code})
-            refusal = Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(exc), error=exc)
         except Exception as exc:  # noqa: BLE001  # the outermost point of a request
-            message = internal_message(log_unexpected("http_failed", exc, what=scope["path"]))
-            refusal = Refusal(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message)
-        else:
-            return
-        # Once the response has begun, its status cannot be changed.
-        if not begun():
-            await self._mount.render(refusal)(scope, receive, send)
+            refusal = _refusal(exc, scope["path"])
+            # Once the response has begun, its status cannot be changed.
+            if not begun():
+                await self._mount.render(refusal)(scope, receive, send)
+
+
+def _refusal(error: Exception, path: str) -> Refusal:
+    reason = innermost(error)
+    if isinstance(reason, StoreError):  # wherever a request reads or writes; its words say what to do
+        _log.warning("http_without_store", extra={"path": path, "code": reason.code})
+        return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(reason), error=reason)
+    message = internal_message(log_unexpected("http_failed", error, what=path))
+    return Refusal(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message)

@@ -202,6 +202,21 @@ async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(w
         await second
 
 
+async def test_one_of_two_who_wait_through_another_process_leaves_and_takes_nothing_from_the_other(
+    world: World,
+) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    second, third = await joined(world, other, request), await joined(world, other, request)
+    await leave(first, Departure.UNCLEAR)
+    await leave(second, Departure.UNCLEAR)
+    await grace_over(world, owner)
+    world.steps.release(20)
+    assert (await third).status is TurnStatus.COMPLETED
+    assert await world.turns() == 3
+
+
 async def test_who_starts_a_turn_that_runs_in_another_process_is_expected_back(world: World) -> None:
     owner, other = await world.program(abandon_grace=NOW), await world.program()
     request = await in_a_session(world, owner)
@@ -239,6 +254,24 @@ async def test_a_turn_that_a_caller_elsewhere_was_told_to_be_running_is_not_give
     await grace_over(world, owner)
     world.steps.release(20)
     assert (await other.turns.get(other.principal, str(told.id), wait=LONG)).status is TurnStatus.COMPLETED
+
+
+async def test_stop_takes_nothing_from_one_who_waits_elsewhere_though_the_store_is_far_away(world: World) -> None:
+    wire, url = await world.wire()
+    grace = timedelta(seconds=4)
+    owner, other = await world.program(url, stopped_grace=grace, abandon_grace=grace), await world.program()
+    request = await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    second = await joined(world, other, request)
+    wire.delay = 0.15  # a look takes longer than what Stop waits for it in the end
+    await leave(first, Departure.STOPPED)
+    stopped, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(stopped, Departure.STOPPED)
+    await its_exchange.gone.wait()
+    wire.delay = 0.0
+    world.steps.release(20)
+    assert (await second).status is TurnStatus.COMPLETED
+    assert await world.turns() == 3
 
 
 async def test_stop_does_not_wait_for_a_store_that_hangs(world: World) -> None:

@@ -375,6 +375,37 @@ async def test_a_retry_asks_again_also_where_the_same_message_was_answered_befor
     assert (again.status, again.session_id) == (TurnStatus.COMPLETED, lost.session_id)
 
 
+async def test_a_retry_that_is_repeated_gets_its_turn_though_others_of_its_message_were_interrupted(
+    world: World,
+) -> None:
+    server = await world.program()
+    request = asks()
+    await interrupted(world, server, request, asked=True)
+    await interrupted(world, server, replace(request, new=True), asked=True)
+    await world.owner.execute("UPDATE agentapi.turns SET answered_running_at = clock_timestamp(), followed_at = NULL")
+    retry = replace(request, retry=True)
+    again = await world.answered(server, retry)
+    await world.until("delivered_at IS NOT NULL AND id = $1", again.id)
+    repeated = await world.answered(server, retry)
+    assert (repeated.id, repeated.joined) == (again.id, True)
+
+
+async def test_the_next_message_waits_for_an_answer_that_outlasted_its_lease_in_an_outage(world: World) -> None:
+    wire, url = await world.wire()
+    pause = timedelta(seconds=1)  # in which the next message comes first
+    server = await world.program(url, lease=SHORT_LEASE, renew_again=pause, save_again=pause)
+    session = str((await world.answered(server, asks())).session_id)
+    async with begun(server, asks(SLOW, session_id=session)) as asking:
+        await world.peer.received(2, path="/api/v1/chat/completions")
+        wire.go_down()
+        world.steps.release(20)
+        assert (await asking).saved is False
+    await world.until("lease_until < clock_timestamp() AND status = 'running'")
+    wire.come_up()
+    following = await server.turns.chat(server.principal, asks(session_id=session), wait=LONG)
+    assert following.status is TurnStatus.COMPLETED
+
+
 async def test_the_session_of_a_turn_whose_process_died_goes_on(world: World) -> None:
     server = await world.program(lease=SHORT_LEASE)
     lost = await an_orphan(world, server, asks(), asked=True)

@@ -140,7 +140,9 @@ class TurnAcceptance:
             asked = replace(asked, late=new.again)
             found, decision = await self._decide(principal, stored, asked, has_waited=has_waited)
             _refuse(decision, found.turn)
-            if decision is Decision.JOIN or (decision is Decision.SETTLE and not await self._settle(found, asked)):
+            if decision is Decision.JOIN or (
+                decision is Decision.SETTLE and not await self._settle(principal, found, asked)
+            ):
                 # Before the owner, about to abandon the turn, looks whether a caller is back.
                 followed_at = await self._turns.mark(principal, found.turn.id, TurnMark.FOLLOWED)
                 self._runner.callers.came_back(found.turn, followed_at)
@@ -207,13 +209,18 @@ class TurnAcceptance:
                 return
             await self._clock.sleep(_LOOK_EVERY)
 
-    async def _settle(self, found: FoundTurn, asked: Asked) -> bool:
-        """Settle a turn whose owner may be dead; where that is not known yet, its own request waits for its end."""
+    async def _settle(self, principal: Principal, found: FoundTurn, asked: Asked) -> bool:
+        """Settle a turn whose owner may be dead; where that is not known yet, its own request waits for its end.
+
+        Raises:
+            ConflictError: it is the turn of another message, which is not answered yet.
+        """
         if await self._runner.settle(found):
             return True
-        if found.fingerprint != asked.fingerprint:
-            raise _busy(found, asked)
-        return False
+        if found.fingerprint == asked.fingerprint:
+            return False
+        await self._await_end(principal, found, asked)
+        return True
 
     async def _await_end(self, principal: Principal, found: FoundTurn, asked: Asked) -> None:
         """Wait for the end of the session's turn where it was answered already, and refuse the message otherwise.

@@ -22,8 +22,8 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 Stop = Callable[[RunningTurn, EndReason], bool]
 # Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
 _LOOK_WITHIN = {True: 0.3, False: 5.0}
-# Who follows a turn of another process says so every second.
-_FOLLOWED_EVERY, _FOLLOWED_WITHIN = timedelta(seconds=1), timedelta(seconds=5)
+# Who follows a turn of another process says so every second, and has said so again after this time.
+_FOLLOWED_EVERY, _FOLLOWED_AGAIN, _FOLLOWED_WITHIN = timedelta(seconds=1), timedelta(seconds=1.4), timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,40 +153,62 @@ class TurnCallers:
         grace, follow_count = self._runs_on(run, departure), run.follow_count
         wait = grace
         while True:
-            await first_of(run.answered.wait(), self._clock.sleep(wait))
+            earlier = await self._wait(run, departure, wait)
             looked_at = self._clock.monotonic()
-            look = await self._look(run, departure)
+            look = await self._look(run, departure, earlier)
             # After the last await: a caller who has come back here meanwhile counts.
             if run.answered.is_set() or run.answered_running or run.follow_count != follow_count:
                 return
             if look is None or look.answered_running:
                 return
-            quiet, left_at = look.quiet_for, run.left_elsewhere_at
-            has_left = quiet is not None and left_at is not None and looked_at - left_at <= quiet.total_seconds()
-            # Nobody has followed it elsewhere, or not for long, or has left since. How is told by that caller's own
-            # signal: what the store knows of a departure may be another caller's, or on its way.
-            if quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN) or has_left:
+            if self._is_unfollowed(run, look.quiet_for, looked_at, grace):
                 self._stop(run, EndReason.ABANDONED)
                 return
             wait = max(grace, _FOLLOWED_EVERY)
 
-    async def _look(self, run: RunningTurn, departure: Departure) -> "_Look | None":
+    def _is_unfollowed(self, run: RunningTurn, quiet: timedelta | None, looked_at: float, grace: timedelta) -> bool:
+        """Tell whether nobody has followed a turn elsewhere, or not for long, or the last one has left since.
+
+        That is told by its own signal: what the store knows of a departure may be another caller's, or on its way.
+        """
+        if quiet is None or quiet >= max(grace, _FOLLOWED_WITHIN):
+            return True
+        if run.left_elsewhere_at is None:
+            return False
+        left_for = timedelta(seconds=looked_at - run.left_elsewhere_at)
+        return _FOLLOWED_AGAIN <= left_for <= quiet  # otherwise another one may still follow it
+
+    async def _wait(self, run: RunningTurn, departure: Departure, wait: timedelta) -> "_Look | None":
+        """Wait; where there is no time to look after that, look meanwhile, for as long as it takes."""
+        until, earlier = self._clock.monotonic() + wait.total_seconds(), None
+        if departure is Departure.STOPPED:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(wait.total_seconds()):
+                    earlier = await self._look_once(run)
+        left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
+        await first_of(run.answered.wait(), self._clock.sleep(left))
+        return earlier
+
+    async def _look(self, run: RunningTurn, departure: Departure, earlier: "_Look | None") -> "_Look | None":
         """Return who follows a turn in other processes; None if it is not ours any more.
 
-        While the store is away nobody knows of them, and the turn goes on. Stop does not wait for that.
+        While the store is away nobody knows of them, and the turn goes on. Stop does not wait for that: what was seen
+        earlier counts, and otherwise nobody does.
         """
         while not run.answered.is_set():
             try:
                 async with asyncio.timeout(_LOOK_WITHIN[departure is Departure.STOPPED]):
-                    renewal = await self._turns.renew(self._owner, [run.id], self._options.lease)
+                    return await self._look_once(run)
             except (StoreError, TimeoutError):
                 if departure is Departure.STOPPED:
                     break
                 await self._clock.sleep(self._options.renew_again)
-                continue
-            if not renewal.leases:
-                return None
-            (lease,) = renewal.leases
-            elsewhere = None if lease.followed_at == run.followed_here_at else lease.followed_at
-            return _Look(lease.answered_running, None if elsewhere is None else renewal.at - elsewhere)
-        return _Look(answered_running=False, quiet_for=None)
+        return earlier or _Look(answered_running=False, quiet_for=None)
+
+    async def _look_once(self, run: RunningTurn) -> "_Look | None":
+        renewal = await self._turns.renew(self._owner, [run.id], self._options.lease)
+        if not renewal.leases:
+            return None
+        (lease,) = renewal.leases
+        elsewhere = None if lease.followed_at == run.followed_here_at else lease.followed_at
+        return _Look(lease.answered_running, None if elsewhere is None else renewal.at - elsewhere)

@@ -85,15 +85,16 @@ BEGIN
             keyed_turn := NULL;
         END IF;
     ELSIF n."join" THEN
-        -- Those first whose callers went away or were told that it runs, and came not back.
+        -- Those first whose callers went away or were told that it runs, and came not back; for a retry the newest, which
+        -- is the retry itself where it is repeated.
         SELECT t.id INTO same_turn FROM agentapi.turns t
          WHERE t.user_id = v_user AND t.org_id = v_org AND t.fingerprint = n.fingerprint
            AND t.client IS NOT DISTINCT FROM n.client AND t.replaced_by IS NULL
            AND (t.delivered_at IS NULL OR t.status = 'interrupted' OR n.retry)
            AND t.status NOT IN ('cancelled', 'failed') AND t.id IS DISTINCT FROM n.replaces
            AND (t.ended_at IS NULL OR t.ended_at > clock_timestamp() - interval '10 minutes')
-         ORDER BY coalesce(greatest(t.caller_gone_at, t.answered_running_at)
-                           > coalesce(t.followed_at, '-infinity'), false) DESC, t.created_at DESC LIMIT 1;
+         ORDER BY NOT n.retry AND coalesce(greatest(t.caller_gone_at, t.answered_running_at)
+                                           > coalesce(t.followed_at, '-infinity'), false) DESC, t.created_at DESC LIMIT 1;
     END IF;
     IF n.replaces IS NOT NULL THEN
         SELECT t.id, t.session_id, t.user_message_id, t.assistant_message_id, u.created_at AS said_at INTO old
