@@ -202,6 +202,21 @@ async def test_a_turn_is_given_up_when_the_process_of_its_last_caller_has_died(w
         await second
 
 
+async def test_one_who_leaves_through_another_process_takes_nothing_from_a_caller_here(world: World) -> None:
+    owner, other = await world.program(abandon_grace=NOW), await world.program()
+    request, stopped = await in_a_session(world, owner), await in_a_session(world, owner)
+    first, _ = await asked(world, owner, request)
+    await leave(await joined(world, other, request), Departure.STOPPED)
+    # By the time that this one is stopped, the one before would have been.
+    third, its_exchange = await asked(world, owner, stopped)
+    fourth = await joined(world, other, stopped)
+    await leave(third, Departure.UNCLEAR)
+    await leave(fourth, Departure.STOPPED)
+    await its_exchange.gone.wait()
+    world.steps.release(20)
+    assert (await first).status is TurnStatus.COMPLETED
+
+
 async def test_one_of_two_who_wait_through_another_process_leaves_and_takes_nothing_from_the_other(
     world: World,
 ) -> None:
