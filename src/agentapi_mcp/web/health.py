@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.stopping import Stopping
 
 _READY_WITHIN = timedelta(seconds=3)
@@ -32,7 +32,7 @@ def health_mount(services_provider: ServicesProvider, stopping: Stopping) -> Mou
         warnings = await _warnings(services_provider)
         return JSONResponse({"status": "ok", "warnings": warnings} if warnings else {"status": "ok"})
 
-    app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
+    app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)], exception_handlers={Exception: pass_on})
     return Mount(
         paths=("/healthz", "/readyz"),
         app=app,

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -70,3 +71,8 @@ class Mount:
     def serves(self, path: str) -> bool:
         """Return whether this mount serves the path."""
         return any(path == each or path.startswith(each.rstrip("/") + "/") for each in self.paths)
+
+
+async def pass_on(_request: Request, error: Exception) -> Response:
+    """Raise an error again, for the outermost middleware to answer; without it, Starlette answers in plain text."""
+    raise error

@@ -14,7 +14,7 @@ from agentapi_mcp.base.errors import AgentApiError, NotAuthenticatedError
 from agentapi_mcp.core.access.personal_tokens import NOT_VALID
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, json_refusal
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, json_refusal, pass_on
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _REALM = ("realm", "agentapi-mcp")
@@ -80,7 +80,10 @@ def metadata_mount(oauth: OAuth, paths_of_edges: Iterable[str]) -> Mount:
     """Serve the metadata at the resource's path, at the root, and below each edge; some clients try these first."""
     below = (f"{WELL_KNOWN}{path}" for path in paths_of_edges)
     paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, *below))
-    app = Starlette(routes=[Route(path, oauth.metadata) for path in paths], exception_handlers={404: _nothing_here})
+    app = Starlette(
+        routes=[Route(path, oauth.metadata) for path in paths],
+        exception_handlers={404: _nothing_here, Exception: pass_on},
+    )
     return Mount(paths=(WELL_KNOWN,), app=app, authentication=AuthenticationMode.OPEN, cors=True)
 
 

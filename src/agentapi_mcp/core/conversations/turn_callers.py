@@ -16,14 +16,15 @@ from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnMark
 from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
+from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.core.signals import SignalKind
 
 Stop = Callable[[RunningTurn, EndReason], bool]
 # Stop is in a hurry; otherwise a look that takes too long loses its connection, and the next one takes longer.
 _LOOK_WITHIN = {True: 0.3, False: 5.0}
 # Who follows a turn of another process says so every second, and has said so again after this time.
-_FOLLOWED_EVERY, _FOLLOWED_AGAIN, _FOLLOWED_WITHIN = timedelta(seconds=1), timedelta(seconds=1.4), timedelta(seconds=5)
+FOLLOWED_EVERY, _FOLLOWED_AGAIN, _FOLLOWED_WITHIN = timedelta(seconds=1), timedelta(seconds=1.4), timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +87,7 @@ class TurnCallers:
             self._leave(run, Departure.of(gone))
         elif not turn.status.is_final:
             self.news.mark(principal, turn.id, TurnMark.CALLER_GONE)
-            self._signals.send(
-                Signal(
-                    SignalKind.CALLER_LEFT,
-                    turn_id=turn.id,
-                    session_id=turn.session_id,
-                    user_id=turn.user_id,
-                    org_id=turn.org_id,
-                    reason=Departure.of(gone),
-                )
-            )
+            self._signals.send(signal_of(SignalKind.CALLER_LEFT, turn, reason=Departure.of(gone)))
 
     def left_elsewhere(self, run: RunningTurn, reason: str | None) -> None:
         """Take note of a caller who has left this turn through another process."""
@@ -164,7 +156,7 @@ class TurnCallers:
             if self._is_unfollowed(run, look.quiet_for, looked_at, grace):
                 self._stop(run, EndReason.ABANDONED)
                 return
-            wait = max(grace, _FOLLOWED_EVERY)
+            wait = max(grace, FOLLOWED_EVERY)
 
     def _is_unfollowed(self, run: RunningTurn, quiet: timedelta | None, looked_at: float, grace: timedelta) -> bool:
         """Tell whether nobody has followed a turn elsewhere, or not for long, or the last one has left since.

@@ -16,12 +16,13 @@ from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActiv
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
 from agentapi_mcp.core.conversations.ports import TurnPorts, TurnStore
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
+from agentapi_mcp.core.conversations.turn_callers import FOLLOWED_EVERY
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 
-# Notifications may be lost, and there are none behind a transaction pooler.
-_POLL_EVERY = timedelta(seconds=1)
+# Notifications may be lost, and there are none behind a transaction pooler. Each look says that somebody follows.
+_POLL_EVERY = FOLLOWED_EVERY
 REPORT_EVERY = timedelta(seconds=0.5)
 REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
 TAIL = 200

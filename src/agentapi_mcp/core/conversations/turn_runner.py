@@ -41,6 +41,7 @@ from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.store_watch import StoreWatch
 from agentapi_mcp.core.conversations.turn_callers import TurnCallers
 from agentapi_mcp.core.conversations.turn_saver import TurnSaver
+from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
 from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
 from agentapi_mcp.core.identity.principals import Principal
@@ -225,7 +226,7 @@ class TurnRunner:
         settled = await self._turns.settle(rule)
         for turn in settled:
             _log.warning("turn_settled", extra={"turn_id": str(turn.id)})
-            self._signal(SignalKind.ENDED, turn)
+            self._signals.send(signal_of(SignalKind.ENDED, turn))
         return settled
 
     # --- a turn, from accepted to settled
@@ -295,7 +296,7 @@ class TurnRunner:
         self._busy.set()
         self._idle.clear()
         kind = SignalKind.SESSIONS_CHANGED if job.accepted.session_created else SignalKind.SESSION_CHANGED
-        self._signal(kind, turn)
+        self._signals.send(signal_of(kind, turn))
         if self._interrupting:
             self.stop(run, EndReason.SHUTDOWN)
         return run
@@ -359,7 +360,7 @@ class TurnRunner:
         self._runs.pop(run.id, None)
         run.saved.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
-        self._signal(SignalKind.ENDED, run.job.accepted.turn)
+        self._signals.send(signal_of(SignalKind.ENDED, run.job.accepted.turn))
         self._note_idle()
 
     def _note_idle(self) -> None:
@@ -455,17 +456,6 @@ class TurnRunner:
             self.stop(run, EndReason.CANCEL_TURN)
         elif signal.kind is SignalKind.CALLER_LEFT:
             self.callers.left_elsewhere(run, signal.reason)
-
-    def _signal(self, kind: SignalKind, turn: Turn | SettledTurn) -> None:
-        self._signals.send(
-            Signal(
-                kind,
-                turn_id=turn.id,
-                session_id=turn.session_id,
-                user_id=turn.user_id,
-                org_id=turn.org_id,
-            )
-        )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._group is None:

@@ -20,8 +20,9 @@ from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_follower import ReportProgress, TurnFollower
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
+from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.identity.principals import Action, Principal, require
-from agentapi_mcp.core.signals import Signal, SignalKind
+from agentapi_mcp.core.signals import SignalKind
 
 T = TypeVar("T")
 
@@ -111,14 +112,7 @@ class Turns:
             return await self._wait(principal, run, started, _WAIT_FOR_CANCEL, None)
         turn = await _within(_LEAST_WAIT, self._turns.request_cancel(principal, id_))
         if not turn.status.is_final:
-            signal = Signal(
-                SignalKind.CANCEL,
-                turn_id=turn.id,
-                session_id=turn.session_id,
-                user_id=turn.user_id,
-                org_id=turn.org_id,
-            )
-            self._signals.send(signal, hurry=True)
+            self._signals.send(signal_of(SignalKind.CANCEL, turn), hurry=True)
             await self._audit.record(principal, AuditAction.TURN_CANCELLED, target=_target(id_))
         return await self._wait(principal, turn, started, _WAIT_FOR_CANCEL, None)
 

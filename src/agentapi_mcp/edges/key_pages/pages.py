@@ -22,7 +22,7 @@ from agentapi_mcp.base.errors import (
 from agentapi_mcp.core.access.models import LoginAnswer
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, pass_on
 
 _MAX_FORM_BYTES = 16 * 1024
 _MINUTES_15 = 900
@@ -86,7 +86,8 @@ class KeyPages:
                 Route(_SIGNED_IN, _guarded(self._admit), methods=["GET"]),
                 Route(_ENTER, _guarded(self._show), methods=["GET"]),
                 Route(_ENTER, _guarded(self._save), methods=["POST"]),
-            ]
+            ],
+            exception_handlers={Exception: pass_on},
         )
 
     async def _begin(self, request: Request) -> Response:

@@ -29,7 +29,7 @@ from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
-from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.oauth import OAuth
 from agentapi_mcp.web.requests import PRINCIPAL
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
@@ -52,7 +52,7 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
             Route("/sse", endpoint=endpoints.sse),
             StarletteMount("/messages", app=endpoints.messages),
         ],
-        exception_handlers={404: _nothing_here},
+        exception_handlers={404: _nothing_here, Exception: pass_on},
     )
     app = ScopeStepUp(
         app, services_provider=server.parts.services_provider, oauth=oauth, action_of_tool=server.parts.tools.action

@@ -80,22 +80,14 @@ class LegacyHttp:
                 await self._post(wire, request, client)
             case "GET", _SessionClient():
                 await self._get(wire, request, client)
-            case "DELETE", _SessionClient():
-                await self._delete(wire, client)
+            case "DELETE", _SessionClient(caller, session):
+                async with store_answers_within():
+                    await caller.services.transport_sessions.close(caller.principal, session.id)
+                await wire.reply(204)
             case _:
                 # MCP 2025-06-18, transports: 405 tells a client that there is no stream for it.
                 message = "Send a POST; GET and DELETE need the Mcp-Session-Id that initialize gave."
                 await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"POST")])
-
-    async def _delete(self, wire: AsgiConnection, client: "_SessionClient") -> None:
-        sessions = client.caller.services.transport_sessions
-        try:
-            async with store_answers_within():
-                await sessions.close(client.caller.principal, client.session.id)
-        except AgentApiError as exc:
-            await wire.refuse(503, INTERNAL_ERROR, explain(exc))
-            return
-        await wire.reply(204)
 
     async def _find(self, scope: Scope, session_id: str) -> "_SessionClient | None":
         caller = await self.callers.of_http(scope)
