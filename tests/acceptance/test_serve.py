@@ -26,6 +26,7 @@ from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 pytestmark = pytest.mark.acceptance
+ISSUER = '[[issuers]]\nissuer = "https://auth.example.com"\n'
 
 
 @dataclass
@@ -219,6 +220,12 @@ async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:
     [
         (("--host", "0.0.0.0"), {}, "AGENTAPI_BEARER_TOKEN"),  # noqa: S104  # it is refused
         (("--host", "::"), {}, "AGENTAPI_BEARER_TOKEN"),
+        (("--allowed-host", "agents.example.com"), {}, "agents.example.com (--allowed-host"),
+        (("--allowed-origin", "https://web.example"), {}, "https://web.example in a browser"),
+        ((), {"AGENTAPI_ALLOWED_HOSTS": "agents.example.com"}, "agents.example.com (--allowed-host"),
+        ((), {"AGENTAPI_ALLOWED_ORIGINS": "https://web.example"}, "https://web.example in a browser"),
+        ((), {"AGENTAPI_TRUSTED_PROXIES": "127.0.0.1"}, "the proxy at 127.0.0.1"),
+        (("--insecure",), {"AGENTAPI_RESOURCE_URL": "https://agents.example.com/mcp"}, "declare [[issuers]]"),
         (("--host", "no.such.host.invalid", "--insecure"), {}, "--host"),
         (("--host", "192.0.2.1", "--insecure"), {}, "--host"),
         ((), {"AGENTAPI_BEARER_TOKEN": "short"}, "AGENTAPI_BEARER_TOKEN"),
@@ -238,6 +245,35 @@ async def test_what_cannot_be_meant_ends_the_program_with_the_reason(
     assert status == 3, err
     assert says in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+async def test_issuers_without_a_resource_url_are_refused_at_the_start_and_later(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "agentapi.toml"
+    config.write_text(ISSUER, encoding="utf-8")
+    env = environ(edge_home) | {"AGENTAPI_CONFIG": str(config)}
+    status, _, err = await run(env, "serve", "--port", "0", "--insecure")
+    assert (status, "export AGENTAPI_RESOURCE_URL=" in err.splitlines()[-1]) == (3, True), err
+    config.write_text("", encoding="utf-8")
+    async with serving(env) as server:
+        config.write_text(ISSUER, encoding="utf-8")
+        assert server.process.stderr is not None
+        while "configuration_refused" not in (line := (await server.process.stderr.readline()).decode()):
+            assert line
+        assert "export AGENTAPI_RESOURCE_URL=" in line
+
+
+async def test_what_a_proxy_forwards_is_refused_without_a_token_unless_it_is_insecure(edge_home: Path) -> None:
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    for words, status in (((), 403), (("--insecure",), 200)):
+        async with serving(environ(edge_home), *words) as server, httpx2.AsyncClient() as http:
+            for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "CF-Connecting-IP"):
+                answer = await http.post(f"{server.base}/mcp", json=ping, headers={header: "203.0.113.9"})
+                assert answer.status_code == status, answer.text
+            assert (await http.post(f"{server.base}/mcp", json=ping)).status_code == 200
+            assert await server.stop() == 0
+            assert "".join(server.stderr).count("proxy_not_trusted") == 1
 
 
 async def test_it_takes_as_many_open_files_as_it_may(edge_home: Path) -> None:

@@ -41,7 +41,7 @@ CLAIMS = [
 )
 async def test_only_a_trusted_proxy_says_who_asks(trusted: str, seen: list[str], edge_home: Path) -> None:
     env = environ(edge_home) | {"AGENTAPI_TRUSTED_PROXIES": trusted, "FORWARDED_ALLOW_IPS": "*"}
-    async with serving(env) as server:
+    async with serving(env, "--insecure") as server:
         async with httpx2.AsyncClient() as http:
             for number, claims in enumerate(CLAIMS):
                 headers = [("x-forwarded-for", claim) for claim in claims] + [("x-request-id", f"claim{number}")]

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 from agentapi_mcp.app.database import home_of, open_store, pool_size
@@ -69,6 +70,9 @@ from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 
+# Raises ConfigurationError for a configuration file that this program must not apply.
+FileCheck = Callable[[CatalogueFile], None]
+
 _log = logging.getLogger(__name__)
 _LISTEN_WITHIN = timedelta(seconds=5)
 _LATELY = timedelta(seconds=2)
@@ -129,13 +133,20 @@ class Transport:
     change_feed: ChangeFeed
 
 
-def catalogue_watch(settings: Settings, environ: Mapping[str, str], clock: Clock) -> CatalogueWatch:
+def catalogue_watch(
+    settings: Settings,
+    environ: Mapping[str, str],
+    clock: Clock,
+    check: Callable[[CatalogueFile], None] = lambda _: None,
+) -> CatalogueWatch:
     """Return the watch over the configuration files; it reads none yet."""
-    return CatalogueWatch(
-        partial(catalogue_paths, settings.config, home_of(settings, environ)),
-        lambda paths: load_catalogue(paths, environ, names),
-        clock,
-    )
+
+    def load(paths: Sequence[Path]) -> CatalogueFile:
+        file = load_catalogue(paths, environ, names)
+        check(file)
+        return file
+
+    return CatalogueWatch(partial(catalogue_paths, settings.config, home_of(settings, environ)), load, clock)
 
 
 async def open_sealer(settings: Settings) -> Sealer | None:

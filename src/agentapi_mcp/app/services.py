@@ -8,6 +8,7 @@ from functools import partial
 from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import (
     Access,
+    FileCheck,
     build_agents,
     build_transport,
     catalogue_watch,
@@ -46,14 +47,15 @@ async def open_services(
     *,
     is_replica: bool = False,
     run_options: TurnRunnerOptions | None = None,
+    check: FileCheck = lambda _: None,
 ) -> AsyncGenerator[Services]:
     """Open stores, backends and services; close them in reverse order, running turns first.
 
     A replica compares its configuration with that of the others; commands and servers over stdio are none. Without
-    `run_options`, the settings say how turns are run.
+    `run_options`, the settings say how turns are run. `check` is for the file at the start, and for each change of it.
     """
     async with AsyncExitStack() as stack:
-        watch = catalogue_watch(settings, environ, clock)
+        watch = catalogue_watch(settings, environ, clock, check)
         # Before anything is opened, since a mistake in the file stops the start.
         file = watch.read()
         sealer = await open_sealer(settings)

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from typing_extensions import override
 
+from agentapi_mcp.app.build import FileCheck
 from agentapi_mcp.app.services import open_services
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
@@ -99,15 +100,16 @@ async def open_app(
     clock: Clock | None = None,
     is_replica: bool = False,
     run_options: TurnRunnerOptions | None = None,
+    check: FileCheck = lambda _: None,
 ) -> AsyncGenerator[App]:
     """Open the program without waiting for its stores, which open in the background; close them with the context.
 
     `is_replica` is true for a server that others on the same database are to equal. Without `run_options`, the settings
-    say how turns are run.
+    say how turns are run. `check` is for the configuration file at the start, and for each change of it.
     """
     time = clock or SystemClock()
     services_provider = Startup(
-        lambda: open_services(settings, environ, time, is_replica=is_replica, run_options=run_options),
+        lambda: open_services(settings, environ, time, is_replica=is_replica, run_options=run_options, check=check),
         timedelta(seconds=settings.start_timeout_seconds),
     )
     async with asyncio.TaskGroup() as group:

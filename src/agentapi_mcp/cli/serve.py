@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import signal
 import socket
@@ -13,9 +12,11 @@ from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 
+from agentapi_mcp.app.build import catalogue_watch
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.concurrency import first_of
@@ -35,6 +36,7 @@ from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
+from agentapi_mcp.web.reach import Reach, is_local
 from agentapi_mcp.web.stopping import Stopping
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,14 @@ class ServeOptions:
     tls_key: Path | None = None
 
 
+class Address(NamedTuple):
+    """An IP address of this machine, and a port; 0 takes any free one."""
+
+    family: socket.AddressFamily
+    host: str
+    port: int
+
+
 def uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return the event loop factory of uvloop, or None where it is not installed."""
     return import_module("uvloop").new_event_loop if find_spec("uvloop") else None
@@ -75,33 +85,29 @@ async def serve_http(options: ServeOptions) -> None:
     """
     settings = for_serving(with_toolsets(load_settings(), options.toolsets))
     configure_logs(settings.log_level)
-    check_exposure(options, settings)
-    certificate = open_certificate(options.tls_cert or settings.tls_cert, options.tls_key or settings.tls_key)
-    _raise_descriptor_limit()
-    with listen(options.host, options.port) as listener:
-        await _serve(settings, options, listener, certificate)
-
-
-def check_exposure(options: ServeOptions, settings: Settings) -> None:
-    """Refuse to listen beyond this machine without authentication, unless the options allow it.
-
-    Raises:
-        ConfigurationError: the server would be open to the network, or an allowed host or origin is malformed.
-    """
     web = _web_options(settings, options, None)
     allowed_names(web.hosts, web.origins)
-    if (
-        settings.bearer_token is None
-        and settings.resource_url is None
-        and not options.needs_token
-        and not options.insecure
-        and not is_loopback(options.host)
-    ):
-        raise ConfigurationError(
-            f"Everybody who reaches {options.host} could use your agents: set AGENTAPI_BEARER_TOKEN "
-            "(`openssl rand -hex 32` makes a good one), or say --require-token where each client has a personal token, "
-            "or --insecure if something else guards the server."
-        )
+    address = find_address(options.host, options.port)
+    reach = _reach(settings, options, address)
+    # Before it listens, and again whenever the file changes.
+    reach.check(catalogue_watch(settings, environment(), SystemClock()).read().sign_in)
+    certificate = open_certificate(options.tls_cert or settings.tls_cert, options.tls_key or settings.tls_key)
+    _raise_descriptor_limit()
+    with listen(address, options.host) as listener:
+        await _serve(settings, options, listener, certificate, reach)
+
+
+def _reach(settings: Settings, options: ServeOptions, address: Address) -> Reach:
+    return Reach(
+        address=address.host,
+        hosts=(*settings.allowed_hosts, *options.hosts),
+        origins=(*settings.allowed_origins, *options.origins),
+        trusted_proxies=settings.trusted_proxies,
+        resource_url=settings.resource_url,
+        has_token=settings.bearer_token is not None,
+        needs_token=options.needs_token,
+        insecure=options.insecure,
+    )
 
 
 def _raise_descriptor_limit() -> None:
@@ -115,27 +121,29 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a host is reachable from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind the listening socket.
+def find_address(host: str, port: int) -> Address:
+    """Look up the address to listen on.
 
     Raises:
-        ConfigurationError: the port is in use or not permitted, or the host is not an address of this machine.
+        ConfigurationError: the host has none.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=2048)
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror:
         raise ConfigurationError(f"{host} is no address of this machine; choose another with --host.") from None
+    return Address(family, str(found[0]), port)
+
+
+def listen(address: Address, name: str) -> socket.socket:
+    """Bind the listening socket; `name` is what the operator calls its address.
+
+    Raises:
+        ConfigurationError: the port is in use or not permitted, or the address is not one of this machine.
+    """
+    try:
+        listener = socket.create_server((address.host, address.port), family=address.family, backlog=2048)
     except OSError as exc:
-        raise ConfigurationError(_explain_bind_error(exc, host, port)) from exc
+        raise ConfigurationError(_explain_bind_error(exc, name, address.port)) from exc
     # asyncio does not set it on accepted connections of a given socket: with Nagle's algorithm, each answer would
     # wait up to 40 ms for a delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -157,9 +165,9 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 
 
 async def _serve(
-    settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None
+    settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None, reach: Reach
 ) -> None:
-    async with open_app(settings, environment(), is_replica=True) as app:
+    async with open_app(settings, environment(), is_replica=True, check=lambda file: reach.check(file.sign_in)) as app:
         web = _create_web(app.services_provider, settings, options)
         http = HttpServer(
             uvicorn.Config(
@@ -167,8 +175,7 @@ async def _serve(
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=bool(settings.trusted_proxies),
-                forwarded_allow_ips=list(settings.trusted_proxies),  # otherwise FORWARDED_ALLOW_IPS would apply
+                proxy_headers=False,  # the application takes them from trusted proxies
                 ws="none",
                 ssl_context_factory=None if certificate is None else lambda _config, _default: certificate.context,
                 timeout_keep_alive=75,  # longer than a load balancer keeps an idle connection
@@ -265,6 +272,8 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
         if settings.resource_url is None or services_provider is None
         else OAuth(resource=settings.resource_url, services_provider=services_provider),
         needs_token=options.needs_token,
+        trusted_proxies=settings.trusted_proxies,
+        serves_forwarded=options.insecure,
         limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
     )
 
@@ -277,7 +286,7 @@ def _announce(settings: Settings, options: ServeOptions, listener: socket.socket
     sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
     if options.host in _WILDCARD_HOSTS and not (options.hosts or settings.allowed_hosts):
         sys.stderr.write("Other machines are answered with 421 until --allowed-host says how they call this one.\n")
-    if not (http.config.is_ssl or settings.trusted_proxies or is_loopback(options.host)):
+    if not (http.config.is_ssl or settings.trusted_proxies or is_local(listener.getsockname()[0])):
         sys.stderr.write(
             "Tokens and messages can be read on their way: give --tls-cert and --tls-key, or name the proxy that "
             "speaks TLS in AGENTAPI_TRUSTED_PROXIES.\n"

@@ -14,6 +14,7 @@ from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
 from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, TokenAuthenticator
+from agentapi_mcp.web.forwarding import Forwarding
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
 from agentapi_mcp.web.limits import HttpLimits, Limits, OpenRequests
@@ -29,6 +30,8 @@ class WebOptions:
     """Which hosts, web origins and tokens the server accepts.
 
     Without `token` and `oauth` requests need no token, unless `needs_token` is set.
+    `trusted_proxies` are addresses and networks whose word on the client's address is taken. Where no token is needed,
+    a request that an unknown proxy forwards is refused unless the server `serves_forwarded` ones: it is from elsewhere.
     The token behind an open stream is verified again every `reauthenticate_every`.
     """
 
@@ -37,6 +40,8 @@ class WebOptions:
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
     needs_token: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    serves_forwarded: bool = False
     limits: HttpLimits = field(default_factory=HttpLimits)
     reauthenticate_every: timedelta = REAUTHENTICATE_EVERY
     clock: Clock = field(default_factory=SystemClock)
@@ -82,7 +87,7 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
         names=allowed_names(options.hosts, options.origins),
         authenticator=TokenAuthenticator(
             services_provider,
-            AcceptedTokens(options.token, options.oauth, options.needs_token),
+            AcceptedTokens(options.token, options.oauth, options.needs_token, options.serves_forwarded),
             AuthRateLimit(options.clock),
         ),
         open_requests=OpenRequests(options.limits.open_requests),
@@ -103,7 +108,7 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
 
     wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
     app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
-    return WebApplication(app, stop, stopping)
+    return WebApplication(Forwarding(app, options.trusted_proxies), stop, stopping)
 
 
 class _Dispatcher:

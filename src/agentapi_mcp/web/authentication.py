@@ -24,6 +24,7 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutco
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
+from agentapi_mcp.web.forwarding import FORWARDED
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
@@ -31,16 +32,25 @@ from agentapi_mcp.web.stream_reauth import GRANT, REAUTHENTICATE_EVERY, StreamGr
 
 # What a client requests at first; it steps up when a call needs more.
 _FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
+_FORWARDED = Refusal(
+    status=HTTPStatus.FORBIDDEN,
+    message="A proxy forwards this request, and this server answers without a token on its own machine alone. Its "
+    "operator gives it a token (AGENTAPI_BEARER_TOKEN, --require-token or a sign-in), or starts it with --insecure.",
+)
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTokens:
-    """Which tokens are accepted beside personal ones; `needs_token` requires one in any case."""
+    """Which tokens are accepted beside personal ones; `needs_token` requires one in any case.
+
+    Where none is required, `serves_forwarded` says whether that also holds for what an unknown proxy forwards.
+    """
 
     token: str | None = field(default=None, repr=False)
     oauth: OAuth | None = None
     needs_token: bool = False
+    serves_forwarded: bool = False
 
     @property
     def requires_token(self) -> bool:
@@ -137,7 +147,10 @@ class Authentication:
         """Serve one request."""
         log_context.address.set(address_of(scope))
         if not self._is_verified(scope):
-            await self._app({**scope, PRINCIPAL: None}, receive, send)
+            if self._comes_from_elsewhere(scope):
+                await self._mount.render(_FORWARDED)(scope, receive, send)
+            else:
+                await self._app({**scope, PRINCIPAL: None}, receive, send)
             return
         try:
             principal = await self._authenticator.identify(scope)
@@ -158,6 +171,10 @@ class Authentication:
             case AuthenticationMode.REQUIRED:
                 headers = _authorization_headers(scope)
                 return self._authenticator.accepted.requires_token or any(PREFIX in header for header in headers)
+
+    def _comes_from_elsewhere(self, scope: Scope) -> bool:
+        is_required = self._mount.authentication is AuthenticationMode.REQUIRED
+        return is_required and not self._authenticator.accepted.serves_forwarded and bool(scope.get(FORWARDED))
 
     async def _refusal(self, scope: Scope, error: AgentApiError) -> Refusal:
         match error:
