@@ -18,6 +18,7 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import check_clock
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 
@@ -179,6 +180,9 @@ class Settings(BaseSettings):
     max_open_requests: Annotated[
         int, Field(ge=1, le=1_000_000, description="The most requests and streams that `serve` holds open at once.")
     ] = 1000
+    max_requests_per_minute: Annotated[
+        int, Field(ge=1, le=100_000_000, description="The most requests of clients that this process takes a minute.")
+    ] = 12_000
     statement_cache: Annotated[
         bool, Field(description="Off behind a transaction pooler: no statement cache, no LISTEN.")
     ] = True
@@ -249,6 +253,15 @@ def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:
         return settings.model_copy(update={"toolsets": _known_toolsets(_names(toolsets))})
     except ValueError as exc:
         raise ConfigurationError(f"--toolsets {exc}.") from None
+
+
+def capacities_of(settings: Settings) -> dict[Resource, int]:
+    """Return how much of each resource the settings give to one process."""
+    return {
+        Resource.REQUESTS: settings.max_requests_per_minute,
+        Resource.OPEN_REQUESTS: settings.max_open_requests,
+        Resource.RUNNING_TURNS: settings.max_running_turns,
+    }
 
 
 def load_settings() -> Settings:

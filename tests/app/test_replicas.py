@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from agentapi_mcp.app.replicas import configuration_hash
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
@@ -73,7 +74,7 @@ async def test_two_servers_of_different_configuration_say_so_in_health(
 
     async def probed(app_settings: Settings) -> tuple[HealthStatus, object]:
         """Start a server, and return how it finds the replicas, and what it tells a load balancer."""
-        async with open_app(app_settings, {}, is_replica=True) as app:
+        async with open_app(app_settings, {}, options=AppOptions(is_replica=True)) as app:
             services = await app.services_provider.services()
             report = await services.health.report(services.principal)
             web = mcp_application(create_server(app.services_provider, McpOptions()))
@@ -83,7 +84,7 @@ async def test_two_servers_of_different_configuration_say_so_in_health(
             return next(part.status for part in report.parts if part.name == "replicas"), ready.json()
 
     well, differs = (HealthStatus.HEALTHY, {"status": "ok"}), {"status": "ok", "warnings": ["replicas"]}
-    async with open_app(settings(10), {}, is_replica=True) as one:
+    async with open_app(settings(10), {}, options=AppOptions(is_replica=True)) as one:
         await one.services_provider.services()
         assert await probed(settings(10)) == well
         assert await probed(settings(20)) == (HealthStatus.DEGRADED, differs)

@@ -3,21 +3,20 @@
 import json
 from pathlib import Path
 
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.stores.postgres.mcp_sessions import MOST_SESSIONS
-from agentapi_mcp.web.limits import HttpLimits
 from tests.security.test_streams import ACCEPTS, INITIALIZE, opened
 from tests.support.tenants import tenants
 
 
-async def test_one_user_holds_half_of_the_requests_at_most(edge_home: Path, tmp_path: Path) -> None:
-    limits = HttpLimits(open_requests=12)
+async def test_one_user_leaves_open_requests_for_others(edge_home: Path, tmp_path: Path) -> None:
     async with (
-        tenants(edge_home, tmp_path, limits=limits) as here,
+        tenants(edge_home, tmp_path, capacities={Resource.OPEN_REQUESTS: 8}) as here,
         here.http("vic") as vic,
         here.http("bea") as bea,
     ):
         streams = [await vic.send(await opened(here, vic, "sse"), stream=True) for _ in range(8)]
-        assert [stream.status_code for stream in streams] == [200] * 6 + [429] * 2
+        assert [stream.status_code for stream in streams] == [200] * 7 + [429]
         assert streams[-1].headers["retry-after"]
         assert (await bea.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)).status_code == 200
         for stream in streams:

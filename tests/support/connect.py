@@ -1,6 +1,6 @@
 """MCP clients of a whole program: real stores, real backends, a peer instead of a provider. Open them in the test."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,9 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
@@ -48,18 +50,28 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(home: Path, peer: OpenAIPeer, options: McpOptions | None = None) -> AsyncGenerator[Edge]:
+async def open_edge(
+    home: Path,
+    peer: OpenAIPeer,
+    options: McpOptions | None = None,
+    capacities: Mapping[Resource, int] | None = None,
+) -> AsyncGenerator[Edge]:
     """Open the program on this home, its agent `droid` speaking to the peer, which is opened, too."""
-    async with peer, open_edge_to(home, peer, options) as edge:
+    async with peer, open_edge_to(home, peer, options, capacities) as edge:
         yield edge
 
 
 @asynccontextmanager
-async def open_edge_to(home: Path, peer: OpenAIPeer, options: McpOptions | None = None) -> AsyncGenerator[Edge]:
+async def open_edge_to(
+    home: Path,
+    peer: OpenAIPeer,
+    options: McpOptions | None = None,
+    capacities: Mapping[Resource, int] | None = None,
+) -> AsyncGenerator[Edge]:
     """Open the program on this home, its agent `droid` speaking to a peer that is open."""
     settings = Settings(home=home, postgres_linger_seconds=20, abandon_grace_seconds=0, shutdown_grace_seconds=0)
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-    async with open_app(settings, environ) as app:
+    async with open_app(settings, environ, options=AppOptions(capacities=capacities or {})) as app:
         services = await app.services_provider.services()
         yield Edge(create_server(app.services_provider, options or McpOptions()), services, peer)
 

@@ -16,24 +16,27 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.app.database import embedded_postgres
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.edges.key_pages.pages import key_pages_mount
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.web.application import WebOptions
-from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer
 
-RESOURCE = "https://agents.example.com/mcp"
+ORIGIN = "https://agents.example.com"
+RESOURCE = f"{ORIGIN}/mcp"
 KEY = SigningKey("tenants")
 _ISSUER = '[[issuers]]\nissuer = "{issuer}"\norganization_claim = "org"\n'
 
@@ -99,7 +102,7 @@ class Tenants:
 
 @asynccontextmanager
 async def tenants(
-    home: Path, directory: Path, *, clock: Clock | None = None, limits: HttpLimits | None = None
+    home: Path, directory: Path, *, clock: Clock | None = None, capacities: Mapping[Resource, int] | None = None
 ) -> AsyncGenerator[Tenants]:
     """Open the server with its two organisations; who holds a stream open is looked at again all the time."""
     async with AsyncExitStack() as stack:
@@ -111,17 +114,19 @@ async def tenants(
             home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
         )
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-        app = await stack.enter_async_context(open_app(settings, environ, clock=clock))
+        options = AppOptions(capacities=capacities or {})
+        app = await stack.enter_async_context(open_app(settings, environ, clock=clock, options=options))
         services = await app.services_provider.services()
         owner_url, app_url = await _urls(stack, settings, environ)
         database = await stack.enter_async_context(open_database(RemoteServer(app_url), PoolOptions()))
         server = create_server(app.services_provider, McpOptions(toolsets=frozenset(toolset_names())))
-        options = WebOptions(
+        web = WebOptions(
             oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider),
             reauthenticate_every=timedelta(milliseconds=20),
-            limits=limits or HttpLimits(),
+            shares=app.shares,
         )
-        place = await stack.enter_async_context(serve_app(mcp_application(server, options)))
+        pages = key_pages_mount(app.services_provider, ORIGIN)
+        place = await stack.enter_async_context(serve_app(mcp_application(server, web, pages)))
         made = Tenants(place, issuer, services, server, peer, database, owner_url)
         made.members = await _members(database, issuer.issuer)
         yield made

@@ -1,7 +1,7 @@
 """A provider and a database behind wires that break, on which programs are opened, for tests of the engine of turns."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,11 +11,13 @@ from uuid import uuid4
 import asyncpg
 from pydantic import SecretStr
 
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
@@ -47,14 +49,20 @@ class World:
         return turn
 
     async def program(
-        self, url: str | None = None, *, clock: Clock | None = None, **options: timedelta | int
+        self,
+        url: str | None = None,
+        *,
+        clock: Clock | None = None,
+        capacities: Mapping[Resource, int] | None = None,
+        **options: timedelta | int,
     ) -> Services:
         """Open a process's worth of the program, with these options of the engine."""
         often = replace(TurnRunnerOptions(), renew_every=timedelta(seconds=0.1), renew_again=timedelta(seconds=0.1))
         chosen = replace(often, **options)
         settings = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url or self.urls.app), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
-        app = await self.stack.enter_async_context(open_app(settings, environ, clock=clock, run_options=chosen))
+        opening = AppOptions(run_options=chosen, capacities=capacities or {})
+        app = await self.stack.enter_async_context(open_app(settings, environ, clock=clock, options=opening))
         return await app.services_provider.services()
 
     async def wire(self) -> tuple[Wire, str]:

@@ -11,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
@@ -114,7 +116,7 @@ async def test_a_host_is_a_name_without_case_and_a_port(host: str, status: int, 
 
 
 async def test_every_edge_is_behind_the_limits(edge_home: Path) -> None:
-    options = WebOptions(limits=HttpLimits(open_requests=0))
+    options = WebOptions(shares=Shares(SystemClock(), {Resource.OPEN_REQUESTS: 0}))
     async with mounted(edge_home, edge_of(AuthenticationMode.OPEN), options) as http:
         for path in ("/echo/", "/mcp"):
             assert (await http.get(path)).status_code == 503

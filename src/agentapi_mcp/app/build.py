@@ -42,6 +42,7 @@ from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.keys.api_keys import ApiKeys
 from agentapi_mcp.core.keys.key_requests import KeyRequests
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
@@ -260,7 +261,7 @@ async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, 
 
 
 async def open_turns(
-    base: Foundation, shared: Shared, services: AgentServices, options: TurnRunnerOptions | None = None
+    base: Foundation, shared: Shared, services: AgentServices, shares: Shares, options: TurnRunnerOptions | None
 ) -> Turns:
     """Start the turn runner of this process."""
     ports = TurnPorts(
@@ -269,6 +270,7 @@ async def open_turns(
         events=shared.events,
         signals=base.signals,
         clock=base.clock,
+        shares=shares,
     )
     work = TurnWork(ports.sessions, shared.cache, services.health, services.api_keys, base.audit)
     owner = base.database.process
@@ -373,7 +375,6 @@ def _run_options(settings: Settings) -> TurnRunnerOptions:
     return TurnRunnerOptions(
         abandon_grace=timedelta(seconds=settings.abandon_grace_seconds),
         shutdown_grace=_SHUTDOWN_GRACE if grace is None else timedelta(seconds=grace),
-        max_running=settings.max_running_turns,
         places=places,
         places_to_finish=to_finish,
         places_of_a_user=max(2, (places - to_finish) * 3 // 4),

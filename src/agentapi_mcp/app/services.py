@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
@@ -31,6 +32,7 @@ from agentapi_mcp.core.catalogue.replicas import Replicas
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.sessions import Sessions
+from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.clients import PostgresClients
@@ -39,23 +41,28 @@ from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
 
 
-@asynccontextmanager
-async def open_services(
-    settings: Settings,
-    environ: Mapping[str, str],
-    clock: Clock,
-    *,
-    is_replica: bool = False,
-    run_options: TurnRunnerOptions | None = None,
-    check: FileCheck = lambda _: None,
-) -> AsyncGenerator[Services]:
-    """Open stores, backends and services; close them in reverse order, running turns first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """How the program is opened.
 
     A replica compares its configuration with that of the others; commands and servers over stdio are none. Without
-    `run_options`, the settings say how turns are run. `check` is for the file at the start, and for each change of it.
+    `run_options`, the settings say how turns are run. `check` is for the configuration file at the start, and for each
+    change of it. `capacities` go before those of the settings.
     """
+
+    is_replica: bool = False
+    run_options: TurnRunnerOptions | None = None
+    check: FileCheck = lambda _: None
+    capacities: Mapping[Resource, int] = field(default_factory=dict[Resource, int])
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, environ: Mapping[str, str], clock: Clock, shares: Shares, options: AppOptions
+) -> AsyncGenerator[Services]:
+    """Open stores, backends and services; close them in reverse order, running turns first."""
     async with AsyncExitStack() as stack:
-        watch = catalogue_watch(settings, environ, clock, check)
+        watch = catalogue_watch(settings, environ, clock, options.check)
         # Before anything is opened, since a mistake in the file stops the start.
         file = watch.read()
         sealer = await open_sealer(settings)
@@ -65,21 +72,21 @@ async def open_services(
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
         shared = await open_shared(base, environ)
-        replicas = build_replicas(base, file) if is_replica else None
+        replicas = build_replicas(base, file) if options.is_replica else None
         jobs = build_jobs(base)
         parts = [Part("configuration", "files", watch.probe), jobs_part(jobs)]
         if replicas is not None:
             parts.append(replicas_part(replicas))
         agents = build_agents(base, catalogue, shared, sealer, parts)
         access = await open_access(base, file, agents.api_keys, sealer)
-        turns = await open_turns(base, shared, agents, run_options)
+        turns = await open_turns(base, shared, agents, shares, options.run_options)
         transport = build_transport(base)
         services = Services(
             principal=base.principal,
             authenticator=access.authenticator,
             personal_tokens=access.personal_tokens,
             turns=turns,
-            sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit),
+            sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit, shares),
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
@@ -91,6 +98,7 @@ async def open_services(
             transport_sessions=transport.sessions,
             elicitations=transport.elicitations,
             change_feed=transport.change_feed,
+            shares=shares,
             reload=watch.wake,
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())

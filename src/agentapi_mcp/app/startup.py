@@ -9,14 +9,13 @@ from datetime import timedelta
 
 from typing_extensions import override
 
-from agentapi_mcp.app.build import FileCheck
-from agentapi_mcp.app.services import open_services
+from agentapi_mcp.app.services import AppOptions, open_services
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import innermost
-from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.services import Services, ServicesProvider
-from agentapi_mcp.settings import Settings
+from agentapi_mcp.settings import Settings, capacities_of
 
 _log = logging.getLogger(__name__)
 
@@ -90,32 +89,24 @@ class App:
 
     settings: Settings
     services_provider: Startup
+    shares: Shares
 
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings,
-    environ: Mapping[str, str],
-    *,
-    clock: Clock | None = None,
-    is_replica: bool = False,
-    run_options: TurnRunnerOptions | None = None,
-    check: FileCheck = lambda _: None,
+    settings: Settings, environ: Mapping[str, str], *, clock: Clock | None = None, options: AppOptions | None = None
 ) -> AsyncGenerator[App]:
-    """Open the program without waiting for its stores, which open in the background; close them with the context.
-
-    `is_replica` is true for a server that others on the same database are to equal. Without `run_options`, the settings
-    say how turns are run. `check` is for the configuration file at the start, and for each change of it.
-    """
-    time = clock or SystemClock()
+    """Open the program without waiting for its stores, which open in the background; close them with the context."""
+    time, chosen = clock or SystemClock(), options or AppOptions()
+    shares = Shares(time, capacities_of(settings) | dict(chosen.capacities))
     services_provider = Startup(
-        lambda: open_services(settings, environ, time, is_replica=is_replica, run_options=run_options, check=check),
+        lambda: open_services(settings, environ, time, shares, chosen),
         timedelta(seconds=settings.start_timeout_seconds),
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(services_provider.run())
         try:
-            yield App(settings, services_provider)
+            yield App(settings, services_provider, shares)
         finally:
             services_provider.close()
 

@@ -102,14 +102,15 @@ class ConflictError(CallerError):
 
 
 class LimitExceededError(CallerError):
-    """A limit is reached; retry after `retry_after`."""
+    """A limit is reached; retry after `retry_after`. `is_servers` is true for a limit of all, not of the caller."""
 
     code = "limit_exceeded"
     retryable = True
 
-    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: timedelta | None = None, is_servers: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_servers = is_servers
 
 
 class ConfigurationError(AgentApiError):

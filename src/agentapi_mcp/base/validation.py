@@ -5,8 +5,8 @@ from agentapi_mcp.base.errors import InvalidRequestError
 MAX_NAME = 255
 
 
-def check_text(text: str, name: str, max_bytes: int) -> None:
-    """Validate that text is not blank, not too long, and storable.
+def check_text(text: str, name: str, max_bytes: int) -> int:
+    """Validate that text is not blank, not too long, and storable; return its size in bytes.
 
     Raises:
         InvalidRequestError: it is not; the message says why.
@@ -21,3 +21,4 @@ def check_text(text: str, name: str, max_bytes: int) -> None:
         raise InvalidRequestError("is not valid Unicode: it holds half of a surrogate pair.", argument=name) from exc
     if size > max_bytes:
         raise InvalidRequestError(f"has {size:,} bytes; at most {max_bytes:,} are allowed. Shorten it.", argument=name)
+    return size

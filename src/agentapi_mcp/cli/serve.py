@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import uvicorn
 
 from agentapi_mcp.app.build import catalogue_watch
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.concurrency import first_of
@@ -167,8 +168,9 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None, reach: Reach
 ) -> None:
-    async with open_app(settings, environment(), is_replica=True, check=lambda file: reach.check(file.sign_in)) as app:
-        web = _create_web(app.services_provider, settings, options)
+    opening = AppOptions(is_replica=True, check=lambda file: reach.check(file.sign_in))
+    async with open_app(settings, environment(), options=opening) as app:
+        web = _create_web(app, settings, options)
         http = HttpServer(
             uvicorn.Config(
                 web.app,
@@ -253,8 +255,9 @@ async def drain_turns(turns: Turns, stopping: Stopping, grace_seconds: float) ->
     timer.cancel()
 
 
-def _create_web(services_provider: ServicesProvider, settings: Settings, options: ServeOptions) -> WebApplication:
-    web = _web_options(settings, options, services_provider)
+def _create_web(app: App, settings: Settings, options: ServeOptions) -> WebApplication:
+    services_provider = app.services_provider
+    web = replace(_web_options(settings, options, services_provider), shares=app.shares)
     server = create_server(services_provider, mcp_options(settings))
     mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
     if settings.origin is not None:
@@ -274,7 +277,7 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
         needs_token=options.needs_token,
         trusted_proxies=settings.trusted_proxies,
         serves_forwarded=options.insecure,
-        limits=HttpLimits(body_bytes=settings.max_body_bytes, open_requests=settings.max_open_requests),
+        limits=HttpLimits(body_bytes=settings.max_body_bytes),
     )
 
 

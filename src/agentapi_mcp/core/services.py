@@ -18,6 +18,7 @@ from agentapi_mcp.core.conversations.change_feed import ChangeFeed
 from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.keys.api_keys import ApiKeys
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 
@@ -46,6 +47,7 @@ class Services:
     transport_sessions: TransportSessions
     elicitations: Elicitations
     change_feed: ChangeFeed
+    shares: Shares
     reload: Callable[[], None]
 
 

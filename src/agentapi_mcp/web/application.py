@@ -11,13 +11,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
 from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, TokenAuthenticator
 from agentapi_mcp.web.forwarding import Forwarding
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
-from agentapi_mcp.web.limits import HttpLimits, Limits, OpenRequests
+from agentapi_mcp.web.limits import HttpLimits, Limits
 from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
 from agentapi_mcp.web.oauth import OAuth, metadata_mount
 from agentapi_mcp.web.request_ids import RequestIds
@@ -32,7 +33,7 @@ class WebOptions:
     Without `token` and `oauth` requests need no token, unless `needs_token` is set.
     `trusted_proxies` are addresses and networks whose word on the client's address is taken. Where no token is needed,
     a request that an unknown proxy forwards is refused unless the server `serves_forwarded` ones: it is from elsewhere.
-    The token behind an open stream is verified again every `reauthenticate_every`.
+    `shares` are those of the process. The token behind an open stream is verified again every `reauthenticate_every`.
     """
 
     hosts: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class WebOptions:
     trusted_proxies: tuple[str, ...] = ()
     serves_forwarded: bool = False
     limits: HttpLimits = field(default_factory=HttpLimits)
+    shares: Shares = field(default_factory=lambda: Shares(SystemClock()))
     reauthenticate_every: timedelta = REAUTHENTICATE_EVERY
     clock: Clock = field(default_factory=SystemClock)
 
@@ -66,7 +68,6 @@ class _Shared:
     options: WebOptions
     names: AllowedNames
     authenticator: TokenAuthenticator
-    open_requests: OpenRequests
     stopping: Stopping
 
 
@@ -90,7 +91,6 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
             AcceptedTokens(options.token, options.oauth, options.needs_token, options.serves_forwarded),
             AuthRateLimit(options.clock),
         ),
-        open_requests=OpenRequests(options.limits.open_requests),
         stopping=stopping,
     )
 
@@ -136,7 +136,7 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
     app: ASGIApp = mount.app
     if checked:
         app = Draining(app, mount, shared.stopping)
-        app = Limits(app, mount, shared.options.limits, shared.open_requests)
+        app = Limits(app, mount, shared.options.limits, shared.options.shares)
     app = Authentication(app, mount, shared.authenticator, reauthenticate_every=shared.options.reauthenticate_every)
     if mount.cors:
         app = CORSMiddleware(

@@ -1,9 +1,7 @@
-"""Limits on a client: body size, time to send and to read, requests and streams open at once."""
+"""Limits on a client: body size, time to send and to read, its share of requests and streams."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -11,18 +9,18 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.base.errors import LimitExceededError, retry_after_seconds
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import PRINCIPAL, replay
+from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
+from agentapi_mcp.web.requests import PRINCIPAL, replay, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
-    """The largest body, the most open requests and streams, and how long a client may take to send or read."""
+    """The largest body, and how long a client may take to send or read."""
 
     body_bytes: int = 4 * 1024 * 1024
-    open_requests: int = 1000
     body_time: timedelta = timedelta(seconds=30)
     write_time: timedelta = timedelta(seconds=60)
 
@@ -31,65 +29,48 @@ class ClientStuckError(Exception):
     """The client does not read its response."""
 
 
-class OpenRequests:
-    """Counts open requests and streams over all mounts; one user may hold half of them."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open = 0
-        self._held = Counter[UserId | None]()
-
-    def refusal(self, user_id: UserId | None) -> Refusal | None:
-        """Return why no further request may be opened now, or None if one may."""
-        wait = {"retry-after": "1"}
-        if user_id is not None and self._held[user_id] >= max(1, self._most // 2):
-            message = "You have as many open requests and streams as one user may; close one first."
-            return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, message=message, headers=wait)
-        if self._open >= self._most:
-            message = "This server has as many open requests as it may; try again in a moment."
-            return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=message, headers=wait)
-        return None
-
-    @asynccontextmanager
-    async def counted(self, user_id: UserId | None) -> AsyncGenerator[None]:
-        """Count one open request of a user while the context lasts."""
-        self._open += 1
-        self._held[user_id] += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-            self._held[user_id] -= 1
-            if not self._held[user_id]:
-                del self._held[user_id]
-
-
 class Limits:
     """Middleware that enforces the limits of a mount, and reads each body before the edge sees the request."""
 
-    def __init__(self, app: ASGIApp, mount: Mount, limits: HttpLimits, open_requests: OpenRequests) -> None:
+    def __init__(self, app: ASGIApp, mount: Mount, limits: HttpLimits, shares: Shares) -> None:
         self._app = app
         self._mount = mount
         self._limits = limits
-        self._open = open_requests
+        self._shares = shares
         own = mount.max_body_bytes
         # A mount may lower the limit of the server, never raise it.
         self._most = limits.body_bytes if own is None else min(own, limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        principal, timed = scope.get(PRINCIPAL), self._timed(send)
-        user_id = principal.user_id if isinstance(principal, Principal) else None
-        refusal = self._open.refusal(user_id)
-        if refusal is not None:
-            await self._mount.render(refusal)(scope, receive, timed)
-            return
-        async with self._open.counted(user_id):
-            body = await self._body(scope, receive)
+        timed = self._timed(send)
+        with ExitStack() as held:
+            refusal = self._over_share(scope, held)
+            body = refusal or await self._body(scope, receive)
             if isinstance(body, Refusal):
                 await self._mount.render(body)(scope, receive, timed)
             else:
                 await self._app(scope, replay(body, receive), timed)
+
+    def _over_share(self, scope: Scope, held: ExitStack) -> Refusal | None:
+        """Count the request, and hold it open; return why that is more than its sender's share."""
+        holder = self._holder(scope)
+        try:
+            for resource in self._mount.uses:
+                self._shares.use(resource, holder)
+            held.enter_context(self._shares.held(Resource.OPEN_REQUESTS, holder))
+        except LimitExceededError as exc:
+            status = HTTPStatus.SERVICE_UNAVAILABLE if exc.is_servers else HTTPStatus.TOO_MANY_REQUESTS
+            headers = {"retry-after": str(retry_after_seconds(exc))}
+            return Refusal(status=status, message=str(exc), error=exc, headers=headers)
+        return None
+
+    def _holder(self, scope: Scope) -> Holder:
+        principal = scope.get(PRINCIPAL)
+        if isinstance(principal, Principal):
+            return holder_of(principal)
+        # Whoever opens a page has no account yet; all who call with the server's own token, or need none, are one user.
+        return Holder(source_of(scope) if self._mount.authentication is AuthenticationMode.OPEN else None)
 
     async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Refusal:
         """Read the whole body, or return why the request is rejected."""

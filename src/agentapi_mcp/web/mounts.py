@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.core.identity.shares import Resource
 
 
 class AuthenticationMode(StrEnum):
@@ -50,7 +51,7 @@ class Mount:
     mount are logged at debug level. OAuth metadata is served below the well-known path at each of the `metadata_paths`.
     `lifespan` runs while the application is served; `stop` ends streams before the process stops, so that their clients
     see an orderly end. From then on only requests are served of which `serves_while_stopping` says, by method and body,
-    that they concern work in progress.
+    that they concern work in progress. Each request counts as one of the resources that it `uses`.
     """
 
     paths: tuple[str, ...]
@@ -63,6 +64,7 @@ class Mount:
     content_type: str = "application/json"
     max_body_bytes: int | None = None
     quiet: bool = False
+    uses: tuple[Resource, ...] = (Resource.REQUESTS,)
     metadata_paths: tuple[str, ...] = ()
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     stop: Callable[[], None] = lambda: None

@@ -21,6 +21,7 @@ from agentapi_mcp.core.conversations.turn_follower import REPORT_AT_LEAST_EVERY,
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
@@ -134,7 +135,8 @@ async def scene(database: Database) -> Scene:
     accepted = await turns.begin(principal, new)
     assert isinstance(accepted, AcceptedTurn)
     line, clock = Line(), ManualClock(seconds=1000)
-    ports = TurnPorts(turns=turns, sessions=PostgresSessions(database), events=line, signals=line, clock=clock)
+    sessions, shares = PostgresSessions(database), Shares(clock)
+    ports = TurnPorts(turns=turns, sessions=sessions, events=line, signals=line, clock=clock, shares=shares)
     runner = TurnRunner(ports, TurnRunnerOptions(), cast("TurnWork", None), owner=new_id())  # which runs nothing
     follower = TurnFollower(ports, runner)
     return Scene(database, principal, new.lease_owner, accepted.turn, line, clock, turns, follower)

@@ -17,6 +17,7 @@ from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, NotFound
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.conversations.models import EndReason, History, SessionState, TurnStatus
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.settings import Settings
@@ -102,10 +103,10 @@ async def test_a_turn_that_runs_here_is_nobody_elses(world: World) -> None:
 
 
 async def test_one_turn_more_than_may_run_is_refused_until_one_has_ended(world: World) -> None:
-    server = await world.program(max_running=1)
+    server = await world.program(capacities={Resource.RUNNING_TURNS: 1})
     async with begun(server, asks(SLOW)) as asking:
         await world.peer.received(path=PROVIDER)
-        with pytest.raises(LimitExceededError, match="1 turns are running here") as raised:
+        with pytest.raises(LimitExceededError, match="as many running turns as it may") as raised:
             await server.turns.chat(server.principal, asks(), wait=LONG)
         assert raised.value.retry_after == timedelta(seconds=5)
         world.steps.release(20)

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from pydantic import SecretStr
 from typing_extensions import override
 
+from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.errors import AgentApiError, ConflictError, StoreError
 from agentapi_mcp.core.conversations.departures import Departure
@@ -132,7 +133,7 @@ class World:
         wire, url = await self.stack.enter_async_context(open_wire(self.urls.app))
         chosen = Settings(home=self.home / uuid4().hex, database_url=SecretStr(url), pool_size=8)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": self.peer.openrouter_url}
-        app = await self.stack.enter_async_context(open_app(chosen, environ, run_options=options))
+        app = await self.stack.enter_async_context(open_app(chosen, environ, options=AppOptions(run_options=options)))
         return Replica(await app.services_provider.services(), wire)
 
     @property

@@ -16,8 +16,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotification
 
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.testing.http import Exchange, Steps
 from agentapi_mcp.web.application import WebOptions
@@ -46,11 +48,15 @@ def message(method: str, params: Mapping[str, object] | None = None, request_id:
 
 @asynccontextmanager
 async def served(
-    home: Path, options: WebOptions | None = None, peer: OpenAIPeer | None = None, mcp: McpOptions | None = None
+    home: Path,
+    options: WebOptions | None = None,
+    peer: OpenAIPeer | None = None,
+    mcp: McpOptions | None = None,
+    capacities: Mapping[Resource, int] | None = None,
 ) -> AsyncGenerator[tuple[Served, Edge, httpx2.AsyncClient]]:
     """Serve a whole program over HTTP, with a client that is no MCP client."""
     async with (
-        open_edge(home, peer or OpenAIPeer(), mcp) as edge,
+        open_edge(home, peer or OpenAIPeer(), mcp, capacities) as edge,
         serve_app(mcp_application(edge.server, options or WebOptions())) as place,
         httpx2.AsyncClient(base_url=place.base, timeout=25) as http,
     ):
@@ -223,7 +229,7 @@ async def test_requests_without_a_session_are_served_and_cannot_watch(edge_home:
 
 
 async def test_a_get_streams_with_a_session_and_is_refused_without(edge_home: Path) -> None:
-    async with served(edge_home, mcp=McpOptions(max_listeners=1)) as (_, _, http):
+    async with served(edge_home, capacities={Resource.STREAMS: 1}) as (_, _, http):
         assert (await http.get("/mcp", headers=ACCEPT)).status_code == 405
         assert (await http.get("/mcp", headers=MODERN)).status_code == 405
         assert (await http.put("/mcp", headers=ACCEPT)).status_code == 405
@@ -260,8 +266,8 @@ async def test_a_session_is_recorded_and_nobody_elses_is_there(edge_home: Path) 
 
 
 async def test_as_many_requests_as_allowed_are_open_at_once(edge_home: Path) -> None:
-    limits = HttpLimits(open_requests=1)
-    async with served(edge_home, WebOptions(limits=limits)) as (_, _, http), http.stream("GET", "/sse") as stream:
+    shares = Shares(SystemClock(), {Resource.OPEN_REQUESTS: 1})
+    async with served(edge_home, WebOptions(shares=shares)) as (_, _, http), http.stream("GET", "/sse") as stream:
         await anext(stream.aiter_text())
         answer = await http.post("/mcp", json=message("ping"), headers=ACCEPT)
         assert answer.status_code == 503
@@ -444,7 +450,7 @@ async def test_a_turn_whose_caller_timed_out_runs_on_and_is_joined_through_anoth
 
 async def test_listening_is_refused_beyond_the_limit_and_works_over_http(edge_home: Path) -> None:
     async with (
-        served(edge_home, mcp=McpOptions(max_listeners=1)) as (place, _, _),
+        served(edge_home, capacities={Resource.STREAMS: 1}) as (place, _, _),
         Client(place.mcp) as client,
         client.listen(resources_list_changed=True),
     ):

@@ -14,12 +14,12 @@ from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated, Serv
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     INVALID_PARAMS,
-    INVALID_REQUEST,
     ResourceListChangedNotification,
     ResourceUpdatedNotification,
 )
 
 from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.subscriptions import Throttle, events_of
@@ -136,13 +136,13 @@ async def test_the_number_of_watched_resources_is_limited(edge_home: Path) -> No
 
 
 async def test_the_number_of_open_streams_is_limited_and_a_closed_one_makes_room(edge_home: Path) -> None:
-    options = McpOptions(max_listeners=1)
-    async with open_edge(edge_home, OpenAIPeer(), options) as edge, connect(edge.server, "stdio-2026") as client:
+    opening = open_edge(edge_home, OpenAIPeer(), capacities={Resource.STREAMS: 1})
+    async with opening as edge, connect(edge.server, "stdio-2026") as client:
         async with client.listen(resources_list_changed=True):
             with pytest.raises(MCPError) as caught:
                 async with client.listen(resources_list_changed=True):
                     pass
-            assert caught.value.error.code == INVALID_REQUEST
+            assert caught.value.error.data == {"code": "limit_exceeded", "retryable": True, "retry_after_seconds": 5}
         async with client.listen(resources_list_changed=True):
             pass
 

@@ -29,6 +29,7 @@ from agentapi_mcp.core.conversations.models import (
     TurnMark,
 )
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.signals import Signals
 
 T = TypeVar("T")
@@ -197,3 +198,4 @@ class TurnPorts:
     events: TurnEvents
     signals: Signals
     clock: Clock
+    shares: Shares

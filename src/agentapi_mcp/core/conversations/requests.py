@@ -39,11 +39,12 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A validated request."""
+    """A validated request; `size` is that of its message, in bytes."""
 
     request: ChatRequest
     session_id: SessionId | None
     title: str
+    size: int
 
     def fingerprint(self, principal: Principal) -> bytes:
         """Return a hash of caller and request: a repeated request has the same fingerprint."""
@@ -70,7 +71,7 @@ def check_request(request: ChatRequest) -> CheckedRequest:
         InvalidRequestError: names the argument, the reason and what is allowed.
     """
     # Before the session is looked up: an invalid request costs no query.
-    check_text(request.message, "message", MAX_MESSAGE_BYTES)
+    size = check_text(request.message, "message", MAX_MESSAGE_BYTES)
     for name, value in (
         ("agent", request.agent),
         ("model", request.model),
@@ -86,7 +87,7 @@ def check_request(request: ChatRequest) -> CheckedRequest:
     if request.new and request.idempotency_key is not None:
         raise InvalidRequestError("asks anew, and a key finds what was asked: use a new key.", argument="new")
     session_id = None if request.session_id is None else SessionId(parse_id(request.session_id, "session_id"))
-    return CheckedRequest(request, session_id, title_of(request.message))
+    return CheckedRequest(request, session_id, title_of(request.message), size)
 
 
 def check_wait(wait: timedelta) -> None:

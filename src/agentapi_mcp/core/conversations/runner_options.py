@@ -19,7 +19,6 @@ class TurnRunnerOptions:
     shutdown_grace: timedelta = timedelta(seconds=1.5)
     settle_within: timedelta = timedelta(seconds=5)
     refuse_when_behind: timedelta = timedelta(seconds=5)
-    max_running: int = 1000
     places: int = 12
     places_to_finish: int = 4
     places_of_a_user: int = 6

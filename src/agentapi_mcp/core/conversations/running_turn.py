@@ -1,6 +1,7 @@
 """One turn of this process, with its state."""
 
 import asyncio
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,7 +22,8 @@ class RunningTurn:
     somebody else has ended the turn. After that, `stored` is the turn as the store has it, or `not_stored` says why it
     is not known. `events` are those of the audit log that are stored with the end. `follow_count` counts all callers
     who followed the turn so far; `followed_here_at` is when one of this process last joined it, by the store's clock,
-    and `left_elsewhere_at` the monotonic time of the last news that one of another process has left.
+    and `left_elsewhere_at` the monotonic time of the last news that one of another process has left. `share` is what it
+    takes of its user's.
     """
 
     job: TurnJob
@@ -47,6 +49,7 @@ class RunningTurn:
     saved_characters: int = 0
     reply_id: MessageId = field(default_factory=lambda: MessageId(new_id()))
     asking: asyncio.Timeout | None = None
+    share: ExitStack = field(default_factory=ExitStack)
 
     @property
     def id(self) -> TurnId:

@@ -11,6 +11,7 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditTarget
 from agentapi_mcp.core.conversations.models import Message, Session
 from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.identity.shares import Resource, Shares, holder_of
 
 _MAX_PAGE = 200
 
@@ -31,10 +32,11 @@ class Transcript:
 class Sessions:
     """The caller's own sessions; those of other users are reported as not found."""
 
-    def __init__(self, store: SessionStore, cache: SessionCache, audit: AuditLog) -> None:
+    def __init__(self, store: SessionStore, cache: SessionCache, audit: AuditLog, shares: Shares) -> None:
         self._store = store
         self._cache = cache
         self._audit = audit
+        self._shares = shares
 
     async def list_(
         self,
@@ -52,6 +54,7 @@ class Sessions:
         Raises:
             PermissionDeniedError: the principal may not read sessions.
             InvalidRequestError: an argument is invalid.
+            LimitExceededError: the caller searches more often than their share.
         """
         require(principal, Action.READ_SESSIONS)
         for name, value, most in (("agent", agent, MAX_NAME), ("query", query, _MAX_QUERY)):
@@ -59,6 +62,8 @@ class Sessions:
                 check_text(value, name, most)
         if not 1 <= limit <= _MAX_PAGE:
             raise InvalidRequestError(f"must be between 1 and {_MAX_PAGE}.", argument="limit")
+        if query is not None:
+            self._shares.use(Resource.SEARCHES, holder_of(principal))
         return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
 
     async def get(self, principal: Principal, session_id: str) -> Session:

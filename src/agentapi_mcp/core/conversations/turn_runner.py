@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -45,10 +46,22 @@ from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.conversations.turn_states import RULES, TurnState
 from agentapi_mcp.core.conversations.turn_work import Prompt, TurnJob, TurnWork
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, holder_of
 from agentapi_mcp.core.signals import Signal, SignalKind
 
 T = TypeVar("T")
-Accept = Callable[[], Awaitable[TurnJob | Turn]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A message to accept: `accept` stores it, and `size` is that of its text in bytes."""
+
+    turn_id: TurnId
+    principal: Principal
+    session_id: SessionId | None
+    size: int
+    accept: Callable[[], Awaitable[TurnJob | Turn]]
+
 
 _log = logging.getLogger(__name__)
 _SESSION_WITHIN = timedelta(seconds=3)
@@ -74,6 +87,7 @@ class TurnRunner:
         self._events = ports.events
         self._signals = ports.signals
         self._clock = clock
+        self._shares = ports.shares
         self._work = work
         self._locks = locks
         self._runs: dict[TurnId, RunningTurn] = {}
@@ -141,7 +155,7 @@ class TurnRunner:
         self._stopping_now.set()
 
     def check_room(self) -> None:
-        """Refuse a new turn while shutting down, at the limit, or while answers wait to be stored.
+        """Refuse a new turn while shutting down, or while answers wait to be stored.
 
         Raises:
             LimitExceededError: says what is the matter, and when to come back.
@@ -151,11 +165,6 @@ class TurnRunner:
                 "The server is shutting down and takes no new messages; send it again in a moment.",
                 retry_after=timedelta(seconds=5),
             )
-        if len(self._runs) >= self.options.max_running:
-            raise LimitExceededError(
-                f"{self.options.max_running} turns are running here, which is the limit; try again when one has ended.",
-                retry_after=timedelta(seconds=5),
-            )
         # While the store is away, accepting fails by itself, and says so.
         if self.watch.is_up and self._behind() > self.options.refuse_when_behind:
             raise LimitExceededError(
@@ -163,19 +172,30 @@ class TurnRunner:
                 retry_after=timedelta(seconds=2),
             )
 
-    async def submit(
-        self, turn_id: TurnId, principal: Principal, session_id: SessionId | None, accept: Accept
-    ) -> RunningTurn | Turn:
-        """Accept a turn and run it if it is new; a cancelled caller does not interrupt the acceptance."""
+    async def submit(self, submission: Submission) -> RunningTurn | Turn:
+        """Accept a turn and run it if it is new; a cancelled caller does not interrupt the acceptance.
+
+        Raises:
+            LimitExceededError: there is no room for it, or it is more than the caller's share.
+        """
         self.check_room()
+        share, principal = self._share_of(submission), submission.principal
         submitted: asyncio.Future[RunningTurn | Turn] = asyncio.get_running_loop().create_future()
-        self._spawn(self._carry(turn_id, principal, session_id, accept, submitted))
+        self._spawn(self._carry(submission, share, submitted))
         try:
             # Shielded: once the turn is stored, a caller who disconnects must not leave it without a runner.
             return await asyncio.shield(submitted)
         except asyncio.CancelledError as exc:
             submitted.add_done_callback(partial(self._note_departure, principal, exc))
             raise
+
+    def _share_of(self, submission: Submission) -> ExitStack:
+        """Hold what a turn takes of its caller's share, from now until the stack is closed."""
+        holder = holder_of(submission.principal)
+        with ExitStack() as held:
+            held.enter_context(self._shares.held(Resource.RUNNING_TURNS, holder))
+            held.enter_context(self._shares.held(Resource.RUNNING_BYTES, holder, submission.size))
+            return held.pop_all()
 
     def _note_departure(
         self, principal: Principal, gone: asyncio.CancelledError, done: "asyncio.Future[RunningTurn | Turn]"
@@ -232,41 +252,49 @@ class TurnRunner:
     # --- a turn, from accepted to settled
 
     async def _carry(
-        self,
-        turn_id: TurnId,
-        principal: Principal,
-        session_id: SessionId | None,
-        accept: Accept,
-        submitted: "asyncio.Future[RunningTurn | Turn]",
+        self, submission: Submission, share: ExitStack, submitted: "asyncio.Future[RunningTurn | Turn]"
     ) -> None:
+        with share:
+            run = await self._accept(submission, submitted)
+            if run is None:
+                return
+            run.share = share
+            try:
+                await self._run(run)
+            finally:
+                if run.id in self._runs:  # its task ends before its time: nobody may wait for it, or renew its lease
+                    run.answered.set()
+                    self._release(run)
+
+    async def _accept(
+        self, submission: Submission, submitted: "asyncio.Future[RunningTurn | Turn]"
+    ) -> RunningTurn | None:
+        """Store a turn and begin to run it; None if another one answers it, or it was refused."""
+        turn_id = submission.turn_id
         log_context.turn_id.set(str(turn_id))
         self._accepting.add(turn_id)
         self._idle.clear()
         try:
             # One place for each session: those who wait for its row must not keep others waiting.
-            async with self._session_lock(session_id), self._places.of(principal.user_id):
-                accepted = await accept()
+            place = self._places.of(submission.principal.user_id)
+            async with self._session_lock(submission.session_id), place:
+                accepted = await submission.accept()
         except Exception as exc:  # noqa: BLE001  # raised in the task of the caller
             submitted.set_exception(exc)
             submitted.exception()  # marks it as retrieved: the caller may have gone
-            return
+            return None
         else:
             if isinstance(accepted, Turn):
                 submitted.set_result(accepted)
-                return
+                return None
             run = self._begin(accepted)
             submitted.set_result(run)
+            return run
         finally:
             if not submitted.done():  # the program ends: its caller must not wait for ever
                 submitted.cancel()
             self._accepting.discard(turn_id)
             self._note_idle()
-        try:
-            await self._run(run)
-        finally:
-            if run.id in self._runs:  # its task ends before its time: nobody may wait for it, or renew its lease
-                run.answered.set()
-                self._release(run)
 
     @asynccontextmanager
     async def _session_lock(self, session_id: SessionId | None) -> AsyncGenerator[None]:
@@ -358,6 +386,7 @@ class TurnRunner:
 
     def _release(self, run: RunningTurn) -> None:
         self._runs.pop(run.id, None)
+        run.share.close()  # before its callers know, who may send the next message at once
         run.saved.set()
         self._events.publish(run.id, TurnEnded(self._clock.now()), run.answer.characters)
         self._signals.send(signal_of(SignalKind.ENDED, run.job.accepted.turn))

@@ -19,7 +19,7 @@ from agentapi_mcp.core.conversations.requests import ChatRequest, check_request,
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_follower import ReportProgress, TurnFollower
-from agentapi_mcp.core.conversations.turn_runner import TurnRunner
+from agentapi_mcp.core.conversations.turn_runner import Submission, TurnRunner
 from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.signals import SignalKind
@@ -155,10 +155,13 @@ class Turns:
         try:
             async with asyncio.timeout(within):
                 return await self._runner.submit(
-                    turn_id,
-                    principal,
-                    checked.session_id,
-                    lambda: self._acceptance.accept(principal, checked, turn_id),
+                    Submission(
+                        turn_id=turn_id,
+                        principal=principal,
+                        session_id=checked.session_id,
+                        size=checked.size,
+                        accept=lambda: self._acceptance.accept(principal, checked, turn_id),
+                    )
                 )
         except TimeoutError as exc:
             raise StoreUnclearError(

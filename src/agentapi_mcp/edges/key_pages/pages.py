@@ -20,6 +20,7 @@ from agentapi_mcp.base.errors import (
     PermissionDeniedError,
 )
 from agentapi_mcp.core.access.models import LoginAnswer
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, pass_on
@@ -68,6 +69,7 @@ def key_pages_mount(services_provider: ServicesProvider, origin: str) -> Mount:
         origins=(origin,),
         content_type="application/x-www-form-urlencoded",
         max_body_bytes=_MAX_FORM_BYTES,
+        uses=(Resource.KEY_PAGES,),
     )
 
 

@@ -14,6 +14,7 @@ from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, holder_of
 from agentapi_mcp.core.services import Services, ServicesProvider
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.presentation.text import clean
@@ -81,9 +82,13 @@ class Callers:
         """Wait for the services, and return the caller.
 
         Raises:
+            LimitExceededError: the caller sends more requests a minute than their share.
             StoreUnavailableError: the stores are down; the message says why.
         """
-        caller = await self.of_http(getattr(context.request, "scope", {}))
+        scope = getattr(context.request, "scope", {})
+        caller = await self.of_http(scope)
+        if not scope:  # over HTTP, the host has counted it
+            caller.services.shares.use(Resource.REQUESTS, holder_of(caller.principal))
         await caller.services.audit.signed_in(caller.principal)
         await self._record(context, caller)
         return caller

@@ -14,14 +14,13 @@ class McpOptions:
 
     `toolsets` says which tools there are, by the names of `toolset_names`.
     `update_every` is the least time between two updates of one transcript.
-    `max_listeners` and `max_watched` hold for one user.
+    One stream, or one session of a client, watches `max_watched` resources at most.
     A process records a client anew when it has seen `max_remembered_clients` others since.
     """
 
     version: str = __version__
     default_wait: timedelta | None = None
     update_every: timedelta = timedelta(seconds=0.5)
-    max_listeners: int = 100
     max_watched: int = 200
     max_remembered_clients: int = 1_000
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})

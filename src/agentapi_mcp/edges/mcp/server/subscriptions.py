@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,13 +26,13 @@ from mcp_types import (
 )
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
-from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.base.errors import AgentApiError, LimitExceededError
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.identity.principals import Action, require
+from agentapi_mcp.core.identity.shares import Resource, holder_of
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, connection_of
-from agentapi_mcp.edges.mcp.errors import resource_not_found
+from agentapi_mcp.edges.mcp.errors import resource_not_found, rpc_error
 from agentapi_mcp.edges.mcp.http_dispatch import EVENT_STREAM, PING, PING_SECONDS, AsgiConnection, event_of
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI, Resources
@@ -42,6 +41,7 @@ from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 _log = logging.getLogger(__name__)
 _BUFFERED = 256
+_NOTHING = ExitStack()
 
 
 def events_of(signal: Signal) -> list[ServerEvent]:
@@ -129,7 +129,6 @@ class Subscriptions:
         self._callers = callers
         self._resources = resources
         self._options = options
-        self._open: Counter[UserId] = Counter()
         self._ends: dict[object, Callable[[], object]] = {}
 
     def close(self) -> None:
@@ -146,7 +145,7 @@ class Subscriptions:
             raise self._too_many()
         handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
         grant = grant_of(getattr(context.request, "scope", {}))
-        with self._counted(caller, handler.close):
+        with self._counted(caller, handler.close, len(requested)):
             # A resource that cannot be read is left out, as if it did not exist.
             honoured = [uri for uri in requested if await self._resources.exists(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
@@ -168,10 +167,11 @@ class Subscriptions:
         if not connection.has_standalone_channel:
             raise MCPError(INVALID_REQUEST, "Send initialize first, and this with the Mcp-Session-Id that it gives.")
         watched = _watched(connection)
-        if len(watched | {params.uri}) > most:
-            raise self._too_many()
-        # This connection lives in this process, so its subscriptions need no row.
-        watched.add(params.uri)
+        if params.uri not in watched:
+            if len(watched) >= most:
+                raise self._too_many()
+            # This connection lives in this process, so its subscriptions need no row.
+            watched[params.uri] = _held(caller, Resource.SUBSCRIPTIONS)
         self._start_notifications(context)
         return EmptyResult()
 
@@ -182,7 +182,7 @@ class Subscriptions:
             caller = await self._callers.identify(context)
             await caller.services.transport_sessions.unwatch(caller.principal, connection.session_id, params.uri)
         else:
-            _watched(connection).discard(params.uri)
+            _watched(connection).pop(params.uri, _NOTHING).close()
         return EmptyResult()
 
     async def on_initialized(self, context: Context, _params: NotificationParams) -> None:
@@ -192,7 +192,7 @@ class Subscriptions:
     async def stream(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
         """Serve the notification stream of a 2025-era client over HTTP, until it disconnects or its session ends."""
         scope = anyio.CancelScope()
-        with self._counted(caller, scope.cancel):
+        with self._counted(caller, scope.cancel, len(session.watched)):
             await wire.send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
             await wire.write(b": ok\r\n\r\n")
             with scope:
@@ -225,17 +225,14 @@ class Subscriptions:
                     await wire.write(event_of(_notification(event)))
 
     @contextmanager
-    def _counted(self, caller: Caller, end: Callable[[], object]) -> Generator[None]:
-        user_id, token = caller.principal.user_id, object()
-        if self._open[user_id] >= self._options.max_listeners:
-            raise MCPError(INVALID_REQUEST, f"You have {self._options.max_listeners} streams open; close one first.")
-        self._open[user_id] += 1
-        self._ends[token] = end
-        try:
-            yield
-        finally:
-            self._open[user_id] -= 1
-            del self._ends[token]
+    def _counted(self, caller: Caller, end: Callable[[], object], watched: int) -> Generator[None]:
+        token = object()
+        with _held(caller, Resource.STREAMS), _held(caller, Resource.SUBSCRIPTIONS, watched):
+            self._ends[token] = end
+            try:
+                yield
+            finally:
+                del self._ends[token]
 
     def _too_many(self) -> MCPError:
         return MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
@@ -290,8 +287,28 @@ async def _end_when_gone(wire: AsgiConnection, scope: anyio.CancelScope) -> None
     scope.cancel()
 
 
-def _watched(connection: Connection) -> set[str]:
-    return cast("set[str]", connection.state.setdefault("agentapi.watched", set[str]()))
+def _watched(connection: Connection) -> dict[str, ExitStack]:
+    """Return what the client of a connection watches, each with what it holds of its user's share."""
+    watched = cast("dict[str, ExitStack] | None", connection.state.get("agentapi.watched"))
+    if watched is None:
+        connection.state["agentapi.watched"] = watched = dict[str, ExitStack]()
+        connection.exit_stack.callback(_close_all, watched)
+    return watched
+
+
+def _close_all(watched: dict[str, ExitStack]) -> None:
+    while watched:
+        watched.popitem()[1].close()
+
+
+def _held(caller: Caller, resource: Resource, amount: int = 1) -> ExitStack:
+    """Hold some of a caller's share until the stack is closed."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(caller.services.shares.held(resource, holder_of(caller.principal), amount))
+        except LimitExceededError as exc:
+            raise rpc_error(exc) from exc
+        return held.pop_all()
 
 
 def _notification(event: ServerEvent) -> JSONRPCNotification:

@@ -5,7 +5,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from mcp.server.connection import Connection
 from mcp.server.runner import serve_one
@@ -116,7 +116,8 @@ class LegacyHttp:
         try:
             await self.subscriptions.stream(client.caller, client.session, wire)
         except MCPError as exc:
-            await wire.refuse(429, exc.error.code, exc.error.message)
+            seconds = cast("dict[str, object]", exc.error.data or {}).get("retry_after_seconds", 1)
+            await wire.refuse(429, exc.error.code, exc.error.message, [(b"retry-after", str(seconds).encode())])
 
     async def _post(self, wire: AsgiConnection, request: Request, client: "_SessionClient | None") -> None:
         reads_json, reads_events = check_accept_headers(request)

@@ -1,0 +1,284 @@
+"""What users can hold or use up, and the share of it that one user and one organisation may have."""
+
+from collections import Counter
+from collections.abc import Generator, Hashable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.errors import LimitExceededError
+from agentapi_mcp.core.identity.principals import Principal
+
+_MINUTE = 60.0
+# How many times what is left free one user, and one organisation, may have: while others have up to half, and beyond.
+_USER_FACTORS = (7, 1)
+_ORG_FACTORS = (15, 2)
+_MOST_REMEMBERED = 10_000  # users whose uses are counted by the minute
+
+
+class Resource(StrEnum):
+    """What a user can hold or use up."""
+
+    REQUESTS = "requests"
+    SEARCHES = "searches"
+    KEY_PAGES = "key_pages"
+    OPEN_REQUESTS = "open_requests"
+    STREAMS = "streams"
+    SUBSCRIPTIONS = "subscriptions"
+    RUNNING_TURNS = "running_turns"
+    RUNNING_BYTES = "running_bytes"
+
+
+class Measure(StrEnum):
+    """How a resource is counted: what is held at once, or what was used within the last minute."""
+
+    HELD = "held"
+    RATE = "rate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How a resource of one process is shared.
+
+    `capacity` is all of it, where no setting says otherwise. A user never has more than `user`, if that is set.
+    `what` and `mend` are words for who is refused, and `wait` says when to come again.
+    """
+
+    measure: Measure
+    capacity: int
+    what: str
+    mend: str
+    wait: timedelta
+    user: int | None = None
+
+
+SHARES: Mapping[Resource, Share] = {
+    Resource.REQUESTS: Share(
+        measure=Measure.RATE,
+        capacity=12_000,
+        what="requests a minute",
+        mend="send fewer of them",
+        wait=timedelta(seconds=5),
+    ),
+    Resource.SEARCHES: Share(
+        measure=Measure.RATE,
+        capacity=1_200,
+        what="searches a minute",
+        mend="search less often",
+        wait=timedelta(seconds=5),
+    ),
+    Resource.KEY_PAGES: Share(
+        measure=Measure.RATE,
+        capacity=600,
+        what="requests for pages a minute",
+        mend="open them less often",
+        wait=timedelta(seconds=5),
+        user=60,
+    ),
+    Resource.OPEN_REQUESTS: Share(
+        measure=Measure.HELD,
+        capacity=1_000,
+        what="open requests and streams",
+        mend="close one, or wait for an answer",
+        wait=timedelta(seconds=1),
+    ),
+    Resource.STREAMS: Share(
+        measure=Measure.HELD,
+        capacity=1_000,
+        what="open streams",
+        mend="close one",
+        wait=timedelta(seconds=5),
+        user=100,
+    ),
+    Resource.SUBSCRIPTIONS: Share(
+        measure=Measure.HELD,
+        capacity=50_000,
+        what="watched resources",
+        mend="unsubscribe from some",
+        wait=timedelta(seconds=5),
+        user=2_000,
+    ),
+    Resource.RUNNING_TURNS: Share(
+        measure=Measure.HELD,
+        capacity=1_000,
+        what="running turns",
+        mend="wait until one has ended, or cancel one",
+        wait=timedelta(seconds=5),
+    ),
+    Resource.RUNNING_BYTES: Share(
+        measure=Measure.HELD,
+        capacity=256 * 1024 * 1024,
+        what="bytes of messages of running turns",
+        mend="wait until one has ended, or cancel one",
+        wait=timedelta(seconds=5),
+    ),
+}
+
+
+class Holder(NamedTuple):
+    """Who holds a resource: a user of an organisation, or whoever is told apart by something else than an account."""
+
+    user: Hashable
+    org: Hashable = None
+
+
+def holder_of(principal: Principal) -> Holder:
+    """Return a principal as a holder."""
+    return Holder(principal.user_id, principal.org_id)
+
+
+class _Level(NamedTuple):
+    """How much of a resource is in use: by everybody, by one user, and by that user's organisation."""
+
+    total: float
+    user: float
+    org: float
+
+
+class _Held:
+    """Counts what is held at once."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._users = Counter[Hashable]()
+        self._orgs = Counter[Hashable]()
+
+    def level(self, holder: Holder) -> _Level:
+        return _Level(self._total, self._users[holder.user], self._orgs[holder.org])
+
+    def add(self, holder: Holder, amount: int) -> None:
+        self._total += amount
+        for counts, key in ((self._users, holder.user), (self._orgs, holder.org)):
+            counts[key] += amount
+            if not counts[key]:  # so that those who hold nothing take no memory
+                del counts[key]
+
+
+class _Used:
+    """Counts uses, and forgets them evenly: all that one user may use within a minute.
+
+    It is the meter of a leaky bucket (ITU-T I.371, annex A), one for all, one a user and one an organisation.
+    """
+
+    def __init__(self, clock: Clock, capacity: int) -> None:
+        self._clock = clock
+        self._total = _Bucket(capacity / _MINUTE)
+        self._users = LRUCache[Hashable, _Bucket](_MOST_REMEMBERED)
+        self._orgs = LRUCache[Hashable, _Bucket](_MOST_REMEMBERED)
+        self._user_rate = _part_of(capacity, _USER_FACTORS[0]) / _MINUTE
+        self._org_rate = _part_of(capacity, _ORG_FACTORS[0]) / _MINUTE
+
+    def level(self, holder: Holder) -> _Level:
+        now = self._clock.monotonic()
+        return _Level(*(bucket.at(now) for bucket in self._buckets(holder)))
+
+    def add(self, holder: Holder, amount: int) -> None:
+        now = self._clock.monotonic()
+        for bucket in self._buckets(holder):
+            bucket.add(amount, now)
+
+    def _buckets(self, holder: Holder) -> "tuple[_Bucket, _Bucket, _Bucket]":
+        return (
+            self._total,
+            self._users.setdefault(holder.user, _Bucket(self._user_rate)),
+            self._orgs.setdefault(holder.org, _Bucket(self._org_rate)),
+        )
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """A level that falls by `rate` a second."""
+
+    rate: float
+    level: float = 0
+    since: float = 0
+
+    def at(self, now: float) -> float:
+        return max(0.0, self.level - self.rate * (now - self.since))
+
+    def add(self, amount: int, now: float) -> None:
+        self.level, self.since = self.at(now) + amount, now
+
+
+class Shares:
+    """Counts what the users of this process hold and use, and refuses what would be more than their share.
+
+    While others need little, one user may have seven eighths of a resource; while they hold more than half of it, no
+    more than what is left free. So there is always something left for who holds nothing (dynamic thresholds, as in
+    Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998).
+    """
+
+    def __init__(self, clock: Clock, capacities: Mapping[Resource, int] | None = None) -> None:
+        self._capacities = {resource: share.capacity for resource, share in SHARES.items()} | dict(capacities or {})
+        self._meters: dict[Resource, _Held | _Used] = {
+            resource: _Held() if share.measure is Measure.HELD else _Used(clock, self._capacities[resource])
+            for resource, share in SHARES.items()
+        }
+
+    def use(self, resource: Resource, holder: Holder) -> None:
+        """Count one use of a resource that is counted by the minute.
+
+        Raises:
+            LimitExceededError: it is more than the holder's share; it carries the time to wait.
+        """
+        self._take(resource, holder, 1)
+
+    @contextmanager
+    def held(self, resource: Resource, holder: Holder, amount: int = 1) -> Generator[None]:
+        """Hold some of a resource while the context lasts.
+
+        Raises:
+            LimitExceededError: it is more than the holder's share; it carries the time to wait.
+        """
+        self._take(resource, holder, amount)
+        try:
+            yield
+        finally:
+            self._meters[resource].add(holder, -amount)
+
+    def _take(self, resource: Resource, holder: Holder, amount: int) -> None:
+        share, meter, capacity = SHARES[resource], self._meters[resource], self._capacities[resource]
+        level = meter.level(holder)
+        free = capacity - level.total - amount
+        if free < 0:
+            raise LimitExceededError(
+                f"This server has as many {share.what} as it may ({capacity:,}); try again in a moment.",
+                retry_after=_wait(share, -free, capacity),
+                is_servers=True,
+            )
+        user = _least(_allowed(level.total - level.user, free, capacity, _USER_FACTORS), share.user)
+        org = _allowed(level.total - level.org, free, capacity, _ORG_FACTORS)
+        for who, had, most in (("Your", level.user, user), ("Your organisation's", level.org, org)):
+            # Whoever has nothing gets something of what is free.
+            if had and had + amount > most:
+                raise LimitExceededError(
+                    f"{who} share of this server's {share.what} is used up ({had:,.0f} of {capacity:,}); {share.mend}.",
+                    retry_after=_wait(share, had + amount - most, capacity),
+                )
+        meter.add(holder, amount)
+
+
+def _allowed(others: float, free: float, capacity: int, factors: tuple[int, int]) -> float:
+    idle, busy = factors
+    return free * (idle if 2 * others <= capacity else busy)
+
+
+def _least(most: float, ceiling: int | None) -> float:
+    return most if ceiling is None else min(most, ceiling)
+
+
+def _wait(share: Share, over: float, capacity: int) -> timedelta:
+    """Return how long to wait: until others are done, or until enough of what was used is forgotten."""
+    if share.measure is Measure.HELD:
+        return share.wait
+    return max(share.wait, timedelta(seconds=min(_MINUTE, over * _MINUTE / max(1, capacity))))
+
+
+def _part_of(capacity: int, factor: int) -> float:
+    """Return how much somebody may have who is alone: so much that the factor times what is left free is the same."""
+    return capacity * factor / (factor + 1)

@@ -1,0 +1,113 @@
+"""The table of shares, walked: of each resource one user takes all they can, and another user's chat is accepted."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult
+
+from agentapi_mcp.core.identity.shares import SHARES, Resource
+from tests.security.test_streams import ACCEPTS, INITIALIZE, opened
+from tests.support.connect import call, fields_of, text_of
+from tests.support.tenants import Tenants, tenants
+
+# Of one process, so small that a test takes all of it. Of the others there is more than enough.
+ROOM = dict.fromkeys(Resource, 16) | {Resource.REQUESTS: 128, Resource.RUNNING_BYTES: 1600}
+PLENTY = dict.fromkeys(Resource, 100_000)
+_MORE_THAN_THERE_IS = 1000
+
+
+async def _by_requests(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    """Send requests until one is refused, and return why."""
+    for _ in range(_MORE_THAN_THERE_IS):
+        answer = await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
+        if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+            assert int(answer.headers["retry-after"]) > 0
+            return answer.text
+    return ""
+
+
+async def _by_pages(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    for _ in range(_MORE_THAN_THERE_IS):
+        answer = await http.get(f"{here.place.base}/keys/new?request=x")
+        if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+            assert int(answer.headers["retry-after"]) > 0
+            return answer.text
+    return ""
+
+
+def _by_streams(link: str) -> "Take":
+    async def take(here: Tenants, http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+        for _ in range(_MORE_THAN_THERE_IS):
+            answer = await http.send(await opened(here, http, link), stream=True)
+            stack.push_async_callback(answer.aclose)
+            if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+                assert int(answer.headers["retry-after"]) > 0
+                return (await answer.aread()).decode()
+        return ""
+
+    return take
+
+
+async def _by_subscriptions(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    client = await stack.enter_async_context(here.client("abe", "http-2026"))
+    try:
+        for number in range(_MORE_THAN_THERE_IS):
+            await stack.enter_async_context(client.listen(resource_subscriptions=[f"agentapi://nothing/{number}"]))
+    except MCPError as exc:
+        return exc.error.message
+    return ""
+
+
+def _by_calls(call_once: Callable[[Client, int], Awaitable[CallToolResult]]) -> "Take":
+    async def take(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+        client = await stack.enter_async_context(here.client("abe", "http-2026"))
+        for number in range(_MORE_THAN_THERE_IS):
+            answer = await call_once(client, number)
+            if answer.is_error:
+                return text_of(answer)
+        return ""
+
+    return take
+
+
+Take = Callable[[Tenants, httpx2.AsyncClient, AsyncExitStack], Awaitable[str]]
+# How one user takes all they can of each resource; what refuses them says so in the words of the table.
+TAKES: Mapping[Resource, Take] = {
+    Resource.REQUESTS: _by_requests,
+    Resource.SEARCHES: _by_calls(lambda client, _: call(client, "list_sessions", query="x")),
+    Resource.KEY_PAGES: _by_pages,
+    Resource.OPEN_REQUESTS: _by_streams("sse"),
+    Resource.STREAMS: _by_streams("http-2025"),
+    Resource.SUBSCRIPTIONS: _by_subscriptions,
+    Resource.RUNNING_TURNS: _by_calls(
+        lambda client, number: call(client, "chat", agent="droid", message=f"{number} [[slow]]", wait_seconds=0)
+    ),
+    Resource.RUNNING_BYTES: _by_calls(
+        lambda client, number: call(client, "chat", agent="droid", message=f"{number:100} [[slow]]", wait_seconds=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("resource", Resource)
+async def test_who_takes_all_they_can_keeps_nobody_else_out(
+    resource: Resource, edge_home: Path, tmp_path: Path
+) -> None:
+    async with (
+        tenants(edge_home, tmp_path, capacities=PLENTY | {resource: ROOM[resource]}) as here,
+        here.http("abe") as http,
+        AsyncExitStack() as stack,
+    ):
+        assert SHARES[resource].what in await TAKES[resource](here, http, stack)
+        for name in ("ann", "bo"):  # of the same organisation, and of another
+            async with here.client(name, "http-2025") as client:
+                answer = fields_of(await call(client, "chat", agent="guide", message="which agents are there?"))
+                assert answer["status"] == "completed"
+
+
+def test_every_resource_is_taken() -> None:
+    assert set(TAKES) == set(Resource)
