@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx2
@@ -25,7 +26,7 @@ async def _by_requests(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExi
     """Send requests until one is refused, and return why."""
     for _ in range(_MORE_THAN_THERE_IS):
         answer = await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
-        if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             assert int(answer.headers["retry-after"]) > 0
             return answer.text
     return ""
@@ -34,7 +35,7 @@ async def _by_requests(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExi
 async def _by_pages(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
     for _ in range(_MORE_THAN_THERE_IS):
         answer = await http.get(f"{here.place.base}/keys/new?request=x")
-        if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             assert int(answer.headers["retry-after"]) > 0
             return answer.text
     return ""
@@ -45,7 +46,7 @@ def _by_streams(link: str) -> "Take":
         for _ in range(_MORE_THAN_THERE_IS):
             answer = await http.send(await opened(here, http, link), stream=True)
             stack.push_async_callback(answer.aclose)
-            if answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+            if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
                 assert int(answer.headers["retry-after"]) > 0
                 return (await answer.aread()).decode()
         return ""
