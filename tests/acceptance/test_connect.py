@@ -16,6 +16,7 @@ from tests.acceptance.test_processes import environ, run
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
+KEY = "sk-or-0123456789"
 BEFORE = {
     "claude-desktop": '{"globalShortcut": "", "mcpServers": {"files": {"command": "npx", "args": ["-y", "files"]}}}',
     "claude-code": '{\n  "numStartups": 12,\n  "mcpServers": {},\n  "projects": {"/a": {"mcpServers": {}}}\n}\n',
@@ -60,7 +61,7 @@ async def test_a_client_is_connected_once_and_disconnected_without_a_trace(
     path = place(client, tmp_path)
     path.write_bytes(BEFORE[client].encode())
     path.chmod(0o640)
-    env = of(edge_home, tmp_path, OPENROUTER_API_KEY="sk-or-0123456789")
+    env = of(edge_home, tmp_path, OPENROUTER_API_KEY=KEY)
     status, out, err = await run(env, "connect", client)
     assert (status, out) == (0, ""), err
     assert "8 tools; agents that can be used: guide" in err
@@ -88,28 +89,37 @@ async def test_a_client_is_connected_once_and_disconnected_without_a_trace(
 @pytest.mark.parametrize("client", NAMES)
 async def test_a_file_that_was_not_there_goes_again(client: str, edge_home: Path, tmp_path: Path) -> None:
     path = place(client, tmp_path)
-    env = of(edge_home, tmp_path, OPENROUTER_API_KEY="sk-or-0123456789")
-    status, _, err = await run(env, "connect", client, "--force", "--env", "OPENROUTER_API_KEY")
+    env = of(edge_home, tmp_path, OPENROUTER_API_KEY=KEY)
+    words = ("connect", client, "--env", "OPENROUTER_API_KEY")
+    status, changes, said = await run(env, *words, "--dry-run")
+    assert (status, list(path.parent.iterdir())) == (0, []), said
+    # The trial has the value, whatever the file says of it.
+    status, _, err = await run(env, *words)
     assert status == 0, err
-    assert entry_in(client, path)["env"]["OPENROUTER_API_KEY"] == "sk-or-0123456789"
+    assert "agents that can be used: droid, guide" in err
+    text = path.read_text(encoding="utf-8")
+    assert (KEY in text) is (client == "claude-desktop")
+    assert [line[1:] for line in changes.splitlines()[3:]] == text.replace(KEY, "[hidden]").splitlines()
     assert oct(path.stat().st_mode)[-3:] == "600"
-    status, shown, err = await run(env, "connect", client, "--print", "--env", "OPENROUTER_API_KEY")
+    status, shown, err = await run(env, *words, "--print")
     assert (status, str(path) in err) == (0, True)
     read = tomllib.loads if client == "codex" else json.loads
-    assert read(shown) == read(path.read_text(encoding="utf-8"))
+    assert read(shown) == read(text.replace(KEY, "<the value of OPENROUTER_API_KEY>"))
+    assert KEY not in f"{changes}{said}{shown}{err}"
     assert (await run(env, "disconnect", client))[0] == 0
     assert not path.exists()
 
 
 async def test_a_key_that_was_replaced_or_taken_out_is_in_no_backup(edge_home: Path, tmp_path: Path) -> None:
-    path = place("cursor", tmp_path)
-    path.write_bytes(BEFORE["cursor"].encode())
+    client = "claude-desktop"  # the one that cannot refer to a variable
+    path = place(client, tmp_path)
+    path.write_bytes(BEFORE[client].encode())
     for key in ("sk-or-first", "sk-or-second"):
         env = of(edge_home, tmp_path, OPENROUTER_API_KEY=key)
-        assert (await run(env, "connect", "cursor", "--force", "--env", "OPENROUTER_API_KEY"))[0] == 0
-        assert entry_in("cursor", path)["env"]["OPENROUTER_API_KEY"] == key
-    path.write_bytes(path.read_bytes().replace(b"localhost:1", b"localhost:2"))  # so that no backup fits any more
-    assert (await run(of(edge_home, tmp_path), "disconnect", "cursor"))[0] == 0
+        assert (await run(env, "connect", client, "--force", "--env", "OPENROUTER_API_KEY"))[0] == 0
+        assert entry_in(client, path)["env"]["OPENROUTER_API_KEY"] == key
+    path.write_bytes(path.read_bytes().replace(b"npx", b"npm"))  # so that no backup fits any more
+    assert (await run(of(edge_home, tmp_path), "disconnect", client))[0] == 0
     texts = {each.name: each.read_bytes() for each in path.parent.iterdir()}
     assert texts.keys() == {path.name, f"{path.name}.agentapi-backup"}
     assert [name for name, text in texts.items() if b"sk-or-" in text] == []

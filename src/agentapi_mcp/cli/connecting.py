@@ -20,7 +20,9 @@ import click
 
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli import jsonc
+from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in, secrets_of
 from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.outputs import print_err, print_out
@@ -36,6 +38,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
 _UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY", "DATABASE_URL", "REDIS_URL")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REPOSITORIES = (".git", ".hg", ".jj", ".svn")
+_PRIVATE = 0o600
 
 
 class _FileChangedError(Exception):
@@ -51,6 +56,7 @@ class ConnectOptions:
     file: Path | None = None
     env: tuple[str, ...] = ()
     only_print: bool = False
+    dry_run: bool = False
     force: bool = False
 
 
@@ -67,16 +73,21 @@ class _ConfigFile:
         return None if self.text is None else self.client.format.find(self.text, name)
 
 
-def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that `connect` and `disconnect` share."""
-    for option in (
-        click.option("--force", is_flag=True, help="Overwrite or remove any entry of this name, and start no trial."),
-        click.option("--file", type=FILE, help="Edit this file instead, for example a project's."),
-        click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
-        click.argument("client", type=click.Choice(NAMES)),
-    ):
-        command = option(command)
-    return command
+def client_options(force: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options that `connect` and `disconnect` share; what `force` does differs."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--force", is_flag=True, help=force),
+            click.option("--dry-run", is_flag=True, help="Show how the file would change, start and write nothing."),
+            click.option("--file", type=FILE, help="Edit this file instead, for example a project's."),
+            click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
+            click.argument("client", type=click.Choice(NAMES)),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 async def connect(options: ConnectOptions) -> None:
@@ -90,24 +101,97 @@ async def connect(options: ConnectOptions) -> None:
         raise InvalidRequestError("--name takes letters, digits, '-' and '_', at most 64.")
     environ = environment()
     client = find_client(options.client, platform(), environ)
-    command, args = _start_command(environ)
-    env = _variables_to_write(options.env, environ)
+    paths, handed_on = _paths(environ), _handed_on(options.env, environ)
+    new = client.entry(*_start_command(environ), paths, handed_on)
     path = options.file or client.file
     if options.only_print:
         print_err(f"# Into {path}:")
-        print_out(client.format.show(options.name, client.entry(command, args, env)))
+        if client.copies_values and handed_on:
+            print_err("# Put in the values, and let nobody else read the file (chmod 600).")
+        blanks = {name: f"<the value of {name}>" for name in handed_on}
+        print_out(client.format.show(options.name, client.entry(*_start_command(environ), paths, blanks)))
         return
-    new = client.entry(command, args, env)
-    entry = _entry_for(_read(client, path), options, new)
-    trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ)
+    config = _read(client, path)
+    entry = _entry_for(config, options, new)
+    if client.copies_values and handed_on:
+        _check_privacy(config, options, handed_on)
+    secrets = [*secrets_of(environ), *handed_on.values()]
+    if options.dry_run:
+        text = client.format.put(config.text or "", options.name, entry)
+        _print_difference(config, text, secrets)
+        return
+    trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ, secrets)
     print_err(_put(client, path, options, new))
     print_err(trial_result)
-    omitted = [name for name in _related_variables(environ) if name not in env_of(entry)]
+    for line in (*_notes(_read(client, path), options.name, handed_on, environ), client.next_step):
+        print_err(line)
+
+
+def _notes(config: _ConfigFile, name: str, handed_on: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+    """Say what the user should know of the variables and secrets of a file that was written."""
+    client, entry, notes = config.client, config.find(name) or {}, list[str]()
+    if handed_on and client.copies_values:
+        notes.append(
+            f"{client.title} cannot refer to a variable: the value of {listed(list(handed_on))} is in {config.path}, "
+            "which only you can read now. Keep it out of backups and repositories."
+        )
+    elif handed_on:
+        notes.append(
+            f"The file refers to {listed(list(handed_on))} and holds no value: set it where {client.title} is started, "
+            "for example in your shell's profile."
+        )
+    notes += _warnings(config, name if client.copies_values else None)
+    omitted = [each for each in _related_variables(environ) if each not in client.handed_on(entry)]
     if omitted:
-        print_err(
+        notes.append(
             f"Not handed on of what is set here: {', '.join(omitted)}. Where it is needed, say --env {omitted[0]}."
         )
-    print_err(client.next_step)
+    return notes
+
+
+def _warnings(config: _ConfigFile, but: str | None) -> list[str]:
+    """Warn of values that look like secrets, in the entries of all servers but one."""
+    text = config.text or ""
+    found = [
+        f"{variable} of {name}"
+        for name, entry in config.client.format.servers(text).items()
+        if name != but
+        for variable in secrets_held(entry)
+    ]
+    if not found:
+        return []
+    references = config.client.references
+    mend = f" {references.to('NAME')} refers to a variable." if references else ""
+    return [f"Warning: {config.path} holds secrets that are no references: {listed(found)}.{mend}"]
+
+
+def _check_privacy(config: _ConfigFile, options: ConnectOptions, handed_on: Mapping[str, str]) -> None:
+    """Refuse to copy values into a file that is made to be shared."""
+    title, names = config.client.title, listed(list(handed_on))
+    if options.file is not None:
+        raise InvalidRequestError(
+            f"{title} cannot refer to a variable, and the value of {names} is written into its own file alone, "
+            "not into one of --file. Leave --env out."
+        )
+    repository = next(
+        (each for each in config.path.parents if any((each / one).exists() for one in _REPOSITORIES)), None
+    )
+    if repository is not None:
+        raise ConfigurationError(
+            f"{title} cannot refer to a variable, and {config.path} is in the repository {repository}: the value of "
+            f"{names} is not written there. Leave --env out."
+        )
+
+
+def _print_difference(config: _ConfigFile, text: str | None, secrets: Sequence[str]) -> None:
+    """Print how a file would change."""
+    if text == config.text:
+        print_err(f"{config.path} says so already; nothing would change.")
+        return
+    documents = [config.client.format.load(each) for each in (config.text, text) if each]
+    hidden = [*secrets, *(secret for document in documents for secret in secrets_in(document))]
+    print_out(difference(config.path, config.text, text, hidden))
+    print_err("Nothing was written (--dry-run).")
 
 
 def _put(client: McpClient, path: Path, options: ConnectOptions, new: Entry) -> str:
@@ -117,20 +201,35 @@ def _put(client: McpClient, path: Path, options: ConnectOptions, new: Entry) -> 
         config = _read(client, path)
         text = client.format.put(config.text or "", options.name, _entry_for(config, options, new))
         if text == config.text:
-            return f"{config.path} says so already; nothing was changed."
+            return f"{config.path} says so already; nothing was changed.{_closed(config)}"
         with suppress(_FileChangedError):
             backup = _write(config, text, keep=not _is_ours_alone(config, options.name))
             return f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else "")
     raise ConfigurationError(f"{path} is being written by another program; nothing was changed. Try again.")
 
 
+def _closed(config: _ConfigFile) -> str:
+    """Let nobody else read a file that holds a secret of ours, and say so if others could."""
+    mode = stat.S_IMODE(config.path.stat().st_mode)
+    if mode == _mode_for(config.client, config.text or "", mode):
+        return ""
+    config.path.chmod(_PRIVATE)
+    return " It holds a secret that others could read; now only you can."
+
+
+def _mode_for(client: McpClient, text: str, mode: int) -> int:
+    """Return the mode for a file with this text: its own, unless it holds a secret of ours."""
+    ours = [entry for entry in client.format.servers(text).values() if is_ours(entry)]
+    # A value that had to be copied may be a secret whatever its name is.
+    copied = client.copies_values and any(env_of(entry).keys() - {*_PATH_VARIABLES} for entry in ours)
+    return _PRIVATE if copied or any(map(secrets_held, ours)) else mode
+
+
 def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entry:
     """Return the entry to write; fields that the user added to an entry of ours are preserved."""
     client, present = config.client, config.find(options.name)
     if present is not None and is_ours(present):
-        preserved = {key: present[key] for key in client.extra_fields if key in present}
-        env = env_of(present) | env_of(new)
-        return present | new | preserved | ({"env": env} if env else {})
+        return client.merge(present, new)
     if present is not None and not options.force:
         raise ConfigurationError(
             f"{config.path} has another server of the name {options.name}: choose another by --name, or say --force."
@@ -150,7 +249,8 @@ async def disconnect(options: ConnectOptions) -> None:
     Raises:
         ConfigurationError: the file cannot be changed, or the entry is not ours.
     """
-    client = find_client(options.client, platform(), environment())
+    environ = environment()
+    client = find_client(options.client, platform(), environ)
     config = _read(client, options.file or client.file)
     entry = config.find(options.name)
     if entry is None or config.text is None:
@@ -158,20 +258,36 @@ async def disconnect(options: ConnectOptions) -> None:
         return
     if not is_ours(entry) and not options.force:
         raise ConfigurationError(f"The server {options.name} in {config.path} is not ours; say --force to take it out.")
-    if client.format.put("", options.name, entry) == config.text:
+    text, backup = _undone(config, options.name, entry)
+    if options.dry_run:
+        _print_difference(config, text, secrets_of(environ))
+    elif text is None:
         config.path.unlink()
         print_err(f"Removed {config.path}, which held nothing else.")
-        return
+    elif backup is not None:
+        backup.replace(config.path)
+        print_err(f"{config.path} is as it was before.")
+    else:
+        _take_out(config, text, options.name, keep=not is_ours(entry))
+
+
+def _undone(config: _ConfigFile, name: str, entry: Entry) -> tuple[str | None, Path | None]:
+    """Return the text without our entry, None for no file, and the backup that is this text, if there is one."""
+    text, form = config.text or "", config.client.format
+    if form.put("", name, entry) == text:
+        return None, None
     for backup in reversed(_backups(config.path)):
-        if _was_before(config, backup, options.name, entry):
-            backup.replace(config.path)
-            print_err(f"{config.path} is as it was before.")
-            return
+        if _was_before(config, backup, name, entry):
+            return backup.read_bytes().decode(), backup
+    return form.remove(text, name), None
+
+
+def _take_out(config: _ConfigFile, text: str, name: str, *, keep: bool) -> None:
     try:
-        backup = _write(config, client.format.remove(config.text, options.name), keep=not is_ours(entry))
+        backup = _write(config, text, keep=keep)
     except _FileChangedError:
         raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
-    print_err(f"Took {options.name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
+    print_err(f"Took {name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
 
 def _start_command(environ: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -197,16 +313,18 @@ def _install_source() -> str | None:
     return url.removeprefix("file://") if url else None
 
 
-def _variables_to_write(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    variables = {
-        name: str(Path(environ[name]).expanduser().absolute()) for name in _PATH_VARIABLES if environ.get(name)
-    }
+def _paths(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: str(Path(environ[name]).expanduser().absolute()) for name in _PATH_VARIABLES if environ.get(name)}
+
+
+def _handed_on(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `--env`; any of them may be a secret, since agents name their keys as they like."""
     for name in names:
-        value = environ.get(name)
-        if not value:
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidRequestError(f"--env {name}: this is not the name of a variable; the value is not given here.")
+        if not environ.get(name):
             raise InvalidRequestError(f"--env {name}: the variable {name} is not set here.")
-        variables[name] = value
-    return variables
+    return {name: environ[name] for name in names if name not in _PATH_VARIABLES}
 
 
 def _related_variables(environ: Mapping[str, str]) -> list[str]:
@@ -282,11 +400,12 @@ def _write(config: _ConfigFile, text: str, *, keep: bool) -> Path | None:
     """Replace the file atomically and return its backup: of a file that was there, if it is to be kept.
 
     Where only an entry of ours changes there is nothing to go back to, and an API key that it had would stay behind.
+    A file that is new, or that holds a secret of ours, becomes readable by its owner alone.
     """
     path, backup = config.path, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        mode = 0o600  # an entry may contain API keys
+        mode = _PRIVATE
         if config.text is not None:
             mode = stat.S_IMODE(path.stat().st_mode)
         if config.text is not None and keep:
@@ -294,8 +413,8 @@ def _write(config: _ConfigFile, text: str, *, keep: bool) -> Path | None:
             backup = next((one for one in backups if one.read_bytes().decode(errors="replace") == config.text), None)
             if backup is None:
                 backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
-                _replace(backup, config.text, mode)
-        with _staged(path, text, mode) as staged, _locked(path.parent):
+                _replace(backup, config.text, _mode_for(config.client, config.text, mode))
+        with _staged(path, text, _mode_for(config.client, text, mode)) as staged, _locked(path.parent):
             if _text_of(path) != config.text:
                 raise _FileChangedError
             staged.replace(path)
@@ -338,7 +457,7 @@ def _staged(path: Path, text: str, mode: int) -> Generator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
+async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str], secrets: Sequence[str]) -> str:
     # Loaded when there is a trial alone: the MCP client takes as long to load as all the rest.
     trials = import_module("agentapi_mcp.cli.trials")
-    return cast("str", await trials.try_server(client, entry, environ))
+    return cast("str", await trials.try_server(client, entry, environ, secrets))

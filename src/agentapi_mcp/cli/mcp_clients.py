@@ -2,10 +2,12 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -23,8 +25,16 @@ _BOM = "\ufeff"
 class ConfigFormat(Protocol):
     """Reads and edits the entries of servers in the text of a configuration file."""
 
+    def servers(self, text: str) -> dict[str, Entry]:
+        """Return the entries of all servers by their names."""
+        ...
+
     def find(self, text: str, name: str) -> Entry | None:
         """Return the entry with this name; what is there and is no entry of a server is an empty one."""
+        ...
+
+    def load(self, text: str) -> Entry:
+        """Return the whole document."""
         ...
 
     def put(self, text: str, name: str, entry: Entry) -> str:
@@ -47,11 +57,16 @@ class JsonFormat(ConfigFormat):
     key: str
 
     @override
+    def servers(self, text: str) -> dict[str, Entry]:
+        return {name: as_object(each) for name, each in as_object(self.load(text).get(self.key)).items()}
+
+    @override
     def find(self, text: str, name: str) -> Entry | None:
-        if not text.strip("\ufeff \t\r\n"):
-            return None
-        servers = as_object(as_object(jsonc.parse(text).value).get(self.key))
-        return as_object(servers[name]) if name in servers else None
+        return self.servers(text).get(name)
+
+    @override
+    def load(self, text: str) -> Entry:
+        return as_object(jsonc.parse(text).value) if text.strip("\ufeff \t\r\n") else {}
 
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
@@ -73,8 +88,16 @@ class TomlFormat(ConfigFormat):
     key: str
 
     @override
+    def servers(self, text: str) -> dict[str, Entry]:
+        return {name: as_object(each) for name, each in as_object(self.load(text).get(self.key)).items()}
+
+    @override
     def find(self, text: str, name: str) -> Entry | None:
         return _toml_edits().find(text.removeprefix(_BOM), (self.key, name))
+
+    @override
+    def load(self, text: str) -> Entry:
+        return tomllib.loads(text.removeprefix(_BOM))
 
     @override
     def put(self, text: str, name: str, entry: Entry) -> str:
@@ -110,9 +133,39 @@ def _toml_edits() -> ModuleType:
     return import_module("agentapi_mcp.cli.toml_edits")
 
 
+@dataclass(frozen=True, slots=True)
+class EnvReferences:
+    """How the values of a client's file refer to variables of its environment: as a template with NAME in it."""
+
+    template: str
+    pattern: re.Pattern[str]  # with the groups `name` and, where the client knows one, `default`
+
+    def to(self, name: str) -> str:
+        """Return the reference to a variable."""
+        return self.template.replace("NAME", name)
+
+    def resolve(self, value: str, environ: Mapping[str, str]) -> str | None:
+        """Return the value that the client gives the server; None if it is not known here."""
+        found = [each.groupdict() for each in self.pattern.finditer(value)]
+        values = [environ.get(each["name"]) or each.get("default") for each in found]
+        texts = self.pattern.split(value)[:: self.pattern.groups + 1]
+        if None in values or any("${" in text for text in texts):
+            return None
+        return "".join(f"{text}{value or ''}" for text, value in zip_longest(texts, values))
+
+
+_DOLLAR = EnvReferences("${NAME}", re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}"))
+# VS Code knows ${input:NAME} too, which asks the user; its agents' sessions do not start servers that have one.
+_DOLLAR_ENV = EnvReferences("${env:NAME}", re.compile(r"\$\{env:(?P<name>\w+)\}"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpClient:
-    """An MCP client; with `has_own_directory`, the directory of its file exists only if the client was used."""
+    """An MCP client; with `has_own_directory`, the directory of its file exists only if the client was used.
+
+    Its file refers to variables by `references`, or lists those to hand on under the key `forwarding`. With neither of
+    them, the file must hold the values themselves.
+    """
 
     title: str
     file: Path
@@ -120,15 +173,56 @@ class McpClient:
     next_step: str
     writes_type: bool = False
     has_own_directory: bool = True
+    references: EnvReferences | None = None
+    forwarding: str | None = None
     extra_fields: Mapping[str, object] = field(default_factory=dict[str, object])
 
-    def entry(self, command: str, args: list[str], env: Mapping[str, str]) -> Entry:
-        """Build the entry that makes this client start the server."""
+    @property
+    def copies_values(self) -> bool:
+        """Whether a variable can be handed on by its value only."""
+        return self.references is None and self.forwarding is None
+
+    def entry(self, command: str, args: list[str], env: Mapping[str, str], handed_on: Mapping[str, str]) -> Entry:
+        """Build the entry that makes this client start the server; `handed_on` is referred to where that can be."""
         entry: Entry = {"type": "stdio"} if self.writes_type else {}
         entry |= {"command": command, "args": args}
-        if env:
-            entry["env"] = dict(env)
+        values = dict(env)
+        if self.forwarding is None:
+            values |= {name: self.references.to(name) if self.references else handed_on[name] for name in handed_on}
+        elif handed_on:
+            entry[self.forwarding] = list(handed_on)
+        if values:
+            entry["env"] = values
         return entry | dict(self.extra_fields)
+
+    def merge(self, present: Entry, new: Entry) -> Entry:
+        """Return an entry of ours as it becomes; fields and variables that the user added to it are preserved."""
+        forwarded = as_list(new.get(self.forwarding)) if self.forwarding else []
+        env = {name: value for name, value in env_of(present).items() if name not in forwarded} | env_of(new)
+        merged = present | new | {name: present[name] for name in self.extra_fields if name in present}
+        if self.forwarding and forwarded:
+            before = as_list(present.get(self.forwarding))
+            merged[self.forwarding] = [*before, *(name for name in forwarded if name not in before)]
+        if not env:
+            merged.pop("env", None)
+            return merged
+        return merged | {"env": env}
+
+    def handed_on(self, entry: Entry) -> set[str]:
+        """Return the names of the variables that an entry gives the server."""
+        return {*env_of(entry), *self._forwarded(entry)}
+
+    def start_environment(self, entry: Entry, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that an entry gives the server, with their values; unknown ones are left out."""
+        values = {name: environ[name] for name in self._forwarded(entry) if name in environ}
+        for name, each in env_of(entry).items():
+            value = self.references.resolve(str(each), environ) if self.references else str(each)
+            if value is not None:
+                values[name] = value
+        return values
+
+    def _forwarded(self, entry: Entry) -> list[str]:
+        return [name for name in as_list(entry.get(self.forwarding or "")) if isinstance(name, str)]
 
 
 NAMES = ("claude-desktop", "claude-code", "vscode", "cursor", "codex")
@@ -159,6 +253,7 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 next_step="Start claude anew; /mcp lists its servers.",
                 writes_type=True,
                 has_own_directory=False,
+                references=_DOLLAR,
             )
         case "vscode":
             return McpClient(
@@ -167,6 +262,7 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 format=JsonFormat("servers"),
                 next_step='In VS Code, run "MCP: List Servers" and start it.',
                 writes_type=True,
+                references=_DOLLAR_ENV,
             )
         case "cursor":
             return McpClient(
@@ -174,6 +270,7 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 file=home / ".cursor" / "mcp.json",
                 format=JsonFormat("mcpServers"),
                 next_step="In Cursor's settings, under MCP, switch it on.",
+                references=_DOLLAR_ENV,
             )
         case _:
             return McpClient(
@@ -183,6 +280,7 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 next_step="Start codex anew; /mcp lists its servers.",
                 # By default, Codex gives up on a tool call after 60 s (docs/clients.md).
                 extra_fields={"tool_timeout_sec": 120},
+                forwarding="env_vars",
             )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TextIO
@@ -16,7 +16,8 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of
+from agentapi_mcp.cli.config_secrets import hide
+from agentapi_mcp.cli.mcp_clients import Entry, McpClient
 from agentapi_mcp.settings import VERSION, platform
 
 _TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
@@ -25,15 +26,15 @@ _MINIMAL_PATHS = {"linux": "/usr/local/bin:/usr/bin:/bin", "darwin": "/usr/bin:/
 _INHERITED_VARIABLES = ("HOME", "USER", "LOGNAME", "LANG", "APPDATA", "LOCALAPPDATA", "SYSTEMROOT", "TEMP", "TMPDIR")
 
 
-async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]) -> str:
-    """Start the server as the client will, call a tool, and describe the result.
+async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str], secrets: Sequence[str]) -> str:
+    """Start the server as the client will, call a tool, and describe the result with the secrets hidden.
 
     Raises:
         ConfigurationError: the server does not start or does not answer.
     """
     env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
     env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)}
-    env |= {name: str(value) for name, value in env_of(entry).items()}
+    env |= client.start_environment(entry, environ)
     args = [str(word) for word in as_list(entry["args"])]
     parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
@@ -52,7 +53,8 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
         if works:
             return f"Tried it as {client.title} starts it: {summary}, in {monotonic() - started:.1f} s."
     raise ConfigurationError(
-        f"The server does not work as {client.title} would start it ({parameters.command}): {summary} "
+        f"The server does not work as {client.title} would start it ({parameters.command}): "
+        f"{hide(summary, secrets)} "
         "Nothing was written; `agentapi-mcp doctor` tells more, and --force writes it all the same."
     )
 

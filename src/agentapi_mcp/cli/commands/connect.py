@@ -9,9 +9,13 @@ from agentapi_mcp.cli.outputs import guarded
 
 
 @click.command()
-@click.option("--env", multiple=True, metavar="NAME", help="Hand this variable on, value and all; repeatable.")
-@click.option("--print", "only_print", is_flag=True, help="Show what to paste where, and write nothing.")
-@connecting.client_options
+@click.option("--env", multiple=True, metavar="NAME", help="Hand this variable on, by reference where it can be.")
+@click.option(
+    "--print", "only_print", is_flag=True, help="Show what to paste where, without values, and write nothing."
+)
+@connecting.client_options(
+    "Replace another server of this name, write though the client was never used here, and start no trial."
+)
 def connect(**values: object) -> None:
     """Make an MCP client start this server: try that, then write its configuration."""
     guarded(partial(connecting.connect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them

@@ -9,7 +9,7 @@ from agentapi_mcp.cli.outputs import guarded
 
 
 @click.command()
-@connecting.client_options
+@connecting.client_options("Remove the server of this name even if it is another program's.")
 def disconnect(**values: object) -> None:
     """Undo `connect`."""
     guarded(partial(connecting.disconnect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them
