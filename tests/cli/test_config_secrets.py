@@ -4,8 +4,9 @@ import asyncio
 import io
 import json
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from agentapi_mcp.cli import connecting
 from agentapi_mcp.cli.config_secrets import difference, hide, is_secret, secrets_in
 from agentapi_mcp.cli.connecting import ConnectOptions
 from agentapi_mcp.cli.mcp_clients import NAMES, McpClient, find_client
+from agentapi_mcp.cli.trials import try_server
 
 CANARY = "cAn4ry"
 # Printed, quoted and escaped in other ways by each format.
@@ -36,7 +38,7 @@ KINDS = st.sampled_from(["none", "other", "ours", "link", "project"])
 
 
 @contextmanager
-def environment_of(home: Path, **variables: str) -> Iterator[None]:
+def environment_of(home: Path, **variables: str) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATABASE_URL", "CODEX_HOME", "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR"):
             patch.delenv(name, raising=False)
@@ -168,6 +170,15 @@ def test_a_value_is_copied_into_the_clients_own_file_alone(tmp_path: Path) -> No
         assert contents(tmp_path) == {}
         asyncio.run(connecting.connect(replace(options, env=())))
         assert own.exists()
+
+
+@pytest.mark.parametrize("client", NAMES)
+async def test_what_a_server_says_of_its_keys_when_it_fails_is_hidden(client: str) -> None:
+    known = find_client(client, "linux", {"HOME": "/"})
+    entry = known.entry(sys.executable, ["-c", "import os; exit(f'{os.environ[chr(75)]} is bad')"], {}, {"K": CANARY})
+    with pytest.raises(ConfigurationError, match="is bad") as caught:
+        await try_server(known, entry, {"K": CANARY}, [CANARY])
+    assert CANARY not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["A(B)", "A}B", "sk-or-0123", "1A", "", "A=b"])

@@ -92,8 +92,8 @@ def difference(path: Path, before: str | None, after: str | None, secrets: Itera
     """Return the change of a file as a unified diff with the secrets hidden; None stands for no file."""
     known = list(secrets)
     old, new = (hide(text or "", known).splitlines() for text in (before, after))
-    names = ["/dev/null" if text is None else str(path) for text in (before, after)]
-    lines = list(difflib.unified_diff(old, new, *names, lineterm=""))
+    old_name, new_name = ("/dev/null" if text is None else str(path) for text in (before, after))
+    lines = list(difflib.unified_diff(old, new, old_name, new_name, lineterm=""))
     if not lines and before != after:
         return f"{path}: only hidden values, or ends of lines, change."
     return "\n".join(lines)
