@@ -182,11 +182,25 @@ async def test_what_a_server_says_of_its_keys_when_it_fails_is_hidden(client: st
 
 
 @pytest.mark.parametrize("name", ["A(B)", "A}B", "sk-or-0123", "1A", "", "A=b"])
-def test_what_is_no_name_of_a_variable_is_not_repeated_in_a_file(name: str, tmp_path: Path) -> None:
+def test_what_is_no_name_of_a_variable_is_refused_and_not_repeated(name: str, tmp_path: Path) -> None:
     options = ConnectOptions(client="cursor", env=(name,), force=True)
-    with environment_of(tmp_path), pytest.raises(InvalidRequestError):
+    given = {name: "x"} if name and "=" not in name else {}
+    with environment_of(tmp_path, **given), pytest.raises(InvalidRequestError, match="alone") as caught:
         asyncio.run(connecting.connect(options))
+    assert not name or name not in str(caught.value)
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_secret_of_the_environment_is_hidden_wherever_a_file_has_it(tmp_path: Path, *, undo: bool) -> None:
+    with environment_of(tmp_path, OPENROUTER_API_KEY=CANARY):
+        path = tmp_path / "mcp.json"
+        servers = {"agentapi": {"command": "agentapi-mcp", "args": []}, "files": {"command": "npx", "args": [CANARY]}}
+        path.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
+        options = ConnectOptions(client="cursor", env=("OPENROUTER_API_KEY",), force=True, file=path, dry_run=True)
+        said = run(options, undo=undo)
+    assert "[hidden]" in said
+    assert CANARY not in said
 
 
 def test_a_secret_that_an_earlier_version_copied_is_told_and_closed(

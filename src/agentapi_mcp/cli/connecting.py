@@ -321,7 +321,8 @@ def _handed_on(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, st
     """Return the variables of `--env`; any of them may be a secret, since agents name their keys as they like."""
     for name in names:
         if not _VARIABLE.fullmatch(name):
-            raise InvalidRequestError(f"--env {name}: this is not the name of a variable; the value is not given here.")
+            # What was given is not repeated: it may be NAME=value.
+            raise InvalidRequestError("--env takes the name of a variable alone, without its value.")
         if not environ.get(name):
             raise InvalidRequestError(f"--env {name}: the variable {name} is not set here.")
     return {name: environ[name] for name in names if name not in _PATH_VARIABLES}
