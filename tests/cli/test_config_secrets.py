@@ -195,7 +195,10 @@ def test_what_is_no_name_of_a_variable_is_refused_and_not_repeated(name: str, tm
 def test_a_secret_of_the_environment_is_hidden_wherever_a_file_has_it(tmp_path: Path, *, undo: bool) -> None:
     with environment_of(tmp_path, OPENROUTER_API_KEY=CANARY):
         path = tmp_path / "mcp.json"
-        servers = {"agentapi": {"command": "agentapi-mcp", "args": []}, "files": {"command": "npx", "args": [CANARY]}}
+        servers = {
+            "agentapi": {"command": "agentapi-mcp", "args": ["serve"]},
+            "files": {"command": "npx", "args": [CANARY]},
+        }
         path.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
         options = ConnectOptions(client="cursor", env=("OPENROUTER_API_KEY",), force=True, file=path, dry_run=True)
         said = run(options, undo=undo)
