@@ -19,6 +19,7 @@ _EXPIRY_SUMMARIES = {
     ExpiringRows.MCP_SESSIONS: "delete clients a month, and transport sessions a day after their last use",
     ExpiringRows.KEY_REQUESTS: "delete links to the key page that have expired",
     ExpiringRows.INVITATIONS: "delete invitations that nobody took in time",
+    ExpiringRows.SIGNALS: "delete what processes told each other a minute ago",
 }
 
 

@@ -26,8 +26,8 @@ class SignalKind(StrEnum):
 class Signal:
     """A notification of this or another process; the ids name what it concerns.
 
-    `mcp_session` is a client's transport session; `request_id` is the request that it cancelled, for `reason`, or the
-    elicitation that it answered. Of a caller who left, `reason` says how.
+    `mcp_session` is a client's transport session; `request_id` is the request that it cancelled, or the elicitation
+    that it answered. `departure` says how a caller left who cancelled or went away: a word of ours, not the client's.
     """
 
     kind: SignalKind
@@ -37,7 +37,7 @@ class Signal:
     org_id: OrgId | None = None
     mcp_session: str | None = None
     request_id: str | None = None
-    reason: str | None = None
+    departure: str | None = None
 
 
 class Signals(Protocol):

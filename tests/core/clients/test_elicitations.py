@@ -6,6 +6,7 @@ from uuid import uuid4
 from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
@@ -30,7 +31,7 @@ async def test_an_answer_is_told_once_and_read_by_who_was_asked(
         await elicitations.create(ann, session_id, "q")
         assert await elicitations.find_answer(ann, session_id, "q") is None
         assert not await elicitations.answer(bob, session_id, "q", ANSWER)
-        await sessions.notify_cancelled(ann, session_id, "q", "")  # a signal that is no answer
+        await sessions.notify_cancelled(ann, session_id, "q", Departure.UNCLEAR)  # a signal that is no answer
         assert await elicitations.answer(ann, session_id, "q", ANSWER)
         assert not await elicitations.answer(ann, session_id, "q", {"result": {}})
         assert await heard.get() == (session_id, "q")

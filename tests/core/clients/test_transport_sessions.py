@@ -11,6 +11,7 @@ import pytest
 from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.mcp_sessions import MOST_SESSIONS, PostgresMcpSessions
@@ -114,7 +115,7 @@ async def test_every_process_hears_of_a_cancellation_and_of_nothing_else(
             sessions.on_cancelled(lambda session_id, request_id, why: heard.put_nowait((session_id, request_id, why)))
         await here.open_(ann, made)
         await here.watch(ann, made.id, URI, most=1)  # a change, and no cancellation
-        await here.notify_cancelled(ann, made.id, "7", "it takes too long")
+        await here.notify_cancelled(ann, made.id, "7", Departure.TIMED_OUT)
         told = [await heard.get(), await heard.get()]
-    assert told == [(made.id, "7", "it takes too long")] * 2
+    assert told == [(made.id, "7", Departure.TIMED_OUT)] * 2
     assert heard.empty()

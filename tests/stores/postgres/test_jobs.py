@@ -50,12 +50,19 @@ SELECT $2::uuid, lower($1::uuid::text || $5::text || n), 'member',
        now() + CASE WHEN n <= $3::integer THEN interval '1 hour' ELSE interval '-1 second' END
   FROM generate_series(1, $3::integer + $4::integer) n
 """,
+    ExpiringRows.SIGNALS: """
+INSERT INTO agentapi.signals (sender, signal, expires_at)
+SELECT $1::uuid, $2::uuid::text || $5::text,
+       now() + CASE WHEN n <= $3::integer THEN interval '1 hour' ELSE interval '-1 second' END
+  FROM generate_series(1, $3::integer + $4::integer) n
+""",
 }
 TABLES: Mapping[ExpiringRows, LiteralString] = {
     ExpiringRows.IDEMPOTENCY_KEYS: "agentapi.idempotency_keys",
     ExpiringRows.MCP_SESSIONS: "public.mcp_sessions",
     ExpiringRows.KEY_REQUESTS: "agentapi.key_requests",
     ExpiringRows.INVITATIONS: "agentapi.invitations",
+    ExpiringRows.SIGNALS: "agentapi.signals",
 }
 each_kind = pytest.mark.parametrize("rows", ExpiringRows)
 

@@ -12,10 +12,12 @@ from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
 from agentapi_mcp.base.ids import TurnId, new_id
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database, RemoteServer
-from agentapi_mcp.stores.postgres.signals import PostgresSignals
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.signals import PostgresSignals, tell
 from tests.conftest import DatabaseUrls
 from tests.support.clocks import ManualClock
 from tests.support.signals import listening
+from tests.support.supabase import Project
 
 
 def ended() -> Signal:
@@ -41,6 +43,29 @@ async def test_the_own_process_hears_a_signal_at_once_and_once(database_urls: Da
     assert heard == [first, last]
 
 
+async def test_what_a_process_sends_costs_it_no_read(database: Database, database_urls: DatabaseUrls) -> None:
+    clock, begun, heard = CountingClock(), asyncio.Event(), asyncio.Event()
+    signals = PostgresSignals(RemoteServer(database_urls.app), database, clock)
+    observer, notified = await asyncpg.connect(database_urls.app), asyncio.Queue[object]()
+    async with database.as_system("test") as connection:
+        channel = await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'signal_channel'")
+    await observer.add_listener(channel, lambda *notification: notified.put_nowait(notification))
+    async with listening(database_urls.app) as other, asyncio.TaskGroup() as group:
+        running = group.create_task(signals.run(begun.set))
+        await begun.wait()
+        for _ in range(20):
+            signals.send(ended())
+            await signals.flush()
+            await notified.get()  # so it has been sent to the other connection, too
+        signals.subscribe(lambda _: heard.set())
+        other.send(ended())
+        await other.flush()
+        await heard.wait()
+        assert clock.sleeps <= 2  # one after each read: that which every connection begins with, and the last
+        running.cancel()
+    await observer.close()
+
+
 async def test_signals_of_a_moment_go_out_in_one_transaction(database: Database, database_urls: DatabaseUrls) -> None:
     sender = PostgresSignals(RemoteServer(database_urls.app), database, ManualClock())
     sent = [ended() for _ in range(5)]
@@ -53,6 +78,51 @@ async def test_signals_of_a_moment_go_out_in_one_transaction(database: Database,
         assert [await heard.get() for _ in sent] == sent
         await sender.flush()  # nothing is left to be sent
         assert heard.empty()
+
+
+async def test_a_signal_is_heard_once_in_whatever_order_transactions_end(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    heard: asyncio.Queue[Signal] = asyncio.Queue()
+    first, second, late = ended(), ended(), ended()
+    async with AsyncExitStack() as stack:
+        signals = await stack.enter_async_context(listening(database_urls.app))
+        other = await stack.enter_async_context(listening(database_urls.app))
+        signals.subscribe(heard.put_nowait)
+        async with database.as_system("test") as connection:
+            await tell(connection, late)  # before the others, and committed after them
+            for signal in (first, second):
+                other.send(signal)
+                await other.flush()
+                assert await heard.get() == signal
+        assert await heard.get() == late
+        other.send(first)
+        await other.flush()
+        assert await heard.get() == first
+    assert heard.empty()
+
+
+async def test_what_has_expired_or_cannot_be_read_is_left_out(database: Database, database_urls: DatabaseUrls) -> None:
+    heard: asyncio.Queue[Signal] = asyncio.Queue()
+    last = ended()
+    async with listening(database_urls.app) as signals:
+        signals.subscribe(heard.put_nowait)
+        async with database.as_system("test") as connection:
+            await connection.execute(
+                "INSERT INTO agentapi.signals (sender, signal, expires_at) VALUES "
+                """(gen_random_uuid(), '{"kind": "ended"}', now() - interval '1 second'), """
+                """(gen_random_uuid(), '{"kind": "of a newer program"}', now() + interval '1 minute')"""
+            )
+            await tell(connection, last)
+        assert await heard.get() == last
+    assert heard.empty()
+
+
+async def test_every_database_has_a_channel_of_its_own(database: Database, project: Project) -> None:
+    name = "SELECT value FROM agentapi.facts WHERE name = 'signal_channel'"
+    await migrate(project.owner, program="0.1.0")
+    async with database.as_system("test") as connection:
+        assert await connection.fetchval(name) != await project.value(name)
 
 
 async def test_the_sender_waits_a_moment_unless_one_is_in_a_hurry(
@@ -80,13 +150,24 @@ async def test_a_signal_that_cannot_be_sent_does_not_end_the_sender(
     async with listening(database_urls.app) as signals, asyncio.TaskGroup() as group:
         signals.subscribe(heard.put_nowait)
         sending = group.create_task(sender.run_sender())
-        sender.send(Signal(SignalKind.CANCEL, reason="x" * 9_000), hurry=True)  # beyond what NOTIFY takes
+        sender.send(Signal(SignalKind.CANCEL, request_id="x" * 9_000), hurry=True)  # beyond what a row takes
         last = ended()
         while heard.empty():  # the first ones may go out with the one that fails
             sender.send(last, hurry=True)
             await asyncio.sleep(0)  # noqa: TID251  # lets the sender work, and waits for no time
         assert await heard.get() == last
         sending.cancel()
+
+
+class CountingClock(ManualClock):
+    """A clock that counts the waits, which are over at once."""
+
+    sleeps = 0
+
+    @override
+    async def sleep(self, duration: timedelta) -> None:
+        self.sleeps += 1
+        await super().sleep(duration)
 
 
 class Halted(SystemClock):

@@ -40,7 +40,7 @@ class Elicitations:
         The signal does not carry the answer: read it with `find_answer` as the user of the session.
         """
 
-        # A NOTIFY payload is limited to 8 KB, so the signal has only ids, and the answer is stored in the row.
+        # A signal has only ids: the answer is stored in the row of its user's session.
         def on_signal(signal: Signal) -> None:
             if signal.kind is SignalKind.REQUEST_ANSWERED and signal.mcp_session and signal.request_id:
                 listener(signal.mcp_session, signal.request_id)

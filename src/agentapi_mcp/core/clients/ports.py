@@ -52,8 +52,8 @@ class TransportSessionStore(Protocol):
         """End a session; False when there is none."""
         ...
 
-    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Notify all processes that the client cancelled a request."""
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, departure: str) -> None:
+        """Notify all processes that the client cancelled a request, and how it left."""
         ...
 
 

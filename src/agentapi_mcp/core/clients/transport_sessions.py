@@ -45,9 +45,9 @@ class TransportSessions:
         """End a subscription; unlike `watch`, this needs no right."""
         await self._store.unwatch(principal, session_id, uri)
 
-    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
-        """Notify all processes that the client cancelled a request, which any of them may be serving."""
-        await self._store.notify_cancelled(principal, session_id, request_id, reason)
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, departure: str) -> None:
+        """Notify all processes that the client cancelled a request, which any may be serving, and how it left."""
+        await self._store.notify_cancelled(principal, session_id, request_id, departure)
 
     def on_change(self, principal: Principal, session_id: str, listener: Callable[[], None]) -> Callable[[], None]:
         """Call the listener when subscriptions change or the session ends, until the returned function is called."""
@@ -62,13 +62,13 @@ class TransportSessions:
         return self._signals.subscribe(on_signal)
 
     def on_cancelled(self, listener: CancellationListener) -> Callable[[], None]:
-        """Call the listener with session, request and reason of every cancellation, of every user.
+        """Call the listener with session, request and departure of every cancellation, of every user.
 
         Used by the process that serves the request; session ids are secret, so no check of the user is needed.
         """
 
         def on_signal(signal: Signal) -> None:
             if signal.kind is SignalKind.REQUEST_CANCELLED and signal.mcp_session and signal.request_id:
-                listener(signal.mcp_session, signal.request_id, signal.reason or "")
+                listener(signal.mcp_session, signal.request_id, signal.departure or "")
 
         return self._signals.subscribe(on_signal)

@@ -87,12 +87,12 @@ class TurnCallers:
             self._leave(run, Departure.of(gone))
         elif not turn.status.is_final:
             self.news.mark(principal, turn.id, TurnMark.CALLER_GONE)
-            self._signals.send(signal_of(SignalKind.CALLER_LEFT, turn, reason=Departure.of(gone)))
+            self._signals.send(signal_of(SignalKind.CALLER_LEFT, turn, departure=Departure.of(gone)))
 
-    def left_elsewhere(self, run: RunningTurn, reason: str | None) -> None:
+    def left_elsewhere(self, run: RunningTurn, how: str | None) -> None:
         """Take note of a caller who has left this turn through another process."""
         with suppress(ValueError):  # a newer program's word
-            departure = Departure(reason)
+            departure = Departure(how)
             run.left_elsewhere_at = self._clock.monotonic()
             self._leave(run, departure)
 

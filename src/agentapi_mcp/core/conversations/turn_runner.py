@@ -484,7 +484,7 @@ class TurnRunner:
         if signal.kind is SignalKind.CANCEL:
             self.stop(run, EndReason.CANCEL_TURN)
         elif signal.kind is SignalKind.CALLER_LEFT:
-            self.callers.left_elsewhere(run, signal.reason)
+            self.callers.left_elsewhere(run, signal.departure)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._group is None:

@@ -43,6 +43,7 @@ class ExpiringRows(StrEnum):
     MCP_SESSIONS = "mcp_sessions"
     KEY_REQUESTS = "key_requests"
     INVITATIONS = "invitations"
+    SIGNALS = "signals"
 
 
 class ExpiredRowStore(Protocol):

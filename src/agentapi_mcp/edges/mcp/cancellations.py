@@ -20,7 +20,7 @@ from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 T = TypeVar("T")
 
 _REASON_TIMEOUT = 0.05
-MAX_REASON = 200
+_MAX_REASON = 200
 # Stop has as many words as there are clients; a time-out has few: "Request timed out" and "MCP error -32001" of the
 # TypeScript SDK, "timed out after 5s" of the Python one, "request timeout" of the Rust one, "deadline exceeded" of Go.
 _TIMED_OUT = re.compile(r"time[ds]?[ _-]*out|time limit|maximum total|deadline|-32001", re.IGNORECASE)
@@ -48,6 +48,7 @@ connection = ContextVar[ClientConnection | None]("connection", default=None)
 
 def departure(reason: str) -> Departure:
     """Return how a caller left, by the reason of its `notifications/cancelled`."""
+    reason = reason[:_MAX_REASON]
     if _TIMED_OUT.search(reason):
         return Departure.TIMED_OUT
     return Departure.UNCLEAR if _SAYS_NOTHING.fullmatch(reason) else Departure.STOPPED
@@ -72,15 +73,18 @@ class Cancellations:
         if slot is None:
             return
         if isinstance(reason, str):
-            slot.departure = departure(reason[:MAX_REASON])
+            slot.departure = departure(reason)
         slot.has_reason.set()
 
-    def cancel(self, key: Key, reason: str) -> bool:
-        """Cancel a running request with the client's reason; return False if it does not run in this process."""
+    def cancel(self, key: Key, how: Departure) -> bool:
+        """Cancel a running request, whose caller left in this way; return False if it does not run in this process."""
         cancel = self._cancels.get(key)
         if cancel is None:
             return False
-        self.set_reason(key, reason)
+        slot = self._slots.get(key)
+        if slot is not None:
+            slot.departure = how
+            slot.has_reason.set()
         cancel()
         return True
 

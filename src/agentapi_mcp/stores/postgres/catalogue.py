@@ -15,7 +15,7 @@ from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, Catal
 from agentapi_mcp.core.catalogue.ports import CatalogueStore
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
-from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+from agentapi_mcp.stores.postgres.signals import tell
 
 _SOURCE = "files"
 
@@ -103,7 +103,7 @@ class PostgresCatalogue(CatalogueStore):
 
 
 async def _notify_changed(connection: Connection) -> None:
-    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(Signal(SignalKind.CATALOGUE_CHANGED)))
+    await tell(connection, Signal(SignalKind.CATALOGUE_CHANGED))
 
 
 async def _is_written(connection: Connection, file: CatalogueFile) -> bool:

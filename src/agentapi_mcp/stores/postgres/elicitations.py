@@ -10,7 +10,7 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.jsons import json_object
-from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+from agentapi_mcp.stores.postgres.signals import tell
 
 _PURPOSE = "one user's MCP sessions, each statement names the user"
 
@@ -55,7 +55,7 @@ class PostgresElicitations(ElicitationStore):
                 json.dumps(answer),  # as text, since jsonb cannot hold NUL
             )
             if answered is not None:
-                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+                await tell(connection, signal)
         return answered is not None
 
     @override

@@ -119,6 +119,11 @@ DELETE FROM agentapi.invitations WHERE ctid = ANY (ARRAY(
        SELECT ctid FROM agentapi.invitations
         WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 """,
+    ExpiringRows.SIGNALS: """
+DELETE FROM agentapi.signals WHERE ctid = ANY (ARRAY(
+       SELECT ctid FROM agentapi.signals
+        WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+""",
 }
 
 

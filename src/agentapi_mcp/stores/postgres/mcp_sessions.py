@@ -11,7 +11,7 @@ from agentapi_mcp.core.clients.ports import TransportSessionStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
-from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+from agentapi_mcp.stores.postgres.signals import tell
 
 # The expiry is extended at most once an hour, so that most uses are read-only.
 _FIND: LiteralString = """
@@ -105,16 +105,16 @@ class PostgresMcpSessions(TransportSessionStore):
         return True
 
     @override
-    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, reason: str) -> None:
+    async def notify_cancelled(self, principal: Principal, session_id: str, request_id: str, departure: str) -> None:
         signal = Signal(
             SignalKind.REQUEST_CANCELLED,
             user_id=principal.user_id,
             mcp_session=session_id,
             request_id=request_id,
-            reason=reason,
+            departure=departure,
         )
         async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+            await tell(connection, signal)
 
 
 async def _lock(connection: Connection, principal: Principal, session_id: str) -> McpSession | None:
@@ -137,7 +137,7 @@ async def _write_watched(
 
 async def _notify_changed(connection: Connection, principal: Principal, session_id: str) -> None:
     signal = Signal(SignalKind.MCP_SESSION_CHANGED, user_id=principal.user_id, mcp_session=session_id)
-    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+    await tell(connection, signal)
 
 
 def _state(session: McpSession) -> str:

@@ -20,7 +20,7 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.positions import read_position
-from agentapi_mcp.stores.postgres.signals import CHANNEL, signal_json
+from agentapi_mcp.stores.postgres.signals import tell
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 from agentapi_mcp.stores.postgres.turns import no_session
 
@@ -230,7 +230,9 @@ async def _notify_changed(connection: Connection, principal: Principal, session_
     signal = Signal(
         SignalKind.SESSIONS_CHANGED, session_id=session_id, user_id=principal.user_id, org_id=principal.org_id
     )
-    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, signal_json(signal))
+    # As the last of the transaction: signals are the program's, and no role that works for a user may write one.
+    await connection.execute("SELECT set_config('role', 'agentapi_system', true)")
+    await tell(connection, signal)
 
 
 def _role(row: Row) -> MessageRole:

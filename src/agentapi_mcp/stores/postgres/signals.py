@@ -1,4 +1,8 @@
-"""Notifications between the processes of one database, by LISTEN and NOTIFY."""
+"""Signals between the processes of one database: rows of `agentapi.signals`, and a NOTIFY that there are some.
+
+Any login of a database may LISTEN and NOTIFY, whatever its rights. So a notification is a hint to read the rows, which
+no outside role can write: one that is forged or repeated leads to a read that finds nothing.
+"""
 
 import asyncio
 import json
@@ -8,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
+from typing import LiteralString
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -18,24 +23,42 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
-from agentapi_mcp.stores.postgres.database import Database, Server, connect
+from agentapi_mcp.stores.postgres.database import Connection, Database, Server, connect
 from agentapi_mcp.stores.postgres.faults import LOST
+from agentapi_mcp.stores.postgres.jsons import json_object
 
-CHANNEL = "agentapi"
+# The payload lets the sender ignore its own notification. Whoever forges one hides nothing but that.
+_TELL: LiteralString = """
+WITH told AS (INSERT INTO agentapi.signals (sender, signal) SELECT $1::uuid, unnest($2::text[]))
+SELECT pg_notify(value, $1::uuid::text) FROM agentapi.facts WHERE name = 'signal_channel'
+"""
+_BEGIN: LiteralString = """
+SELECT value AS channel, pg_snapshot_xmin(pg_current_snapshot())::text AS mark
+  FROM agentapi.facts WHERE name = 'signal_channel'
+"""
+# A row can be committed after one that was written later. So each read begins at the oldest transaction that was open
+# at the read before, and what was seen already is left out.
+_READ: LiteralString = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, s.id, s.signal
+  FROM (SELECT) AS one
+  LEFT JOIN agentapi.signals s ON s.sent_in >= $1::text::xid8 AND s.expires_at > now() AND s.sender <> $2
+ ORDER BY s.id
+"""
 _RETRY = timedelta(seconds=2)
 _GATHER = timedelta(milliseconds=30)
+_READ_EVERY = timedelta(milliseconds=50)  # at most, however many notifications arrive
 _MOST_WAITING = 10_000  # while the database is away; what they tell is in the database
+_IDS = frozenset({"turn_id", "session_id", "user_id", "org_id"})
 _log = logging.getLogger(__name__)
 
 
-def signal_json(signal: Signal, sender: str | None = None) -> str:
-    """Serialize a signal for NOTIFY, whose payload is limited to 8,000 bytes."""
-    fields = {name: str(value) for name, value in asdict(signal).items() if value is not None}
-    return json.dumps(fields | {"kind": signal.kind} | ({} if sender is None else {"sender": sender}))
+async def tell(connection: Connection, signal: Signal) -> None:
+    """Send a signal with the transaction, which must be the program's own; this process hears it like the others."""
+    await connection.execute(_TELL, uuid4(), [_to_json(signal)])
 
 
 class PostgresSignals(Signals):
-    """A listening connection that reconnects, and a sender; notifications sent meanwhile are lost.
+    """A listening connection that reconnects, and a sender; signals sent meanwhile are lost.
 
     Signals go out after the commit of what they tell: a NOTIFY inside a transaction takes a lock of the whole cluster
     until it is on disk, so that commits wait for each other. They are gathered for a few milliseconds, and sent by one
@@ -47,10 +70,13 @@ class PostgresSignals(Signals):
         self._database = database
         self._clock = clock
         self._listeners: dict[object, Callable[[Signal], None]] = {}
-        self._sender = uuid4().hex
+        self._sender = uuid4()
         self._outgoing: deque[str] = deque(maxlen=_MOST_WAITING)
         self._has_outgoing = asyncio.Event()
         self._is_urgent = asyncio.Event()
+        self._has_incoming = asyncio.Event()
+        self._mark = ""
+        self._seen: frozenset[int] = frozenset()
 
     @override
     def subscribe(self, listener: Callable[[Signal], None]) -> Callable[[], None]:
@@ -65,7 +91,7 @@ class PostgresSignals(Signals):
     @override
     def send(self, signal: Signal, *, hurry: bool = False) -> None:
         self._deliver(signal)  # here at once, without the detour through the database
-        self._outgoing.append(signal_json(signal, self._sender))
+        self._outgoing.append(_to_json(signal))
         self._has_outgoing.set()
         if hurry:
             self._is_urgent.set()
@@ -88,9 +114,7 @@ class PostgresSignals(Signals):
         self._outgoing.clear()
         if outgoing:
             async with self._database.as_system("tell the other processes what has changed") as connection:
-                await connection.execute(
-                    "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload", CHANNEL, outgoing
-                )
+                await connection.execute(_TELL, self._sender, outgoing)
 
     async def run(self, listening: Callable[[], None]) -> None:
         """Listen forever; `listening` is called after every (re)connect."""
@@ -98,46 +122,80 @@ class PostgresSignals(Signals):
             try:
                 async with self._connected() as gone:
                     listening()
-                    await gone.wait()
+                    await self._read_until(gone)
             except Exception as exc:  # noqa: BLE001  # the outermost point: nothing else may end with the listening
                 _log_lost(exc)
-            # Listeners also read the database, so a notification lost meanwhile only delays them.
+            # Listeners also read the database, so a signal lost meanwhile only delays them.
             await self._clock.sleep(_RETRY)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncGenerator[asyncio.Event]:
         gone = asyncio.Event()
+        async with self._database.as_system("where processes tell each other what has changed") as own:
+            begin = await own.fetchrow(_BEGIN)
+        if begin is None:
+            raise AssertionError
+        self._mark, self._seen = begin["mark"], frozenset()
         # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
             connection.add_termination_listener(lambda _: gone.set())
-            await connection.add_listener(CHANNEL, self._receive)
+            await connection.add_listener(begin["channel"], self._receive)
+            self._has_incoming.set()  # for what was sent since the mark
             yield gone
         finally:
             connection.terminate()
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        # NOTIFY needs no privilege, and a newer program sends unknown kinds: ignore what cannot be parsed.
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            fields = json.loads(str(payload))
-            if fields.get("sender") == self._sender:  # delivered when it was sent
+        if payload != str(self._sender):  # what it sent itself was delivered then
+            self._has_incoming.set()
+
+    async def _read_until(self, gone: asyncio.Event) -> None:
+        """Read new signals after each notification, those of a moment together."""
+        while True:
+            await first_of(gone.wait(), self._has_incoming.wait())
+            if gone.is_set():
                 return
-            signal = Signal(
-                kind=SignalKind(fields["kind"]),
-                turn_id=TurnId(UUID(fields["turn_id"])) if "turn_id" in fields else None,
-                session_id=SessionId(UUID(fields["session_id"])) if "session_id" in fields else None,
-                user_id=UserId(UUID(fields["user_id"])) if "user_id" in fields else None,
-                org_id=OrgId(UUID(fields["org_id"])) if "org_id" in fields else None,
-                mcp_session=fields.get("mcp_session"),
-                request_id=fields.get("request_id"),
-                reason=fields.get("reason"),
-            )
-            self._deliver(signal)
+            self._has_incoming.clear()
+            await self._read()
+            await self._clock.sleep(_READ_EVERY)
+
+    async def _read(self) -> None:
+        async with self._database.as_system("read what other processes have told") as connection:
+            rows = await connection.fetch(_READ, self._mark, self._sender)
+        told = {row["id"]: row["signal"] for row in rows if row["id"] is not None}
+        new = [text for id_, text in told.items() if id_ not in self._seen]
+        self._mark, self._seen = rows[0]["mark"], frozenset(told)
+        for signal in map(_from_json, new):
+            if signal is not None:
+                self._deliver(signal)
 
     def _deliver(self, signal: Signal) -> None:
         # A copy, since a listener may unsubscribe while it is called.
         for listener in tuple(self._listeners.values()):
             listener(signal)
+
+
+def _to_json(signal: Signal) -> str:
+    return json.dumps({name: str(value) for name, value in asdict(signal).items() if value is not None})
+
+
+def _from_json(text: str) -> Signal | None:
+    """Read a signal; None for one of an unknown kind, which a newer program has sent."""
+    fields = {name: str(value) for name, value in json_object(text).items()}
+    ids = {name: UUID(value) for name, value in fields.items() if name in _IDS}
+    with suppress(ValueError):
+        return Signal(
+            kind=SignalKind(fields["kind"]),
+            turn_id=TurnId(ids["turn_id"]) if "turn_id" in ids else None,
+            session_id=SessionId(ids["session_id"]) if "session_id" in ids else None,
+            user_id=UserId(ids["user_id"]) if "user_id" in ids else None,
+            org_id=OrgId(ids["org_id"]) if "org_id" in ids else None,
+            mcp_session=fields.get("mcp_session"),
+            request_id=fields.get("request_id"),
+            departure=fields.get("departure"),
+        )
+    return None
 
 
 def _log_lost(error: Exception) -> None:

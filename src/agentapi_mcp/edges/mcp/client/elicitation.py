@@ -78,7 +78,7 @@ class PendingElicitations:
             return
         pending = self._pending.get((session_id, elicitation_id))
         if pending is None:
-            # It waits in another process: the response goes through the store, since NOTIFY carries at most 8 kB.
+            # It waits in another process: the response goes through the store, since a signal has only ids.
             content = answer.model_dump(by_alias=True, exclude_none=True)  # plain values already: it was JSON
             await caller.services.elicitations.answer(caller.principal, session_id, elicitation_id, content)
         elif pending.answer is None:

@@ -4,6 +4,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -33,15 +34,15 @@ from agentapi_mcp.base.json_values import as_object, is_object, load_json
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.base.text import storable_value
 from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.callers import Caller, Callers
-from agentapi_mcp.edges.mcp.cancellations import MAX_REASON, Cancellations
+from agentapi_mcp.edges.mcp.cancellations import Cancellations, departure
 from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_TIMEOUT, PendingElicitations, Send, read_answer
 from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
-from agentapi_mcp.presentation.text import clean
 
 SESSION_HEADER = "mcp-session-id"
 _MAX_ID = 200
@@ -106,8 +107,9 @@ class LegacyHttp:
             self.subscribed_to.elicitations.on_answer(self.elicitations.wake)
             self.subscribed_to.transport_sessions.on_cancelled(self._cancel)
 
-    def _cancel(self, session_id: str, request_id: str, reason: str) -> None:
-        self.cancellations.cancel((session_id, request_id), reason)
+    def _cancel(self, session_id: str, request_id: str, how: str) -> None:
+        with suppress(ValueError):  # a newer program's word
+            self.cancellations.cancel((session_id, request_id), Departure(how))
 
     async def _get(self, wire: AsgiConnection, request: Request, client: "_SessionClient") -> None:
         if not check_accept_headers(request)[1]:
@@ -170,13 +172,13 @@ class LegacyHttp:
         if request_id is None:
             return
         reason = params.get("reason")
-        text = clean(reason)[:MAX_REASON] if isinstance(reason, str) else ""
-        if not self.cancellations.cancel((client.session.id, str(request_id)), text):
+        how = departure(reason) if isinstance(reason, str) else Departure.UNCLEAR
+        if not self.cancellations.cancel((client.session.id, str(request_id)), how):
             sessions = client.caller.services.transport_sessions
             try:
                 async with store_answers_within():
                     await sessions.notify_cancelled(
-                        client.caller.principal, client.session.id, str(request_id)[:_MAX_ID], text
+                        client.caller.principal, client.session.id, str(request_id)[:_MAX_ID], how
                     )
             except AgentApiError as exc:
                 _log.warning("cancellation_not_told", extra={"code": exc.code})
