@@ -1,6 +1,7 @@
 """Every SQL statement of the package is prepared on the migrated schema: a misspelt column fails here."""
 
 import ast
+import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import asyncpg
 import pytest
 
 import agentapi_mcp
+from agentapi_mcp.stores.postgres.schema_files import migrations
 from tests.conftest import DatabaseUrls
 from tests.support.statements import SqlCall, package_calls, sql_calls
 
@@ -24,6 +26,8 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "Database._begin(begin)": "sets the role and the claims, known at run time; every test of a store runs it",
     "read_objects('SET LOCAL search_path = pg_catalog')": "sets a parameter; every comparison of a schema runs it",
     "_begin(_BOUNDS)": "sets parameters; every migration runs it",
+    "_begin(_LOCK)": "locks the table of migrations where it is there already; every migration runs it",
+    "_run(_LOCK)": "the same, after the table is made",
     "_run(_BOOTSTRAP)": "makes the table of migrations; every migration runs it",
     "_run(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_run(_GRANT_FUNCTIONS)": "grants to logins by DO; every migration runs it",
@@ -95,6 +99,17 @@ def test_every_statement_can_be_read_or_is_listed_with_a_reason() -> None:
     unread = [f"{call.place}: {call.name}" for call in CALLS if not is_understood(call)]
     listed = [f"{call.place}: {call.name}" for call in CALLS if call.name in UNPREPARED]
     assert unread == listed
+
+
+def test_no_statement_takes_a_lock_that_any_login_can_hold() -> None:
+    taken = [call.place for call in CALLS for sql in call.texts if re.search(r"pg_(try_)?advisory", sql)]
+    assert taken == [], "lock a row or a table of the schema agentapi, to which no outside role has a right"
+    assert not any(re.search(r"pg_(try_)?advisory", migration.sql) for migration in migrations())
+
+
+def test_signals_alone_notify() -> None:
+    notifying = {call.name for call in CALLS for sql in call.texts if "pg_notify" in sql}
+    assert notifying == {"tell(_TELL)", "PostgresSignals.flush(_TELL)"}
 
 
 def test_the_list_of_the_unprepared_names_only_calls_that_are_there() -> None:

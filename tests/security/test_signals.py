@@ -30,7 +30,7 @@ from tests.conftest import DatabaseUrls
 from tests.support.clocks import SteppedClock
 from tests.support.logins import login_of
 from tests.support.members import new_member
-from tests.support.signals import listening
+from tests.support.signals import channel_of, listening, payloads_of
 from tests.support.worlds import LONG_LEASE, SLOW, asks, begun, open_world
 
 OUTSIDE = ("anon", "authenticated")
@@ -147,12 +147,6 @@ async def opened(database: Database, urls: DatabaseUrls) -> AsyncGenerator[tuple
         yield Place(database, there, ann, SessionId(session), mcp_session), heard
 
 
-async def channel_of(database: Database) -> str:
-    """Read the channel's name, as the program does."""
-    async with database.as_system("test") as connection:
-        return await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'signal_channel'")
-
-
 async def rows_of(database: Database) -> list[str]:
     """Read what the program has told so far."""
     async with database.as_system("test") as connection:
@@ -164,10 +158,9 @@ async def rows_of(database: Database) -> list[str]:
 async def test_a_forged_signal_is_heard_by_nobody_and_the_genuine_one_once(
     kind: SignalKind, role: str, database: Database, database_urls: DatabaseUrls
 ) -> None:
-    copied: asyncio.Queue[str] = asyncio.Queue()
     async with opened(database, database_urls) as (place, heard), login_of(database_urls, role) as attacker:
         channel = await channel_of(database)  # it may have leaked, as by a dump of the database
-        await attacker.add_listener(channel, lambda *notified: copied.put_nowait(str(notified[3])))
+        copied = await payloads_of(attacker, channel)
         genuine = await GENUINE[kind](place)
         assert await heard.get() == genuine
         payload, rows = await copied.get(), await rows_of(database)

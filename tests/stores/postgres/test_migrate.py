@@ -1,5 +1,8 @@
 """Migrations: applied once, refused where they do not fit, on the embedded Postgres 18 and on one of yours."""
 
+import asyncio
+from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +14,7 @@ from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteS
 from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from tests.conftest import DatabaseUrls
+from tests.support.supabase import Project
 
 
 async def test_what_is_applied_is_not_applied_again(database_urls: DatabaseUrls) -> None:
@@ -24,6 +28,37 @@ async def test_what_is_applied_is_not_applied_again(database_urls: DatabaseUrls)
 
 async def test_the_program_sees_that_the_schema_is_its_own(database: Database) -> None:
     assert await is_current(database, program="0.1.0")
+
+
+@pytest.mark.parametrize("made", [0, 1])
+async def test_of_migrations_at_once_one_does_the_work(made: int, project: Project) -> None:
+    missing = tuple(migration.id for migration in migrations()[made:])
+    if made:
+        await migrate(project.owner, program="0.1.0", files=migrations()[:made])
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(migrate(project.owner, program="0.1.0")) for _ in range(3)]
+    assert Counter(task.result() for task in running) == {missing: 1, (): 2}
+
+
+async def test_a_migration_waits_for_another_and_keeps_no_program_waiting(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    owner, observer = await asyncpg.connect(database_urls.owner), await asyncpg.connect(database_urls.owner)
+    waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE $1 = ANY(pg_blocking_pids(pid)))"
+    try:
+        async with asyncio.TaskGroup() as group, owner.transaction():
+            await owner.execute("LOCK TABLE agentapi.migrations IN SHARE ROW EXCLUSIVE MODE")
+            # Longer than for a table of others.
+            waiting = migrate(database_urls.owner, program="0.1.0", lock_timeout=timedelta(milliseconds=1))
+            second = group.create_task(waiting)
+            while not await observer.fetchval(waits, owner.get_server_pid()):
+                pass
+            assert await is_current(database, program="0.1.0")
+            assert not second.done()
+        assert second.result() == ()
+    finally:
+        await owner.close()
+        await observer.close()
 
 
 async def test_an_edited_migration_and_a_newer_program_are_refused(own_database: DatabaseUrls) -> None:

@@ -16,7 +16,7 @@ from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.signals import PostgresSignals, tell
 from tests.conftest import DatabaseUrls
 from tests.support.clocks import ManualClock
-from tests.support.signals import listening
+from tests.support.signals import channel_of, listening, payloads_of
 from tests.support.supabase import Project
 
 
@@ -46,10 +46,8 @@ async def test_the_own_process_hears_a_signal_at_once_and_once(database_urls: Da
 async def test_what_a_process_sends_costs_it_no_read(database: Database, database_urls: DatabaseUrls) -> None:
     clock, begun, heard = CountingClock(), asyncio.Event(), asyncio.Event()
     signals = PostgresSignals(RemoteServer(database_urls.app), database, clock)
-    observer, notified = await asyncpg.connect(database_urls.app), asyncio.Queue[object]()
-    async with database.as_system("test") as connection:
-        channel = await connection.fetchval("SELECT value FROM agentapi.facts WHERE name = 'signal_channel'")
-    await observer.add_listener(channel, lambda *notification: notified.put_nowait(notification))
+    observer = await asyncpg.connect(database_urls.app)
+    notified = await payloads_of(observer, await channel_of(database))
     async with listening(database_urls.app) as other, asyncio.TaskGroup() as group:
         running = group.create_task(signals.run(begun.set))
         await begun.wait()
@@ -119,10 +117,9 @@ async def test_what_has_expired_or_cannot_be_read_is_left_out(database: Database
 
 
 async def test_every_database_has_a_channel_of_its_own(database: Database, project: Project) -> None:
-    name = "SELECT value FROM agentapi.facts WHERE name = 'signal_channel'"
     await migrate(project.owner, program="0.1.0")
-    async with database.as_system("test") as connection:
-        assert await connection.fetchval(name) != await project.value(name)
+    other = await project.value("SELECT value FROM agentapi.facts WHERE name = 'signal_channel'")
+    assert await channel_of(database) != other
 
 
 async def test_the_sender_waits_a_moment_unless_one_is_in_a_hurry(

@@ -19,6 +19,13 @@ from agentapi_mcp.stores.postgres.signals import tell
 
 _SOURCE = "files"
 
+# Locks the row, which is made if it is not there, until the file is written.
+_LOCK: LiteralString = """
+INSERT INTO agentapi.catalogue_files (source, sha256) VALUES ($1, '')
+ON CONFLICT (source) DO UPDATE SET source = excluded.source
+RETURNING sha256
+"""
+
 # Collation C: the same order on every server, whatever its locale.
 _LOAD: LiteralString = """
 SELECT a.id, a.name, a.type, a.description, a.enabled, a.config::text AS config,
@@ -81,15 +88,15 @@ class PostgresCatalogue(CatalogueStore):
         A model that we wrote and the file no longer names is disabled; no row is deleted.
         """
         async with self._database.as_system("write the catalogue") as connection:
-            # Replicas start together with the same file: the first one writes it, the others find it written.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('agentapi.catalogue', 0))")
-            if await _is_written(connection, file):
+            # Replicas start together with the same file: the first one writes it, the others find it written. By a lock
+            # on a row: a login without any right can hold an advisory lock, and keep every replica from starting.
+            known = await connection.fetchval(_LOCK, _SOURCE)
+            if known == file.sha256 and await _has_all(connection, file):
                 return False
             for agent in file.agents:
                 await _write_agent(connection, agent)
             await connection.execute(
-                "INSERT INTO agentapi.catalogue_files (source, sha256) VALUES ($1, $2) "
-                "ON CONFLICT (source) DO UPDATE SET sha256 = excluded.sha256, loaded_at = clock_timestamp()",
+                "UPDATE agentapi.catalogue_files SET sha256 = $2, loaded_at = clock_timestamp() WHERE source = $1",
                 _SOURCE,
                 file.sha256,
             )
@@ -106,10 +113,7 @@ async def _notify_changed(connection: Connection) -> None:
     await tell(connection, Signal(SignalKind.CATALOGUE_CHANGED))
 
 
-async def _is_written(connection: Connection, file: CatalogueFile) -> bool:
-    known = await connection.fetchval("SELECT sha256 FROM agentapi.catalogue_files WHERE source = $1", _SOURCE)
-    if known != file.sha256:
-        return False
+async def _has_all(connection: Connection, file: CatalogueFile) -> bool:
     names = [agent.name for agent in file.agents]
     found = await connection.fetchval("SELECT count(*) FROM public.agents WHERE name = ANY($1::text[])", names)
     return bool(found == len(names))

@@ -26,8 +26,6 @@ from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-# Key of the advisory lock; any number that no other program uses in this database.
-_LOCK = 7_206_310
 # SQLSTATE of the errors that our SQL raises with a message for the operator; Postgres uses no class AA.
 _OURS = "AA001"
 # Roles are global to the server, the lock only to a database: another database may be creating the same roles.
@@ -62,7 +60,7 @@ BEGIN
             'The login lacks GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user);
     END IF;
     IF to_regnamespace('agentapi') IS NULL THEN
-        CREATE SCHEMA agentapi;
+        CREATE SCHEMA IF NOT EXISTS agentapi;
     END IF;
     IF NOT has_schema_privilege('agentapi', 'USAGE') OR NOT has_schema_privilege('agentapi', 'CREATE') THEN
         RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
@@ -85,6 +83,20 @@ CREATE TABLE IF NOT EXISTS agentapi.migrations (
     needs text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
+"""
+# Of two migrations the second waits here. No outside role has a right to this table, while an advisory lock can be held
+# by any login. Programs that read the table go on. Where it is not there yet, the second fails to make the schema once
+# more, and is repeated; where this login has no right to it, the migration is refused later, in words.
+_LOCK = """
+DO $$
+BEGIN
+    IF to_regnamespace('agentapi') IS NOT NULL AND has_schema_privilege('agentapi', 'USAGE') THEN
+        IF to_regclass('agentapi.migrations') IS NOT NULL AND has_table_privilege('agentapi.migrations', 'UPDATE') THEN
+            LOCK TABLE agentapi.migrations IN SHARE ROW EXCLUSIVE MODE;
+        END IF;
+    END IF;
+END
+$$
 """
 _NO_GRANTS = (
     "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
@@ -231,7 +243,7 @@ async def _repeat(url: str, variable: str | None, run: Callable[[_Connection], A
 
 async def _migrate(connection: _Connection, plan: Plan) -> tuple[str, ...]:
     async with connection.transaction():
-        await _begin(connection, plan)
+        await _begin(connection)
         # In one transaction, DDL included: a refusal or a crash leaves nothing behind.
         return (await _run(connection, plan)).migrations
 
@@ -240,7 +252,7 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await _begin(connection, plan)
+        await _begin(connection)
         before = await read_objects(connection)
         done = await _run(connection, plan)
         after = await read_objects(connection)
@@ -259,16 +271,17 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
     )
 
 
-async def _begin(connection: _Connection, plan: Plan) -> None:
+async def _begin(connection: _Connection) -> None:
     await connection.execute(_BOUNDS)
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
-    # Only after the advisory lock: the timeout would also end the wait for another process's migration.
-    await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
+    await connection.execute(_LOCK)
 
 
 async def _run(connection: _Connection, plan: Plan) -> _Done:
     await connection.execute(_BOOTSTRAP)
+    await connection.execute(_LOCK)
+    milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
+    # Only now: the timeout would also end the wait for another process's migration.
+    await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
     applied = await _applied(connection)
     _refuse_newer([row.needs for row in applied.values()], plan.program)
     # Before `_refuse_other`, to which a database from before the first release is one with unknown migrations.
