@@ -3,9 +3,12 @@
 import sys
 from importlib import import_module
 
+from agentapi_mcp.cli.terminal import clean_streams
+
 
 def main() -> None:
     """Run what the arguments ask for; the stdio path imports no command-line library."""
+    clean_streams()
     if len(sys.argv) > 1:
         import_module("agentapi_mcp.cli.main").main()
     else:

@@ -15,8 +15,9 @@ from typing_extensions import override
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.base.paging import read_all
-from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_err, print_json, print_out
+from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_json
 from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn

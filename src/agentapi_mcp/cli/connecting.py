@@ -25,7 +25,7 @@ from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in, secrets_of
 from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
-from agentapi_mcp.cli.outputs import print_err, print_out
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import environment, platform
 
 # `_locked` returns before it is needed on Windows, where it is not.

@@ -3,12 +3,14 @@
 import pkgutil
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from typing import Any
 
 import click
 from typing_extensions import override
 
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import toolsets_option
+from agentapi_mcp.cli.terminal import cleaned
 from agentapi_mcp.settings import VERSION
 
 
@@ -55,7 +57,17 @@ def _load(name: str) -> click.Command:
     return command
 
 
+class CleanGroup(click.Group):
+    """The root command, whose own messages quote what was typed."""
+
+    @override
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with cleaned():
+            return super().main(*args, **kwargs)
+
+
 @click.group(
+    cls=CleanGroup,
     commands=CommandModules(),
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
@@ -25,6 +24,8 @@ from agentapi_mcp.base.errors import (
     sentences,
 )
 from agentapi_mcp.base.exceptions import innermost, notes_of
+from agentapi_mcp.base.visible import replace_invisible
+from agentapi_mcp.cli.terminal import print_err, print_out, visible
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.errors import ErrorWords, explain_error
@@ -75,7 +76,6 @@ WORDS = ErrorWords(
         "turn_id": "TURN_ID",
     },
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def run(
@@ -124,7 +124,7 @@ def guarded(
         raise
     except Exception as exc:  # noqa: BLE001  # the outermost handler: a traceback is no message for users
         _log.error("command_failed", exc_info=exc)
-        sys.stderr.write("agentapi-mcp: internal error; the log above has the details.\n")
+        print_err("agentapi-mcp: internal error; the log above has the details.")
         sys.exit(INTERNAL)
 
 
@@ -146,25 +146,10 @@ def explain(error: AgentApiError) -> str:
     return explain_error(error, WORDS)
 
 
-def strip_controls(text: str) -> str:
-    """Remove control characters: text of agents could drive the terminal with escape sequences."""
-    return _CONTROL.sub("", text)
-
-
-def print_out(text: str, *, end: str = "\n") -> None:
-    """Print on stdout and flush: a reply is streamed in pieces without line ends."""
-    sys.stdout.write((strip_controls(text) if sys.stdout.isatty() else text) + end)
-    sys.stdout.flush()
-
-
-def print_err(text: str) -> None:
-    """Print on stderr."""
-    sys.stderr.write(strip_controls(text) + "\n")
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows: aligned in a terminal, tab-separated in a pipe."""
-    texts = [[strip_controls(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
+    # Cleaned before they are measured, and in a pipe too, where a tab or a line end would forge a cell or a row.
+    texts = [[visible(" ".join(str("" if cell is None else cell).split())) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in texts:
             print_out("\t".join(row))
@@ -176,4 +161,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def print_json(value: object) -> None:
     """Print JSON, indented."""
-    print_out(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print_out(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Serialize JSON, indented; what a reader would not see is escaped, which programs read as the same text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return replace_invisible(text, lambda character: json.dumps(character)[1:-1], keep="\n")

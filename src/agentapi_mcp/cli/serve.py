@@ -5,7 +5,6 @@ import errno
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +25,7 @@ from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.mcp_options import mcp_options
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.pages import key_pages_mount
@@ -286,12 +286,11 @@ def _announce(settings: Settings, options: ServeOptions, listener: socket.socket
         return
     host = f"[{options.host}]" if ":" in options.host else options.host
     base = f"http{'s' * http.config.is_ssl}://{host}:{listener.getsockname()[1]}"
-    sys.stderr.write(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.\n")
+    print_err(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.")
     if options.host in _WILDCARD_HOSTS and not (options.hosts or settings.allowed_hosts):
-        sys.stderr.write("Other machines are answered with 421 until --allowed-host says how they call this one.\n")
+        print_err("Other machines are answered with 421 until --allowed-host says how they call this one.")
     if not (http.config.is_ssl or settings.trusted_proxies or is_local(listener.getsockname()[0])):
-        sys.stderr.write(
+        print_err(
             "Tokens and messages can be read on their way: give --tls-cert and --tls-key, or name the proxy that "
-            "speaks TLS in AGENTAPI_TRUSTED_PROXIES.\n"
+            "speaks TLS in AGENTAPI_TRUSTED_PROXIES."
         )
-    sys.stderr.flush()

@@ -9,6 +9,7 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.mcp_options import mcp_options
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
@@ -24,7 +25,7 @@ def main(toolsets: str | None = None) -> None:
     try:
         settings = with_toolsets(load_settings(), toolsets)
     except ConfigurationError as exc:
-        sys.stderr.write(f"agentapi-mcp: {exc}\n")
+        print_err(f"agentapi-mcp: {exc}")
         sys.exit(3)
     configure_logs(settings.log_level)
     asyncio.run(_serve_and_leave(settings))

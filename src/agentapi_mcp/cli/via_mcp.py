@@ -15,6 +15,7 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chats import ChatClient, ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, with_next_step
+from agentapi_mcp.cli.terminal import show_status
 from agentapi_mcp.settings import VERSION, environment
 
 _WAIT_SECONDS = 45
@@ -99,9 +100,7 @@ async def open_mcp_chat_client() -> AsyncGenerator[McpChatClient]:
 
 async def _show_progress(progress: float, total: float | None, message: str | None) -> None:
     del total  # the length of a reply is unknown
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}\r\x1b[K")
-        sys.stderr.flush()
+    show_status(f"{progress:.0f} s {(message or '').splitlines()[0][:60] if message else ''}")
 
 
 def _arguments(options: ChatOptions, message: str) -> dict[str, object]:

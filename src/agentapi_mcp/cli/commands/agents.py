@@ -5,7 +5,8 @@ import click
 from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.models import model_row
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, print_out, run, table
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_out
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.agents import agent_json
 

@@ -10,7 +10,8 @@ from typing_extensions import override
 from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import guarded, print_err, print_json, print_out, run, table
+from agentapi_mcp.cli.outputs import guarded, print_json, run, table
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import environment, load_settings

@@ -8,7 +8,8 @@ import click
 from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import FAILED, guarded, print_json, print_out, strip_controls
+from agentapi_mcp.cli.outputs import FAILED, guarded, print_json
+from agentapi_mcp.cli.terminal import print_labelled, print_out
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
@@ -56,12 +57,10 @@ async def _run_checks(*, ask: bool, as_json: bool) -> None:
 
 def _print(check: Check) -> None:
     word, colour = _LABELS[check.outcome]
-    shown = click.style(word.ljust(_OUTCOME_WIDTH), fg=colour) if sys.stdout.isatty() else word.ljust(_OUTCOME_WIDTH)
-    lines = [f"{shown}  {check.name.ljust(_NAME_WIDTH)}  {strip_controls(check.detail)}"]
+    print_labelled(word.ljust(_OUTCOME_WIDTH), colour, f"  {check.name.ljust(_NAME_WIDTH)}  {check.detail}")
     label = "to use it:" if check.outcome is CheckOutcome.NOT_IN_USE else "mend:"
-    lines += [f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {strip_controls(line)}" for line in check.advice]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    for line in check.advice:
+        print_out(f"{' ' * (_OUTCOME_WIDTH + 2)}{label} {line}")
 
 
 def _json(check: Check) -> dict[str, object]:

@@ -6,7 +6,8 @@ import click
 from pydantic import SecretStr
 
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, run, table
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services

@@ -5,7 +5,8 @@ from uuid import UUID
 import click
 
 from agentapi_mcp.cli.options import in_organization, json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, run, table
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings

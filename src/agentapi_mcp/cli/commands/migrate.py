@@ -5,7 +5,8 @@ from functools import partial
 import click
 
 from agentapi_mcp.app.maintenance import Preview, migrate_database, migration_states, preview_migration
-from agentapi_mcp.cli.outputs import guarded, print_out, table
+from agentapi_mcp.cli.outputs import guarded, table
+from agentapi_mcp.cli.terminal import print_out
 from agentapi_mcp.settings import environment, load_settings
 from agentapi_mcp.telemetry import configure_logs
 

@@ -7,7 +7,8 @@ import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.cli.options import in_organization, json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run
+from agentapi_mcp.cli.outputs import print_json, run
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services

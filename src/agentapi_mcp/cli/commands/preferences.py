@@ -3,7 +3,8 @@
 import click
 
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, print_out, run
+from agentapi_mcp.cli.outputs import print_json, run
+from agentapi_mcp.cli.terminal import print_out
 from agentapi_mcp.core.catalogue.models import ClientPreferences
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.preferences import preference_lines, preferences_out

@@ -4,7 +4,8 @@ import click
 
 from agentapi_mcp.app.maintenance import new_master_key
 from agentapi_mcp.base.errors import StoreError
-from agentapi_mcp.cli.outputs import print_out, run
+from agentapi_mcp.cli.outputs import run
+from agentapi_mcp.cli.terminal import print_out
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 

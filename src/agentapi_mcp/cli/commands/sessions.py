@@ -1,7 +1,6 @@
 """The commands for sessions."""
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import click
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.cli.options import FILE, json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run, table
+from agentapi_mcp.cli.outputs import json_text, print_json, run, table
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
@@ -166,4 +166,4 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
 
 
 def _json(transcript: Transcript) -> str:
-    return json.dumps(render_json(transcript), indent=2, ensure_ascii=False) + "\n"
+    return json_text(render_json(transcript)) + "\n"

@@ -11,7 +11,8 @@ from typing_extensions import override
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, print_out, run, table
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import TokenScope

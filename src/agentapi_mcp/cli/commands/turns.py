@@ -6,8 +6,9 @@ import click
 
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_err, print_json, run, table
+from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.replies import Fields, turn_fields
+from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import moment

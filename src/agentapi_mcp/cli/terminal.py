@@ -1,0 +1,110 @@
+"""The one way to the terminal: everything that is printed passes here, and cannot drive it or hide from its reader."""
+
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from agentapi_mcp.base.visible import CONTEXT, replace_invisible
+
+_KEPT = "\n\t"  # a reply has lines and columns
+_COLOURS: Mapping[str, str] = {
+    "green": "\x1b[32m",
+    "yellow": "\x1b[33m",
+    "red": "\x1b[31m",
+    "bright_black": "\x1b[90m",
+}
+_RESET = "\x1b[0m"
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class CleanStream:
+    """A text stream without the characters that a reader does not see; stdout is cleaned in a terminal alone.
+
+    It takes the place of the process's own stream, so that what libraries print passes through it as well: messages
+    of click, tracebacks, warnings. What goes into a pipe or a file is data, which stays as it is.
+    """
+
+    def __init__(self, stream: TextIO, *, only_in_terminal: bool) -> None:
+        self.stream = stream
+        self._only_in_terminal = only_in_terminal
+        self._before = ""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the stream has
+        if name == "buffer":  # which click would write to, past this, where the encoding is ASCII
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text without what is not seen in it."""
+        if self._only_in_terminal and not self.stream.isatty():
+            return self.stream.write(text)
+        # A streamed reply comes in pieces, and an emoji may be cut between two of them.
+        shown = visible(text, self._before)
+        self._before = (self._before + shown)[-CONTEXT:]
+        self.stream.write(shown)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write all the lines."""
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def cleaned() -> Generator[None]:
+    """Clean what is printed within, through whatever streams are the process's own now."""
+    before = sys.stdout, sys.stderr
+    clean_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def clean_streams() -> None:
+    """Clean from now on what this process prints."""
+    sys.stdout = cast("TextIO", _clean(sys.stdout, only_in_terminal=True))
+    sys.stderr = cast("TextIO", _clean(sys.stderr, only_in_terminal=False))
+
+
+def visible(text: str, before: str = "") -> str:
+    """Remove what is not seen; lines and tabs stay."""
+    return replace_invisible(text, lambda _: "", keep=_KEPT, before=before)
+
+
+def print_out(text: str, *, end: str = "\n") -> None:
+    """Print on stdout and flush: a reply is streamed in pieces without line ends."""
+    stream = _clean(sys.stdout, only_in_terminal=True)
+    stream.write(text + end)
+    stream.flush()
+
+
+def print_err(text: str) -> None:
+    """Print on stderr."""
+    stream = _clean(sys.stderr, only_in_terminal=False)
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def print_labelled(label: str, colour: str, text: str) -> None:
+    """Print a line on stdout that begins with a label, coloured in a terminal."""
+    stream = _clean(sys.stdout, only_in_terminal=True)
+    if stream.isatty():
+        stream.stream.write(f"{_COLOURS[colour]}{visible(label)}{_RESET}")
+        label = ""
+    stream.write(f"{label}{text}\n")
+    stream.flush()
+
+
+def show_status(text: str) -> None:
+    """Show a line on stderr until the next thing is printed; only in a terminal."""
+    stream = _clean(sys.stderr, only_in_terminal=False)
+    if stream.isatty():
+        stream.stream.write(f"{_CLEAR_LINE}{visible(text)}{_CLEAR_LINE}")
+        stream.flush()
+
+
+def _clean(stream: TextIO, *, only_in_terminal: bool) -> CleanStream:
+    # A test, or click's test runner, may have put a stream of its own in the place of ours.
+    return stream if isinstance(stream, CleanStream) else CleanStream(stream, only_in_terminal=only_in_terminal)
