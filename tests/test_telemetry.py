@@ -4,7 +4,7 @@ import ast
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -49,20 +49,32 @@ def events() -> dict[str, set[str]]:
                 continue
             names = {text.value for arg in node.args for text in ast.walk(arg) if isinstance(text, ast.Constant)}
             extras = [keyword.value for keyword in node.keywords if keyword.arg == "extra"]
-            keys = {key.value for extra in extras if isinstance(extra, ast.Dict) for key in extra.keys if key}  # type: ignore[union-attr]
+            keys = {
+                str(key.value)
+                for extra in extras
+                if isinstance(extra, ast.Dict)
+                for key in extra.keys
+                if isinstance(key, ast.Constant)
+            }
             for name in names:
-                found.setdefault(str(name), set()).update(map(str, keys))
+                found.setdefault(str(name), set[str]()).update(keys)
     return found
 
 
 EVENTS = events()
 
 
-def logged(name: str, event: object, level: int = logging.INFO, **more: object) -> str:
+def logged(
+    name: str,
+    event: object,
+    level: int = logging.INFO,
+    extra: Mapping[str, object] | None = None,
+    exc_info: BaseException | None = None,
+) -> str:
     """Log with the configuration of the program, and return the line."""
     stream = io.StringIO()
     configure_logs("debug", stream)
-    logging.getLogger(name).log(level, event, **more)  # type: ignore[arg-type]
+    logging.getLogger(name).log(level, event, extra=extra, exc_info=exc_info)
     text = stream.getvalue()
     assert text.endswith("\n")
     return text.removesuffix("\n")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -22,7 +23,15 @@ from agentapi_mcp.cli.chats import ChatClient, ChatOptions, chat
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.outputs import json_text, print_json, table
 from agentapi_mcp.cli.replies import ChatReply
-from agentapi_mcp.cli.terminal import CleanStream, cleaned, print_err, print_labelled, print_out, show_status
+from agentapi_mcp.cli.terminal import (
+    CleanStream,
+    cleaned,
+    print_err,
+    print_fact,
+    print_labelled,
+    print_out,
+    show_status,
+)
 from tests.support.visibility import HIDDEN, WRITTEN, hidden_texts, hides_something
 
 HOSTILE = "a\x1b]0;title\x07b\x9b2Jc\rd\u202e\u2066\u200b\u00ad\U000e0041\u2028e"
@@ -140,7 +149,8 @@ class HostileClient(ChatClient):
 def test_nothing_that_the_chat_shows_hides_anything(text: str, as_json: bool) -> None:  # noqa: FBT001  # a parameter
     with screens() as (out, err), cleaned():
         asyncio.run(chat(HostileClient(text), ChatOptions(as_json=as_json, newest=True), "hello"))
-    assert not hides_something(plain(out.getvalue() + err.getvalue()))
+    shown = re.sub(r"\x1b\[90m|\x1b\[0m", "", err.getvalue())  # our own
+    assert not hides_something(plain(out.getvalue() + shown))
     assert "session " in err.getvalue() if not as_json else out.getvalue()
 
 
@@ -148,10 +158,28 @@ def test_nothing_that_the_chat_shows_hides_anything(text: str, as_json: bool) ->
 def test_only_our_own_words_are_coloured(word: str, text: str) -> None:
     with screens() as (out, err):
         print_labelled(word, "red", text)
-        show_status(text)
+        print_fact(word)
+        print_err(text)
     assert out.getvalue().startswith("\x1b[31m")
+    assert err.getvalue().startswith("\x1b[90m")
     assert not hides_something(plain(out.getvalue().replace("\x1b[31m", "", 1).replace("\x1b[0m", "", 1)))
+    assert not hides_something(plain(err.getvalue().replace("\x1b[90m", "", 1).replace("\x1b[0m", "", 1)))
+
+
+@given(hidden_texts)
+def test_a_status_line_goes_when_the_next_thing_is_printed(text: str) -> None:
+    with screens() as (_, err):
+        show_status(text)
+    assert err.getvalue().startswith("\r\x1b[K")
     assert not hides_something(plain(err.getvalue().removeprefix("\r\x1b[K").removesuffix("\r\x1b[K")))
+
+
+def test_facts_are_grey_in_a_terminal_and_plain_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fact("[guide · free]")
+    assert capsys.readouterr().err == "[guide · free]\n"
+    with screens() as (_, err):
+        print_fact("[guide · free]")
+    assert err.getvalue() == "\x1b[90m[guide · free]\x1b[0m\n"
 
 
 @given(hidden_texts)

@@ -114,11 +114,15 @@ async def connect_with(base: str, token: str, link: str) -> AsyncGenerator[Clien
             yield client
 
 
+def blocks_of(result: CallToolResult) -> list[str]:
+    """Return the blocks of text of an answer."""
+    assert all(isinstance(block, TextContent) for block in result.content)
+    return [block.text for block in result.content if isinstance(block, TextContent)]
+
+
 def text_of(result: CallToolResult) -> str:
-    """Return the text part of an answer."""
-    first = result.content[0]
-    assert isinstance(first, TextContent)
-    return first.text
+    """Return the text of an answer, as a model reads it."""
+    return "\n\n".join(blocks_of(result))
 
 
 def fields_of(result: CallToolResult) -> dict[str, object]:

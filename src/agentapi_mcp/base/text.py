@@ -1,10 +1,14 @@
 """Sanitize text from outside for storage and display."""
 
+import json
+import re
 from collections.abc import Sequence
 
 from agentapi_mcp.base.json_values import is_list, is_object
 
 _MOST_LISTED = 20
+# No space, quote, bracket or separator, so that it cannot pass for another part of the sentence that names it.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/:@+,~#-]*")
 
 
 def printable(text: str) -> str:
@@ -46,3 +50,9 @@ def one_line(text: str, most: int = 200) -> str:
     # Cut first: a name from outside may be megabytes long.
     line = " ".join(printable(text[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def quoted(name: str, most: int = 200) -> str:
+    """Format a name from outside as `one_line` does, in quotes unless it is as plain as most names of models are."""
+    line = one_line(name, most)
+    return line if _PLAIN_NAME.fullmatch(line) else json.dumps(line, ensure_ascii=False)

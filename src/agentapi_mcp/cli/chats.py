@@ -17,7 +17,7 @@ from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
 from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_json
 from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
-from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.cli.terminal import print_err, print_fact, print_out
 from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
@@ -172,9 +172,9 @@ async def _send_message(
     if reply.error is not None:
         print_err(f"agentapi-mcp: {reply.error}")
     if reply.joined is not None:
-        print_err(reply.joined)
+        print_fact(reply.joined)
     if not options.as_json:
-        print_err(f"[{reply.bill} · session {reply.session_id}]")
+        print_fact(f"[{reply.bill} · session {reply.session_id}]")
     return reply
 
 

@@ -87,6 +87,16 @@ def print_err(text: str) -> None:
     stream.flush()
 
 
+def print_fact(text: str) -> None:
+    """Print on stderr what the program knows of an answer: in grey in a terminal, which no answer can be."""
+    stream = _clean(sys.stderr, only_in_terminal=False)
+    if not stream.isatty():
+        print_err(text)
+        return
+    stream.stream.write(f"{_COLOURS['bright_black']}{visible(text)}{_RESET}\n")
+    stream.flush()
+
+
 def print_labelled(label: str, colour: str, text: str) -> None:
     """Print a line on stdout that begins with a label, coloured in a terminal."""
     stream = _clean(sys.stdout, only_in_terminal=True)

@@ -1,5 +1,8 @@
-"""Sessions as JSON."""
+"""Sessions as JSON and as lines of a list."""
 
+import json
+
+from agentapi_mcp.base.text import one_line, quoted
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.presentation.models import SessionOut
 from agentapi_mcp.presentation.uris import transcript_uri
@@ -31,3 +34,10 @@ def session_out(session: Session) -> SessionOut:
         last_message_at=moment(session.last_message_at),
         transcript_uri=transcript_uri(session.id),
     )
+
+
+def session_line(session: SessionOut) -> str:
+    """Describe a session in one line of a list; its title is in quotes, since it may read like another line."""
+    title = "Untitled" if not session.title else json.dumps(one_line(session.title), ensure_ascii=False)
+    agent = "no agent" if session.agent is None else quoted(session.agent)
+    return f"- {title} ({agent}, {session.last_message_at}): {session.session_id}"

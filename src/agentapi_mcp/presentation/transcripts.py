@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import one_line
+from agentapi_mcp.base.text import one_line, quoted
 from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
@@ -54,15 +54,15 @@ def _quoted(content: str) -> str:
 
 
 def _facts(session: Session) -> str:
-    agent = one_line(session.agent or "no agent")
-    agent = agent if session.model is None else f"{agent} with {one_line(session.model)}"
+    agent = "no agent" if session.agent is None else quoted(session.agent)
+    agent = agent if session.model is None else f"{agent} with {quoted(session.model)}"
     count = "" if session.message_count is None else f", {session.message_count} messages"
     return f"{agent}, begun {_time(session.created_at)}{count}"
 
 
 def _speaker(message: Message) -> str:
     if message.role is MessageRole.ASSISTANT:
-        return one_line(message.turn.agent) if message.turn else "Assistant"
+        return quoted(message.turn.agent) if message.turn else "Assistant"
     return {MessageRole.USER: "You", MessageRole.SYSTEM: "System", MessageRole.TOOL: "Tool"}[message.role]
 
 

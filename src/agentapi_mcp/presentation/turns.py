@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
-from agentapi_mcp.base.text import one_line
+from agentapi_mcp.base.text import quoted
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.costs import cost_json
@@ -18,10 +18,13 @@ def describe_turn(turn: Turn) -> str:
 
 
 def describe_cost(agent: str, status: TurnStatus, bill: TurnCost, history_dropped: int) -> str:
-    """Describe a turn in one line by its parts, for a caller that has no `Turn`."""
+    """Describe a turn in one line by its parts, for a caller that has no `Turn`.
+
+    Names from outside are quoted, so that none of them can add a part.
+    """
     usage = bill.usage
-    agent = one_line(agent)
-    parts = [agent if bill.model_used is None else f"{agent} ({one_line(bill.model_used)})"]
+    agent = quoted(agent)
+    parts = [agent if bill.model_used is None else f"{agent} ({quoted(bill.model_used)})"]
     if status is not TurnStatus.COMPLETED:
         parts.append(status.replace("_", " "))
     if usage.input_tokens is not None or usage.output_tokens is not None:

@@ -16,7 +16,7 @@ from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.testing.http import Steps
 from agentapi_mcp.testing.waiting import expect_soon
-from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, blocks_of, call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
 
 TURN_FIELDS = {
@@ -33,8 +33,9 @@ async def test_chat_answers_the_reply_first_then_the_bill_and_the_ids(link: Link
         assert not result.is_error
         assert set(turn) == TURN_FIELDS
         assert turn["status"] == "completed"
-        assert text.startswith(edge.tag)
-        bill = text.splitlines()[-1]
+        [reply, bill] = blocks_of(result)
+        assert reply == turn["reply"]
+        assert bill in text.splitlines()
         assert f"session_id {turn['session_id']}" in bill
         assert f"turn_id {turn['turn_id']}" in bill
         assert isinstance(turn["cost_usd"], float)
@@ -46,7 +47,7 @@ async def test_an_answer_is_text_alone_and_its_fields_name_the_transcript(link: 
     """LangChain makes of a resource link a file for the model, which every provider refuses."""
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         result = await call(client, "chat", agent="droid", message=edge.tag)
-        assert [content.type for content in result.content] == ["text"]
+        assert {content.type for content in result.content} == {"text"}
         read = await client.read_resource(str(fields_of(result)["transcript_uri"]))
         assert edge.tag in str(read.contents)
 

@@ -19,6 +19,7 @@ from agentapi_mcp.backends.wire.options import BaseUrl, HeaderValue, Timeout, re
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.base.json_values import as_list, as_object, as_text
+from agentapi_mcp.base.text import listed, quoted
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import BackendHost, Capability
@@ -222,7 +223,7 @@ class DroidBackend:
         if incoming.method == "droid.request_permission":
             uses = (as_object(as_object(use).get("toolUse")) for use in as_list(incoming.params.get("toolUses")))
             names = [as_text(use.get("name")) for use in uses]
-            refused += [name for name in names if name] or ["a tool"]
+            refused += [quoted(name) for name in names if name] or ["a tool"]
             # Nobody can be asked within a turn; without a response the CLI would wait until the idle timeout.
             droid.process.respond(incoming, {"selectedOption": "cancel"})
         elif incoming.method == "droid.ask_user":
@@ -272,7 +273,7 @@ def _message(droid: Droid, turn: BackendTurn) -> str:
 def _warning(droid: Droid, refused: list[str]) -> str | None:
     warnings: list[str] = []
     if refused:
-        names = ", ".join(dict.fromkeys(refused))
+        names = listed(list(dict.fromkeys(refused)))
         warnings.append(f"The agent asked for permission, which nobody can give here yet, and was refused: {names}.")
     if droid.has_forgotten:
         warnings.append("The Droid CLI had lost its memory of this session and began anew.")

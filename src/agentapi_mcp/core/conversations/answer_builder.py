@@ -8,7 +8,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault, sentences
 from agentapi_mcp.base.ids import MessageId
 from agentapi_mcp.base.money import Prices
-from agentapi_mcp.base.text import one_line, storable
+from agentapi_mcp.base.text import one_line, quoted, storable
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
@@ -97,7 +97,7 @@ class AnswerBuilder:
             case ThoughtDelta():
                 self.activity = "thinking"
             case ToolActivity(name, state):
-                self.activity = f"using {one_line(name)}" if state is ToolState.STARTED else None
+                self.activity = f"using {quoted(name)}" if state is ToolState.STARTED else None
             case UsageReported(usage):
                 self.usage = plausible(usage)
             case Finished():

@@ -1,18 +1,21 @@
-"""A turn as a tool's answer: the reply and a one-line bill for the model, everything for programs."""
+"""A turn as a tool's answer: the reply, then what the server says of it, and everything for programs."""
 
 import math
 
-from mcp_types import CallToolResult, TextContent
+from mcp_types import Annotations, CallToolResult
 
 from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.edges.mcp.tools.answers import text_block
 from agentapi_mcp.presentation.models import CancelOut
-from agentapi_mcp.presentation.text import clean, cut
+from agentapi_mcp.presentation.text import cut
 from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_out
 from agentapi_mcp.presentation.uris import transcript_uri
 
+_LONGEST_WARNING = 500
 _ANEW = AnewWords(
     keyed="Pass another idempotency_key to ask it anew.",
     bare="Pass new: true to ask it anew.",
@@ -28,13 +31,20 @@ _GIVEN_UP = (
 def turn_result(turn: Turn, request: ChatRequest | None = None) -> CallToolResult:
     """Answer with a turn, whatever became of it; a failed one is an error that names its next step.
 
-    `request` is the message that it answers, where that was sent with this call.
+    The reply is a block of its own, after what went wrong, which may quote the provider. The last block is the server's
+    alone, whatever stands in the others. `request` is the message that it answers, where that was sent with this call.
     """
     reply, left_out = cut(turn.reply)
     structured = turn_out(turn, reply, truncated=left_out > 0, next_step=next_step(turn))
+    said = reply if turn.status is not TurnStatus.RUNNING else ""
+    # First, since some clients show the first block alone.
+    trouble = _trouble(turn, has_reply=said != "")
     return CallToolResult(
         # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
-        content=[TextContent(type="text", text=_text(turn, request, reply, left_out))],
+        content=[
+            *(text_block(text) for text in (trouble, said) if text),
+            text_block(_server_text(turn, request, left_out), _annotations(turn)),
+        ],
         structured_content=structured.model_dump(mode="json"),
         is_error=turn.status is TurnStatus.FAILED,
     )
@@ -48,38 +58,47 @@ def cancel_result(turn: Turn) -> CallToolResult:
     return result.model_copy(update={"structured_content": wanted.model_dump(mode="json")})
 
 
-def _text(turn: Turn, request: ChatRequest | None, reply: str, left_out: int) -> str:
-    if left_out:
-        reply += (
-            f"\n\n[The reply is cut here: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
-            f"or get_transcript with session_id {turn.session_id}]"
-        )
+def _annotations(turn: Turn) -> Annotations:
+    # A user who reads an answer needs no ids; that there is none, and what to do now, is for both.
+    return Annotations(audience=["assistant"] if turn.status is TurnStatus.COMPLETED else ["user", "assistant"])
+
+
+def _trouble(turn: Turn, *, has_reply: bool) -> str:
+    """Say why a turn has no whole answer; empty if it has one, or may still get one."""
+    if turn.status in {TurnStatus.COMPLETED, TurnStatus.RUNNING}:
+        return ""
+    what = turn.error.message if turn.error is not None else f"The turn is {turn.status.replace('_', ' ')}."
+    return sentences(what, "What it said before follows." if has_reply else "")
+
+
+def _server_text(turn: Turn, request: ChatRequest | None, left_out: int) -> str:
+    """Write what the server says of a turn: no text of the agent, and no name from outside that is not quoted."""
     joined = (
         describe_joined(request, turn.status, turn.end_reason, _ANEW) if request is not None and turn.joined else ""
     )
-    parts = [joined, _state(turn, reply), _facts(turn)]
-    return clean("\n\n".join(part for part in parts if part))
+    cut_off = (
+        f"[The reply is cut: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
+        f"or get_transcript with session_id {turn.session_id}]"
+        if left_out
+        else ""
+    )
+    return "\n\n".join(part for part in (joined, _state(turn), cut_off, _facts(turn)) if part)
 
 
-def _state(turn: Turn, reply: str) -> str:
+def _state(turn: Turn) -> str:
     match turn.status:
         case TurnStatus.COMPLETED:
-            return reply or "(The agent answered nothing.)"
+            return "" if turn.reply else "(The agent answered nothing.)"
         case TurnStatus.RUNNING:
             return f"Still running, {len(turn.reply):,} characters so far. {next_step(turn)}"
         case _:
-            return "\n\n".join(part for part in (_ending(turn), reply and f"It said before:\n{reply}") if part)
-
-
-def _ending(turn: Turn) -> str:
-    what = turn.error.message if turn.error is not None else f"The turn is {turn.status.replace('_', ' ')}."
-    return " ".join(part for part in (what, next_step(turn)) if part)
+            return next_step(turn) or ""
 
 
 def _facts(turn: Turn) -> str:
     facts = [describe_turn(turn), f"session_id {turn.session_id}", f"turn_id {turn.id}"]
     if turn.warning:
-        facts.append(turn.warning)
+        facts.append(one_line(turn.warning, _LONGEST_WARNING))
     if turn.status.is_final and not turn.saved:
         facts.append("not saved yet")
     return f"[{' · '.join(facts)}]"

@@ -1,7 +1,6 @@
 """The tools that read: agents, models, sessions, transcripts, health."""
 
 import json
-from collections.abc import Sequence
 
 from mcp_types import CallToolResult
 
@@ -24,7 +23,7 @@ from agentapi_mcp.presentation.models import (
     SessionsOut,
     TranscriptOut,
 )
-from agentapi_mcp.presentation.sessions import session_out
+from agentapi_mcp.presentation.sessions import session_line, session_out
 from agentapi_mcp.presentation.text import clean
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.presentation.uris import transcript_uri
@@ -58,9 +57,8 @@ async def list_agents(call: ToolCall) -> CallToolResult:
     )
     agents = [agent_out(view) for view in page.items]
     lines = [agent_line(agent) for agent in agents]
-    return answer(
-        _lines(lines, "No agent fits.", page.next_cursor), AgentsOut(agents=agents, next_cursor=page.next_cursor)
-    )
+    out = AgentsOut(agents=agents, next_cursor=page.next_cursor)
+    return answer("\n".join(lines) or "No agent fits.", out, remark=_more(page.next_cursor))
 
 
 @TOOLSET.tool(
@@ -86,9 +84,8 @@ async def list_models(call: ToolCall) -> CallToolResult:
     )
     models = [model_out(view) for view in page.items]
     lines = [model_line(model) for model in models]
-    return answer(
-        _lines(lines, "No model fits.", page.next_cursor), ModelsOut(models=models, next_cursor=page.next_cursor)
-    )
+    out = ModelsOut(models=models, next_cursor=page.next_cursor)
+    return answer("\n".join(lines) or "No model fits.", out, remark=_more(page.next_cursor))
 
 
 @TOOLSET.tool(
@@ -112,9 +109,8 @@ async def list_sessions(call: ToolCall) -> CallToolResult:
         limit=PAGE,
     )
     sessions = [session_out(session) for session in page.items]
-    lines = [f"- {one.title or 'Untitled'} ({one.agent}, {one.last_message_at}): {one.session_id}" for one in sessions]
-    text = _lines(lines, "No session fits.", page.next_cursor)
-    return answer(text, SessionsOut(sessions=sessions, next_cursor=page.next_cursor))
+    out = SessionsOut(sessions=sessions, next_cursor=page.next_cursor)
+    return answer("\n".join(map(session_line, sessions)) or "No session fits.", out, remark=_more(page.next_cursor))
 
 
 @TOOLSET.tool(
@@ -152,7 +148,7 @@ async def get_transcript(call: ToolCall) -> CallToolResult:
         next_cursor=transcript.older,
         transcript_uri=transcript_uri(transcript.session.id, json=as_json),
     )
-    return answer(_with_cursor(text, transcript.older, "Earlier messages"), out)
+    return answer(text, out, remark=_more(transcript.older, "Earlier messages"))
 
 
 @TOOLSET.tool(
@@ -181,9 +177,5 @@ async def get_health(call: ToolCall) -> CallToolResult:
     return answer("\n".join(lines), out)
 
 
-def _lines(lines: Sequence[str], none: str, cursor: str | None) -> str:
-    return _with_cursor("\n".join(lines) or none, cursor, "More")
-
-
-def _with_cursor(text: str, cursor: str | None, what: str) -> str:
-    return text if cursor is None else f"{text}\n\n[{what}: call again with cursor {cursor}]"
+def _more(cursor: str | None, what: str = "More") -> str | None:
+    return None if cursor is None else f"[{what}: call again with cursor {cursor}]"
