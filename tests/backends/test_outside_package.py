@@ -27,6 +27,7 @@ BREACHES = {
 FOUND_BY = (
     "test_a_failure_is_told_as_its_fault",
     "test_no_secret_and_no_prompt_is_seen",
+    "test_a_key_that_the_agent_repeats_in_its_answer_is_hidden",
     "test_history_is_known_to_an_agent_that_has_no_state",
     "test_a_state_is_resumed_by_the_next_process",
     "test_a_state_that_is_unknown_is_no_failure",

@@ -216,6 +216,7 @@ def test_the_messages_of_the_command_line_quote_nothing_that_hides(words: tuple[
         assert not hides_something(plain(result.stderr))
 
 
+@pytest.mark.acceptance
 def test_a_whole_program_is_cleaned_also_where_the_encoding_of_the_terminal_is_ascii() -> None:
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "agentapi_mcp", "ses\x1b[2Jions"]

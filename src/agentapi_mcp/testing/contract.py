@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from agentapi_mcp.backends import registry
+from agentapi_mcp.backends.wire.redaction import HIDDEN
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
@@ -378,3 +379,19 @@ class BackendContract:
             error = await failure_of(rig.backend, replace(rig.turn(Behaviour.LEAKS), api_key=OWN_KEY))
         assert error.fault is BackendFault.AUTH
         assert OWN_KEY.get_secret_value() not in f"{error} {error!r}"
+
+    @pytest.mark.parametrize("api_key", [None, OWN_KEY], ids=["operator's", "caller's"])
+    async def test_a_key_that_the_agent_repeats_in_its_answer_is_hidden(
+        self, subject: Subject, api_key: SecretStr | None
+    ) -> None:
+        """The key that was sent is redacted from every event; the rest of the answer is as the agent said it."""
+        subject.need(Behaviour.REPEATS)
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, replace(rig.turn(Behaviour.REPEATS), api_key=api_key))
+        assert end_of(events)
+        assert HIDDEN in text_of(events)
+        assert not text_of(events).strip().startswith(HIDDEN)
+        assert not text_of(events).strip().endswith(HIDDEN)
+        for secret in (*subject.case.secrets, OWN_KEY.get_secret_value()):
+            assert secret not in text_of(events)
+            assert secret not in repr(events)

@@ -40,6 +40,7 @@ class Behaviour(StrEnum):
     MODERATED = "finds the message improper"
     FAILS_LATE = "fails in mid-answer"
     LEAKS = "repeats the credentials in its refusal"
+    REPEATS = "repeats the credentials in its answer, in pieces if it answers in pieces"
 
 
 FAULTS: Mapping[Behaviour, BackendFault] = {
@@ -153,3 +154,17 @@ def backend_turn(message: str = "hello", model_id: str | None = "stub") -> Backe
         message=message,
         model_id=model_id,
     )
+
+
+def in_pieces(key: str) -> list[str]:
+    """Write an answer of some pieces that repeats a key, of which no piece has the whole."""
+    middle = len(key) // 2
+    return [
+        "Your key is ",
+        key[:3],
+        key[3:middle],
+        f"{key[middle:]}, and again ",
+        f"{key[:middle]}",
+        key[middle:],
+        " so.",
+    ]

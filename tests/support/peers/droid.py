@@ -36,6 +36,7 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.TOO_LONG: "toolong",
     Behaviour.FAILS_LATE: "late",
     Behaviour.LEAKS: "leak",
+    Behaviour.REPEATS: "repeats",
 }
 
 

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TypedDict
 
+KEY = os.environ.get("STUB_KEY", "")  # noqa: TID251  # a program of its own
 REFUSALS = {
     "e400": "400 Stub failure",
     "e401": "401 Stub failure",
@@ -22,7 +23,7 @@ REFUSALS = {
     "e503": "503 Stub failure",
     "e529": "529 Stub failure",
     "toolong": "400 This model's maximum context length is 8192 tokens.",
-    "leak": f"401 The key {os.environ.get('STUB_KEY')} is wrong, says /srv/app/keys.py\nTraceback",  # noqa: TID251  # a program of its own
+    "leak": f"401 The key {KEY} is wrong, says /srv/app/keys.py\nTraceback",
 }
 
 
@@ -39,7 +40,7 @@ ASKS: dict[str, tuple[str, dict[str, object]]] = {
     "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
     "other": ("droid.never_heard_of", {}),
 }
-WAYS = (*REFUSALS, "answer", "recall", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", *ASKS)
+WAYS = (*REFUSALS, "answer", "recall", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", "repeats", *ASKS)
 
 
 def send(**message: object) -> None:
@@ -84,9 +85,8 @@ class Cli:
         way = self.model.removeprefix("custom:")
         with self.memory.open("a", encoding="utf-8") as said:
             said.write(f"{message}\n")
-        if way == "recall":
-            tell(type="assistant_text_delta", textDelta=self.memory.read_text(encoding="utf-8"))
-            complete("completed")
+        if way in {"recall", "repeats"}:
+            self.repeat(way)
         if way in {"answer", "chunks2", "waits", "cut", "late", *ASKS}:
             tell(type="assistant_text_delta", textDelta="w0 ")
         if way in {"cut", "drop"}:
@@ -102,6 +102,13 @@ class Cli:
             complete("model_provider_unavailable")
         elif way == "drip":
             threading.Thread(target=drip, args=(self.stopped,), daemon=True).start()
+
+    def repeat(self, way: str) -> None:
+        """Repeat what was said in the session, or the key in pieces."""
+        key = ("Your key is ", KEY[:3], KEY[3:9], KEY[9:], ", and again ", KEY, " so.")
+        for piece in [self.memory.read_text(encoding="utf-8")] if way == "recall" else key:
+            tell(type="assistant_text_delta", textDelta=piece)
+        complete("completed")
 
     def take(self, message: Message) -> None:
         """Take one message of the server."""

@@ -1,8 +1,8 @@
 """A server that speaks the Messages API; what it does is chosen by words in the model's name.
 
 The words are those of the Chat Completions peer: eNNN hang slow waits drip chunksN cut nofinish drop errchunk badjson
-badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo recall. Besides: lingers
-(holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
+badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo recall repeats. Besides:
+lingers (holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
 """
 
 import json
@@ -15,7 +15,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
-from agentapi_mcp.testing.peers import Behaviour
+from agentapi_mcp.testing.peers import Behaviour, in_pieces
 from tests.support.peers.faults import ANSWERED, SILENT_AFTER_A_PIECE, Expected, faults_of
 
 KEY = "messages-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
@@ -47,6 +47,7 @@ class Script:
     stream: bool
     question: str
     earlier: str
+    key: str
 
     @classmethod
     def of(cls, exchange: Exchange) -> "Script":
@@ -56,7 +57,8 @@ class Script:
         messages = cast("list[Json]", body.get("messages") or [{}])
         *earlier, question = [str(message.get("content", "")) for message in messages]
         words = frozenset(re.findall(r"[a-z0-9]+", model.lower()))
-        return cls(words, model, body.get("stream") is True, question, " ".join(earlier))
+        key = exchange.headers.get("x-api-key") or exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        return cls(words, model, body.get("stream") is True, question, " ".join(earlier), key)
 
     def number(self, prefix: str) -> int | None:
         """Find the number behind a word."""
@@ -68,6 +70,8 @@ class Script:
         """The answer, piece by piece."""
         if "echo" in self.words:
             return [f"{word} " for word in self.question.split()]
+        if "repeats" in self.words:
+            return in_pieces(self.key)
         if "recall" in self.words:
             return [f"{word} " for word in self.earlier.split()]
         if self.words & {"tool", "empty", "refusal"}:
@@ -138,7 +142,8 @@ class MessagesPeer(HttpPeer):
 
     def message(self, script: Script, **fields: object) -> Json:
         """Write a message."""
-        return {"id": "msg_1", "type": "message", "role": "assistant", "model": f"{script.model}-001", **fields}
+        version = script.key if "repeats" in script.words else "001"
+        return {"id": "msg_1", "type": "message", "role": "assistant", "model": f"{script.model}-{version}", **fields}
 
     async def _message(self, exchange: Exchange, answer: Answer) -> None:
         script = Script.of(exchange)
@@ -286,6 +291,7 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.MODERATED: "moderation",
     Behaviour.FAILS_LATE: "errchunk",
     Behaviour.LEAKS: "leak",
+    Behaviour.REPEATS: "repeats",
 }
 
 _FAULTS = {

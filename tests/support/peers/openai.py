@@ -11,7 +11,7 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     nousage          no bill                       nodone cutlate  no [DONE]; breaks off before the bill
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
-    recall           repeats the earlier messages
+    recall           repeats the earlier messages  repeats       repeats the key
     filtered         withheld by a filter          contextlen moderation quota typed leak redirect huge echo
 
 Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
@@ -33,7 +33,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
 from agentapi_mcp.testing.model_peers import ModelPeer
-from agentapi_mcp.testing.peers import Behaviour, Peer
+from agentapi_mcp.testing.peers import Behaviour, Peer, in_pieces
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
 
@@ -59,6 +59,7 @@ class Script:
     stream: bool
     question: str
     earlier: str
+    key: str
 
     @classmethod
     def of(cls, exchange: Exchange) -> "Script":
@@ -69,7 +70,8 @@ class Script:
         words = re.findall(r"[a-z0-9]+", model.lower())
         words += re.findall(r"\[\[(\w+)\]\]", question.rpartition("\n\n")[2])
         flavour = next(flavour for flavour in Flavour if flavour.value in exchange.path)
-        return cls(frozenset(words), flavour, model, body.get("stream") is True, question, " ".join(earlier))
+        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        return cls(frozenset(words), flavour, model, body.get("stream") is True, question, " ".join(earlier), key)
 
     def number(self, prefix: str) -> int | None:
         """Find the number behind a word, as in `chunks7`."""
@@ -81,6 +83,8 @@ class Script:
         """The answer, piece by piece."""
         if "echo" in self.words:
             return [f"{word} " for word in self.question.split()]
+        if "repeats" in self.words:
+            return in_pieces(self.key)
         if "recall" in self.words:
             return [f"{word} " for word in self.earlier.split()]
         usual = 100 if "slow" in self.words else 5
@@ -107,7 +111,8 @@ class Script:
     def body(self, **fields: object) -> Json:
         """Make what every part of a reply has."""
         upstream = {"provider": "Stub Cloud"} if self.flavour is Flavour.OPENROUTER else {}
-        return {"id": "chatcmpl-1", "created": 1_760_000_000, "model": f"{self.model}-001", **upstream, **fields}
+        model = f"{self.model}-{self.key if 'repeats' in self.words else '001'}"
+        return {"id": "chatcmpl-1", "created": 1_760_000_000, "model": model, **upstream, **fields}
 
 
 class OpenAIPeer(HttpPeer):
@@ -339,6 +344,7 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.MODERATED: "moderation",
     Behaviour.FAILS_LATE: "errchunk",
     Behaviour.LEAKS: "leak",
+    Behaviour.REPEATS: "repeats",
 }
 
 

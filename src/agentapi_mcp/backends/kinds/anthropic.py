@@ -68,7 +68,7 @@ class AnthropicBackend:
         )
         faults = self._faults.hiding(turn.api_key)
         answer = MessagesReply(faults, options.provider, zero_is_unknown=False)
-        async with aclosing(exchange(self._api, request, faults, answer)) as events:
+        async with aclosing(faults.redactor.events(exchange(self._api, request, faults, answer))) as events:
             async for event in events:
                 yield event
 

@@ -111,7 +111,8 @@ class CcrouterBackend:
         )
         # In most streams the router misses the provider's usage and reports zero, which therefore means unknown.
         answer = MessagesReply(self._faults, options.provider, zero_is_unknown=True)
-        async with aclosing(exchange(self._api, request, self._faults, answer)) as events:
+        said = exchange(self._api, request, self._faults, answer)
+        async with aclosing(self._faults.redactor.events(said)) as events:
             async for event in events:
                 yield event
 

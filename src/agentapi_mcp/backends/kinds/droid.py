@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
@@ -88,6 +89,11 @@ class DroidBackend:
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Request an answer from the session's process; closing the iterator interrupts it and its model request."""
+        async with aclosing(self._faults.redactor.events(self._answer(turn))) as events:
+            async for event in events:
+                yield event
+
+    async def _answer(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         until = self._clock.monotonic() + self._options.total_timeout_seconds
         model = self._name(turn.model_id)
         droid = await self._processes.acquire(turn, model)

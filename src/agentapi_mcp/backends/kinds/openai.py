@@ -104,7 +104,7 @@ class OpenAIBackend:
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Request an answer; closing the iterator closes the connection."""
-        options, model = self._options, model_of(turn)
+        options, model, key = self._options, model_of(turn), await self._key(turn.api_key)
         shape = RequestShape(
             stream=options.stream,
             include_usage=options.include_usage,
@@ -115,10 +115,15 @@ class OpenAIBackend:
         request = JsonRequest(
             path="/chat/completions",
             body=build_request(turn, model, shape),
-            headers=await self._headers(turn.api_key),
+            headers=self._headers(key),
             streams=options.stream,
         )
-        faults = self._faults.hiding(turn.api_key)
+        faults = self._faults.hiding(key)
+        async with aclosing(faults.redactor.events(self._ask(request, faults))) as events:
+            async for event in events:
+                yield event
+
+    async def _ask(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
         with self._noticing_refusals():
             async with self._api.send(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
                 async for event in events:
@@ -172,18 +177,22 @@ class OpenAIBackend:
             raise
 
     async def _get(self, path: str) -> object:
-        headers = await self._headers()
+        key = await self._key()
+        faults = self._faults.hiding(key)
         with self._noticing_refusals():
-            body = await self._api.get(path, headers, self._faults, within=_CHECK_PATIENCE)
+            body = await self._api.get(path, self._headers(key), faults, within=_CHECK_PATIENCE)
         if as_object(body).get("error"):
-            raise self._faults.of_error(body)
+            raise faults.of_error(body)
         if not isinstance(as_object(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
-    async def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
-        options, key = self._options, own or self._options.api_key
-        headers = bearer(key if self._google is None else SecretStr(await self._google.token()))
+    async def _key(self, own: SecretStr | None = None) -> SecretStr | None:
+        """Return the credential to send, which the answer must not repeat."""
+        return own or self._options.api_key if self._google is None else SecretStr(await self._google.token())
+
+    def _headers(self, key: SecretStr | None) -> dict[str, str]:
+        options, headers = self._options, bearer(key)
         if self._is_openrouter:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}

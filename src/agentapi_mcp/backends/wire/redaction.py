@@ -1,14 +1,23 @@
-"""Redact provider messages: one short line without secrets, paths and control characters."""
+"""Redact what providers say: secrets in answers; secrets, paths and control characters in errors."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import replace
 
+from agentapi_mcp.base.errors import BackendError
 from agentapi_mcp.base.text import one_line, printable
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, TextDelta, ThoughtDelta, ToolActivity
 
 LONGEST_LINE = 300
 # Hiding a shorter one would garble every message.
 _SHORTEST_SECRET = 4
-_HIDDEN = "[hidden]"
+HIDDEN = "[hidden]"
+# In an answer, shorter ones are words: "ollama" or "not-needed", which local servers accept as keys.
+_SHORTEST_IN_ANSWERS, _SHORTEST_WITHOUT_DIGIT = 8, 16
+# An answer that breaks off within a secret may show this much of it: a shorter beginning is that of many words.
+_LONGEST_BEGINNING = 7
+_PARTS = re.compile(r"[\s;,=]+")  # of the value of a header: scheme, parameters, cookies
 _KEY_LIKE = re.compile(
     r"""(?ix)
     \b (?: sk | pk | rk | key | gsk | xai | hf | ghp | r8 ) [-_] [\w*.-]{6,}   # vendors' API keys, also half masked
@@ -26,9 +35,16 @@ class Redactor:
     """Redacts messages with the secrets of one backend."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        given = tuple(secrets)
+        known = {secret for secret in given if len(secret) >= _SHORTEST_SECRET}
+        known |= {part for secret in given for part in credentials_in(secret)}
         # Longest first: a secret may contain another one.
         self._secrets = sorted(known, key=len, reverse=True)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All that is hidden in errors, longest first."""
+        return tuple(self._secrets)
 
     def also(self, secret: str) -> "Redactor":
         """Return a redactor with an additional secret."""
@@ -42,5 +58,119 @@ class Redactor:
 
     def _clean(self, line: str) -> str:
         for secret in self._secrets:
-            line = line.replace(secret, _HIDDEN)
-        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(_HIDDEN, printable(line))), LONGEST_LINE)
+            line = line.replace(secret, HIDDEN)
+        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(HIDDEN, printable(line))), LONGEST_LINE)
+
+    async def events(self, events: AsyncGenerator[BackendEvent]) -> AsyncGenerator[BackendEvent]:
+        """Yield the events of a run without the secrets, also where one comes in pieces."""
+        text, thought = StreamRedactor(self._secrets), StreamRedactor(self._secrets)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Finished):
+                        for rest in _rest(text, thought):
+                            yield rest
+                    yield self._without_secrets(event, text, thought)
+            for rest in _rest(text, thought):
+                yield rest
+        except BackendError:
+            # What was said before a failure is kept.
+            for rest in _rest(text, thought):
+                yield rest
+            raise
+
+    def _without_secrets(self, event: BackendEvent, text: "StreamRedactor", thought: "StreamRedactor") -> BackendEvent:
+        match event:
+            case TextDelta(piece):
+                shown = text.feed(piece)
+                return TextDelta(shown) if shown else SignOfLife()
+            case ThoughtDelta(piece):
+                shown = thought.feed(piece)
+                return ThoughtDelta(shown) if shown else SignOfLife()
+            case ToolActivity(name, state, detail):
+                return ToolActivity(self._hide(name), state, self._hide(detail))
+            case Finished():
+                # Its state is for the backend alone.
+                return replace(
+                    event,
+                    model=event.model and self._hide(event.model),
+                    provider=event.provider and self._hide(event.provider),
+                    provider_request_id=event.provider_request_id and self._hide(event.provider_request_id),
+                    warning=event.warning and self._hide(event.warning),
+                )
+            case _:
+                return event
+
+    def _hide(self, whole: str) -> str:
+        redactor = StreamRedactor(self._secrets)
+        return redactor.feed(whole) + redactor.flush()
+
+
+class StreamRedactor:
+    """Redacts a text that comes in pieces; holds back only an end that may be the beginning of a secret."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # Longest first: of two that begin alike, the longer is hidden.
+        self._secrets = sorted({secret for secret in secrets if is_hidden_in_answers(secret)}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._secrets))) if self._secrets else None
+        self._begins = re.compile("|".join({re.escape(secret[0]) for secret in self._secrets}))
+        self._longest = max(map(len, self._secrets), default=0)
+        self._may_show = min(_LONGEST_BEGINNING, min(map(len, self._secrets), default=0) // 2)
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Add a piece, and return what can be shown by now."""
+        if self._pattern is None:
+            return piece
+        text, shown, place = self._held + piece, "", 0
+        while True:
+            found = self._pattern.search(text, place)
+            begin = len(text) if found is None else found.start()
+            held = self._possible_beginning(text, place)
+            # A longer secret may begin where, or before, a shorter one stands.
+            if held <= begin:
+                self._held = text[held:]
+                return shown + text[place:held]
+            if found is None:
+                self._held = ""
+                return shown + text[place:]
+            shown += text[place:begin] + HIDDEN
+            place = found.end()
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the text."""
+        held, self._held = self._held, ""
+        if self._pattern is None:
+            return held
+        # A secret within the beginning of a longer one is hidden, and so is most of a secret that breaks off.
+        shown = self._pattern.sub(HIDDEN, held)
+        place = self._possible_beginning(shown, 0)
+        return shown[:place] + HIDDEN if len(shown) - place > self._may_show else shown
+
+    def _possible_beginning(self, text: str, place: int) -> int:
+        """Return the first place from which on the text is the beginning, not the whole, of a secret; else past it."""
+        for begin in self._begins.finditer(text, max(place, len(text) - self._longest + 1)):
+            rest = text[begin.start() :]
+            if any(len(rest) < len(secret) and secret.startswith(rest) for secret in self._secrets):
+                return begin.start()
+        return len(text) + 1
+
+
+def is_hidden_in_answers(secret: str) -> bool:
+    """Whether a secret is long and odd enough that an answer contains it only by repeating it."""
+    if "://" in secret or _PARTS.search(secret.rstrip("=")):  # an address, or words: its parts are secrets, if any
+        return False
+    has_digit = any(map(str.isdigit, secret))
+    return len(secret) >= (_SHORTEST_IN_ANSWERS if has_digit else _SHORTEST_WITHOUT_DIGIT)
+
+
+def credentials_in(value: str) -> tuple[str, ...]:
+    """List the parts of a value that may come back alone, such as a token without its scheme."""
+    return tuple(part for part in _PARTS.split(value) if part != value and is_hidden_in_answers(part))
+
+
+def _rest(text: StreamRedactor, thought: StreamRedactor) -> Iterable[BackendEvent]:
+    if held := thought.flush():
+        yield ThoughtDelta(held)
+    if held := text.flush():
+        yield TextDelta(held)
