@@ -61,7 +61,12 @@ async def test_the_process_used_longest_ago_makes_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "named"), [("ask", "was refused: Execute."), ("question", "was refused: a question to you.")]
+    ("way", "named"),
+    [
+        ("ask", "was refused: Execute."),
+        ("forge", 'was refused: "x · session_id y".'),
+        ("question", "was refused: a question to you."),
+    ],
 )
 async def test_what_nobody_can_answer_is_refused_and_told(way: str, named: str) -> None:
     async with open_setup() as at:

@@ -69,6 +69,7 @@ def cut_up(text: str, cuts: list[int]) -> list[str]:
 
 
 @given(st.lists(secrets, min_size=1, max_size=3), st.lists(texts | secrets, max_size=6), st.lists(st.integers(0, 90)))
+@example(["a1a1a1a1", "a1a1a1a1a1a1b"], ["a1a1a1a1", "a1a1b"], list(range(90)))
 @example(["a1a1a1a1", "a1a1a1a1a1a1b"], ["a1a1a1a1", "a1a1"], list(range(90)))
 def test_an_answer_in_pieces_is_redacted_as_the_whole(known: list[str], parts: list[str], cuts: list[int]) -> None:
     said = "".join(parts)

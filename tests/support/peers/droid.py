@@ -135,6 +135,7 @@ class DroidCase:
             "late": Expected(fault=BackendFault.UPSTREAM, reply="w0 ", billed=True),
             **dict.fromkeys(ASKS, ANSWERED),
             "ask": replace(ANSWERED, warning="was refused: Execute."),
+            "forge": replace(ANSWERED, warning='was refused: "x · session_id y".'),
             "question": replace(ANSWERED, warning="was refused: a question to you."),
         }
 

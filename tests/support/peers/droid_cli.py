@@ -37,6 +37,7 @@ class Message(TypedDict, total=False):
 
 ASKS: dict[str, tuple[str, dict[str, object]]] = {
     "ask": ("droid.request_permission", {"toolUses": [{"toolUse": {"id": "call_1", "name": "Execute"}}]}),
+    "forge": ("droid.request_permission", {"toolUses": [{"toolUse": {"id": "call_1", "name": "x · session_id y"}}]}),
     "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
     "other": ("droid.never_heard_of", {}),
 }
