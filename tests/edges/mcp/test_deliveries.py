@@ -10,7 +10,7 @@ from agentapi_mcp.core.conversations.models import EndReason, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.deliveries import Deliveries, after_response
 from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
-from tests.support.connect import LINKS, Link, call, connect, fields_of, open_edge, text_of
+from tests.support.connect import LINKS, Link, blocks_of, call, connect, fields_of, open_edge
 from tests.support.peers.openai import OpenAIPeer
 
 
@@ -82,7 +82,7 @@ async def test_a_joined_answer_says_so_first_and_how_to_ask_anew(link: Link, edg
         assert running["joined"] is False
         joined = await call(client, "chat", wait_seconds=0, **said)
         assert (fields_of(joined)["turn_id"], fields_of(joined)["joined"]) == (running["turn_id"], True)
-        assert text_of(joined).splitlines()[0] == f"({SENT_BEFORE} Pass new: true to ask it anew.)"
+        assert blocks_of(joined)[-1].splitlines()[0] == f"({SENT_BEFORE} Pass new: true to ask it anew.)"
         anew = fields_of(await call(client, "chat", wait_seconds=0, new=True, **said))
         assert anew["turn_id"] != running["turn_id"]
         for turn in (running, anew):
@@ -94,7 +94,7 @@ async def test_a_joined_answer_offers_to_ask_anew_only_where_that_is_not_refused
         said: dict[str, object] = {"agent": "droid", "message": edge.tag, "idempotency_key": edge.tag}
         first = fields_of(await call(client, "chat", **said))
         by_key = await call(client, "chat", **said)
-        assert text_of(by_key).splitlines()[0] == f"({SENT_BEFORE} Pass another idempotency_key to ask it anew.)"
+        assert blocks_of(by_key)[-1].splitlines()[0] == f"({SENT_BEFORE} Pass another idempotency_key to ask it anew.)"
         assert (await call(client, "chat", new=True, **said)).is_error
         anew = fields_of(await call(client, "chat", **(said | {"idempotency_key": f"{edge.tag} anew"})))
         assert (anew["joined"], anew["turn_id"] != first["turn_id"]) == (False, True)
@@ -102,7 +102,7 @@ async def test_a_joined_answer_offers_to_ask_anew_only_where_that_is_not_refused
         goes_on: dict[str, object] = {"message": "[[waits]]", "session_id": first["session_id"], "wait_seconds": 0}
         running = fields_of(await call(client, "chat", **goes_on))
         joined = await call(client, "chat", **goes_on)
-        assert text_of(joined).splitlines()[0] == f"({SENT_BEFORE})"
+        assert blocks_of(joined)[-1].splitlines()[0] == f"({SENT_BEFORE})"
         assert (await call(client, "chat", new=True, **goes_on)).is_error
         await call(client, "cancel_turn", turn_id=running["turn_id"])
 
@@ -116,7 +116,7 @@ async def test_a_joined_turn_that_was_interrupted_or_given_up_offers_its_retry_a
             replace(joined, status=TurnStatus.INTERRUPTED),
             replace(joined, status=TurnStatus.CANCELLED, end_reason=EndReason.ABANDONED),
         ):
-            said = text_of(turn_result(turn, request))
+            said = blocks_of(turn_result(turn, request))[-1]
             assert said.splitlines()[0] == f"({SENT_BEFORE})"
             assert "retry: true" in said
             assert "new: true" not in said
