@@ -1,11 +1,13 @@
 """What the requests of every HTTP backend share."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from anyio.lowlevel import checkpoint
@@ -13,6 +15,7 @@ from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.http import Body, Deadlines, HttpClient, HttpRequest
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -155,3 +158,27 @@ async def test_a_check_is_timed_and_says_what_is_wrong() -> None:
     assert (await measure(clock, spent, {})).status is HealthStatus.UNHEALTHY
     assert await measure(clock, busy, statuses) == HealthCheck(status=HealthStatus.DEGRADED, error="Busy.")
     assert (await measure(clock, busy, {})).status is HealthStatus.UNHEALTHY
+
+
+async def test_a_body_is_let_go_when_it_is_sent_and_has_its_size_before_it() -> None:
+    class Watched(bytearray):
+        """A body of which it can be seen whether anybody still has it."""
+
+    deadlines = Deadlines(connect=timedelta(seconds=20), idle=timedelta(seconds=20), total=timedelta(seconds=20))
+    async with HttpClient() as client, Server() as server:
+        content = Watched(b'"' + b"x" * 300_000 + b'"')
+        whose = weakref.ref(content)
+        request = HttpRequest(
+            method="POST",
+            url=f"{server.origin}/base/turn",
+            headers={"content-type": "application/json"},
+            deadlines=deadlines,
+            content=Body(cast("bytes", content)),
+        )
+        del content
+        async with client.exchange(request) as reply:
+            assert reply.status == 200
+            assert whose() is None
+        sent = server.exchanges[0]
+    assert (sent.headers["content-length"], len(sent.content)) == ("300002", 300_002)
+    assert "transfer-encoding" not in sent.headers

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
-from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest, Reply
+from agentapi_mcp.backends.wire.http import Body, Deadlines, HttpClient, HttpRequest, Reply
 from agentapi_mcp.backends.wire.options import HttpOptions, deadlines_of
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -49,7 +49,7 @@ class HttpApi:
             url=f"{self._options.base_url}{request.path}",
             headers=self._headers({"content-type": "application/json", **request.headers}),
             # Text may hold a lone surrogate, which UTF-8 cannot encode.
-            content=json.dumps(request.body, ensure_ascii=False).encode(errors="replace"),
+            content=Body(json.dumps(request.body, ensure_ascii=False).encode(errors="replace")),
             deadlines=deadlines_of(self._options),
             waits_for_all=not request.streams,
         )

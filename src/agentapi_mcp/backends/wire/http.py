@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import yield_to_others
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -38,6 +39,19 @@ class Deadlines:
     total: timedelta
 
 
+class Body(httpx2.AsyncByteStream):
+    """The body of a request, which is let go when it is sent: the answer may take minutes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.size = len(content)
+        self._content = [content]
+
+    @override
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        while self._content:
+            yield self._content.pop()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
     """A request; with `waits_for_all` the first byte has the total deadline instead of the idle one."""
@@ -46,7 +60,7 @@ class HttpRequest:
     url: str
     headers: Mapping[str, str]
     deadlines: Deadlines
-    content: bytes | None = None
+    content: Body | None = None
     waits_for_all: bool = False
 
 
@@ -126,7 +140,7 @@ class HttpClient:
             outgoing = client.build_request(
                 request.method,
                 request.url,
-                headers=_with_trace(request.headers),
+                headers=_with_trace(request.headers) | _size_of(request.content),
                 content=request.content,
                 # Reading is timed by `_Timer`, which knows the deadline of the whole exchange too.
                 timeout=httpx2.Timeout(None, connect=connect, pool=connect),
@@ -212,6 +226,11 @@ class Reply:
     async def _next(self) -> bytes | None:
         with _mapped(_WITHIN_THE_REPLY):
             return await anext(self._body, None)
+
+
+def _size_of(body: Body | None) -> dict[str, str]:
+    # Without it the body would be sent in chunks, which not every provider takes.
+    return {} if body is None else {"content-length": str(body.size)}
 
 
 def _with_trace(headers: Mapping[str, str]) -> dict[str, str]:
