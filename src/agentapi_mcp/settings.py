@@ -191,7 +191,8 @@ class Settings(BaseSettings):
         Field(
             ge=2,
             le=200,
-            description="The most database connections of this process, at least 2; by default 5, `serve` 20.",
+            description="The most database connections of this process, at least 2; by default 5, `serve` 20. A tenth, "
+            "at least one, is kept for sign-in and probes.",
         ),
     ] = None
     max_running_turns: Annotated[

@@ -369,7 +369,7 @@ def _owner_locks(settings: Settings, environ: Mapping[str, str]) -> HomeOwnerLoc
 
 def _run_options(settings: Settings) -> TurnRunnerOptions:
     grace = settings.shutdown_grace_seconds
-    # Of the connections of the pool, two of five are left to reads.
+    # Of the connections of the pool, two of five are left to reads, and to what is reserved.
     places = max(3, pool_size(settings) * 3 // 5)
     to_finish = places // 3
     return TurnRunnerOptions(

@@ -16,6 +16,8 @@ from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 
 APP_LOGIN = "agentapi_app"
 _POOL_SIZE = 5
+# All processes of a home share the 40 connections of its server: what one does not need, another can have at once.
+_EMBEDDED_IDLE = timedelta(seconds=5)
 
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -55,6 +57,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     # Before the pool is opened, so that it closes after the pool.
     stack.push_async_callback(embedded.aclose)
+    options = replace(options, idle_lifetime=_EMBEDDED_IDLE)
     database = await stack.enter_async_context(open_database(embedded, options))
     if not await is_current(database, program=VERSION):
         urls = await embedded.urls()

@@ -14,6 +14,7 @@ AgentApiError
     ├── StoreUnavailableError
     │   └── StoreUnclearError it is not known whether the change was made
     ├── StoreBusyError        another transaction holds what is needed
+    ├── StoreSlowError        a list or search took longer than it may
     └── StoreMismatchError    the database has another schema or version
 """
 
@@ -150,6 +151,13 @@ class StoreBusyError(StoreError):
     """Somebody else keeps what is needed locked; nothing was changed."""
 
     code = "store_busy"
+    retryable = True
+
+
+class StoreSlowError(StoreError):
+    """A list or search took longer than it may, and was ended; the message says how to ask for less."""
+
+    code = "store_slow"
     retryable = True
 
 

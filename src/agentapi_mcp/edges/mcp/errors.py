@@ -27,6 +27,7 @@ RPC_CODES: dict[str, int] = {
     "store_unavailable": INTERNAL_ERROR,
     "store_unclear": INTERNAL_ERROR,
     "store_busy": INTERNAL_ERROR,
+    "store_slow": INTERNAL_ERROR,
     "store_mismatch": INTERNAL_ERROR,
 }
 WORDS = ErrorWords(

@@ -18,12 +18,15 @@ from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, new_id
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, map_errors
+from agentapi_mcp.stores.postgres.connections import Connections, Lane, Row
+from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
 
 _PORT = 5432
+# A plan that is kept outlives the time when its tables were so small that a scan seemed cheap.
+_PLAN_ONCE: LiteralString = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; "
+_MS = timedelta(milliseconds=1)
 # How the server's list of connections begins the name of each process.
 APPLICATION: LiteralString = "agentapi-mcp "
-Row = asyncpg.Record
 
 
 class Server(Protocol):
@@ -103,13 +106,31 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a transaction begins: on a connection of which lane, with generic plans, and with the time of a list."""
+
+    lane: Lane = Lane.CALLS
+    plan_once: bool = False
+    is_list: bool = False
+
+
+_CALL = Start()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """Options of the pool; behind a transaction pooler, statement cache and LISTEN are off."""
+    """Options of the pool; behind a transaction pooler, statement cache and LISTEN are off.
+
+    A process that the server refuses a connection waits for `acquire_timeout`. Where many processes share a small
+    server, `idle_lifetime`, for which one that nobody uses is kept, must be shorter.
+    """
 
     max_size: int = 5
     acquire_timeout: timedelta = timedelta(seconds=10)
+    idle_lifetime: timedelta = timedelta(minutes=5)
     command_timeout: timedelta = timedelta(seconds=30)
     call_timeout: timedelta = timedelta(seconds=5)
+    list_timeout: timedelta = timedelta(seconds=2)
     statement_cache: bool = True
     process: UUID = field(default_factory=new_id)  # by whose name the server lists the connections
     variable: str | None = None  # which has the address, for messages; None for the embedded server
@@ -122,8 +143,8 @@ async def _skip_reset(_connection: object) -> None:
 class Database:
     """A pool in which every statement runs in a transaction with a known role; opened with `open_database`."""
 
-    def __init__(self, pool: "asyncpg.Pool[Row]", options: PoolOptions) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections, options: PoolOptions) -> None:
+        self._connections = connections
         self._options = options
         self._answered_at: float | None = None
         self.process = options.process
@@ -131,17 +152,25 @@ class Database:
         self.lists_processes = options.statement_cache
 
     def as_principal(
-        self, principal: Principal, *, session_id: SessionId | None = None, plan_once: bool = False
+        self,
+        principal: Principal,
+        *,
+        session_id: SessionId | None = None,
+        plan_once: bool = False,
+        is_list: bool = False,
     ) -> AbstractAsyncContextManager[Connection]:
         """Open a read transaction as `authenticated` with the principal's claims, under row-level security.
 
         `session_id` names the session whose messages are read, so that the policies look it up once. `plan_once` uses
         generic plans, for statements that one index serves whatever the arguments: with the policies, planning takes
-        as long as the query itself.
+        as long as the query itself. `is_list` ends each statement after the time that a list or a search may take.
+
+        Raises:
+            StoreSlowError: a statement of a list took longer.
         """
         # Without the cache no statement stays prepared, so there is no generic plan to reuse.
-        plan_once = plan_once and self._options.statement_cache
-        return self._transaction("authenticated", _claims(principal, session_id), plan_once=plan_once, writes=False)
+        start = Start(plan_once=plan_once and self._options.statement_cache, is_list=is_list)
+        return self._transaction("authenticated", _claims(principal, session_id), start, writes=False)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
@@ -151,9 +180,15 @@ class Database:
         """Return whether the server has begun a transaction within this time, for whomever."""
         return self._answered_at is not None and time.monotonic() - self._answered_at < period.total_seconds()
 
-    def as_system(self, reason: LiteralString) -> AbstractAsyncContextManager[Connection]:
-        """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows."""
-        return self._transaction("agentapi_system", json.dumps({"reason": reason}))
+    def as_system(
+        self, reason: LiteralString, *, lane: Lane = Lane.CALLS, is_list: bool = False
+    ) -> AbstractAsyncContextManager[Connection]:
+        """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows.
+
+        Raises:
+            StoreSlowError: a statement of a list took longer than a list may.
+        """
+        return self._transaction("agentapi_system", json.dumps({"reason": reason}), Start(lane=lane, is_list=is_list))
 
     async def call(self, principal: Principal, sql: LiteralString, *args: object) -> Row:
         """Select a row from a function that takes the principal's claims, its first parameter, and the role itself.
@@ -165,78 +200,81 @@ class Database:
             StoreUnclearError: the answer was lost, and it is not known whether it was done.
         """
         with map_errors(self._options.variable):
-            raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            lane = Lane.CALLS
+            raw = await self._connections.acquire(lane)
             timeout = self._options.call_timeout.total_seconds()
             try:
                 with committing() if not raw.is_closed() else nullcontext():
                     row = await raw.fetchrow(sql, _claims(principal), *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST):
-                await self._discard(raw)
+                await self._discard(raw, lane)
                 raise
             except BaseException:  # the statement was a transaction of its own, and is undone
-                await self._pool.release(raw)
+                await self._connections.release(raw, lane)
                 raise
-            await self._pool.release(raw)
+            await self._connections.release(raw, lane)
         if row is None:
             raise AssertionError
         return row
 
     @asynccontextmanager
     async def _transaction(
-        self, role: LiteralString, claims: str, *, plan_once: bool = False, writes: bool = True
+        self, role: LiteralString, claims: str, start: Start = _CALL, *, writes: bool = True
     ) -> AsyncGenerator[Connection]:
         with map_errors(self._options.variable):
-            raw = await self._begin(role, claims, plan_once=plan_once)
+            raw = await self._begin(role, claims, start)
             try:
-                yield Connection(raw)
+                with limiting(self._options.list_timeout) if start.is_list else nullcontext():
+                    yield Connection(raw)
                 # asyncpg's own transaction object is not used, since `_begin` has begun in one round trip with role and
                 # claims. On a connection that is closed already, COMMIT is not sent: then nothing was changed.
                 with committing() if writes and not raw.is_closed() else nullcontext():
                     await raw.execute("COMMIT")
             except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST):
                 # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
-                await self._discard(raw)
+                await self._discard(raw, start.lane)
                 raise
             except BaseException:
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
-                await asyncio.shield(self._undo(raw))
+                await asyncio.shield(self._undo(raw, start.lane))
                 raise
             # Not in a `finally`: after a failure, `_undo` has released it already.
-            await self._pool.release(raw)
+            await self._connections.release(raw, start.lane)
 
-    async def _discard(self, raw: "PoolConnectionProxy[Row]") -> None:
+    async def _discard(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
         with suppress(*LOST):
             raw.terminate()
-        await self._pool.release(raw)
+        await self._connections.release(raw, lane)
 
-    async def _undo(self, raw: "PoolConnectionProxy[Row]") -> None:
+    async def _undo(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
         """Roll back and release the connection, even when the caller has been cancelled."""
         try:
             with suppress(*LOST):  # a lost connection has no open transaction
                 await raw.execute("ROLLBACK")
         finally:
-            await self._pool.release(raw)
+            await self._connections.release(raw, lane)
 
-    async def _begin(self, role: LiteralString, claims: str, *, plan_once: bool) -> "PoolConnectionProxy[Row]":
+    async def _begin(self, role: LiteralString, claims: str, start: Start) -> "PoolConnectionProxy[Row]":
         # BEGIN, role and claims in one round trip; separately they would cost every turn four.
         # A string of several statements takes no parameters; with standard_conforming_strings, only quotes need
         # escaping.
         quoted = claims.replace("'", "''")
-        plans = "SET LOCAL plan_cache_mode = force_generic_plan; " if plan_once else ""
-        begin = f"BEGIN; {plans}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
+        plans = _PLAN_ONCE if start.plan_once else ""
+        limit = f"SET LOCAL statement_timeout = {self._options.list_timeout // _MS}; " if start.is_list else ""
+        begin = f"BEGIN; {plans}{limit}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
         # A pooled connection may have died with its server; nothing has run yet, so one retry is safe.
         for last in (False, True):
-            raw = await self._pool.acquire(timeout=self._options.acquire_timeout.total_seconds())
+            raw = await self._connections.acquire(start.lane)
             try:
                 await raw.execute(begin)
             except (asyncio.CancelledError, *LOST) as exc:
-                await self._discard(raw)
+                await self._discard(raw, start.lane)
                 # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
                 if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
                     raise
             except BaseException:
-                await asyncio.shield(self._undo(raw))
+                await asyncio.shield(self._undo(raw, start.lane))
                 raise
             else:
                 self._answered_at = time.monotonic()
@@ -278,21 +316,23 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
 
     with map_errors(options.variable):
         pool = await asyncpg.create_pool(
-            # One connection at once, which fails for a wrong address or login; later, idle ones may all be closed.
-            init_size=1,
-            min_size=0,
+            min_size=0,  # idle ones may all be closed
             max_size=options.max_size,
             connect=reach,
             reset=_skip_reset,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
+            max_inactive_connection_lifetime=options.idle_lifetime.total_seconds(),
             # A prepared statement belongs to one server connection, and a transaction pooler may use another one next
             # time.
             statement_cache_size=100 if options.statement_cache else 0,
             server_settings={"application_name": f"{APPLICATION}{options.process}"},
         )
+    connections = Connections(pool, options.max_size, options.acquire_timeout)
     try:
-        yield Database(pool, options)
+        with map_errors(options.variable):
+            await connections.probe()
+        yield Database(connections, options)
     finally:
         # `close` would wait until connections in use are returned.
         pool.terminate()

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import asyncpg
 
@@ -13,6 +14,7 @@ from agentapi_mcp.base.errors import (
     StoreBusyError,
     StoreError,
     StoreMismatchError,
+    StoreSlowError,
     StoreUnavailableError,
     StoreUnclearError,
 )
@@ -164,6 +166,23 @@ def committing() -> Generator[None]:
         yield
     except _UNCLEAR as exc:
         raise with_notes_of(exc, _unclear()) from exc
+
+
+@contextmanager
+def limiting(limit: timedelta) -> Generator[None]:
+    """Raise that a list or search took too long if the server ends its statement.
+
+    Raises:
+        StoreSlowError: it took longer than `limit`.
+    """
+    try:
+        yield
+    except asyncpg.QueryCanceledError as exc:
+        raise StoreSlowError(
+            f"This list or search took longer than {limit.total_seconds():g} s and was ended: ask for less, with a "
+            "lower limit, for one agent, or without a query. If that does not help, the database is busy: try again "
+            "later."
+        ) from exc
 
 
 def _error_of(exc: Exception, variable: str) -> AgentApiError | None:

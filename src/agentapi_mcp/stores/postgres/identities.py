@@ -11,6 +11,7 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.access.models import Account, Membership, Service
 from agentapi_mcp.core.access.ports import IdentityStore
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
@@ -71,12 +72,12 @@ class PostgresIdentities(IdentityStore):
 
     @override
     async def find(self, issuer: str, subject: str) -> Account | None:
-        async with self._database.as_system("whose token this is") as connection:
+        async with self._database.as_system("whose token this is", lane=Lane.RESERVED) as connection:
             return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
 
     @override
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
-        async with self._database.as_system("whose WorkOS id this is") as connection:
+        async with self._database.as_system("whose WorkOS id this is", lane=Lane.RESERVED) as connection:
             # Two rows are enough to see that the match is ambiguous.
             found = await connection.fetch("SELECT id FROM public.profiles WHERE workos_id = $1 LIMIT 2", subject)
             if len(found) != 1 or await _is_forgeable(connection, "workos_id"):
@@ -89,13 +90,13 @@ class PostgresIdentities(IdentityStore):
             wanted = UUID(subject)
         except ValueError:
             return None
-        async with self._database.as_system("whose user id this is") as connection:
+        async with self._database.as_system("whose user id this is", lane=Lane.RESERVED) as connection:
             user_id = await connection.fetchval("SELECT id FROM public.profiles WHERE id = $1", wanted)
             return await _linked(connection, issuer, subject, user_id, None)
 
     @override
     async def link_email(self, issuer: str, subject: str, email: str) -> Account | None:
-        async with self._database.as_system("whose verified e-mail this is") as connection:
+        async with self._database.as_system("whose verified e-mail this is", lane=Lane.RESERVED) as connection:
             # The lock serializes two subjects with one e-mail: the second one finds the account already linked.
             await connection.execute("LOCK TABLE agentapi.identities IN SHARE ROW EXCLUSIVE MODE")
             found = await connection.fetch(
@@ -111,7 +112,7 @@ class PostgresIdentities(IdentityStore):
     async def create(
         self, issuer: str, subject: str, *, email: str | None, name: str | None, org_id: OrgId | None, role: str
     ) -> Account:
-        async with self._database.as_system("a first sign-in") as connection:
+        async with self._database.as_system("a first sign-in", lane=Lane.RESERVED) as connection:
             found = await _first_of_all(connection, issuer, subject)
             if found is not None:
                 return found
@@ -134,7 +135,7 @@ class PostgresIdentities(IdentityStore):
     async def accept_invitations(
         self, issuer: str, subject: str, *, email: str, name: str | None, user_id: UserId | None
     ) -> Account | None:
-        async with self._database.as_system("somebody signs in who may be invited") as connection:
+        async with self._database.as_system("somebody signs in who may be invited", lane=Lane.RESERVED) as connection:
             expected = "SELECT EXISTS (SELECT FROM agentapi.invitations WHERE email = $1 AND expires_at > now())"
             # Only then with the table lock, which serializes all first sign-ins.
             if await connection.fetchval(expected, email):
@@ -161,7 +162,7 @@ class PostgresIdentities(IdentityStore):
 
     @override
     async def place_service(self, issuer: str, subject: str, service: Service) -> Account | None:
-        async with self._database.as_system("the place of a declared program") as connection:
+        async with self._database.as_system("the place of a declared program", lane=Lane.RESERVED) as connection:
             row = await connection.fetchrow(_SERVICE, issuer, subject, service.org_id)
             if row is None or not _is_placed(row, service):
                 ours = await is_ours(connection, "profiles")

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from agentapi_mcp.core.jobs.models import Job, JobClaim, JobState
 from agentapi_mcp.core.jobs.ports import ExpiredRowStore, ExpiringRows, JobStore
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Database
 
 # When a row `j` is due. A start in the future was written before the database's clock was set back, and counts as none:
@@ -82,7 +83,7 @@ class PostgresJobs(JobStore):
 
     @override
     async def states(self) -> Mapping[str, JobState]:
-        async with self._database.as_system("how periodic work fares") as connection:
+        async with self._database.as_system("how periodic work fares", lane=Lane.RESERVED) as connection:
             rows = await connection.fetch(_STATES)
         return {
             row["name"]: JobState(

@@ -10,6 +10,7 @@ from agentapi_mcp.core.access.models import Membership
 from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.access.principal_factory import local_owner
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
@@ -67,7 +68,7 @@ class PostgresProfiles(ProfileStore):
 
     @override
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
-        async with self._database.as_system("who the configured user is") as connection:
+        async with self._database.as_system("who the configured user is", lane=Lane.RESERVED) as connection:
             row = await connection.fetchrow(
                 "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "
                 "JOIN public.profiles p ON p.id = m.user_id WHERE m.user_id = $1 AND m.organization_id = $2",

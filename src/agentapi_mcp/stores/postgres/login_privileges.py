@@ -1,5 +1,6 @@
 """Check for excess privileges of the application's login."""
 
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Database
 
 _FACTS = (
@@ -11,7 +12,7 @@ _FACTS = (
 
 async def login_remark(database: Database) -> str | None:
     """Query the database, and return a remark on what the login may do outside the roles that the program sets."""
-    async with database.as_system("health") as connection:
+    async with database.as_system("health", lane=Lane.RESERVED) as connection:
         row = await connection.fetchrow(
             # session_user is the login itself; current_user is the role that the transaction has set.
             "SELECT r.rolsuper AS is_superuser, r.rolbypassrls AND NOT r.rolsuper AS bypasses, "

@@ -12,6 +12,7 @@ from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import FoundToken, Membership, PersonalToken
 from agentapi_mcp.core.access.ports import PersonalTokenStore
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _SELECT: LiteralString = """
@@ -100,7 +101,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
 
     @override
     async def find(self, token_hash: bytes) -> FoundToken | None:
-        async with self._database.as_system("whose personal token this is") as connection:
+        async with self._database.as_system("whose personal token this is", lane=Lane.RESERVED) as connection:
             row = await connection.fetchrow(_SELECT + "WHERE t.token_hash = $1", token_hash)
         if row is None:
             return None
@@ -112,7 +113,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
     @override
     async def record_use(self, token_id: UUID, at: datetime) -> None:
         """Record the time of a use, unless a later one is recorded."""
-        async with self._database.as_system("when a personal token was used") as connection:
+        async with self._database.as_system("when a personal token was used", lane=Lane.RESERVED) as connection:
             await connection.execute(
                 "UPDATE agentapi.personal_tokens SET last_used_at = $2 "
                 "WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",

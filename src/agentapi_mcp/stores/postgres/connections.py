@@ -1,0 +1,121 @@
+"""The connections of a process to its database: a pool in two lanes, neither of which can stop the other."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from enum import StrEnum
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+Row = asyncpg.Record
+# How long a process that the server refuses a connection waits before it asks again.
+_ASK_AGAIN = timedelta(milliseconds=100)
+
+
+class Lane(StrEnum):
+    """What a connection is used for; each lane has connections that the other one cannot take."""
+
+    CALLS = "calls"
+    # Who somebody is, and whether this process is ready: known also while one user's calls hold all other connections.
+    RESERVED = "reserved"
+
+
+def reserved_of(size: int) -> int:
+    """Return how many connections of a pool are reserved; a single one serves both lanes."""
+    return 0 if size == 1 else max(1, size // 10)
+
+
+class Connections:
+    """Hands out the connections of a pool, at most `size` at once; the one place where they are acquired.
+
+    A connection beyond the server's own limit is waited for, as one beyond `size` is.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[Row]", size: int, timeout: timedelta) -> None:
+        self._pool = pool
+        self._timeout = timeout.total_seconds()
+        reserved = reserved_of(size)
+        calls = _Line(pool, size - reserved)
+        self._lines = {Lane.CALLS: calls, Lane.RESERVED: _Line(pool, reserved) if reserved else calls}
+
+    async def acquire(self, lane: Lane) -> "PoolConnectionProxy[Row]":
+        """Wait for a connection of a lane.
+
+        Raises:
+            TimeoutError: there was none in time.
+            asyncpg.TooManyConnectionsError: the server has none left, and none was given back in time.
+        """
+        line = self._lines[lane]
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await line.acquire()
+        except TimeoutError as exc:
+            if line.refusal is not None:
+                raise line.refusal from exc
+            raise
+
+    async def release(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
+        """Give a connection back, once."""
+        try:
+            await self._pool.release(raw)
+        finally:
+            self._lines[lane].leave()
+            for line in self._lines.values():
+                line.look()
+
+    async def probe(self) -> None:
+        """Connect once: a wrong address or login fails here."""
+        await self.release(await self.acquire(Lane.CALLS), Lane.CALLS)
+
+
+class _Line:
+    """Those who wait for a connection of one lane."""
+
+    def __init__(self, pool: "asyncpg.Pool[Row]", size: int) -> None:
+        self.refusal: asyncpg.TooManyConnectionsError | None = None
+        self._pool = pool
+        self._free = asyncio.Semaphore(size)
+        self._refused = asyncio.Lock()
+        self._given_back = asyncio.Event()
+
+    async def acquire(self) -> "PoolConnectionProxy[Row]":
+        await self._free.acquire()
+        try:
+            # Whoever comes later does not overtake those whom the server has refused a connection.
+            return await self._wait() if self._refused.locked() else await self._ask()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def leave(self) -> None:
+        self._free.release()
+
+    def look(self) -> None:
+        """Let who waits for the server ask again, since a connection of this process was given back."""
+        self._given_back.set()
+
+    async def _ask(self) -> "PoolConnectionProxy[Row]":
+        try:
+            return await self._take()
+        except asyncpg.TooManyConnectionsError:
+            return await self._wait()
+
+    async def _wait(self) -> "PoolConnectionProxy[Row]":
+        # One at a time: for each attempt the server starts a process.
+        async with self._refused:
+            while True:
+                self._given_back.clear()
+                try:
+                    return await self._take()
+                except asyncpg.TooManyConnectionsError as exc:
+                    self.refusal = exc
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ASK_AGAIN.total_seconds()):
+                        await self._given_back.wait()
+
+    async def _take(self) -> "PoolConnectionProxy[Row]":
+        # The pool prefers connections that are open to new ones.
+        raw = await self._pool.acquire()
+        self.refusal = None
+        return raw
