@@ -1,4 +1,4 @@
-"""Measure: `python -m benchmarks [ROW ...]`; without a name, all rows but `million`, `steady` and `tenancy`."""
+"""Measure: `python -m benchmarks [ROW ...]`; without a name, all rows but the long ones."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import lasting, serving, starting, tenancy
+from benchmarks import lasting, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -21,7 +21,12 @@ SHORT: dict[str, Row] = {
     "first-start": starting.first_start,
     "memory": starting.idle_memory,
 }
-LONG: dict[str, Row] = {"million": lasting.million, "steady": lasting.steady, "tenancy": tenancy.tenancy}
+LONG: dict[str, Row] = {
+    "million": lasting.million,
+    "steady": lasting.steady,
+    "tenancy": tenancy.tenancy,
+    "search": searching.searching,
+}
 
 
 async def _measure(names: list[str]) -> None:

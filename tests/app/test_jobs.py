@@ -19,7 +19,15 @@ from agentapi_mcp.settings import Settings
 from tests.conftest import DatabaseUrls
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "design" / "jobs.md"
-JOBS = {"idempotency_keys", "mcp_sessions", "key_requests", "invitations", "signals", "audit_partitions"}
+JOBS = {
+    "idempotency_keys",
+    "mcp_sessions",
+    "key_requests",
+    "invitations",
+    "signals",
+    "audit_partitions",
+    "session_openings",
+}
 ENDED = "SELECT name FROM agentapi.jobs WHERE last_ended_at IS NOT NULL"
 
 

@@ -12,6 +12,7 @@ from agentapi_mcp.core.jobs.models import Job
 from agentapi_mcp.core.jobs.ports import ExpiringRows
 from agentapi_mcp.core.jobs.runner import JobRunner
 from agentapi_mcp.stores.postgres.jobs import PostgresExpiredRows, PostgresJobs
+from agentapi_mcp.stores.postgres.openings import keep_openings
 
 _HOUR = timedelta(hours=1)
 _EXPIRY_SUMMARIES = {
@@ -36,7 +37,13 @@ def build_jobs(base: Foundation) -> JobRunner:
         interval=timedelta(days=1),
         run=base.audit_partitions.maintain,
     )
-    return JobRunner([*expiry, audit], PostgresJobs(base.database), base.clock, owner=new_id())
+    openings = Job(
+        name="session_openings",
+        summary="keep what a search reads of sessions that other programs and versions began",
+        interval=timedelta(days=1),
+        run=partial(keep_openings, base.database),
+    )
+    return JobRunner([*expiry, audit, openings], PostgresJobs(base.database), base.clock, owner=new_id())
 
 
 def jobs_part(jobs: JobRunner) -> Part:

@@ -1,5 +1,6 @@
 """The plan of every hot statement, with its policies: none reads a table that grows with other people's use."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -11,8 +12,9 @@ from agentapi_mcp.core.conversations.models import AcceptedTurn, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
-from agentapi_mcp.stores.postgres.sessions import PostgresSessions
-from agentapi_mcp.stores.postgres.turns import PostgresTurns
+from agentapi_mcp.stores.postgres.positions import read_position
+from agentapi_mcp.stores.postgres.sessions import LIST, PostgresSessions
+from agentapi_mcp.stores.postgres.turns import RECENT, PostgresTurns
 from tests.support.new_turns import ending, new_turn
 from tests.support.supabase import APP, Project
 
@@ -43,6 +45,27 @@ INSERT INTO agentapi.idempotency_keys (user_id, org_id, key, fingerprint, turn_i
 SELECT user_id, org_id, id::text, fingerprint, id, now() + interval '1 day' FROM agentapi.turns;
 ANALYZE
 """  # noqa: S608  # an id of the tests
+# One user with twenty sessions, whose messages of a megabyte no compression makes smaller.
+LARGE = 20
+LARGE_MESSAGES = f"""
+ALTER TABLE public.profiles DROP CONSTRAINT profiles_id_fkey;
+CREATE TEMP TABLE who AS SELECT gen_random_uuid() AS user_id, gen_random_uuid() AS org_id;
+INSERT INTO public.organizations (id, slug, name) SELECT org_id, 'large', 'large' FROM who;
+INSERT INTO public.profiles (id, email) SELECT user_id, 'large@many.example' FROM who;
+INSERT INTO public.organization_members (organization_id, user_id) SELECT org_id, user_id FROM who;
+INSERT INTO public.chat_sessions (id, user_id, org_id, title)
+SELECT gen_random_uuid(), user_id, org_id, 'large' FROM who, generate_series(1, {LARGE});
+INSERT INTO public.chat_messages (id, session_id, role, content)
+SELECT gen_random_uuid(), s.id, 'user', c.content
+  FROM public.chat_sessions s, LATERAL (SELECT string_agg(md5(s.id::text || k), '') AS content
+                                          FROM generate_series(1, 31250) k) c WHERE s.title = 'large';
+INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, assistant_message_id, agent_name, backend,
+    fingerprint, status, end_reason, ended_at)
+SELECT gen_random_uuid(), s.id, s.user_id, s.org_id, m.id, m.id, 'a', 'openai', uuid_send(m.id), 'completed',
+       'answered', now()
+  FROM public.chat_sessions s JOIN public.chat_messages m ON m.session_id = s.id WHERE s.title = 'large';
+ANALYZE
+"""  # noqa: S608  # a number of the tests
 SCANS = """
 SELECT relname, seq_scan::int AS scans, (seq_tup_read + idx_tup_fetch)::int AS rows
   FROM pg_stat_all_tables WHERE relname = ANY($1) ORDER BY relname
@@ -103,6 +126,39 @@ async def test_no_statement_reads_a_table_that_grows_with_the_use_of_others(proj
                 assert 0 < after[name][1] - before[name][1] < 20_000, name
     finally:
         await admin.close()
+
+
+async def test_no_list_reads_whole_messages(project: Project) -> None:
+    await migrate(project.owner, program="0.1.0", grant_to=APP)
+    await project.run(LARGE_MESSAGES)
+    admin = await asyncpg.connect(project.admin)
+    row = await admin.fetchrow("SELECT user_id, org_id FROM public.chat_sessions WHERE title = 'large' LIMIT 1")
+    assert row is not None
+    user = Principal(UserId(row["user_id"]), OrgId(row["org_id"]), Role.MEMBER)
+    own = (user.user_id, user.org_id)
+    search = (LIST, *own, *read_position(None, "", user), None, "nothing has this", 51)
+    async with open_database(RemoteServer(project.app), PoolOptions(max_size=1)) as database:
+        kept = await blocks(database, user, *search)
+        # Summed up, since EXPLAIN does not read what it would only send.
+        listed = f"SELECT sum(length(message) + length(reply)) FROM ({RECENT}) AS listed"  # noqa: S608  # made of literals
+        turns = await blocks(database, user, listed, *own, 200, 501)
+        await admin.execute("DELETE FROM agentapi.session_openings")
+        of_other_programs = await blocks(database, user, *search)
+        whole = await blocks(database, user, "SELECT sum(length(content)) FROM public.chat_messages")
+    await admin.close()
+    assert whole > LARGE * 120  # what is looked for can be seen: a megabyte has 122 blocks of 8 KiB
+    assert kept < LARGE * 12
+    assert of_other_programs < LARGE * 25
+    assert turns < LARGE * 40
+
+
+async def blocks(database: Database, user: Principal, sql: str, *args: object) -> int:
+    """Count the blocks of tables and indexes that a statement of a user reads, from memory or from the disk."""
+    async with database.as_principal(user, plan_once=True) as connection:
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
+        await connection.fetchval(explain, *args)  # type: ignore[arg-type]  # reads the catalogue of what it needs
+        plan = json.loads(await connection.fetchval(explain, *args))[0]["Plan"]  # type: ignore[arg-type]  # as above
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
 async def counted(admin: "asyncpg.Connection[asyncpg.Record]") -> list[asyncpg.Record]:

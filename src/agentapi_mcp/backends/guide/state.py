@@ -189,7 +189,7 @@ def _explain(turn: Turn, now: datetime) -> str:
     if route:
         lines.append("- Route taken: " + "; ".join(route))
     if turn.reply:
-        lines.append(f"- {len(turn.reply):,} characters of an answer were kept; the session's transcript has them.")
+        lines.append("- What it had answered so far was kept; the session's transcript has it.")
     lines.append(f"- Turn `{turn.id}` in session `{turn.session_id}`.")
     return "\n".join(lines)
 

@@ -29,7 +29,7 @@ def sessions() -> None:
 
 @sessions.command("list")
 @click.option("--agent", help="Of this agent only.")
-@click.option("--query", help="Search titles and first messages.")
+@click.option("--query", help="Search titles and the first 500 characters of first messages.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
 @json_option
 def sessions_list(agent: str | None, query: str | None, limit: int, *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """The commands for turns."""
 
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import click
 
@@ -9,7 +10,7 @@ from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.replies import Fields, turn_fields
 from agentapi_mcp.cli.terminal import print_err
-from agentapi_mcp.core.conversations.models import Turn
+from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, Turn
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import moment
 
@@ -47,7 +48,7 @@ def turns_cancel(turn_id: str) -> None:
 async def _list_turns(services: Services, limit: int, *, running: bool, as_json: bool) -> None:
     found = await services.turns.recent(services.principal, limit, only_open=running)
     if as_json:
-        print_json([_fields(turn) for turn in found])
+        print_json([_listed_fields(turn) for turn in found])
         return
     rows = [
         (turn.id, turn.status, turn.agent, f"{turn.created_at:%Y-%m-%d %H:%M:%S}", one_line(turn.message, _SHOWN))
@@ -63,6 +64,12 @@ async def _list_turns(services: Services, limit: int, *, running: bool, as_json:
 async def _show_turn(turn: Awaitable[Turn]) -> None:
     """Print a turn as JSON, its reply included."""
     print_json(_fields(await turn))
+
+
+def _listed_fields(turn: Turn) -> Fields:
+    """Serialize a turn with the beginning of its reply, which is all that was read."""
+    is_long = len(turn.reply) > LISTED_CHARACTERS
+    return _fields(replace(turn, reply=turn.reply[:LISTED_CHARACTERS])) | {"reply_truncated": is_long}
 
 
 def _fields(turn: Turn) -> Fields:

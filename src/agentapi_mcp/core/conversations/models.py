@@ -170,6 +170,10 @@ class Turn:
     joined: bool = False
 
 
+# How many characters of a text lists show and search.
+LISTED_CHARACTERS = 500
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One message of a session; `turn` is None for messages that other programs wrote."""

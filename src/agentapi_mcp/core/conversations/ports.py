@@ -57,7 +57,10 @@ class TurnStore(Protocol):
         ...
 
     async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
-        """List the principal's newest turns, newest first; those that have not ended if `only_open`."""
+        """List the principal's newest turns, newest first; those that have not ended if `only_open`.
+
+        Of a message or reply that is longer than LISTED_CHARACTERS, only one character more is read.
+        """
         ...
 
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
@@ -121,7 +124,7 @@ class SessionStore(Protocol):
     async def list_(
         self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
     ) -> Page[Session]:
-        """Page through sessions, newest first; `query` searches titles and first messages."""
+        """Page through sessions, newest first; `query` searches titles and openings."""
         ...
 
     async def messages(

@@ -49,7 +49,7 @@ class Sessions:
     ) -> Page[Session]:
         """Page through the sessions that the caller may read, newest first.
 
-        `query` searches titles and first messages.
+        `query` searches titles and openings: the first 500 characters of first messages.
 
         Raises:
             PermissionDeniedError: the principal may not read sessions.

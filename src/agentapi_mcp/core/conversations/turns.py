@@ -127,7 +127,10 @@ class Turns:
                 yield event
 
     async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
-        """List the caller's newest turns, newest first, in all processes; those that have not ended if `only_open`."""
+        """List the caller's newest turns, newest first, in all processes; those that have not ended if `only_open`.
+
+        Of long messages and replies only the beginning is read.
+        """
         require(principal, Action.READ_SESSIONS)
         return await _within(_LEAST_WAIT, self._turns.recent(principal, limit, only_open=only_open))
 

@@ -38,7 +38,7 @@ class PostgresMembers(MemberStore):
 
     @override
     async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
-        async with self._database.as_system("an organisation's members for its administrators") as connection:
+        async with self._database.as_system("an organisation's members, for its admins", is_list=True) as connection:
             members = await connection.fetch(_MEMBERS, org_id)
             invitations = await connection.fetch(
                 "SELECT email, role, expires_at FROM agentapi.invitations WHERE org_id = $1 AND expires_at > $2 "

@@ -41,7 +41,8 @@ SELECT o.settings, s.id, a.name AS agent, m.name AS model, s.metadata
   LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
 """
-# Uses the index agentapi_sessions_order, scanned backwards.
+# Uses the index agentapi_sessions_order, scanned backwards. A search looks at the kept opening of each session: whole
+# messages of up to a megabyte would be read for every session of the user.
 LIST: LiteralString = """
 SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at, s.last_message_at,
        coalesce(s.last_message_at, s.created_at) AS at,
@@ -53,7 +54,7 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
    AND (coalesce(s.last_message_at, s.created_at), s.id) < ($3, $4)
    AND ($5::text IS NULL OR a.name = $5)
    AND ($6::text IS NULL OR strpos(lower(coalesce(s.title, '')), lower($6)) > 0 OR strpos(lower((
-        SELECT f.content FROM public.chat_messages f WHERE f.session_id = s.id ORDER BY f.created_at, f.id LIMIT 1
+        SELECT o.opening FROM agentapi.own_openings o WHERE o.session_id = s.id
    )), lower($6)) > 0)
  ORDER BY coalesce(s.last_message_at, s.created_at) DESC, s.id DESC LIMIT $7
 """
@@ -127,7 +128,7 @@ class PostgresSessions(SessionStore):
         scope = json.dumps(["sessions", agent, query])
         at, id_ = read_position(cursor, scope, principal)
         # Planned once for all arguments: with the policies, planning took as long as reading.
-        async with self._database.as_principal(principal, plan_once=True) as connection:
+        async with self._database.as_principal(principal, plan_once=True, is_list=True) as connection:
             # One row more than the page tells whether there is another page.
             rows = await connection.fetch(
                 LIST, principal.user_id, principal.org_id, at, id_, agent, query or None, limit + 1

@@ -29,19 +29,24 @@ COST_COLUMNS: tuple[LiteralString, ...] = (
     "provider",
 )
 _COST: LiteralString = "t." + ", t.".join(COST_COLUMNS)
-_COLUMNS: LiteralString = f"""
-SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name, t.partial_text,
+_FACTS: LiteralString = f"""
+SELECT t.id, t.session_id, t.user_id, t.org_id, t.status, t.agent_name, t.backend, t.model_name,
        t.cancel_requested_at, t.end_reason, t.stop_reason, t.error, t.warning, t.history_dropped, t.created_at,
        t.ended_at, t.user_message_id, t.assistant_message_id, t.delivered_at, t.asked_at,
        {_COST}, t.route, t.cost_details,
 """
-_WITH_MESSAGES: LiteralString = """
-       u.content AS message, a.content AS reply
+_COLUMNS: LiteralString = f"{_FACTS} t.partial_text,"
+_MESSAGES: LiteralString = """
   FROM agentapi.turns t
   JOIN public.chat_messages u ON u.id = t.user_message_id
   LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id
 """
+_WITH_MESSAGES: LiteralString = f" u.content AS message, a.content AS reply {_MESSAGES}"
 TURN: LiteralString = f"{_COLUMNS}{_WITH_MESSAGES}"
+# For lists: the first $4 characters of the texts, of which Postgres then reads no more.
+TURN_LISTED: LiteralString = f"""{_FACTS} left(t.partial_text, $4) AS partial_text,
+       left(u.content, $4) AS message, left(a.content, $4) AS reply
+{_MESSAGES}"""
 # With what is known of its owner and its callers, for the writer, who alone may read that.
 TURN_FOUND: LiteralString = f"""{_COLUMNS}
        t.fingerprint, t.lease_owner, t.replaced_by, coalesce(t.lease_until < clock_timestamp(), false) AS lease_is_over,

@@ -13,6 +13,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.core.conversations.models import (
+    LISTED_CHARACTERS,
     AcceptedTurn,
     Ending,
     FoundTurn,
@@ -31,15 +32,15 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.orphans import settle
-from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, cost_record, fault_record, to_turn
+from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LISTED, cost_record, fault_record, to_turn
 
 # The functions are versioned, since programs of several versions can share a database (0002_turns.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_1($1, $2::text::jsonb, $3)"
 _END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
 _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
-_RECENT: LiteralString = f"{TURN}{_OF_USER}{_NEWEST}"
-_RECENT_OPEN: LiteralString = f"{TURN}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
+RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
+_RECENT_OPEN: LiteralString = f"{TURN_LISTED}{_OF_USER} AND t.status IN ('running', 'input_required'){_NEWEST}"
 _MARKED: dict[TurnMark, LiteralString] = {
     TurnMark.FOLLOWED: "followed_at",
     TurnMark.DELIVERED: "delivered_at",
@@ -117,9 +118,10 @@ class PostgresTurns(TurnStore):
 
     @override
     async def recent(self, principal: Principal, limit: int, *, only_open: bool = False) -> tuple[Turn, ...]:
-        statement = _RECENT_OPEN if only_open else _RECENT
-        async with self._database.as_principal(principal) as connection:
-            rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit)
+        statement = _RECENT_OPEN if only_open else RECENT
+        async with self._database.as_principal(principal, is_list=True) as connection:
+            # One character more than are shown tells whether there are more.
+            rows = await connection.fetch(statement, principal.user_id, principal.org_id, limit, LISTED_CHARACTERS + 1)
         return tuple(to_turn(row) for row in rows)
 
     @override

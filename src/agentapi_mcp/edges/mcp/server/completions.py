@@ -45,7 +45,7 @@ class Completions:
 
 
 async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
-    """Find sessions by a part of their title or first message, otherwise by a prefix of their id."""
+    """Find sessions by a part of their title or opening, otherwise by a prefix of their id."""
     sessions = caller.services.sessions
     page = await sessions.list_(caller.principal, query=typed or None, limit=_MOST)
     found: tuple[Session, ...] = page.items

@@ -92,7 +92,7 @@ async def list_models(call: ToolCall) -> CallToolResult:
     ToolSpec(
         name="list_sessions",
         title="List chat sessions",
-        about="List your chat sessions, newest first; query searches titles and first messages.",
+        about="List your chat sessions, newest first; query searches titles and how first messages begin.",
         arguments=(Argument(name="agent", about="Only with this agent"), _QUERY, _CURSOR),
         answers=SessionsOut,
         action=Action.READ_SESSIONS,
