@@ -43,6 +43,7 @@ class _Link:
 class Wire:
     """The wire of a database; `broken` counts the connections that it broke, `refused` those that it did not take.
 
+    `statements` is the SQL of all that was run.
     `delay` are the seconds that every answer of the server takes on its way.
     """
 
@@ -52,6 +53,7 @@ class Wire:
     is_down: bool = False
     delay: float = 0.0
     has_broken: asyncio.Event = field(default_factory=asyncio.Event)
+    statements: list[str] = field(default_factory=list[str])
     _statement: bytes | None = None
     _how: Break = Break.AFTER
     _times: int = 0
@@ -102,6 +104,8 @@ class Wire:
         while True:
             kind, message = await read_message(link.client[0])
             statement = _statement_of(link, kind, message[5:])
+            if statement:
+                self.statements.append(statement.decode())
             if self._times and self._statement is not None and self._statement in statement:
                 self._times -= 1
                 self.broken += 1

@@ -1,6 +1,9 @@
 """Liveness and readiness probes for load balancers and orchestrators."""
 
 import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -16,21 +19,74 @@ from agentapi_mcp.web.stopping import Stopping
 
 _READY_WITHIN = timedelta(seconds=3)
 _WARNINGS_WITHIN = timedelta(seconds=1)
+_FRESH_FOR = timedelta(seconds=1)
 
 
-def health_mount(services_provider: ServicesProvider, stopping: Stopping) -> Mount:
-    """Serve /healthz and /readyz, without authentication and without a check of the host."""
+@dataclass(frozen=True, slots=True)
+class ReadinessReport:
+    """Whether the server can serve, and the names of its degraded parts."""
+
+    is_ready: bool
+    warnings: tuple[str, ...] = ()
+
+
+class Readiness:
+    """Finds out whether the server can serve, at most once a second and once at a time, however often it is asked."""
+
+    def __init__(self, services_provider: ServicesProvider, monotonic: Callable[[], float]) -> None:
+        self._services_provider = services_provider
+        self._monotonic = monotonic
+        self._asking = asyncio.Lock()
+        self._report = ReadinessReport(is_ready=False)
+        self._asked_at: float | None = None
+
+    async def report(self) -> ReadinessReport:
+        """Return what was found within the last second; otherwise find out, or wait for who does so already."""
+        # Anybody may probe, without a token and beyond all limits: that must not cost the database anything.
+        async with self._asking:
+            if self._asked_at is None or self._monotonic() - self._asked_at >= _FRESH_FOR.total_seconds():
+                self._report = await self._find_out()
+                self._asked_at = self._monotonic()
+            return self._report
+
+    async def _find_out(self) -> ReadinessReport:
+        try:
+            async with asyncio.timeout(_READY_WITHIN.total_seconds()):
+                services = await self._services_provider.services()
+                is_ready = await services.health.is_ready()
+        except (AgentApiError, TimeoutError):
+            return ReadinessReport(is_ready=False)
+        return ReadinessReport(is_ready, await self._warnings() if is_ready else ())
+
+    async def _warnings(self) -> tuple[str, ...]:
+        """Return the names of degraded parts; a probe that takes long must not make the server unready."""
+        services = self._services_provider.find()
+        if services is None:
+            return ()
+        try:
+            async with asyncio.timeout(_WARNINGS_WITHIN.total_seconds()):
+                return await services.health.warnings()
+        except TimeoutError:
+            return ()
+
+
+def health_mount(
+    services_provider: ServicesProvider, stopping: Stopping, monotonic: Callable[[], float] = time.monotonic
+) -> Mount:
+    """Serve /healthz, which asks nothing, and /readyz, without authentication and without a check of the host."""
     # A prober has no token and calls the server by its IP address; so the answers hold nothing confidential.
+    readiness = Readiness(services_provider, monotonic)
 
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def ready(_request: Request) -> Response:
-        fault = "stopping" if stopping.begun else await _fault(services_provider)
-        if fault is not None:
-            return JSONResponse({"status": fault}, HTTPStatus.SERVICE_UNAVAILABLE)
-        warnings = await _warnings(services_provider)
-        return JSONResponse({"status": "ok", "warnings": warnings} if warnings else {"status": "ok"})
+        if stopping.begun:
+            return JSONResponse({"status": "stopping"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        found = await readiness.report()
+        if not found.is_ready:
+            return JSONResponse({"status": "not ready"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse({"status": "ok", "warnings": found.warnings} if found.warnings else {"status": "ok"})
 
     app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)], exception_handlers={Exception: pass_on})
     return Mount(
@@ -40,24 +96,3 @@ def health_mount(services_provider: ServicesProvider, stopping: Stopping) -> Mou
         cors=True,
         quiet=True,
     )
-
-
-async def _warnings(services_provider: ServicesProvider) -> tuple[str, ...]:
-    """Return the names of degraded parts; a probe that takes long must not make the server unready."""
-    services = services_provider.find()
-    if services is None:
-        return ()
-    try:
-        async with asyncio.timeout(_WARNINGS_WITHIN.total_seconds()):
-            return await services.health.warnings()
-    except TimeoutError:
-        return ()
-
-
-async def _fault(services_provider: ServicesProvider) -> str | None:
-    try:
-        async with asyncio.timeout(_READY_WITHIN.total_seconds()):
-            services = await services_provider.services()
-            return None if await services.health.is_ready() else "not ready"
-    except (AgentApiError, TimeoutError):
-        return "not ready"
