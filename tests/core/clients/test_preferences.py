@@ -21,7 +21,7 @@ from agentapi_mcp.core.catalogue.models import (
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.clients.preferences import Clients, read_preferences
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
-from agentapi_mcp.stores.postgres.clients import PostgresClients
+from agentapi_mcp.stores.postgres.clients import MOST_CLIENTS, PostgresClients
 from agentapi_mcp.stores.postgres.database import Database
 from tests.support.catalogues import CheckedBackend, MemoryCatalogue, agent_row, declared
 from tests.support.clocks import ManualClock
@@ -64,6 +64,27 @@ async def test_a_change_keeps_what_others_wrote(database: Database) -> None:
     await mine.change(ann, "desk", "droid.enabled", None)
     await mine.change(ann, "desk", "guide.enabled", None)
     assert (await stored_state(database, ann, "desk"))["agents"] == [droid, {"mcp_name": "files"}, 7]
+
+
+async def test_a_user_keeps_few_clients_and_those_with_preferences_longest(database: Database) -> None:
+    ann, bob, mine = await new_member(database), await new_member(database), clients(database)
+    async with database.as_system("test") as connection:  # as another program writes it, for accounts say
+        await connection.execute(
+            "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+            "VALUES ($1, 'account', '{}', '{\"sealed\": \"x\"}', now())",
+            ann.user_id,
+        )
+    await mine.change(ann, "desk", "droid.enabled", "false")
+    await mine.record(bob, "of bob", {"protocol": "2026-07-28"})
+    for number in range(MOST_CLIENTS):
+        await mine.record(ann, f"client {number:03}", {"protocol": "2026-07-28"})
+    names = [each.client for each in await mine.list_(ann)]
+    assert names == sorted([f"client {number:03}" for number in range(1, MOST_CLIENTS)] + ["desk"])
+    assert [each.client for each in await mine.list_(bob)] == ["of bob"]
+    async with database.as_system("test") as connection:
+        assert await connection.fetchval(
+            "SELECT oauth_data::text FROM public.mcp_sessions WHERE session_id = 'account'"
+        )
 
 
 async def test_what_is_no_list_of_agents_is_left_alone(database: Database) -> None:

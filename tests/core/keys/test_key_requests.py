@@ -18,7 +18,7 @@ from agentapi_mcp.core.keys.key_requests import LIFETIME, KeyRequests
 from agentapi_mcp.core.keys.models import Visit
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.database import Database
-from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
+from agentapi_mcp.stores.postgres.key_requests import MOST_REQUESTS, PostgresKeyRequests
 from tests.support.audits import audit_log
 from tests.support.clocks import ManualClock
 from tests.support.members import new_member
@@ -47,6 +47,21 @@ async def admit(requests: KeyRequests, visit: Visit, visitor: Principal) -> None
 
 async def save(requests: KeyRequests, visit: Visit, visitor: Principal) -> None:
     await requests.save(visit, visitor, KEY)
+
+
+async def test_a_user_has_few_links_at_once_and_a_new_one_replaces_the_oldest(database: Database) -> None:
+    ann, bob, clock = await new_member(database), await new_member(database), ManualClock(SystemClock().now())
+    ann, bob = replace(ann, via=ISSUER), replace(bob, via=ISSUER)
+    requests, _ = opened(database, clock)
+    others = await visited(requests, bob)
+    visits: list[Visit] = []
+    for _ in range(MOST_REQUESTS + 1):
+        visits.append(await visited(requests, ann))
+        clock.advance(timedelta(seconds=1))
+    with pytest.raises(NotFoundError):
+        await requests.find_for(visits[0])
+    for visit in (*visits[1:], others):
+        assert await requests.find_for(visit)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,16 @@ UPDATE public.mcp_sessions
        updated_at = now(), expires_at = now() + interval '30 days'
  WHERE user_id = $1 AND session_id = $2
 """  # noqa: S608  # made of literals
+# Limit per user; a new client makes room by removing the one that was used least recently, of those with preferences
+# last. Rows without a protocol, and what they hold in oauth_data, are not this program's clients and stay.
+MOST_CLIENTS = 100
 _INSERT: LiteralString = """
+WITH dropped AS (
+    DELETE FROM public.mcp_sessions
+     WHERE session_id IN (SELECT session_id FROM public.mcp_sessions
+                           WHERE user_id = $1 AND mcp_state ? 'protocol' AND NOT mcp_state ? 'transport'
+                           ORDER BY mcp_state ?| '{defaults,agents}' DESC, expires_at DESC, session_id OFFSET $4)
+)
 INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at)
 VALUES ($1, $2, $3::text::jsonb, '{}', now() + interval '30 days')
     ON CONFLICT DO NOTHING
@@ -65,7 +74,7 @@ class PostgresClients(ClientStore):
         async with self._database.as_system("which MCP client a user has") as connection:
             # If another process inserts the row meanwhile, `_INSERT` does nothing.
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
-                await connection.execute(_INSERT, *known)
+                await connection.execute(_INSERT, *known, MOST_CLIENTS - 1)
 
     @override
     async def find(self, principal: Principal, client: str) -> State:
@@ -79,7 +88,7 @@ class PostgresClients(ClientStore):
     @override
     async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
         begin = _id(principal, "")
-        async with self._database.as_system("one user's MCP clients, each statement names the user") as connection:
+        async with self._database.as_system("one user's MCP clients, each names the user", is_list=True) as connection:
             rows = await connection.fetch(_LIST, principal.user_id, begin)
         return [(row["session_id"].removeprefix(begin), json_object(row["state"])) for row in rows]
 
@@ -98,7 +107,7 @@ async def _locked(connection: Connection, user_id: object, session_id: str, clie
     row = await connection.fetchrow(_LOCK, user_id, session_id)
     if row is None:
         # A concurrent insert may win; the second SELECT locks the row of either.
-        await connection.execute(_INSERT, user_id, session_id, new)
+        await connection.execute(_INSERT, user_id, session_id, new, MOST_CLIENTS - 1)
         row = await connection.fetchrow(_LOCK, user_id, session_id)
     if row is None:
         return None

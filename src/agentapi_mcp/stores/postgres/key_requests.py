@@ -9,6 +9,17 @@ from agentapi_mcp.core.keys.models import KeyRequest
 from agentapi_mcp.core.keys.ports import KeyRequestStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
+# Limit per user; a new link makes room by removing the oldest one.
+MOST_REQUESTS = 20
+_ADD: LiteralString = """
+WITH dropped AS (
+    DELETE FROM agentapi.key_requests
+     WHERE token_sha256 IN (SELECT token_sha256 FROM agentapi.key_requests
+                             WHERE user_id = $2 ORDER BY expires_at DESC, token_sha256 OFFSET $7)
+)
+INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
 _FIND: LiteralString = """
 SELECT token_sha256, user_id, org_id, issuer, provider, expires_at FROM agentapi.key_requests
  WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
@@ -30,14 +41,14 @@ class PostgresKeyRequests(KeyRequestStore):
     async def add(self, request: KeyRequest) -> None:
         async with self._database.as_system("a user is asked for a key") as connection:
             await connection.execute(
-                "INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at) "
-                "VALUES ($1, $2, $3, $4, $5, $6)",
+                _ADD,
                 request.token_sha256,
                 request.user_id,
                 request.org_id,
                 request.issuer,
                 request.provider,
                 request.expires_at,
+                MOST_REQUESTS - 1,
             )
 
     @override
