@@ -5,20 +5,21 @@ from contextlib import AsyncExitStack
 from http import HTTPStatus
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from agentapi_mcp.core.identity.shares import SHARES, Resource
+from agentapi_mcp.core.identity.shares import SHARES, Measure, Resource
 from tests.security.test_streams import ACCEPTS, INITIALIZE, opened
 from tests.support.connect import call, fields_of, text_of
 from tests.support.tenants import Tenants, tenants
 
 # Of one process, so small that a test takes all of it. Of the others there is more than enough.
-ROOM = dict.fromkeys(Resource, 16) | {Resource.REQUESTS: 128, Resource.RUNNING_BYTES: 1600}
-PLENTY = dict.fromkeys(Resource, 100_000)
+ROOM = dict.fromkeys(Resource, 16) | {Resource.REQUESTS: 128, Resource.OPEN_REQUESTS: 64, Resource.RUNNING_BYTES: 1600}
+PLENTY = {resource: 100_000 for resource, share in SHARES.items() if share.measure is not Measure.ROWS}
 _MORE_THAN_THERE_IS = 1000
 
 
@@ -76,6 +77,19 @@ def _by_calls(call_once: Callable[[Client, int], Awaitable[CallToolResult]]) -> 
     return take
 
 
+async def _by_conversations(here: Tenants, http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    owner = await asyncpg.connect(here.owner_url)
+    try:
+        await owner.execute(
+            'UPDATE public.organizations SET settings = \'{"limits": {"max_conversations": 4}}\' WHERE id = $1',
+            here.members["abe"].org_id,
+        )
+    finally:
+        await owner.close()
+    chats = _by_calls(lambda client, number: call(client, "chat", agent="guide", message=f"{number}"))
+    return await chats(here, http, stack)
+
+
 Take = Callable[[Tenants, httpx2.AsyncClient, AsyncExitStack], Awaitable[str]]
 # How one user takes all they can of each resource; what refuses them says so in the words of the table.
 TAKES: Mapping[Resource, Take] = {
@@ -91,7 +105,10 @@ TAKES: Mapping[Resource, Take] = {
     Resource.RUNNING_BYTES: _by_calls(
         lambda client, number: call(client, "chat", agent="droid", message=f"{number:100} [[slow]]", wait_seconds=0)
     ),
+    Resource.CONVERSATIONS: _by_conversations,
 }
+# What an organisation bounds for itself keeps its own members out.
+_OF_AN_ORGANISATION = (Resource.CONVERSATIONS,)
 
 
 @pytest.mark.parametrize("resource", Resource)
@@ -99,12 +116,16 @@ async def test_who_takes_all_they_can_keeps_nobody_else_out(
     resource: Resource, edge_home: Path, tmp_path: Path
 ) -> None:
     async with (
-        tenants(edge_home, tmp_path, capacities=PLENTY | {resource: ROOM[resource]}) as here,
+        tenants(
+            edge_home,
+            tmp_path,
+            capacities={each: ROOM[each] if each is resource else room for each, room in PLENTY.items()},
+        ) as here,
         here.http("abe") as http,
         AsyncExitStack() as stack,
     ):
         assert SHARES[resource].what in await TAKES[resource](here, http, stack)
-        for name in ("ann", "bo"):  # of the same organisation, and of another
+        for name in ("bo",) if resource in _OF_AN_ORGANISATION else ("ann", "bo"):  # of the other one, and of both
             async with here.client(name, "http-2025") as client:
                 answer = fields_of(await call(client, "chat", agent="guide", message="which agents are there?"))
                 assert answer["status"] == "completed"

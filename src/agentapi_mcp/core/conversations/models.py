@@ -13,6 +13,7 @@ from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.catalogue.parameters import Parameters
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import KeySource
 
 
@@ -195,7 +196,8 @@ class NewTurn:
 
     The ids are made before, so that a call whose answer was lost can be repeated with `again`. `join` looks for a turn
     of the same request whose answer may not have arrived; `replaces` is a turn that was interrupted or given up, and
-    that this one asks again. `asked` says that the request to the provider follows at once.
+    that this one asks again. `asked` says that the request to the provider follows at once. `most` is what its user may
+    have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
     """
 
     id: TurnId
@@ -221,6 +223,8 @@ class NewTurn:
     again: bool = False
     retry: bool = False
     events: tuple[AuditEvent, ...] = ()
+    most: Mapping[Resource, int] = field(default_factory=dict[Resource, int])
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

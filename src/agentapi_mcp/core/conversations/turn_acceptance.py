@@ -4,7 +4,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.errors import ConflictError, NextStep, StoreBusyError, StoreUnavailableError, StoreUnclearError
+from agentapi_mcp.base.errors import (
+    ConflictError,
+    LimitExceededError,
+    NextStep,
+    StoreBusyError,
+    StoreUnavailableError,
+    StoreUnclearError,
+)
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
@@ -48,15 +55,21 @@ class TurnAcceptance:
         self._turns = ports.turns
         self._sessions = ports.sessions
         self._clock = ports.clock
+        self._shares = ports.shares
         self._runner = runner
         self._agents = agents
         self._api_keys = api_keys
         self._audit = audit
 
-    async def accept(self, principal: Principal, checked: CheckedRequest, turn_id: TurnId) -> TurnJob | Turn:
+    async def accept(
+        self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, refused: LimitExceededError | None
+    ) -> TurnJob | Turn:
         """Store the message as a new turn and return its job, or return the turn that answers it already.
 
+        Only the latter is done where a new turn is `refused`.
+
         Raises:
+            LimitExceededError: a new turn is refused, or would be more than a share.
             NotFoundError: there is no such agent, model or session.
             ConflictError: the session is still answering, the key belongs to another request, or the turn to
                 retry was not interrupted.
@@ -75,7 +88,11 @@ class TurnAcceptance:
         )
         chosen = request.preferences.of_agent(choice.agent)
         parameters = merge_parameters(request.parameters, defaults.metadata, chosen, settings)
-        accepted = await self._store(principal, checked, self._new(principal, checked, turn_id, choice, parameters))
+        new = self._new(principal, checked, turn_id, choice, parameters)
+        try:
+            accepted = await self._store(principal, checked, replace(new, refused=refused is not None))
+        except LimitExceededError as exc:
+            raise refused or exc from None
         if isinstance(accepted, Turn):
             return replace(accepted, joined=True)
         system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
@@ -114,6 +131,7 @@ class TurnAcceptance:
             lease=self._runner.options.lease,
             join=not request.new,
             retry=request.retry,
+            most=self._shares.most_of_users(),
             events=(self._audit.event(principal, AuditAction.TURN_ACCEPTED, target=target, details=details),),
         )
 

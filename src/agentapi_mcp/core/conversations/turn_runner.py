@@ -54,13 +54,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A message to accept: `accept` stores it, and `size` is that of its text in bytes."""
+    """A message to accept; `size` is that of its text in bytes.
+
+    `accept` stores it as a turn, or finds the one that answers it; the latter alone where a new one is refused.
+    """
 
     turn_id: TurnId
     principal: Principal
     session_id: SessionId | None
     size: int
-    accept: Callable[[], Awaitable[TurnJob | Turn]]
+    accept: Callable[[LimitExceededError | None], Awaitable[TurnJob | Turn]]
 
 
 _log = logging.getLogger(__name__)
@@ -189,13 +192,22 @@ class TurnRunner:
             submitted.add_done_callback(partial(self._note_departure, principal, exc))
             raise
 
-    def _share_of(self, submission: Submission) -> ExitStack:
-        """Hold what a turn takes of its caller's share, from now until the stack is closed."""
+    def _share_of(self, submission: Submission) -> ExitStack | LimitExceededError:
+        """Hold what a turn takes of its caller's share, from now until the stack is closed, or return why not.
+
+        Raises:
+            LimitExceededError: the whole server is full.
+        """
         holder = holder_of(submission.principal)
-        with ExitStack() as held:
-            held.enter_context(self._shares.held(Resource.RUNNING_TURNS, holder))
-            held.enter_context(self._shares.held(Resource.RUNNING_BYTES, holder, submission.size))
-            return held.pop_all()
+        try:
+            with ExitStack() as held:
+                held.enter_context(self._shares.held(Resource.RUNNING_TURNS, holder))
+                held.enter_context(self._shares.held(Resource.RUNNING_BYTES, holder, submission.size))
+                return held.pop_all()
+        except LimitExceededError as exc:
+            if exc.is_servers:
+                raise
+            return exc
 
     def _note_departure(
         self, principal: Principal, gone: asyncio.CancelledError, done: "asyncio.Future[RunningTurn | Turn]"
@@ -252,13 +264,17 @@ class TurnRunner:
     # --- a turn, from accepted to settled
 
     async def _carry(
-        self, submission: Submission, share: ExitStack, submitted: "asyncio.Future[RunningTurn | Turn]"
+        self,
+        submission: Submission,
+        share: ExitStack | LimitExceededError,
+        submitted: "asyncio.Future[RunningTurn | Turn]",
     ) -> None:
-        with share:
-            run = await self._accept(submission, submitted)
+        refused, held = (share, ExitStack()) if isinstance(share, LimitExceededError) else (None, share)
+        with held:
+            run = await self._accept(submission, refused, submitted)
             if run is None:
                 return
-            run.share = share
+            run.share = held
             try:
                 await self._run(run)
             finally:
@@ -267,7 +283,10 @@ class TurnRunner:
                     self._release(run)
 
     async def _accept(
-        self, submission: Submission, submitted: "asyncio.Future[RunningTurn | Turn]"
+        self,
+        submission: Submission,
+        refused: LimitExceededError | None,
+        submitted: "asyncio.Future[RunningTurn | Turn]",
     ) -> RunningTurn | None:
         """Store a turn and begin to run it; None if another one answers it, or it was refused."""
         turn_id = submission.turn_id
@@ -278,7 +297,7 @@ class TurnRunner:
             # One place for each session: those who wait for its row must not keep others waiting.
             place = self._places.of(submission.principal.user_id)
             async with self._session_lock(submission.session_id), place:
-                accepted = await submission.accept()
+                accepted = await submission.accept(refused)
         except Exception as exc:  # noqa: BLE001  # raised in the task of the caller
             submitted.set_exception(exc)
             submitted.exception()  # marks it as retrieved: the caller may have gone

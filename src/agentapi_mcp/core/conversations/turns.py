@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 from agentapi_mcp.base.errors import StoreUnclearError
@@ -163,7 +164,7 @@ class Turns:
                         principal=principal,
                         session_id=checked.session_id,
                         size=checked.size,
-                        accept=lambda: self._acceptance.accept(principal, checked, turn_id),
+                        accept=partial(self._acceptance.accept, principal, checked, turn_id),
                     )
                 )
         except TimeoutError as exc:

@@ -32,28 +32,31 @@ class Resource(StrEnum):
     SUBSCRIPTIONS = "subscriptions"
     RUNNING_TURNS = "running_turns"
     RUNNING_BYTES = "running_bytes"
+    CONVERSATIONS = "conversations"
 
 
 class Measure(StrEnum):
-    """How a resource is counted: what is held at once, or what was used within the last minute."""
+    """How a resource is counted: what is held at once, used within a minute, or rows of the database."""
 
     HELD = "held"
     RATE = "rate"
+    ROWS = "rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """How a resource of one process is shared.
+    """How a resource is shared.
 
-    `capacity` is all of it, where no setting says otherwise. A user never has more than `user`, if that is set.
-    `what` and `mend` are words for who is refused, and `wait` says when to come again.
+    `capacity` is all that one process has, where no setting says otherwise; of rows there is no such bound. A user
+    never has more than `user`, if that is set, and an organisation no more than its own limit `max_RESOURCE`.
+    `what` and `mend` are words for who is refused, and `wait` says when to come again, if waiting helps.
     """
 
     measure: Measure
-    capacity: int
     what: str
     mend: str
-    wait: timedelta
+    wait: timedelta | None
+    capacity: int | None = None
     user: int | None = None
 
 
@@ -117,6 +120,7 @@ SHARES: Mapping[Resource, Share] = {
         mend="wait until one has ended, or cancel one",
         wait=timedelta(seconds=5),
     ),
+    Resource.CONVERSATIONS: Share(measure=Measure.ROWS, what="conversations", mend="delete some", wait=None),
 }
 
 
@@ -214,10 +218,18 @@ class Shares:
     """
 
     def __init__(self, clock: Clock, capacities: Mapping[Resource, int] | None = None) -> None:
-        self._capacities = {resource: share.capacity for resource, share in SHARES.items()} | dict(capacities or {})
+        usual = {resource: share.capacity for resource, share in SHARES.items() if share.capacity is not None}
+        self._capacities = usual | dict(capacities or {})
         self._meters: dict[Resource, _Held | _Used] = {
-            resource: _Held() if share.measure is Measure.HELD else _Used(clock, self._capacities[resource])
-            for resource, share in SHARES.items()
+            resource: _Held() if SHARES[resource].measure is Measure.HELD else _Used(clock, capacity)
+            for resource, capacity in self._capacities.items()
+        }
+
+    def most_of_users(self) -> Mapping[Resource, int]:
+        """Return what one user may have of each resource of which the database counts the rows of all processes."""
+        return {
+            resource: max(1, int(_least(_part_of(self._capacities[resource], _USER_FACTORS[0]), SHARES[resource].user)))
+            for resource in (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
         }
 
     def use(self, resource: Resource, holder: Holder) -> None:
@@ -274,9 +286,10 @@ def _least(most: float, ceiling: int | None) -> float:
 
 def _wait(share: Share, over: float, capacity: int) -> timedelta:
     """Return how long to wait: until others are done, or until enough of what was used is forgotten."""
+    wait = share.wait or timedelta(seconds=1)
     if share.measure is Measure.HELD:
-        return share.wait
-    return max(share.wait, timedelta(seconds=min(_MINUTE, over * _MINUTE / max(1, capacity))))
+        return wait
+    return max(wait, timedelta(seconds=min(_MINUTE, over * _MINUTE / max(1, capacity))))
 
 
 def _part_of(capacity: int, factor: int) -> float:

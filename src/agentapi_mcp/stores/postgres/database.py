@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -170,7 +170,7 @@ class Database:
         """
         # Without the cache no statement stays prepared, so there is no generic plan to reuse.
         start = Start(plan_once=plan_once and self._options.statement_cache, is_list=is_list)
-        return self._transaction("authenticated", _claims(principal, session_id), start, writes=False)
+        return self._transaction("authenticated", _claims(principal, _session_claim(session_id)), start, writes=False)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
@@ -190,10 +190,12 @@ class Database:
         """
         return self._transaction("agentapi_system", json.dumps({"reason": reason}), Start(lane=lane, is_list=is_list))
 
-    async def call(self, principal: Principal, sql: LiteralString, *args: object) -> Row:
+    async def call(
+        self, principal: Principal, sql: LiteralString, *args: object, claims: Mapping[str, object] | None = None
+    ) -> Row:
         """Select a row from a function that takes the principal's claims, its first parameter, and the role itself.
 
-        It is one statement, and so a transaction of its own.
+        It is one statement, and so a transaction of its own. `claims` are added to those of the principal.
 
         Raises:
             StoreBusyError: a row is locked by another transaction for long; nothing was changed.
@@ -205,7 +207,7 @@ class Database:
             timeout = self._options.call_timeout.total_seconds()
             try:
                 with committing() if not raw.is_closed() else nullcontext():
-                    row = await raw.fetchrow(sql, _claims(principal), *args, timeout=timeout)
+                    row = await raw.fetchrow(sql, _claims(principal, claims), *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST):
                 await self._discard(raw, lane)
                 raise
@@ -282,7 +284,11 @@ class Database:
         raise AssertionError
 
 
-def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
+def _session_claim(session_id: SessionId | None) -> Mapping[str, object]:
+    return {} if session_id is None else {"agentapi_session": str(session_id)}
+
+
+def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> str:
     """Serialize the principal's claims for the policies (0001_schema.sql, section 5)."""
     claims: dict[str, object] = {
         "sub": str(principal.user_id),
@@ -296,9 +302,7 @@ def _claims(principal: Principal, session_id: SessionId | None = None) -> str:
         "agentapi_denied": principal.exceptions.denied or None,
     }
     claims |= {name: sorted(names) for name, names in limits.items() if names is not None}
-    if session_id is not None:
-        claims["agentapi_session"] = str(session_id)
-    return json.dumps(claims, separators=(",", ":"))
+    return json.dumps(claims | dict(more or {}), separators=(",", ":"))
 
 
 @asynccontextmanager

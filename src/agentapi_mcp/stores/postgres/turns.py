@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import NextStep, NotFoundError, StoreError, StoreUnclearError
+from agentapi_mcp.base.errors import LimitExceededError, NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.core.conversations.models import (
     LISTED_CHARACTERS,
@@ -29,6 +29,7 @@ from agentapi_mcp.core.conversations.models import (
 )
 from agentapi_mcp.core.conversations.ports import TurnStore
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import SHARES, Resource
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.orphans import settle
@@ -37,6 +38,7 @@ from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LIS
 # The functions are versioned, since programs of several versions can share a database (0002_turns.sql).
 _BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_1($1, $2::text::jsonb, $3)"
 _END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
+_OVER_SHARE = "AA003"
 _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
 _NEWEST: LiteralString = " ORDER BY t.created_at DESC, t.id DESC LIMIT $3"
 RECENT: LiteralString = f"{TURN_LISTED}{_OF_USER}{_NEWEST}"
@@ -79,9 +81,14 @@ class PostgresTurns(TurnStore):
                 return Obstacles(open_turn=row["open_turn"], keyed_turn=row["keyed_turn"], same_turn=row["same_turn"])
 
     async def _call_begin(self, principal: Principal, new: NewTurn) -> Row:
+        shares: dict[str, object] = {**new.most, **({"refused": True} if new.refused else {})}
         try:
-            return await self._database.call(principal, _BEGIN, _new_json(new), new.message)
+            return await self._database.call(
+                principal, _BEGIN, _new_json(new), new.message, claims={"agentapi_shares": shares}
+            )
         except StoreError as exc:
+            if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == _OVER_SHARE:
+                raise _over_share(str(exc.__cause__)) from None
             if new.again and isinstance(exc.__cause__, asyncpg.UniqueViolationError):
                 # The call before, whose answer was lost, ran on, and has committed just now.
                 raise StoreUnclearError("The turn was stored by an earlier call.") from exc
@@ -232,6 +239,21 @@ class PostgresTurns(TurnStore):
     async def settle(self, rule: SettlingRule) -> tuple[SettledTurn, ...]:
         async with self._database.as_system("settle turns that nobody runs any more") as connection:
             return await settle(connection, rule)
+
+
+def _over_share(said: str) -> LimitExceededError:
+    """Return the refusal of a turn that is more than a share (0009_shares.sql)."""
+    over = json.loads(said)
+    if over["whose"] == "process":  # whoever refused it before has the reason
+        return LimitExceededError("The turn was refused.")
+    share = SHARES[Resource(over["what"])]
+    numbers = f"{over['used']:,} of {over['most']:,} {share.what}"
+    if over["whose"] == "user":
+        return LimitExceededError(f"You have {numbers} in all processes; {share.mend}.", retry_after=share.wait)
+    return LimitExceededError(
+        f"Your organisation has {numbers} that it allows itself; {share.mend}, or ask its administrator.",
+        retry_after=share.wait,
+    )
 
 
 def no_session() -> NotFoundError:
