@@ -24,7 +24,7 @@ LIBRARIES = {
     "web": {"anyio", "cachetools", "opentelemetry", "starlette", "uvicorn"},
     "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
     "app": {"typing_extensions"},
-    "cli": {"click", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
+    "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
     "backends": {"httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions"},
     "auth": {"anyio", "cryptography", "httpx2", "jwt", "typing_extensions"},

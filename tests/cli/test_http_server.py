@@ -7,11 +7,12 @@ import uvicorn
 from anyio.lowlevel import checkpoint
 from starlette.responses import PlainTextResponse
 
+from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
 
 
 async def test_a_connection_accepted_at_the_last_moment_is_answered_before_it_is_closed() -> None:
-    config = uvicorn.Config(PlainTextResponse("served"), log_config=None, lifespan="off")
+    config = uvicorn.Config(PlainTextResponse("served"), http=HttpProtocol, log_config=None, lifespan="off")
     config.load()
     server = HttpServer(config)
     server.lifespan = config.lifespan_class(config)

@@ -15,6 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
+from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.http import mcp_mount
@@ -72,7 +73,13 @@ async def serve_app(edge: WebApplication, port: socket.socket | None = None) -> 
     `port` is for one that must know its own address before.
     """
     config = uvicorn.Config(
-        edge.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2, proxy_headers=False
+        edge.app,
+        http=HttpProtocol,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=2,
+        proxy_headers=False,
     )
     config.load()
     server = uvicorn.Server(config)

@@ -23,6 +23,7 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
 from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
+from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.cli.terminal import print_err
@@ -174,6 +175,7 @@ async def _serve(
         http = HttpServer(
             uvicorn.Config(
                 web.app,
+                http=HttpProtocol,  # named here: uvicorn would take the parser that happens to be installed
                 log_config=None,
                 access_log=False,
                 server_header=False,

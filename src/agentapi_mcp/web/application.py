@@ -16,6 +16,7 @@ from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
 from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, TokenAuthenticator
 from agentapi_mcp.web.forwarding import Forwarding
+from agentapi_mcp.web.framing import Framing
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
 from agentapi_mcp.web.limits import HttpLimits, Limits
@@ -108,7 +109,7 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
 
     wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
     app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
-    return WebApplication(Forwarding(app, options.trusted_proxies), stop, stopping)
+    return WebApplication(Framing(Forwarding(app, options.trusted_proxies)), stop, stopping)
 
 
 class _Dispatcher:

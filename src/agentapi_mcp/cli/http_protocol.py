@@ -1,0 +1,183 @@
+"""uvicorn's HTTP protocol over httptools, with bounds on a request's head and on the time to send it."""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+LARGEST_HEAD = 32 * 1024  # bytes of target and headers, as much as nginx passes on by default
+MOST_HEADERS = 100
+_log = logging.getLogger(__name__)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection; what is not HTTP, or takes too long to arrive, is refused and closes it.
+
+    The parser bounds no head, and uvicorn has a deadline only between a response and the next byte. A connection that
+    has sent nothing, a part of a head, or a refused body that does not end, is closed after `seconds_to_send`.
+    """
+
+    seconds_to_send = 20.0
+
+    _deadline: asyncio.TimerHandle | None = None
+    _awaits_head = True
+    _heads = 0
+    _head_bytes = 0
+    _status = HTTPStatus.BAD_REQUEST
+    _is_broken = False
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._start_deadline()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        self._unset_keepalive_if_required()
+        if self._is_broken:
+            return
+        heads, waited = self._heads, self._awaits_head
+        self._head_bytes += len(data) if waited else 0
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            self._refuse(self._status)
+        else:
+            if waited and self._heads == heads:
+                self._continue_head()
+
+    def _parse(self, data: memoryview) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                # No upgrade is accepted here (RFC 9110, section 7.8); Java's client offers one to HTTP/2. The parser
+                # would skip the body of such a request, so it gets the head again, without the offer.
+                offset: int = offer.args[0]
+                data = data[offset:]
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(head)
+            else:
+                break
+
+    def _is_offer(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_offer(self) -> bytes:
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([first, *kept, b"", b""])
+
+    def _continue_head(self) -> None:
+        if self._head_bytes > LARGEST_HEAD:  # a header without an end reaches no callback
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        else:
+            self._start_deadline()
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        if len(self.headers) >= MOST_HEADERS:
+            self._raise_too_large()
+        super().on_header(name, value)
+
+    @override
+    def on_headers_complete(self) -> None:
+        """Begin the request."""
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            self._raise_too_large()
+        if self._is_offer():
+            return  # this head comes again, without the offer
+        if self.url[:1] not in {b"/", b"*"}:
+            # RFC 9112, section 3.2.2: a host in the target takes the place of the header.
+            authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+            self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
+        super().on_headers_complete()
+        self._stop_deadline()
+        self._awaits_head, self._head_bytes = False, 0
+        self._heads += 1
+
+    @override
+    def on_message_complete(self) -> None:
+        """End the request, whose response may take longer."""
+        if self._is_offer():
+            return
+        self._stop_deadline()
+        self._awaits_head = True
+        super().on_message_complete()
+
+    @override
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of a body that was refused."""
+        super().on_response_complete()
+        if not self._awaits_head:
+            self._start_deadline()
+
+    def _raise_too_large(self) -> None:
+        self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        raise ValueError("the head is too large")
+
+    def _start_deadline(self) -> None:
+        # Never restarted by a further byte: a client could send one at a time.
+        if self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(self.seconds_to_send, self._expire)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        self._deadline = None
+        cycle = self._unanswered()
+        if cycle is not None:  # a part of the next head came early
+            self._start_deadline()
+        elif self._head_bytes:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def _unanswered(self) -> RequestResponseCycle | None:
+        """Return the newest request, if its response is not complete."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return None if cycle is None or cycle.response_complete else cycle
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer with an error and close; requests that came before are answered first."""
+        _log.info("http_not_valid", extra={"status": int(status), "client": self.client[0] if self.client else ""})
+        cycle = self._unanswered()
+        if cycle is None or not (self._awaits_head or cycle.response_started or self.pipeline):
+            self._send_error(status)
+        if cycle is not None and not self._awaits_head:  # its body is broken
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.transport.close()
+        self._close_after_response()
+
+    def _close_after_response(self) -> None:
+        """Read no more, and close once all requests are answered."""
+        self._is_broken = True
+        self._stop_deadline()
+        cycle = self._unanswered()
+        if cycle is None:
+            self.transport.close()
+        else:
+            cycle.keep_alive = False
+
+    def _send_error(self, status: HTTPStatus) -> None:
+        text = f"{status.phrase}."
+        head = f"HTTP/1.1 {int(status)} {status.phrase}\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n{text}".encode())

@@ -1,0 +1,312 @@
+"""Requests on raw sockets: a framing that two parsers could read in two ways is refused, and closes the connection."""
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+from anyio import fail_after
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, HttpProtocol
+from agentapi_mcp.cli.http_server import HttpServer
+from agentapi_mcp.web.framing import Framing, framing_refusal
+
+HOST = b"Host: a\r\n"
+NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+
+
+class Impatient(HttpProtocol):
+    """Waits for nobody."""
+
+    seconds_to_send = 0.05
+
+
+@dataclass
+class Echo:
+    """Answers with the target's path, the host and the body; waits first for what a test says."""
+
+    before: Callable[[Request], Awaitable[object]] | None = None
+    served: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        if self.before is not None:
+            await self.before(request)
+        self.served.append(request.url.path)
+        try:
+            body = b"" if request.url.path.startswith("/refused") else await request.body()
+        except ClientDisconnect:
+            return
+        text = f"path={scope['path']} host={request.headers.get('host')} body={body.decode('latin-1')}"
+        await PlainTextResponse(text)(scope, receive, send)
+
+
+@asynccontextmanager
+async def served(echo: Echo, protocol: type[HttpProtocol] = HttpProtocol) -> AsyncGenerator[tuple[str, int]]:
+    """Serve on a port, and give its address."""
+    config = uvicorn.Config(Framing(echo), http=protocol, log_config=None, access_log=False, ws="none", lifespan="off")
+    config.load()
+    server = HttpServer(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await server.startup([listener])
+        try:
+            yield listener.getsockname()
+        finally:
+            await server.shutdown([listener])
+
+
+async def said(address: tuple[str, int], *sent: bytes) -> bytes:
+    """Send bytes and an end, and return all that comes back before the connection is closed."""
+    reader, writer = await asyncio.open_connection(*address)
+    for part in sent:
+        writer.write(part)
+    try:
+        with fail_after(5):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+def statuses(answer: bytes) -> list[int]:
+    """Return the statuses of all responses."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", answer)]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3 3\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\nabc", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x01b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX y: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nxyz\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (CHUNKED + b"\r\n3;a\nb\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\nFFFFFFFFFFFFFFFFFFFFF\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n10000000000000003\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n+3\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n-3\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n0x3\r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n3 \r\nabc\r\n0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n3\nabc\n0\n\n", 400),
+        (CHUNKED + b"\r\n3\r\nabcXX0\r\n\r\n", 400),
+        (CHUNKED + b"\r\n0\r\nContent-Length: 5\r\n\r\n", 400),
+        (b"CONNECT evil:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET x HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * LARGEST_HEAD + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * LARGEST_HEAD * 2, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * MOST_HEADERS + b"\r\n", 431),
+        (b"GET /" + b"a" * LARGEST_HEAD + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
+    ],
+)
+async def test_a_framing_that_is_not_sound_is_refused_and_nothing_behind_it_is_served(
+    request_bytes: bytes, status: int
+) -> None:
+    echo = Echo()
+    async with served(echo) as address:
+        assert statuses(await said(address, request_bytes, NEXT)) == [status]
+    assert "/next" not in echo.served
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "expected"),
+    [
+        (b"GET /a HTTP/1.1\r\nhOsT: a\r\n\r\n", "path=/a host=a body="),
+        (b"\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", "path=/a host=a body="),  # RFC 9112, section 2.2
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "path=/ host=a body=abc"),
+        (CHUNKED + b"\r\n3\r\nabc\r\n0\r\n\r\n", "path=/ host=a body=abc"),
+        (CHUNKED + b"\r\n3;a=b\r\nabc\r\n0\r\n\r\n", "path=/ host=a body=abc"),
+        (CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX: trailer\r\n\r\n", "path=/ host=a body=abc"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", "path=/ host=a body="),
+        (b"GET http://b:1/x?y HTTP/1.1\r\nHost: a\r\n\r\n", "path=/x host=b:1 body="),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (LARGEST_HEAD // 2) + b"\r\n\r\n", "path=/ host=a body="),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * (MOST_HEADERS - 1) + b"\r\n", "path=/ host=a body="),
+    ],
+)
+async def test_a_sound_request_is_served_and_so_is_the_next_on_its_connection(
+    request_bytes: bytes, expected: str
+) -> None:
+    last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    async with served(Echo()) as address:
+        whole = await said(address, request_bytes, last)
+        assert statuses(whole) == [200, 200]
+        assert expected.encode() + b"HTTP/1.1" in whole
+        # However it is cut, the meaning is the same.
+        assert statuses(await said(address, *(bytes([byte]) for byte in request_bytes + last))) == [200, 200]
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("length", [0, 3])
+async def test_an_offer_to_upgrade_is_not_taken_and_its_request_served(protocol: bytes, length: int) -> None:
+    """Java's client offers HTTP/2 with its requests."""
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol
+    head += b"\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: %d\r\n\r\n" % length
+    last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    echo = Echo()
+    async with served(echo) as address:
+        sent = (head + b"abc"[:length]) * 2 + last
+        whole = await said(address, sent)
+        cut = await said(address, *(bytes([byte]) for byte in sent))
+    assert (statuses(whole), statuses(cut)) == ([200] * 3, [200] * 3)
+    assert echo.served == ["/a", "/a", "/last"] * 2
+    assert whole.count(b"body=" + b"abc"[:length] + b"HTTP/1.1") == 2
+
+
+async def test_a_connection_of_http_1_0_is_closed_after_its_response() -> None:
+    async with served(Echo()) as address:
+        assert statuses(await said(address, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", NEXT)) == [200]
+
+
+async def test_what_was_asked_before_a_broken_request_is_answered_and_then_the_connection_is_closed() -> None:
+    broken = asyncio.Event()
+    echo = Echo(lambda request: broken.wait() if request.url.path == "/first" else asyncio.Event().wait())
+    async with served(echo) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n" + NEXT)
+        await writer.drain()
+        broken.set()
+        with fail_after(5):
+            answer = await reader.read()
+        writer.close()
+    assert statuses(answer) == [200]
+    assert echo.served == ["/first"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHos", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /"])
+async def test_a_connection_that_sends_no_whole_head_is_closed(sent: bytes) -> None:
+    async with served(Echo(), Impatient) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        whole = sent.partition(b"\r\n\r\n")[1]
+        writer.write(sent)
+        answer = await reader.readuntil(b"body=") if whole else b""
+        writer.write(b"x" if whole else b"")  # a byte of the second head
+        with fail_after(5):
+            rest = await reader.read()
+        writer.close()
+    assert statuses(answer + rest) == ([200] if whole else []) + ([408] if sent else [])
+
+
+async def test_a_head_that_comes_byte_by_byte_has_no_longer_time() -> None:
+    async with served(Echo(), Impatient) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        reading = asyncio.ensure_future(reader.read())
+        with fail_after(5):
+            while not reading.done():  # without a deadline that holds, it would go on for ever
+                writer.write(b"\r\n")
+                await asyncio.wait({reading}, timeout=0.01)
+        writer.close()
+    assert reading.exception() is not None or statuses(reading.result()) == [408]
+
+
+async def test_a_body_that_was_refused_and_never_ends_closes_the_connection() -> None:
+    async with served(Echo(), Impatient) as address:
+        answer = await said(address, b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\na")
+    assert statuses(answer) == [200]
+
+
+async def test_a_response_takes_as_long_as_it_takes() -> None:
+    longer = asyncio.Event()
+    async with served(Echo(lambda _: longer.wait()), Impatient) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        # Another connection, opened later, has run out of time meanwhile.
+        assert await said(address) == b""
+        assert await said(address) == b""
+        longer.set()
+        with fail_after(5):
+            assert statuses(await reader.read()) == [200]
+        writer.close()
+
+
+async def test_a_body_that_breaks_is_answered_once_and_its_request_ends() -> None:
+    ended: list[bool] = []
+
+    async def read(request: Request) -> None:
+        try:
+            await request.body()
+        finally:
+            ended.append(True)
+
+    async with served(Echo(read)) as address:
+        assert statuses(await said(address, CHUNKED + b"\r\n3\r\nab", b"cXX\r\n")) == [400]
+    assert ended == [True]
+
+
+LENGTHS = st.sampled_from([b"0", b"3", b"+3", b"3,3", b"", b"\xb2", b"0x1", b"1_0", b" 3 "])
+CODINGS = st.sampled_from([b"chunked", b"CHUNKED", b"gzip, chunked", b"identity", b"chunked, chunked", b""])
+HEADERS = st.lists(
+    st.one_of(
+        st.tuples(st.just(b"content-length"), LENGTHS),
+        st.tuples(st.just(b"transfer-encoding"), CODINGS),
+        st.tuples(st.just(b"host"), st.sampled_from([b"a", b"b", b""])),
+        st.tuples(st.just(b"x"), st.binary(max_size=3)),
+    ),
+    max_size=5,
+)
+
+
+@given(headers=HEADERS, version=st.sampled_from(["1.0", "1.1", "2.0", "0.9"]))
+def test_a_request_that_passes_has_one_host_and_at_most_one_way_to_find_its_end(
+    headers: list[tuple[bytes, bytes]], version: str
+) -> None:
+    """Whatever the HTTP server lets in."""
+    refusal = framing_refusal({"type": "http", "http_version": version, "headers": headers})
+    lengths = [value.strip() for name, value in headers if name == b"content-length"]
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    hosts = [value for name, value in headers if name == b"host"]
+    is_sound = (
+        version in {"1.0", "1.1"}
+        and len(lengths) + len(codings) <= 1
+        and all(length in {b"0", b"3"} for length in lengths)
+        and all(coding == b"chunked" and version == "1.1" for coding in codings)
+        and (len(hosts) == 1 or (version == "1.0" and not hosts))
+    )
+    assert (refusal is None) == is_sound
+    if refusal is not None:
+        assert (refusal.status in {400, 501, 505}, refusal.headers["connection"]) == (True, "close")
