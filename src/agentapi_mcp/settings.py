@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import check_clock
+from agentapi_mcp.base.origins import Origin
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.core.identity.shares import Resource
@@ -69,6 +70,8 @@ def _resource(url: str) -> str:
         raise ValueError(whole)
     if "@" in parts.netloc:
         raise ValueError("must not hold a name or a password: everybody is told this address")
+    if Origin.parse(f"{parts.scheme}://{parts.netloc}") is None:
+        raise ValueError(whole)
     if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
         raise ValueError("must begin with https: tokens travel as they are; http is for this machine alone")
     return url.strip()
@@ -228,10 +231,7 @@ class Settings(BaseSettings):
         if self.resource_url is None:
             return None
         parts = urlsplit(self.resource_url)
-        host = parts.hostname or ""
-        usual = {"https": 443, "http": 80}[parts.scheme]
-        port = "" if parts.port in {None, usual} else f":{parts.port}"
-        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+        return str(Origin.parse(f"{parts.scheme}://{parts.netloc}"))
 
 
 def for_serving(settings: Settings) -> Settings:

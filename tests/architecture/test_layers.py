@@ -21,7 +21,7 @@ LIBRARIES = {
     "base": {"pydantic_core", "typing_extensions", "uuid_utils"},
     "core": {"cachetools", "pydantic", "typing_extensions"},
     "presentation": {"pydantic"},
-    "web": {"anyio", "cachetools", "opentelemetry", "starlette", "uvicorn"},
+    "web": {"anyio", "cachetools", "opentelemetry", "starlette", "typing_extensions", "uvicorn"},
     "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
     "app": {"typing_extensions"},
     "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},

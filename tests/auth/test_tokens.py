@@ -345,7 +345,20 @@ async def test_any_text_is_refused(token: str) -> None:
             await verifier.verify(token)
 
 
-@pytest.mark.parametrize("url", ["http://issuer.example.com/keys", "file:///etc/passwd", "ftp://x", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://issuer.example.com/keys",
+        "file:///etc/passwd",
+        "ftp://x",
+        "",
+        "https://[::1",
+        "https://a:b/",
+        "https://issuer.example@evil.example/",
+        "http://localhost:80@evil.example/",
+        "http://localhost.evil.example/",
+    ],
+)
 def test_keys_do_not_come_unprotected_over_a_network(url: str) -> None:
     with pytest.raises(FetchError):
         check_address(url)

@@ -100,7 +100,7 @@ async def test_a_name_that_was_turned_to_this_machine_leads_nowhere(path: str, e
             rebound = {"host": f"{name}:{port}", "origin": f"http://{name}:{port}", "sec-fetch-site": "same-origin"}
             for method in ("GET", "POST", "OPTIONS"):
                 answer = await http.request(method, path, content=chat("x", modern=False), headers=rebound)
-                assert answer.status_code == 421, (name, method)
+                assert answer.status_code == (421 if name else 400), (name, method)  # no name at all is no Host
 
 
 async def test_a_web_socket_is_refused(edge_home: Path) -> None:

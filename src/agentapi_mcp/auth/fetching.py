@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 from typing_extensions import override
 
 from agentapi_mcp.base.json_values import is_object, load_json
+from agentapi_mcp.base.urls import parse_http_url
 
 _LARGEST = 256 * 1024
 _WITHIN = timedelta(seconds=5)
@@ -86,6 +86,11 @@ def check_address(url: str) -> None:
     Raises:
         FetchError: the document would cross a network unprotected.
     """
-    parts = urlsplit(url)
+    try:
+        parts = parse_http_url(url)
+    except ValueError as exc:
+        raise FetchError(f"{url} {exc}") from exc
+    if "@" in parts.netloc:  # a host that looks like another, as in https://issuer.example@evil.example
+        raise FetchError("an address names a user beside its host")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise FetchError(f"{url} is neither https nor on this machine")

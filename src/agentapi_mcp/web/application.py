@@ -7,7 +7,6 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.base.clock import Clock, SystemClock
@@ -18,7 +17,7 @@ from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, Toke
 from agentapi_mcp.web.forwarding import Forwarding
 from agentapi_mcp.web.framing import Framing
 from agentapi_mcp.web.health import health_mount
-from agentapi_mcp.web.hosts import AllowedNames, Hosts, allowed_names, origin_pattern
+from agentapi_mcp.web.hosts import AllowedNames, Cors, Hosts, allowed_names
 from agentapi_mcp.web.limits import HttpLimits, Limits
 from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
 from agentapi_mcp.web.oauth import OAuth, metadata_mount
@@ -140,13 +139,7 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
         app = Limits(app, mount, shared.options.limits, shared.options.shares)
     app = Authentication(app, mount, shared.authenticator, reauthenticate_every=shared.options.reauthenticate_every)
     if mount.cors:
-        app = CORSMiddleware(
-            app,
-            allow_origin_regex=origin_pattern(shared.names),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate", "Retry-After"],
-        )
+        app = Cors(app, mount, shared.names)
     if checked:
         app = Hosts(app, mount, shared.names)
     return RequestIds(app, mount)

@@ -1,30 +1,70 @@
 """Checks of Host and Origin, against DNS rebinding and cross-site requests."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.origins import DEFAULT_PORTS, Authority, Origin
 from agentapi_mcp.web.mounts import Mount, Refusal
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(:(\d{1,5}|\*))?")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
-class AllowedNames:
-    """Accepted values of the headers Host and Origin; one that ends with `:*` matches any port."""
+class _AnyPort:
+    """A host whose ports are all allowed; of an origin with a scheme."""
 
-    hosts: tuple[str, ...]
-    origins: tuple[str, ...]
+    host: str
+    scheme: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedNames:
+    """Accepted values of the headers Host and Origin."""
+
+    hosts: frozenset[Authority | _AnyPort]
+    origins: frozenset[Origin | _AnyPort]
+
+    def has_host(self, host: Authority) -> bool:
+        """Return whether a request may be for this host."""
+        if host in self.hosts or _AnyPort(host.host) in self.hosts:
+            return True
+        # Without a port it is the scheme's, which a proxy that speaks TLS does not tell.
+        usual = DEFAULT_PORTS.values() if host.port is None else ()
+        return any(Authority(host.host, port) in self.hosts for port in usual)
+
+    def has_origin(self, text: str) -> bool:
+        """Return whether a page of this origin may send requests."""
+        origin = Origin.parse(text)
+        return origin is not None and (origin in self.origins or _AnyPort(origin.host, origin.scheme) in self.origins)
 
     def with_origins(self, origins: Sequence[str]) -> "AllowedNames":
         """Return a copy that also accepts these origins."""
-        return replace(self, origins=(*self.origins, *origins))
+        return replace(self, origins=self.origins | {_origin(origin) for origin in origins})
+
+
+class Cors(CORSMiddleware):
+    """CORS for the pages of the allowed origins."""
+
+    def __init__(self, app: ASGIApp, mount: Mount, allowed: AllowedNames) -> None:
+        super().__init__(
+            app,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=[*mount.exposed_headers, "X-Request-Id", "WWW-Authenticate", "Retry-After"],
+        )
+        self._allowed = allowed
+
+    @override
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Return whether a page of this origin may read the response."""
+        return self._allowed.has_origin(origin)
 
 
 class Hosts:
@@ -44,12 +84,16 @@ class Hosts:
             await self._mount.render(refusal)(scope, receive, send)
 
     def _refusal(self, headers: Headers) -> Refusal | None:
+        host = Authority.parse(headers.get("host", ""))
+        if host is None:  # RFC 9112, section 3.2
+            message = "The header Host is no host with a port."
+            return Refusal(status=HTTPStatus.BAD_REQUEST, message=message)
         # DNS rebinding: a page's own name can be made to resolve to this server, but Host still has that name.
-        if not _matches(headers.get("host", ""), self._allowed.hosts):
+        if not self._allowed.has_host(host):
             message = "This Host is not one of this server's; its operator adds it with --allowed-host."
             return Refusal(status=HTTPStatus.MISDIRECTED_REQUEST, message=message)
-        origin = headers.get("origin")
-        if origin and not _matches(origin, self._allowed.origins):
+        origins = headers.getlist("origin")
+        if len(origins) > 1 or not all(self._allowed.has_origin(origin) for origin in origins):
             message = "This Origin is not one of this server's; its operator adds it with --allowed-origin."
             return Refusal(status=HTTPStatus.FORBIDDEN, message=message)
         if _is_embedded(headers):
@@ -59,50 +103,39 @@ class Hosts:
 
 
 def allowed_names(hosts: Sequence[str], origins: Sequence[str]) -> AllowedNames:
-    """Accept the names of this machine, and those that the operator configures; `name:*` is any port.
+    """Accept the names of this machine, and those that the operator configures.
+
+    A host without a port, and `name:*`, stand for all ports of it.
 
     Raises:
         ConfigurationError: a name or an origin has a form that no request can carry.
     """
-    for host in hosts:
-        if not _HOST.fullmatch(host):
-            message = (
-                f"{host!r} is no allowed host: it is a name alone, as in agents.example.com or agents.example.com:8443"
-            )
-            raise ConfigurationError(f"{message}, without a scheme or a path; there is no wildcard but a port of *.")
-    for origin in origins:
-        scheme, _, name = origin.rstrip("/").partition("://")
-        if scheme not in {"http", "https"} or not _HOST.fullmatch(name):
-            message = f"{origin!r} is no allowed origin: it is a scheme and a name, as in https://agents.example.com"
-            raise ConfigurationError(f"{message}, without a path; there is no wildcard but a port of *.")
     return AllowedNames(
-        hosts=tuple(pattern for name in (*_LOCAL, *hosts) for pattern in _any_port(name.lower())),
-        origins=(
-            *(f"http://{pattern}" for name in _LOCAL for pattern in _any_port(name)),
-            *(origin.rstrip("/").lower() for origin in origins),
+        hosts=frozenset(map(_host, (*_LOCAL, *hosts))),
+        origins=frozenset(
+            (*(_AnyPort(host, "http") for host in _LOCAL), *(_origin(origin.rstrip("/")) for origin in origins))
         ),
     )
 
 
-def origin_pattern(allowed: AllowedNames) -> str:
-    """Return the allowed origins as one regular expression."""
-    return "|".join(
-        re.escape(origin[:-2]) + r":\d+" if origin.endswith(":*") else re.escape(origin) for origin in allowed.origins
-    )
+def _host(text: str) -> Authority | _AnyPort:
+    bare = text.removesuffix(":*")
+    host = Authority.parse(bare)
+    if host is None or (bare != text and host.port is not None):
+        message = (
+            f"{text!r} is no allowed host: it is a name alone, as in agents.example.com or agents.example.com:8443"
+        )
+        raise ConfigurationError(f"{message}, without a scheme or a path; there is no wildcard but a port of *.")
+    return _AnyPort(host.host) if host.port is None else host
 
 
-def _matches(name: str, allowed: Sequence[str]) -> bool:
-    name = name.lower()  # host names have no case (RFC 9110, section 4.2.3)
-    return name in allowed or any(_is_any_port(name, each[:-1]) for each in allowed if each.endswith(":*"))
-
-
-def _is_any_port(name: str, start: str) -> bool:
-    return name.startswith(start) and not name[len(start) :].strip("0123456789")
-
-
-def _any_port(host: str) -> tuple[str, ...]:
-    has_port = host.rpartition(":")[2].isdecimal() and not host.endswith("]") and host.count(":") == 1
-    return (host,) if has_port or host.endswith(":*") else (host, f"{host}:*")
+def _origin(text: str) -> Origin | _AnyPort:
+    bare = text.removesuffix(":*")
+    origin, authority = Origin.parse(bare), Authority.parse(bare.partition("://")[2])
+    if origin is None or authority is None or (bare != text and authority.port is not None):
+        message = f"{text!r} is no allowed origin: it is a scheme and a name, as in https://agents.example.com"
+        raise ConfigurationError(f"{message}, without a path; there is no wildcard but a port of *.")
+    return origin if bare == text else _AnyPort(origin.host, origin.scheme)
 
 
 def _is_embedded(headers: Headers) -> bool:

@@ -19,6 +19,7 @@ from agentapi_mcp.base.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from agentapi_mcp.base.origins import Origin
 from agentapi_mcp.core.access.models import LoginAnswer
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
@@ -114,7 +115,7 @@ class KeyPages:
     async def _save(self, request: Request) -> Response:
         """Store the key that was entered."""
         # Beside the form's token: browsers send Origin with every POST.
-        if request.headers.get("origin") != self._origin:
+        if Origin.parse(request.headers.get("origin", "")) != Origin.parse(self._origin):
             raise PermissionDeniedError("This form was not sent from this page; open the link again.")
         visits = await self._visits()
         visit = await visits.find(self._sealed(request))

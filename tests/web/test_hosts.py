@@ -1,0 +1,77 @@
+"""Which hosts and origins a server answers to, as its operator names them and as clients send them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.origins import Authority
+from agentapi_mcp.web.hosts import allowed_names
+
+HOSTS = st.text(alphabet="localhst127.0:@[]*evi-%", max_size=24)
+
+
+def has_host(allowed: str, sent: str) -> bool:
+    """Return whether a server with this allowed host answers a request for another."""
+    host = Authority.parse(sent)
+    return host is not None and allowed_names([allowed], []).has_host(host)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "sent", "is_allowed"),
+    [
+        ("a.example", "a.example", True),
+        ("a.example", "A.EXAMPLE:8443", True),
+        ("a.example:*", "a.example:1", True),
+        ("a.example:443", "a.example", True),  # a client leaves the usual port out
+        ("a.example:443", "a.example:443", True),
+        ("a.example:443", "a.example:80", False),
+        ("a.example:8443", "a.example", False),
+        ("a.example:8443", "a.example:8443", True),
+        ("a.example", "b.a.example", False),
+        ("a.example", "a.example.", False),
+        ("a.example.", "a.example.", True),
+        ("[2001:db8::1]", "[2001:DB8:0:0::1]:1", True),
+        ("[2001:db8::1]:8443", "[2001:db8::1]", False),
+    ],
+)
+def test_a_host_is_allowed_by_name_and_port(allowed: str, sent: str, is_allowed: bool) -> None:  # noqa: FBT001  # a parameter
+    assert has_host(allowed, sent) == is_allowed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "sent", "is_allowed"),
+    [
+        ("https://a.example", "https://a.example:443", True),
+        ("https://a.example:443", "https://a.example", True),
+        ("https://A.example/", "https://a.example", True),
+        ("https://a.example", "https://a.example:8443", False),
+        ("https://a.example:*", "https://a.example:8443", True),
+        ("https://a.example:*", "http://a.example:8443", False),
+        ("https://a.example", "https://a.example@evil.example", False),
+        ("https://a.example", "https://a.example.", False),
+        ("https://a.example", "null", False),
+        ("https://a.example", "", False),
+    ],
+)
+def test_an_origin_is_allowed_by_scheme_name_and_port(allowed: str, sent: str, is_allowed: bool) -> None:  # noqa: FBT001  # a parameter
+    assert allowed_names([], [allowed]).has_origin(sent) == is_allowed
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "a/", "https://a", "u@a", "a:", "a:b", "a:1:*", "a:*:*", "[::1", "a b", "-a"]
+)
+def test_a_name_that_no_request_can_carry_is_refused_at_the_start(name: str) -> None:
+    if name != "a:":  # which is a host with no port
+        with pytest.raises(ConfigurationError, match="is no allowed host"):
+            allowed_names([name], [])
+    with pytest.raises(ConfigurationError, match="is no allowed origin"):
+        allowed_names([], [f"ftp://{name}"])
+
+
+@given(HOSTS)
+def test_only_this_machines_names_pass_a_server_without_allowed_hosts(text: str) -> None:
+    host = Authority.parse(text)
+    if host is not None and allowed_names([], []).has_host(host):
+        assert host.host in {"localhost", "127.0.0.1", "[::1]"}
+        assert "@" not in text
