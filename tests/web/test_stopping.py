@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from agentapi_mcp.testing.waiting import expect_soon
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.requests import BODY, JsonBody, json_of
 from agentapi_mcp.web.stopping import Draining, Stopping, note_no_room
 
 REFUSED = {"status": 503, "retry-after": "1", "connection": "close"}
@@ -27,7 +28,9 @@ class Served:
             paths=("/",),
             app=self._serve,
             authentication=AuthenticationMode.OPEN,
-            serves_while_stopping=lambda method, body: method == "DELETE" or body == b"cancel",
+            serves_while_stopping=lambda scope: (
+                scope["method"] == "DELETE" or (scope["method"] == "POST" and json_of(scope) == "cancel")
+            ),
         )
         self._draining = Draining(self._serve, mount, self.stopping)
 
@@ -41,7 +44,8 @@ class Served:
         async def receive() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._draining({"type": "http", "method": method, "path": "/", "headers": []}, receive, send)
+        scope: Scope = {"type": "http", "method": method, "path": "/", "headers": [], BODY: JsonBody(body)}
+        await self._draining(scope, receive, send)
         headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
         told = {name: headers[name] for name in ("retry-after", "connection") if name in headers}
         return {"status": messages[0]["status"], "said": messages[1]["body"], **told}
@@ -63,7 +67,7 @@ def assert_refused(answer: dict[str, object]) -> None:
     assert answer == REFUSED
 
 
-@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("POST", b"chat"), ("PUT", b"cancel")])
+@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("POST", b'"chat"'), ("PUT", b'"cancel"')])
 async def test_a_server_that_stops_refuses_new_requests(method: str, body: bytes) -> None:
     served = Served()
     served.may_answer.set()
@@ -72,7 +76,7 @@ async def test_a_server_that_stops_refuses_new_requests(method: str, body: bytes
     assert_refused(await served.ask(method, body))
 
 
-@pytest.mark.parametrize(("method", "body"), [("DELETE", b""), ("POST", b"cancel")])
+@pytest.mark.parametrize(("method", "body"), [("DELETE", b""), ("POST", b'"cancel"')])
 async def test_what_concerns_work_in_progress_is_served_on_a_connection_that_closes(method: str, body: bytes) -> None:
     served = Served()
     served.may_answer.set()
@@ -83,7 +87,7 @@ async def test_what_concerns_work_in_progress_is_served_on_a_connection_that_clo
 async def test_a_request_that_was_let_in_is_waited_for_and_answered() -> None:
     served = Served()
     async with asyncio.TaskGroup() as group:
-        asked = group.create_task(served.ask("POST", b"chat"))
+        asked = group.create_task(served.ask("POST", b'"chat"'))
         await served.let_in.wait()
         served.stopping.begin()
         waiting = group.create_task(served.stopping.wait_answered())
@@ -91,7 +95,7 @@ async def test_a_request_that_was_let_in_is_waited_for_and_answered() -> None:
         assert not waiting.done()
         served.may_answer.set()
         await expect_soon(waiting, "the request is answered")
-    assert asked.result() == {"status": 200, "said": b"served chat", "connection": "close"}
+    assert asked.result() == {"status": 200, "said": b'served "chat"', "connection": "close"}
 
 
 async def test_a_response_that_has_begun_is_not_waited_for() -> None:

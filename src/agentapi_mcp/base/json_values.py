@@ -5,19 +5,24 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeGuard
 
+from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds
+
 
 def load_json(
     text: str | bytes | bytearray,
     *,
     parse_float: Callable[[str], object] = float,
     parse_constant: Callable[[str], object] | None = None,
+    bounds: JsonBounds = BOUNDS,
 ) -> object:
     """Parse JSON to a value of unknown type.
 
     Raises:
-        ValueError: it is not valid JSON.
+        JsonBoundsError: it exceeds a bound.
+        ValueError: it is not valid JSON, or holds an integer of too many digits for Python.
         RecursionError: it is nested too deeply.
     """
+    bounds.check(text)
     value: object = json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
     return value
 

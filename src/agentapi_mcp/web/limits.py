@@ -1,4 +1,4 @@
-"""Limits on a client: body size, time to send and to read, its share of requests and streams."""
+"""Limits on a client: size of a body and of what it holds, time to send and to read, its share of requests."""
 
 import asyncio
 from contextlib import ExitStack
@@ -10,19 +10,24 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.base.errors import LimitExceededError, retry_after_seconds
+from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
-from agentapi_mcp.web.requests import PRINCIPAL, replay, source_of
+from agentapi_mcp.web.requests import BODY, PRINCIPAL, JsonBody, replay, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpLimits:
     """The largest body, and how long a client may take to send or read."""
 
+    # Four times the longest message: a client may escape its letters, each of up to three bytes, as \u0430.
     body_bytes: int = 4 * 1024 * 1024
     body_time: timedelta = timedelta(seconds=30)
     write_time: timedelta = timedelta(seconds=60)
+
+
+_JSON = "application/json"
 
 
 class ClientStuckError(Exception):
@@ -49,8 +54,11 @@ class Limits:
             body = refusal or await self._body(scope, receive)
             if isinstance(body, Refusal):
                 await self._mount.render(body)(scope, receive, timed)
+            elif body is None:
+                await self._app(scope, receive, timed)
             else:
-                await self._app(scope, replay(body, receive), timed)
+                message: Message = {"type": "http.request", "body": body, "more_body": False}
+                await self._app({**scope, BODY: JsonBody(body)}, replay([message], receive), timed)
 
     def _over_share(self, scope: Scope, held: ExitStack) -> Refusal | None:
         """Count the request, and hold it open; return why that is more than its sender's share."""
@@ -72,10 +80,10 @@ class Limits:
         # Whoever opens a page has no account yet; all who call with the server's own token, or need none, are one user.
         return Holder(source_of(scope) if self._mount.authentication is AuthenticationMode.OPEN else None)
 
-    async def _body(self, scope: Scope, receive: Receive) -> list[Message] | Refusal:
-        """Read the whole body, or return why the request is rejected."""
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Refusal | None:
+        """Read the whole body, or return why the request is rejected; None if it has none."""
         if scope["method"] != "POST":
-            return []
+            return None
         headers = Headers(scope=scope)
         if headers.get("content-type", "").partition(";")[0].strip().lower() != self._mount.content_type:
             message = f"Send the body as Content-Type: {self._mount.content_type}."
@@ -93,7 +101,16 @@ class Limits:
         if body is None:
             message = f"The body is larger than {self._most:,} bytes, or incomplete."
             return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
-        return [{"type": "http.request", "body": body, "more_body": False}]
+        return self._excess(body) or body
+
+    def _excess(self, body: bytes) -> Refusal | None:
+        if self._mount.content_type != _JSON:
+            return None
+        try:
+            BOUNDS.check(body)
+        except JsonBoundsError as exc:
+            return Refusal(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message=f"The body {exc}.")
+        return None
 
     def _timed(self, send: Send) -> Send:
         # Without a deadline, a client that reads nothing would hold its request open for good.

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.identity.shares import Resource
@@ -50,7 +50,7 @@ class Mount:
     the `content_type`, and at most `max_body_bytes` if that is less than the server's limit. Requests of a `quiet`
     mount are logged at debug level. OAuth metadata is served below the well-known path at each of the `metadata_paths`.
     `lifespan` runs while the application is served; `stop` ends streams before the process stops, so that their clients
-    see an orderly end. From then on only requests are served of which `serves_while_stopping` says, by method and body,
+    see an orderly end. From then on only requests are served of which `serves_while_stopping` says, by their scope,
     that they concern work in progress. Each request counts as one of the resources that it `uses`.
     """
 
@@ -68,7 +68,7 @@ class Mount:
     metadata_paths: tuple[str, ...] = ()
     lifespan: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     stop: Callable[[], None] = lambda: None
-    serves_while_stopping: Callable[[str, bytes], bool] = lambda _method, _body: False
+    serves_while_stopping: Callable[[Scope], bool] = lambda _scope: False
 
     def serves(self, path: str) -> bool:
         """Return whether this mount serves the path."""

@@ -1,4 +1,4 @@
-"""The principal in an ASGI scope, the client's address, and a body that has been read."""
+"""What middleware notes in an ASGI scope: the principal, the client's address, and a body that has been read."""
 
 import time
 from collections import deque
@@ -8,10 +8,46 @@ from typing import cast
 
 from starlette.types import Message, Receive
 
+from agentapi_mcp.base.json_values import load_json
+
 RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
+BODY = "agentapi.body"  # scope key of a body of JSON
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 _LONGEST_ADDRESS = 64  # a proxy may send any text
 _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
+
+
+class JsonBody:
+    """A body of JSON that has been read whole; it is parsed once, by whoever asks first."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: bytes | None = content
+        self._value: object = None
+
+    def value(self) -> object:
+        """Return what it holds.
+
+        Raises:
+            ValueError: it is not JSON, or exceeds a bound.
+            RecursionError: it is nested too deeply.
+        """
+        if self._content is not None:
+            self._value = load_json(self._content)
+            self._content = None
+        return self._value
+
+
+def json_of(scope: Mapping[str, object]) -> object:
+    """Return the parsed body of a request.
+
+    Raises:
+        ValueError: it is not JSON, exceeds a bound, or was not read.
+        RecursionError: it is nested too deeply.
+    """
+    body = scope.get(BODY)
+    if not isinstance(body, JsonBody):
+        raise ValueError("no body of JSON was read")  # noqa: TRY004  # as for one that is no JSON
+    return body.value()
 
 
 def client_of(scope: Mapping[str, object]) -> str:

@@ -11,7 +11,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import replay
 
 _REQUEST = "agentapi.request"  # scope key of the request that was let in
 # Close: a client that keeps the connection would send its next request here too.
@@ -84,13 +83,10 @@ class Draining:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, whose body has been read already."""
-        if self._stopping.begun:
-            first = await receive() if scope["method"] == "POST" else None
-            if not self._mount.serves_while_stopping(scope["method"], b"" if first is None else first.get("body", b"")):
-                await self._refuse(scope, receive, send)
-                return
-            receive = receive if first is None else replay([first], receive)
-        await self._serve(scope, receive, send)
+        if self._stopping.begun and not self._mount.serves_while_stopping(scope):
+            await self._refuse(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, answered = _Request(), False

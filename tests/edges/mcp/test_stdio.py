@@ -90,6 +90,26 @@ async def test_stdout_carries_the_protocol_alone_and_the_server_ends_with_stdin(
         assert await server.end() == (b"", b"a stray line\n", 0)
 
 
+async def test_a_line_that_would_cost_is_answered_by_its_id_without_being_parsed() -> None:
+    costly = "[" + "[]," * 100_000 + "1]"
+    lines: list[tuple[str, str | int | None]] = [
+        ('{"jsonrpc":"2.0","id":3,"method":"ping","params":{"a":@}}', 3),
+        ('{"method":"ping","params":{"id":7,"a":@},"jsonrpc":"2.0","id":"four"}', "four"),
+        ('{ "jsonrpc" : "2.0" , "method":"ping", "id" : "5" , "params":@ }', "5"),
+        ('{"params":{"a":@,"id":7},"id":true}', None),
+        ('{"params":@,"jsonrpc":"2.0","id":8,"method":"ping"}', None),  # in between: nobody writes it there
+        ('{"jsonrpc":"2.0","params":{"id":7,"a":@}}', None),
+        ("@", None),
+    ]
+    async with served() as server:
+        await server.ask(INITIALIZE)
+        for line, request_id in lines:
+            refused = await server.ask(line.replace("@", costly))
+            assert (refused["id"], refused["error"]["code"]) == (request_id, -32600)
+            assert refused["error"]["message"] == "The message has more than 20,000 arrays and objects."
+        assert (await server.ask({"jsonrpc": "2.0", "id": 9, "method": "ping"}))["result"] == {}
+
+
 async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served() -> None:
     async with served() as server:
         await server.ask(INITIALIZE)

@@ -22,6 +22,7 @@ from mcp_types import (
     ProgressToken,
     RequestId,
 )
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -144,6 +145,13 @@ class AsgiConnection:
         """Respond with a JSON-RPC error with a null id."""
         error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
         await self.reply(status, error, headers)
+
+
+def is_modern(headers: Mapping[str, str]) -> bool:
+    """Return whether a request is of the 2026 era, which the SDK serves."""
+    # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
+    version = headers.get("mcp-protocol-version")
+    return version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
 
 
 def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:

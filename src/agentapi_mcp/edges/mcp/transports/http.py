@@ -12,7 +12,6 @@ from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import INVALID_REQUEST
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -21,17 +20,17 @@ from starlette.routing import Mount as StarletteMount
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentapi_mcp.base.json_values import is_object, load_json
+from agentapi_mcp.base.json_values import is_object
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.deliveries import Deliveries
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
-from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
+from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.oauth import OAuth
-from agentapi_mcp.web.requests import PRINCIPAL
+from agentapi_mcp.web.requests import PRINCIPAL, json_of
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
@@ -71,16 +70,16 @@ def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mo
     )
 
 
-def _concerns_running_work(method: str, body: bytes) -> bool:
+def _concerns_running_work(scope: Scope) -> bool:
     """Return whether a request belongs to those let in before the server stopped; another replica serves the rest.
 
     It ends a session, or is a notification, as a cancellation is, or an answer. The SDK's client lists the tools when a
     call is answered, to check the result, and takes a refusal of that for one of the call.
     """
-    if method != "POST":
-        return method == "DELETE"
+    if scope["method"] != "POST":
+        return scope["method"] == "DELETE"
     try:
-        message = load_json(body)
+        message = json_of(scope)
     except (ValueError, RecursionError):
         return False
     if not is_object(message):
@@ -153,11 +152,9 @@ class _Endpoints:
             scope.cancel()
 
     async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version = Headers(scope=scope).get("mcp-protocol-version")
         if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
-        # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
-        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        if is_modern(Headers(scope=scope)):
             await self._modern.handle_request(scope, receive, send)
         else:
             await self._legacy(scope, receive, send)

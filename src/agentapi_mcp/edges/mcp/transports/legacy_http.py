@@ -30,7 +30,7 @@ from starlette.types import Send as AsgiSend
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.json_values import as_object, is_object, load_json
+from agentapi_mcp.base.json_values import as_object, is_object
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.base.text import storable_value
 from agentapi_mcp.core.clients.models import McpSession
@@ -43,6 +43,7 @@ from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
+from agentapi_mcp.web.requests import json_of
 
 SESSION_HEADER = "mcp-session-id"
 _MAX_ID = 200
@@ -127,9 +128,9 @@ class LegacyHttp:
             await wire.refuse(406, INVALID_REQUEST, "Send Accept: application/json, text/event-stream.")
             return
         try:
-            message = load_json(await request.body())
+            message = json_of(wire.scope)
         except (ValueError, RecursionError):
-            await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
+            await wire.refuse(400, PARSE_ERROR, "The body is not JSON, or holds a number of too many digits.")
             return
         if is_object(message) and "id" not in message and "method" in message:
             # MCP: a notification or response that is accepted is answered by 202 without a body.

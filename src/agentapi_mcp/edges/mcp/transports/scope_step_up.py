@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from mcp.shared.inbound import MCP_METHOD_HEADER, MCP_NAME_HEADER, decode_header_value
 from mcp_types import INVALID_REQUEST
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentapi_mcp.base.json_values import as_object, load_json
+from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, refusal
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.mcp.errors import explain
-from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection
+from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.web.oauth import OAuth, challenge
-from agentapi_mcp.web.requests import PRINCIPAL, replay
+from agentapi_mcp.web.requests import PRINCIPAL, json_of
 
 # The action that each method needs. For tools/call the tool declares it; methods without an entry return no user data.
 METHODS: Mapping[str, Action] = {
@@ -55,29 +57,34 @@ class ScopeStepUp:
         if principal is None or principal.scopes is None or not _is_call(scope):
             await self._app(scope, receive, send)
             return
-        body = await receive()
-        call = self._parse_call(body.get("body", b""))
+        call = self._call(*_called(scope))
         lacking = None if call is None else refusal(principal, call.action)
         if call is None or lacking is None or lacking.scope is None:
-            await self._app(scope, replay([body], receive), send)
+            await self._app(scope, receive, send)
             return
         await (await self._services_provider.services()).audit.denied(principal, lacking, call.target)
         challenge = _challenge(self._oauth, principal, lacking.scope)
         await AsgiConnection(scope, receive, send).refuse(403, INVALID_REQUEST, explain(lacking), [challenge])
 
-    def _parse_call(self, body: bytes) -> _Call | None:
-        try:
-            message = load_json(body)
-        except (ValueError, RecursionError):
-            return None  # the MCP server reports the error
-        request = as_object(message)
-        kind, name = "method", request.get("method")
-        if name == "tools/call":
-            kind, name = "tool", as_object(request.get("params")).get("name")
+    def _call(self, method: object, tool: object) -> _Call | None:
+        kind, name = ("tool", tool) if method == "tools/call" else ("method", method)
         if not isinstance(name, str):
             return None
         action = self._action_of_tool(name) if kind == "tool" else METHODS.get(name)
         return None if action is None else _Call(action, AuditTarget(kind, name))
+
+
+def _called(scope: Scope) -> tuple[object, object]:
+    """Return a request's method and tool, without parsing a body that the SDK parses."""
+    headers = Headers(scope=scope)
+    if is_modern(headers):
+        # The SDK refuses a request whose headers and body differ (MCP 2026-07-28, transports).
+        return headers.get(MCP_METHOD_HEADER), decode_header_value(headers.get(MCP_NAME_HEADER))
+    try:
+        request = as_object(json_of(scope))
+    except (ValueError, RecursionError):
+        return None, None  # the edge reports the error
+    return request.get("method"), as_object(request.get("params")).get("name")
 
 
 def _challenge(oauth: OAuth | None, principal: Principal, scope: str) -> tuple[bytes, bytes]:

@@ -3,11 +3,12 @@
 import fcntl
 import json
 import os
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
-from typing import cast
+from typing import Self, cast
 
 import anyio
 from anyio import AsyncFile
@@ -18,6 +19,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds, JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
@@ -25,7 +27,14 @@ from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.presentation.text import clean
 
 Incoming = SessionMessage | Exception
-_STDOUT, _STDERR = 1, 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+# Nesting is left to the parsers, whose refusal of it still tells the id.
+_BOUNDS = JsonBounds(depth=BOUNDS.containers)
+# The id of a line that is not parsed, where clients write it: before all but method and version, or last of all.
+_ID = r'"id"\s*:\s*(-?\d{1,15}|"[^"\\]{0,100}")\s*'
+_FIRST_ID = re.compile(r'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]{0,100}"\s*,\s*){0,2}' + _ID + ",")
+_LAST_ID = re.compile(_ID + r"\}\s*\Z")
+_LONGEST_END = 200
 
 
 async def serve_stdio(
@@ -51,9 +60,56 @@ async def serve_stdio(
 async def _serve(
     server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str] | None
 ) -> None:
-    with nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe:
+    with (
+        nullcontext(stdin) if stdin is not None else _kept_stdin() as lines,
+        nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe,
+    ):
         client.pipe = PipeDeliveries(pipe, client.ended.is_set)
-        await _exchange(server, client, stdin, cast("AsyncFile[str]", client.pipe))
+        await _exchange(server, client, _BoundedLines(lines), cast("AsyncFile[str]", client.pipe))
+
+
+class _BoundedLines:
+    """The client's lines; in place of one that exceeds a bound comes a text that the SDK passes on as invalid."""
+
+    def __init__(self, lines: AsyncFile[str]) -> None:
+        self._lines = lines
+        self._refused: dict[str, JSONRPCError] = {}
+        self._count = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        line = await self._lines.readline()
+        if not line:
+            raise StopAsyncIteration
+        try:
+            _BOUNDS.check(line)
+        except JsonBoundsError as exc:
+            self._count += 1
+            key = f"refused line {self._count}"
+            self._refused[key] = _fault(_id_at_an_end(line), INVALID_REQUEST, f"The message {exc}.")
+            return json.dumps(key)
+        return line
+
+    def refusal(self, fault: ValidationError) -> JSONRPCError | None:
+        """Return the error of a line that was refused, if that is what the SDK passes on."""
+        text: object = fault.errors(include_url=False)[0]["input"]
+        return self._refused.pop(text, None) if isinstance(text, str) else None
+
+
+@contextmanager
+def _kept_stdin() -> Generator[AsyncFile[str]]:
+    """Keep the process's stdin for the protocol; whatever else reads it meanwhile finds its end."""
+    kept = fcntl.fcntl(_STDIN, fcntl.F_DUPFD_CLOEXEC, 3)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, _STDIN)
+    os.close(nothing)
+    try:
+        # Never closed: a thread may still read from it when this has ended.
+        yield anyio.wrap_file(TextIOWrapper(os.fdopen(kept, "rb", closefd=False), encoding="utf-8", errors="replace"))
+    finally:
+        os.dup2(kept, _STDIN)
 
 
 @contextmanager
@@ -76,10 +132,8 @@ def _kept_stdout() -> Generator[AsyncFile[str]]:
         os.dup2(kept, _STDOUT)
 
 
-async def _exchange(
-    server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str]
-) -> None:
-    async with stdio_server(stdin, stdout) as (read_stream, write_stream):
+async def _exchange(server: EdgeServer, client: ClientConnection, lines: _BoundedLines, stdout: AsyncFile[str]) -> None:
+    async with stdio_server(cast("AsyncFile[str]", lines), stdout) as (read_stream, write_stream):
         # Without a buffer: while the server is busy, the client's messages wait in its pipe.
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
         replies = write_stream.clone()
@@ -89,7 +143,7 @@ async def _exchange(
             async with messages_in, replies, read_stream:
                 try:
                     async for item in read_stream:
-                        await _pass_on(item, messages_in, replies)
+                        await _pass_on(item, messages_in, replies, lines)
                 finally:
                     # Before the streams close, which cancels what the client still waits for.
                     client.ended.set()
@@ -108,9 +162,12 @@ async def _exchange(
 
 
 async def _pass_on(
-    item: Incoming, messages: MemoryObjectSendStream[Incoming], replies: WriteStream[SessionMessage]
+    item: Incoming,
+    messages: MemoryObjectSendStream[Incoming],
+    replies: WriteStream[SessionMessage],
+    lines: _BoundedLines,
 ) -> None:
-    read = reread(item) if isinstance(item, ValidationError) else item
+    read = (lines.refusal(item) or reread(item)) if isinstance(item, ValidationError) else item
     if isinstance(read, JSONRPCError):
         await replies.send(SessionMessage(read))
     else:
@@ -152,6 +209,11 @@ def _cleaned(content: object, path: tuple[str, ...] = ()) -> object:
     if is_object(content):
         return {clean(name): _cleaned(part, (*path, name)) for name, part in content.items()}
     return content
+
+
+def _id_at_an_end(line: str) -> str | int | None:
+    found = _FIRST_ID.match(line) or _LAST_ID.search(line, max(0, len(line) - _LONGEST_END))
+    return None if found is None else _id_of({"id": json.loads(found[1])})
 
 
 def _id_of(content: object) -> str | int | None:

@@ -1,0 +1,123 @@
+"""Untrusted JSON is bounded before it is parsed, by what it would be parsed to and not by how it is written."""
+
+import json
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentapi_mcp.base.json_bounds import JsonBounds, JsonBoundsError
+from agentapi_mcp.base.json_values import load_json
+from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
+
+SMALL = JsonBounds(containers=6, values=8, depth=3)
+TEXTS = st.text(alphabet='[]{},"\\:au\u0430\n', max_size=12) | st.sampled_from(HOSTILE_TEXTS)
+DOCUMENTS = st.recursive(
+    st.none() | st.integers(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=14,
+)
+
+
+def children(value: object) -> list[object] | None:
+    """List what a container holds; None for a scalar."""
+    if isinstance(value, dict):
+        return list(cast("dict[str, object]", value).values())
+    return cast("list[object]", value) if isinstance(value, list) else None
+
+
+def containers(value: object) -> int:
+    """Count arrays and objects."""
+    inner = children(value)
+    return 0 if inner is None else 1 + sum(map(containers, inner))
+
+
+def depth(value: object) -> int:
+    """Measure the nesting."""
+    inner = children(value)
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+def commas(value: object) -> int:
+    """Count the commas between values, in all containers."""
+    inner = children(value) or []
+    return max(0, len(inner) - 1) + sum(map(commas, inner))
+
+
+def strings(value: object) -> int:
+    """Count strings, names included."""
+    inner = children(value) or []
+    return isinstance(value, str) + (len(inner) if isinstance(value, dict) else 0) + sum(map(strings, inner))
+
+
+@given(value=DOCUMENTS, escaped=st.booleans())
+def test_what_is_refused_exceeds_a_bound_and_what_passes_exceeds_none(value: object, escaped: bool) -> None:  # noqa: FBT001  # a parameter
+    text = json.dumps(value, ensure_ascii=escaped)
+    exceeds = (
+        containers(value) > SMALL.containers
+        or depth(value) > SMALL.depth
+        or commas(value) > SMALL.values
+        or (strings(value) > SMALL.values and is_scanned(text))
+    )
+    for document in (text, text.encode("utf-8", "surrogatepass")):
+        try:
+            SMALL.check(document)
+        except JsonBoundsError:
+            assert exceeds
+        else:
+            assert not exceeds
+
+
+def is_scanned(text: str) -> bool:
+    """Return whether a text has enough brackets and commas to be looked at closely; fewer hold few strings."""
+    return text.count("[") + text.count("{") > SMALL.depth or text.count(",") > SMALL.values
+
+
+@given(st.text(alphabet='[]{},"\\a', max_size=60))
+def test_whatever_passes_parses_to_something_within_the_bounds(text: str) -> None:
+    try:
+        value = load_json(text, bounds=SMALL)
+    except ValueError:
+        return
+    assert (containers(value) <= SMALL.containers, depth(value) <= SMALL.depth) == (True, True)
+    assert commas(value) <= SMALL.values
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (b"[" + b"[]," * 20_000 + b"1]", "has more than 20,000 arrays and objects"),
+        (b"]" * 20_001 + b"[" * 65, "has more than 20,000 arrays and objects"),
+        (b"[" + b'"",' * 100_001 + b"1]", "has more than 100,000 values"),
+        (b"[" + b"1," * 100_001 + b"1]", "has more than 100,000 values"),
+        (b"[" * 65 + b"]" * 65, "is nested more than 64 deep"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "is nested more than 64 deep"),
+    ],
+)
+def test_what_would_cost_is_refused_with_the_bound_that_it_exceeds(document: bytes, reason: str) -> None:
+    for each in (document, bytearray(document), document.decode()):
+        with pytest.raises(JsonBoundsError, match=reason):
+            load_json(each)
+
+
+@pytest.mark.parametrize(
+    "text", ["[{," * 300_000, '"' * 300_000, "\\" * 300_000, '\\"[' * 300_000, "a,b{c]\n" * 100_000]
+)
+def test_a_long_message_may_hold_anything_within_its_string(text: str) -> None:
+    assert load_json(json.dumps({"message": text, "more": [1, {"a": [[]]}]}).encode()) == {
+        "message": text,
+        "more": [1, {"a": [[]]}],
+    }
+
+
+def test_what_is_just_within_the_bounds_is_parsed() -> None:
+    load_json(b"[" * 64 + b"]" * 64)
+    load_json(b"[" + b"[]," * 19_998 + b"[]]")
+    load_json(b"[" + b'"",' * 99_999 + b'""]')
+
+
+@pytest.mark.parametrize("digits", [4_301, 1_000_000])
+def test_an_integer_of_too_many_digits_is_refused(digits: int) -> None:
+    with pytest.raises(ValueError, match="digits"):
+        load_json(b"[" + b"1" * digits + b"]")
