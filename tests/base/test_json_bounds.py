@@ -112,9 +112,9 @@ def test_a_long_message_may_hold_anything_within_its_string(text: str) -> None:
 
 
 def test_what_is_just_within_the_bounds_is_parsed() -> None:
-    load_json(b"[" * 64 + b"]" * 64)
-    load_json(b"[" + b"[]," * 19_998 + b"[]]")
-    load_json(b"[" + b'"",' * 99_999 + b'""]')
+    assert depth(load_json(b"[" * 64 + b"]" * 64)) == 64
+    assert containers(load_json(b"[" + b"[]," * 19_998 + b"[]]")) == 20_000
+    assert strings(load_json(b"[" + b'"",' * 99_999 + b'""]')) == 100_000
 
 
 @pytest.mark.parametrize("digits", [4_301, 1_000_000])

@@ -23,6 +23,7 @@ from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
 from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.certificates import Certificate, open_certificate
+from agentapi_mcp.cli.garbage import leave_out_what_stays
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.mcp_options import mcp_options
@@ -215,6 +216,7 @@ async def _open_services(app: App, http: HttpServer) -> AgentApiError | None:
     except AgentApiError as exc:
         http.should_exit = True
         return exc
+    leave_out_what_stays()
     return None
 
 

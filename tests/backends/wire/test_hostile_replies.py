@@ -249,3 +249,19 @@ async def test_bytes_of_any_kind_are_a_fault_of_the_provider(kind: str) -> None:
 
         streams = st.tuples(HEADS, STREAMS).map(b"".join)
         await holds(streams, check, examples=60, also=[b"HTTP/1.1 307 No\r\nlocation: http://[\r\n\r\n"])
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("[" + "[]," * 100_000 + "1]", "has more than 50,000 arrays and objects"),
+        ("[" + "1," * 300_000 + "1]", "has more than 250,000 values"),
+        ("[" * 100 + "]" * 100, "is nested more than 64 deep"),
+        ("[" + "1" * 5_000 + "]", "is not JSON"),
+    ],
+)
+def test_a_reply_that_would_cost_is_not_parsed(reply: str, reason: str) -> None:
+    for raw in (reply, reply.encode()):
+        with pytest.raises(BackendError, match=f"^The reply {reason}.$") as caught:
+            parse_json(raw, what="The reply")
+        assert caught.value.fault is BackendFault.BAD_REPLY

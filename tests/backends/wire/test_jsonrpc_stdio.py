@@ -8,10 +8,12 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, JsonRpcError, JsonRpcProcess, Program
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -108,6 +110,40 @@ async def test_a_message_without_end_is_not_gathered_for_ever() -> None:
         with pytest.raises(BackendError) as caught:
             await process.request("flood", {}, SOON)
         assert caught.value.fault is BackendFault.BAD_REPLY
+
+
+FLOOD = """
+import json, sys
+sys.stdout.write("".join(json.dumps({"method": "said", "params": {"n": n}}) + "\\n" for n in range(2000)))
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+async def test_a_program_that_floods_leaves_turns_of_the_loop_to_others() -> None:
+    turns, seen = 0, list[int]()
+
+    async def work_beside() -> None:
+        nonlocal turns
+        while len(seen) < 2000:
+            turns += 1
+            await checkpoint()
+
+    async with running(FLOOD) as process, asyncio.TaskGroup() as group:
+        process.listen()
+        group.create_task(work_beside())
+        while len(seen) < 2000:
+            await process.receive(SOON)
+            seen.append(turns)
+    assert all(before < after for before, after in pairwise(seen))
+
+
+async def test_a_message_that_would_cost_ends_the_program() -> None:
+    script = 'import sys; sys.stdout.write("[" + "[]," * 100_000 + "1]\\n"); sys.stdout.flush(); sys.stdin.read()'
+    async with running(script) as process:
+        with pytest.raises(BackendError) as caught:
+            await process.request("anything", {}, SOON)
+        assert (caught.value.fault, process.has_ended) == (BackendFault.BAD_REPLY, True)
 
 
 async def test_a_program_that_cannot_be_run_is_named() -> None:

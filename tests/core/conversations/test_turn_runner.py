@@ -1,6 +1,7 @@
 """How turns are begun, stopped and ended by the process that runs them, and what it does while the store refuses."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -8,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from agentapi_mcp.app import build
@@ -15,8 +17,10 @@ from agentapi_mcp.backends.kinds.openai import OpenAIBackend
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, NotFoundError, StoreUnclearError
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta
 from agentapi_mcp.core.conversations.models import EndReason, History, SessionState, TurnStatus
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
+from agentapi_mcp.core.conversations.turn_runner import EVENTS_AT_ONCE
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.core.signals import Signal, SignalKind
@@ -485,3 +489,32 @@ async def test_the_text_so_far_is_stored_while_a_turn_runs(world: World) -> None
         await world.until("partial_text <> '' AND status = 'running'")
         world.steps.release(20)
         assert (await asking).status is TurnStatus.COMPLETED
+
+
+async def test_an_agent_that_floods_leaves_turns_of_the_loop_to_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, loop_turns, seen = 20_000, 0, list[int]()
+    is_over = asyncio.Event()
+
+    async def flood(_backend: object, _turn: object) -> AsyncGenerator[BackendEvent]:
+        for _ in range(pieces):
+            seen.append(loop_turns)
+            yield TextDelta("x")
+        is_over.set()
+        yield Finished()
+
+    async def work_beside() -> None:
+        nonlocal loop_turns
+        while not is_over.is_set():
+            loop_turns += 1
+            await checkpoint()
+
+    monkeypatch.setattr(OpenAIBackend, "run", flood)
+    server = await world.program()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work_beside())
+        answer = await world.answered(server, asks())
+    assert (answer.status, len(answer.reply)) == (TurnStatus.COMPLETED, pieces)
+    assert max(Counter(seen).values()) == EVENTS_AT_ONCE
+    assert len(set(seen)) == pieces / EVENTS_AT_ONCE

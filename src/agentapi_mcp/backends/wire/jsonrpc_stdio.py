@@ -13,7 +13,10 @@ from typing import cast
 
 from typing_extensions import override
 
+from agentapi_mcp.backends.wire.fields import REPLY_BOUNDS
+from agentapi_mcp.base.concurrency import yield_to_others
 from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_bounds import JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, as_text, load_json
 
 METHOD_NOT_FOUND = -32601
@@ -183,6 +186,8 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
             TimeoutError: there was none.
             BackendError: CONNECTION, if the program ended; BAD_REPLY for invalid output.
         """
+        if self._received:  # a program that sends faster than it is heard must not keep the loop from others
+            await yield_to_others()
         async with asyncio.timeout(within.total_seconds()):
             while not self._received:
                 if self.has_ended:
@@ -268,7 +273,10 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     def _receive_line(self, line: bytes) -> None:
         try:
-            message = as_object(load_json(line))
+            message = as_object(load_json(line, bounds=REPLY_BOUNDS))
+        except JsonBoundsError:
+            self._fail_malformed()
+            return
         except (ValueError, RecursionError):
             return  # some programs print a plain-text banner first
         method, name = as_text(message.get("method")), message.get("id")
@@ -301,7 +309,7 @@ class JsonRpcProcess(asyncio.SubprocessProtocol):
 
     def _ended_error(self) -> BackendError:
         if self._is_malformed:
-            return BackendError(BackendFault.BAD_REPLY, "The agent's program said something that has no end.")
+            return BackendError(BackendFault.BAD_REPLY, "The agent's program said something that is too large.")
         return BackendError(BackendFault.CONNECTION, "The agent's program has ended.")
 
     def _send(self, kind: str, fields: Mapping[str, object]) -> None:

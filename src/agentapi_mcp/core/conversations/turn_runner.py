@@ -12,7 +12,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.concurrency import first_of, yield_to_others
 from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
@@ -66,6 +66,8 @@ class Submission:
     accept: Callable[[LimitExceededError | None], Awaitable[TurnJob | Turn]]
 
 
+# Events of one answer between two turns of the loop: an agent may send faster than they are handled.
+EVENTS_AT_ONCE = 16
 _log = logging.getLogger(__name__)
 _SESSION_WITHIN = timedelta(seconds=3)
 
@@ -386,6 +388,7 @@ class TurnRunner:
             return
         run.advance(TurnState.RUNNING)
         run.asked = True
+        at_once = 0
         async with aclosing(run.job.choice.backend.run(turn)) as events:
             async for event in events:
                 offset = run.answer.characters
@@ -393,6 +396,10 @@ class TurnRunner:
                 if run.answer.characters:
                     run.begun.set()
                 self._events.publish(run.id, event, offset)
+                at_once += 1
+                if at_once >= EVENTS_AT_ONCE:
+                    at_once = 0
+                    await yield_to_others()
 
     async def _may_ask(self, run: RunningTurn) -> bool:
         """Commit that the provider is about to be asked, unless accept has done that."""

@@ -9,12 +9,13 @@ from typing import LiteralString
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import AgentId, ModelRowId
-from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text, load_json
+from agentapi_mcp.base.json_values import as_amount, as_count, as_object, as_text
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelDeclaration, ModelRow
 from agentapi_mcp.core.catalogue.ports import CatalogueStore
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.signals import tell
 
 _SOURCE = "files"
@@ -211,7 +212,7 @@ def _prices(value: object) -> Prices:
 
 
 def _object(text: str | None) -> dict[str, object]:
-    return as_object(load_json(text, parse_float=Decimal)) if text is not None else {}
+    return json_object(text, parse_float=Decimal)
 
 
 def _day(value: object) -> date | None:
