@@ -65,9 +65,12 @@ class Login:
             raise self._refusal("its state is another")
         if answer.issuer is not None and answer.issuer != begun.issuer:  # mix-up attack, RFC 9207
             raise self._refusal("another issuer answers")
+        metadata = await self._metadata()
+        # RFC 9207, section 2.4: where it was promised, its absence is an attack, too.
+        if answer.issuer is None and metadata.get("authorization_response_iss_parameter_supported") is True:
+            raise self._refusal("it does not say which issuer answers, as the metadata promises")
         if answer.error is not None or not answer.code:
             raise self._refusal("the issuer says no")
-        metadata = await self._metadata()
         parameters = {
             "grant_type": "authorization_code",
             "code": answer.code,

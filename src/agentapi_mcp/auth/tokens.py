@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +12,13 @@ from agentapi_mcp.auth.keys import KeySet, NoKeyError
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import NotAuthenticatedError
 from agentapi_mcp.base.json_values import as_list
+from agentapi_mcp.base.validation import PLAIN_EMAIL
 from agentapi_mcp.core.access.models import Issuer, TokenClaims
 
 _LONGEST = 16 * 1024
 _LONGEST_NAME = 255
 _LEEWAY = timedelta(seconds=30)  # tolerated clock skew
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
-_PLAIN_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _NOT_VALID = "This token is not valid here."
 _log = logging.getLogger(__name__)
 
@@ -155,7 +154,7 @@ def _text(value: object) -> str | None:
 
 def _email(value: str | None) -> str | None:
     """Return the e-mail in lower case; None unless it is plain ASCII, since look-alike letters allow spoofing."""
-    if value is None or not _PLAIN_EMAIL.fullmatch(value):
+    if value is None or not PLAIN_EMAIL.fullmatch(value):
         return None
     return value.lower()
 

@@ -1,8 +1,12 @@
 """Validation of text from callers."""
 
+import re
+
 from agentapi_mcp.base.errors import InvalidRequestError
 
 MAX_NAME = 255
+# The only addresses that are taken from tokens, since look-alike letters allow spoofing; so no others are invited.
+PLAIN_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 
 
 def check_text(text: str, name: str, max_bytes: int) -> int:

@@ -13,7 +13,8 @@ from agentapi_mcp.base.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agentapi_mcp.core.access.members import Memberships
+from agentapi_mcp.core.access.members import INVITED_FOR, Memberships
+from agentapi_mcp.core.access.models import Invitation
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.members import PostgresMembers
@@ -119,11 +120,25 @@ async def test_an_invitation_is_listed_replaced_and_taken_back(memberships: Memb
 
 
 @pytest.mark.parametrize(
-    "email", ["", "ann", "@example.com", "ann@", "a b@example.com", "ann@example.com\n\x1b[0m", "a" * 250 + "@x.io"]
+    "email",
+    [
+        *("", "ann", "@example.com", "ann@", "a b@example.com", "ann@example.com\n\x1b[0m", "a" * 250 + "@x.io"),
+        *("\u0430nn@example.com", "ann@ex\u00e4mple.com", "\u212aen@example.com", "ann@example.com\u200b", "ann@a@b.c"),
+    ],
 )
 async def test_what_is_no_address_is_not_invited(email: str, memberships: Memberships, database: Database) -> None:
     with pytest.raises(InvalidRequestError, match="e-mail address"):
         await memberships.invite(await new_member(database), email, Role.MEMBER)
+
+
+async def test_an_invitation_of_earlier_days_is_withdrawn_whatever_its_address(
+    memberships: Memberships, database: Database
+) -> None:
+    owner = await new_member(database)
+    kept = Invitation(email="\u0430nn@example.com", role="member", expires_at=SystemClock().now() + INVITED_FOR)
+    await PostgresMembers(database).invite(owner.org_id, kept)
+    await memberships.withdraw(owner, "\u0430nn@example.com")
+    assert (await memberships.list_(owner)).invitations == ()
 
 
 async def test_a_program_and_somebody_who_is_here_are_left_as_they_are(

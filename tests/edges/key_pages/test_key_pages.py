@@ -30,9 +30,11 @@ from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
 from tests.support.browsers import Browser
+from tests.support.connect import open_edge
 from tests.support.edges import Served, mcp_application, serve_app
-from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described
+from tests.support.peers.authorizer import SECRET, AuthorizerPeer, Lies, described
 from tests.support.peers.issuer import SigningKey
+from tests.support.peers.openai import OpenAIPeer
 
 ORIGIN = "https://agents.example.com"
 RESOURCE = f"{ORIGIN}/mcp"
@@ -233,6 +235,57 @@ async def test_a_sign_in_that_is_not_ours_lets_nobody_in(
         assert "evil" not in refused.text
 
 
+@pytest.mark.parametrize(
+    ("promised", "status"),
+    [(True, 401), (False, 200), (None, 200), ("true", 200)],
+    ids=["yes", "no", "nothing", "text"],
+)
+async def test_an_answer_names_its_issuer_where_that_was_promised(
+    promised: object, status: int, edge_home: Path, tmp_path: Path
+) -> None:
+    async with open_setup(edge_home, tmp_path) as at:
+        at.issuer.lies = Lies(promises_iss=promised)
+        assert (await at.browser().open(await at.link())).status_code == 200
+        at.issuer.lies.leaves_iss_out = True
+        assert (await at.browser().open(await at.link())).status_code == status
+        at.issuer.lies.iss = "https://evil.example"
+        at.issuer.lies.leaves_iss_out = False
+        assert (await at.browser().open(await at.link())).status_code == 401
+
+
+async def test_the_page_says_for_whom_the_key_is_kept(edge_home: Path, tmp_path: Path) -> None:
+    async with open_setup(edge_home, tmp_path) as at:
+        page = await at.browser().open(await at.link())
+        assert f"<strong>{at.principal.user_id}</strong>" in page.text  # whose token brought no e-mail address
+        who, where = at.principal.user_id, at.principal.org_id
+        await execute(edge_home, "UPDATE public.profiles SET email = $1 WHERE id = $2", "ann@example.com", who)
+        named = "A <b>\u202e & Co"
+        await execute(edge_home, "UPDATE public.organizations SET name = $1 WHERE id = $2", named, where)
+        page = await at.browser().open(await at.link())
+        assert "<strong>ann@example.com</strong> in the organisation <strong>A &lt;b&gt; &amp; Co</strong>" in page.text
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "http://localhost:8765"])
+async def test_browsers_are_told_to_come_over_https_alone(origin: str, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        pages = key_pages_mount(edge.server.parts.services_provider, origin)
+        host = {"host": origin.partition("://")[2]}
+        options = WebOptions(hosts=("agents.example.com",))
+        async with (
+            serve_app(mcp_application(edge.server, options, pages)) as place,
+            httpx2.AsyncClient(base_url=place.base) as http,
+        ):
+            answers = [
+                await http.get("/keys/new?request=x", headers=host),
+                await http.get("/keys/signed-in", headers=host),
+                await http.get("/keys/enter", headers={"host": "evil.example"}),
+                await http.post("/keys/enter", headers=host, json={}),
+            ]
+    expected = "max-age=31536000" if origin.startswith("https") else None
+    assert [answer.status_code for answer in answers] == [404, 404, 421, 415]
+    assert [answer.headers.get("strict-transport-security") for answer in answers] == [expected] * 4
+
+
 async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
     async with open_setup(edge_home, tmp_path) as at:
         visits, authenticator = at.services.key_page_visits, at.services.authenticator
@@ -258,10 +311,15 @@ def test_the_secret_comes_from_the_environment_and_is_missed_with_its_line(tmp_p
 
 async def expire(home: Path) -> None:
     """Let all links be too old."""
+    await execute(home, "UPDATE agentapi.key_requests SET expires_at = now() - interval '1 second'")
+
+
+async def execute(home: Path, statement: str, *values: object) -> None:
+    """Run a statement as the owner of the tables."""
     postgres = EmbeddedPostgres(home)
     connection = await asyncpg.connect((await asyncio.to_thread(postgres.ensure)).owner_url)
     try:
-        await connection.execute("UPDATE agentapi.key_requests SET expires_at = now() - interval '1 second'")
+        await connection.execute(statement, *values)
     finally:
         await connection.close()
         await asyncio.to_thread(postgres.release)

@@ -29,6 +29,8 @@ class Lies:
 
     state: str | None = None
     iss: str | None = None
+    leaves_iss_out: bool = False
+    promises_iss: object = None
     claims: dict[str, object] = field(default_factory=dict[str, object])
     token_status: int = 200
 
@@ -52,13 +54,15 @@ class AuthorizerPeer(IssuerPeer):
             case "/token":
                 await self._token(exchange, answer)
             case "/.well-known/oauth-authorization-server" if self.mood == "well":
-                said = {
+                said: dict[str, object] = {
                     "issuer": self.issuer,
                     "jwks_uri": self.jwks_uri,
                     "authorization_endpoint": f"{self.origin}/authorize",
                     "token_endpoint": f"{self.origin}/token",
                     "scopes_supported": ["openid", "keys", "chat"],
                 }
+                if self.lies.promises_iss is not None:
+                    said["authorization_response_iss_parameter_supported"] = self.lies.promises_iss
                 await answer.json(200, said)
             case _:
                 await super().answer(exchange, answer)
@@ -70,6 +74,8 @@ class AuthorizerPeer(IssuerPeer):
         code = secrets.token_urlsafe(16)
         self._codes[code] = _Code(asked, self.subject)
         back = {"code": code, "state": self.lies.state or asked["state"], "iss": self.lies.iss or self.issuer}
+        if self.lies.leaves_iss_out:
+            del back["iss"]
         await answer.text(303, "", headers={"location": f"{asked['redirect_uri']}?{urlencode(back)}"})
 
     async def _token(self, exchange: Exchange, answer: Answer) -> None:

@@ -168,6 +168,14 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountNames:
+    """What a user knows their account and organisation by; None if there is nothing."""
+
+    account: str | None
+    organization: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FoundToken:
     """A token, with the current membership of its owner in its organisation; None when they have left."""
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import (
     Account,
+    AccountNames,
     FoundToken,
     Invitation,
     LoginAnswer,
@@ -110,6 +111,10 @@ class ProfileStore(Protocol):
 
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
         """Find the membership of a user in an organisation."""
+        ...
+
+    async def find_names(self, user_id: UserId, org_id: OrgId) -> AccountNames:
+        """Find the e-mail address of a user and the name of an organisation."""
         ...
 
 

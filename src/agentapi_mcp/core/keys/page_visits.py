@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import NotAuthenticatedError, NotFoundError, PermissionDeniedError
-from agentapi_mcp.core.access.models import LoginAnswer
+from agentapi_mcp.core.access.models import AccountNames, LoginAnswer
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.access.principal_factory import Credential, member
 from agentapi_mcp.core.audit.log import AuditLog
@@ -33,6 +33,7 @@ class SignedInVisit:
     visit: Visit
     principal: Principal
     provider: str
+    names: AccountNames
 
     @property
     def form_token(self) -> str:
@@ -106,7 +107,8 @@ class KeyPageVisits:
         if membership is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
         principal = member(request.user_id, membership, authenticator.roles(), Credential(via=request.issuer))
-        return SignedInVisit(visit, principal, request.provider)
+        names = await self._profiles.find_names(request.user_id, request.org_id)
+        return SignedInVisit(visit, principal, request.provider, names)
 
     async def save(self, found: SignedInVisit, form_token: str, key: SecretStr) -> None:
         """Store the entered key and consume the link.

@@ -28,6 +28,7 @@ from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, pass_on
 
 _MAX_FORM_BYTES = 16 * 1024
 _MINUTES_15 = 900
+_YEAR = 31_536_000  # seconds
 _SIGNED_IN, _ENTER = "/keys/signed-in", "/keys/enter"
 _HEADERS = {
     # The page holds the form's token.
@@ -50,6 +51,7 @@ _PAGE = (
     "<title>{title}</title></head><body><h1>{title}</h1>{body}</body></html>"
 )
 _FORM = (
+    "<p>For the account {account} in the organisation {organization}.</p>"
     "<p>It is kept sealed, and used for your own messages in place of the server's. Nobody can read it again.</p>"
     '{fault}<form method="post" action="/keys/enter" autocomplete="off">'
     '<input type="hidden" name="form_token" value="{token}">'
@@ -62,11 +64,12 @@ Serve = Callable[[Request], Awaitable[Response]]
 
 def key_pages_mount(services_provider: ServicesProvider, origin: str) -> Mount:
     """Mount the pages: browsers have no token and log in on the page; only its own origin may post the form."""
+    pages = KeyPages(services_provider, origin)
     return Mount(
         paths=("/keys/",),
-        app=KeyPages(services_provider, origin).app,
+        app=pages.app,
         authentication=AuthenticationMode.OPEN,
-        render=_refused,
+        render=pages.render,
         origins=(origin,),
         content_type="application/x-www-form-urlencoded",
         max_body_bytes=_MAX_FORM_BYTES,
@@ -81,17 +84,38 @@ class KeyPages:
         self._services_provider = services_provider
         self._origin = origin
         self._is_secure = origin.startswith("https:")
+        # RFC 6797, section 7.2: never over http. Without subdomains, which are not ours to decide about.
+        self._headers = {"strict-transport-security": f"max-age={_YEAR}"} if self._is_secure else {}
         # With the prefix __Host-, browsers accept it over HTTPS only, and for this host alone (RFC 6265bis).
         self._cookie = "__Host-agentapi-keys" if self._is_secure else "agentapi-keys"
         self.app = Starlette(
             routes=[
-                Route("/keys/new", _guarded(self._begin), methods=["GET"]),
-                Route(_SIGNED_IN, _guarded(self._admit), methods=["GET"]),
-                Route(_ENTER, _guarded(self._show), methods=["GET"]),
-                Route(_ENTER, _guarded(self._save), methods=["POST"]),
+                Route("/keys/new", self._guarded(self._begin), methods=["GET"]),
+                Route(_SIGNED_IN, self._guarded(self._admit), methods=["GET"]),
+                Route(_ENTER, self._guarded(self._show), methods=["GET"]),
+                Route(_ENTER, self._guarded(self._save), methods=["POST"]),
             ],
             exception_handlers={Exception: pass_on},
         )
+
+    def render(self, refusal: Refusal) -> Response:
+        """Render a rejection by the HTTP host as a page."""
+        page = _failure(refusal.message, refusal.status)
+        page.headers.update({**refusal.headers, **self._headers})
+        return page
+
+    def _guarded(self, serve: Serve) -> Serve:
+        async def guarded(request: Request) -> Response:
+            try:
+                response = await serve(request)
+            except AgentApiError as exc:
+                status = next(status for kind, status in _STATUS if isinstance(exc, kind))
+                _log.info("key_page_refused", extra={"status": status, "code": exc.code})
+                response = _failure(str(exc), status)
+            response.headers.update(self._headers)
+            return response
+
+        return guarded
 
     async def _begin(self, request: Request) -> Response:
         """Redirect the visitor who opened the link to the login."""
@@ -148,18 +172,6 @@ class KeyPages:
         return response
 
 
-def _guarded(serve: Serve) -> Serve:
-    async def guarded(request: Request) -> Response:
-        try:
-            return await serve(request)
-        except AgentApiError as exc:
-            status = next(status for kind, status in _STATUS if isinstance(exc, kind))
-            _log.info("key_page_refused", extra={"status": status, "code": exc.code})
-            return _page("This did not work", f"<p>{html.escape(str(exc))}</p>", status)
-
-    return guarded
-
-
 def _fields(body: bytes) -> dict[str, str]:
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10)
@@ -168,11 +180,8 @@ def _fields(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _refused(refusal: Refusal) -> Response:
-    """Render a rejection by the HTTP host as a page."""
-    page = _page("This did not work", f"<p>{html.escape(refusal.message)}</p>", refusal.status)
-    page.headers.update(refusal.headers)
-    return page
+def _failure(message: str, status: int) -> Response:
+    return _page("This did not work", f"<p>{html.escape(message)}</p>", status)
 
 
 def _form(visit: SignedInVisit, fault: str = "") -> Response:
@@ -180,9 +189,16 @@ def _form(visit: SignedInVisit, fault: str = "") -> Response:
     body = _FORM.format(
         token=html.escape(visit.form_token),
         provider=provider,
+        account=_shown(visit.names.account or str(visit.principal.user_id)),
+        organization=_shown(visit.names.organization or str(visit.principal.org_id)),
         fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
     )
     return _page(f"Your API key for {provider}", body, 400 if fault else 200)
+
+
+def _shown(name: str) -> str:
+    # Without characters that turn or hide text: it must say whom the key is for.
+    return f"<strong>{html.escape(''.join(letter for letter in name if letter.isprintable()))}</strong>"
 
 
 def _page(title: str, body: str, status: int = 200) -> Response:

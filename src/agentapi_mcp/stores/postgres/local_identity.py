@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
-from agentapi_mcp.core.access.models import Membership
+from agentapi_mcp.core.access.models import AccountNames, Membership
 from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.access.principal_factory import local_owner
 from agentapi_mcp.core.identity.principals import Principal
@@ -76,3 +76,14 @@ class PostgresProfiles(ProfileStore):
                 org_id,
             )
         return None if row is None else Membership(org_id, row["role"], json.loads(row["permissions"] or "null"))
+
+    @override
+    async def find_names(self, user_id: UserId, org_id: OrgId) -> AccountNames:
+        async with self._database.as_system("for whom a key is entered") as connection:
+            row = await connection.fetchrow(
+                "SELECT (SELECT p.email::text FROM public.profiles p WHERE p.id = $1) AS account, "
+                "(SELECT o.name::text FROM public.organizations o WHERE o.id = $2) AS organization",
+                user_id,
+                org_id,
+            )
+        return AccountNames(None, None) if row is None else AccountNames(row["account"], row["organization"])
