@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import lasting, searching, serving, starting, tenancy
+from benchmarks import lasting, probing, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -17,6 +17,7 @@ SHORT: dict[str, Row] = {
     "burst": serving.burst,
     "streams": serving.streams,
     "first-token": serving.first_token,
+    "probes": probing.probes,
     "starts": starting.starts,
     "first-start": starting.first_start,
     "memory": starting.idle_memory,

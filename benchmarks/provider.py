@@ -2,8 +2,8 @@
 
 The model's name says how it answers:
 
-`instant` answers at once, `half-second` after 0.5 s, `chunks-200` in 200 pieces, and `stamp` with the time at which its
-first piece left, then waits a tenth of a second.
+`instant` answers at once, `half-second` after 0.5 s, `chunks-200` in 200 pieces, `flood` in 20,000 in one go, and
+`stamp` with the time at which its first piece left, then waits a tenth of a second.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator
 
 PIECES = 200
+FLOOD = 20_000
 LONG = " ".join(f"w{number}" for number in range(PIECES))
 _USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "cost": 0.0001}
 
@@ -50,6 +51,8 @@ def _chunk(content: bytes) -> bytes:
 
 async def _stream(writer: asyncio.StreamWriter, model: str) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    if model == "flood":
+        writer.write(_chunk(_event(model, {"content": "x"}) * FLOOD))
     async for piece in _pieces(model):
         writer.write(_chunk(_event(model, {"content": piece})))
         await writer.drain()

@@ -42,7 +42,7 @@ model_id = "{name}"
 provider = "bench"
 context_window = 128_000
 """
-MODELS = ("instant", "half-second", "chunks-200", "stamp")
+MODELS = ("instant", "half-second", "chunks-200", "stamp", "flood")
 
 
 @dataclass(frozen=True)
