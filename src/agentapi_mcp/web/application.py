@@ -24,6 +24,7 @@ from agentapi_mcp.web.oauth import OAuth, metadata_mount
 from agentapi_mcp.web.request_ids import RequestIds
 from agentapi_mcp.web.stopping import Draining, Stopping
 from agentapi_mcp.web.stream_reauth import REAUTHENTICATE_EVERY
+from agentapi_mcp.web.turnstile import Paced, Turnstile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class _Shared:
     names: AllowedNames
     authenticator: TokenAuthenticator
     stopping: Stopping
+    turnstile: Turnstile = field(default_factory=Turnstile)
 
 
 def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], options: WebOptions) -> WebApplication:
@@ -128,7 +130,7 @@ class _Dispatcher:
 
 
 def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
-    """Wrap a mount in its middleware: id and trace, host and origin, CORS, authentication, limits, draining.
+    """Wrap a mount in its middleware: id and trace, turnstile, host and origin, CORS, authentication, limits, draining.
 
     Of the checks, the probes alone go without: a prober knows neither the server's host name nor a token.
     """
@@ -142,6 +144,7 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
         app = Cors(app, mount, shared.names)
     if checked:
         app = Hosts(app, mount, shared.names)
+        app = Paced(app, shared.turnstile)
     return RequestIds(app, mount)
 
 
