@@ -111,6 +111,11 @@ def test_a_long_message_may_hold_anything_within_its_string(text: str) -> None:
     }
 
 
+def test_an_escaped_backslash_before_a_quote_hides_no_end_of_a_string() -> None:
+    texts = ["a\\", "[" * 300_000, '\\"', '"\\', "{" * 300_000]
+    assert load_json(json.dumps(texts)) == texts
+
+
 def test_what_is_just_within_the_bounds_is_parsed() -> None:
     assert depth(load_json(b"[" * 64 + b"]" * 64)) == 64
     assert containers(load_json(b"[" + b"[]," * 19_998 + b"[]]")) == 20_000

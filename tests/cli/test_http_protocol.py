@@ -1,6 +1,7 @@
 """Requests on raw sockets: a framing that two parsers could read in two ways is refused, and closes the connection."""
 
 import asyncio
+import logging
 import re
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 from anyio import fail_after
+from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
@@ -203,19 +205,33 @@ async def test_a_connection_of_http_1_0_is_closed_after_its_response() -> None:
         assert statuses(await said(address, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", NEXT)) == [200]
 
 
-async def test_what_was_asked_before_a_broken_request_is_answered_and_then_the_connection_is_closed() -> None:
+async def test_a_head_without_an_end_is_not_gathered_for_ever() -> None:
+    async with served(Echo()) as address:
+        assert statuses(await said(address, b"GET / HTTP/1.1\r\nX: " + b"a" * LARGEST_HEAD)) == [431]
+        assert statuses(await said(address, b"GET /" + b"a" * LARGEST_HEAD)) == [431]
+
+
+async def test_what_was_asked_before_a_broken_request_is_answered_and_then_the_connection_is_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
     broken = asyncio.Event()
     echo = Echo(lambda request: broken.wait() if request.url.path == "/first" else asyncio.Event().wait())
     async with served(echo) as address:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n" + NEXT)
-        await writer.drain()
+        with fail_after(5):
+            while "http_not_valid" not in caplog.messages:
+                await checkpoint()
+        writer.write(b"more nonsense\r\n\r\n")
+        assert statuses(await said(address, b"nonsense\r\n\r\n")) == [400]  # by then the server has read it
         broken.set()
         with fail_after(5):
             answer = await reader.read()
         writer.close()
     assert statuses(answer) == [200]
     assert echo.served == ["/first"]
+    assert caplog.messages.count("http_not_valid") == 2  # once for each connection
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHos", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /"])
@@ -261,6 +277,24 @@ async def test_a_response_takes_as_long_as_it_takes() -> None:
         longer.set()
         with fail_after(5):
             assert statuses(await reader.read()) == [200]
+        writer.close()
+
+
+async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete() -> None:
+    longer = asyncio.Event()
+    async with served(Echo(lambda _: longer.wait()), Impatient) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await said(address) == b""
+        writer.write(b"GET /second HTTP/1.1\r\nHo")
+        # Others that came later have run out of time meanwhile.
+        assert await said(address) == b""
+        assert await said(address) == b""
+        writer.write(b"st: a\r\nConnection: close\r\n\r\n")
+        assert await said(address) == b""
+        longer.set()
+        with fail_after(5):
+            assert statuses(await reader.read()) == [200, 200]
         writer.close()
 
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import StoreUnavailableError
@@ -22,6 +22,7 @@ from agentapi_mcp.web.requests import PRINCIPAL
 from tests.support.connect import open_edge
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
+from tests.web.test_turnstile import NoServices
 
 TOKEN = "0123456789abcdef-a-token"  # noqa: S105  # of this test alone
 OWN = {"authorization": f"Bearer {TOKEN}"}
@@ -97,6 +98,23 @@ async def test_every_edge_is_behind_the_check_of_host_and_origin(edge_home: Path
         # An edge's own origin is its own alone.
         assert (await http.get("/echo/", headers={"origin": "https://pages.example"})).status_code == 200
         assert (await http.get("/mcp", headers={"origin": "https://pages.example"})).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/echo/", "/healthz", "/.well-known/x", "/nothing"])
+async def test_every_edge_is_behind_the_check_of_framing(path: str) -> None:
+    app = create_web(NoServices(), [edge_of(AuthenticationMode.OPEN)], WebOptions()).app
+    statuses: list[int] = []
+
+    async def send(message: Message) -> None:
+        statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    headers = [(b"host", b"localhost")] * 2
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": path, "query_string": b""}
+    await app({**scope, "headers": headers}, receive, send)
+    assert statuses == [400]
 
 
 @pytest.mark.parametrize(

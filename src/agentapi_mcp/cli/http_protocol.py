@@ -162,8 +162,6 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is None or not (self._awaits_head or cycle.response_started or self.pipeline):
             self._send_error(status)
         if cycle is not None and not self._awaits_head:  # its body is broken
-            cycle.disconnected = True
-            cycle.message_event.set()
             self.transport.close()
         self._close_after_response()
 
