@@ -14,7 +14,7 @@ from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
-from agentapi_mcp.web.requests import BODY, PRINCIPAL, JsonBody, replay, source_of
+from agentapi_mcp.web.requests import BODY, PRINCIPAL, JsonBody, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +52,13 @@ class Limits:
         with ExitStack() as held:
             refusal = self._over_share(scope, held)
             body = refusal or await self._body(scope, receive)
-            if isinstance(body, Refusal):
-                await self._mount.render(body)(scope, receive, timed)
-            elif body is None:
-                await self._app(scope, receive, timed)
-            else:
-                message: Message = {"type": "http.request", "body": body, "more_body": False}
-                await self._app({**scope, BODY: JsonBody(body)}, replay([message], receive), timed)
+            match body:
+                case Refusal():
+                    await self._mount.render(body)(scope, receive, timed)
+                case None:
+                    await self._app(scope, receive, timed)
+                case JsonBody():
+                    await self._app({**scope, BODY: body}, body.replayed(receive), timed)
 
     def _over_share(self, scope: Scope, held: ExitStack) -> Refusal | None:
         """Count the request, and hold it open; return why that is more than its sender's share."""
@@ -80,7 +80,7 @@ class Limits:
         # Whoever opens a page has no account yet; all who call with the server's own token, or need none, are one user.
         return Holder(source_of(scope) if self._mount.authentication is AuthenticationMode.OPEN else None)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | Refusal | None:
+    async def _body(self, scope: Scope, receive: Receive) -> JsonBody | Refusal | None:
         """Read the whole body, or return why the request is rejected; None if it has none."""
         if scope["method"] != "POST":
             return None
@@ -101,7 +101,7 @@ class Limits:
         if body is None:
             message = f"The body is larger than {self._most:,} bytes, or incomplete."
             return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
-        return self._excess(body) or body
+        return self._excess(body) or JsonBody(body)
 
     def _excess(self, body: bytes) -> Refusal | None:
         if self._mount.content_type != _JSON:

@@ -1,8 +1,7 @@
 """What middleware notes in an ASGI scope: the principal, the client's address, and a body that has been read."""
 
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import cast
 
@@ -18,11 +17,11 @@ _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
 
 
 class JsonBody:
-    """A body of JSON that has been read whole; it is parsed once, by whoever asks first."""
+    """A body that has been read whole: it is parsed at most once, and let go when the application receives it."""
 
     def __init__(self, content: bytes) -> None:
         self._content: bytes | None = content
-        self._value: object = None
+        self._parsed: tuple[object] | None = None
 
     def value(self) -> object:
         """Return what it holds.
@@ -31,10 +30,22 @@ class JsonBody:
             ValueError: it is not JSON, or exceeds a bound.
             RecursionError: it is nested too deeply.
         """
-        if self._content is not None:
-            self._value = load_json(self._content)
-            self._content = None
-        return self._value
+        if self._parsed is None:
+            self._parsed = (load_json(self._content or b""),)
+        return self._parsed[0]
+
+    def replayed(self, receive: Receive) -> Receive:
+        """Return a function that receives this body before all else."""
+
+        async def replayed() -> Message:
+            content, self._content = self._content, None
+            return await receive() if content is None else _whole(content)
+
+        return replayed
+
+
+def _whole(content: bytes) -> Message:
+    return {"type": "http.request", "body": content, "more_body": False}
 
 
 def json_of(scope: Mapping[str, object]) -> object:
@@ -81,13 +92,3 @@ def received_at(scope: Mapping[str, object]) -> float:
     """Return when a request arrived, in monotonic seconds; now if it came over no HTTP."""
     received = scope.get(RECEIVED)
     return received if isinstance(received, float) else time.monotonic()
-
-
-def replay(messages: Iterable[Message], receive: Receive) -> Receive:
-    """Return a function that receives these messages, which have been received already, before all others."""
-    waiting = deque(messages)
-
-    async def replayed() -> Message:
-        return waiting.popleft() if waiting else await receive()
-
-    return replayed
