@@ -2,8 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, LiteralString, cast
 
 import asyncpg
 import httpx2
@@ -12,8 +14,11 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from agentapi_mcp.core.identity.shares import SHARES, Measure, Resource
-from tests.security.test_streams import ACCEPTS, INITIALIZE, opened
+from agentapi_mcp.base.errors import LimitExceededError
+from agentapi_mcp.core.identity.shares import SHARES, Measure, Resource, most_rows
+from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
+from tests.security.test_streams import ACCEPTS, INITIALIZE, LISTEN, opened
 from tests.support.connect import call, fields_of, text_of
 from tests.support.tenants import Tenants, tenants
 
@@ -90,6 +95,58 @@ async def _by_conversations(here: Tenants, http: httpx2.AsyncClient, stack: Asyn
     return await chats(here, http, stack)
 
 
+async def _by_clients(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    for number in range(most_rows(Resource.CLIENTS) + 3):
+        client = {"io.modelcontextprotocol/clientInfo": {"name": f"{number}", "version": "1"}}
+        meta: dict[str, object] = {**cast("Any", LISTEN)["params"]["_meta"], **client}
+        called: dict[str, object] = {"name": "list_agents", "arguments": {}, "_meta": meta}
+        asked: dict[str, object] = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": called}
+        said = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "list_agents"}
+        answer = await http.post(here.place.mcp, json=asked, headers=ACCEPTS | said)
+        assert "result" in answer.text, answer.text
+    return await _rows_of(here, Resource.CLIENTS, _ROWS + "AND mcp_state ? 'protocol' AND NOT mcp_state ? 'transport'")
+
+
+async def _by_sessions(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    for _ in range(most_rows(Resource.CLIENT_SESSIONS) + 3):
+        assert (await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)).status_code == HTTPStatus.OK
+    return await _rows_of(here, Resource.CLIENT_SESSIONS, _ROWS + "AND mcp_state ->> 'transport' = 'http'")
+
+
+async def _by_links(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    abe, store = here.members["abe"], PostgresKeyRequests(here.database)
+    for number in range(most_rows(Resource.KEY_LINKS) + 3):
+        request = KeyRequest(
+            token_sha256=number.to_bytes(32, "big"),
+            user_id=abe.user_id,
+            org_id=abe.org_id,
+            issuer="x",
+            provider="openrouter",
+            expires_at=datetime.now(UTC) + timedelta(minutes=15),
+        )
+        await store.add(request)
+    return await _rows_of(here, Resource.KEY_LINKS, "SELECT count(*) FROM agentapi.key_requests WHERE user_id = $1")
+
+
+async def _by_tokens(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    try:
+        for number in range(most_rows(Resource.TOKENS) + 3):
+            await here.services.personal_tokens.create(here.members["abe"].principal, f"{number}")
+    except LimitExceededError as exc:
+        return str(exc)
+    return ""
+
+
+_ROWS: LiteralString = "SELECT count(*) FROM public.mcp_sessions WHERE user_id = $1 "
+
+
+async def _rows_of(here: Tenants, resource: Resource, statement: LiteralString) -> str:
+    """Return the words of the table if there are as many rows of Abe's as there may be at most."""
+    async with here.database.as_system("test") as connection:
+        rows = await connection.fetchval(statement, here.members["abe"].user_id)
+    return SHARES[resource].what if rows == most_rows(resource) else f"{rows} rows"
+
+
 Take = Callable[[Tenants, httpx2.AsyncClient, AsyncExitStack], Awaitable[str]]
 # How one user takes all they can of each resource; what refuses them says so in the words of the table.
 TAKES: Mapping[Resource, Take] = {
@@ -106,6 +163,10 @@ TAKES: Mapping[Resource, Take] = {
         lambda client, number: call(client, "chat", agent="droid", message=f"{number:100} [[slow]]", wait_seconds=0)
     ),
     Resource.CONVERSATIONS: _by_conversations,
+    Resource.CLIENTS: _by_clients,
+    Resource.CLIENT_SESSIONS: _by_sessions,
+    Resource.KEY_LINKS: _by_links,
+    Resource.TOKENS: _by_tokens,
 }
 # What an organisation bounds for itself keeps its own members out.
 _OF_AN_ORGANISATION = (Resource.CONVERSATIONS,)

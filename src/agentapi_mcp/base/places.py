@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 
 
@@ -24,38 +24,53 @@ class Places:
     @asynccontextmanager
     async def urgent(self) -> AsyncGenerator[None]:
         """Hold a place for urgent work."""
-        if self._urgent or self._taken >= self._total:
-            turn = asyncio.get_running_loop().create_future()
-            self._urgent.append(turn)
-            await self._wait(turn, self._release_urgent)
-        else:
-            self._taken += 1
+        await self.acquire(None)
         try:
             yield
         finally:
-            self._release_urgent()
+            self.release(None)
 
     @asynccontextmanager
     async def of(self, key: Hashable) -> AsyncGenerator[None]:
         """Hold a place for other work on behalf of a key."""
-        if self._urgent or key in self._waiting or not self._has_room(key):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(key, deque()).append(turn)
-            await self._wait(turn, lambda: self._release(key))
-        else:
-            self._take(key)
+        await self.acquire(key)
         try:
             yield
         finally:
-            self._release(key)
+            self.release(key)
 
-    async def _wait(self, turn: asyncio.Future[None], release: Callable[[], None]) -> None:
+    async def acquire(self, key: Hashable | None) -> None:
+        """Wait for a place on behalf of a key, or for urgent work if it is None."""
+        if key is None:
+            if self._urgent or self._taken >= self._total:
+                turn = asyncio.get_running_loop().create_future()
+                self._urgent.append(turn)
+                await self._wait(turn, key)
+            else:
+                self._taken += 1
+        elif self._urgent or key in self._waiting or not self._has_room(key):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(key, deque()).append(turn)
+            await self._wait(turn, key)
+        else:
+            self._take(key)
+
+    def release(self, key: Hashable | None) -> None:
+        """Give a place back to whoever waits."""
+        self._taken -= 1
+        if key is not None:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+        self._admit()
+
+    async def _wait(self, turn: asyncio.Future[None], key: Hashable | None) -> None:
         try:
             await turn
         except asyncio.CancelledError:
             # It may have been given the place in the same moment: then the next one gets it.
             if turn.done() and not turn.cancelled():
-                release()
+                self.release(key)
             raise
 
     def _has_room(self, key: Hashable) -> bool:
@@ -64,17 +79,6 @@ class Places:
     def _take(self, key: Hashable) -> None:
         self._taken += 1
         self._held[key] += 1
-
-    def _release_urgent(self) -> None:
-        self._taken -= 1
-        self._admit()
-
-    def _release(self, key: Hashable) -> None:
-        self._taken -= 1
-        self._held[key] -= 1
-        if not self._held[key]:
-            del self._held[key]
-        self._admit()
 
     def _admit(self) -> None:
         while self._urgent and self._taken < self._total:

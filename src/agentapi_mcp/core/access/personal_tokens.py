@@ -20,13 +20,14 @@ from agentapi_mcp.core.access.principal_factory import Credential, member
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Action, Principal, TokenScope, require
+from agentapi_mcp.core.identity.shares import Resource, most_rows
 
 # Secret scanners search for the prefix; the check digits avoid false positives, and database queries for garbage.
 PREFIX = "agentapi_pat_"
 USUAL_LIFETIME = timedelta(days=90)
 LONGEST_LIFETIME = timedelta(days=366)
 USUAL_SCOPES = (TokenScope.READ, TokenScope.CHAT, TokenScope.EDIT)
-MOST_TOKENS = 100
+MOST_TOKENS = most_rows(Resource.TOKENS)
 NOT_VALID = "This token is not valid here."
 
 _BASE62 = digits + ascii_letters

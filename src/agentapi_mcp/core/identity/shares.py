@@ -33,6 +33,10 @@ class Resource(StrEnum):
     RUNNING_TURNS = "running_turns"
     RUNNING_BYTES = "running_bytes"
     CONVERSATIONS = "conversations"
+    CLIENTS = "clients"
+    CLIENT_SESSIONS = "client_sessions"
+    KEY_LINKS = "key_links"
+    TOKENS = "tokens"
 
 
 class Measure(StrEnum):
@@ -58,6 +62,10 @@ class Share:
     wait: timedelta | None
     capacity: int | None = None
     user: int | None = None
+
+
+def _rows(user: int, what: str, mend: str) -> Share:
+    return Share(measure=Measure.ROWS, what=what, mend=mend, wait=None, user=user)
 
 
 SHARES: Mapping[Resource, Share] = {
@@ -121,7 +129,20 @@ SHARES: Mapping[Resource, Share] = {
         wait=timedelta(seconds=5),
     ),
     Resource.CONVERSATIONS: Share(measure=Measure.ROWS, what="conversations", mend="delete some", wait=None),
+    # A further one of these takes the place of the one that was used least recently.
+    Resource.CLIENTS: _rows(100, "remembered clients", "the oldest makes room"),
+    Resource.CLIENT_SESSIONS: _rows(200, "sessions of clients", "the oldest ends"),
+    Resource.KEY_LINKS: _rows(20, "open links to the page for keys", "the oldest ends"),
+    Resource.TOKENS: _rows(100, "personal tokens", "revoke one that is not needed"),
 }
+
+
+def most_rows(resource: Resource) -> int:
+    """Return how many rows of a resource one user may have."""
+    most = SHARES[resource].user
+    if most is None:
+        raise AssertionError(resource)
+    return most
 
 
 class Holder(NamedTuple):

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from agentapi_mcp.core.clients.ports import ClientStore, State
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
@@ -22,7 +23,7 @@ UPDATE public.mcp_sessions
 """  # noqa: S608  # made of literals
 # Limit per user; a new client makes room by removing the one that was used least recently, of those with preferences
 # last. Rows without a protocol, and what they hold in oauth_data, are not this program's clients and stay.
-MOST_CLIENTS = 100
+MOST_CLIENTS = most_rows(Resource.CLIENTS)
 _INSERT: LiteralString = """
 WITH dropped AS (
     DELETE FROM public.mcp_sessions

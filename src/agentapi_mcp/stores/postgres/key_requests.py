@@ -5,12 +5,13 @@ from typing import LiteralString
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.core.keys.models import KeyRequest
 from agentapi_mcp.core.keys.ports import KeyRequestStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 # Limit per user; a new link makes room by removing the oldest one.
-MOST_REQUESTS = 20
+MOST_REQUESTS = most_rows(Resource.KEY_LINKS)
 _ADD: LiteralString = """
 WITH dropped AS (
     DELETE FROM agentapi.key_requests

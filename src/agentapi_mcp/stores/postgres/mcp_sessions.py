@@ -9,6 +9,7 @@ from agentapi_mcp.base.json_values import as_list, as_object, load_json
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.ports import TransportSessionStore
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import tell
@@ -30,7 +31,7 @@ SELECT mcp_state::text
 
 
 # Limit per user; a new session ends the least recently used one.
-MOST_SESSIONS = 200
+MOST_SESSIONS = most_rows(Resource.CLIENT_SESSIONS)
 _DROP_OLDEST: LiteralString = """
 DELETE FROM public.mcp_sessions
  WHERE session_id IN (SELECT session_id FROM public.mcp_sessions
