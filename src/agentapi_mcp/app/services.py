@@ -1,7 +1,7 @@
 """Assembles the services that edges use, and closes them in reverse order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,13 +47,14 @@ class AppOptions:
 
     A replica compares its configuration with that of the others; commands and servers over stdio are none. Without
     `run_options`, the settings say how turns are run. `check` is for the configuration file at the start, and for each
-    change of it. `capacities` go before those of the settings.
+    change of it. `capacities` go before those of the settings. `parts` are those of the server that the edge adds.
     """
 
     is_replica: bool = False
     run_options: TurnRunnerOptions | None = None
     check: FileCheck = lambda _: None
     capacities: Mapping[Resource, int] = field(default_factory=dict[Resource, int])
+    parts: Sequence[Part] = ()
 
 
 @asynccontextmanager
@@ -74,7 +75,7 @@ async def open_services(
         shared = await open_shared(base, environ)
         replicas = build_replicas(base, file) if options.is_replica else None
         jobs = build_jobs(base)
-        parts = [Part("configuration", "files", watch.probe), jobs_part(jobs)]
+        parts = [Part("configuration", "files", watch.probe), jobs_part(jobs), *options.parts]
         if replicas is not None:
             parts.append(replicas_part(replicas))
         agents = build_agents(base, catalogue, shared, sealer, parts)

@@ -36,6 +36,7 @@ from agentapi_mcp.edges.mcp.transports.http import mcp_mount
 from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
+from agentapi_mcp.web.forwarding import UnknownProxies
 from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.limits import HttpLimits
 from agentapi_mcp.web.oauth import OAuth
@@ -170,9 +171,10 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None, reach: Reach
 ) -> None:
-    opening = AppOptions(is_replica=True, check=lambda file: reach.check(file.sign_in))
+    proxies = UnknownProxies()
+    opening = AppOptions(is_replica=True, check=lambda file: reach.check(file.sign_in), parts=[proxies.part()])
     async with open_app(settings, environment(), options=opening) as app:
-        web = _create_web(app, settings, options)
+        web = _create_web(app, settings, options, proxies)
         http = HttpServer(
             uvicorn.Config(
                 web.app,
@@ -259,9 +261,9 @@ async def drain_turns(turns: Turns, stopping: Stopping, grace_seconds: float) ->
     timer.cancel()
 
 
-def _create_web(app: App, settings: Settings, options: ServeOptions) -> WebApplication:
+def _create_web(app: App, settings: Settings, options: ServeOptions, proxies: UnknownProxies) -> WebApplication:
     services_provider = app.services_provider
-    web = replace(_web_options(settings, options, services_provider), shares=app.shares)
+    web = replace(_web_options(settings, options, services_provider), shares=app.shares, unknown_proxies=proxies)
     server = create_server(services_provider, mcp_options(settings))
     mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
     if settings.origin is not None:

@@ -14,7 +14,7 @@ from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
 from agentapi_mcp.web.authentication import AcceptedTokens, Authentication, TokenAuthenticator
-from agentapi_mcp.web.forwarding import Forwarding
+from agentapi_mcp.web.forwarding import Forwarding, UnknownProxies
 from agentapi_mcp.web.framing import Framing
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Cors, Hosts, allowed_names
@@ -44,6 +44,7 @@ class WebOptions:
     needs_token: bool = False
     trusted_proxies: tuple[str, ...] = ()
     serves_forwarded: bool = False
+    unknown_proxies: UnknownProxies = field(default_factory=UnknownProxies)
     limits: HttpLimits = field(default_factory=HttpLimits)
     shares: Shares = field(default_factory=lambda: Shares(SystemClock()))
     reauthenticate_every: timedelta = REAUTHENTICATE_EVERY
@@ -110,7 +111,8 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
 
     wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
     app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
-    return WebApplication(Framing(Forwarding(app, options.trusted_proxies)), stop, stopping)
+    forwarding = Forwarding(app, options.trusted_proxies, options.unknown_proxies)
+    return WebApplication(Framing(forwarding), stop, stopping)
 
 
 class _Dispatcher:

@@ -2,14 +2,22 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any, cast
 
+from cachetools import TTLCache
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.web.requests import client_of
 
 FORWARDED = "agentapi.forwarded"  # scope key: whether a proxy that is not trusted says that it forwards the request
+PROXY_PART = "proxy"
 # What proxies add (RFC 7239; RFC 9110, section 7.6.3; and the headers before them); browsers and clients send none.
 _SENT_BY_PROXIES = frozenset(
     {
@@ -18,18 +26,46 @@ _SENT_BY_PROXIES = frozenset(
     }
 )
 _MOST_TOLD = 20  # addresses: any client can send such a header
+_SEEN_FOR = timedelta(minutes=10)
 _log = logging.getLogger(__name__)
+
+
+class UnknownProxies:
+    """The addresses that forwarded requests lately and are not trusted, as a part of the server."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._told = set[str]()
+        seconds = _SEEN_FOR.total_seconds()
+        self._seen = TTLCache[str, None](_MOST_TOLD, seconds, timer=(clock or SystemClock()).monotonic)
+
+    def note(self, address: str) -> None:
+        """Note that a request came from there; the log is told once of each address."""
+        if not _is_global(address):  # any client on the internet can send such a header
+            self._seen[address] = None
+        if address not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(address)
+            _log.warning("proxy_not_trusted", extra={"client": address, "reason": "AGENTAPI_TRUSTED_PROXIES lacks it"})
+
+    async def remark(self) -> str | None:
+        """Say that there are some; their addresses are for the log, since all members see the health of the server."""
+        if not self._seen:
+            return None
+        return "a proxy forwards requests that AGENTAPI_TRUSTED_PROXIES lacks; proxy_not_trusted in the log names it"
+
+    def part(self) -> Part:
+        """Return them as a part of the server, which stays ready whoever forwards to it."""
+        return Part(PROXY_PART, "in front of this server", self.remark, remarked=HealthStatus.DEGRADED)
 
 
 class Forwarding:
     """Middleware that takes the client's address from trusted proxies, and notices others that forward requests."""
 
-    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, trusted: Sequence[str], unknown: UnknownProxies) -> None:
         self._app = app
         headers = ProxyHeadersMiddleware(cast("Any", app), list(trusted))
         self._trusted = headers.trusted_hosts
         self._trusting = cast("ASGIApp", headers)
-        self._told = set[str]()
+        self._unknown = unknown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -40,10 +76,11 @@ class Forwarding:
         else:
             forwarded = any(name in _SENT_BY_PROXIES for name, _ in scope["headers"])
             if forwarded:
-                self._tell(client_of(scope))
+                self._unknown.note(client_of(scope))
             await self._app({**scope, FORWARDED: forwarded}, receive, send)
 
-    def _tell(self, address: str) -> None:
-        if address not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add(address)
-            _log.warning("proxy_not_trusted", extra={"client": address, "reason": "AGENTAPI_TRUSTED_PROXIES lacks it"})
+
+def _is_global(address: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(address).is_global
+    return False

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.core.services import ServicesProvider
+from agentapi_mcp.web.forwarding import FORWARDED, PROXY_PART
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.stopping import Stopping
 
@@ -80,13 +81,17 @@ def health_mount(
     async def alive(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
-    async def ready(_request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         if stopping.begun:
             return JSONResponse({"status": "stopping"}, HTTPStatus.SERVICE_UNAVAILABLE)
         found = await readiness.report()
         if not found.is_ready:
             return JSONResponse({"status": "not ready"}, HTTPStatus.SERVICE_UNAVAILABLE)
-        return JSONResponse({"status": "ok", "warnings": found.warnings} if found.warnings else {"status": "ok"})
+        warnings = found.warnings
+        # Who asks through a proxy learns whether this very request was forwarded by one that is not trusted.
+        if request.scope.get(FORWARDED) and PROXY_PART not in warnings:
+            warnings = (*warnings, PROXY_PART)
+        return JSONResponse({"status": "ok", "warnings": warnings} if warnings else {"status": "ok"})
 
     app = Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)], exception_handlers={Exception: pass_on})
     return Mount(
