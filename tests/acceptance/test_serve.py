@@ -55,6 +55,13 @@ async def wait_for_address(process: asyncio.subprocess.Process) -> list[str]:
     return said
 
 
+def address_in(line: str) -> str:
+    """Return where a server listens: beside the address that clients use, if that is another."""
+    listening = re.search(r"listening on (\S+)\)", line) or re.search(r" at (\S+)/mcp", line)
+    assert listening is not None, line
+    return listening[1]
+
+
 @asynccontextmanager
 async def serving(env: Mapping[str, str], *words: str, verify: ssl.SSLContext | bool = True) -> AsyncGenerator[Serving]:
     """Start `serve` on a free port, and wait until it is ready."""
@@ -64,7 +71,7 @@ async def serving(env: Mapping[str, str], *words: str, verify: ssl.SSLContext | 
     assert process.stderr is not None
     try:
         said = await wait_for_address(process)
-        base = said[-1].partition("at ")[2].partition("/mcp")[0]
+        base = address_in(said[-1])
         async with httpx2.AsyncClient(timeout=20, verify=verify) as http:
             while (await http.get(f"{base}/readyz")).status_code != 200:
                 pass
@@ -308,7 +315,7 @@ async def test_a_database_that_is_away_leaves_the_server_alive_and_not_ready(edg
         )
         assert process.stderr is not None
         said = await wait_for_address(process)
-        base = said[-1].partition("at ")[2].partition("/mcp")[0]
+        base = address_in(said[-1])
         async with httpx2.AsyncClient(timeout=20) as http:
             assert (await http.get(f"{base}/readyz")).status_code == 503
             assert (await http.get(f"{base}/healthz")).status_code == 200

@@ -188,16 +188,18 @@ async def open_foundation(
 
 async def open_catalogue(base: Foundation, file: CatalogueFile, host: GuideHost) -> Catalogue:
     """Publish the operator's declarations, and build the backends that they name."""
-    # Backends are found by name, so no type says what each of them needs: the host satisfies the widest port.
-
-    def build(declaration: AgentDeclaration) -> Backend:
-        return create(declaration.backend, declaration.options, host)
-
-    catalogue = Catalogue(store=PostgresCatalogue(base.database), file=file, build=build, clock=base.clock)
+    store, build = PostgresCatalogue(base.database), partial(build_backend, host)
+    catalogue = Catalogue(store=store, file=file, build=build, clock=base.clock)
     base.stack.push_async_callback(catalogue.aclose)
     await catalogue.publish()
     base.stack.callback(base.signals.subscribe(partial(_expire_catalogue, catalogue)))
     return catalogue
+
+
+def build_backend(host: GuideHost, declaration: AgentDeclaration) -> Backend:
+    """Build the backend that a declaration names."""
+    # Backends are found by name, so no type says what each of them needs: the host satisfies the widest port.
+    return create(declaration.backend, declaration.options, host)
 
 
 async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
@@ -343,16 +345,30 @@ async def _open_signals(
 
 
 async def _operator(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal:
-    """Return the local user, or the one that the settings name."""
-    if settings.user_id is None:
-        local = await profiles.local_principal()
-        if settings.org_id is None:
-            return local
-        user_id = local.user_id
-    elif settings.org_id is None:
+    """Return the local user, who is made on first use, or the one that the settings name."""
+    if settings.user_id is not None:
+        return await _member(settings, profiles, roles, UserId(settings.user_id))
+    local = await profiles.local_principal()
+    return local if settings.org_id is None else await _member(settings, profiles, roles, local.user_id)
+
+
+async def find_operator(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role]) -> Principal | None:
+    """Find the same one and make nobody; None before the first start.
+
+    Raises:
+        ConfigurationError: the settings name somebody who is not in this database.
+    """
+    if settings.user_id is not None:
+        return await _member(settings, profiles, roles, UserId(settings.user_id))
+    local = await profiles.find_local_principal()
+    if local is None or settings.org_id is None:
+        return local
+    return await _member(settings, profiles, roles, local.user_id)
+
+
+async def _member(settings: Settings, profiles: ProfileStore, roles: Mapping[str, Role], user_id: UserId) -> Principal:
+    if settings.org_id is None:
         raise ConfigurationError("Say AGENTAPI_ORG_ID beside AGENTAPI_USER_ID (or --org beside --user).")
-    else:
-        user_id = UserId(settings.user_id)
     membership = await profiles.find_membership(user_id, OrgId(settings.org_id))
     if membership is None:
         raise ConfigurationError(

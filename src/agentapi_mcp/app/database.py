@@ -1,5 +1,6 @@
 """Opens the database: by its address, or the embedded one in the user's home."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ APP_LOGIN = "agentapi_app"
 _POOL_SIZE = 5
 # All processes of a home share the 40 connections of its server: what one does not need, another can have at once.
 _EMBEDDED_IDLE = timedelta(seconds=5)
+_NOT_READY = "The database is not ready for this program; run `agentapi-mcp migrate` once."
 
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -52,7 +54,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
             # Not migrated here: other programs may share the database, and its operator decides when.
-            raise StoreMismatchError("The database is not ready for this program; run `agentapi-mcp migrate` once.")
+            raise StoreMismatchError(_NOT_READY)
         return database, remote
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     # Before the pool is opened, so that it closes after the pool.
@@ -63,6 +65,35 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         urls = await embedded.urls()
         await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
     return database, embedded
+
+
+@asynccontextmanager
+async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -> AsyncGenerator[Database | None]:
+    """Open the database for reading alone; None where the next start makes it, or brings it to this version.
+
+    An embedded server is started if it has data.
+
+    Raises:
+        StoreError: the database cannot be used, now or by the next start; the message says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        options = PoolOptions(statement_cache=settings.statement_cache, read_only=True)
+        if settings.database_url is not None:
+            remote = RemoteServer(settings.database_url.get_secret_value())
+            options = replace(options, variable=variable_of("database_url", environ))
+            database = await stack.enter_async_context(open_database(remote, options))
+            if not await is_current(database, program=VERSION):
+                raise StoreMismatchError(_NOT_READY)
+            yield database
+            return
+        postgres = embedded_postgres(settings, environ)
+        if not await asyncio.to_thread(postgres.check_start):
+            yield None
+            return
+        embedded = EmbeddedServer(postgres)
+        stack.push_async_callback(embedded.aclose)
+        database = await stack.enter_async_context(open_database(embedded, options))
+        yield database if await is_current(database, program=VERSION) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """This installation of the program, as the doctor examines it."""
 
+import asyncio
 import platform
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,19 +15,37 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from agentapi_mcp.app.database import home_of, open_store
+from agentapi_mcp.app.backend_host import ProcessBackendHost
+from agentapi_mcp.app.build import build_backend, find_operator, open_sealer
+from agentapi_mcp.app.database import embedded_postgres, home_of, open_unchanged_store
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.app.stranger import check_resource, has_unknown_proxy
+from agentapi_mcp.auth.fetching import FetchError
+from agentapi_mcp.auth.keys import count_keys
 from agentapi_mcp.backends.registry import names
 from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.clock import Clock, SystemClock
-from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, IssuerUnavailableError, StoreUnavailableError
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.core.access.models import Issuer
+from agentapi_mcp.core.catalogue.agent_views import agent_view
+from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.models import AgentView, CatalogueFile
+from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.diagnosis.doctor import Doctor
-from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
+from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations, PendingDatabase, SignInSetup
 from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation
+from agentapi_mcp.core.diagnosis.unwritten import UnwrittenCatalogue, UnwrittenHealth
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.settings import VERSION, Settings, load_settings, variable_of
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths, load_catalogue, named_variables
-from agentapi_mcp.stores.postgres.diagnosis import read_facts
+from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.diagnosis import find_organizations, read_facts
+from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
+from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
+from agentapi_mcp.web.reach import Reach
 
 _REDIS_PORT = 6379
 
@@ -108,7 +128,7 @@ class ThisConfiguration(ConfiguredInstallation):
     def read_configuration(self) -> Declarations:
         """Read the configuration files, and find which agents are unchanged from the packaged defaults."""
         paths = self.configuration_paths()
-        agents = {agent.name: agent for agent in load_catalogue(paths, self.environ, names).agents}
+        agents = {agent.name: agent for agent in self._file().agents}
         offered = load_catalogue([DEFAULTS], self.environ, names).agents
         return Declarations(
             own_files=tuple(str(path) for path in paths if path != DEFAULTS),
@@ -117,10 +137,85 @@ class ThisConfiguration(ConfiguredInstallation):
         )
 
     @override
-    async def check_database(self) -> DatabaseFacts:
-        async with AsyncExitStack() as stack:
-            database, _ = await open_store(stack, self.settings, self.environ)
+    def sign_in(self) -> SignInSetup:
+        settings, rules = self.settings, self._file().sign_in
+        reach = Reach(
+            address="127.0.0.1",  # unless an option says another
+            hosts=settings.allowed_hosts,
+            origins=settings.allowed_origins,
+            trusted_proxies=settings.trusted_proxies,
+            resource_url=settings.resource_url,
+            has_token=settings.bearer_token is not None,
+        )
+        refusal = _refusal(lambda: reach.check_sign_in(rules))
+        return SignInSetup(
+            issuers=rules.issuers,
+            resource_url=settings.resource_url,
+            refusal=refusal,
+            needs_token=_refusal(reach.check_tokens),
+        )
+
+    def _file(self) -> CatalogueFile:
+        return load_catalogue(self.configuration_paths(), self.environ, names)
+
+    @override
+    async def check_database(self) -> DatabaseFacts | PendingDatabase:
+        if self.settings.database_url is None:
+            postgres = embedded_postgres(self.settings, self.environ)
+            if not await asyncio.to_thread(postgres.check_start):
+                return PendingDatabase(f"the first start makes it in {self.home}")
+        async with open_unchanged_store(self.settings, self.environ) as database:
+            if database is None:
+                return PendingDatabase("the next start brings its tables to this version")
             return await read_facts(database, self.clock)
+
+    @override
+    async def check_issuer(self, issuer: Issuer) -> int:
+        try:
+            return await count_keys(issuer)
+        except FetchError as exc:
+            raise IssuerUnavailableError(f"{exc}.") from exc
+
+    @override
+    async def check_resource(self, setup: SignInSetup) -> None:
+        if setup.resource_url is not None:
+            await check_resource(setup.resource_url, [issuer.issuer for issuer in setup.issuers])
+
+    @override
+    async def has_unknown_proxy(self) -> bool | None:
+        return await has_unknown_proxy(self.settings.origin)
+
+    @override
+    async def find_organizations(self, ids: Collection[OrgId]) -> Collection[OrgId]:
+        async with open_unchanged_store(self.settings, self.environ) as database:
+            return frozenset[OrgId]() if database is None else await find_organizations(database, ids)
+
+    @override
+    async def check_agents(self) -> Sequence[AgentView]:
+        file = self._file()
+        await open_sealer(self.settings)  # a key that cannot be read stops every start
+        async with AsyncExitStack() as stack:
+            database = await stack.enter_async_context(open_unchanged_store(self.settings, self.environ))
+            host = ProcessBackendHost(self.clock, self.environ)
+            stack.push_async_callback(host.aclose)
+            store = UnwrittenCatalogue(None if database is None else PostgresCatalogue(database))
+            catalogue = Catalogue(store=store, file=file, build=partial(build_backend, host), clock=self.clock)
+            stack.push_async_callback(catalogue.aclose)
+            await catalogue.publish()
+            entries = await self._allowed(catalogue, database, file)
+            health = Health(catalogue=catalogue, store=UnwrittenHealth(), clock=self.clock)
+            measured = await health.measure(entries, fresh=True)
+        return [agent_view(entry, measured) for entry in entries]
+
+    async def _allowed(
+        self, catalogue: Catalogue, database: Database | None, file: CatalogueFile
+    ) -> Sequence[CatalogueEntry]:
+        """List the agents that the operator's organisation allows; all, before the first start makes it."""
+        if database is not None:
+            operator = await find_operator(self.settings, PostgresProfiles(database), file.sign_in.roles)
+            if operator is not None:
+                return await CataloguePolicy(catalogue, PostgresOrganizations(database)).entries(operator)
+        return await catalogue.entries()
 
     @override
     async def check_redis(self) -> timedelta | None:
@@ -145,6 +240,14 @@ class ThisConfiguration(ConfiguredInstallation):
     async def open_program(self) -> AsyncGenerator[ServicesProvider]:
         async with open_app(self.settings, self.environ) as app:
             yield app.services_provider
+
+
+def _refusal(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except ConfigurationError as exc:
+        return str(exc)
+    return None
 
 
 def create_doctor(environ: Mapping[str, str]) -> Doctor:

@@ -1,5 +1,7 @@
 """Fetch small JSON documents of authorization servers, with limits on time, size and address."""
 
+import socket
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
@@ -70,7 +72,7 @@ class HttpFetch(Fetch):
         except TimeoutError:
             raise FetchError(f"{url} does not answer within {self._within.total_seconds():g} s") from None
         except httpx2.HTTPError as exc:
-            raise FetchError(f"{url} cannot be reached ({type(exc).__name__})") from exc
+            raise FetchError(f"{url} cannot be reached: {reason_of(exc)}") from exc
         try:
             document = load_json(body)
         except (ValueError, RecursionError):
@@ -78,6 +80,24 @@ class HttpFetch(Fetch):
         if not is_object(document):
             raise FetchError(f"{url} answers no JSON object")
         return document
+
+
+def reason_of(error: BaseException) -> str:
+    """Say why no answer came, by the error or what caused it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"its certificate is not valid ({cause.verify_message})"
+            case ssl.SSLError():
+                return "it does not speak TLS as clients do"
+            case socket.gaierror():
+                return "its name has no address"
+            case ConnectionRefusedError():
+                return "nothing listens there"
+            case _:
+                cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def check_address(url: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
+import httpx2
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from agentapi_mcp.auth.fetching import Fetch, FetchError
+from agentapi_mcp.auth.fetching import Fetch, FetchError, HttpFetch
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import IssuerUnavailableError
 from agentapi_mcp.base.json_values import as_list, as_object
@@ -104,7 +105,7 @@ class KeySet:
     async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(_REFRESH_TIMEOUT.total_seconds()):
-                keys = read_keys(await self._fetch(await self._find_jwks_uri()))
+                keys = await fetch_keys(self._issuer, self._fetch)
         except (FetchError, TimeoutError) as exc:
             self._fault = str(exc) or f"its answer takes longer than {_REFRESH_TIMEOUT.total_seconds():g} s"
             _log.warning("issuer_keys_unavailable", extra={"issuer": self._issuer.issuer, "reason": self._fault})
@@ -116,22 +117,40 @@ class KeySet:
         # Replaced only by a complete set: after a failed refresh, the old keys stay usable for a while.
         self._keys, self._fetched_at, self._fault = keys, self._clock.monotonic(), ""
 
-    async def _find_jwks_uri(self) -> str:
-        """Find the `jwks_uri`; metadata of another issuer is rejected (RFC 8414, section 3.3)."""
-        if self._issuer.jwks_uri is not None:
-            return self._issuer.jwks_uri
-        faults: list[str] = []
-        for url in metadata_urls(self._issuer.issuer):
-            try:
-                document = await self._fetch(url)
-            except FetchError as exc:
-                faults.append(str(exc))
-                continue
-            jwks_uri = document.get("jwks_uri")
-            if document.get("issuer") == self._issuer.issuer and isinstance(jwks_uri, str):
-                return jwks_uri
-            faults.append(f"{url} is not the metadata of {self._issuer.issuer}")
-        raise FetchError("; ".join(faults))
+
+async def fetch_keys(issuer: Issuer, fetch: Fetch) -> tuple[PyJWK, ...]:
+    """Fetch an issuer's public keys, by its metadata unless the operator says where they are.
+
+    Raises:
+        FetchError: they cannot be fetched.
+    """
+    return read_keys(await fetch(issuer.jwks_uri or await _find_jwks_uri(issuer, fetch)))
+
+
+async def count_keys(issuer: Issuer) -> int:
+    """Fetch an issuer's public keys once, as the server would, and return how many there are.
+
+    Raises:
+        FetchError: they cannot be fetched.
+    """
+    async with httpx2.AsyncClient() as client:
+        return len(await fetch_keys(issuer, HttpFetch(client)))
+
+
+async def _find_jwks_uri(issuer: Issuer, fetch: Fetch) -> str:
+    """Find the `jwks_uri`; metadata of another issuer is rejected (RFC 8414, section 3.3)."""
+    faults: list[str] = []
+    for url in metadata_urls(issuer.issuer):
+        try:
+            document = await fetch(url)
+        except FetchError as exc:
+            faults.append(str(exc))
+            continue
+        jwks_uri = document.get("jwks_uri")
+        if document.get("issuer") == issuer.issuer and isinstance(jwks_uri, str):
+            return jwks_uri
+        faults.append(f"{url} is not the metadata of {issuer.issuer}")
+    raise FetchError("; ".join(faults))
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:

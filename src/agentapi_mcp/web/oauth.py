@@ -30,8 +30,7 @@ class OAuth:
     @property
     def metadata_url(self) -> str:
         """The address of the metadata (RFC 9728, section 3.1)."""
-        parts = urlsplit(self.resource)
-        return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
+        return metadata_url(self.resource)
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of an access token.
@@ -62,6 +61,12 @@ class OAuth:
         }
         del request
         return JSONResponse(metadata, headers={"cache-control": "public, max-age=300"})
+
+
+def metadata_url(resource: str) -> str:
+    """Return the address of a resource's metadata (RFC 9728, section 3.1)."""
+    parts = urlsplit(resource)
+    return f"{parts.scheme}://{parts.netloc}{WELL_KNOWN}{parts.path.rstrip('/')}"
 
 
 def challenge(oauth: OAuth | None, parameters: Iterable[tuple[str, str]], scopes: str | None = None) -> str:

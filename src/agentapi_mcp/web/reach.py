@@ -38,6 +38,15 @@ class Reach:
         Raises:
             ConfigurationError: names what is missing, and the line that mends it.
         """
+        self.check_sign_in(rules)
+        self.check_tokens()
+
+    def check_sign_in(self, rules: SignInRules) -> None:
+        """Refuse a sign-in of which one half is missing.
+
+        Raises:
+            ConfigurationError: names what is missing, and the line that mends it.
+        """
         if rules.issuers and self.resource_url is None:
             raise ConfigurationError(
                 "The configuration file declares [[issuers]], but nobody could sign in without the address that their "
@@ -48,6 +57,13 @@ class Reach:
                 "AGENTAPI_RESOURCE_URL is set, but no issuer makes tokens for it: declare [[issuers]] in the "
                 "configuration file, or `unset AGENTAPI_RESOURCE_URL`."
             )
+
+    def check_tokens(self) -> None:
+        """Refuse to let others in without a token.
+
+        Raises:
+            ConfigurationError: says who would get in, and the line that mends it.
+        """
         others = self.others()
         if others and not (self.resource_url is not None or self.has_token or self.needs_token or self.insecure):
             raise ConfigurationError(

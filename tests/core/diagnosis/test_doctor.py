@@ -23,7 +23,8 @@ from tests.support.valkey import Valkey
 HOME_LINE = "export AGENTAPI_HOME=/another/directory"
 DATABASE_LINE = "export AGENTAPI_DATABASE_URL='postgresql://USER:PASSWORD@HOST:5432/DATABASE'"
 REDIS_LINE = "export AGENTAPI_REDIS_URL='redis://:PASSWORD@HOST:6379/0'"
-PARTS = ["program", "settings", "home", "configuration", "database", "redis"]
+NOT_IN_USE = CheckOutcome.NOT_IN_USE
+PARTS = ["program", "settings", "home", "configuration", "database", "redis", "sign-in"]
 
 
 async def examine(
@@ -49,7 +50,10 @@ async def test_everything_works_and_the_agents_are_asked_last(database_urls: Dat
     checks = await examine_this(settings_on(database_urls.app, tmp_path))
     assert list(checks)[: len(PARTS)] == PARTS
     found = {name: checks[name].outcome for name in PARTS}
-    assert found == {**dict.fromkeys(PARTS, CheckOutcome.OK), "redis": CheckOutcome.NOT_IN_USE}
+    assert found == {
+        **dict.fromkeys(PARTS, CheckOutcome.OK),
+        **dict.fromkeys(("redis", "sign-in"), NOT_IN_USE),
+    }
     assert "by URL, answers in" in checks["database"].detail
     assert checks["agent guide"].outcome is CheckOutcome.OK
     assert checks["agent droid"].outcome is CheckOutcome.NOT_IN_USE
@@ -93,7 +97,7 @@ async def test_wrong_settings_leave_the_rest_unchecked() -> None:
     assert {name: check.outcome for name, check in checks.items()} == {
         "program": CheckOutcome.OK,
         "settings": CheckOutcome.FAULT,
-        **dict.fromkeys(["home", "configuration", "database", "redis", "agents"], CheckOutcome.NOT_CHECKED),
+        **dict.fromkeys(["home", "configuration", "database", "redis", "sign-in", "agents"], CheckOutcome.NOT_CHECKED),
     }
 
 

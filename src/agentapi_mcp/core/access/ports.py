@@ -109,6 +109,10 @@ class ProfileStore(Protocol):
         """Find the local user and personal organisation; in a database of this program, create them on first use."""
         ...
 
+    async def find_local_principal(self) -> Principal | None:
+        """Find the local user, who is not there before the first start."""
+        ...
+
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
         """Find the membership of a user in an organisation."""
         ...

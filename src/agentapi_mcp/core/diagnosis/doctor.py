@@ -21,6 +21,7 @@ from agentapi_mcp.core.diagnosis.models import (
     Check,
     CheckOutcome,
     Declarations,
+    PendingDatabase,
     fault,
     not_checked,
     not_in_use,
@@ -28,6 +29,7 @@ from agentapi_mcp.core.diagnosis.models import (
     warning,
 )
 from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation, Installation
+from agentapi_mcp.core.diagnosis.sign_in import SignInExamination
 from agentapi_mcp.core.services import Services
 
 _FREE_BYTES = 500 * 1024 * 1024
@@ -39,7 +41,7 @@ _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
 _AT_LINE = re.compile(r", line (\d+):")
 _UNPREFIXED = ("DATABASE_URL", "REDIS_URL")
-_PARTS = ("home", "configuration", "database", "redis", "agents")
+_PARTS = ("home", "configuration", "database", "redis", "sign-in", "agents")
 
 Report = Callable[[Check], None]
 
@@ -89,6 +91,7 @@ class _Examination:
     report: Report
     faults: list[str] = field(default_factory=list[str])
     declared: Declarations | None = None
+    is_pending: bool = False
 
     async def run(self, *, ask: bool) -> None:
         self._report(self._home())
@@ -98,6 +101,7 @@ class _Examination:
         else:
             await self._timed(self._database())
         await self._timed(self._redis())
+        await self._sign_in()
         needed = [name for name in ("home", "configuration", "database") if name in self.faults]
         if needed:
             self._report(not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
@@ -170,6 +174,9 @@ class _Examination:
 
     async def _inspect_database(self) -> Check:
         found = await self.parts.check_database()
+        if isinstance(found, PendingDatabase):
+            self.is_pending = True
+            return ok("database", f"Postgres, embedded; {found.detail}")
         kind = "by URL" if self.parts.is_remote else "embedded"
         detail = f"Postgres {found.version}, {kind}, answers in {found.latency.total_seconds() * 1000:.1f} ms"
         if found.is_standby:
@@ -196,28 +203,37 @@ class _Examination:
             return fault("redis", sentences(str(exc), *notes_of(exc)), line)
         if took is None:
             return not_in_use("redis", "no AGENTAPI_REDIS_URL: caches and events stay in this process")
-        return ok("redis", f"writes and deletes in {took.total_seconds() * 1000:.1f} ms")
+        return ok("redis", f"takes writes, and answers in {took.total_seconds() * 1000:.1f} ms")
 
     def _export(self, field: str, value: str) -> str:
         """Return the command that sets the variable of a setting, the one that is in use."""
         return f"export {self.parts.variable_of(field)}='{value}'"
 
-    # --- the agents, by the program itself
+    async def _sign_in(self) -> None:
+        if "configuration" in self.faults:
+            self._report(not_checked("sign-in", "the configuration must be mended first"))
+            return
+        has_database = not self.is_pending and "database" not in self.faults and "home" not in self.faults
+        examination = SignInExamination(self.parts, self._edit(), self.timeouts.part)
+        await examination.run(self._report, self._timed, has_database=has_database)
+
+    # --- the agents, as the next start would have them
 
     async def _agents(self, *, ask: bool) -> None:
-        async with self.parts.open_program() as services_provider:
-            try:
-                services = await services_provider.services()
-                report = await services.health.report(services.principal, fresh=True)
-                for view in report.agents:
-                    self._report(self._agent(view))
-                for view in report.agents:
-                    if ask and view.enabled and not view.missing:
+        try:
+            views = await self.parts.check_agents()
+            for view in views:
+                self._report(self._agent(view))
+            asked = [view for view in views if ask and view.enabled and not view.missing]
+            if asked:
+                async with self.parts.open_program() as services_provider:
+                    services = await services_provider.services()
+                    for view in asked:
                         await self._timed(self._answer(services, view))
-            except AgentApiError as exc:
-                named = dict.fromkeys(name for name in _VARIABLE.findall(str(exc)) if name.startswith("AGENTAPI_"))
-                lines = _COMMAND.findall(str(exc)) or [f"export {name}=..." for name in named]
-                self._report(fault("agents", str(exc), *lines))
+        except AgentApiError as exc:
+            named = dict.fromkeys(name for name in _VARIABLE.findall(str(exc)) if name.startswith("AGENTAPI_"))
+            lines = _COMMAND.findall(str(exc)) or [f"export {name}=..." for name in named]
+            self._report(fault("agents", str(exc), *lines))
 
     def _agent(self, view: AgentView) -> Check:
         name, by = f"agent {view.name}", f"by {view.backend}"
@@ -251,7 +267,11 @@ class _Examination:
         set_here = [name for name in reached.variables if self.environ.get(name)] if reached is not None else []
         if set_here:
             return [f"export {name}=..." for name in set_here]
-        return [f'"${{EDITOR:-vi}}" {shlex.quote(str(self.parts.configuration_paths()[-1]))}']
+        return [self._edit()]
+
+    def _edit(self) -> str:
+        """Return the command that opens the configuration file."""
+        return f'"${{EDITOR:-vi}}" {shlex.quote(str(self.parts.configuration_paths()[-1]))}'
 
     async def _answer(self, services: Services, view: AgentView) -> Check:
         """Run one turn, at its cost, and delete its session."""

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from urllib.parse import urlsplit
 
+from agentapi_mcp.core.access.models import Issuer
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 
 
@@ -47,6 +49,31 @@ class DatabaseFacts:
     is_encrypted: bool
     latency: timedelta
     remark: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDatabase:
+    """An embedded database that the next start makes or brings to this version; `detail` says which."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInSetup:
+    """The sign-in over HTTP as it is configured.
+
+    `refusal` says why `serve` would not start at all, `needs_token` why not without `--require-token`.
+    """
+
+    issuers: tuple[Issuer, ...] = ()
+    resource_url: str | None = None
+    refusal: str | None = None
+    needs_token: str | None = None
+
+    @property
+    def host(self) -> str | None:
+        """The host name of the resource URL."""
+        return None if self.resource_url is None else urlsplit(self.resource_url).hostname
 
 
 def ok(name: str, detail: str) -> Check:

@@ -1,12 +1,15 @@
 """Ports of the doctor: an installation before and after its settings are read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations
+from agentapi_mcp.base.ids import OrgId
+from agentapi_mcp.core.access.models import Issuer
+from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.diagnosis.models import DatabaseFacts, Declarations, PendingDatabase, SignInSetup
 from agentapi_mcp.core.services import ServicesProvider
 
 
@@ -53,16 +56,40 @@ class ConfiguredInstallation(Protocol):
         """Read the configuration files."""
         ...
 
-    async def check_database(self) -> DatabaseFacts:
+    def sign_in(self) -> SignInSetup:
+        """Read how people sign in, and whether `serve` would start like this."""
+        ...
+
+    async def check_database(self) -> DatabaseFacts | PendingDatabase:
         """Connect to the database and read its facts."""
         ...
 
     async def check_redis(self) -> timedelta | None:
-        """Write to Redis and return the latency; None if it is not configured."""
+        """Ask Redis for a write that changes nothing, and return the latency; None if it is not configured."""
+        ...
+
+    async def check_issuer(self, issuer: Issuer) -> int:
+        """Fetch the keys of an issuer, and return how many there are."""
+        ...
+
+    async def check_resource(self, setup: SignInSetup) -> None:
+        """Ask the resource URL as a stranger, for this server's metadata and its challenge."""
+        ...
+
+    async def has_unknown_proxy(self) -> bool | None:
+        """Ask the running server whether a proxy that it does not trust forwards to it; None if none answers."""
+        ...
+
+    async def find_organizations(self, ids: Collection[OrgId]) -> Collection[OrgId]:
+        """Return those of the ids that are organisations in the database."""
+        ...
+
+    async def check_agents(self) -> Sequence[AgentView]:
+        """Check every agent, as the next start would have them, and change nothing."""
         ...
 
     def open_program(self) -> AbstractAsyncContextManager[ServicesProvider]:
-        """Start the program itself."""
+        """Start the program itself, which registers the agents of the configuration files."""
         ...
 
 

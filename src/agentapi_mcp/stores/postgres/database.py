@@ -134,6 +134,7 @@ class PoolOptions:
     statement_cache: bool = True
     process: UUID = field(default_factory=new_id)  # by whose name the server lists the connections
     variable: str | None = None  # which has the address, for messages; None for the embedded server
+    read_only: bool = False  # the server then refuses whatever would change a row
 
 
 async def _skip_reset(_connection: object) -> None:
@@ -201,6 +202,8 @@ class Database:
             StoreBusyError: a row is locked by another transaction for long; nothing was changed.
             StoreUnclearError: the answer was lost, and it is not known whether it was done.
         """
+        if self._options.read_only:  # these functions write, and their transaction is not begun here
+            raise AssertionError
         with map_errors(self._options.variable):
             lane = Lane.CALLS
             raw = await self._connections.acquire(lane)
@@ -264,7 +267,9 @@ class Database:
         quoted = claims.replace("'", "''")
         plans = _PLAN_ONCE if start.plan_once else ""
         limit = f"SET LOCAL statement_timeout = {self._options.list_timeout // _MS}; " if start.is_list else ""
-        begin = f"BEGIN; {plans}{limit}SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
+        mode = " READ ONLY" if self._options.read_only else ""
+        role_and_claims = f"SET LOCAL ROLE {role}; SELECT set_config('request.jwt.claims', '{quoted}', true)"
+        begin = f"BEGIN{mode}; {plans}{limit}{role_and_claims}"
         # A pooled connection may have died with its server; nothing has run yet, so one retry is safe.
         for last in (False, True):
             raw = await self._connections.acquire(start.lane)

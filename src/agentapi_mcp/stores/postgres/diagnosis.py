@@ -1,9 +1,11 @@
 """Facts about the database for the doctor command."""
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import StoreUnavailableError
+from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.diagnosis.models import DatabaseFacts
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
@@ -31,3 +33,10 @@ async def read_facts(database: Database, clock: Clock) -> DatabaseFacts:
         latency=latency,
         remark=await login_remark(database),
     )
+
+
+async def find_organizations(database: Database, ids: Collection[OrgId]) -> frozenset[OrgId]:
+    """Return those of the ids that organisations have."""
+    async with database.as_system("compare the configuration file with the organisations") as connection:
+        rows = await connection.fetch("SELECT id FROM public.organizations WHERE id = ANY ($1::uuid[])", list(ids))
+    return frozenset(OrgId(row["id"]) for row in rows)

@@ -29,18 +29,18 @@ class PostgresProfiles(ProfileStore):
             ConfigurationError: another application manages the profiles, so none is created.
         """
         async with self._database.as_system("the machine's user on a private database") as connection:
-            if not await is_ours(connection, "profiles"):
-                raise ConfigurationError(
-                    "This database has profiles of its own: set AGENTAPI_USER_ID and AGENTAPI_ORG_ID, "
-                    "to say who you are."
-                )
-            row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
-            if row is None:
+            found = await _find_local(connection)
+            if found is None:
                 await self._make(connection)
-                row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
-        if row is None:  # pragma: no cover  # created in the same transaction
+                found = await _find_local(connection)
+        if found is None:  # pragma: no cover  # created in the same transaction
             raise ConfigurationError("The local profile could not be made.")
-        return local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))
+        return found
+
+    @override
+    async def find_local_principal(self) -> Principal | None:
+        async with self._database.as_system("the machine's user on a private database") as connection:
+            return await _find_local(connection)
 
     async def _make(self, connection: Connection) -> None:
         # Two processes may start at once: the second one waits here, and then finds the row of the first.
@@ -87,3 +87,12 @@ class PostgresProfiles(ProfileStore):
                 org_id,
             )
         return AccountNames(None, None) if row is None else AccountNames(row["account"], row["organization"])
+
+
+async def _find_local(connection: Connection) -> Principal | None:
+    if not await is_ours(connection, "profiles"):
+        raise ConfigurationError(
+            "This database has profiles of its own: set AGENTAPI_USER_ID and AGENTAPI_ORG_ID, to say who you are."
+        )
+    row = await connection.fetchrow("SELECT user_id, org_id FROM agentapi.local_identity")
+    return None if row is None else local_owner(UserId(row["user_id"]), OrgId(row["org_id"]))

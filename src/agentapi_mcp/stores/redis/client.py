@@ -87,7 +87,7 @@ class RedisClient:
         return await self._attempt(done, default=False, writes=True)
 
     async def probe(self) -> None:
-        """Write a key and delete it again.
+        """Ask for a write that changes nothing: the value of a key that is not there, if it is there.
 
         Raises:
             StoreUnavailableError: Redis fails; the message says why.
@@ -95,8 +95,8 @@ class RedisClient:
         key = self.key(PROBE, uuid4().hex)
         try:
             async with asyncio.timeout(_DEADLINE * 2):
-                await self._redis.set(key, "1", ex=PROBE.lifetime)
-                await self._redis.delete(key)
+                # A server that is full, read-only or closed to this user refuses it like any other write.
+                await self._redis.set(key, "1", ex=PROBE.lifetime, xx=True)
         except _ALL_ERRORS as exc:
             self._note(exc, writes=True)
             raise StoreUnavailableError(f"{_meaning(exc, self._variable)}; the server works on without it") from exc

@@ -21,6 +21,6 @@ HISTORY = Key("chat:session:{}:messages", timedelta(hours=1), "recent history, w
 SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, organisation, agent, model, metadata")
 HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
-PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own")
+PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
 KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, PROBE)

