@@ -218,6 +218,7 @@ async def test_the_token_is_asked_for_and_never_logged(edge_home: Path) -> None:
                 assert answer.status_code == status, answer.text
             assert (await http.get(f"{base}/mcp?access_token={token}")).status_code == 401
         assert await server.stop() == 0
+        assert " serves MCP at http://agents.example:" in "".join(server.stderr)
         assert token not in "".join(server.stderr)
         assert "http_request" in "".join(server.stderr)
 

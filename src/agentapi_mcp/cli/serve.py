@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -287,12 +288,33 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
     )
 
 
+def client_base(settings: Settings, options: ServeOptions, listening: str) -> str:
+    """Return the address that clients use, without a path, as far as it was said; else the one that it listens on."""
+    if settings.origin is not None:
+        return settings.origin
+    names = (name.removesuffix(":*") for name in (*settings.allowed_hosts, *options.hosts))
+    name = next((name for name in names if not is_local(name)), None)
+    if name is None:
+        return listening
+    if settings.trusted_proxies:  # which speak TLS
+        return f"https://{name}"
+    if options.host not in _WILDCARD_HOSTS:
+        return listening
+    scheme, port = urlsplit(listening).scheme, urlsplit(listening).port
+    return f"{scheme}://{name}" if urlsplit(f"//{name}").port else f"{scheme}://{name}:{port}"
+
+
 def _announce(settings: Settings, options: ServeOptions, listener: socket.socket, http: HttpServer) -> None:
     if http.should_exit:
         return
     host = f"[{options.host}]" if ":" in options.host else options.host
-    base = f"http{'s' * http.config.is_ssl}://{host}:{listener.getsockname()[1]}"
-    print_err(f"agentapi-mcp {VERSION} serves MCP at {base}/mcp (old clients: {base}/sse). Ctrl+C stops it.")
+    listening = f"http{'s' * http.config.is_ssl}://{host}:{listener.getsockname()[1]}"
+    base = client_base(settings, options, listening)
+    beside = "" if base == listening else f"; listening on {listening}"
+    print_err(
+        f"agentapi-mcp {VERSION} serves MCP at {settings.resource_url or f'{base}/mcp'} (old clients: {base}/sse"
+        f"{beside}). Ctrl+C stops it."
+    )
     if options.host in _WILDCARD_HOSTS and not (options.hosts or settings.allowed_hosts):
         print_err("Other machines are answered with 421 until --allowed-host says how they call this one.")
     if not (http.config.is_ssl or settings.trusted_proxies or is_local(listener.getsockname()[0])):
