@@ -38,7 +38,7 @@ async def serving(home: Path, directory: Path) -> AsyncGenerator[tuple[str, str]
             config = directory / "agentapi.toml"
             config.write_text(f'[[issuers]]\nissuer = "{issuer.issuer}"\n', encoding="utf-8")
             settings = Settings(home=home, config=config, resource_url=resource, shutdown_grace_seconds=0)
-            async with open_app(settings, {}) as app:
+            async with open_app(settings, NONE) as app:
                 await app.services_provider.services()
                 options = WebOptions(oauth=OAuth(resource=resource, services_provider=app.services_provider))
                 edge = mcp_application(create_server(app.services_provider, McpOptions()), options)
@@ -57,6 +57,8 @@ async def test_a_server_as_it_is_configured_leads_a_stranger_to_the_sign_in(edge
 
 
 Said = tuple[int, str, dict[str, str]]
+NONE: dict[str, str] = {}
+NOTHING: dict[str, Said] = {}
 
 
 class OtherServer(HttpPeer):
@@ -69,7 +71,7 @@ class OtherServer(HttpPeer):
     @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
-        status, body, headers = self.answers.get(exchange.path, (404, "", {}))
+        status, body, headers = self.answers.get(exchange.path, (404, "", NONE))
         await answer.text(status, body, "application/json", headers)
 
 
@@ -80,24 +82,24 @@ RIGHT = '{{"resource": "{0}/mcp", "authorization_servers": ["https://a.example"]
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
-        ({}, "answered 404"),
-        ({METADATA: (421, "", {})}, "does not know this host"),
-        ({METADATA: (502, "<html>", {})}, "nothing serves behind the proxy"),
+        (NOTHING, "answered 404"),
+        ({METADATA: (421, "", NONE)}, "does not know this host"),
+        ({METADATA: (502, "<html>", NONE)}, "nothing serves behind the proxy"),
         ({METADATA: (301, "", {"location": "https://other.example/x"})}, "redirects to https://other.example/x"),
-        ({METADATA: (200, "<html>", {})}, "answered by another program"),
-        ({METADATA: (200, "[" * 60_000, {})}, "answered by another program"),
-        ({METADATA: (200, "x" * 200_000, {})}, "answered by another program"),
-        ({METADATA: (200, '{"resource": "https://b.example/mcp"}', {})}, "the metadata of https://b.example/mcp"),
-        ({METADATA: (403, "", {})}, "answered 403"),
-        ({METADATA: (200, RIGHT, {}), "/mcp": (200, "{}", {})}, "lets in a stranger without a token"),
-        ({METADATA: (200, RIGHT, {}), "/mcp": (202, "", {})}, "lets in a stranger without a token"),
-        ({METADATA: (200, RIGHT, {}), "/mcp": (401, "", {})}, "without saying where to sign in"),
+        ({METADATA: (200, "<html>", NONE)}, "answered by another program"),
+        ({METADATA: (200, "[" * 60_000, NONE)}, "answered by another program"),
+        ({METADATA: (200, "x" * 200_000, NONE)}, "answered by another program"),
+        ({METADATA: (200, '{"resource": "https://b.example/mcp"}', NONE)}, "the metadata of https://b.example/mcp"),
+        ({METADATA: (403, "", NONE)}, "answered 403"),
+        ({METADATA: (200, RIGHT, NONE), "/mcp": (200, "{}", NONE)}, "lets in a stranger without a token"),
+        ({METADATA: (200, RIGHT, NONE), "/mcp": (202, "", NONE)}, "lets in a stranger without a token"),
+        ({METADATA: (200, RIGHT, NONE), "/mcp": (401, "", NONE)}, "without saying where to sign in"),
         (
-            {METADATA: (200, RIGHT, {}), "/mcp": (401, "", {"www-authenticate": 'Basic realm="x"'})},
+            {METADATA: (200, RIGHT, NONE), "/mcp": (401, "", {"www-authenticate": 'Basic realm="x"'})},
             "without saying where to sign in",
         ),
-        ({METADATA: (200, RIGHT, {})}, "/mcp is answered 404"),
-        ({METADATA: (200, RIGHT, {}), "/mcp": (302, "", {})}, "/mcp redirects to another place"),
+        ({METADATA: (200, RIGHT, NONE)}, "/mcp is answered 404"),
+        ({METADATA: (200, RIGHT, NONE), "/mcp": (302, "", NONE)}, "/mcp redirects to another place"),
     ],
 )
 async def test_another_answer_is_told_for_what_it_is(answers: dict[str, Said], says: str) -> None:
@@ -145,12 +147,12 @@ async def tls_server(certificate: Path | None) -> AsyncGenerator[int]:
 @pytest.mark.parametrize(
     ("answer", "unknown"),
     [
-        ((200, '{"status": "ok"}', {}), False),
-        ((200, '{"status": "ok", "warnings": ["proxy"]}', {}), True),
-        ((503, '{"status": "not ready"}', {}), False),
-        ((200, '{"warnings": ["proxy"]}', {}), None),
-        ((200, "<html>", {}), None),
-        ((404, "", {}), None),
+        ((200, '{"status": "ok"}', NONE), False),
+        ((200, '{"status": "ok", "warnings": ["proxy"]}', NONE), True),
+        ((503, '{"status": "not ready"}', NONE), False),
+        ((200, '{"warnings": ["proxy"]}', NONE), None),
+        ((200, "<html>", NONE), None),
+        ((404, "", NONE), None),
     ],
 )
 async def test_the_server_is_asked_whether_it_knows_its_proxy(answer: Said, *, unknown: bool | None) -> None:

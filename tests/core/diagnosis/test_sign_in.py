@@ -70,7 +70,7 @@ async def test_each_fault_has_a_check_of_its_own_with_the_line_that_mends_it(
 ) -> None:
     edit = f'"${{EDITOR:-vi}}" {tmp_path}/agentapi.toml'
     well = FakeInstallation(tmp_path, setup=SETUP, organizations=frozenset({FIRST, SECOND}), unknown_proxy=False)
-    checks = await examine_sign_in(replace(well, **changes))  # type: ignore[arg-type]  # of several types
+    checks = await examine_sign_in(replace(well, **changes))
     outcome, detail, advice = checks[name]
     assert outcome is CheckOutcome.FAULT
     assert says in detail

@@ -114,9 +114,9 @@ async def test_an_embedded_database_of_an_older_version_is_left_as_it_is(edge_ho
     url = f"postgresql://agentapi_owner@/agentapi?host={edge_home}/pg18/socket"
     await examine_this(settings)  # it starts the server
     owner = await asyncpg.connect(url)
+    applied = await owner.fetchrow(_FORGET)
+    assert applied is not None
     try:
-        applied = await owner.fetchrow(_FORGET)
-        assert applied is not None
         before = await dump(url)
         checks = await examine_this(settings)
         assert await dump(url) == before
