@@ -14,7 +14,7 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.acceptance
-NAMES = ["program", "settings", "home", "configuration", "database", "redis"]
+NAMES = ["program", "settings", "home", "configuration", "database", "redis", "sign-in"]
 Checks = dict[str, dict[str, Any]]
 
 
@@ -43,6 +43,7 @@ async def test_a_new_user_has_nothing_to_mend_and_is_told_what_is_on_offer(edge_
     assert found(checks) == {
         **dict.fromkeys(NAMES, "ok"),
         "redis": "not_in_use",
+        "sign-in": "not_in_use",
         "agent ccrouter": "not_in_use",
         "agent droid": "not_in_use",
         "agent guide": "ok",
@@ -105,6 +106,14 @@ async def test_what_the_operator_declared_is_meant(edge_home: Path, tmp_path: Pa
     status, out, _ = await run(env | {"MY_KEY": key}, "doctor")
     assert "agent mine" in out
     assert key not in out
+
+
+async def test_a_file_that_is_tried_leaves_no_agent_behind(edge_home: Path, tmp_path: Path) -> None:
+    config, ghost = tmp_path / "agentapi.toml", f"ghost{os.getpid()}"
+    config.write_text(f'[agents.{ghost}]\nbackend = "guide"\n', encoding="utf-8")
+    status, checks = await examine(environ(edge_home) | {"AGENTAPI_CONFIG": str(config)})
+    assert (status, checks[f"agent {ghost}"]["outcome"]) == (0, "ok")
+    assert f"agent {ghost}" not in (await examine(environ(edge_home)))[1]
 
 
 async def test_a_wrong_configuration_is_told_with_the_line_that_opens_it_there(edge_home: Path, tmp_path: Path) -> None:
