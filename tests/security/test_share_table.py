@@ -1,7 +1,8 @@
 """The table of shares, walked: of each resource one user takes all they can, and another user's chat is accepted."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -14,9 +15,13 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from agentapi_mcp.base.errors import LimitExceededError
-from agentapi_mcp.core.identity.shares import SHARES, Measure, Resource, most_rows
+from agentapi_mcp.app.database import pool_size
+from agentapi_mcp.base.errors import AgentApiError, LimitExceededError
+from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.identity.shares import SHARES, Resource, most_rows
 from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.connections import most_at_once, reserved_of
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from tests.security.test_streams import ACCEPTS, INITIALIZE, LISTEN, opened
 from tests.support.connect import call, fields_of, text_of
@@ -24,7 +29,8 @@ from tests.support.tenants import Tenants, tenants
 
 # Of one process, so small that a test takes all of it. Of the others there is more than enough.
 ROOM = dict.fromkeys(Resource, 16) | {Resource.REQUESTS: 128, Resource.OPEN_REQUESTS: 64, Resource.RUNNING_BYTES: 1600}
-PLENTY = {resource: 100_000 for resource, share in SHARES.items() if share.measure is not Measure.ROWS}
+PLENTY = {resource: 100_000 for resource, share in SHARES.items() if share.capacity is not None}
+POOL = pool_size(Settings())
 _MORE_THAN_THERE_IS = 1000
 
 
@@ -137,6 +143,31 @@ async def _by_tokens(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExit
     return ""
 
 
+async def _by_locked_rows(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    """Wait on all connections that one user gets for rows that somebody has locked; the others wait for those."""
+    abe, sessions = here.members["abe"].principal, here.services.sessions
+    turn = await here.services.turns.chat(abe, ChatRequest(message="hi", agent="guide"), wait=timedelta(seconds=25))
+    owner = await asyncpg.connect(here.owner_url)
+    stack.push_async_callback(owner.close)
+    stack.push_async_callback((locking := owner.transaction()).rollback)
+    await locking.start()
+    await owner.execute("SELECT FROM public.chat_sessions WHERE id = $1 FOR UPDATE", turn.session_id)
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+
+    async def rename(title: str) -> None:
+        with suppress(AgentApiError):  # in the end, whoever waits is told so
+            await sessions.rename(abe, str(turn.session_id), title)
+
+    for number in range(20):
+        stack.callback(group.create_task(rename(f"{number}")).cancel)
+    waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    watching = await asyncpg.connect(here.owner_url)
+    stack.push_async_callback(watching.close)
+    while await watching.fetchval(waiting) < most_at_once(POOL - reserved_of(POOL)):
+        pass
+    return SHARES[Resource.DATABASE].what
+
+
 _ROWS: LiteralString = "SELECT count(*) FROM public.mcp_sessions WHERE user_id = $1 "
 
 
@@ -162,6 +193,7 @@ TAKES: Mapping[Resource, Take] = {
     Resource.RUNNING_BYTES: _by_calls(
         lambda client, number: call(client, "chat", agent="droid", message=f"{number:100} [[slow]]", wait_seconds=0)
     ),
+    Resource.DATABASE: _by_locked_rows,
     Resource.CONVERSATIONS: _by_conversations,
     Resource.CLIENTS: _by_clients,
     Resource.CLIENT_SESSIONS: _by_sessions,

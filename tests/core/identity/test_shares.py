@@ -34,7 +34,9 @@ def take_all(shares: Shares, resource: Resource, holder: Holder, held: ExitStack
 def test_every_resource_has_a_row_and_words() -> None:
     assert set(SHARES) == set(Resource)
     assert all(share.what and share.mend for share in SHARES.values())
-    assert all((share.capacity is None) is (share.measure is Measure.ROWS) for share in SHARES.values())
+    assert all(
+        (share.capacity is None) is (share.measure in {Measure.ROWS, Measure.QUEUED}) for share in SHARES.values()
+    )
 
 
 def test_the_page_lists_every_share() -> None:

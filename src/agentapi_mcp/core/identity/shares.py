@@ -32,6 +32,7 @@ class Resource(StrEnum):
     SUBSCRIPTIONS = "subscriptions"
     RUNNING_TURNS = "running_turns"
     RUNNING_BYTES = "running_bytes"
+    DATABASE = "database"
     CONVERSATIONS = "conversations"
     CLIENTS = "clients"
     CLIENT_SESSIONS = "client_sessions"
@@ -40,11 +41,12 @@ class Resource(StrEnum):
 
 
 class Measure(StrEnum):
-    """How a resource is counted: what is held at once, used within a minute, or rows of the database."""
+    """How a resource is counted: what is held at once, used within a minute, rows of the database, or a line."""
 
     HELD = "held"
     RATE = "rate"
     ROWS = "rows"
+    QUEUED = "queued"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,8 @@ SHARES: Mapping[Resource, Share] = {
         mend="wait until one has ended, or cancel one",
         wait=timedelta(seconds=5),
     ),
+    # Most of the pool (stores/postgres/connections.py); what is more waits in a line of its user's own.
+    Resource.DATABASE: Share(measure=Measure.QUEUED, what="database connections", mend="wait", wait=None),
     Resource.CONVERSATIONS: Share(measure=Measure.ROWS, what="conversations", mend="delete some", wait=None),
     # A further one of these takes the place of the one that was used least recently.
     Resource.CLIENTS: _rows(100, "remembered clients", "the oldest makes room"),

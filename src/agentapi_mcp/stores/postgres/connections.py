@@ -8,6 +8,9 @@ from enum import StrEnum
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.base.places import Places
+
 Row = asyncpg.Record
 # How long a process that the server refuses a connection waits before it asks again.
 _ASK_AGAIN = timedelta(milliseconds=100)
@@ -26,9 +29,15 @@ def reserved_of(size: int) -> int:
     return 0 if size == 1 else max(1, size // 10)
 
 
+def most_at_once(size: int) -> int:
+    """Return how many of so many connections one user may have: all but an eighth, and at least one."""
+    return max(1, size * 7 // 8)
+
+
 class Connections:
     """Hands out the connections of a pool, at most `size` at once; the one place where they are acquired.
 
+    A user has most of them at most, and waits in a line of their own; the program's own work, of no user, goes first.
     A connection beyond the server's own limit is waited for, as one beyond `size` is.
     """
 
@@ -39,7 +48,7 @@ class Connections:
         calls = _Line(pool, size - reserved)
         self._lines = {Lane.CALLS: calls, Lane.RESERVED: _Line(pool, reserved) if reserved else calls}
 
-    async def acquire(self, lane: Lane) -> "PoolConnectionProxy[Row]":
+    async def acquire(self, lane: Lane, user: UserId | None = None) -> "PoolConnectionProxy[Row]":
         """Wait for a connection of a lane.
 
         Raises:
@@ -49,18 +58,18 @@ class Connections:
         line = self._lines[lane]
         try:
             async with asyncio.timeout(self._timeout):
-                return await line.acquire()
+                return await line.acquire(user)
         except TimeoutError as exc:
             if line.refusal is not None:
                 raise line.refusal from exc
             raise
 
-    async def release(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
+    async def release(self, raw: "PoolConnectionProxy[Row]", lane: Lane, user: UserId | None = None) -> None:
         """Give a connection back, once."""
         try:
             await self._pool.release(raw)
         finally:
-            self._lines[lane].leave()
+            self._lines[lane].leave(user)
             for line in self._lines.values():
                 line.look()
 
@@ -75,21 +84,21 @@ class _Line:
     def __init__(self, pool: "asyncpg.Pool[Row]", size: int) -> None:
         self.refusal: asyncpg.TooManyConnectionsError | None = None
         self._pool = pool
-        self._free = asyncio.Semaphore(size)
+        self._places = Places(size, reserved=0, per_key=most_at_once(size))
         self._refused = asyncio.Lock()
         self._given_back = asyncio.Event()
 
-    async def acquire(self) -> "PoolConnectionProxy[Row]":
-        await self._free.acquire()
+    async def acquire(self, user: UserId | None) -> "PoolConnectionProxy[Row]":
+        await self._places.acquire(user)
         try:
             # Whoever comes later does not overtake those whom the server has refused a connection.
             return await self._wait() if self._refused.locked() else await self._ask()
         except BaseException:
-            self._free.release()
+            self._places.release(user)
             raise
 
-    def leave(self) -> None:
-        self._free.release()
+    def leave(self, user: UserId | None) -> None:
+        self._places.release(user)
 
     def look(self) -> None:
         """Let who waits for the server ask again, since a connection of this process was given back."""

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
-from agentapi_mcp.base.ids import SessionId, new_id
+from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.connections import Connections, Lane, Row
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
@@ -107,9 +107,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a transaction begins: on a connection of which lane, with generic plans, and with the time of a list."""
+    """How a transaction begins: in which lane and for which user, with generic plans, and with the time of a list."""
 
     lane: Lane = Lane.CALLS
+    user: UserId | None = None
     plan_once: bool = False
     is_list: bool = False
 
@@ -170,12 +171,13 @@ class Database:
             StoreSlowError: a statement of a list took longer.
         """
         # Without the cache no statement stays prepared, so there is no generic plan to reuse.
-        start = Start(plan_once=plan_once and self._options.statement_cache, is_list=is_list)
+        plan_once = plan_once and self._options.statement_cache
+        start = Start(plan_once=plan_once, is_list=is_list, user=principal.user_id)
         return self._transaction("authenticated", _claims(principal, _session_claim(session_id)), start, writes=False)
 
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
-        return self._transaction("agentapi_writer", _claims(principal))
+        return self._transaction("agentapi_writer", _claims(principal), Start(user=principal.user_id))
 
     def has_answered_within(self, period: timedelta) -> bool:
         """Return whether the server has begun a transaction within this time, for whomever."""
@@ -205,19 +207,19 @@ class Database:
         if self._options.read_only:  # these functions write, and their transaction is not begun here
             raise AssertionError
         with map_errors(self._options.variable):
-            lane = Lane.CALLS
-            raw = await self._connections.acquire(lane)
+            start = Start(user=principal.user_id)
+            raw = await self._connections.acquire(start.lane, start.user)
             timeout = self._options.call_timeout.total_seconds()
             try:
                 with committing() if not raw.is_closed() else nullcontext():
                     row = await raw.fetchrow(sql, _claims(principal, claims), *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST):
-                await self._discard(raw, lane)
+                await self._discard(raw, start)
                 raise
             except BaseException:  # the statement was a transaction of its own, and is undone
-                await self._connections.release(raw, lane)
+                await self._connections.release(raw, start.lane, start.user)
                 raise
-            await self._connections.release(raw, lane)
+            await self._connections.release(raw, start.lane, start.user)
         if row is None:
             raise AssertionError
         return row
@@ -237,28 +239,28 @@ class Database:
                     await raw.execute("COMMIT")
             except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST):
                 # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
-                await self._discard(raw, start.lane)
+                await self._discard(raw, start)
                 raise
             except BaseException:
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
-                await asyncio.shield(self._undo(raw, start.lane))
+                await asyncio.shield(self._undo(raw, start))
                 raise
             # Not in a `finally`: after a failure, `_undo` has released it already.
-            await self._connections.release(raw, start.lane)
+            await self._connections.release(raw, start.lane, start.user)
 
-    async def _discard(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
+    async def _discard(self, raw: "PoolConnectionProxy[Row]", start: Start) -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
         with suppress(*LOST):
             raw.terminate()
-        await self._connections.release(raw, lane)
+        await self._connections.release(raw, start.lane, start.user)
 
-    async def _undo(self, raw: "PoolConnectionProxy[Row]", lane: Lane) -> None:
+    async def _undo(self, raw: "PoolConnectionProxy[Row]", start: Start) -> None:
         """Roll back and release the connection, even when the caller has been cancelled."""
         try:
             with suppress(*LOST):  # a lost connection has no open transaction
                 await raw.execute("ROLLBACK")
         finally:
-            await self._connections.release(raw, lane)
+            await self._connections.release(raw, start.lane, start.user)
 
     async def _begin(self, role: LiteralString, claims: str, start: Start) -> "PoolConnectionProxy[Row]":
         # BEGIN, role and claims in one round trip; separately they would cost every turn four.
@@ -272,16 +274,16 @@ class Database:
         begin = f"BEGIN{mode}; {plans}{limit}{role_and_claims}"
         # A pooled connection may have died with its server; nothing has run yet, so one retry is safe.
         for last in (False, True):
-            raw = await self._connections.acquire(start.lane)
+            raw = await self._connections.acquire(start.lane, start.user)
             try:
                 await raw.execute(begin)
             except (asyncio.CancelledError, *LOST) as exc:
-                await self._discard(raw, start.lane)
+                await self._discard(raw, start)
                 # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
                 if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
                     raise
             except BaseException:
-                await asyncio.shield(self._undo(raw, start.lane))
+                await asyncio.shield(self._undo(raw, start))
                 raise
             else:
                 self._answered_at = time.monotonic()
