@@ -41,6 +41,7 @@ from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.conversations.turns import Turns
+from agentapi_mcp.core.identity.leases import Leases
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.keys.api_keys import ApiKeys
@@ -202,8 +203,8 @@ def build_backend(host: GuideHost, declaration: AgentDeclaration) -> Backend:
     return create(declaration.backend, declaration.options, host)
 
 
-async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
-    """Open Redis if it is configured; otherwise caches and events stay in this process."""
+async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shares) -> Shared:
+    """Open Redis if it is configured; otherwise caches, events and shares are those of this process."""
     local, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
     if settings.redis_url is None:
         return Shared(
@@ -216,6 +217,9 @@ async def open_shared(base: Foundation, environ: Mapping[str, str]) -> Shared:
     redis, url = import_module("agentapi_mcp.stores.redis"), settings.redis_url.get_secret_value()
     variable = variable_of("redis_url", environ)
     client = await base.stack.enter_async_context(redis.open_redis(url, settings.redis_prefix, base.clock, variable))
+    leases = Leases(redis.RedisLeases(client), base.clock)
+    await base.stack.enter_async_context(leases.running())
+    base.stack.enter_context(shares.leased(leases))
     return Shared(
         cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
         events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),

@@ -72,7 +72,7 @@ async def open_services(
         # Before the catalogue, so that it closes after the backends that use it.
         stack.push_async_callback(host.aclose)
         catalogue = await open_catalogue(base, file, host)
-        shared = await open_shared(base, environ)
+        shared = await open_shared(base, environ, shares)
         replicas = build_replicas(base, file) if options.is_replica else None
         jobs = build_jobs(base)
         parts = [Part("configuration", "files", watch.probe), jobs_part(jobs), *options.parts]

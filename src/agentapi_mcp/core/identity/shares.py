@@ -12,6 +12,7 @@ from cachetools import LRUCache
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import LimitExceededError
+from agentapi_mcp.core.identity.leases import Leases, Terms
 from agentapi_mcp.core.identity.principals import Principal
 
 _MINUTE = 60.0
@@ -55,7 +56,8 @@ class Share:
 
     `capacity` is all that one process has, where no setting says otherwise; of rows there is no such bound. A user
     never has more than `user`, if that is set, and an organisation no more than its own limit `max_RESOURCE`.
-    `what` and `mend` are words for who is refused, and `wait` says when to come again, if waiting helps.
+    What `is_leased` is taken one at a time, and a user has no more of it on all replicas together than on one. `what`
+    and `mend` are words for who is refused, and `wait` says when to come again, if waiting helps.
     """
 
     measure: Measure
@@ -64,6 +66,7 @@ class Share:
     wait: timedelta | None
     capacity: int | None = None
     user: int | None = None
+    is_leased: bool = False
 
 
 def _rows(user: int, what: str, mend: str) -> Share:
@@ -77,6 +80,7 @@ SHARES: Mapping[Resource, Share] = {
         what="requests a minute",
         mend="send fewer of them",
         wait=timedelta(seconds=5),
+        is_leased=True,
     ),
     Resource.SEARCHES: Share(
         measure=Measure.RATE,
@@ -84,6 +88,7 @@ SHARES: Mapping[Resource, Share] = {
         what="searches a minute",
         mend="search less often",
         wait=timedelta(seconds=5),
+        is_leased=True,
     ),
     Resource.KEY_PAGES: Share(
         measure=Measure.RATE,
@@ -92,6 +97,7 @@ SHARES: Mapping[Resource, Share] = {
         mend="open them less often",
         wait=timedelta(seconds=5),
         user=60,
+        is_leased=True,
     ),
     Resource.OPEN_REQUESTS: Share(
         measure=Measure.HELD,
@@ -99,6 +105,7 @@ SHARES: Mapping[Resource, Share] = {
         what="open requests and streams",
         mend="close one, or wait for an answer",
         wait=timedelta(seconds=1),
+        is_leased=True,
     ),
     Resource.STREAMS: Share(
         measure=Measure.HELD,
@@ -249,6 +256,8 @@ class Shares:
             resource: _Held() if SHARES[resource].measure is Measure.HELD else _Used(clock, capacity)
             for resource, capacity in self._capacities.items()
         }
+        self._terms = {resource: self._terms_of(resource) for resource, share in SHARES.items() if share.is_leased}
+        self._leases: Leases | None = None
 
     def most_of_users(self) -> Mapping[Resource, int]:
         """Return what one user may have of each resource of which the database counts the rows of all processes."""
@@ -256,6 +265,15 @@ class Shares:
             resource: max(1, int(_least(_part_of(self._capacities[resource], _USER_FACTORS[0]), SHARES[resource].user)))
             for resource in (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
         }
+
+    @contextmanager
+    def leased(self, leases: Leases) -> Generator[None]:
+        """While the context lasts, bound also what a user has on all replicas together."""
+        self._leases = leases
+        try:
+            yield
+        finally:
+            self._leases = None
 
     def use(self, resource: Resource, holder: Holder) -> None:
         """Count one use of a resource that is counted by the minute.
@@ -276,7 +294,7 @@ class Shares:
         try:
             yield
         finally:
-            self._meters[resource].add(holder, -amount)
+            self._add(resource, holder, -amount)
 
     def _take(self, resource: Resource, holder: Holder, amount: int) -> None:
         share, meter, capacity = SHARES[resource], self._meters[resource], self._capacities[resource]
@@ -297,7 +315,26 @@ class Shares:
                     f"{who} share of this server's {share.what} is used up ({had:,.0f} of {capacity:,}); {share.mend}.",
                     retry_after=_wait(share, had + amount - most, capacity),
                 )
+        if resource in self._terms and self._leases is not None:
+            had = int(level.user)
+            if not self._leases.allows(self._terms[resource], holder.user, had, amount):
+                raise LimitExceededError(
+                    f"Your share of {share.what} is used up, on all replicas of this server together; {share.mend}.",
+                    retry_after=_wait(share, amount, capacity),
+                )
+        self._add(resource, holder, amount)
+
+    def _add(self, resource: Resource, holder: Holder, amount: int) -> None:
+        meter = self._meters[resource]
+        if resource in self._terms and self._leases is not None:
+            self._leases.count(self._terms[resource], holder.user, int(meter.level(holder).user), amount)
         meter.add(holder, amount)
+
+    def _terms_of(self, resource: Resource) -> Terms:
+        """Return what an idle process would let one user have, for all replicas together."""
+        share = SHARES[resource]
+        most = _least(_part_of(self._capacities[resource], _USER_FACTORS[0]), share.user)
+        return Terms(resource=resource, is_rate=share.measure is Measure.RATE, most=int(most))
 
 
 def _allowed(others: float, free: float, capacity: int, factors: tuple[int, int]) -> float:

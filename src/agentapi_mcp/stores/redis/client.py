@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from enum import IntEnum
 from typing import TypeVar
 from uuid import uuid4
 
@@ -50,6 +51,16 @@ _CONNECTION_ERRORS = (
     faults.InvalidResponse,
     ValueError,
 )
+# Of a script, these are about the server, and all else is about scripts.
+_NO_WRITES = (faults.OutOfMemoryError, faults.ReadOnlyError)
+
+
+class _Call(IntEnum):
+    """What a call needs of the server; each kind needs more than the one before."""
+
+    READ = 0
+    WRITE = 1
+    SCRIPT = 2
 
 
 class RedisClient:
@@ -62,7 +73,7 @@ class RedisClient:
         self._clock = clock
         self._backoff_until = 0.0
         self._fault: str | None = None
-        self._fault_is_write_only = False
+        self._fault_of = _Call.READ
 
     def key(self, kind: Key, *ids: object) -> str:
         """Return the name of a key."""
@@ -75,7 +86,7 @@ class RedisClient:
 
     async def read(self, work: Callable[[Redis], Awaitable[T]], default: T) -> T:
         """Run a read; return the default if it fails."""
-        return await self._attempt(work, default, writes=False)
+        return await self._attempt(work, default, _Call.READ)
 
     async def write(self, work: Callable[[Redis], Awaitable[object]]) -> bool:
         """Run a write; return False if it fails."""
@@ -84,7 +95,11 @@ class RedisClient:
             await work(redis)
             return True
 
-        return await self._attempt(done, default=False, writes=True)
+        return await self._attempt(done, default=False, call=_Call.WRITE)
+
+    async def script(self, work: Callable[[Redis], Awaitable[T]]) -> T | None:
+        """Run a script that writes; return None if it fails."""
+        return await self._attempt(work, None, _Call.SCRIPT)
 
     async def probe(self) -> None:
         """Ask for a write that changes nothing: the value of a key that is not there, if it is there.
@@ -98,35 +113,40 @@ class RedisClient:
                 # A server that is full, read-only or closed to this user refuses it like any other write.
                 await self._redis.set(key, "1", ex=PROBE.lifetime, xx=True)
         except _ALL_ERRORS as exc:
-            self._note(exc, writes=True)
+            self._note(exc, _Call.WRITE)
             raise StoreUnavailableError(f"{_meaning(exc, self._variable)}; the server works on without it") from exc
-        self._note_success(writes=True)
+        self._note_success(_Call.WRITE)
 
-    async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, *, writes: bool) -> T:
+    async def _attempt(self, work: Callable[[Redis], Awaitable[T]], default: T, call: _Call) -> T:
         if self.is_backing_off:
             return default
         try:
             async with asyncio.timeout(_DEADLINE * 2):
                 result = await work(self._redis)
         except _ALL_ERRORS as exc:
-            self._note(exc, writes=writes)
+            self._note(exc, call)
             return default
-        self._note_success(writes=writes)
+        self._note_success(call)
         return result
 
-    def _note(self, exc: BaseException, *, writes: bool) -> None:
+    def _note(self, exc: BaseException, call: _Call) -> None:
         if isinstance(exc, _CONNECTION_ERRORS):
             self._backoff_until = self._clock.monotonic() + _BACKOFF.total_seconds()
         meaning = _meaning(exc, self._variable)
         # Once when a fault begins or changes, not for every call.
         if self._fault != meaning:
             _log.warning("redis_unavailable", extra={"reason": meaning, "error": type(exc).__name__})
-        self._fault, self._fault_is_write_only = meaning, writes and not isinstance(exc, _CONNECTION_ERRORS)
+        if isinstance(exc, _CONNECTION_ERRORS):
+            self._fault_of = _Call.READ
+        else:
+            self._fault_of = min(call, _Call.WRITE) if isinstance(exc, _NO_WRITES) else call
+        self._fault = meaning
 
-    def _note_success(self, *, writes: bool) -> None:
+    def _note_success(self, call: _Call) -> None:
         self._backoff_until = 0.0
-        # A full or read-only server still answers reads: their success does not end a fault of writing.
-        if self._fault is not None and (writes or not self._fault_is_write_only):
+        # A full or read-only server still answers reads, and one may write without the right to run scripts: what
+        # needs less does not end the fault.
+        if self._fault is not None and call >= self._fault_of:
             _log.warning("redis_back", extra={"was": self._fault})
             self._fault = None
 

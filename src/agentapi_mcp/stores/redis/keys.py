@@ -21,6 +21,8 @@ HISTORY = Key("chat:session:{}:messages", timedelta(hours=1), "recent history, w
 SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, organisation, agent, model, metadata")
 HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
+HELD = Key("share:{}:{}:held", timedelta(seconds=5), "how much of a resource each replica holds for a user")
+USED = Key("share:{}:{}:used", timedelta(minutes=1), "when all that a user has used of a rate is forgotten")
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
-KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, PROBE)
+KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, HELD, USED, PROBE)
