@@ -444,7 +444,7 @@ async def test_leases_are_renewed_in_the_background_and_claimed_anew_after_an_ev
                     held.enter_context(shares.held(OPEN, ANN))
                 await asyncio.to_thread(wait_until, lambda: held_keys(valkey))
                 valkey.run("FLUSHALL")
-                await clock.next_wait()
+                assert await clock.next_wait() == RENEWAL
                 clock.end_wait()
                 await asyncio.to_thread(wait_until, lambda: held_keys(valkey))
 

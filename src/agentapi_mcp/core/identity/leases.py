@@ -223,7 +223,7 @@ class Leases:
             self._wake.set()
         if account.terms.is_rate:
             self._used[key] = account
-        elif account.leased or account.needs_lease or account.is_asked or account in self._due:
+        elif account.leased or account.needs_lease or account.is_asked:
             self._held[key] = account
         else:
             self._held.pop(key, None)
