@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentapi_mcp.auth.authenticators import OAuthAuthenticator
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import FRESH_FOR, MIN_REFRESH_INTERVAL, USABLE_FOR, metadata_urls
 from agentapi_mcp.auth.tokens import TokenVerifier
-from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError
+from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError, TokenFlaw
 from agentapi_mcp.base.ids import OrgId, new_id
 from agentapi_mcp.core.access.models import Issuer, Service, TokenClaims
 from tests.support.clocks import ManualClock
@@ -53,10 +54,11 @@ class VerifierSetup:
         """Verify a token of this key."""
         return await self.verifier.verify(key.sign(self.claims(**changed)))
 
-    async def refused(self, token: str) -> str:
-        """See a token refused."""
+    async def refused(self, token: str, flaw: TokenFlaw = TokenFlaw.FORGED) -> str:
+        """See a token refused for a flaw."""
         with pytest.raises(NotAuthenticatedError) as caught:
             await self.verifier.verify(token)
+        assert caught.value.flaw is flaw
         return str(caught.value)
 
     async def unanswered(self, token: str) -> None:
@@ -146,7 +148,7 @@ async def test_an_organisation_that_cannot_be_read_binds_a_token_to_none(said: o
         assert (await at.verify(org="one")).organization == "one"
         for nothing in ({}, {"org": None}):
             assert (await at.verify(**nothing)).organization is None
-        await at.refused(KEY.sign(at.claims(org=said)))
+        await at.refused(KEY.sign(at.claims(org=said)), TokenFlaw.UNSUITABLE)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +188,17 @@ async def test_an_email_that_could_be_taken_for_anothers_says_nothing(email: str
         {"exp": True},
         {"exp": 1e300},
         {"exp": -1e300},
+        {"exp": 1e15},
+        {"exp": 253402300799},  # the last second of the year 9999
         {"nbf": "later"},
+        {"jti": 7},
     ],
 )
 async def test_what_a_token_must_say_it_must_say_rightly(changed: dict[str, object]) -> None:
     async with open_setup() as at:
-        await at.refused(KEY.sign(at.claims(**changed)))
+        flaw = TokenFlaw.FORGED if "iss" in changed else TokenFlaw.UNSUITABLE
+        await at.refused(KEY.sign(at.claims(**changed)), flaw)
+        await at.refused(OTHER.sign(at.claims(**changed), kid="one"))
         assert (await at.verify()).subject == "user-1"
 
 
@@ -200,9 +207,11 @@ async def test_time_is_kept_with_half_a_minute_of_grace() -> None:
         now = at.clock.now().timestamp()
         for changed in ({"exp": now - 29}, {"nbf": now + 29}, {"iat": now + 29}):
             await at.verify(**changed)
-        assert await at.refused(KEY.sign(at.claims(exp=now - 31))) == "This token has expired."
+        assert await at.refused(KEY.sign(at.claims(exp=now - 31)), TokenFlaw.ENDED) == "This token has expired."
+        await at.refused(OTHER.sign(at.claims(exp=now - 31), kid="one"))
         for changed in ({"nbf": now + 31}, {"iat": now + 31}):
-            assert await at.refused(KEY.sign(at.claims(**changed))) == "This token is not valid here."
+            said = await at.refused(KEY.sign(at.claims(**changed)), TokenFlaw.UNSUITABLE)
+            assert said == "This token is not valid here."
 
 
 async def test_no_trick_with_the_signature_works() -> None:
@@ -233,6 +242,17 @@ async def test_no_trick_with_the_signature_works() -> None:
         for token in tricks:
             assert await at.refused(token) == "This token is not valid here."
         await at.verifier.verify(good)
+
+
+async def test_a_token_that_no_issuer_signed_costs_the_database_nothing() -> None:
+    async with open_setup() as at, httpx2.AsyncClient() as client:
+        nothing: Any = None  # to ask
+        authenticator = OAuthAuthenticator(client, RESOURCE, at.verifier, nothing)
+        for token in ("a.b.c", unsigned(at.claims()), OTHER.sign(at.claims(), kid="one")):
+            with pytest.raises(NotAuthenticatedError):
+                await authenticator.authenticate(token)
+        with pytest.raises(AttributeError):
+            await authenticator.authenticate(KEY.sign(at.claims()))
 
 
 async def test_an_algorithm_that_the_operator_did_not_name_is_refused() -> None:
@@ -330,8 +350,9 @@ async def test_several_issuers_stand_beside_each_other_and_sign_for_themselves_a
         first, second = VerifierSetup(verifier, one, clock), VerifierSetup(verifier, two, clock)
         assert (await first.verify()).issuer.issuer == one.issuer
         assert (await second.verify(OTHER, aud="authenticated")).issuer.issuer == two.issuer
-        for token in (OTHER.sign(first.claims()), OTHER.sign(second.claims()), KEY.sign(second.claims())):
+        for token in (OTHER.sign(first.claims()), KEY.sign(second.claims())):
             await first.refused(token)
+        await first.refused(OTHER.sign(second.claims()), TokenFlaw.UNSUITABLE)  # of the right issuer, for others
         await verifier.aclose()
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import jwt
+from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from agentapi_mcp.auth.fetching import Fetch
 from agentapi_mcp.auth.keys import KeySet, NoKeyError
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import NotAuthenticatedError
+from agentapi_mcp.base.errors import NotAuthenticatedError, TokenFlaw
 from agentapi_mcp.base.json_values import as_list
 from agentapi_mcp.base.validation import PLAIN_EMAIL
 from agentapi_mcp.core.access.models import Issuer, TokenClaims
@@ -21,6 +22,17 @@ _LEEWAY = timedelta(seconds=30)  # tolerated clock skew
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _NOT_VALID = "This token is not valid here."
 _log = logging.getLogger(__name__)
+
+
+class _ClaimError(ValueError):
+    """A claim of a signed token that cannot be used; the message is for the operator's log."""
+
+
+# What PyJWT and `_read` raise only once the signature has been verified; OverflowError is about times.
+_SIGNED = (
+    *(jwt.ImmatureSignatureError, jwt.InvalidAudienceError, jwt.InvalidIssuedAtError, jwt.InvalidIssuerError),
+    *(InvalidJTIError, InvalidSubjectError, jwt.MissingRequiredClaimError, _ClaimError, OverflowError),
+)
 
 
 class TokenVerifier:
@@ -60,8 +72,10 @@ class TokenVerifier:
             return await self._verify(token)
         except (jwt.PyJWTError, NoKeyError, ValueError, OverflowError) as exc:
             _log.info("token_refused", extra={"reason": f"{type(exc).__name__}: {exc}"[:200]})
-            expired = isinstance(exc, jwt.ExpiredSignatureError)
-            raise NotAuthenticatedError("This token has expired." if expired else _NOT_VALID, was_good=expired) from exc
+            if isinstance(exc, jwt.ExpiredSignatureError):
+                raise NotAuthenticatedError("This token has expired.", flaw=TokenFlaw.ENDED) from exc
+            flaw = TokenFlaw.UNSUITABLE if isinstance(exc, _SIGNED) else TokenFlaw.FORGED
+            raise NotAuthenticatedError(_NOT_VALID, flaw=flaw) from exc
 
     async def aclose(self) -> None:
         """Remove all issuers, and stop refreshing their keys."""
@@ -113,7 +127,7 @@ class TokenVerifier:
                 raise jwt.ImmatureSignatureError(f"its {name} is in the future")
         subject = _text(claims["sub"])
         if not subject:
-            raise ValueError("it has no subject")
+            raise _ClaimError("it has no subject")
         # `client_id` (RFC 9068), `azp` (OpenID Connect), `cid` (Okta).
         client_id = next(filter(None, (_text(claims.get(name)) for name in ("client_id", "azp", "cid"))), None)
         # An unverified address is whatever the user typed in.
@@ -121,7 +135,7 @@ class TokenVerifier:
         claim = claims.get(issuer.organization_claim) if issuer.organization_claim else None
         organization = _text(claim)
         if claim is not None and organization is None:  # it would bind to none
-            raise ValueError("its organisation is no text")
+            raise _ClaimError("its organisation is no text")
         return TokenClaims(
             issuer=issuer,
             subject=subject,
@@ -142,8 +156,11 @@ class TokenVerifier:
 def _timestamp(value: object) -> datetime:
     # In Python, bool is an int; a NumericDate (RFC 7519, section 2) is not.
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("a time in it is none")  # noqa: TRY004  # of the token, not of the program
-    return datetime.fromtimestamp(value, UTC)
+        raise _ClaimError("a time in it is none")
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (OSError, ValueError) as exc:
+        raise _ClaimError("a time in it is in no year that can be written") from exc
 
 
 def _text(value: object) -> str | None:

@@ -62,17 +62,27 @@ class InvalidRequestError(CallerError):
     code = "invalid_request"
 
 
-class NotAuthenticatedError(CallerError):
-    """Not authenticated; `was_good` is true for a revoked or expired token of this server.
+class TokenFlaw(StrEnum):
+    """Why a token is not valid, which decides what it counts against.
 
-    Such a token is no guess, so it does not count against the rate limit of its address.
+    - `FORGED`: unknown, or not signed by a trusted issuer; it may be a guess.
+    - `ENDED`: it was valid once, and has expired or was revoked.
+    - `UNSUITABLE`: signed by a trusted issuer, but for another server, or not valid yet.
     """
+
+    FORGED = "forged"
+    ENDED = "ended"
+    UNSUITABLE = "unsuitable"
+
+
+class NotAuthenticatedError(CallerError):
+    """Not authenticated; `flaw` is that of the token, if there was one."""
 
     code = "not_authenticated"
 
-    def __init__(self, message: str, *, was_good: bool = False) -> None:
+    def __init__(self, message: str, *, flaw: TokenFlaw = TokenFlaw.FORGED) -> None:
         super().__init__(message)
-        self.was_good = was_good
+        self.flaw = flaw
 
 
 class PermissionDeniedError(CallerError):

@@ -76,7 +76,7 @@ class TokenAuthenticator:
         Raises:
             NotAuthenticatedError: there is no token, or it is not valid for this server.
             PermissionDeniedError: its owner has no account or organisation here.
-            LimitExceededError: too many tokens were refused from the same address.
+            LimitExceededError: the token is not valid, and too many were refused from the same address.
             StoreUnavailableError: the stores are down.
         """
         if _is_in_the_url(scope):
@@ -87,14 +87,11 @@ class TokenAuthenticator:
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
         token, digest = _bearer_token(scope)
         attempt = TokenAttempt(source_of(scope), digest)
-        async with self._refused.verifying(attempt):
-            try:
-                principal = await self._verify(token, digest)
-            except NotAuthenticatedError as exc:
-                self._refused.refuse(attempt, was_good=exc.was_good)
-                raise
-            self._refused.accept(attempt)
-        return principal
+        try:
+            return await self._verify(token, digest)
+        except NotAuthenticatedError as exc:
+            self._refused.refuse(attempt, exc.flaw)
+            raise
 
     async def reauthenticate(self, scope: Scope) -> Principal | None:
         """Verify the token of an open stream again."""

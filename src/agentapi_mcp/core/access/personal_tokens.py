@@ -11,12 +11,19 @@ from string import ascii_letters, digits
 from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import InvalidRequestError, NotAuthenticatedError, NotFoundError, PermissionDeniedError
+from agentapi_mcp.base.errors import (
+    InvalidRequestError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PermissionDeniedError,
+    TokenFlaw,
+)
 from agentapi_mcp.base.ids import new_id, parse_id
 from agentapi_mcp.base.validation import check_text
 from agentapi_mcp.core.access.models import NewToken, PersonalToken, SignInRules
 from agentapi_mcp.core.access.ports import PersonalTokenStore
 from agentapi_mcp.core.access.principal_factory import Credential, member
+from agentapi_mcp.core.access.token_lookups import TokenLookups
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Action, Principal, TokenScope, require
@@ -44,6 +51,7 @@ class PersonalTokens:
 
     def __init__(self, store: PersonalTokenStore, clock: Clock, rules: SignInRules, audit: AuditLog) -> None:
         self._store = store
+        self._lookups = TokenLookups(store)
         self._audit = audit
         self._clock = clock
         self._rules = rules
@@ -125,14 +133,15 @@ class PersonalTokens:
             raise NotAuthenticatedError(NOT_VALID)
         # No timing attack: the time of the index lookup depends on hashes only, and an attacker cannot choose a token
         # whose hash is close to that of another one.
-        found, now = await self._store.find(_hash(secret)), self._clock.now()
+        found, now = await self._lookups.find(_hash(secret)), self._clock.now()
         if found is None or found.token.revoked_at is not None:
             _log.info("token_refused", extra={"reason": "a personal token, unknown or revoked"})
-            raise NotAuthenticatedError(NOT_VALID, was_good=found is not None)
+            flaw = TokenFlaw.FORGED if found is None else TokenFlaw.ENDED
+            raise NotAuthenticatedError(NOT_VALID, flaw=flaw)
         token = found.token
         if now >= token.expires_at:
             _log.info("token_refused", extra={"reason": "a personal token, expired", "token_id": str(token.id)})
-            raise NotAuthenticatedError("This token has expired; make another one.", was_good=True)
+            raise NotAuthenticatedError("This token has expired; make another one.", flaw=TokenFlaw.ENDED)
         if found.membership is None:
             raise PermissionDeniedError(
                 "You are no longer a member of the organisation that this token is for; ask an administrator."

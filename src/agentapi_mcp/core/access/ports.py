@@ -1,6 +1,6 @@
 """Ports of access: storage, and authenticators."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -184,8 +184,8 @@ class PersonalTokenStore(Protocol):
         """Revoke a token of the principal; False when there is none, or it was revoked before."""
         ...
 
-    async def find(self, token_hash: bytes) -> FoundToken | None:
-        """Find a token, also a revoked or expired one, with the current membership of its owner."""
+    async def find(self, token_hashes: Collection[bytes]) -> Mapping[bytes, FoundToken]:
+        """Find tokens by their hashes, also revoked and expired ones, with the current membership of their owners."""
         ...
 
     async def record_use(self, token_id: UUID, at: datetime) -> None:

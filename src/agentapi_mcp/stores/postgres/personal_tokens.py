@@ -1,6 +1,7 @@
 """Personal tokens in Postgres, stored as hashes."""
 
 import json
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
@@ -16,8 +17,9 @@ from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 _SELECT: LiteralString = """
-SELECT t.id, t.user_id, t.org_id, t.name, t.last_four, t.scopes, t.created_at, t.expires_at, t.last_used_at,
-       t.revoked_at, m.user_id IS NOT NULL AS is_member, m.role::text AS role, m.permissions::text AS permissions
+SELECT t.id, t.user_id, t.org_id, t.name, t.token_hash, t.last_four, t.scopes, t.created_at, t.expires_at,
+       t.last_used_at, t.revoked_at, m.user_id IS NOT NULL AS is_member, m.role::text AS role,
+       m.permissions::text AS permissions
   FROM agentapi.personal_tokens t
   LEFT JOIN public.organization_members m ON m.user_id = t.user_id AND m.organization_id = t.org_id
 """
@@ -100,15 +102,10 @@ class PostgresPersonalTokens(PersonalTokenStore):
         return done == "UPDATE 1"
 
     @override
-    async def find(self, token_hash: bytes) -> FoundToken | None:
-        async with self._database.as_system("whose personal token this is", lane=Lane.RESERVED) as connection:
-            row = await connection.fetchrow(_SELECT + "WHERE t.token_hash = $1", token_hash)
-        if row is None:
-            return None
-        token = _token(row)
-        permissions = json.loads(row["permissions"] or "null")
-        membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
-        return FoundToken(token, membership)
+    async def find(self, token_hashes: Collection[bytes]) -> Mapping[bytes, FoundToken]:
+        async with self._database.as_system("whose personal tokens these are", lane=Lane.RESERVED) as connection:
+            rows = await connection.fetch(_SELECT + "WHERE t.token_hash = ANY($1::bytea[])", list(token_hashes))
+        return {row["token_hash"]: _found(row) for row in rows}
 
     @override
     async def record_use(self, token_id: UUID, at: datetime) -> None:
@@ -120,6 +117,12 @@ class PostgresPersonalTokens(PersonalTokenStore):
                 token_id,
                 at,
             )
+
+
+def _found(row: Row) -> FoundToken:
+    token, permissions = _token(row), json.loads(row["permissions"] or "null")
+    membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
+    return FoundToken(token, membership)
 
 
 def _token(row: Row) -> PersonalToken:
