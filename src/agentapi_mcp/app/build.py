@@ -15,7 +15,7 @@ from agentapi_mcp.app.database import home_of, open_store, pool_size
 from agentapi_mcp.backends.guide.ports import GuideHost
 from agentapi_mcp.backends.registry import create, names
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.errors import ConfigurationError, PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.base.sealing import Sealer
 from agentapi_mcp.core.access.personal_tokens import PersonalTokens
@@ -379,7 +379,13 @@ async def _member(settings: Settings, profiles: ProfileStore, roles: Mapping[str
             f"The user {user_id} is no member of the organisation {settings.org_id} in this database; check "
             "AGENTAPI_USER_ID and AGENTAPI_ORG_ID, or --user and --org."
         )
-    return member(user_id, membership, roles)
+    try:
+        return member(user_id, membership, roles)
+    except PermissionDeniedError as exc:
+        raise ConfigurationError(
+            f"The user {user_id} may not use the organisation {settings.org_id}: the database says that it is "
+            f"{membership.status} (columns `status` and `is_deleted` of its profile, organisation or membership)."
+        ) from exc
 
 
 def _owner_locks(settings: Settings, environ: Mapping[str, str]) -> HomeOwnerLocks | None:

@@ -28,13 +28,15 @@ from agentapi_mcp.core.keys.key_requests import KeyRequests
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 from agentapi_mcp.stores.local.catalogue_files import load_catalogue
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
+from tests.conftest import DatabaseUrls
 from tests.support.audits import audit_log
 from tests.support.peers.authorizer import SECRET, AuthorizerPeer, described
 from tests.support.peers.issuer import SigningKey
+from tests.support.suspensions import COLUMNS, WAYS, end_membership, run_as_owner
 
 ORIGIN = "https://agents.example.com"
 RESOURCE, BACK = f"{ORIGIN}/mcp", f"{ORIGIN}/keys/signed-in"
@@ -177,6 +179,25 @@ async def test_rights_are_those_of_the_membership_now(database: Database, tmp_pa
             await connection.execute("DELETE FROM public.organization_members WHERE user_id = $1", ann.user_id)
         with pytest.raises(PermissionDeniedError):
             await at.visits.find(sealed)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_may_not_use_the_organisation_any_more_has_no_page(
+    way: str, own_database: DatabaseUrls, tmp_path: Path
+) -> None:
+    await run_as_owner(own_database.owner, COLUMNS)
+    async with (
+        open_database(RemoteServer(own_database.app), PoolOptions()) as database,
+        open_setup(database, tmp_path) as at,
+    ):
+        name = f"ann-{new_id().hex}"
+        ann = await at.user(name)
+        sealed, (url, begun) = await at.signed_in(ann, name), await at.begin(ann)
+        await end_membership(own_database.owner, way, ann.user_id, ann.org_id)
+        with pytest.raises(PermissionDeniedError):
+            await at.visits.find(sealed)
+        with pytest.raises(PermissionDeniedError):
+            await at.sign_in(url, begun, name)
 
 
 async def test_only_users_of_an_issuer_with_a_sign_in_are_invited(database: Database, tmp_path: Path) -> None:

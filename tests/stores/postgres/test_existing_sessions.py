@@ -13,7 +13,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.errors import ConfigurationError, NotFoundError, StoreMismatchError
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, NotFoundError, StoreMismatchError
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
@@ -164,6 +164,22 @@ async def test_who_asks_is_said_by_the_settings(deployed: Project, tmp_path: Pat
     for refusal in (nobody, half, stranger):
         assert refusal.group_contains(ConfigurationError, match="AGENTAPI_USER_ID")
     assert await deployed.value("SELECT count(*) FROM public.profiles") == 2
+
+
+async def test_who_is_suspended_is_refused_also_as_the_user_of_the_settings(deployed: Project, tmp_path: Path) -> None:
+    await deployed.run("ALTER TABLE public.profiles ADD COLUMN status text", role=OWNER)
+    await migrate(deployed.owner, program="0.1.0", grant_to=APP)
+    async with OpenAIPeer() as peer:
+        async with program(deployed, tmp_path, peer) as server:
+            await server.turns.chat(server.principal, ChatRequest(message="Hello"), wait=LONG)
+            await deployed.run("UPDATE public.profiles SET status = 'suspended'")
+            with pytest.raises(AgentApiError):
+                await server.turns.chat(server.principal, ChatRequest(message="Again"), wait=LONG)
+            assert (await server.sessions.list_(server.principal)).items == ()
+        with pytest.raises(ExceptionGroup) as refusal:
+            async with program(deployed, tmp_path, peer):
+                pass
+    assert refusal.group_contains(ConfigurationError, match="suspended")
 
 
 async def test_a_client_is_recorded_beside_those_of_other_programs(deployed: Project, tmp_path: Path) -> None:

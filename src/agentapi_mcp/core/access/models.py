@@ -158,6 +158,18 @@ class TokenClaims:
     is_service: bool = False
 
 
+class MembershipStatus(StrEnum):
+    """Whether a user may use an organisation.
+
+    The application of an existing database suspends users and deletes organisations in columns of its own.
+    """
+
+    ACTIVE = "active"
+    REMOVED = "removed"
+    SUSPENDED = "suspended"
+    ORGANIZATION_DELETED = "organization_deleted"
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """Membership of an account in an organisation; `role` and `permissions` are as stored."""
@@ -165,6 +177,7 @@ class Membership:
     org_id: OrgId
     role: str
     permissions: object = None
+    status: MembershipStatus = MembershipStatus.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)

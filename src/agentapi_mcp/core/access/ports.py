@@ -15,6 +15,7 @@ from agentapi_mcp.core.access.models import (
     LoginBegun,
     MemberList,
     Membership,
+    MembershipStatus,
     OrganizationMember,
     PersonalToken,
     Service,
@@ -119,6 +120,12 @@ class ProfileStore(Protocol):
 
     async def find_names(self, user_id: UserId, org_id: OrgId) -> AccountNames:
         """Find the e-mail address of a user and the name of an organisation."""
+        ...
+
+    async def membership_statuses(
+        self, members: Collection[tuple[UserId, OrgId]]
+    ) -> Mapping[tuple[UserId, OrgId], MembershipStatus]:
+        """Return whether each of these users may use the organisation now."""
         ...
 
 

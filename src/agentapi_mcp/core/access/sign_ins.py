@@ -2,13 +2,22 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
 from uuid import UUID
 
 from agentapi_mcp.base.errors import ConfigurationError, PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId
-from agentapi_mcp.core.access.models import Account, Issuer, Membership, Newcomers, SubjectIs, TokenClaims
+from agentapi_mcp.core.access.models import (
+    Account,
+    Issuer,
+    Membership,
+    MembershipStatus,
+    Newcomers,
+    SubjectIs,
+    TokenClaims,
+)
 from agentapi_mcp.core.access.ports import IdentityStore
 from agentapi_mcp.core.access.principal_factory import Credential, member, service
 from agentapi_mcp.core.audit.log import AuditLog
@@ -45,7 +54,7 @@ class SignIns:
         """Return the principal of a token; `roles` maps aliases of roles.
 
         Raises:
-            PermissionDeniedError: there is no account, or no membership in the organisation of the token.
+            PermissionDeniedError: there is no account, or no active membership in the organisation of the token.
             ConfigurationError: the account of a service cannot be created as declared.
         """
         if claims.is_service:
@@ -120,7 +129,9 @@ class SignIns:
     async def _record(self, account: Account, claims: TokenClaims, reason: str) -> None:
         """Record in the audit log that the identity is linked to an account."""
         if account.memberships:
-            principal = member(account.user_id, account.memberships[0], NO_ROLES, Credential(via=claims.issuer.issuer))
+            # The link is made also where the user is suspended, who is refused after that.
+            membership = replace(account.memberships[0], status=MembershipStatus.ACTIVE)
+            principal = member(account.user_id, membership, NO_ROLES, Credential(via=claims.issuer.issuer))
             target = AuditTarget("account", str(account.user_id))
             await self._audit.record(
                 principal, AuditAction.IDENTITY_LINKED, target=target, details=AuditDetails(reason=reason)
@@ -153,18 +164,20 @@ def _credential(claims: TokenClaims) -> Credential:
 
 
 def _membership(account: Account, claims: TokenClaims) -> Membership:
-    """Choose the organisation: the token's, else the one that the user selected, else the first."""
+    """Choose the organisation: the token's, else the one that the user selected, else the first.
+
+    Of the last two, one that may not be used is left out unless there is no other.
+    """
     by_id = {membership.org_id: membership for membership in account.memberships}
     if claims.organization is not None:
         bound = _organization(claims.issuer, claims.organization)
         if bound is None or bound not in by_id:
             raise PermissionDeniedError(_NOT_YOURS)
         return by_id[bound]
-    if account.current is not None and account.current in by_id:
-        return by_id[account.current]
     if not account.memberships:
         raise PermissionDeniedError(_NO_ORGANIZATION)
-    return account.memberships[0]
+    ordered = sorted(account.memberships, key=lambda each: each.org_id != account.current)
+    return next((each for each in ordered if each.status is MembershipStatus.ACTIVE), ordered[0])
 
 
 def _organization(issuer: Issuer, claim: str) -> OrgId | None:

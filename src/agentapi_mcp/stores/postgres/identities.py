@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
-from agentapi_mcp.core.access.models import Account, Membership, Service
+from agentapi_mcp.core.access.models import Account, Membership, MembershipStatus, Service
 from agentapi_mcp.core.access.ports import IdentityStore
 from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
@@ -20,7 +20,9 @@ SELECT p.id, p.current_organization_id AS current,
        EXISTS (SELECT FROM agentapi.identities s WHERE s.user_id = p.id AND s.is_service) AS is_service,
        array_agg(m.organization_id ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS orgs,
        array_agg(m.role::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles,
-       array_agg(m.permissions::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS permissions
+       array_agg(m.permissions::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS permissions,
+       array_agg(agentapi.membership_status(m.user_id, m.organization_id) ORDER BY m.organization_id)
+           FILTER (WHERE m.user_id IS NOT NULL) AS statuses
   FROM public.profiles p
   LEFT JOIN public.organization_members m ON m.user_id = p.id
 """
@@ -52,7 +54,7 @@ INSERT INTO public.organization_members (organization_id, user_id, role) VALUES 
 """
 _SERVICE: LiteralString = """
 SELECT i.user_id, i.is_service, m.role::text AS role, m.permissions::text AS permissions,
-       m.user_id IS NOT NULL AS is_member,
+       m.user_id IS NOT NULL AS is_member, agentapi.membership_status(i.user_id, $3) AS status,
        EXISTS (SELECT FROM public.organization_members o
                 WHERE o.user_id = i.user_id AND o.organization_id <> $3) AS is_elsewhere
   FROM agentapi.identities i
@@ -169,7 +171,8 @@ class PostgresIdentities(IdentityStore):
                 row = await _place(connection, issuer, subject, service) if ours else _checked(row, service)
             if row is None or not row["is_service"]:
                 return None
-        membership = Membership(service.org_id, row["role"], json.loads(row["permissions"] or "null"))
+        permissions, status = json.loads(row["permissions"] or "null"), MembershipStatus(row["status"])
+        membership = Membership(service.org_id, row["role"], permissions, status)
         return Account(UserId(row["user_id"]), service.org_id, (membership,), is_service=True)
 
 
@@ -257,8 +260,10 @@ def _account(row: Row | None) -> Account | None:
     if row is None:
         return None
     memberships = tuple(
-        Membership(OrgId(org), role or "", json.loads(permissions or "null"))
-        for org, role, permissions in zip(row["orgs"] or (), row["roles"] or (), row["permissions"] or (), strict=True)
+        Membership(OrgId(org), role or "", json.loads(permissions or "null"), MembershipStatus(status))
+        for org, role, permissions, status in zip(
+            *(row[column] or () for column in ("orgs", "roles", "permissions", "statuses")), strict=True
+        )
     )
     current = None if row["current"] is None else OrgId(row["current"])
     return Account(UserId(row["id"]), current, memberships, is_service=row["is_service"])

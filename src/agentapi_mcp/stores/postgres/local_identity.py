@@ -1,12 +1,13 @@
 """The local user of an installation, and memberships in Postgres."""
 
 import json
+from collections.abc import Collection, Mapping
 
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
-from agentapi_mcp.core.access.models import AccountNames, Membership
+from agentapi_mcp.core.access.models import AccountNames, Membership, MembershipStatus
 from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.access.principal_factory import local_owner
 from agentapi_mcp.core.identity.principals import Principal
@@ -70,12 +71,17 @@ class PostgresProfiles(ProfileStore):
     async def find_membership(self, user_id: UserId, org_id: OrgId) -> Membership | None:
         async with self._database.as_system("who the configured user is", lane=Lane.RESERVED) as connection:
             row = await connection.fetchrow(
-                "SELECT m.role::text AS role, m.permissions::text AS permissions FROM public.organization_members m "
+                "SELECT m.role::text AS role, m.permissions::text AS permissions, "
+                "agentapi.membership_status($1, $2) AS status FROM public.organization_members m "
                 "JOIN public.profiles p ON p.id = m.user_id WHERE m.user_id = $1 AND m.organization_id = $2",
                 user_id,
                 org_id,
             )
-        return None if row is None else Membership(org_id, row["role"], json.loads(row["permissions"] or "null"))
+        if row is None:
+            return None
+        return Membership(
+            org_id, row["role"], json.loads(row["permissions"] or "null"), MembershipStatus(row["status"])
+        )
 
     @override
     async def find_names(self, user_id: UserId, org_id: OrgId) -> AccountNames:
@@ -87,6 +93,19 @@ class PostgresProfiles(ProfileStore):
                 org_id,
             )
         return AccountNames(None, None) if row is None else AccountNames(row["account"], row["organization"])
+
+    @override
+    async def membership_statuses(
+        self, members: Collection[tuple[UserId, OrgId]]
+    ) -> Mapping[tuple[UserId, OrgId], MembershipStatus]:
+        async with self._database.as_system("whether the users of running turns may go on") as connection:
+            rows = await connection.fetch(
+                "SELECT w.user_id, w.org_id, agentapi.membership_status(w.user_id, w.org_id) AS status "
+                "FROM unnest($1::uuid[], $2::uuid[]) AS w (user_id, org_id)",
+                [user_id for user_id, _ in members],
+                [org_id for _, org_id in members],
+            )
+        return {(UserId(row["user_id"]), OrgId(row["org_id"])): MembershipStatus(row["status"]) for row in rows}
 
 
 async def _find_local(connection: Connection) -> Principal | None:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConflictError, LimitExceededError
 from agentapi_mcp.base.ids import OrgId, UserId
-from agentapi_mcp.core.access.models import FoundToken, Membership, PersonalToken
+from agentapi_mcp.core.access.models import FoundToken, Membership, MembershipStatus, PersonalToken
 from agentapi_mcp.core.access.ports import PersonalTokenStore
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.connections import Lane
@@ -19,7 +19,7 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 _SELECT: LiteralString = """
 SELECT t.id, t.user_id, t.org_id, t.name, t.token_hash, t.last_four, t.scopes, t.created_at, t.expires_at,
        t.last_used_at, t.revoked_at, m.user_id IS NOT NULL AS is_member, m.role::text AS role,
-       m.permissions::text AS permissions
+       m.permissions::text AS permissions, agentapi.membership_status(t.user_id, t.org_id) AS membership_status
   FROM agentapi.personal_tokens t
   LEFT JOIN public.organization_members m ON m.user_id = t.user_id AND m.organization_id = t.org_id
 """
@@ -120,9 +120,11 @@ class PostgresPersonalTokens(PersonalTokenStore):
 
 
 def _found(row: Row) -> FoundToken:
-    token, permissions = _token(row), json.loads(row["permissions"] or "null")
-    membership = Membership(token.org_id, row["role"] or "", permissions) if row["is_member"] else None
-    return FoundToken(token, membership)
+    token = _token(row)
+    if not row["is_member"]:
+        return FoundToken(token, None)
+    permissions, status = json.loads(row["permissions"] or "null"), MembershipStatus(row["membership_status"])
+    return FoundToken(token, Membership(token.org_id, row["role"] or "", permissions, status))
 
 
 def _token(row: Row) -> PersonalToken:
