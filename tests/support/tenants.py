@@ -14,12 +14,14 @@ from mcp import Client
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from pydantic import SecretStr
 
 from agentapi_mcp.app.database import embedded_postgres
 from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
+from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.services import Services
@@ -31,6 +33,7 @@ from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
+from tests.support.databases import DatabaseUrls
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.issuer import IssuerPeer, SigningKey
 from tests.support.peers.openai import OpenAIPeer
@@ -102,9 +105,17 @@ class Tenants:
 
 @asynccontextmanager
 async def tenants(
-    home: Path, directory: Path, *, clock: Clock | None = None, capacities: Mapping[Resource, int] | None = None
+    home: Path,
+    directory: Path,
+    *,
+    clock: Clock | None = None,
+    capacities: Mapping[Resource, int] | None = None,
+    urls: DatabaseUrls | None = None,
 ) -> AsyncGenerator[Tenants]:
-    """Open the server with its two organisations; who holds a stream open is looked at again all the time."""
+    """Open the server with its two organisations, on a database of its own if there is one.
+
+    Who holds a stream open, and whose turns run, is looked at again all the time.
+    """
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(IssuerPeer(KEY))
         peer = await stack.enter_async_context(OpenAIPeer())
@@ -113,8 +124,13 @@ async def tenants(
         settings = Settings(
             home=home, config=config, resource_url=RESOURCE, postgres_linger_seconds=20, shutdown_grace_seconds=0
         )
+        if urls is not None:
+            settings = settings.model_copy(
+                update={"database_url": SecretStr(urls.app), "migrate_database_url": SecretStr(urls.owner)}
+            )
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-        options = AppOptions(capacities=capacities or {})
+        often = TurnRunnerOptions(shutdown_grace=timedelta(0), check_members_every=timedelta(milliseconds=20))
+        options = AppOptions(capacities=capacities or {}, run_options=often)
         app = await stack.enter_async_context(open_app(settings, environ, clock=clock, options=options))
         services = await app.services_provider.services()
         owner_url, app_url = await _urls(stack, settings, environ)

@@ -277,6 +277,7 @@ async def open_turns(
         signals=base.signals,
         clock=base.clock,
         shares=shares,
+        profiles=base.profiles,
     )
     work = TurnWork(ports.sessions, shared.cache, services.health, services.api_keys, base.audit)
     owner = base.database.process

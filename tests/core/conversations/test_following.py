@@ -130,13 +130,16 @@ async def scene(database: Database) -> Scene:
         agent = AgentId(
             await connection.fetchval("INSERT INTO public.agents (name, type) VALUES ('guide', 'custom') RETURNING id")
         )
-    principal, turns = await PostgresProfiles(database).local_principal(), PostgresTurns(database)
+    profiles, turns = PostgresProfiles(database), PostgresTurns(database)
+    principal = await profiles.local_principal()
     new = new_turn(agent, "hello")
     accepted = await turns.begin(principal, new)
     assert isinstance(accepted, AcceptedTurn)
     line, clock = Line(), ManualClock(seconds=1000)
     sessions, shares = PostgresSessions(database), Shares(clock)
-    ports = TurnPorts(turns=turns, sessions=sessions, events=line, signals=line, clock=clock, shares=shares)
+    ports = TurnPorts(
+        turns=turns, sessions=sessions, events=line, signals=line, clock=clock, shares=shares, profiles=profiles
+    )
     runner = TurnRunner(ports, TurnRunnerOptions(), cast("TurnWork", None), owner=new_id())  # which runs nothing
     follower = TurnFollower(ports, runner)
     return Scene(database, principal, new.lease_owner, accepted.turn, line, clock, turns, follower)

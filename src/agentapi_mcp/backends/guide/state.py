@@ -22,6 +22,7 @@ _HOW_ENDED = {
 _ENDINGS = {
     EndReason.CANCEL_TURN: "it was cancelled on request.",
     EndReason.ABANDONED: "its client stopped it, or went away, and nobody asked for it again in time.",
+    EndReason.ACCESS_REVOKED: "its user was removed from the organisation or suspended; the text so far was kept.",
     EndReason.SHUTDOWN: "the program that ran it was stopped.",
     EndReason.LEASE_EXPIRED: "the program that ran it died, or lost its database; the text so far was kept.",
     EndReason.INTERNAL: "something went wrong inside the server itself; its log (on stderr) has the details.",

@@ -32,6 +32,7 @@ class AuditAction(StrEnum):
     TURN_ACCEPTED = "turn_accepted"
     TURN_ENDED = "turn_ended"
     TURN_CANCELLED = "turn_cancelled"
+    TURN_STOPPED = "turn_stopped"
     SESSION_RENAMED = "session_renamed"
     SESSION_DELETED = "session_deleted"
     AUDIT_READ = "audit_read"

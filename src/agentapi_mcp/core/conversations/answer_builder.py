@@ -27,6 +27,7 @@ from agentapi_mcp.core.keys.models import KeySource
 _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
     EndReason.CANCEL_TURN: TurnStatus.CANCELLED,
     EndReason.ABANDONED: TurnStatus.CANCELLED,
+    EndReason.ACCESS_REVOKED: TurnStatus.CANCELLED,
     EndReason.SHUTDOWN: TurnStatus.INTERRUPTED,
     EndReason.LEASE_EXPIRED: TurnStatus.INTERRUPTED,
 }

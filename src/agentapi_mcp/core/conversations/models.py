@@ -97,6 +97,7 @@ class EndReason(StrEnum):
     FAULT = "fault"
     CANCEL_TURN = "cancel_turn"
     ABANDONED = "abandoned"
+    ACCESS_REVOKED = "access_revoked"
     SHUTDOWN = "shutdown"
     LEASE_EXPIRED = "lease_expired"
     INTERNAL = "internal"

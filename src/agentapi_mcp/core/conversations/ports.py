@@ -10,6 +10,7 @@ from uuid import UUID
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId
 from agentapi_mcp.base.paging import Page
+from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
     Defaults,
@@ -202,3 +203,4 @@ class TurnPorts:
     signals: Signals
     clock: Clock
     shares: Shares
+    profiles: ProfileStore

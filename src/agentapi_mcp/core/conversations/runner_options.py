@@ -14,6 +14,8 @@ class TurnRunnerOptions:
     renew_again: timedelta = timedelta(seconds=0.5)
     save_again: timedelta = timedelta(seconds=0.5)
     save_every: timedelta = timedelta(seconds=2)
+    check_members_every: timedelta = timedelta(seconds=5)
+    check_members_within: timedelta = timedelta(seconds=5)
     abandon_grace: timedelta = timedelta(seconds=15)
     stopped_grace: timedelta = timedelta(seconds=1.5)
     shutdown_grace: timedelta = timedelta(seconds=1.5)

@@ -26,6 +26,7 @@ from agentapi_mcp.core.backends.models import BackendTurn
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.health import check_of_turn
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
+from agentapi_mcp.core.conversations.membership_watch import MembershipWatch
 from agentapi_mcp.core.conversations.models import (
     EndReason,
     FoundTurn,
@@ -108,6 +109,7 @@ class TurnRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._saver = TurnSaver(ports, work, self.watch, self._places, owner=owner, again=options.save_again)
         self.callers = TurnCallers(ports, options, self._runs, owner=owner, stop=self.stop, spawn=self._spawn)
+        self._members = MembershipWatch(ports, options, work, self._runs, stop=self.stop)
         self._group: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
@@ -116,7 +118,8 @@ class TurnRunner:
         async with asyncio.TaskGroup() as group:
             self._group = group
             unsubscribe = self._signals.subscribe(self._on_signal)
-            workers = [group.create_task(self._beat()), group.create_task(self._save_texts())]
+            work = (self._beat(), self._save_texts(), self._members.run(self._busy))
+            workers = [group.create_task(each) for each in work]
             try:
                 yield self
             finally:

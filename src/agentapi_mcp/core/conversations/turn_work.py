@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from agentapi_mcp.core.access.models import MembershipStatus
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditEvent, AuditOutcome, AuditTarget
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HistoryMessage, MessageRole
@@ -97,6 +98,11 @@ class TurnWork:
         return (
             self._audit.event(job.principal, AuditAction.TURN_ENDED, target=target, outcome=outcome, details=details),
         )
+
+    def stopped_event(self, job: TurnJob, status: MembershipStatus) -> AuditEvent:
+        """Return the event of a turn that is stopped because of the membership of its user."""
+        target, details = AuditTarget("turn", str(job.accepted.turn.id)), AuditDetails(reason=status)
+        return self._audit.event(job.principal, AuditAction.TURN_STOPPED, target=target, details=details)
 
     async def settled(self, job: TurnJob, turn: Turn, prompt: Prompt | None) -> None:
         """Learn from a stored turn, and cache its session as the next turn will need it."""
