@@ -10,7 +10,9 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 import pytest
+from mcp.shared.exceptions import MCPError
 
+from agentapi_mcp.core.audit.models import AuditAction, AuditFilter
 from agentapi_mcp.core.identity.principals import Role
 from tests.conftest import DatabaseUrls
 from tests.security.test_streams import ACCEPTS, LISTEN, opened
@@ -112,8 +114,12 @@ async def test_the_command_that_removes_a_member_ends_their_turn(edge_home: Path
         begun = fields_of(await call(bos, "chat", agent="droid", message="[[waits]]", wait_seconds=0))
         bea, bo = here.members["bea"].principal, here.members["bo"]
         await here.services.memberships.remove(bea, str(bo.user_id))
-        ended = "agentapi.turns WHERE id = $1::uuid AND end_reason = 'access_revoked'"
-        await until(here.owner_url, ended, str(begun["turn_id"]))
+        await until(here.owner_url, "agentapi.turns WHERE id = $1::uuid AND status <> 'running'", str(begun["turn_id"]))
+        with pytest.raises(MCPError, match="no member here"):
+            await call(bos, "get_turn", turn_id=begun["turn_id"])
+        stopped = AuditFilter(action=AuditAction.TURN_STOPPED)
+        (event,) = (await here.services.audit.list_(bea, stopped)).items
+        assert (event.target, event.details) == (("turn", begun["turn_id"]), {"reason": "removed"})
 
 
 async def test_a_turn_of_who_becomes_a_viewer_goes_on_and_they_begin_no_other(edge_home: Path, tmp_path: Path) -> None:

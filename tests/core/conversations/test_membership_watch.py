@@ -174,4 +174,6 @@ async def test_a_replica_stops_the_turns_that_it_runs_itself(world: World) -> No
     running = await runs.turns.chat(runs.principal, asks(SLOW), wait=NOW)
     await asked_of.turns.get(asked_of.principal, str(running.id))
     await world.owner.execute("DELETE FROM public.organization_members WHERE user_id = $1", runs.principal.user_id)
-    await world.until("id = $1 AND end_reason = 'access_revoked'", running.id)
+    await world.until("id = $1 AND status <> 'running'", running.id)
+    ended = await world.owner.fetchval("SELECT end_reason FROM agentapi.turns WHERE id = $1", running.id)
+    assert ended == EndReason.ACCESS_REVOKED

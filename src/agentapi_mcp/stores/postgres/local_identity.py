@@ -98,7 +98,7 @@ class PostgresProfiles(ProfileStore):
     async def membership_statuses(
         self, members: Collection[tuple[UserId, OrgId]]
     ) -> Mapping[tuple[UserId, OrgId], MembershipStatus]:
-        async with self._database.as_system("whether the users of running turns may go on") as connection:
+        async with self._database.as_system("whose turns may go on", lane=Lane.RESERVED) as connection:
             rows = await connection.fetch(
                 "SELECT w.user_id, w.org_id, agentapi.membership_status(w.user_id, w.org_id) AS status "
                 "FROM unnest($1::uuid[], $2::uuid[]) AS w (user_id, org_id)",
