@@ -28,7 +28,7 @@ LOCKS = {Lane.CALLS: 4711, Lane.RESERVED: 4712}
 ISSUER = "https://issuer.example"
 # What must be known whatever the calls of one user do.
 ALWAYS: dict[str, Callable[[Database, Principal], Awaitable[object]]] = {
-    "a personal token": lambda database, _: PostgresPersonalTokens(database).find(b"x" * 32),
+    "a personal token": lambda database, _: PostgresPersonalTokens(database).find([b"x" * 32]),
     "its use": lambda database, _: PostgresPersonalTokens(database).record_use(new_id(), datetime.now(UTC)),
     "an identity": lambda database, _: PostgresIdentities(database).find(ISSUER, "ann"),
     "a first sign-in": lambda database, ann: PostgresIdentities(database).create(
