@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from typing_extensions import override
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.access.models import FoundToken
@@ -18,7 +17,7 @@ FOUND: Any = object()
 
 
 @dataclass
-class HeldStore(PersonalTokenStore):
+class HeldStore:
     """A store whose statements end, or fail, when the test says so."""
 
     known: dict[bytes, FoundToken] = field(default_factory=lambda: {VALID: FOUND})
@@ -29,8 +28,8 @@ class HeldStore(PersonalTokenStore):
     running: int = 0
     most_running: int = 0
 
-    @override
     async def find(self, token_hashes: Collection[bytes]) -> Mapping[bytes, FoundToken]:
+        """Find them, once the test lets the statement end."""
         known = dict(self.known)  # as they are when the statement begins
         self.asked.append(set(token_hashes))
         self.running += 1
@@ -57,7 +56,7 @@ def guess(number: int) -> bytes:
 
 async def test_a_valid_token_waits_for_few_statements_however_many_guesses_wait() -> None:
     store = HeldStore()
-    lookups = TokenLookups(store)
+    lookups = TokenLookups(cast("PersonalTokenStore", store))
     async with asyncio.TaskGroup() as group:
         guesses = [group.create_task(lookups.find(guess(number))) for number in range(3 * MOST_AT_ONCE)]
         valid = group.create_task(lookups.find(VALID))
@@ -71,7 +70,7 @@ async def test_a_valid_token_waits_for_few_statements_however_many_guesses_wait(
 
 async def test_a_lookup_is_not_answered_by_a_statement_that_began_before_it() -> None:
     store = HeldStore()
-    lookups = TokenLookups(store)
+    lookups = TokenLookups(cast("PersonalTokenStore", store))
     async with asyncio.TaskGroup() as group:
         earlier = group.create_task(lookups.find(VALID))
         await store.began.acquire()
@@ -84,7 +83,7 @@ async def test_a_lookup_is_not_answered_by_a_statement_that_began_before_it() ->
 @pytest.mark.parametrize("how", ["fails", "cancelled"])
 async def test_one_whose_lookup_ends_early_takes_nobody_along(how: str) -> None:
     store = HeldStore()
-    lookups = TokenLookups(store)
+    lookups = TokenLookups(cast("PersonalTokenStore", store))
     async with asyncio.TaskGroup() as group:
         first = group.create_task(lookups.find(guess(0)))
         await store.began.acquire()
@@ -107,7 +106,7 @@ async def test_one_whose_lookup_ends_early_takes_nobody_along(how: str) -> None:
 
 async def test_one_that_is_cancelled_while_it_waits_is_not_asked_about() -> None:
     store = HeldStore()
-    lookups = TokenLookups(store)
+    lookups = TokenLookups(cast("PersonalTokenStore", store))
     async with asyncio.TaskGroup() as group:
         group.create_task(lookups.find(guess(0)))
         await store.began.acquire()
