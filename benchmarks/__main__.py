@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import lasting, probing, searching, serving, starting, tenancy
+from benchmarks import fairness, lasting, probing, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
@@ -27,6 +27,7 @@ LONG: dict[str, Row] = {
     "steady": lasting.steady,
     "tenancy": tenancy.tenancy,
     "search": searching.searching,
+    "shares": fairness.fairness,
 }
 
 

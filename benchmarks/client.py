@@ -18,8 +18,9 @@ _META = {
 class Client:
     """Calls tools."""
 
-    def __init__(self, url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, url: str, token: str | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._url = urlsplit(url)
+        self._said = "" if token is None else f"authorization: Bearer {token}\r\n"
         self._reader = reader
         self._writer = writer
         self._number = 0
@@ -33,7 +34,7 @@ class Client:
         head = (
             f"POST {self._url.path} HTTP/1.1\r\nhost: {self._url.netloc}\r\ncontent-type: application/json\r\n"
             f"accept: application/json, text/event-stream\r\nmcp-protocol-version: {_VERSION}\r\n"
-            f"mcp-method: tools/call\r\nmcp-name: {tool}\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"mcp-method: tools/call\r\nmcp-name: {tool}\r\n{self._said}content-length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
         result: Any = None
@@ -66,12 +67,12 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncGenerator[Client]:
-    """Open a client."""
+async def connect(url: str, token: str | None = None) -> AsyncGenerator[Client]:
+    """Open a client, which sends the token."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**24)
     try:
-        yield Client(url, reader, writer)
+        yield Client(url, token, reader, writer)
     finally:
         writer.close()
 

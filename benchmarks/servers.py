@@ -132,10 +132,10 @@ def provider() -> Generator[str]:
 
 
 @contextmanager
-def product(home: Path, **more: str) -> Generator[Process]:
+def product(home: Path, *options: str, **more: str) -> Generator[Process]:
     """Run `serve` on this home."""
     port = free_port()
-    words = [*PRODUCT, "serve", "--port", str(port)]
+    words = [*PRODUCT, "serve", "--port", str(port), *options]
     with process(words, environment(home, AGENTAPI_LOG_LEVEL="warning", **more)) as running:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), seconds=60)
         yield Process(running.pid, f"http://127.0.0.1:{port}/mcp")
