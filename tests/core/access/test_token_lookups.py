@@ -68,6 +68,19 @@ async def test_a_valid_token_waits_for_few_statements_however_many_guesses_wait(
     assert {task.result() for task in guesses} == {None}
 
 
+async def test_a_thousand_clients_with_one_token_are_answered_by_one_statement_and_keep_nobody_waiting() -> None:
+    store = HeldStore()
+    lookups = TokenLookups(cast("PersonalTokenStore", store))
+    async with asyncio.TaskGroup() as group:
+        crowd = [group.create_task(lookups.find(guess(0))) for _ in range(1000)]
+        valid = group.create_task(lookups.find(VALID))
+        await store.began.acquire()
+        store.end(2)
+    assert store.asked == [{guess(0)}, {guess(0), VALID}]
+    assert valid.result() is FOUND
+    assert {task.result() for task in crowd} == {None}
+
+
 async def test_a_lookup_is_not_answered_by_a_statement_that_began_before_it() -> None:
     store = HeldStore()
     lookups = TokenLookups(cast("PersonalTokenStore", store))

@@ -1,7 +1,6 @@
 """Lookups of personal tokens, which anybody can ask for with a made-up one."""
 
 import asyncio
-from itertools import islice
 
 from agentapi_mcp.core.access.models import FoundToken
 from agentapi_mcp.core.access.ports import PersonalTokenStore
@@ -40,7 +39,13 @@ class TokenLookups:
 
     async def _look_up(self) -> None:
         # If this fails or is cancelled, the others still wait, and the next of them asks.
-        batch = dict(islice(self._waiting.items(), MOST_AT_ONCE))
-        found = await self._store.find(frozenset(batch.values()))
+        batch, wanted = dict[asyncio.Future[FoundToken | None], bytes](), set[bytes]()
+        for answer, token_hash in self._waiting.items():
+            # Of different tokens only so many; the same one is found once for all, also for a thousand clients.
+            if len(wanted) < MOST_AT_ONCE or token_hash in wanted:
+                wanted.add(token_hash)
+                batch[answer] = token_hash
+        found = await self._store.find(frozenset(wanted))
         for answer, token_hash in batch.items():
-            answer.set_result(found.get(token_hash))
+            if not answer.done():
+                answer.set_result(found.get(token_hash))
