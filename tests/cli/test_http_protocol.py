@@ -298,6 +298,18 @@ async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete()
         writer.close()
 
 
+async def test_white_space_around_a_value_is_no_part_of_it() -> None:
+    seen: list[str] = []
+
+    async def read(request: Request) -> None:
+        seen.append(request.headers["x"])
+
+    async with served(Echo(read)) as address:
+        head = b"GET / HTTP/1.1\r\nHost: a \t\r\nX: \t one two \t \r\nConnection: close \r\n\r\n"
+        assert statuses(await said(address, head)) == [200]
+    assert seen == ["one two"]
+
+
 async def test_a_body_that_breaks_is_answered_once_and_its_request_ends() -> None:
     ended: list[bool] = []
 

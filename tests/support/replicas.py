@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.web.application import WebApplication
 from tests.support.edges import serve_app
 
@@ -30,7 +31,8 @@ async def serve_replicas(edges: Sequence[WebApplication]) -> AsyncGenerator[str]
     async with AsyncExitStack() as stack:
         for edge in edges:
             await stack.enter_async_context(serve_app(edge))
-        config = uvicorn.Config(Alternating(*(edge.app for edge in edges)), lifespan="off", log_config=None)
+        app = Alternating(*(edge.app for edge in edges))
+        config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None)
         config.load()
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)

@@ -92,7 +92,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Take a header."""
         if len(self.headers) >= MOST_HEADERS:
             self._raise_too_large()
-        super().on_header(name, value)
+        # RFC 9110, section 5.5: white space around a value is no part of it; the parser leaves what follows it.
+        super().on_header(name, value.strip(b" \t"))
 
     @override
     def on_headers_complete(self) -> None:

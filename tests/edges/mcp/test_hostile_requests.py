@@ -216,7 +216,7 @@ async def test_any_body_is_answered_and_the_next_request_is_served(
         async def check(body: bytes) -> None:
             answer = await http.post("/mcp", content=body, headers=headers)
             assert answer.status_code < 500, answer.text
-            assert answer.status_code in {200, 202, 400, 404}
+            assert answer.status_code in {200, 202, 400, 404, 413}  # 413: nested too deeply
             if answer.status_code != 202:
                 assert in_our_words(words_of(answer)), answer.text
 
@@ -280,7 +280,7 @@ async def test_any_body_for_an_sse_stream_is_answered_and_the_next_request_is_se
 
         async def check(body: bytes) -> None:
             answer = await http.post(place, content=body, headers=JSON)
-            assert answer.status_code in {202, 400}, answer.text
+            assert answer.status_code in {202, 400, 413}, answer.text  # 413: nested too deeply
             assert in_our_words(answer.text), answer.text
 
         await holds(BODIES, check, examples=60, also=BAD_BODIES)
