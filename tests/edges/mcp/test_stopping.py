@@ -54,7 +54,7 @@ async def test_new_messages_go_to_another_replica_and_cancellations_are_taken(ed
             assert (await http.get(path, headers=headers)).status_code == 503
         assert (await http.post("/messages/", json=message("ping"))).status_code == 503
         assert [(await http.get(path)).status_code for path in ("/readyz", "/healthz")] == [503, 200]
-        for content in (b"no json", b"[]", b"[" * 100_000):
+        for content in (b"no json", b"[]", b"[" * 60):
             nonsense = await http.post("/mcp", content=content, headers=ACCEPT | {"content-type": "application/json"})
             assert nonsense.status_code == 503
         cancelled = message("notifications/cancelled", {"requestId": 7, "reason": "the user stopped it"}, None)
