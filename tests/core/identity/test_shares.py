@@ -91,6 +91,17 @@ def test_a_user_has_no_more_than_the_ceiling_of_the_table_however_idle_the_serve
                 assert take_all(shares, resource, ANN, held) == share.user
 
 
+def test_a_ceiling_of_the_table_holds_for_every_minute_and_not_for_the_first_alone() -> None:
+    clock = ManualClock()
+    shares, most = Shares(clock), SHARES[Resource.KEY_PAGES].user
+    assert most is not None
+    with ExitStack() as held:
+        take_all(shares, Resource.KEY_PAGES, ANN, held)
+        for _ in range(10):
+            clock.advance(timedelta(seconds=30))
+            assert take_all(shares, Resource.KEY_PAGES, ANN, held) == most // 2
+
+
 def test_accounts_of_one_organisation_do_not_take_all_together() -> None:
     shares = Shares(ManualClock(), {Resource.RUNNING_TURNS: 160})
     with ExitStack() as held:

@@ -201,12 +201,12 @@ class _Used:
     It is the meter of a leaky bucket (ITU-T I.371, annex A), one for all, one a user and one an organisation.
     """
 
-    def __init__(self, clock: Clock, capacity: int) -> None:
+    def __init__(self, clock: Clock, capacity: int, user: int) -> None:
         self._clock = clock
         self._total = _Bucket(capacity / _MINUTE)
         self._users = LRUCache[Hashable, _Bucket](_MOST_REMEMBERED)
         self._orgs = LRUCache[Hashable, _Bucket](_MOST_REMEMBERED)
-        self._user_rate = _part_of(capacity, _USER_FACTORS[0]) / _MINUTE
+        self._user_rate = user / _MINUTE
         self._org_rate = _part_of(capacity, _ORG_FACTORS[0]) / _MINUTE
 
     def level(self, holder: Holder) -> _Level:
@@ -253,7 +253,9 @@ class Shares:
         usual = {resource: share.capacity for resource, share in SHARES.items() if share.capacity is not None}
         self._capacities = usual | dict(capacities or {})
         self._meters: dict[Resource, _Held | _Used] = {
-            resource: _Held() if SHARES[resource].measure is Measure.HELD else _Used(clock, capacity)
+            resource: _Held()
+            if SHARES[resource].measure is Measure.HELD
+            else _Used(clock, capacity, self._most_of_user(resource))
             for resource, capacity in self._capacities.items()
         }
         self._terms = {resource: self._terms_of(resource) for resource, share in SHARES.items() if share.is_leased}
@@ -261,10 +263,8 @@ class Shares:
 
     def most_of_users(self) -> Mapping[Resource, int]:
         """Return what one user may have of each resource of which the database counts the rows of all processes."""
-        return {
-            resource: max(1, int(_least(_part_of(self._capacities[resource], _USER_FACTORS[0]), SHARES[resource].user)))
-            for resource in (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
-        }
+        counted = (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
+        return {resource: self._most_of_user(resource) for resource in counted}
 
     @contextmanager
     def leased(self, leases: Leases) -> Generator[None]:
@@ -313,14 +313,14 @@ class Shares:
             if had and had + amount > most:
                 raise LimitExceededError(
                     f"{who} share of this server's {share.what} is used up ({had:,.0f} of {capacity:,}); {share.mend}.",
-                    retry_after=_wait(share, had + amount - most, capacity),
+                    retry_after=_wait(share, had + amount - most, min(capacity, share.user or capacity)),
                 )
         if resource in self._terms and self._leases is not None:
             had = int(level.user)
             if not self._leases.allows(self._terms[resource], holder.user, had, amount):
                 raise LimitExceededError(
                     f"Your share of {share.what} is used up, on all replicas of this server together; {share.mend}.",
-                    retry_after=_wait(share, amount, capacity),
+                    retry_after=_wait(share, amount, self._terms[resource].most),
                 )
         self._add(resource, holder, amount)
 
@@ -331,10 +331,13 @@ class Shares:
         meter.add(holder, amount)
 
     def _terms_of(self, resource: Resource) -> Terms:
-        """Return what an idle process would let one user have, for all replicas together."""
-        share = SHARES[resource]
-        most = _least(_part_of(self._capacities[resource], _USER_FACTORS[0]), share.user)
-        return Terms(resource=resource, is_rate=share.measure is Measure.RATE, most=int(most))
+        is_rate = SHARES[resource].measure is Measure.RATE
+        return Terms(resource=resource, is_rate=is_rate, most=self._most_of_user(resource))
+
+    def _most_of_user(self, resource: Resource) -> int:
+        """Return what an idle process would let one user have; on all replicas together it is the same."""
+        most = _least(_part_of(self._capacities[resource], _USER_FACTORS[0]), SHARES[resource].user)
+        return max(1, int(most))
 
 
 def _allowed(others: float, free: float, capacity: int, factors: tuple[int, int]) -> float:
@@ -346,12 +349,12 @@ def _least(most: float, ceiling: int | None) -> float:
     return most if ceiling is None else min(most, ceiling)
 
 
-def _wait(share: Share, over: float, capacity: int) -> timedelta:
-    """Return how long to wait: until others are done, or until enough of what was used is forgotten."""
+def _wait(share: Share, over: float, a_minute: int) -> timedelta:
+    """Return how long to wait: until others are done, or until so much is forgotten of what was used."""
     wait = share.wait or timedelta(seconds=1)
     if share.measure is Measure.HELD:
         return wait
-    return max(wait, timedelta(seconds=min(_MINUTE, over * _MINUTE / max(1, capacity))))
+    return max(wait, timedelta(seconds=min(_MINUTE, over * _MINUTE / max(1, a_minute))))
 
 
 def _part_of(capacity: int, factor: int) -> float:
