@@ -90,4 +90,4 @@ def _message_json(message: Message) -> dict[str, object]:
 
 
 def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{at:%Y-%m-%d %H:%M:%S UTC}"

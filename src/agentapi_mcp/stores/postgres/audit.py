@@ -10,11 +10,10 @@ from typing_extensions import override
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
 from agentapi_mcp.core.audit.ports import AuditStore
-from agentapi_mcp.core.identity.cursors import encode_cursor
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database, Row
 from agentapi_mcp.stores.postgres.migrate import owner_connection
-from agentapi_mcp.stores.postgres.positions import read_position
+from agentapi_mcp.stores.postgres.positions import cursor_before, read_position
 
 # A retry after a lost acknowledgement must not write an event twice.
 _APPEND: LiteralString = """
@@ -88,7 +87,7 @@ class PostgresAudit(AuditStore):
         items = tuple(_event(row) for row in rows[:limit])
         if len(rows) <= limit:
             return Page(items)
-        return Page(items, encode_cursor(scope, principal, (items[-1].at.isoformat(), str(items[-1].id))))
+        return Page(items, cursor_before(items[-1].at, items[-1].id, scope, principal))
 
     @override
     async def ensure_partitions(self, moment: datetime) -> None:

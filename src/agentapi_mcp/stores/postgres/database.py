@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString, Protocol
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
+from agentapi_mcp.base.far_times import microseconds_of, time_of
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.connections import Connections, Lane, Row
@@ -63,7 +64,11 @@ async def connect(url: str, variable: str | None = None, **options: Any) -> "asy
         ConfigurationError: the URL is not a Postgres URL, or has a parameter that the server does not know.
     """
     try:
-        return await asyncpg.connect(url, **options)
+        connection = await asyncpg.connect(url, **options)
+        # asyncpg fails for years that a `datetime` cannot hold. Costs no round trip: the type is built in.
+        await connection.set_type_codec(
+            "timestamptz", schema="pg_catalog", encoder=_time_to_bytes, decoder=_time_of_bytes, format="binary"
+        )
     except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError) as exc:
         # What asyncpg does not know itself it sends as a setting of the session, as `pgbouncer=true` of other drivers.
         raise ConfigurationError(
@@ -80,6 +85,15 @@ async def connect(url: str, variable: str | None = None, **options: Any) -> "asy
             # Not in the message, which callers of a shared server read too.
             exc.add_note(f"{variable} names {place}.")
         raise
+    return connection
+
+
+def _time_to_bytes(at: datetime) -> bytes:
+    return microseconds_of(at).to_bytes(8, "big", signed=True)
+
+
+def _time_of_bytes(data: bytes) -> datetime:
+    return time_of(int.from_bytes(data, "big", signed=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,17 @@ from uuid import UUID
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import ConflictError, NextStep
+from agentapi_mcp.base.far_times import FIRST
 from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn
 from agentapi_mcp.core.conversations.ports import SessionStore
-from agentapi_mcp.core.identity.cursors import encode_cursor
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.jsons import json_object
-from agentapi_mcp.stores.postgres.positions import read_position
+from agentapi_mcp.stores.postgres.positions import cursor_before, read_position
 from agentapi_mcp.stores.postgres.signals import tell
 from agentapi_mcp.stores.postgres.turn_mapping import TURN_ALONE, to_turn
 from agentapi_mcp.stores.postgres.turns import no_session
@@ -137,7 +137,7 @@ class PostgresSessions(SessionStore):
         more = None
         if len(rows) > limit:
             last = rows[limit - 1]
-            more = encode_cursor(scope, principal, (last["at"].isoformat(), str(last["id"])))
+            more = cursor_before(last["at"], last["id"], scope, principal)
         return Page(items, more)
 
     @override
@@ -159,7 +159,7 @@ class PostgresSessions(SessionStore):
             )
         more = None
         if older:
-            more = encode_cursor(scope, principal, (rows[-1]["created_at"].isoformat(), str(rows[-1]["id"])))
+            more = cursor_before(rows[-1]["created_at"], rows[-1]["id"], scope, principal)
         return Page(tuple(_to_message(row, turns.get(row["id"])) for row in reversed(rows)), more)
 
     @override
@@ -248,7 +248,7 @@ def _to_session(row: Row) -> Session:
         agent=row["agent"],
         model=row["model"],
         metadata=json_object(row["metadata"]),
-        created_at=row["created_at"],
+        created_at=row["created_at"] or FIRST,  # other programs may leave it empty
         last_message_at=row["last_message_at"],
         message_count=row["message_count"],
     )
