@@ -96,6 +96,9 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+# Names that other programs read, too.
+_BARE = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+BARE_NAMES = frozenset(_BARE.values())
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Place = Annotated[Path, AfterValidator(_expanded)]
 
@@ -117,7 +120,8 @@ class Settings(BaseSettings):
     database_url: Annotated[
         SecretStr | None,
         Field(
-            description="A Postgres 15 or newer to use instead of the embedded one; DATABASE_URL is read as well.",
+            description="A Postgres 15 or newer to use instead of the embedded one; except over stdio also "
+            "DATABASE_URL.",
             validation_alias=AliasChoices("AGENTAPI_DATABASE_URL", "DATABASE_URL", "database_url"),
         ),
     ] = None
@@ -127,7 +131,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         SecretStr | None,
         Field(
-            description="A Redis or Valkey that replicas share; REDIS_URL is read as well.",
+            description="A Redis or Valkey that replicas share; except over stdio also REDIS_URL.",
             validation_alias=AliasChoices("AGENTAPI_REDIS_URL", "REDIS_URL", "redis_url"),
         ),
     ] = None
@@ -240,6 +244,22 @@ def for_serving(settings: Settings) -> Settings:
     return settings.model_copy(
         update={name: value for name, value in chosen.items() if getattr(settings, name) is None}
     )
+
+
+def for_stdio(settings: Settings, environ: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
+    """Take no address from a variable without our prefix, and name those that were set.
+
+    A client starts the server in the environment of whatever project it works on, whose DATABASE_URL is its own.
+    """
+    bare = [field for field in _BARE if variable_of(field, environ) == _BARE[field]]
+    return settings.model_copy(update=dict.fromkeys(bare)), tuple(_BARE[field] for field in bare)
+
+
+def with_prefixed_names(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Give the addresses that this process reads without our prefix the names that a server over stdio reads."""
+    values = {name.upper(): value for name, value in environ.items() if value}
+    named = {f"AGENTAPI_{name}": values[name] for field, name in _BARE.items() if variable_of(field, environ) == name}
+    return {**environ, **named}
 
 
 def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:

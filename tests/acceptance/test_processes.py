@@ -389,6 +389,31 @@ async def test_a_clock_before_1970_is_refused_at_the_start(words: tuple[str, ...
     )
 
 
+async def test_over_stdio_the_addresses_of_another_project_are_not_read(edge_home: Path) -> None:
+    env = environ(edge_home) | {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "AGENTAPI_LOG_LEVEL": "warning",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
+    said = (await process.communicate())[1].decode()
+    assert process.returncode == 0
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        line = next(line for line in said.splitlines() if f"variable={name}" in line.replace('"', ""))
+        assert "variable_not_read_over_stdio" in line
+        assert f"AGENTAPI_{name}" in line
+    async with client(env) as connected:
+        answer = fields_of(await call(connected, "list_sessions"))
+        assert isinstance(answer["sessions"], list)
+    # A command reads them, and so does the server that it starts.
+    for words in (("sessions", "list"), ("chat", "--via-mcp", "--continue", "Hello")):
+        status, _, err = await run(env, *words)
+        assert status != 0
+        assert "The database cannot be used" in err
+
+
 async def test_a_database_that_is_down_is_said_clearly() -> None:
     env = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none", "PATH": os.defpath}
     status, _, err = await run(env, "agents", "list")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.settings import Settings, load_settings, variable_of
+from agentapi_mcp.settings import Settings, for_stdio, load_settings, variable_of, with_prefixed_names
 from tests.support.settings_example import EXAMPLE, KEYS, example, variable
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
@@ -170,3 +170,28 @@ def test_a_setting_with_two_names_is_called_by_the_one_that_was_read(
 
 def test_a_setting_with_one_name_is_called_by_it() -> None:
     assert variable_of("migrate_database_url", {"MIGRATE_DATABASE_URL": "x"}) == "AGENTAPI_MIGRATE_DATABASE_URL"
+
+
+BARE = st.sampled_from(["DATABASE_URL", "database_url", "REDIS_URL", "Redis_Url"])
+
+
+@given(st.dictionaries(st.one_of(BARE, BARE.map("AGENTAPI_{}".format)), st.sampled_from(["x", "y", ""])))
+def test_over_stdio_no_address_is_read_from_a_name_without_our_prefix(environ: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("DATABASE_URL", "REDIS_URL"):
+            environment.delenv(name, raising=False)
+            environment.delenv(f"AGENTAPI_{name}", raising=False)
+        for name, value in environ.items():
+            environment.setenv(name, value)
+        read = load_settings()
+        over_stdio, ignored = for_stdio(read, environ)
+    for field in ("database_url", "redis_url"):
+        named = variable_of(field, environ)
+        bare = named == field.upper()
+        assert (named in ignored) is bare
+        assert getattr(over_stdio, field) == (None if bare else getattr(read, field))
+
+
+def test_a_server_that_a_command_starts_over_stdio_reads_what_the_command_reads() -> None:
+    given_names = {"database_url": "x", "REDIS_URL": "y", "AGENTAPI_REDIS_URL": "z", "PATH": "p"}
+    assert with_prefixed_names(given_names) == given_names | {"AGENTAPI_DATABASE_URL": "x"}

@@ -26,7 +26,7 @@ from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in
 from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
 from agentapi_mcp.cli.terminal import print_err, print_out
-from agentapi_mcp.settings import environment, platform
+from agentapi_mcp.settings import BARE_NAMES, environment, platform
 
 # `_locked` returns before it is needed on Windows, where it is not.
 # pyright: reportPossiblyUnboundVariable=false
@@ -37,7 +37,7 @@ _ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
-_UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY", "DATABASE_URL", "REDIS_URL")
+_UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY",)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 _PRIVATE = 0o600
@@ -141,6 +141,11 @@ def _notes(config: _ConfigFile, name: str, handed_on: Mapping[str, str], environ
             "for example in your shell's profile."
         )
     notes += _warnings(config, name if client.copies_values else None)
+    notes += [
+        f"Over stdio, the server does not read {each}: set AGENTAPI_{each}, and say --env AGENTAPI_{each}."
+        for each in client.handed_on(entry)
+        if each in BARE_NAMES
+    ]
     omitted = [each for each in _related_variables(environ) if each not in client.handed_on(entry)]
     if omitted:
         notes.append(

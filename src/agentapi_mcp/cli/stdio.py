@@ -1,6 +1,7 @@
 """Run the MCP server over stdio until stdin ends or a signal stops it."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -13,9 +14,10 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from agentapi_mcp.settings import Settings, environment, load_settings, with_toolsets
+from agentapi_mcp.settings import Settings, environment, for_stdio, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
+_log = logging.getLogger(__name__)
 # Seconds for what is written when stdin ends.
 _LAST_WORDS = 5
 
@@ -23,11 +25,13 @@ _LAST_WORDS = 5
 def main(toolsets: str | None = None) -> None:
     """Serve one client over stdin and stdout; `toolsets`, comma-separated, overrides the setting."""
     try:
-        settings = with_toolsets(load_settings(), toolsets)
+        settings, ignored = for_stdio(with_toolsets(load_settings(), toolsets), environment())
     except ConfigurationError as exc:
         print_err(f"agentapi-mcp: {exc}")
         sys.exit(3)
     configure_logs(settings.log_level)
+    for name in ignored:
+        _log.warning("variable_not_read_over_stdio", extra={"variable": name, "instead": f"AGENTAPI_{name}"})
     asyncio.run(_serve_and_leave(settings))
 
 

@@ -16,7 +16,7 @@ from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chats import ChatClient, ChatOptions
 from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, with_next_step
 from agentapi_mcp.cli.terminal import show_status
-from agentapi_mcp.settings import VERSION, environment
+from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
 
 _WAIT_SECONDS = 45
 _FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
@@ -91,7 +91,11 @@ class McpChatClient(ChatClient):
 async def open_mcp_chat_client() -> AsyncGenerator[McpChatClient]:
     """Start the server as a client does, and connect."""
     server = StdioServerParameters(
-        command=sys.executable, args=["-m", "agentapi_mcp"], env=dict(environment()), encoding_error_handler="replace"
+        command=sys.executable,
+        args=["-m", "agentapi_mcp"],
+        # The same database as that of this command, which reads DATABASE_URL as well.
+        env=dict(with_prefixed_names(environment())),
+        encoding_error_handler="replace",
     )
     info = Implementation(name="agentapi-mcp-chat", version=VERSION)
     async with Client(server, client_info=info) as client:

@@ -298,7 +298,8 @@ def _settings(known: frozenset[str], environ: Mapping[str, str]) -> Check:
         details = [f"{name} is no setting" + (f"; {like[0]} is" if like else "") for name, like in near.items()]
         lines = [f'export {like[0]}="${name}"' if like else f"unset {name}" for name, like in near.items()]
         return warning("settings", "; ".join(details), *lines)
-    return ok("settings", f"set: {', '.join(given)}" if given else "none set: everything is embedded")
+    shown = [f"{name} (not read over stdio)" if name in _UNPREFIXED else name for name in given]
+    return ok("settings", f"set: {', '.join(shown)}" if given else "none set: everything is embedded")
 
 
 def _bill(turn: Turn) -> str:

@@ -54,7 +54,7 @@ _MOST = 20
 # Before this version, pg_get_viewdef qualified columns also in views of a single table.
 _UNQUALIFIED_SINCE = 16
 _INSTEAD = (
-    "or keep it for that version, and give this one another AGENTAPI_HOME or database (DATABASE_URL). "
+    "or keep it for that version, and give this one another AGENTAPI_HOME or database (AGENTAPI_DATABASE_URL). "
     "Nothing was changed."
 )
 

@@ -77,12 +77,12 @@ def operator_binaries(bindir: Path, account: ServerAccount) -> Path:
     if status:
         raise StoreUnavailableError(
             f"There is no Postgres in {bindir} that uid {account.uid} can run: set AGENTAPI_POSTGRES_BINDIR to the "
-            f"directory of the programs of Postgres {MAJOR}, or set DATABASE_URL."
+            f"directory of the programs of Postgres {MAJOR}, or set AGENTAPI_DATABASE_URL."
         )
     if f" {MAJOR}." not in output:
         raise StoreUnavailableError(
             f"{bindir} holds {output.strip()}, but Postgres {MAJOR} is needed: set AGENTAPI_POSTGRES_BINDIR to another "
-            "directory, or set DATABASE_URL."
+            "directory, or set AGENTAPI_DATABASE_URL."
         )
     return bindir
 
@@ -97,7 +97,7 @@ def _find_package() -> tuple[Path, str]:
     raise StoreUnavailableError(
         f"No Postgres came with this Python ({platform.python_implementation()} {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}): use CPython 3.11 to 3.14 on macOS or on a Linux with glibc (not "
-        "musl), set AGENTAPI_POSTGRES_BINDIR to the programs of your own Postgres, or set DATABASE_URL."
+        "musl), set AGENTAPI_POSTGRES_BINDIR to the programs of your own Postgres, or set AGENTAPI_DATABASE_URL."
     )
 
 

@@ -30,13 +30,13 @@ def mapped_os_errors(home: Path) -> Generator[None]:
         if exc.errno == errno.EPERM and os.geteuid() == 0:
             raise StoreUnavailableError(
                 "Postgres refuses to run as root, and this root may not lend it another account: run as an ordinary "
-                "user, or set DATABASE_URL."
+                "user, or set AGENTAPI_DATABASE_URL."
             ) from exc
         if exc.errno in _NO_WRITING:
             raise not_writable_error(home) from exc
         raise StoreUnavailableError(
             f"The embedded database in {home} cannot be used ({exc.strerror}): set AGENTAPI_HOME to a directory on "
-            "a local disk, or set DATABASE_URL."
+            "a local disk, or set AGENTAPI_DATABASE_URL."
         ) from exc
 
 
@@ -58,7 +58,7 @@ def startup_error(home: Path, output: str) -> StoreUnavailableError:
         return not_writable_error(home)
     return StoreUnavailableError(
         f"The embedded database in {home} does not start; its pg.log says why. Mend it, set AGENTAPI_HOME to "
-        "another directory, or set DATABASE_URL."
+        "another directory, or set AGENTAPI_DATABASE_URL."
     )
 
 
@@ -66,7 +66,7 @@ def no_space_error(home: Path) -> StoreUnavailableError:
     """Return the error for a full disk."""
     return StoreUnavailableError(
         f"There is too little space for the embedded database in {home}: free {_NEEDED_BYTES >> 20} MB, set "
-        "AGENTAPI_HOME to a directory on another disk, or set DATABASE_URL."
+        "AGENTAPI_HOME to a directory on another disk, or set AGENTAPI_DATABASE_URL."
     )
 
 
@@ -74,5 +74,5 @@ def not_writable_error(home: Path) -> StoreUnavailableError:
     """Return the error for a home that is read-only or of another user."""
     return StoreUnavailableError(
         f"The embedded database in {home} cannot be written: make that directory and all in it writable for this "
-        "user, set AGENTAPI_HOME to a directory of your own, or set DATABASE_URL."
+        "user, set AGENTAPI_HOME to a directory of your own, or set AGENTAPI_DATABASE_URL."
     )

@@ -137,7 +137,7 @@ def _starting(home: Home) -> Generator[int]:
         if not locks.acquire_within(start, _LOCK_SECONDS):
             raise StoreUnavailableError(
                 f"Another process has been starting or stopping the embedded database in {home.root} for more than "
-                f"{_LOCK_SECONDS:.0f} s: end it, or set DATABASE_URL."
+                f"{_LOCK_SECONDS:.0f} s: end it, or set AGENTAPI_DATABASE_URL."
             )
         yield start
     finally:

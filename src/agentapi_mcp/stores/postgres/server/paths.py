@@ -95,7 +95,7 @@ class Home:
             return ServerAccount(entry.pw_uid, entry.pw_gid)
         raise StoreUnavailableError(
             "Postgres refuses to run as root, and this machine has no account 'nobody' to lend it: "
-            "run as another user, or set DATABASE_URL."
+            "run as another user, or set AGENTAPI_DATABASE_URL."
         )
 
     def prepare(self, account: ServerAccount) -> None:
@@ -139,7 +139,7 @@ class Home:
             raise StoreUnavailableError(
                 f"Postgres cannot run as root, and the account lent to it (uid {account.uid}) may not enter {closed}: "
                 "set AGENTAPI_HOME to a directory that it can reach, such as /var/lib/agentapi-mcp, or set "
-                "DATABASE_URL."
+                "AGENTAPI_DATABASE_URL."
             )
 
 

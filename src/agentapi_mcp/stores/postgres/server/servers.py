@@ -76,7 +76,7 @@ def check_version(home: Home) -> None:
     if found != str(MAJOR):
         raise StoreMismatchError(
             f"The data in {home.root} was made by a Postgres {found}, and this program runs Postgres {MAJOR}: set "
-            "AGENTAPI_HOME to another directory, or run that Postgres yourself and set DATABASE_URL."
+            "AGENTAPI_HOME to another directory, or run that Postgres yourself and set AGENTAPI_DATABASE_URL."
         )
 
 
@@ -141,7 +141,7 @@ def bring_up(home: Home, bindir: Path, account: ServerAccount) -> None:
         locks.pause(0.01)
     raise StoreUnavailableError(
         f"The embedded database in {home.root} did not start within {_START_SECONDS:.0f} s: try again, or set "
-        "DATABASE_URL."
+        "AGENTAPI_DATABASE_URL."
     )
 
 
