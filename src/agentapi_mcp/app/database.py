@@ -19,7 +19,10 @@ APP_LOGIN = "agentapi_app"
 _POOL_SIZE = 5
 # All processes of a home share the 40 connections of its server: what one does not need, another can have at once.
 _EMBEDDED_IDLE = timedelta(seconds=5)
-_NOT_READY = "The database is not ready for this program; run `agentapi-mcp migrate` once."
+_NOT_READY = (
+    "The database is not ready for this program. {variable} names it: if it is the one that you mean, run "
+    "`agentapi-mcp migrate` once."
+)
 
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -54,7 +57,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
             # Not migrated here: other programs may share the database, and its operator decides when.
-            raise StoreMismatchError(_NOT_READY)
+            raise StoreMismatchError(_NOT_READY.format(variable=options.variable))
         return database, remote
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     # Before the pool is opened, so that it closes after the pool.
@@ -83,7 +86,7 @@ async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -
             options = replace(options, variable=variable_of("database_url", environ))
             database = await stack.enter_async_context(open_database(remote, options))
             if not await is_current(database, program=VERSION):
-                raise StoreMismatchError(_NOT_READY)
+                raise StoreMismatchError(_NOT_READY.format(variable=options.variable))
             yield database
             return
         postgres = embedded_postgres(settings, environ)

@@ -7,7 +7,17 @@ from agentapi_mcp.app.database import database_owner
 from agentapi_mcp.auth import master_keys
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.audit import prune_audit
-from agentapi_mcp.stores.postgres.migrate import MigrationState, Preview, migrate, preview, status
+from agentapi_mcp.stores.postgres.migrate import (
+    Migrated,
+    MigrationState,
+    OtherTables,
+    Plan,
+    Preview,
+    find_other_tables,
+    run_migration,
+    run_preview,
+    status,
+)
 
 
 def new_master_key() -> str:
@@ -15,18 +25,28 @@ def new_master_key() -> str:
     return master_keys.new_master_key()
 
 
-async def migrate_database(
-    settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None
-) -> tuple[str, ...]:
-    """Apply pending migrations, grant the use of the tables to the login `grant_to`, and return the migrations' ids."""
+async def other_tables(settings: Settings, environ: Mapping[str, str]) -> OtherTables | None:
+    """Return the tables of others in `public`, if the migrations would create tables beside them."""
     async with database_owner(settings, environ) as owner:
-        return await migrate(owner.url, program=VERSION, grant_to=grant_to or owner.grant_to, variable=owner.variable)
+        return await find_other_tables(owner.url, owner.variable)
 
 
-async def preview_migration(settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None) -> Preview:
+async def migrate_database(
+    settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None, narrow_columns: bool | None = None
+) -> Migrated:
+    """Apply pending migrations, and grant the use of the tables to the login `grant_to`."""
+    async with database_owner(settings, environ) as owner:
+        plan = Plan(VERSION, grant_to or owner.grant_to, narrow_columns)
+        return await run_migration(owner.url, plan, variable=owner.variable)
+
+
+async def preview_migration(
+    settings: Settings, environ: Mapping[str, str], *, grant_to: str | None = None, narrow_columns: bool | None = None
+) -> Preview:
     """Return what `migrate_database` would do, without a change."""
     async with database_owner(settings, environ) as owner:
-        return await preview(owner.url, program=VERSION, grant_to=grant_to or owner.grant_to, variable=owner.variable)
+        plan = Plan(VERSION, grant_to or owner.grant_to, narrow_columns)
+        return await run_preview(owner.url, plan, variable=owner.variable)
 
 
 async def prune_audit_log(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:

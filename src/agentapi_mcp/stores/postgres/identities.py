@@ -15,8 +15,9 @@ from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
+# Every request of a signed-in user reads this.
 _ACCOUNT: LiteralString = """
-SELECT p.id, p.current_organization_id AS current,
+SELECT p.id, agentapi.note_sign_in(p.id), p.current_organization_id AS current,
        EXISTS (SELECT FROM agentapi.identities s WHERE s.user_id = p.id AND s.is_service) AS is_service,
        array_agg(m.organization_id ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS orgs,
        array_agg(m.role::text ORDER BY m.organization_id) FILTER (WHERE m.user_id IS NOT NULL) AS roles,

@@ -4,18 +4,22 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import LiteralString, TypeAlias, TypeVar
 
 import asyncpg
 
 from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.stores.postgres.database import Database, connect
-from agentapi_mcp.stores.postgres.faults import map_errors
+from agentapi_mcp.stores.postgres.existing import OURS, Prepared, is_new, prepare
+from agentapi_mcp.stores.postgres.faults import VARIABLE, map_errors
+from agentapi_mcp.stores.postgres.front_ends import SINCE, grant_columns, remember
 from agentapi_mcp.stores.postgres.legacy_schema import (
     LEGACY_IDS,
+    SHARED,
     adopt_legacy_database,
     is_legacy,
     refuse_partly_legacy,
@@ -26,8 +30,6 @@ from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
-# SQLSTATE of the errors that our SQL raises with a message for the operator; Postgres uses no class AA.
-_OURS = "AA001"
 # Roles are global to the server, the lock only to a database: another database may be creating the same roles.
 _RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
 _ATTEMPTS = 4
@@ -98,6 +100,15 @@ BEGIN
 END
 $$
 """
+# Without those of extensions, such as PostGIS's.
+_TABLES_OF_PUBLIC: LiteralString = """
+SELECT c.relname::text AS name FROM pg_class c
+ WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY c.relname
+"""
+_MOST_EXAMPLES = 5
 _NO_GRANTS = (
     "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
     "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
@@ -169,8 +180,18 @@ class Plan:
 
     program: str
     grant_to: str | None = None
+    narrow_columns: bool | None = None
     lock_timeout: timedelta = timedelta(seconds=10)
     files: Sequence[Migration] = field(default_factory=migrations)
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """The effects of a migration: its files, what was added to existing tables, and what the operator must know."""
+
+    migrations: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +204,23 @@ class Preview:
     migrations: tuple[str, ...]
     carries_over: bool
     changes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTables:
+    """Tables of others in `public` of a database, and those that the migrations would create beside them."""
+
+    database: str
+    variable: str
+    examples: str
+    created: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    migrations: tuple[str, ...]
+    migrated: Migrated
     adopted: bool
 
 
@@ -209,17 +242,22 @@ async def migrate(
         StoreMismatchError: the database does not fit, a newer program migrated it, or grants are missing.
         StoreUnavailableError: it does not answer, or a table stays locked by another session.
     """
-    plan = Plan(program, grant_to, lock_timeout, files or migrations())
+    plan = Plan(program, grant_to, lock_timeout=lock_timeout, files=files or migrations())
+    return (await run_migration(url, plan, variable=variable)).migrations
+
+
+async def run_migration(url: str, plan: Plan, *, variable: str | None = None) -> Migrated:
+    """Migrate as `migrate` does, and return what the operator must know of it.
+
+    Raises:
+        StoreMismatchError: as `migrate`.
+        StoreUnavailableError: as `migrate`.
+    """
     return await _repeat(url, variable, partial(_migrate, plan=plan))
 
 
 async def preview(
-    url: str,
-    *,
-    program: str,
-    grant_to: str | None = None,
-    files: Sequence[Migration] | None = None,
-    variable: str | None = None,
+    url: str, *, program: str, grant_to: str | None = None, files: Sequence[Migration] | None = None
 ) -> Preview:
     """Run `migrate` with these parameters, roll it back, and return its effects.
 
@@ -227,8 +265,18 @@ async def preview(
         StoreMismatchError: as `migrate`.
         StoreUnavailableError: as `migrate`.
     """
-    plan = Plan(program, grant_to, files=files or migrations())
-    return await _repeat(url, variable, partial(_preview, plan=plan))
+    return await run_preview(url, Plan(program, grant_to, files=files or migrations()))
+
+
+async def run_preview(url: str, plan: Plan, *, variable: str | None = None) -> Preview:
+    """Preview what `run_migration` would do.
+
+    Raises:
+        StoreMismatchError: as `migrate`.
+        StoreUnavailableError: as `migrate`.
+    """
+    found = await _repeat(url, variable, partial(_preview, plan=plan))
+    return replace(found, variable=variable)
 
 
 async def _repeat(url: str, variable: str | None, run: Callable[[_Connection], Awaitable[_Result]]) -> _Result:
@@ -241,11 +289,11 @@ async def _repeat(url: str, variable: str | None, run: Callable[[_Connection], A
         return await run(connection)
 
 
-async def _migrate(connection: _Connection, plan: Plan) -> tuple[str, ...]:
+async def _migrate(connection: _Connection, plan: Plan) -> Migrated:
     async with connection.transaction():
         await _begin(connection)
         # In one transaction, DDL included: a refusal or a crash leaves nothing behind.
-        return (await _run(connection, plan)).migrations
+        return (await _run(connection, plan)).migrated
 
 
 async def _preview(connection: _Connection, plan: Plan) -> Preview:
@@ -265,9 +313,10 @@ async def _preview(connection: _Connection, plan: Plan) -> Preview:
         server=server,
         database=database,
         login=login,
-        migrations=done.migrations,
+        migrations=done.migrated.migrations,
         carries_over=done.adopted,
         changes=changes(before, after),
+        notes=done.migrated.notes,
     )
 
 
@@ -277,6 +326,9 @@ async def _begin(connection: _Connection) -> None:
 
 
 async def _run(connection: _Connection, plan: Plan) -> _Done:
+    prepared = None
+    if await is_new(connection):
+        prepared = await prepare(connection, plan.files[0], _BOOTSTRAP, plan.grant_to, plan.lock_timeout)
     await connection.execute(_BOOTSTRAP)
     await connection.execute(_LOCK)
     milliseconds = str(round(plan.lock_timeout.total_seconds() * 1000))
@@ -289,12 +341,37 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     if adopted:
         applied = await _applied(connection)
     _refuse_other(applied.keys())
-    ran = [migration.id for migration in plan.files if await _apply(connection, migration, applied)]
+    ran = tuple([migration.id for migration in plan.files if await _apply(connection, migration, applied)])
+    notes = await _grant_columns(connection, plan, prepared)
     if plan.grant_to is not None:
         await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
         await connection.execute(_GRANT)
     await connection.execute(_GRANT_FUNCTIONS)
-    return _Done(tuple(ran), adopted)
+    return _Done(Migrated(ran, () if prepared is None else prepared.added, notes), adopted)
+
+
+async def _grant_columns(connection: _Connection, plan: Plan, prepared: Prepared | None) -> tuple[str, ...]:
+    if all(migration.id != SINCE for migration in plan.files):
+        return ()
+    if prepared is not None:
+        await remember(connection, prepared.readable)
+    return await grant_columns(connection, narrow=plan.narrow_columns)
+
+
+async def find_other_tables(url: str, variable: str | None = None) -> OtherTables | None:
+    """Find tables of others in `public` beside which the migrations would create some; not in a migrated database."""
+    async with owner_connection(url, variable) as connection, connection.transaction(readonly=True):
+        if not await is_new(connection):
+            return None
+        rows = await connection.fetch(_TABLES_OF_PUBLIC)
+        database = await connection.fetchval("SELECT current_database()::text")
+    names = [str(row["name"]) for row in rows]
+    created = tuple(name for name in SHARED if not name.startswith("v_") and name not in names)
+    if not names or not created:
+        return None
+    examples = [one_line(name, 60) for name in names[:_MOST_EXAMPLES]]
+    more = f" and {len(names) - len(examples)} more" if len(names) > len(examples) else ""
+    return OtherTables(database, variable or VARIABLE, f"{', '.join(examples)}{more}", created)
 
 
 async def status(url: str, variable: str | None = None) -> tuple[MigrationState, ...]:
@@ -353,14 +430,21 @@ async def owner_connection(url: str, variable: str | None = None) -> AsyncGenera
         try:
             yield connection
         except asyncpg.PostgresError as exc:
-            raise _explained(exc) from exc
+            raise _named(_explained(exc), variable) from exc
+        except StoreMismatchError as exc:
+            raise _named(exc, variable) from exc
         finally:
             # `close` would wait for the server; an open transaction is rolled back in any case.
             connection.terminate()
 
 
+def _named(exc: Exception, variable: str | None) -> Exception:
+    """Name the variable that decided on the database, which may be another one than was meant."""
+    return StoreMismatchError(f"{variable}: {exc}") if variable and isinstance(exc, StoreMismatchError) else exc
+
+
 def _explained(exc: asyncpg.PostgresError) -> Exception:
-    if exc.sqlstate == _OURS:
+    if exc.sqlstate == OURS:
         return StoreMismatchError(f"{exc.args[0]}. Nothing was changed.")
     if isinstance(exc, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
         return StoreUnavailableError(

@@ -22,6 +22,11 @@ class Migration:
     sha256: str
     needs: str
 
+    @property
+    def checks(self) -> str:
+        """The first section of 0001_schema.sql, which changes nothing."""
+        return self.sql.partition("\n-- 2. ")[0]
+
 
 @cache
 def migrations() -> tuple[Migration, ...]:
