@@ -144,7 +144,7 @@ async def test_everything_in_the_way_is_named_by_the_first_refusal(deployed: Pro
     await deployed.run(
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO postgres', current_database()); END $$; "
         f"GRANT CREATE ON SCHEMA public TO {OWNER}; ALTER ROLE {OWNER} NOCREATEROLE; "
-        f"REVOKE ADMIN OPTION FOR authenticated FROM {OWNER}; "
+        f"REVOKE ADMIN OPTION FOR authenticated FROM {OWNER} CASCADE; "
         "ALTER TABLE public.models DROP model_id; GRANT SELECT ON public.chat_messages TO public; "
         "CREATE INDEX agentapi_mcp_sessions_expires ON public.projects (title); "
         "CREATE INDEX agentapi_agents_name ON public.projects (title)"
