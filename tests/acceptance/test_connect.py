@@ -280,3 +280,15 @@ async def test_a_projects_file_may_be_named(edge_home: Path, tmp_path: Path) -> 
     assert (await run(of(edge_home, tmp_path), "connect", *words))[0] == 0
     assert entry_in("claude-code", path)["type"] == "stdio"
     assert sys.executable.rpartition("/")[0] in path.read_text(encoding="utf-8")
+
+
+async def test_a_variable_that_a_server_over_stdio_does_not_read_is_told(edge_home: Path, tmp_path: Path) -> None:
+    env = of(
+        edge_home, tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:9/none", REDIS_URL="redis://127.0.0.1:9/0"
+    )
+    status, _, err = await run(env, "connect", "cursor", "--force", "--env", "DATABASE_URL")
+    assert status == 0, err
+    wanted = "the server does not read DATABASE_URL: set AGENTAPI_DATABASE_URL, and say --env AGENTAPI_DATABASE_URL."
+    assert wanted in err
+    assert "does not read REDIS_URL" not in err
+    assert "Not handed on of what is set here: AGENTAPI_POSTGRES_LINGER_SECONDS." in err

@@ -335,6 +335,15 @@ async def test_a_sign_in_is_noted_in_the_profile_and_not_at_every_request(
         await owner.close()
 
 
+async def test_where_nothing_may_be_written_a_sign_in_is_not_noted(database_urls: DatabaseUrls) -> None:
+    owner = await asyncpg.connect(database_urls.owner)
+    try:
+        async with owner.transaction(readonly=True):
+            assert await owner.execute("SELECT agentapi.note_sign_in($1)", new_id()) == "SELECT 1"
+    finally:
+        await owner.close()
+
+
 # --- what looks like a secret
 
 
