@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from agentapi_mcp.app.database import home_of, open_store, pool_size
 from agentapi_mcp.backends.guide.ports import GuideHost
@@ -22,6 +22,11 @@ from agentapi_mcp.core.access.personal_tokens import PersonalTokens
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.access.principal_factory import member
 from agentapi_mcp.core.access.sign_ins import SignIns
+from agentapi_mcp.core.accounts.accounts import Accounts
+from agentapi_mcp.core.accounts.models import AccountProvider
+from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
+from agentapi_mcp.core.accounts.ports import AccountCache, AccountFlow
+from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.partitions import AuditPartitions
 from agentapi_mcp.core.audit.ports import AuditStore
@@ -29,6 +34,7 @@ from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health, Part
+from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.catalogue.ports import HealthStore
@@ -45,14 +51,17 @@ from agentapi_mcp.core.identity.leases import Leases
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.core.identity.shares import Shares
 from agentapi_mcp.core.keys.api_keys import ApiKeys
-from agentapi_mcp.core.keys.key_requests import KeyRequests
+from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
+from agentapi_mcp.core.keys.models import PagePurpose
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.settings import Settings, variable_of
+from agentapi_mcp.stores.local.accounts import NoAccountCache
 from agentapi_mcp.stores.local.catalogue_files import catalogue_paths, load_catalogue
 from agentapi_mcp.stores.local.catalogue_watch import CatalogueWatch
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
+from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
@@ -104,26 +113,28 @@ class Shared:
     cache: SessionCache
     events: TurnEvents
     health: HealthStore
+    accounts: AccountCache
     part: Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentServices:
-    """The services on agents: the catalogue, its policy, health, and API keys."""
+    """The services on agents: the catalogue, its policy, health, and what pays for turns."""
 
     agents: Agents
     policy: CataloguePolicy
     health: Health
-    api_keys: ApiKeys
+    wallet: Wallet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The means of authentication: tokens of issuers, personal tokens, and the login of the key page."""
+    """The means of authentication: tokens of issuers, personal tokens, and the login of the pages."""
 
     authenticator: Authenticator | None
     personal_tokens: PersonalTokens
     key_page_visits: KeyPageVisits
+    account_page_visits: AccountPageVisits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +222,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
             cache=LocalSessionCache(base.clock),
             events=local,
             health=health,
+            accounts=NoAccountCache(),
             part=Part("cache", "in this process"),
         )
     # By name, so that a laptop without Redis does not pay for the import.
@@ -224,14 +236,25 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
         cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
         events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),
         health=redis.RedisHealth(health, client),
+        accounts=redis.RedisAccountCache(client, base.clock),
         part=Part("redis", "by URL", client.probe),
     )
 
 
+async def open_wallet(base: Foundation, file: CatalogueFile, shared: Shared, sealer: Sealer | None) -> Wallet:
+    """Open what pays for turns besides the operator: keys that people bring, and accounts that they connect."""
+    flows = _LazyFlows(base.clock)
+    base.stack.push_async_callback(flows.aclose)
+    ports = TokenPorts(PostgresAccounts(base.database), shared.accounts, flows, base.clock)
+    accounts = await base.stack.enter_async_context(Accounts(ports, sealer, base.audit).open())
+    accounts.reload(file.accounts)
+    return Wallet(ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit), accounts)
+
+
 def build_agents(
-    base: Foundation, catalogue: Catalogue, shared: Shared, sealer: Sealer | None, parts: Sequence[Part]
+    base: Foundation, catalogue: Catalogue, shared: Shared, wallet: Wallet, parts: Sequence[Part]
 ) -> AgentServices:
-    """Build the services on agents: policy, health, and the keys of users."""
+    """Build the services on agents: policy, health, and what pays for turns."""
     where = "embedded" if base.settings.database_url is None else "by URL"
     postgres = Part(
         "postgres",
@@ -248,21 +271,22 @@ def build_agents(
         parts=(postgres, shared.part, *parts),
         policy=policy,
     )
-    api_keys = ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit)
-    agents = Agents(catalogue, health, api_keys, policy)
-    return AgentServices(agents=agents, policy=policy, health=health, api_keys=api_keys)
+    agents = Agents(catalogue, health, wallet, policy)
+    return AgentServices(agents=agents, policy=policy, health=health, wallet=wallet)
 
 
-async def open_access(base: Foundation, file: CatalogueFile, api_keys: ApiKeys, sealer: Sealer | None) -> Access:
+async def open_access(base: Foundation, file: CatalogueFile, wallet: Wallet, sealer: Sealer | None) -> Access:
     """Open the ways in by the rules of the operator's file."""
     authenticator = await _open_authenticator(base, file)
     requests = PostgresKeyRequests(base.database)
-    key_requests = KeyRequests(requests, api_keys, sealer, base.clock, base.settings.origin)
+    pages = PageRequests(requests, sealer, base.clock, base.settings.origin, PagePurpose.ACCOUNT)
+    key_requests = KeyRequests(requests, wallet.api_keys, sealer, base.clock, base.settings.origin)
     tokens = PostgresPersonalTokens(base.database)
     return Access(
         authenticator=authenticator,
         personal_tokens=PersonalTokens(tokens, base.clock, file.sign_in, base.audit),
         key_page_visits=KeyPageVisits(key_requests, authenticator, base.profiles, base.audit),
+        account_page_visits=AccountPageVisits(pages, wallet.accounts, authenticator, base.profiles, base.audit),
     )
 
 
@@ -279,14 +303,14 @@ async def open_turns(
         shares=shares,
         profiles=base.profiles,
     )
-    work = TurnWork(ports.sessions, shared.cache, services.health, services.api_keys, base.audit)
+    work = TurnWork(ports.sessions, shared.cache, services.health, services.wallet, base.audit)
     owner = base.database.process
     if base.owner_locks is not None:
         base.stack.enter_context(base.owner_locks.held(owner))
     runner = TurnRunner(ports, options or _run_options(base.settings), work, owner=owner, locks=base.owner_locks)
     # Opened last, so closed first: running turns still need every store and backend.
     await base.stack.enter_async_context(runner.open())
-    acceptance = TurnAcceptance(ports, runner, services.agents, services.api_keys, base.audit)
+    acceptance = TurnAcceptance(ports, runner, services.agents, services.wallet, base.audit)
     return Turns(ports, runner, acceptance, base.audit)
 
 
@@ -297,6 +321,24 @@ def build_transport(base: Foundation) -> Transport:
         elicitations=Elicitations(PostgresElicitations(base.database), base.signals),
         change_feed=ChangeFeed(base.signals),
     )
+
+
+class _LazyFlows:
+    """The flows of accounts, made when the first is needed: most programs never connect one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._flows: Any = None
+
+    def __call__(self, provider: AccountProvider) -> AccountFlow:
+        if self._flows is None:
+            # By name, so that a laptop without accounts does not pay for the import.
+            self._flows = import_module("agentapi_mcp.auth.account_flows").AccountFlows(self._clock)
+        return cast("AccountFlow", self._flows(provider))
+
+    async def aclose(self) -> None:
+        if self._flows is not None:
+            await self._flows.aclose()
 
 
 def _expire_catalogue(catalogue: Catalogue, signal: Signal) -> None:

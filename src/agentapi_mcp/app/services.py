@@ -19,11 +19,13 @@ from agentapi_mcp.app.build import (
     open_sealer,
     open_shared,
     open_turns,
+    open_wallet,
 )
 from agentapi_mcp.app.jobs import build_jobs, jobs_part
 from agentapi_mcp.app.replicas import build_replicas, configuration_hash, replicas_part
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.members import Memberships
+from agentapi_mcp.core.accounts.accounts import Accounts
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Part
 from agentapi_mcp.core.catalogue.models import CatalogueFile
@@ -78,8 +80,9 @@ async def open_services(
         parts = [Part("configuration", "files", watch.probe), jobs_part(jobs), *options.parts]
         if replicas is not None:
             parts.append(replicas_part(replicas))
-        agents = build_agents(base, catalogue, shared, sealer, parts)
-        access = await open_access(base, file, agents.api_keys, sealer)
+        wallet = await open_wallet(base, file, shared, sealer)
+        agents = build_agents(base, catalogue, shared, wallet, parts)
+        access = await open_access(base, file, wallet, sealer)
         turns = await open_turns(base, shared, agents, shares, options.run_options)
         transport = build_transport(base)
         services = Services(
@@ -92,8 +95,11 @@ async def open_services(
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
             clients=Clients(PostgresClients(base.database), agents.policy, clock),
-            api_keys=agents.api_keys,
+            wallet=wallet,
+            api_keys=wallet.api_keys,
+            accounts=wallet.accounts,
             key_page_visits=access.key_page_visits,
+            account_page_visits=access.account_page_visits,
             health=agents.health,
             audit=base.audit,
             transport_sessions=transport.sessions,
@@ -103,7 +109,7 @@ async def open_services(
             reload=watch.wake,
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        apply = partial(_reload, base.settings, catalogue, access, replicas)
+        apply = partial(_reload, base.settings, catalogue, access, wallet.accounts, replicas)
         stack.callback(group.create_task(watch.run(apply)).cancel)
         await stack.enter_async_context(jobs.open())
         if replicas is not None:
@@ -114,12 +120,18 @@ async def open_services(
 
 
 async def _reload(
-    settings: Settings, catalogue: Catalogue, access: Access, replicas: Replicas | None, file: CatalogueFile
+    settings: Settings,
+    catalogue: Catalogue,
+    access: Access,
+    accounts: Accounts,
+    replicas: Replicas | None,
+    file: CatalogueFile,
 ) -> None:
     """Apply a changed configuration file."""
     await catalogue.reload(file)
     if replicas is not None:
         replicas.configure(configuration_hash(settings, file))
     access.personal_tokens.reload(file.sign_in)
+    accounts.reload(file.accounts)
     if access.authenticator is not None:
         await access.authenticator.reload(file.sign_in)

@@ -1,8 +1,11 @@
 """Fetch small JSON documents of authorization servers, with limits on time, size and address."""
 
+import json
+import re
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Protocol
 
@@ -15,11 +18,21 @@ from agentapi_mcp.base.urls import parse_http_url
 
 _LARGEST = 256 * 1024
 _WITHIN = timedelta(seconds=5)
+_ERROR_CODE = re.compile(r"[a-z0-9_]{1,64}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class FetchError(Exception):
     """A document cannot be fetched; the message is for the operator's log."""
+
+
+class RefusedError(FetchError):
+    """The server answers with an error status; `error` is the code of OAuth (RFC 6749, section 5.2), if it has one."""
+
+    def __init__(self, url: str, status: int, error: str | None) -> None:
+        super().__init__(f"{url} answers {status}{f' ({error})' if error else ''}")
+        self.status = status
+        self.error = error
 
 
 class Fetch(Protocol):
@@ -53,33 +66,76 @@ class HttpFetch(Fetch):
         """
         return await self._exchange("POST", url, headers, form)
 
+    async def post_json(self, url: str, content: Mapping[str, str]) -> Mapping[str, object]:
+        """Post a JSON object, and return that of the response.
+
+        Raises:
+            FetchError: it cannot be fetched.
+        """
+        headers = {"content-type": "application/json"}
+        return _json(url, await self._body("POST", url, headers, json.dumps(dict(content)).encode()))
+
+    async def notify(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        """Post a form for its effect alone: the body of the response is ignored.
+
+        Raises:
+            FetchError: the server did not accept it.
+        """
+        await self._body("POST", url, headers, form)
+
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None
     ) -> Mapping[str, object]:
+        return _json(url, await self._body(method, url, headers, form))
+
+    async def _body(
+        self, method: str, url: str, headers: Mapping[str, str], content: Mapping[str, str] | bytes | None
+    ) -> bytes:
         check_address(url)
         body = bytearray()
         request_headers = {"accept": "application/json", **headers}
         try:
             # Over the whole exchange: the client's timeouts start again with each read.
             with anyio.fail_after(self._within.total_seconds()):
-                async with self._client.stream(method, url, headers=request_headers, data=form) as reply:
-                    if not reply.is_success:
-                        raise FetchError(f"{url} answers {reply.status_code}")
+                async with self._stream(method, url, request_headers, content) as reply:
                     async for chunk in reply.aiter_bytes():
                         body += chunk
                         if len(body) > _LARGEST:
                             raise FetchError(f"{url} answers more than {_LARGEST} bytes")
+                    if not reply.is_success:
+                        raise RefusedError(url, reply.status_code, _error_code(body))
         except TimeoutError:
             raise FetchError(f"{url} does not answer within {self._within.total_seconds():g} s") from None
         except httpx2.HTTPError as exc:
             raise FetchError(f"{url} cannot be reached: {reason_of(exc)}") from exc
-        try:
-            document = load_json(body)
-        except (ValueError, RecursionError):
-            document = None
-        if not is_object(document):
-            raise FetchError(f"{url} answers no JSON object")
-        return document
+        return bytes(body)
+
+    def _stream(
+        self, method: str, url: str, headers: Mapping[str, str], content: Mapping[str, str] | bytes | None
+    ) -> AbstractAsyncContextManager[httpx2.Response]:
+        if isinstance(content, bytes):
+            return self._client.stream(method, url, headers=headers, content=content)
+        return self._client.stream(method, url, headers=headers, data=content)
+
+
+def _json(url: str, body: bytes) -> Mapping[str, object]:
+    document = _object(body)
+    if document is None:
+        raise FetchError(f"{url} answers no JSON object")
+    return document
+
+
+def _object(body: bytes | bytearray) -> Mapping[str, object] | None:
+    try:
+        document = load_json(bytes(body))
+    except (ValueError, RecursionError):
+        return None
+    return document if is_object(document) else None
+
+
+def _error_code(body: bytes | bytearray) -> str | None:
+    code = (_object(body) or {}).get("error")
+    return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else None
 
 
 def reason_of(error: BaseException) -> str:

@@ -131,7 +131,7 @@ class ConfigurationError(AgentApiError):
 
 
 class IssuerUnavailableError(AgentApiError):
-    """An authorization server does not return its signing keys, so its tokens cannot be verified."""
+    """An authorization server cannot be reached: its keys to verify tokens, or its pages to connect an account."""
 
     code = "issuer_unavailable"
     retryable = True
@@ -310,6 +310,15 @@ class BackendError(AgentApiError):
         if self.may_retry and not advice.retryable:
             return f"{advice.next_step} The provider says that it may be tried again as it is."
         return advice.next_step
+
+
+class AccountNeededError(BackendError):
+    """The agent cannot be asked before its caller connects an account of theirs at a provider."""
+
+    def __init__(self, fault: BackendFault, message: str, *, provider: str) -> None:
+        step = f"Connect it (`agentapi-mcp accounts connect {provider}`), then send the message again."
+        super().__init__(fault, message, next_step=step)
+        self.provider = provider
 
 
 def retry_after_seconds(error: AgentApiError) -> int | None:

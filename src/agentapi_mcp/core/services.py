@@ -7,9 +7,12 @@ from typing import Protocol
 from agentapi_mcp.core.access.members import Memberships
 from agentapi_mcp.core.access.personal_tokens import PersonalTokens
 from agentapi_mcp.core.access.ports import Authenticator
+from agentapi_mcp.core.accounts.accounts import Accounts
+from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.organizations import Organizations
 from agentapi_mcp.core.clients.elicitations import Elicitations
 from agentapi_mcp.core.clients.preferences import Clients
@@ -40,8 +43,11 @@ class Services:
     organizations: Organizations
     memberships: Memberships
     clients: Clients
+    wallet: Wallet
     api_keys: ApiKeys
+    accounts: Accounts
     key_page_visits: KeyPageVisits
+    account_page_visits: AccountPageVisits
     health: Health
     audit: AuditLog
     transport_sessions: TransportSessions

@@ -12,6 +12,7 @@ from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.agents import Agents
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.means import NO_MEANS
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile
 from agentapi_mcp.core.keys.api_keys import ApiKeys, AvailableKeys, NewApiKey
 from agentapi_mcp.core.keys.models import KeySource
@@ -59,6 +60,6 @@ async def test_a_key_goes_to_an_agent_that_takes_keys_and_was_declared_for_its_p
 ) -> None:
     keys = await keys_for(database, provider)
     row = agent_row("a", replace(model_row("m"), provider=provider))
-    choice = await agents_of(row, declared("a", "m"), capabilities).resolve(keys=keys)
+    choice = await agents_of(row, declared("a", "m"), capabilities).resolve(means=replace(NO_MEANS, keys=keys))
     assert keys.has(provider)
     assert choice.key_source is source

@@ -182,10 +182,10 @@ async def test_an_agent_that_lacks_only_a_key_can_be_used_by_whoever_brings_one(
         asked = len(at.peer.exchanges)
         with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
             await at.ask(model="other")
-        by_default = await at.services.agents.resolve(keys=await at.services.api_keys.available(me))
+        by_default = await at.services.agents.resolve(means=await at.services.wallet.means(me))
         assert by_default.agent == at.name
         with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
-            await at.services.agents.resolve(model="other", keys=await at.services.api_keys.available(me))
+            await at.services.agents.resolve(model="other", means=await at.services.wallet.means(me))
         await at.clear()
         with pytest.raises(BackendError, match="NOT_SET_HERE is not set"):
             await at.ask()

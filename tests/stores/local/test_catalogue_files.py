@@ -99,7 +99,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         (AGENT + "this is no toml\n", 3, "Expected '='"),
         ('[agents.a]\nbackend = "openai', 2, "string"),
         (AGENT + '\n[agents.a]\nbackend = "guide"\n', 4, "twice"),
-        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, issuers, roles, agents"),
+        ('colour = "red"\n', 1, "unknown key 'colour'; there are: use_defaults, issuers, accounts, roles, agents"),
         ('# one\n[agents.a]\nbackend = "openai"\nbakend = "x"\n', 4, "unknown key 'bakend'"),
         (
             '[agents.a]\ndescription = "x"\nbakend = "openai"\n',

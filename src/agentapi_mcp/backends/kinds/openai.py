@@ -1,7 +1,7 @@
 """Chat Completions: OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM, LM Studio and others."""
 
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from typing import Literal
@@ -99,12 +99,14 @@ class OpenAIBackend:
     def capabilities(self) -> frozenset[Capability]:
         """Declare a free check; whether a disconnect stops billing is the operator's option."""
         known = {Capability.FREE_CHECK}
-        known |= {Capability.OWN_KEYS} if self._options.takes_own_keys and self._google is None else set()
+        if self._options.takes_own_keys:
+            # Google takes no key where it takes tokens, so only the token of an account can replace the operator's.
+            known |= {Capability.OWN_ACCOUNTS} | ({Capability.OWN_KEYS} if self._google is None else set())
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Request an answer; closing the iterator closes the connection."""
-        options, model, key = self._options, model_of(turn), await self._key(turn.api_key)
+        options, model, key = self._options, model_of(turn), await self._key(turn.access_token, turn.api_key)
         shape = RequestShape(
             stream=options.stream,
             include_usage=options.include_usage,
@@ -119,12 +121,18 @@ class OpenAIBackend:
             streams=options.stream,
         )
         faults = self._faults.hiding(key)
-        async with aclosing(faults.redactor.events(self._ask(request, faults))) as events:
+        is_operators = turn.access_token is None
+        async with aclosing(faults.redactor.events(self._ask(request, faults, is_operators))) as events:
             async for event in events:
                 yield event
 
-    async def _ask(self, request: JsonRequest, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
-        with self._noticing_refusals():
+    async def _ask(
+        self,
+        request: JsonRequest,
+        faults: FaultReader,
+        is_operators: bool,  # noqa: FBT001  # of one caller
+    ) -> AsyncGenerator[BackendEvent]:
+        with self._noticing_refusals() if is_operators else nullcontext():
             async with self._api.send(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
                 async for event in events:
                     yield event
@@ -168,7 +176,7 @@ class OpenAIBackend:
 
     @contextmanager
     def _noticing_refusals(self) -> Generator[None]:
-        """Discard Google's access token when the provider rejects it."""
+        """Discard the operator's access token of Google when the provider rejects it."""
         try:
             yield
         except BackendError as error:
@@ -187,8 +195,10 @@ class OpenAIBackend:
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
-    async def _key(self, own: SecretStr | None = None) -> SecretStr | None:
+    async def _key(self, token: SecretStr | None = None, own: SecretStr | None = None) -> SecretStr | None:
         """Return the credential to send, which the answer must not repeat."""
+        if token is not None:
+            return token
         return own or self._options.api_key if self._google is None else SecretStr(await self._google.token())
 
     def _headers(self, key: SecretStr | None) -> dict[str, str]:

@@ -22,6 +22,9 @@ class AuditAction(StrEnum):
     KEY_ADDED = "key_added"
     KEY_REMOVED = "key_removed"
     KEY_CHANGED = "key_changed"
+    ACCOUNT_CONNECTED = "account_connected"
+    ACCOUNT_DISCONNECTED = "account_disconnected"
+    ACCOUNT_REVOKED = "account_revoked"
     SECRETS_ROTATED = "secrets_rotated"
     ORGANIZATION_CHANGED = "organization_changed"
     ORGANIZATION_CREATED = "organization_created"
@@ -48,6 +51,8 @@ AWAITED = frozenset(
         AuditAction.KEY_ADDED,
         AuditAction.KEY_REMOVED,
         AuditAction.KEY_CHANGED,
+        AuditAction.ACCOUNT_CONNECTED,
+        AuditAction.ACCOUNT_DISCONNECTED,
         AuditAction.SECRETS_ROTATED,
         AuditAction.ORGANIZATION_CHANGED,
         AuditAction.ORGANIZATION_CREATED,

@@ -52,7 +52,8 @@ class BackendTurn:
     """A turn for a backend to answer; `history` is oldest first and fits the context window.
 
     `state` is the state that the backend saved for this session. `api_key` is the caller's key, for a backend that
-    declares OWN_KEYS to use in place of the operator's.
+    declares OWN_KEYS to use in place of the operator's; `access_token` that of the caller's account, for one that
+    declares OWN_ACCOUNTS. A turn has one of them at most.
     """
 
     turn_id: TurnId
@@ -65,4 +66,5 @@ class BackendTurn:
     temperature: float | None = None
     max_tokens: int | None = None
     api_key: SecretStr | None = None
+    access_token: SecretStr | None = None
     state: Mapping[str, str] = field(default_factory=dict[str, str])

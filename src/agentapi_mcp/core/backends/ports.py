@@ -23,6 +23,8 @@ class Capability(StrEnum):
     FREE_CHECK = "free_check"
     # Uses `BackendTurn.api_key` in place of the operator's; without this, it never sends that key.
     OWN_KEYS = "own_keys"
+    # The same with `BackendTurn.access_token`, a bearer token of an account that the caller connected.
+    OWN_ACCOUNTS = "own_accounts"
 
 
 class Backend(Protocol):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 from agentapi_mcp.base.errors import (
@@ -16,10 +16,12 @@ from agentapi_mcp.base.ids import AgentId, ModelRowId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.core.backends.ports import Backend, Capability
+from agentapi_mcp.core.accounts.models import AccountToken
+from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.agent_views import agent_view, model_views
 from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.means import NO_MEANS, Means, Wallet, usable_names
 from agentapi_mcp.core.catalogue.models import (
     NO_PREFERENCES,
     AgentDeclaration,
@@ -32,14 +34,12 @@ from agentapi_mcp.core.catalogue.models import (
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, allowed
 from agentapi_mcp.core.identity.cursors import decode_cursor, encode_cursor
 from agentapi_mcp.core.identity.principals import Action, Principal, require
-from agentapi_mcp.core.keys.api_keys import ApiKeys, AvailableKeys
 from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 
 LARGEST_PAGE = 500
 
 _LONGEST_QUERY = 500
 _LONGEST_SHOWN = 60
-_NO_KEYS = AvailableKeys()
 _ALL_ALLOWED = OrganizationSettings()
 
 
@@ -47,7 +47,8 @@ _ALL_ALLOWED = OrganizationSettings()
 class Choice:
     """The agent, backend and model that answer a turn; `model` is None for an agent without models.
 
-    `key` is the API key of the user or organisation to use; None means the operator's.
+    `key` is the API key of the user or organisation to use, `account` the user's connected account, whose `token` is
+    read when the turn is accepted; without either, the operator's key is used.
     """
 
     agent_id: AgentId
@@ -57,10 +58,14 @@ class Choice:
     instructions: str | None
     model: ModelRow | None
     key: ProviderKey | None = None
+    account: str | None = None
+    token: AccountToken | None = None
 
     @property
     def key_source(self) -> KeySource:
         """The source of the API key."""
+        if self.account is not None:
+            return KeySource.ACCOUNT
         return KeySource.SERVER if self.key is None else self.key.key_source
 
     @property
@@ -82,20 +87,20 @@ class Choice:
 class Agents:
     """Use cases of the catalogue, within the policy of the principal's organisation.
 
-    `api_keys` are the keys of users and organisations; without a `policy` everything is allowed.
+    `wallet` has the keys and accounts of users and organisations; without a `policy` everything is allowed.
     """
 
     def __init__(
         self,
         catalogue: Catalogue,
         health: Health,
-        api_keys: ApiKeys | None = None,
+        wallet: Wallet | None = None,
         policy: CataloguePolicy | None = None,
     ) -> None:
         self._policy = policy or CataloguePolicy(catalogue)
         self._catalogue = catalogue
         self._health = health
-        self._api_keys = api_keys
+        self._wallet = wallet
 
     async def refresh(self) -> None:
         """Reload agents and models now."""
@@ -121,8 +126,8 @@ class Agents:
         page = rest[: _page_size(limit)]
         # After the cut: agents of other pages need no measurement.
         measured = await self._health.measure(page)
-        keys = await self._available_keys(principal)
-        items = tuple(agent_view(_with_keys(entry, keys), measured) for entry in page)
+        means = await self._means(principal)
+        items = tuple(agent_view(means.completes(entry), measured) for entry in page)
         more = len(rest) > len(page)
         return Page(items, encode_cursor(scope, principal, [page[-1].name]) if more else None)
 
@@ -134,7 +139,8 @@ class Agents:
         """
         require(principal, Action.READ_CATALOGUE)
         entry = _find_agent(await self._policy.entries(principal), name)
-        return agent_view(_with_keys(entry, await self._available_keys(principal)), await self._health.measure([entry]))
+        means = await self._means(principal)
+        return agent_view(means.completes(entry), await self._health.measure([entry]))
 
     async def models(
         self,
@@ -165,14 +171,14 @@ class Agents:
         agent: str | None = None,
         model: str | None = None,
         session_model: str | None = None,
-        keys: AvailableKeys = _NO_KEYS,
+        means: Means = NO_MEANS,
         settings: OrganizationSettings = _ALL_ALLOWED,
         preferences: Preferences = NO_PREFERENCES,
     ) -> Choice:
         """Choose agent and model: the caller's, else the client's preferences, else the organisation's settings.
 
-        A default that the agent does not have, such as a model of another agent, is skipped. One of `keys` is used if
-        it is for the model's provider; `settings` restrict agents and models.
+        A default that the agent does not have, such as a model of another agent, is skipped. One of `means` is used
+        if it is for the model's provider; `settings` restrict agents and models.
 
         Raises:
             NotFoundError: there is no such agent or model.
@@ -182,19 +188,19 @@ class Agents:
         visible = allowed(await self._catalogue.entries(), settings)
         entries = _enabled_agents(visible, preferences)
         if agent is None:
-            agent = self._default([_with_keys(each, keys) for each in visible], model, settings, preferences).name
+            agent = self._default([means.completes(each) for each in visible], model, settings, preferences).name
         elif agent in {entry.name for entry in visible} - {entry.name for entry in entries}:
             raise InvalidRequestError(
                 f"You switched the agent {agent} off in this client; set {agent}.enabled to true again."
             )
         entry = _find_agent(entries, agent)
-        backend, declaration = _reach(entries, entry, keys)
+        backend, declaration = _reach(entries, entry, means)
         own_model = preferences.of_agent(entry.name).model
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
         chosen = _choose_model(entries, entry, model, defaults)
-        key = _own_key(keys, declaration, backend, chosen)
-        if entry.backend is None and key is None:
-            raise _missing(entries, entry, keys, chosen)
+        payment = means.choose(declaration, backend, chosen)
+        if entry.backend is None and payment.key is None and payment.account is None:
+            raise _missing(entries, entry, means, chosen)
         return Choice(
             agent_id=entry.row.id,
             agent=entry.name,
@@ -202,16 +208,17 @@ class Agents:
             backend=backend,
             instructions=entry.row.instructions,
             model=chosen,
-            key=key,
+            key=payment.key,
+            account=payment.account,
         )
 
-    async def _available_keys(self, principal: Principal) -> AvailableKeys:
-        if self._api_keys is None:
-            return _NO_KEYS
+    async def _means(self, principal: Principal) -> Means:
+        if self._wallet is None:
+            return NO_MEANS
         try:
-            return await self._api_keys.available(principal)
+            return await self._wallet.means(principal)
         except PermissionDeniedError:  # a principal who may not chat uses no key
-            return _NO_KEYS
+            return NO_MEANS
 
     def _default(
         self,
@@ -241,28 +248,26 @@ def _enabled_agents(entries: Sequence[CatalogueEntry], preferences: Preferences)
     return [entry for entry in entries if preferences.of_agent(entry.name).enabled]
 
 
-def _reach(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, keys: AvailableKeys
-) -> tuple[Backend, AgentDeclaration]:
+def _reach(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Means) -> tuple[Backend, AgentDeclaration]:
     if not entry.row.enabled:
         raise InvalidRequestError(
-            f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, keys)}"
+            f"The agent {entry.name} is disabled; the operator can enable it. {_instead(entries, means)}"
         )
     backend = entry.backend or entry.keyless
     if backend is None or entry.declaration is None:
-        raise _missing(entries, entry, keys)
+        raise _missing(entries, entry, means)
     return backend, entry.declaration
 
 
 def _missing(
-    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, keys: AvailableKeys, model: ModelRow | None = None
+    entries: Sequence[CatalogueEntry], entry: CatalogueEntry, means: Means, model: ModelRow | None = None
 ) -> BackendError:
     provider = None
-    if model is not None and entry.declaration is not None and keys.can_be_added:
+    if model is not None and entry.declaration is not None and means.keys.can_be_added:
         named = plain_provider(model.provider)
         provider = named if named in entry.declaration.providers else None
     own = f" add a key of your own (`agentapi-mcp keys add {provider}`)," if provider else ""
-    usable = listed(_usable(entries, keys))
+    usable = listed(usable_names(entries, means))
     return BackendError(
         BackendFault.BACKEND_MISSING,
         f"The agent {entry.name} is not set up: {'; '.join(entry.missing)}.",
@@ -271,36 +276,8 @@ def _missing(
     )
 
 
-def _instead(entries: Sequence[CatalogueEntry], keys: AvailableKeys) -> str:
-    return f"Agents that can be used now: {listed(_usable(entries, keys))}."
-
-
-def _usable(entries: Sequence[CatalogueEntry], keys: AvailableKeys) -> list[str]:
-    return [entry.name for entry in entries if _with_keys(entry, keys).usable]
-
-
-def _with_keys(entry: CatalogueEntry, keys: AvailableKeys) -> CatalogueEntry:
-    """Return the agent as usable if only a key is missing and `keys` has one for it."""
-    model = entry.default_model()
-    if entry.keyless is None or entry.declaration is None or model is None:
-        return entry
-    if plain_provider(model.provider) not in entry.declaration.providers:
-        return entry
-    if not keys.has(model.provider, (model.name, model.model_id)):
-        return entry
-    return replace(entry, backend=entry.keyless, missing=())
-
-
-def _own_key(
-    keys: AvailableKeys, declaration: AgentDeclaration, backend: Backend, model: ModelRow | None
-) -> ProviderKey | None:
-    """Find the caller's key for the model."""
-    # The provider must be declared in the operator's file too: a changed row must not redirect keys to another server.
-    if model is None or Capability.OWN_KEYS not in backend.capabilities:
-        return None
-    if plain_provider(model.provider) not in declaration.providers:
-        return None
-    return keys.find(model.provider, (model.name, model.model_id))
+def _instead(entries: Sequence[CatalogueEntry], means: Means) -> str:
+    return f"Agents that can be used now: {listed(usable_names(entries, means))}."
 
 
 def _choose_model(

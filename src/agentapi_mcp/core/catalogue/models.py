@@ -9,6 +9,7 @@ from uuid import UUID
 from agentapi_mcp.base.ids import AgentId, ModelRowId, OrgId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.access.models import SignInRules
+from agentapi_mcp.core.accounts.models import AccountProvider
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.keys.models import plain_provider
 
@@ -77,8 +78,8 @@ class AgentDeclaration:
     `options` are passed to the backend and may contain secrets: they are never stored, logged or returned. `missing`
     lists what the agent lacks, as sentences for the caller ("OPENROUTER_API_KEY is not set"); `lacks_key` means that
     only the option `api_key` is missing. `variables` are the environment variables that the options name. `otherwise`
-    is the fallback if this backend cannot be used. `abandon_after` is for how long a turn runs on when its caller is
-    gone and is expected back.
+    is the fallback if this backend cannot be used. `needs_account` names where every caller must have connected an
+    account, which pays. `abandon_after` is for how long a turn runs on when its caller is gone and is expected back.
     """
 
     name: str
@@ -93,6 +94,7 @@ class AgentDeclaration:
     models: tuple[ModelDeclaration, ...] = ()
     variables: tuple[str, ...] = ()
     lacks_key: bool = False
+    needs_account: str | None = None
     otherwise: "AgentDeclaration | None" = None
 
     @property
@@ -110,6 +112,7 @@ class CatalogueFile:
     agents: tuple[AgentDeclaration, ...]
     sha256: str
     sign_in: SignInRules = field(default_factory=SignInRules)
+    accounts: tuple[AccountProvider, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

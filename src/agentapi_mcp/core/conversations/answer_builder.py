@@ -34,10 +34,12 @@ _STATUS_OF_STOP: dict[EndReason, TurnStatus] = {
 _KEY_FAULTS = frozenset({BackendFault.AUTH, BackendFault.PERMISSION, BackendFault.PAYMENT, BackendFault.RATE_LIMIT})
 _REFUSED = {
     KeySource.USER: "It was your own key that was refused: replace it (`agentapi-mcp keys list` shows what you have).",
+    KeySource.ACCOUNT: "It was your connected account that was refused: connect it again (`agentapi-mcp accounts`).",
     KeySource.ORGANIZATION: "It was your organisation's key that was refused: ask its administrator to replace it.",
 }
 _ASKED_WITH = {
     KeySource.USER: "It was asked with your own key.",
+    KeySource.ACCOUNT: "It was asked with your connected account.",
     KeySource.ORGANIZATION: "It was asked with your organisation's key.",
 }
 _INTERNAL = TurnFault(

@@ -16,6 +16,7 @@ from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
 from agentapi_mcp.core.catalogue.agents import Agents, Choice
+from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.catalogue.policy import read_settings
 from agentapi_mcp.core.conversations.history import join_instructions
@@ -34,7 +35,6 @@ from agentapi_mcp.core.conversations.requests import CheckedRequest
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnJob
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.api_keys import ApiKeys
 
 # How long news of a caller's departure or of a delivery may be on their way here, and how often they are looked for.
 _NEWS_WITHIN = timedelta(milliseconds=250)
@@ -49,16 +49,14 @@ _MOST_LOOKS = 20
 class TurnAcceptance:
     """Resolve agent, model and parameters of a message, and store it, or find the turn that it belongs to."""
 
-    def __init__(
-        self, ports: TurnPorts, runner: TurnRunner, agents: Agents, api_keys: ApiKeys, audit: AuditLog
-    ) -> None:
+    def __init__(self, ports: TurnPorts, runner: TurnRunner, agents: Agents, wallet: Wallet, audit: AuditLog) -> None:
         self._turns = ports.turns
         self._sessions = ports.sessions
         self._clock = ports.clock
         self._shares = ports.shares
         self._runner = runner
         self._agents = agents
-        self._api_keys = api_keys
+        self._wallet = wallet
         self._audit = audit
 
     async def accept(
@@ -77,15 +75,18 @@ class TurnAcceptance:
         request = checked.request
         defaults = await self._sessions.defaults(principal, checked.session_id)
         settings = read_settings(defaults.settings)
+        means = await self._wallet.means(principal)
         choice = await self._agents.resolve(
             agent=request.agent or defaults.agent,
             model=request.model,
             # The session's model is one of its agent; another agent does not have it.
             session_model=defaults.model if request.agent in (None, defaults.agent) else None,
-            keys=await self._api_keys.available(principal),
+            means=means,
             settings=settings,
             preferences=request.preferences,
         )
+        # Before the turn is stored: who has to connect an account again is asked to, and sends the same message.
+        choice = replace(choice, token=await self._wallet.token(principal, means, choice.account))
         chosen = request.preferences.of_agent(choice.agent)
         parameters = merge_parameters(request.parameters, defaults.metadata, chosen, settings)
         new = self._new(principal, checked, turn_id, choice, parameters)

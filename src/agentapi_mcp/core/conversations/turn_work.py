@@ -10,12 +10,13 @@ from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HistoryM
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.agents import Choice
 from agentapi_mcp.core.catalogue.health import Health
+from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, history_budget
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, History, SessionState, Turn, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.api_keys import ApiKeys
+from agentapi_mcp.core.keys.models import KeySource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +48,12 @@ class TurnWork:
     """The work around the answer: the history before it; cache, token ratios, health and the audit log after it."""
 
     def __init__(
-        self, sessions: SessionStore, cache: SessionCache, health: Health, api_keys: ApiKeys, audit: AuditLog
+        self, sessions: SessionStore, cache: SessionCache, health: Health, wallet: Wallet, audit: AuditLog
     ) -> None:
         self._sessions = sessions
         self._cache = cache
         self._health = health
-        self._api_keys = api_keys
+        self._wallet = wallet
         self._audit = audit
         self._ratios = TokenRatios()
 
@@ -60,8 +61,7 @@ class TurnWork:
         """Return what the backend is asked, and the history in it."""
         choice, accepted, parameters = job.choice, job.accepted, job.parameters
         turn = accepted.turn
-        if choice.key is not None:
-            await self._api_keys.mark_used(choice.key)
+        await self._wallet.mark_used(choice.key)
         history = await self._history(job)
         return (
             BackendTurn(
@@ -75,6 +75,7 @@ class TurnWork:
                 temperature=parameters.temperature,
                 max_tokens=parameters.max_tokens,
                 api_key=choice.key.value if choice.key else None,
+                access_token=choice.token.value if choice.token else None,
                 state=accepted.state,
             ),
             history,
@@ -127,7 +128,8 @@ class TurnWork:
 
     async def observe(self, job: TurnJob, check: HealthCheck) -> None:
         """Count the outcome as a measurement of the agent's health."""
-        if job.choice.key is None:  # a failure of the caller's own key says nothing about the agent
+        # A failure of the caller's own key or account says nothing about the agent.
+        if job.choice.key_source is KeySource.SERVER:
             await self._health.observe(job.choice.agent_id, check)
 
     async def _history(self, job: TurnJob) -> History:

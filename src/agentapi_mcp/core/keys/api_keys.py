@@ -17,7 +17,7 @@ from agentapi_mcp.base.validation import check_text
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome, AuditTarget
 from agentapi_mcp.core.identity.principals import Action, Principal, require
-from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, ProviderKey, Rotation, SealedKey, plain_provider
+from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeySource, ProviderKey, Rotation, SealedKey, plain_provider
 from agentapi_mcp.core.keys.ports import ApiKeyStore
 
 _MAX_NAME = 100
@@ -54,6 +54,11 @@ class AvailableKeys:
     def has(self, provider: str, models: Sequence[str] = ()) -> bool:
         """Return whether there is a key for the model; it is not decrypted."""
         return self._match(provider, models) is not None
+
+    def source(self, provider: str, models: Sequence[str] = ()) -> KeySource | None:
+        """Return whose key `find` would find; it is not decrypted."""
+        found = self._match(provider, models)
+        return None if found is None else found.key.owner.key_source
 
     def find(self, provider: str, models: Sequence[str] = ()) -> ProviderKey | None:
         """Find the key for a model, by any of its names: the user's, else the organisation's.

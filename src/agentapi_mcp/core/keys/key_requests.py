@@ -1,4 +1,4 @@
-"""Single-use links to the page where a user enters an API key; the link alone grants nothing."""
+"""Single-use links to the pages where users enter an API key or connect an account; the link alone grants nothing."""
 
 import base64
 import binascii
@@ -26,28 +26,39 @@ from agentapi_mcp.core.access.models import LoginBegun
 from agentapi_mcp.core.access.principal_factory import without_scopes
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.api_keys import ApiKeys, NewApiKey
-from agentapi_mcp.core.keys.models import ApiKey, KeyRequest, Visit
+from agentapi_mcp.core.keys.models import ApiKey, KeyRequest, PagePurpose, Visit
 from agentapi_mcp.core.keys.ports import KeyRequestStore
 
 LIFETIME = timedelta(minutes=15)
-_PLACE = ("a page of ours", "a visit to enter a key")
-_GONE = "This link is not valid any more: links are for one key and a quarter of an hour. Send your message again."
+CONSENT_LIFETIME = timedelta(minutes=10)
+_PLACE = {
+    PagePurpose.KEY: ("a page of ours", "a visit to enter a key"),
+    PagePurpose.ACCOUNT: ("a page of ours", "a visit to connect an account"),
+}
+_PATH = {PagePurpose.KEY: "/keys/new", PagePurpose.ACCOUNT: "/accounts/new"}
+_GONE = "This link is not valid any more: links are for one {} and a quarter of an hour. Send your message again."
 
 
-class KeyRequests:
-    """Request keys from users who came through an issuer where this server's pages can sign them in."""
+class PageRequests:
+    """Request a visit of a page from users who came through an issuer where this server's pages can sign them in."""
 
     def __init__(
-        self, store: KeyRequestStore, api_keys: ApiKeys, sealer: Sealer | None, clock: Clock, origin: str | None
+        self,
+        store: KeyRequestStore,
+        sealer: Sealer | None,
+        clock: Clock,
+        origin: str | None,
+        purpose: PagePurpose,
     ) -> None:
         self._store = store
-        self._api_keys = api_keys
+        self._purpose = purpose
+        self._gone = _GONE.format(purpose)
         self._sealer = sealer
         self._clock = clock
         self._origin = origin
 
     async def create(self, principal: Principal, provider: str, can_log_in: Callable[[str], bool]) -> str | None:
-        """Create a link to the page where the principal can enter a key; None if they cannot use it.
+        """Create a link to the page for the principal; None if they cannot use it.
 
         The scopes of their token are ignored, because they sign in again on the page.
         """
@@ -67,9 +78,10 @@ class KeyRequests:
                 issuer=principal.via,
                 provider=provider,
                 expires_at=self._clock.now() + LIFETIME,
+                purpose=self._purpose,
             )
         )
-        return f"{self._origin}/keys/new?{urlencode({'request': token})}"
+        return f"{self._origin}{_PATH[self._purpose]}?{urlencode({'request': token})}"
 
     async def find(self, token: str) -> KeyRequest:
         """Find the request of a link.
@@ -101,39 +113,37 @@ class KeyRequests:
             raise PermissionDeniedError("You signed in for another organisation than the one that you asked from.")
         return Visit(token_sha256=visit.token_sha256, form_token=secrets.token_urlsafe(24))
 
-    async def save(self, visit: Visit, visitor: Principal, value: SecretStr) -> ApiKey:
-        """Store the entered key and consume the link.
+    async def consume(self, visit: Visit, visitor: Principal) -> KeyRequest:
+        """Use up the link.
 
         Raises:
             NotFoundError: the link is used or expired.
             PermissionDeniedError: the visitor may not manage keys; the link stays valid.
-            CallerError: it is not an API key; the link stays valid.
         """
         require(visitor, Action.MANAGE_KEYS)
-        # Consumed before the key is stored: of two forms sent at once only one can succeed.
-        request = await self._store.consume(visit.token_sha256)
+        request = await self._store.consume(visit.token_sha256, self._purpose)
         if request is None or (visitor.user_id, visitor.org_id) != (request.user_id, request.org_id):
-            raise NotFoundError(_GONE)
-        name = f"{request.provider} {self._clock.now():%Y-%m-%d %H:%M:%S}"
-        try:
-            return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
-        except CallerError:
-            # A mistyped key must not cost the user the link.
-            await self._store.restore(visit.token_sha256)
-            raise
+            raise NotFoundError(self._gone)
+        return request
+
+    async def restore(self, visit: Visit) -> None:
+        """Make a link usable again, which did not lead to what it is for."""
+        await self._store.restore(visit.token_sha256)
 
     def seal(self, visit: Visit) -> str:
         """Encrypt a visit for a cookie, so that the visitor can neither read nor change it."""
         if self._sealer is None:
-            raise NotFoundError(_GONE)
+            raise NotFoundError(self._gone)
+        lifetime = LIFETIME if visit.connecting is None else CONSENT_LIFETIME
         # All state is in the cookie, so that any replica can serve the next step and no rows need cleaning up.
         content = {
             "request": visit.token_sha256.hex(),
             "login": visit.login and asdict(replace(visit.login, url="")),
             "form_token": visit.form_token,
-            "until": (self._clock.now() + LIFETIME).timestamp(),
+            "connecting": visit.connecting and asdict(replace(visit.connecting, url="")),
+            "until": (self._clock.now() + lifetime).timestamp(),
         }
-        return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(content), _PLACE)).decode()
+        return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(content), _PLACE[self._purpose])).decode()
 
     def open_(self, sealed: str) -> Visit:
         """Decrypt a visit.
@@ -142,24 +152,55 @@ class KeyRequests:
             NotAuthenticatedError: it was not encrypted by this server, or is expired.
         """
         if self._sealer is None:
-            raise NotFoundError(_GONE)
+            raise NotFoundError(self._gone)
         try:
-            content: dict[str, Any] = json.loads(self._sealer.open_(base64.urlsafe_b64decode(sealed.encode()), _PLACE))
+            opened = self._sealer.open_(base64.urlsafe_b64decode(sealed.encode()), _PLACE[self._purpose])
+            content: dict[str, Any] = json.loads(opened)
         except (AgentApiError, ValueError, binascii.Error) as exc:
             raise NotAuthenticatedError("Your browser did not send who you are; open the link again.") from exc
         if self._clock.now().timestamp() >= content["until"]:
-            raise NotAuthenticatedError(_GONE)
+            raise NotAuthenticatedError(self._gone)
         return Visit(
             token_sha256=bytes.fromhex(content["request"]),
             login=None if content["login"] is None else LoginBegun(**content["login"]),
             form_token=content["form_token"],
+            # Absent from a cookie that a server of an earlier version sealed.
+            connecting=LoginBegun(**content["connecting"]) if content.get("connecting") else None,
         )
 
     async def _get(self, token_sha256: bytes) -> KeyRequest:
-        found = await self._store.find(token_sha256)
+        found = await self._store.find(token_sha256, self._purpose)
         if found is None:
-            raise NotFoundError(_GONE)
+            raise NotFoundError(self._gone)
         return found
+
+
+class KeyRequests(PageRequests):
+    """Request keys."""
+
+    def __init__(
+        self, store: KeyRequestStore, api_keys: ApiKeys, sealer: Sealer | None, clock: Clock, origin: str | None
+    ) -> None:
+        super().__init__(store, sealer, clock, origin, PagePurpose.KEY)
+        self._api_keys = api_keys
+
+    async def save(self, visit: Visit, visitor: Principal, value: SecretStr) -> ApiKey:
+        """Store the entered key and consume the link.
+
+        Raises:
+            NotFoundError: the link is used or expired.
+            PermissionDeniedError: the visitor may not manage keys; the link stays valid.
+            CallerError: it is not an API key; the link stays valid.
+        """
+        # Consumed before the key is stored: of two forms sent at once only one can succeed.
+        request = await self.consume(visit, visitor)
+        name = f"{request.provider} {self._clock.now():%Y-%m-%d %H:%M:%S}"
+        try:
+            return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
+        except CallerError:
+            # A mistyped key must not cost the user the link.
+            await self.restore(visit)
+            raise
 
 
 def _hash(token: str) -> bytes:

@@ -12,9 +12,13 @@ from agentapi_mcp.core.access.models import LoginBegun
 
 
 class KeySource(StrEnum):
-    """Source of the key used for a provider; SERVER is the operator's, if the provider needs one."""
+    """Source of the key used for a provider; SERVER is the operator's, if the provider needs one.
+
+    ACCOUNT is the account that the user connected at the provider.
+    """
 
     USER = "user"
+    ACCOUNT = "account"
     ORGANIZATION = "organization"
     SERVER = "server"
 
@@ -82,9 +86,19 @@ class Rotation:
     unopened: Mapping[str, int]
 
 
+class PagePurpose(StrEnum):
+    """The purpose of a page that a link opens: to enter a key, or to connect an account."""
+
+    KEY = "key"
+    ACCOUNT = "account"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """A request for a key: the user and issuer that may enter it, and the provider; `token_sha256` identifies it."""
+    """A request for a key or an account: the user and issuer that may bring it, and the provider.
+
+    `token_sha256` identifies it.
+    """
 
     token_sha256: bytes = field(repr=False)
     user_id: UserId
@@ -92,12 +106,17 @@ class KeyRequest:
     issuer: str
     provider: str
     expires_at: datetime
+    purpose: PagePurpose = PagePurpose.KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """Progress of a key page visit: `login` while the visitor signs in, then `form_token`."""
+    """Progress of a page visit: `login` while the visitor signs in, then `form_token`.
+
+    `connecting` is what was begun at the provider of an account.
+    """
 
     token_sha256: bytes = field(repr=False)
     login: LoginBegun | None = None
     form_token: str | None = field(default=None, repr=False)
+    connecting: LoginBegun | None = None

@@ -1,4 +1,4 @@
-"""Visits of the key page: from the link through the sign-in to the stored key."""
+"""Visits of the pages: from the link through the sign-in to the stored key."""
 
 import hmac
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from agentapi_mcp.core.access.principal_factory import Credential, member
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.key_requests import KeyRequests
+from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
 from agentapi_mcp.core.keys.models import Visit
 
 _NO_SIGN_IN = "Nobody can sign in here."
@@ -41,11 +41,16 @@ class SignedInVisit:
         return self.visit.form_token or ""
 
 
-class KeyPageVisits:
-    """Steps of a key page visit; stateless, each takes the encrypted visit of the step before it."""
+class PageVisits:
+    """Steps of a page visit; stateless, each takes the encrypted visit of the step before it.
+
+    `page` is the path of the page after the sign-in, for the audit log.
+    """
+
+    page = "/"
 
     def __init__(
-        self, requests: KeyRequests, authenticator: Authenticator | None, profiles: ProfileStore, audit: AuditLog
+        self, requests: PageRequests, authenticator: Authenticator | None, profiles: ProfileStore, audit: AuditLog
     ) -> None:
         self._requests = requests
         self._authenticator = authenticator
@@ -53,7 +58,7 @@ class KeyPageVisits:
         self._audit = audit
 
     async def invite(self, principal: Principal, provider: str) -> str | None:
-        """Create a link to the key page for the principal; None if they cannot use it."""
+        """Create a link to the page for the principal; None if they cannot use it."""
         if self._authenticator is None:
             return None
         return await self._requests.create(principal, provider, self._authenticator.can_log_in)
@@ -85,7 +90,7 @@ class KeyPageVisits:
         try:
             admitted = await self._requests.admit(visit, visitor)
         except PermissionDeniedError as exc:
-            await self._audit.denied(visitor, exc, AuditTarget("page", "/keys/enter"))
+            await self._audit.denied(visitor, exc, AuditTarget("page", self.page))
             raise
         await self._audit.signed_in(visitor)
         return self._requests.seal(admitted)
@@ -110,6 +115,23 @@ class KeyPageVisits:
         names = await self._profiles.find_names(request.user_id, request.org_id)
         return SignedInVisit(visit, principal, request.provider, names)
 
+    def _require_authenticator(self) -> Authenticator:
+        if self._authenticator is None:
+            raise NotFoundError(_NO_SIGN_IN)
+        return self._authenticator
+
+
+class KeyPageVisits(PageVisits):
+    """Visits of the page where a key is entered."""
+
+    page = "/keys/enter"
+
+    def __init__(
+        self, requests: KeyRequests, authenticator: Authenticator | None, profiles: ProfileStore, audit: AuditLog
+    ) -> None:
+        super().__init__(requests, authenticator, profiles, audit)
+        self._keys = requests
+
     async def save(self, found: SignedInVisit, form_token: str, key: SecretStr) -> None:
         """Store the entered key and consume the link.
 
@@ -120,9 +142,4 @@ class KeyPageVisits:
         """
         if not hmac.compare_digest(form_token.encode(), found.form_token.encode()):
             raise PermissionDeniedError("This form is another visit's; open the link again.")
-        await self._requests.save(found.visit, found.principal, key)
-
-    def _require_authenticator(self) -> Authenticator:
-        if self._authenticator is None:
-            raise NotFoundError(_NO_SIGN_IN)
-        return self._authenticator
+        await self._keys.save(found.visit, found.principal, key)

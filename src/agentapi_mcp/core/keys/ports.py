@@ -5,7 +5,7 @@ from typing import Protocol
 
 from agentapi_mcp.base.ids import ApiKeyId
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeyRequest, SealedKey
+from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeyRequest, PagePurpose, SealedKey
 
 
 class ApiKeyStore(Protocol):
@@ -45,17 +45,17 @@ class ApiKeyStore(Protocol):
 
 
 class KeyRequestStore(Protocol):
-    """Single-use requests for keys."""
+    """Single-use requests for keys and accounts; a request with another purpose counts as absent."""
 
     async def add(self, request: KeyRequest) -> None:
         """Store a request."""
         ...
 
-    async def find(self, token_sha256: bytes) -> KeyRequest | None:
+    async def find(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
         """Find a request that is neither used nor expired."""
         ...
 
-    async def consume(self, token_sha256: bytes) -> KeyRequest | None:
+    async def consume(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
         """Mark a request as used; None when it is used or expired."""
         ...
 

@@ -16,9 +16,10 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import is_list, is_object
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.core.access.models import Issuer, SignInRules
+from agentapi_mcp.core.accounts.models import AccountProvider
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.identity.principals import Role
-from agentapi_mcp.stores.local.catalogue_shapes import AgentShape, FileShape, IssuerShape, keys_at
+from agentapi_mcp.stores.local.catalogue_shapes import AccountShape, AgentShape, FileShape, IssuerShape, keys_at
 from agentapi_mcp.stores.local.toml_lines import TomlLines
 
 DEFAULTS = Path(__file__).parents[2] / "defaults.toml"
@@ -79,6 +80,7 @@ def load_catalogue(
     """
     agents: dict[str, AgentDeclaration] = {}
     issuers: dict[str, Issuer] = {}
+    accounts: dict[str, AccountProvider] = {}
     roles: dict[str, Role] = {}
     known = known_backends()
     for path in paths:
@@ -92,11 +94,15 @@ def load_catalogue(
             if issuer.issuer in issuers:
                 raise source.refuse(("issuers", index, "issuer"), f"a second issuer {issuer.issuer!r}")
             _check_services(source, index, issuer)
-            secret = _client_secret(source, index, issuer.client_secret, environ)
+            secret = _client_secret(source, ("issuers", index), issuer.client_secret, environ)
             issuers[issuer.issuer] = replace(issuer.declaration(), client_secret=secret)
+        for index, account in enumerate(shape.accounts):
+            accounts[account.name] = _account(source, index, account, environ)
+        _check_needs(source, shape, accounts)
         roles.update({word.strip().lower(): role for word, role in shape.roles.items()})
     declared = tuple(agents.values())
-    return CatalogueFile(declared, _sha256(declared), SignInRules(issuers=tuple(issuers.values()), roles=roles))
+    sign_in = SignInRules(issuers=tuple(issuers.values()), roles=roles)
+    return CatalogueFile(declared, _sha256(declared), sign_in, tuple(accounts.values()))
 
 
 def _read(path: Path) -> tuple[_Source, FileShape]:
@@ -213,6 +219,7 @@ def _declaration(source: _Source, name: str, agent: AgentShape, environ: Mapping
         variables=variables.named,
         lacks_key=variables.missing != () and not _has_other_unset_variables(agent.options, environ),
         models=tuple(model.declaration() for model in agent.models),
+        needs_account=agent.needs_account,
     )
     if agent.otherwise is None:
         return declared
@@ -251,9 +258,31 @@ def _fill(
     return filled, variables
 
 
-def _client_secret(source: _Source, index: int, written: str | None, environ: Mapping[str, str]) -> SecretStr | None:
+def _account(source: _Source, index: int, account: AccountShape, environ: Mapping[str, str]) -> AccountProvider:
+    fault = account.fault()
+    if fault is not None:
+        raise source.refuse(("accounts", index, fault[0]), fault[1])
+    secret = _client_secret(source, ("accounts", index), account.client_secret, environ)
+    return replace(account.declaration(), client_secret=secret)
+
+
+def _check_needs(source: _Source, shape: FileShape, accounts: Collection[str]) -> None:
+    names = [account.name for account in shape.accounts]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise source.refuse(("accounts", index, "name"), f"a second account {name!r}")
+    for name, agent in shape.agents.items():
+        if agent.needs_account is not None and agent.needs_account not in accounts:
+            raise source.refuse(
+                ("agents", name, "needs_account"), f"there is no [[accounts]] with the name {agent.needs_account!r}"
+            )
+
+
+def _client_secret(
+    source: _Source, table: tuple[str, int], written: str | None, environ: Mapping[str, str]
+) -> SecretStr | None:
     """Return the secret from the environment, or None where the variable is unset."""
-    where, variables = ("issuers", index, "client_secret"), _Variables(environ)
+    where, variables = (*table, "client_secret"), _Variables(environ)
     try:
         filled = variables.fill(written or "")
     except _LooseVariableError as exc:

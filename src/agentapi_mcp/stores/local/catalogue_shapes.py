@@ -12,8 +12,10 @@ from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.core.access.models import ASYMMETRIC, Issuer, Newcomers, Service, SubjectIs
+from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider
 from agentapi_mcp.core.catalogue.models import ModelDeclaration
 from agentapi_mcp.core.identity.principals import Role
+from agentapi_mcp.core.keys.models import plain_provider
 
 
 def _storable(value: str) -> str:
@@ -114,7 +116,52 @@ class AgentShape(Shape):
     abandon_after_seconds: float = Field(default=600, ge=0, le=86_400, allow_inf_nan=False)
     options: dict[str, object] = Field(default_factory=dict, repr=False)
     models: list[ModelShape] = Field(default_factory=list)
+    needs_account: AgentName | None = None
     otherwise: OtherwiseShape | None = None
+
+
+_ISSUERS = {AccountKind.OPENROUTER: "https://openrouter.ai", AccountKind.GOOGLE: "https://accounts.google.com"}
+_SCOPES = {AccountKind.GOOGLE: ("https://www.googleapis.com/auth/cloud-platform",)}
+
+
+class AccountShape(Shape):
+    """`[[accounts]]`: a provider where users connect accounts of their own."""
+
+    name: AgentName
+    kind: Annotated[AccountKind, Field(strict=False)]
+    issuer: Address | None = None
+    client_id: Name | None = None
+    client_secret: ShortName | None = None
+    scopes: list[Annotated[str, Field(pattern=r"^[\x21\x23-\x5B\x5D-\x7E]{1,200}$")]] | None = None
+    providers: list[ShortName] | None = None
+    agents: list[AgentName] | None = None
+
+    def declaration(self) -> AccountProvider:
+        """Convert it to the core model, without the secret."""
+        providers = [self.name] if self.providers is None else self.providers
+        return AccountProvider(
+            name=self.name,
+            kind=self.kind,
+            issuer=self.issuer or _ISSUERS.get(self.kind, ""),
+            client_id=self.client_id,
+            scopes=_SCOPES.get(self.kind, ()) if self.scopes is None else tuple(self.scopes),
+            pays_for=frozenset(map(plain_provider, providers)),
+            agents=None if self.agents is None else frozenset(self.agents),
+        )
+
+    def fault(self) -> tuple[str, str] | None:
+        """Return the key that does not fit the kind, with the reason."""
+        if self.kind is AccountKind.OPENROUTER:
+            given = {"client_id": self.client_id, "client_secret": self.client_secret, "scopes": self.scopes}
+            extra = next((key for key, value in given.items() if value is not None), None)
+            if extra is None:
+                return None
+            return extra, f"{extra!r} is not used: OpenRouter's flow knows no clients"
+        if self.client_id is None:
+            return "kind", f"an account of the kind {self.kind} needs a 'client_id', which its provider gives out"
+        if self.kind is AccountKind.OAUTH and self.issuer is None:
+            return "kind", "an account of the kind oauth needs an 'issuer', whose metadata has its addresses"
+        return None
 
 
 class IssuerKind(StrEnum):
@@ -196,6 +243,7 @@ class FileShape(Shape):
 
     use_defaults: bool = True
     issuers: list[IssuerShape] = Field(default_factory=list)
+    accounts: list[AccountShape] = Field(default_factory=list)
     roles: dict[ShortName, Annotated[Role, Field(strict=False)]] = Field(default_factory=dict)
     agents: dict[AgentName, AgentShape] = Field(default_factory=dict)
 
@@ -205,4 +253,6 @@ def keys_at(location: tuple[str | int, ...]) -> tuple[str, ...]:
     shapes: dict[int, type[Shape]] = {1: FileShape, 3: AgentShape, 4: OtherwiseShape, 5: ModelShape, 6: PricesShape}
     if location[0] == "issuers":
         shapes |= {3: IssuerShape, 5: ServiceShape}
+    if location[0] == "accounts":
+        shapes |= {3: AccountShape}
     return tuple(shapes[len(location)].model_fields)

@@ -1,4 +1,4 @@
-"""Key requests in Postgres: for a single use, and for some minutes."""
+"""Requests for keys and accounts in Postgres: for a single use, and for some minutes."""
 
 from typing import LiteralString
 
@@ -6,7 +6,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.identity.shares import Resource, most_rows
-from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.core.keys.models import KeyRequest, PagePurpose
 from agentapi_mcp.core.keys.ports import KeyRequestStore
 from agentapi_mcp.stores.postgres.database import Database, Row
 
@@ -18,17 +18,18 @@ WITH dropped AS (
      WHERE token_sha256 IN (SELECT token_sha256 FROM agentapi.key_requests
                              WHERE user_id = $2 ORDER BY expires_at DESC, token_sha256 OFFSET $7)
 )
-INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at, purpose)
+VALUES ($1, $2, $3, $4, $5, $6, $8)
 """
 _FIND: LiteralString = """
-SELECT token_sha256, user_id, org_id, issuer, provider, expires_at FROM agentapi.key_requests
- WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
+SELECT token_sha256, user_id, org_id, issuer, provider, expires_at, purpose FROM agentapi.key_requests
+ WHERE token_sha256 = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > now()
 """
 # One statement: of two concurrent forms, the second one updates no row.
 _CONSUME: LiteralString = """
-UPDATE agentapi.key_requests SET used_at = now() WHERE token_sha256 = $1 AND used_at IS NULL AND expires_at > now()
-RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at
+UPDATE agentapi.key_requests SET used_at = now()
+ WHERE token_sha256 = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > now()
+RETURNING token_sha256, user_id, org_id, issuer, provider, expires_at, purpose
 """
 
 
@@ -50,17 +51,18 @@ class PostgresKeyRequests(KeyRequestStore):
                 request.provider,
                 request.expires_at,
                 MOST_REQUESTS - 1,
+                request.purpose,
             )
 
     @override
-    async def find(self, token_sha256: bytes) -> KeyRequest | None:
+    async def find(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
         async with self._database.as_system("what a link stands for") as connection:
-            return _request(await connection.fetchrow(_FIND, token_sha256))
+            return _request(await connection.fetchrow(_FIND, token_sha256, purpose))
 
     @override
-    async def consume(self, token_sha256: bytes) -> KeyRequest | None:
+    async def consume(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
         async with self._database.as_system("a key is entered") as connection:
-            return _request(await connection.fetchrow(_CONSUME, token_sha256))
+            return _request(await connection.fetchrow(_CONSUME, token_sha256, purpose))
 
     @override
     async def restore(self, token_sha256: bytes) -> None:
@@ -80,4 +82,5 @@ def _request(row: Row | None) -> KeyRequest | None:
         issuer=row["issuer"],
         provider=row["provider"],
         expires_at=row["expires_at"],
+        purpose=PagePurpose(row["purpose"]),
     )

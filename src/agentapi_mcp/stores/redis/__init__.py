@@ -1,9 +1,10 @@
 """Redis or Valkey: caches, live events and shares that replicas have in common; Postgres stays the source of truth."""
 
+from agentapi_mcp.stores.redis.accounts import RedisAccountCache
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.events import open_turn_events
 from agentapi_mcp.stores.redis.health import RedisHealth
 from agentapi_mcp.stores.redis.leases import RedisLeases
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
 
-__all__ = ["RedisHealth", "RedisLeases", "RedisSessionCache", "open_redis", "open_turn_events"]
+__all__ = ["RedisAccountCache", "RedisHealth", "RedisLeases", "RedisSessionCache", "open_redis", "open_turn_events"]

@@ -23,6 +23,11 @@ HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
 HELD = Key("share:{}:{}:held", timedelta(seconds=5), "how much of a resource each replica holds for a user")
 USED = Key("share:{}:{}:used", timedelta(minutes=1), "when all that a user has used of a rate is forgotten")
+OAUTH_TOKEN = Key(
+    "oauth_token:{}:{}",
+    timedelta(minutes=5),
+    "a connected account's sealed access token; one that expires is kept until it is to be renewed",
+)
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
-KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, HELD, USED, PROBE)
+KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, PROBE)

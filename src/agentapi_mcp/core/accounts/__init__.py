@@ -1,0 +1,1 @@
+"""Accounts that users connect at providers: OAuth tokens kept sealed, renewed before they expire."""

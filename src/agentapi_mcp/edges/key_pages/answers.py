@@ -1,0 +1,115 @@
+"""What all pages have in common: their cookie and headers, redirects, and errors as pages."""
+
+import html
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from agentapi_mcp.base.errors import (
+    AgentApiError,
+    CallerError,
+    NotAuthenticatedError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from agentapi_mcp.web.mounts import Refusal
+
+_MINUTES_15 = 900
+_YEAR = 31_536_000  # seconds
+_HEADERS = {
+    # The page holds the form's token.
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "same-origin",  # no stricter: browsers would send `Origin: null` with our own form
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
+    (NotAuthenticatedError, 401),
+    (PermissionDeniedError, 403),
+    (NotFoundError, 404),
+    (CallerError, 400),
+    (AgentApiError, 503),
+)
+_PAGE = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>{title}</title></head><body><h1>{title}</h1>{body}</body></html>"
+)
+_log = logging.getLogger(__name__)
+Serve = Callable[[Request], Awaitable[Response]]
+
+
+class PageAnswers:
+    """The answers of a server's pages at this origin; their visits are in the cookie of this name."""
+
+    def __init__(self, origin: str, cookie: str) -> None:
+        self._is_secure = origin.startswith("https:")
+        # RFC 6797, section 7.2: never over http. Without subdomains, which are not ours to decide about.
+        self._headers = {"strict-transport-security": f"max-age={_YEAR}"} if self._is_secure else {}
+        # With the prefix __Host-, browsers accept it over HTTPS only, and for this host alone (RFC 6265bis).
+        self._cookie = f"__Host-{cookie}" if self._is_secure else cookie
+
+    def render(self, refusal: Refusal) -> Response:
+        """Render a rejection by the HTTP host as a page."""
+        page = failure(refusal.message, refusal.status)
+        page.headers.update({**refusal.headers, **self._headers})
+        return page
+
+    def guarded(self, serve: Serve) -> Serve:
+        """Wrap a step of a visit: its errors become pages."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                response = await serve(request)
+            except AgentApiError as exc:
+                status = next(status for kind, status in _STATUS if isinstance(exc, kind))
+                _log.info("key_page_refused", extra={"status": status, "code": exc.code})
+                response = failure(str(exc), status)
+            response.headers.update(self._headers)
+            return response
+
+        return guarded
+
+    def sealed(self, request: Request) -> str:
+        """Return the encrypted visit of a request."""
+        return request.cookies.get(self._cookie, "")
+
+    def redirect(self, url: str, sealed: str) -> Response:
+        """Redirect a visitor, and keep the encrypted visit in their browser."""
+        return self.keep(RedirectResponse(url, 303, headers=_HEADERS), sealed)
+
+    def keep(self, response: Response, sealed: str) -> Response:
+        """Keep the encrypted visit in the browser."""
+        response.set_cookie(
+            self._cookie,
+            sealed,
+            max_age=_MINUTES_15,
+            path="/",
+            secure=self._is_secure,
+            httponly=True,
+            samesite="lax",  # not strict: the redirect from the issuer is a cross-site navigation
+        )
+        return response
+
+    def end(self, response: Response) -> Response:
+        """Forget the visit."""
+        response.delete_cookie(self._cookie, path="/", secure=self._is_secure, httponly=True, samesite="lax")
+        return response
+
+
+def failure(message: str, status: int) -> Response:
+    """Return a page that says what did not work."""
+    return page("This did not work", f"<p>{html.escape(message)}</p>", status)
+
+
+def shown(name: str) -> str:
+    """Return a name in HTML, without characters that turn or hide text: it must say whom something is for."""
+    return f"<strong>{html.escape(''.join(letter for letter in name if letter.isprintable()))}</strong>"
+
+
+def page(title: str, body: str, status: int = 200) -> Response:
+    """Return a page; the title and the body are HTML."""
+    return HTMLResponse(_PAGE.format(title=title, body=body), status, headers=_HEADERS)
