@@ -33,6 +33,10 @@ class Row:
 
 OWN, SHARED = {"organization": False}, {"organization": True}
 TABLE = [
+    Row("Accounts.begin", (Action.MANAGE_KEYS,)),
+    Row("Accounts.disconnect", (Action.MANAGE_KEYS,)),
+    Row("Accounts.finish", (Action.MANAGE_KEYS,)),
+    Row("Accounts.list_", (Action.MANAGE_KEYS,)),
     Row("Agents.get", (Action.READ_CATALOGUE,)),
     Row("Agents.list_", (Action.READ_CATALOGUE,)),
     Row("Agents.models", (Action.READ_CATALOGUE,)),
@@ -52,6 +56,7 @@ TABLE = [
     Row("Clients.list_", (Action.READ_CATALOGUE,)),
     Row("Health.report", (Action.READ_CATALOGUE,)),
     Row("KeyRequests.admit", (Action.MANAGE_KEYS,)),
+    Row("KeyRequests.consume", (Action.MANAGE_KEYS,)),
     Row("KeyRequests.save", (Action.MANAGE_KEYS,)),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS,), {"role": Role.ADMIN}),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS, Action.MANAGE_OWNERS), {"role": Role.OWNER}),
@@ -77,8 +82,12 @@ TABLE = [
     Row("Turns.get", (Action.READ_SESSIONS,)),
     Row("Turns.recent", (Action.READ_SESSIONS,)),
     Row("Turns.start", (Action.CHAT,)),
+    Row("Wallet.means", (Action.CHAT,)),
 ]
 OPEN_TO_ALL = {
+    "AccountPageVisits.invite": "returns no address instead, as with keys",
+    "Accounts.available": "looks at nothing where no account can be connected; else test_accounts.py shows the refusal",
+    "Accounts.token": "belongs to a turn for which the accounts have been loaded",
     "ApiKeys.rotate": "for the operator at the server's command line, whom no role limits",
     "AuditLog.denied": "records a refusal",
     "AuditLog.event": "makes an event of what a use case does that has checked the right",
@@ -97,6 +106,7 @@ OPEN_TO_ALL = {
     "TransportSessions.close": "ends the caller's own session, which needs no right",
     "TransportSessions.find": "a client connects before it is known what it will ask for",
     "TransportSessions.on_change": "tells that the caller's own session changed, and nothing of it",
+    "Wallet.token": "belongs to a turn for which the accounts have been loaded",
     "TransportSessions.open_": "a client connects before it is known what it will ask for",
     "TransportSessions.notify_cancelled": "takes the caller's own request back, which needs no right",
     "TransportSessions.unwatch": "ends the caller's own subscription, which needs no right",

@@ -1,6 +1,7 @@
 """Every command that names something, tried by others than its owner, on one database."""
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.tenants import Member, tenants
 # What tells nothing of anybody's conversations, or of the machine's own configuration alone.
 ABOUT_NOBODY = {
     "",
+    "accounts connect",
     "audit prune",
     "connect",
     "disconnect",
@@ -38,6 +40,8 @@ def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
     """Say what is tried with each command."""
     return {
         "chat": ["--session", session_id, "and then?"],
+        "accounts list": ["--json"],
+        "accounts disconnect": [CANARY],
         "agents list": ["--json"],
         "agents show": [CANARY],
         "models list": ["--json"],
@@ -108,6 +112,16 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
                 owner.org_id,
                 CANARY,
             )
+            await connection.execute(
+                "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+                "VALUES ($1, 'oauth/' || $1, '{}', jsonb_build_object($2::text, $3::text::jsonb), '9999-12-31')",
+                owner.user_id,
+                CANARY,
+                json.dumps(
+                    {"sealed": "eA==", "key_id": "k", "state": "connected", "scopes": [], "expires_at": None}
+                    | dict.fromkeys(("connected_at", "issued_at"), "2026-01-01T00:00:00+00:00")
+                ),
+            )
         await here.services.personal_tokens.create(owner.principal, CANARY)
         trials = tried(str(done["session_id"]), str(running["turn_id"]), over_there)
         words = [[*command.split(), *arguments] for command, arguments in trials.items()]
@@ -123,6 +137,11 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         async with here.database.as_system("test") as connection:
             kept = "SELECT active FROM agentapi.user_api_keys WHERE name = $1 AND org_id = $2"
             assert await connection.fetchval(kept, CANARY, owner.org_id) is True
+            assert await connection.fetchval(
+                "SELECT oauth_data ? $2 FROM public.mcp_sessions WHERE user_id = $1 AND session_id LIKE 'oauth/%'",
+                owner.user_id,
+                CANARY,
+            )
         read = fields_of(await call(ann, "get_turn", turn_id=running["turn_id"], wait_seconds=0))
         assert read["status"] == "running"
         assert [token.name for token in await here.services.personal_tokens.list_(owner.principal)] == [CANARY]

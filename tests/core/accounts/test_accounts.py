@@ -363,6 +363,8 @@ async def test_who_may_not_manage_keys_connects_nothing(database: Database) -> N
     async with open_setup(database) as at:
         ann = replace(await new_member(database), scopes=frozenset({TokenScope.CHAT}))
         begun = LoginBegun(issuer=at.peer.origin, url="", state="s", verifier="v")
+        with pytest.raises(PermissionDeniedError):
+            await at.accounts.available(replace(ann, scopes=frozenset({TokenScope.READ})))
         for attempt in (
             at.accounts.begin(ann, "vendor", BACK),
             at.accounts.finish(ann, "vendor", begun, LoginAnswer(), BACK),

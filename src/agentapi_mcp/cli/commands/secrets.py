@@ -1,4 +1,6 @@
-"""The commands for the master keys, which seal API keys."""
+"""The commands for the master keys, which seal API keys and accounts."""
+
+from collections import Counter
 
 import click
 
@@ -23,16 +25,17 @@ def secrets_generate() -> None:
 
 @secrets.command("rotate")
 def secrets_rotate() -> None:
-    """Seal every key with the first master key again; may be stopped and begun again at any time."""
+    """Seal every key and account with the first master key again; may be stopped and begun again at any time."""
 
     async def rotate(services: Services, _settings: Settings) -> None:
-        done = await services.api_keys.rotate(services.principal)
-        print_out(f"Sealed again: {done.sealed}.")
-        if done.unopened:
-            which = ", ".join(f"{count} by {name!r}" for name, count in sorted(done.unopened.items()))
+        keys, accounts = await services.api_keys.rotate(services.principal), await services.accounts.rotate()
+        print_out(f"Sealed again: {keys.sealed + accounts.sealed}.")
+        unopened = Counter(keys.unopened) + Counter(accounts.unopened)
+        if unopened:
+            which = ", ".join(f"{count} by {name!r}" for name, count in sorted(unopened.items()))
             raise StoreError(
                 f"Not opened, and left as they were: {which}. Add the master key that sealed them to "
-                "AGENTAPI_MASTER_KEY, after the first, and run this again; or let their owners enter them again."
+                "AGENTAPI_MASTER_KEY, after the first, and run this again; or their owners bring them again."
             )
 
     run(rotate)

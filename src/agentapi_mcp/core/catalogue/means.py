@@ -9,7 +9,7 @@ from agentapi_mcp.core.accounts.models import AccountToken
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, ModelRow
-from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.principals import Action, Principal, require
 from agentapi_mcp.core.keys.api_keys import ApiKeys, AvailableKeys
 from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 
@@ -91,6 +91,7 @@ class Wallet:
 
     async def means(self, principal: Principal) -> Means:
         """Load the keys and accounts that the principal's turns can use."""
+        require(principal, Action.CHAT)
         return Means(await self.api_keys.available(principal), await self.accounts.available(principal))
 
     async def token(self, principal: Principal, means: Means, account: str | None) -> AccountToken | None:

@@ -1,0 +1,82 @@
+"""The commands for accounts at providers."""
+
+import click
+
+from agentapi_mcp.cli.loopback import open_loopback
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.core.accounts.models import Account
+from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+
+
+@click.group()
+def accounts() -> None:
+    """Connect accounts of your own at providers, which pay for your messages."""
+
+
+@accounts.command("list")
+@json_option
+def accounts_list(*, as_json: bool) -> None:
+    """List your accounts, without their tokens."""
+
+    async def list_(services: Services, _settings: Settings) -> None:
+        found = await services.accounts.list_(services.principal)
+        if as_json:
+            print_json([_json(account) for account in found])
+            return
+        table(("PROVIDER", "STATE", "CONNECTED", "SCOPES"), [_row(account) for account in found])
+        if not found:
+            there = ", ".join(provider.name for provider in services.accounts.providers) or "none is declared"
+            print_err(f"No account is connected. Providers where one can be: {there}.")
+
+    run(list_)
+
+
+@accounts.command("connect")
+@click.argument("provider")
+@click.option("--port", type=click.IntRange(1, 65535), help="Come back to this port, where a provider knows one.")
+def accounts_connect(provider: str, port: int | None) -> None:
+    """Connect an account at PROVIDER: open the printed address in a browser on this machine, and allow access there."""
+
+    async def connect(services: Services, _settings: Settings) -> None:
+        async with open_loopback(port) as loopback:
+            begun = await services.accounts.begin(services.principal, provider, loopback.redirect_uri)
+            print_err("Open this address in a browser on this machine, and allow access there:")
+            print_out(begun.url)
+            answer = await loopback.wait(begun.state)
+            await services.accounts.finish(services.principal, provider, begun, answer, loopback.redirect_uri)
+        print_err(f"Connected your account at {provider}. It pays from the next message on.")
+
+    run(connect)
+
+
+@accounts.command("disconnect")
+@click.argument("provider")
+def accounts_disconnect(provider: str) -> None:
+    """Remove your account at PROVIDER, and revoke its tokens there."""
+
+    async def disconnect(services: Services, _settings: Settings) -> None:
+        done = await services.accounts.disconnect(services.principal, provider)
+        print_err(f"Removed your account at {provider}; nothing is sent with it any more.")
+        if not done.is_revoked:
+            print_err(
+                f"Its tokens could not be revoked at {provider}: end them on its page of connected programs or keys."
+            )
+
+    run(disconnect)
+
+
+def _row(account: Account) -> tuple[object, ...]:
+    return account.provider, account.state, f"{account.connected_at:%Y-%m-%d %H:%M}", " ".join(account.scopes)
+
+
+def _json(account: Account) -> dict[str, object]:
+    return {
+        "provider": account.provider,
+        "state": str(account.state),
+        "scopes": list(account.scopes),
+        "connected_at": account.connected_at.isoformat(),
+        "expires_at": account.expires_at and account.expires_at.isoformat(),
+    }
