@@ -12,10 +12,11 @@ from agentapi_mcp.auth.master_keys import MasterKey
 from agentapi_mcp.auth.sealing import AesGcmSealer
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import CallerError, NotAuthenticatedError, NotFoundError, PermissionDeniedError
+from agentapi_mcp.core.access.models import LoginBegun
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.api_keys import ApiKeys
-from agentapi_mcp.core.keys.key_requests import LIFETIME, KeyRequests
-from agentapi_mcp.core.keys.models import Visit
+from agentapi_mcp.core.keys.key_requests import CONSENT_LIFETIME, LIFETIME, KeyRequests, PageRequests
+from agentapi_mcp.core.keys.models import PagePurpose, Visit
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.key_requests import MOST_REQUESTS, PostgresKeyRequests
@@ -31,6 +32,24 @@ def opened(database: Database, clock: Clock | None = None) -> tuple[KeyRequests,
     clock, sealer = clock or SystemClock(), AesGcmSealer([MasterKey("one", bytes(range(32)))])
     api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock, audit_log(database))
     return KeyRequests(PostgresKeyRequests(database), api_keys, sealer, clock, "https://agents.example.com"), api_keys
+
+
+async def test_a_visit_that_waits_for_a_consent_ends_after_ten_minutes_and_another_after_fifteen(
+    database: Database,
+) -> None:
+    clock = ManualClock(SystemClock().now())
+    sealer = AesGcmSealer([MasterKey("one", bytes(range(32)))])
+    requests = PageRequests(PostgresKeyRequests(database), sealer, clock, "https://a.example", PagePurpose.ACCOUNT)
+    begun = LoginBegun(issuer=ISSUER, url="https://issuer.example.com/authorize", state="s", verifier="v")
+    waiting = Visit(token_sha256=b"x", form_token="t", connecting=begun)  # noqa: S106  # of no form
+    consenting, entering = requests.seal(waiting), requests.seal(replace(waiting, connecting=None))
+    clock.advance(CONSENT_LIFETIME - timedelta(seconds=1))
+    assert requests.open_(consenting) == replace(waiting, connecting=replace(begun, url=""))
+    clock.advance(timedelta(seconds=1))
+    with pytest.raises(NotAuthenticatedError):
+        requests.open_(consenting)
+    assert requests.open_(entering).connecting is None
+    assert timedelta(minutes=10) == CONSENT_LIFETIME < LIFETIME
 
 
 async def visited(requests: KeyRequests, who: Principal) -> Visit:
