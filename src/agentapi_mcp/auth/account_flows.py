@@ -7,7 +7,6 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlencode
 
 import httpx2
-from pydantic import SecretStr
 from typing_extensions import override
 
 from agentapi_mcp.auth.authorization import begin, challenge_of, client_credentials, find_metadata, mismatch
@@ -72,11 +71,8 @@ class OAuthFlow(AccountFlow):
     @override
     async def renew(self, provider: AccountProvider, tokens: Tokens) -> Tokens:
         metadata = await self._metadata(provider)
-        refresh = tokens.refresh
-        parameters = {
-            "grant_type": "refresh_token",
-            "refresh_token": "" if refresh is None else refresh.get_secret_value(),
-        }
+        refresh = "" if tokens.refresh is None else tokens.refresh.get_secret_value()
+        parameters = {"grant_type": "refresh_token", "refresh_token": refresh}
         document = await self._ask(provider, str(metadata["token_endpoint"]), parameters)
         return self._tokens(document, tokens.scopes, refresh)
 
@@ -88,7 +84,7 @@ class OAuthFlow(AccountFlow):
             return False
         # RFC 7009, section 2.1: with the refresh token the server also ends the access tokens of its grant.
         token, hint = (tokens.access, "access_token") if tokens.refresh is None else (tokens.refresh, "refresh_token")
-        fields, headers = client_credentials(provider.client_id or "", provider.client_secret)
+        fields, headers = _client(provider)
         form = {"token": token.get_secret_value(), "token_type_hint": hint, **fields}
         try:
             await self._fetch.notify(endpoint, form, headers)
@@ -103,7 +99,7 @@ class OAuthFlow(AccountFlow):
             raise FlowUnavailableError(str(exc)) from exc
 
     async def _ask(self, provider: AccountProvider, url: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
-        fields, headers = client_credentials(provider.client_id or "", provider.client_secret)
+        fields, headers = _client(provider)
         try:
             return await self._fetch.post(url, {**parameters, **fields}, headers)
         except RefusedError as exc:
@@ -113,19 +109,17 @@ class OAuthFlow(AccountFlow):
         except FetchError as exc:
             raise FlowUnavailableError(str(exc)) from exc
 
-    def _tokens(
-        self, document: Mapping[str, object], asked: tuple[str, ...], refresh: SecretStr | None = None
-    ) -> Tokens:
+    def _tokens(self, document: Mapping[str, object], asked: tuple[str, ...], refresh: str | None = None) -> Tokens:
         access, issued = document.get("access_token"), document.get("refresh_token")
         if not _is_header_text(access):
             raise FlowUnavailableError("the token endpoint gives no access token")
         scope = document.get("scope")
-        return Tokens(
-            access=SecretStr(str(access)),
-            refresh=SecretStr(issued) if isinstance(issued, str) and issued else refresh,
-            expires_at=_expiry(document.get("expires_in"), self._clock.now()),
+        return Tokens.issued(
+            str(access),
+            issued if isinstance(issued, str) and issued else refresh,
+            _expiry(document.get("expires_in"), self._clock.now()),
             # RFC 6749, section 5.1: it may be left out where it is what was asked for.
-            scopes=tuple(scope.split()) if isinstance(scope, str) else asked,
+            tuple(scope.split()) if isinstance(scope, str) else asked,
         )
 
 
@@ -166,7 +160,7 @@ class OpenRouterFlow(AccountFlow):
             raise FlowUnavailableError(str(exc)) from exc
         if not _is_header_text(key):
             raise FlowUnavailableError("it gives no key")
-        return Tokens(access=SecretStr(str(key)))
+        return Tokens.issued(str(key))
 
     @override
     async def renew(self, provider: AccountProvider, tokens: Tokens) -> Tokens:
@@ -193,6 +187,11 @@ class AccountFlows:
     async def aclose(self) -> None:
         """Close the connections to the providers."""
         await self._client.aclose()
+
+
+def _client(provider: AccountProvider) -> tuple[dict[str, str], dict[str, str]]:
+    secret = provider.client_secret
+    return client_credentials(provider.client_id or "", None if secret is None else secret.get_secret_value())
 
 
 def _code(answer: LoginAnswer) -> str:

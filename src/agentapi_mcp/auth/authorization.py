@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
-from pydantic import SecretStr
-
 from agentapi_mcp.auth.fetching import Fetch, FetchError, check_address
 from agentapi_mcp.auth.keys import metadata_urls
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
@@ -68,10 +66,10 @@ def mismatch(begun: LoginBegun, answer: LoginAnswer, metadata: Mapping[str, obje
     return None
 
 
-def client_credentials(client_id: str, secret: SecretStr | None) -> tuple[dict[str, str], dict[str, str]]:
+def client_credentials(client_id: str, secret: str | None) -> tuple[dict[str, str], dict[str, str]]:
     """Return the fields and headers by which a client authenticates at an endpoint."""
     if secret is None:
         return {"client_id": client_id}, {}
     # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
-    pair = f"{quote(client_id, safe='')}:{quote(secret.get_secret_value(), safe='')}"
+    pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
     return {}, {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

@@ -82,7 +82,9 @@ class Login:
         return " ".join([*(["openid"] if "openid" in known else []), *([ours] if self._issuer.needs_scopes else [])])
 
     async def _exchange(self, url: str, parameters: Mapping[str, str]) -> Mapping[str, object]:
-        fields, headers = client_credentials(self._issuer.client_id or "", self._issuer.client_secret)
+        secret = self._issuer.client_secret
+        plain = None if secret is None else secret.get_secret_value()
+        fields, headers = client_credentials(self._issuer.client_id or "", plain)
         return await self._fetch.post(url, {**parameters, **fields}, headers)
 
     def _refusal(self, reason: str) -> NotAuthenticatedError:

@@ -58,6 +58,14 @@ class Tokens:
     expires_at: datetime | None = None
     scopes: tuple[str, ...] = ()
 
+    @classmethod
+    def issued(
+        cls, access: str, refresh: str | None = None, expires_at: datetime | None = None, scopes: tuple[str, ...] = ()
+    ) -> "Tokens":
+        """Take tokens as the provider sent them."""
+        hidden = None if refresh is None else SecretStr(refresh)
+        return cls(access=SecretStr(access), refresh=hidden, expires_at=expires_at, scopes=scopes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:

@@ -24,6 +24,7 @@ from agentapi_mcp.stores.postgres.jsons import json_object
 LEASE_SECONDS = 30
 RELEASE_SECONDS = 1
 _PREFIX = "oauth/"
+_NONE = "UPDATE 0"
 _FIND: LiteralString = """
 SELECT oauth_data::text FROM public.mcp_sessions WHERE user_id = $1 AND session_id = $2
 """
@@ -90,24 +91,28 @@ class PostgresAccounts(AccountStore):
         async with self._database.as_system("an account that its user connects") as connection:
             await connection.execute(_INSERT, *own)
             done = await connection.execute(_PUT, *own, new.account.provider, _entry(new))
-        if done == "UPDATE 0":
+        if done == _NONE:
             raise StoreError("The row of this user's accounts is another user's; the operator removes it.")
 
     @override
     async def claim(self, stored: SealedAccount, owner: str) -> bool:
-        return await self._change(_CLAIM, stored, owner, LEASE_SECONDS)
+        async with self._database.as_system("one user's account, the statement names the user") as connection:
+            return await connection.execute(_CLAIM, *_own(stored), owner, LEASE_SECONDS) != _NONE
 
     @override
     async def replace(self, old: SealedAccount, new: SealedAccount) -> bool:
-        return await self._change(_REPLACE, old, _entry(new))
+        async with self._database.as_system("one user's account, the statement names the user") as connection:
+            return await connection.execute(_REPLACE, *_own(old), _entry(new)) != _NONE
 
     @override
     async def release(self, stored: SealedAccount, owner: str) -> None:
-        await self._change(_RELEASE, stored, owner, RELEASE_SECONDS)
+        async with self._database.as_system("one user's account, the statement names the user") as connection:
+            await connection.execute(_RELEASE, *_own(stored), owner, RELEASE_SECONDS)
 
     @override
     async def remove(self, stored: SealedAccount) -> bool:
-        return await self._change(_REMOVE, stored)
+        async with self._database.as_system("one user's account, the statement names the user") as connection:
+            return await connection.execute(_REMOVE, *_own(stored)) != _NONE
 
     @override
     async def sealed_with_other_keys(self, key_id: str, after: UserId, limit: int) -> Sequence[SealedAccount]:
@@ -116,12 +121,11 @@ class PostgresAccounts(AccountStore):
         found = (_accounts(UserId(row["user_id"]), row["oauth_data"]).values() for row in rows)
         return [account for accounts in found for account in accounts if account.key_id != key_id]
 
-    async def _change(self, statement: LiteralString, stored: SealedAccount, *more: object) -> bool:
-        """Change an account whose tokens are still these; False if they are not."""
-        account = stored.account
-        known = account.user_id, _id(account.user_id), account.provider, _text(stored.sealed)
-        async with self._database.as_system("one user's account, the statement names the user") as connection:
-            return await connection.execute(statement, *known, *more) != "UPDATE 0"
+
+def _own(stored: SealedAccount) -> tuple[object, str, str, str]:
+    """Return what names an account whose tokens are still these."""
+    account = stored.account
+    return account.user_id, _id(account.user_id), account.provider, _text(stored.sealed)
 
 
 def _id(user_id: UserId) -> str:
