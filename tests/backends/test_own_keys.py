@@ -32,7 +32,15 @@ async def test_an_agent_takes_none_where_the_operator_says_no_or_has_a_header_fo
         assert Capability.OWN_KEYS not in backend.capabilities
 
 
-async def test_the_credentials_of_google_are_not_replaced() -> None:
+@pytest.mark.parametrize("more", [{}, {"own_keys": False}])
+async def test_the_credentials_of_google_are_replaced_by_the_token_of_an_account_alone(more: dict[str, object]) -> None:
     async with FakeHost() as host:
-        backend = registry.create("openai", {"base_url": "http://127.0.0.1:9/v1", "auth": "google"}, host)
+        backend = registry.create("openai", {"base_url": "http://127.0.0.1:9/v1", "auth": "google"} | more, host)
         assert Capability.OWN_KEYS not in backend.capabilities
+        assert (Capability.OWN_ACCOUNTS in backend.capabilities) is (more == {})
+
+
+@pytest.mark.parametrize(("kind", "variant"), VARIANTS)
+async def test_the_backends_that_take_tokens_of_accounts_are_these(kind: str, variant: str) -> None:
+    async with open_rig(case_of(kind), variant) as rig:
+        assert rig.declares(Capability.OWN_ACCOUNTS) is (kind == "openai")

@@ -360,7 +360,7 @@ class BackendContract:
             assert bool(end_of(events).warning) is rig.declares(Capability.RESUME)
         assert text_of(events).strip()
 
-    # --- capability: OWN_KEYS
+    # --- capabilities: OWN_KEYS, OWN_ACCOUNTS
 
     async def test_a_callers_key_is_used_for_their_turn_alone(self, subject: Subject) -> None:
         """With OWN_KEYS it replaces the operator's key; without it, it is not sent."""
@@ -369,6 +369,16 @@ class BackendContract:
             seen = list(chain.from_iterable([await events_of(rig.backend, turn) for turn in turns]))
             sent = [credential == OWN_KEY.get_secret_value() for credential in rig.peer.credentials()]
             expected = [True, False] if rig.declares(Capability.OWN_KEYS) else [False] * len(sent)
+        assert sent == expected
+        assert OWN_KEY.get_secret_value() not in repr(seen)
+
+    async def test_the_token_of_a_callers_account_is_used_for_their_turn_alone(self, subject: Subject) -> None:
+        """With OWN_ACCOUNTS it replaces the operator's key; without it, it is not sent."""
+        async with subject.open() as rig:
+            turns = [replace(rig.turn(Behaviour.ANSWERS), access_token=OWN_KEY), rig.turn(Behaviour.ANSWERS)]
+            seen = list(chain.from_iterable([await events_of(rig.backend, turn) for turn in turns]))
+            sent = [credential == OWN_KEY.get_secret_value() for credential in rig.peer.credentials()]
+            expected = [True, False] if rig.declares(Capability.OWN_ACCOUNTS) else [False] * len(sent)
         assert sent == expected
         assert OWN_KEY.get_secret_value() not in repr(seen)
 

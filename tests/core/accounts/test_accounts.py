@@ -31,6 +31,7 @@ from agentapi_mcp.base.errors import (
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
 from agentapi_mcp.core.accounts.accounts import Accounts
 from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider, AccountState
+from agentapi_mcp.core.accounts.ports import AccountCache
 from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditFilter
@@ -111,9 +112,13 @@ def provider_at(peer: AccountProviderPeer, kind: AccountKind = AccountKind.OAUTH
 
 @asynccontextmanager
 async def open_setup(
-    database: Database, kind: AccountKind = AccountKind.OAUTH, *, keys: tuple[MasterKey, ...] = (ONE,)
+    database: Database,
+    kind: AccountKind = AccountKind.OAUTH,
+    *,
+    clock: LiveClock | None = None,
+    cache: AccountCache | None = None,
 ) -> AsyncGenerator[AccountSetup]:
-    async with AccountProviderPeer() as peer, another(database, peer, kind, keys=keys) as at:
+    async with AccountProviderPeer() as peer, another(database, peer, kind, clock=clock, cache=cache) as at:
         yield at
 
 
@@ -125,6 +130,7 @@ async def another(
     *,
     keys: tuple[MasterKey, ...] = (ONE,),
     clock: LiveClock | None = None,
+    cache: AccountCache | None = None,
 ) -> AsyncGenerator[AccountSetup]:
     """Open the accounts of a process on this provider."""
     clock = clock or LiveClock(SystemClock().now())
@@ -132,7 +138,7 @@ async def another(
         flows = AccountFlows(clock, within=SHORT if peer.mood == "hangs" else timedelta(seconds=10))
         stack.push_async_callback(flows.aclose)
         store, audit = PostgresAccounts(database), audit_log(database)
-        ports = TokenPorts(store, NoAccountCache(), flows, clock)
+        ports = TokenPorts(store, cache or NoAccountCache(), flows, clock)
         accounts = await stack.enter_async_context(Accounts(ports, AesGcmSealer(keys), audit).open())
         provider = provider_at(peer, kind)
         accounts.reload([provider])

@@ -20,6 +20,7 @@ SECRET = "sk-or-v1-do-not-tell"  # noqa: S105  # the test looks for it everywher
 
 AGENT = '[agents.a]\nbackend = "openai"\n'
 MODEL = AGENT + '[[agents.a.models]]\nname = "m"\nmodel_id = "m"\nprovider = "p"\n'
+ACCOUNT = '[[accounts]]\nname = "google"\nkind = "google"\nclient_id = "c"\n'
 SERVICE = '[[issuers]]\nissuer = "https://a.example"\n[[issuers.services]]\nclient_id = "nightly"\n'
 ORG = 'organization = "b51b7f0e-2f0d-4d0c-9a3f-7c2f3a2f9b10"\n'
 
@@ -116,6 +117,20 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('[[issuers]]\nissuer = "https://a.example"\nnewcomers = "all"\n', 3, "'newcomers' must be"),
         ('[[issuers]]\nissuer = "https://a.example"\ndomains = { "x.example" = "acme" }\n', 3, "must be an id such as"),
         ('[[issuers]]\nissuer = "https://a.example"\n' * 2, 4, "a second issuer"),
+        (
+            ACCOUNT + 'client = "x"\n',
+            5,
+            "unknown key 'client'; there are: name, kind, issuer, client_id",
+        ),
+        ('[[accounts]]\nname = "v"\nkind = "oauth"\nclient_id = "c"\n', 3, "needs an 'issuer'"),
+        ('[[accounts]]\nname = "v"\nkind = "google"\n', 3, "needs a 'client_id'"),
+        ('[[accounts]]\nname = "v"\nkind = "saml"\n', 3, "'kind' must be"),
+        ('[[accounts]]\nname = "v"\nkind = "openrouter"\nscopes = []\n', 4, "'scopes' is not used"),
+        (ACCOUNT + 'issuer = "http://v.example"\n', 5, "must be an https address"),
+        (ACCOUNT + 'scopes = ["two words"]\n', 5, "is no name"),
+        (ACCOUNT + 'client_secret = "${NOT_SET_HERE}"\n', 5, "NOT_SET_HERE is not set"),
+        (ACCOUNT * 2, 6, "a second account 'google'"),
+        (AGENT + 'needs_account = "google"\n', 3, "there is no [[accounts]] with the name 'google'"),
         (SERVICE + 'org = "x"\n', 5, "unknown key 'org'; there are: client_id, subject, organization, role, name"),
         (SERVICE, 3, "'organization' is missing"),
         (SERVICE + 'organization = "acme"\n', 5, "must be an id such as"),
@@ -350,3 +365,26 @@ def test_the_annotated_example_is_a_good_file() -> None:
     example = Path(__file__).parents[3] / "config" / FILE_NAME
     agents = load_catalogue([DEFAULTS, example], {}, known).agents
     assert {"droid", "ccrouter", "guide", "local"} <= {agent.name for agent in agents}
+
+
+def test_accounts_are_read_with_the_defaults_of_their_kind_and_their_secrets(tmp_path: Path) -> None:
+    text = (
+        '[[accounts]]\nname = "openrouter"\nkind = "openrouter"\n'
+        + ACCOUNT
+        + 'client_secret = "${SECRET}"\nproviders = ["Vertex-AI", "google"]\nagents = ["gemini"]\n'
+        + '[[accounts]]\nname = "v"\nkind = "oauth"\nissuer = "https://v.example"\nclient_id = "c"\n'
+        + 'scopes = ["a", "b"]\n'
+    )
+    path = tmp_path / FILE_NAME
+    path.write_text(text, encoding="utf-8")
+    openrouter, google, other = load_catalogue([path], {"SECRET": "hidden-value"}, list).accounts
+    assert (openrouter.issuer, openrouter.client_id, openrouter.scopes) == ("https://openrouter.ai", None, ())
+    assert google.issuer == "https://accounts.google.com"
+    assert google.scopes == ("https://www.googleapis.com/auth/cloud-platform",)
+    assert google.client_secret is not None
+    assert google.client_secret.get_secret_value() == "hidden-value"
+    assert "hidden-value" not in repr(google)
+    asked = [("gemini", "vertex-ai"), ("gemini", "GOOGLE"), ("another", "google"), ("gemini", "openai")]
+    assert [google.serves(*each) for each in asked] == [True, True, False, False]
+    assert (openrouter.serves("any", "OpenRouter"), other.serves("any", "v")) == (True, True)
+    assert (other.scopes, other.client_secret) == (("a", "b"), None)

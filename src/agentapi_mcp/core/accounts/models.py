@@ -88,6 +88,17 @@ class Account:
         # A life of a few minutes has a tenth of less than a minute, and one of seconds must not begin renewable.
         return self.expires_at - min(max(_RENEW_BEFORE, life / _RENEW_AT_LAST), life / 2)
 
+    def renewed(self, at: datetime, tokens: Tokens) -> "Account":
+        """Return the account with the times of new tokens."""
+        return Account(
+            user_id=self.user_id,
+            provider=self.provider,
+            connected_at=self.connected_at,
+            issued_at=at,
+            expires_at=tokens.expires_at,
+            scopes=tokens.scopes,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SealedAccount:

@@ -196,8 +196,7 @@ class AccountTokens:
             _log.warning("account_not_renewed", extra={"provider": provider.name, "reason": str(exc)[:200]})
             await self._store.release(stored, owner)
             raise unavailable(provider) from exc
-        now = self._clock.now()
-        renewed = self.seal(replace(account, issued_at=now, expires_at=new.expires_at), new)
+        renewed = self.seal(account.renewed(self._clock.now(), new), new)
         # Written before anybody uses it: from now on the old refresh token may be void.
         if await self._written(stored, renewed):
             await self.keep(renewed, new)

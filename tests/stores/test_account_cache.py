@@ -1,0 +1,100 @@
+"""Access tokens in Redis: under the name that the design says, until they are to be renewed, and never needed."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.base.ids import UserId, new_id
+from agentapi_mcp.core.accounts.models import AccountKind
+from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.redis.accounts import RedisAccountCache
+from agentapi_mcp.stores.redis.client import open_redis
+from tests.core.accounts.test_accounts import AccountSetup, LiveClock, open_setup
+from tests.support.clocks import ManualClock
+from tests.support.members import new_member
+from tests.support.valkey import Valkey
+
+
+async def test_a_token_is_kept_for_its_user_and_provider_until_it_is_to_be_renewed(
+    redis_url: str, redis_prefix: str
+) -> None:
+    clock, ann = ManualClock(), UserId(new_id())
+    async with open_redis(redis_url, redis_prefix, clock) as client, Redis.from_url(redis_url) as raw:
+        cache = RedisAccountCache(client, clock)
+        await cache.put(ann, "vendor", b"sealed", clock.now() + timedelta(minutes=9))
+        await cache.put(ann, "bank", b"for good", None)
+        await cache.put(ann, "late", b"due", clock.now())
+        assert await cache.find(ann, ["bank", "late", "vendor"]) == {"vendor": b"sealed", "bank": b"for good"}
+        assert await cache.find(UserId(new_id()), ["vendor"]) == {}
+        lifetimes = [
+            cast("int", await raw.ttl(f"{redis_prefix}oauth_token:{ann}:{each}")) for each in ("vendor", "bank")
+        ]
+        assert 300 < lifetimes[0] <= 540
+        assert 0 < lifetimes[1] <= 300
+        await cache.remove(ann, "vendor")
+        assert list(await cache.find(ann, ["vendor", "bank"])) == ["bank"]
+        await raw.set(f"{redis_prefix}oauth_token:{ann}:bank", "no base64!")
+        assert await cache.find(ann, ["bank"]) == {}
+
+
+@asynccontextmanager
+async def cached(
+    database: Database, url: str, prefix: str, kind: AccountKind = AccountKind.OAUTH
+) -> AsyncGenerator[AccountSetup]:
+    """Open accounts whose tokens are cached in this Redis."""
+    clock = LiveClock(SystemClock().now())
+    async with (
+        open_redis(url, prefix, clock) as client,
+        open_setup(database, kind, clock=clock, cache=RedisAccountCache(client, clock)) as at,
+    ):
+        yield at
+
+
+async def test_a_hot_token_spares_the_database_and_is_sealed(
+    database: Database, redis_url: str, redis_prefix: str
+) -> None:
+    async with cached(database, redis_url, redis_prefix) as at:
+        ann, eve = await new_member(database), await new_member(database)
+        await at.connect(ann)
+        token = await at.token(ann)
+        (stored,) = (await at.store.find(ann.user_id)).values()
+        assert await at.store.remove(stored)  # the row is gone, and nothing told this process
+        available = await at.accounts.available(ann)
+        assert (available.stored, await at.token(ann)) == ({}, token)
+        async with Redis.from_url(redis_url) as raw:
+            content = cast("bytes", await raw.get(f"{redis_prefix}oauth_token:{ann.user_id}:vendor"))
+            assert token.encode() not in content
+            assert b"refresh" not in content
+            # Moved to another user, it does not open: she is as one without an account.
+            await raw.set(f"{redis_prefix}oauth_token:{eve.user_id}:vendor", content)
+        assert not (await at.accounts.available(eve)).is_connected("vendor")
+
+
+@pytest.mark.parametrize("kind", list(AccountKind))
+async def test_who_disconnects_or_connects_anew_is_not_served_from_the_cache(
+    kind: AccountKind, database: Database, redis_url: str, redis_prefix: str
+) -> None:
+    async with cached(database, redis_url, redis_prefix, kind) as at:
+        ann = await new_member(database)
+        await at.connect(ann)
+        first = await at.token(ann)
+        await at.connect(ann)
+        assert await at.token(ann) != first
+        await at.accounts.disconnect(ann, "vendor")
+        assert not (await at.accounts.available(ann)).is_connected("vendor")
+
+
+async def test_without_redis_the_database_serves(database: Database, valkey: Valkey) -> None:
+    async with cached(database, valkey.url, "") as at:
+        ann = await new_member(database)
+        await at.connect(ann)
+        token = await at.token(ann)
+        valkey.stop()
+        assert await at.token(ann) == token
+        at.clock.advance(timedelta(seconds=700))
+        assert at.peer.accepts(await at.token(ann))
