@@ -12,6 +12,7 @@ import pytest
 
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.core.identity.principals import Role
+from agentapi_mcp.stores.postgres.database import Connection
 from tests.support.clusters import cluster_environ
 from tests.support.command_runs import run_commands
 from tests.support.connect import call, fields_of
@@ -105,25 +106,12 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         member, owner = here.members[attacker], here.members["ann"]
         over_there = str(here.members["bea" if member.org_id == owner.org_id else "abe"].user_id)
         async with here.database.as_system("test") as connection:
-            await connection.execute(
-                "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id, active) "
-                "VALUES (gen_random_uuid(), $1, $2, 'openrouter', $3, 'x', 'k', true)",
-                owner.user_id,
-                owner.org_id,
-                CANARY,
-            )
-            await connection.execute(
-                "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
-                "VALUES ($1, 'oauth/' || $1, '{}', jsonb_build_object($2::text, $3::text::jsonb), '9999-12-31')",
-                owner.user_id,
-                CANARY,
-                json.dumps(
-                    {"sealed": "eA==", "key_id": "k", "state": "connected", "scopes": [], "expires_at": None}
-                    | dict.fromkeys(("connected_at", "issued_at"), "2026-01-01T00:00:00+00:00")
-                ),
-            )
+            await bring_canaries(connection, owner)
         await here.services.personal_tokens.create(owner.principal, CANARY)
         trials = tried(str(done["session_id"]), str(running["turn_id"]), over_there)
+        if member.user_id == owner.user_id:
+            # An account is its user's in all of their organisations: they see and end it from each.
+            trials = {command: arguments for command, arguments in trials.items() if "accounts" not in command}
         words = [[*command.split(), *arguments] for command, arguments in trials.items()]
         runs = await asyncio.to_thread(run_commands, environ(edge_home, member), words, timeout=500)
         for (command, arguments), ran in zip(trials.items(), runs, strict=True):
@@ -148,6 +136,28 @@ async def test_no_command_tells_or_does_what_is_anothers(attacker: str, edge_hom
         listed = str((await call(ann, "list_sessions")).structured_content)
         assert CANARY in listed
         assert "taken" not in listed
+
+
+async def bring_canaries(connection: Connection, owner: Member) -> None:
+    """Give the owner a key and an account."""
+    await connection.execute(
+        "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, name, sealed_key, key_id, active) "
+        "VALUES (gen_random_uuid(), $1, $2, 'openrouter', $3, 'x', 'k', true)",
+        owner.user_id,
+        owner.org_id,
+        CANARY,
+    )
+    await connection.execute(
+        "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+        "VALUES ($1::uuid, 'oauth/' || $1::uuid, '{}', jsonb_build_object($2::text, $3::text::jsonb), "
+        "'9999-12-31')",
+        owner.user_id,
+        CANARY,
+        json.dumps(
+            {"sealed": "eA==", "key_id": "k", "state": "connected", "scopes": [], "expires_at": None}
+            | dict.fromkeys(("connected_at", "issued_at"), "2026-01-01T00:00:00+00:00")
+        ),
+    )
 
 
 def environ(home: Path, member: Member) -> dict[str, str]:

@@ -90,7 +90,7 @@ class AccountSetup:
         name = available.needed(self.provider.name)
         return (await self.accounts.token(who, available, name)).value.get_secret_value()
 
-    async def actions(self, who: Principal) -> list[AuditAction]:
+    async def actions(self, who: Principal) -> list[str]:
         """List what the audit log has of somebody."""
         await self.audit.flush()
         owner = replace(who, role=Role.OWNER, scopes=None)
@@ -317,9 +317,10 @@ async def test_a_refused_refresh_token_revokes_the_account_and_its_user_is_asked
         await at.connect(ann)
         at.peer.end_all()
         at.clock.advance(timedelta(seconds=700))
-        for _ in range(2):
-            with pytest.raises(AccountNeededError, match="not accepted there any more") as refused:
-                await at.token(ann)
+        with pytest.raises(AccountNeededError, match="not accepted there any more"):
+            await at.token(ann)
+        with pytest.raises(AccountNeededError, match="not accepted there any more") as refused:
+            await at.token(ann)
         assert refused.value.provider == "vendor"
         assert "accounts connect vendor" in refused.value.next_step
         assert ([account.state for account in await at.accounts.list_(ann)], at.peer.renewals) == (

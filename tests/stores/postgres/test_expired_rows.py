@@ -14,7 +14,7 @@ from agentapi_mcp.core.access.models import Invitation
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Obstacles
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.core.keys.models import KeyRequest, PagePurpose
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
@@ -102,9 +102,9 @@ async def test_an_expired_link_to_the_key_page_leads_nowhere(ann: Principal, dat
                 expires_at=datetime.now(UTC) + lifetime,
             )
         )
-    assert await requests.find(b"live") is not None
-    assert await requests.find(b"expired") is None
-    assert await requests.consume(b"expired") is None
+    assert await requests.find(b"live", PagePurpose.KEY) is not None
+    assert await requests.find(b"expired", PagePurpose.KEY) is None
+    assert await requests.consume(b"expired", PagePurpose.KEY) is None
 
 
 async def test_an_expired_invitation_is_neither_listed_nor_withdrawn_and_can_be_made_anew(
