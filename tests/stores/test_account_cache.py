@@ -29,9 +29,8 @@ async def test_a_token_is_kept_for_its_user_and_provider_until_it_is_to_be_renew
         await cache.put(ann, "late", b"due", clock.now())
         assert await cache.find(ann, ["bank", "late", "vendor"]) == {"vendor": b"sealed", "bank": b"for good"}
         assert await cache.find(UserId(new_id()), ["vendor"]) == {}
-        lifetimes = [
-            cast("int", await raw.ttl(f"{redis_prefix}oauth_token:{ann}:{each}")) for each in ("vendor", "bank")
-        ]
+        names = [f"{redis_prefix}oauth_token:{ann}:{each}" for each in ("vendor", "bank")]
+        lifetimes = [await raw.ttl(name) for name in names]
         assert 300 < lifetimes[0] <= 540
         assert 0 < lifetimes[1] <= 300
         await cache.remove(ann, "vendor")
