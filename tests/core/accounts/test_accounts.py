@@ -346,10 +346,12 @@ async def test_tokens_that_are_renewed_while_the_account_is_disconnected_are_giv
         await at.connect(ann)
         at.clock.advance(timedelta(seconds=700))
         (stored,) = (await at.store.find(ann.user_id)).values()
-        assert await at.store.claim(stored, "another process")
-        assert await at.store.remove(stored)
-        assert not await at.store.replace(stored, stored)
-        assert not await at.store.claim(stored, "a third one")
+        at.peer.meanwhile = lambda: at.store.remove(stored)
+        with pytest.raises(AccountNeededError):
+            await at.token(ann)
+        revoked = await at.peer.received(path="/revoke")
+        assert b"refresh-" in revoked.content
+        assert (await at.store.find(ann.user_id), at.peer.renewals) == ({}, 1)
 
 
 async def test_a_caller_who_leaves_does_not_lose_the_new_refresh_token(database: Database) -> None:

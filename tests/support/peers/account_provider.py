@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -50,6 +51,7 @@ class AccountProviderPeer(HttpPeer):
         self.rotates = True
         self.renewals = 0
         self.families_ended = 0
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
         self._codes: dict[str, _Grant] = {}
         self._grants: dict[str, _Grant] = {}
 
@@ -131,7 +133,7 @@ class AccountProviderPeer(HttpPeer):
         if exchange.headers.get("authorization") != f"Basic {pair}":
             await answer.json(401, {"error": "invalid_client"})
             return
-        grant = self._granted(form)
+        grant = await self._granted(form)
         if grant is None:
             await answer.json(400, {"error": "invalid_grant"})
             return
@@ -149,12 +151,14 @@ class AccountProviderPeer(HttpPeer):
             said["refresh_token"] = grant.refresh
         await answer.json(200, said)
 
-    def _granted(self, form: dict[str, str]) -> _Grant | None:
+    async def _granted(self, form: dict[str, str]) -> _Grant | None:
         if form["grant_type"] == "authorization_code":
             grant = self._codes.pop(form["code"], None)
             fits = grant is not None and form["redirect_uri"] == grant.asked["redirect_uri"]
             return grant if fits and grant is not None and _proves(form["code_verifier"], grant) else None
         self.renewals += 1
+        if self.meanwhile is not None:
+            await self.meanwhile()
         for grant in self._grants.values():
             if form["refresh_token"] in grant.old and grant.is_valid:
                 # RFC 9700, section 4.14.2: somebody has an old token, so the whole family ends.

@@ -198,10 +198,10 @@ class AccountTokens:
             raise unavailable(provider) from exc
         renewed = self.seal(account.renewed(self._clock.now(), new), new)
         # Written before anybody uses it: from now on the old refresh token may be void.
-        if await self._written(stored, renewed):
-            await self.keep(renewed, new)
-        else:
+        if not await self._written(stored, renewed):
             await self._abandon(provider, new)
+            raise not_connected(provider)
+        await self.keep(renewed, new)
         return renewed
 
     async def _end_account(
