@@ -21,6 +21,8 @@ from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.web.application import WebOptions
+from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
+from agentapi_mcp.web.authentication import AcceptedTokens, TokenAuthenticator
 from agentapi_mcp.web.oauth import OAuth
 from tests.edges.mcp.test_http import ACCEPT, begin, fault, message
 from tests.support.clocks import ManualClock
@@ -188,3 +190,30 @@ async def test_any_text_that_is_sent_as_a_token_is_refused_in_our_words(edge_hom
 
         also = [PREFIX + "0" * 49, PREFIX + "é" * 49, PREFIX * 1000, PREFIX + "\udcff", secret.replace("_", "-")]
         await holds(given, check, examples=150, also=also)
+
+
+async def test_a_user_with_two_tokens_is_one_sender_and_so_is_whoever_makes_them_up(edge_home: Path) -> None:
+    async with open_app(Settings(home=edge_home, postgres_linger_seconds=20), {}) as app:
+        services = await app.services_provider.services()
+        clock = SystemClock()
+        authenticator = TokenAuthenticator(app.services_provider, AcceptedTokens(token=OWN), AuthRateLimit(clock))
+
+        async def sender(token: str, address: str = "192.0.2.1", *, is_verified: bool = True) -> object:
+            scope = {
+                "type": "http",
+                "headers": [(b"authorization", f"Bearer {token}".encode())],
+                "query_string": b"",
+                "client": (address, 1),
+            }
+            if is_verified:
+                await authenticator.identify(scope)
+            return authenticator.sender_of(scope)
+
+        made = [await services.personal_tokens.create(services.principal, new_id().hex, scopes=("read",)) for _ in "ab"]
+        before = await sender(made[0].secret, is_verified=False)
+        first, second = [await sender(token.secret, f"192.0.2.{number}") for number, token in enumerate(made)]
+        guesses = {await sender(PREFIX + digit * 30, is_verified=False) for digit in "abc"}
+        assert first == second != before
+        assert guesses == {before}
+        assert await sender(OWN) not in {first, before}
+        assert await sender("", "192.0.2.9", is_verified=False) not in {first, before}

@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 
+from cachetools import LRUCache
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +20,7 @@ from agentapi_mcp.base.errors import (
     PermissionDeniedError,
     retry_after_seconds,
 )
+from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.access.personal_tokens import NOT_VALID, PREFIX
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome
@@ -37,6 +40,7 @@ _FORWARDED = Refusal(
     message="A proxy forwards this request, and this server answers without a token on its own machine alone. Its "
     "operator gives it a token (AGENTAPI_BEARER_TOKEN, --require-token or a sign-in), or starts it with --insecure.",
 )
+_MOST_REMEMBERED = 10_000  # tokens whose owners are remembered
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
@@ -69,6 +73,16 @@ class TokenAuthenticator:
         self._services_provider = services_provider
         self._refused = refused
         self._digest = None if accepted.token is None else _digest(accepted.token)
+        self._owners = LRUCache[bytes, UserId | None](_MOST_REMEMBERED)
+
+    def sender_of(self, scope: Scope) -> Hashable:
+        """Return who sends a request, as far as that can be told before its token is verified.
+
+        It is the user whose token this was when it was last found valid, or else the address: so a user with many
+        tokens is one sender, and so is whoever makes them up.
+        """
+        _, digest = _bearer_token(scope)
+        return ("user", self._owners[digest]) if digest in self._owners else ("address", source_of(scope))
 
     async def identify(self, scope: Scope) -> Principal | None:
         """Return the sender of a request; None is the operator, whom the server's own token stands for.
@@ -88,10 +102,12 @@ class TokenAuthenticator:
         token, digest = _bearer_token(scope)
         attempt = TokenAttempt(source_of(scope), digest)
         try:
-            return await self._verify(token, digest)
+            principal = await self._verify(token, digest)
         except NotAuthenticatedError as exc:
             self._refused.refuse(attempt, exc.flaw)
             raise
+        self._owners[digest] = None if principal is None else principal.user_id
+        return principal
 
     async def reauthenticate(self, scope: Scope) -> Principal | None:
         """Verify the token of an open stream again."""
