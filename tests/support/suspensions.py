@@ -7,7 +7,10 @@ import asyncpg
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import MembershipStatus
 
+# In place of those that a database of ours has.
 COLUMNS = """
+ALTER TABLE public.profiles DROP COLUMN IF EXISTS status;
+ALTER TABLE public.organizations DROP COLUMN IF EXISTS is_deleted;
 CREATE TYPE public.user_status AS ENUM ('active', 'inactive', 'pending', 'suspended');
 ALTER TABLE public.profiles ADD COLUMN status public.user_status DEFAULT 'active', ADD COLUMN is_deleted boolean;
 ALTER TABLE public.organizations ADD COLUMN is_deleted boolean NOT NULL DEFAULT false;

@@ -49,6 +49,7 @@ async def status_of(database: Database, who: Principal) -> MembershipStatus:
 async def test_a_status_other_than_active_suspends_as_soon_as_there_is_such_a_column(
     kind: str, value: str | None, status: MembershipStatus, own_database: DatabaseUrls
 ) -> None:
+    await run_as_owner(own_database.owner, "ALTER TABLE public.profiles DROP COLUMN status")
     async with open_database(RemoteServer(own_database.app), PoolOptions(max_size=1)) as database:
         ann, bo = await new_member(database), await new_member(database)
         assert await status_of(database, ann) is ACTIVE  # the plan without the column
@@ -75,6 +76,14 @@ async def test_each_way_to_lose_an_organisation_is_told_and_nobody_else_loses_it
         status = WAYS[way][1]
         colleague = status if status is MembershipStatus.ORGANIZATION_DELETED else ACTIVE
         assert [statuses[one] for one in everybody] == [status, colleague, ACTIVE, REMOVED]
+
+
+@pytest.mark.parametrize("way", ["suspended", "organisation deleted"])
+async def test_the_columns_of_a_database_of_ours_count_as_well(way: str, own_database: DatabaseUrls) -> None:
+    async with open_database(RemoteServer(own_database.app), PoolOptions(max_size=1)) as database:
+        ann, bo = await new_member(database), await new_member(database)
+        await end_membership(own_database.owner, way, ann.user_id, ann.org_id)
+        assert (await status_of(database, ann), await status_of(database, bo)) == (WAYS[way][1], ACTIVE)
 
 
 async def test_nobody_but_the_program_asks_for_the_status_of_a_member(database_urls: DatabaseUrls) -> None:
