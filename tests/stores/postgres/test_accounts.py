@@ -1,9 +1,11 @@
 """Accounts in Postgres: one row of a user, which no client's end, sweep or limit touches; one process has the lease."""
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from agentapi_mcp.base.errors import StoreError
@@ -13,12 +15,23 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.jobs.ports import ExpiringRows
 from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.clients import MOST_CLIENTS, PostgresClients
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.jobs import DELETE_EXPIRED
 from agentapi_mcp.stores.postgres.mcp_sessions import MOST_SESSIONS, PostgresMcpSessions
+from tests.conftest import DatabaseUrls
 from tests.support.members import new_member
+from tests.support.suspensions import run_as_owner
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+# Another application's rights and policy.
+OPEN = """
+GRANT ALL ON public.mcp_sessions TO anon, authenticated;
+DROP POLICY agentapi_bound ON public.mcp_sessions;
+CREATE POLICY open ON public.mcp_sessions TO anon, authenticated USING (true) WITH CHECK (true);
+"""
+INSERT = """
+INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, expires_at) VALUES ($1, $2, '{}', now())
+"""
 
 
 def sealed(who: Principal, provider: str = "vendor", content: bytes = b"first") -> SealedAccount:
@@ -142,14 +155,30 @@ async def test_what_the_program_did_not_write_is_no_account(entry: str, database
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
-async def test_no_outside_client_reads_or_writes_what_is_sealed(role: str, database: Database) -> None:
-    store, ann = PostgresAccounts(database), await new_member(database)
-    await store.put(sealed(ann))
-    async with database.as_system("test") as connection:
-        may = await connection.fetchrow(
-            "SELECT has_column_privilege($1, 'public.mcp_sessions', 'oauth_data', 'SELECT') AS reads, "
-            "has_column_privilege($1, 'public.mcp_sessions', 'oauth_data', 'INSERT, UPDATE') AS writes",
-            role,
-        )
-    assert may is not None
-    assert (may["reads"], may["writes"]) == (False, False)
+async def test_no_outside_client_reads_or_writes_accounts_where_it_may_do_all_else(
+    role: str, own_database: DatabaseUrls
+) -> None:
+    await run_as_owner(own_database.owner, OPEN)
+    async with open_database(RemoteServer(own_database.app), PoolOptions()) as database:
+        store, ann, bo = PostgresAccounts(database), await new_member(database), await new_member(database)
+        await store.put(sealed(ann))
+        connection = await asyncpg.connect(own_database.owner)
+        outer = connection.transaction()  # never committed: the roles are those of all databases
+        await outer.start()
+        try:
+            claims = json.dumps({"sub": str(ann.user_id), "role": role})
+            await connection.execute(f"GRANT {role} TO CURRENT_USER")
+            await connection.execute("SELECT set_config('request.jwt.claims', $1, true)", claims)
+            await connection.execute(f"SET LOCAL ROLE {role}")
+            await connection.execute(INSERT, ann.user_id, "hers")
+            seen = await connection.fetch("SELECT * FROM public.mcp_sessions")
+            assert [row["session_id"] for row in seen] == ["hers"]
+            assert await connection.execute("UPDATE public.mcp_sessions SET oauth_data = '{}'") == "UPDATE 1"
+            assert await connection.execute("DELETE FROM public.mcp_sessions") == "DELETE 1"
+            for of_whom in (ann, bo):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError, match="agentapi_accounts"):
+                    async with connection.transaction():
+                        await connection.execute(INSERT, ann.user_id, f"oauth/{of_whom.user_id}")
+        finally:
+            await outer.rollback()
+            await connection.close()

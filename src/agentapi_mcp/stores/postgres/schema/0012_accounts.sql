@@ -8,3 +8,8 @@ GRANT SELECT (oauth_data), UPDATE (oauth_data) ON public.mcp_sessions TO agentap
 -- purpose  what the page that a link opens is for: a key (as all links of before), or an account
 ALTER TABLE agentapi.key_requests ADD COLUMN purpose text NOT NULL DEFAULT 'key'
     CONSTRAINT key_requests_purpose CHECK (purpose IN ('key', 'account'));
+
+-- Users who sign in to the database read their own rows of mcp_sessions with all columns, but not the one with their
+-- accounts; nor can they write one, for themselves or in another user's place, since ids are unique.
+CREATE POLICY agentapi_accounts ON public.mcp_sessions AS RESTRICTIVE TO anon, authenticated
+    USING (session_id NOT LIKE 'oauth/%') WITH CHECK (session_id NOT LIKE 'oauth/%');
