@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from inspect import getmembers, isfunction, signature
+from typing import LiteralString
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -25,6 +26,15 @@ from tests.support.new_turns import ending, new_turn
 PUBLIC = {f"agentapi.{name}" for name in ("agent_names", "model_names")} | {
     f"public.{name}" for name in ("agents", "models", "agent_health", "v_agent_status")
 }
+_ACCOUNT: LiteralString = """
+INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at)
+VALUES ($1::uuid, 'oauth/' || $1::uuid, jsonb_build_object('kind', $2::text),
+        jsonb_build_object('vendor', jsonb_build_object('sealed', $2::text)), '9999-12-31')
+"""
+_LINK: LiteralString = """
+INSERT INTO agentapi.key_requests (token_sha256, user_id, org_id, issuer, provider, expires_at, purpose)
+VALUES (sha256($1), $2, $3, 'https://issuer.example', $4, now() + interval '1 hour', 'account')
+"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
         await connection.execute(
             "INSERT INTO public.agents (id, name, type) VALUES ($1, $2, 'guide')", agent_id, f"net-{agent_id}"
         )
+        await connection.execute(_ACCOUNT, ann, canary)
+        await connection.execute(_LINK, canary.encode(), ann, one, canary)
     turns, principal = PostgresTurns(database), Principal(ann, one, Role.MEMBER)
     ended, running = new_turn(agent_id, f"{canary} one", key=canary), new_turn(agent_id, f"{canary} two")
     accepted = [await turns.begin(principal, replace(new, lease_owner=owner)) for new in (ended, running)]
@@ -191,6 +203,42 @@ async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scen
     for table in ("public.chat_sessions", "public.chat_messages", "agentapi.turns"):
         async with database.as_principal(narrow) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
+
+
+async def test_no_role_reaches_sealed_tokens_but_the_programs_and_the_back_ends(
+    scene: Scene, owner: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    before = await owner.fetchval(
+        "SELECT oauth_data::text FROM public.mcp_sessions WHERE user_id = $1", scene.ann.user_id
+    )
+    outside_owner = await owner.fetch(
+        "SELECT rolname FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^pg_' AND NOT pg_has_role(oid, "
+        "(SELECT relowner FROM pg_class WHERE oid = 'public.mcp_sessions'::regclass), 'MEMBER')"
+    )
+    reaching: dict[str, set[str]] = {}
+    for role in (row["rolname"] for row in outside_owner):
+        for statement in (
+            f"SELECT oauth_data FROM public.mcp_sessions WHERE user_id = '{scene.ann.user_id}'",  # noqa: S608  # an id
+            f"UPDATE public.mcp_sessions SET oauth_data = '{{}}' WHERE user_id = '{scene.ann.user_id}'",  # noqa: S608  # an id
+            f"DELETE FROM public.mcp_sessions WHERE user_id = '{scene.ann.user_id}'",  # noqa: S608  # an id
+        ):
+            transaction = owner.transaction()
+            await transaction.start()
+            try:
+                await owner.execute(f'GRANT "{role}" TO current_user; SET LOCAL ROLE "{role}"')
+                done = await owner.execute(statement)
+            except asyncpg.InsufficientPrivilegeError:
+                continue
+            finally:
+                await transaction.rollback()
+            if done.split()[-1] != "0":
+                reaching.setdefault(role, set()).add(statement.split()[0])
+    # `service_role` has what Supabase gives it, every right on every table; what it reads here stays sealed.
+    assert reaching == {role: {"SELECT", "UPDATE", "DELETE"} for role in ("agentapi_system", "service_role")}
+    after = await owner.fetchval(
+        "SELECT oauth_data::text FROM public.mcp_sessions WHERE user_id = $1", scene.ann.user_id
+    )
+    assert (scene.canary in before, after) == (True, before)
 
 
 async def test_who_has_left_sees_nothing_at_once_and_a_begun_turn_is_finished(scene: Scene, database: Database) -> None:
@@ -370,6 +418,8 @@ async def hers(scene: Scene, database: Database) -> str:
         f"SELECT c::text AS row FROM public.chat_messages c {of_hers} ORDER BY c.id",  # noqa: S608  # made of literals
         "SELECT t::text AS row FROM agentapi.turns t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
         "SELECT t::text AS row FROM agentapi.idempotency_keys t WHERE user_id = $1 AND org_id = $2",
+        "SELECT t::text AS row FROM agentapi.key_requests t WHERE user_id = $1 AND org_id = $2",
+        "SELECT t::text AS row FROM public.mcp_sessions t WHERE user_id = $1 AND $2::uuid IS NOT NULL",
     )
     async with database.as_system("test") as connection:
         found = [await connection.fetch(sql, scene.ann.user_id, scene.ann.org_id) for sql in read]

@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 
-from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.accounts.models import AccountState
 from agentapi_mcp.core.identity.principals import Principal
 from tests.edges.key_pages.test_key_pages import ORIGIN, KeyPageSetup, open_setup
@@ -94,25 +93,6 @@ async def test_an_answer_serves_once(edge_home: Path, tmp_path: Path) -> None:
         assert (await browser.open(address)).status_code == 404
         browser.cookies = {}
         assert (await browser.open(address)).status_code == 401
-
-
-async def test_an_answer_that_another_user_began_connects_nothing(edge_home: Path, tmp_path: Path) -> None:
-    async with open_pages(edge_home, tmp_path) as (at, _):
-        eve = await at.signed(name := f"eve-{new_id().hex}")
-        thief = at.browser(name)
-        stolen = await back(thief, await thief.open(await link(at, eve)))
-        browser = at.browser()
-        await browser.open(await link(at))
-        # Eve's consent in Ann's browser: her account would pay, and she would see what Ann asks.
-        assert (await browser.open(stolen)).status_code == 401
-        assert await connected(at) == []
-
-
-async def test_a_link_alone_opens_nothing(edge_home: Path, tmp_path: Path) -> None:
-    async with open_pages(edge_home, tmp_path) as (at, provider):
-        thief = at.browser(f"eve-{new_id().hex}")
-        assert (await thief.open(await link(at))).status_code == 403
-        assert not [exchange for exchange in provider.exchanges if exchange.path.startswith("/authorize")]
 
 
 async def test_a_link_for_a_key_is_none_for_an_account(edge_home: Path, tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ class KeyPageSetup:
         self.issuer.subject = subject or self.ann
         return Browser(self.http, ORIGIN, self.place.base)
 
-    async def signed(self, subject: str) -> Principal:
+    async def signed(self, subject: str, **more: object) -> Principal:
         """Make somebody a user, as their first request does."""
         authenticator = self.services.authenticator
         assert authenticator is not None
-        claims = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "scope": "chat read"}
+        claims = {"iss": self.issuer.issuer, "sub": subject, "aud": RESOURCE, "scope": "chat read", **more}
         return await authenticator.authenticate(SIGNING.sign(claims | {"exp": datetime.now(UTC).timestamp() + 300}))
 
     async def link(self, principal: Principal | None = None) -> str:
@@ -79,7 +79,7 @@ class KeyPageSetup:
 
 @asynccontextmanager
 async def open_setup(
-    home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n'
+    home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n', redis_url: str | None = None
 ) -> AsyncGenerator[KeyPageSetup]:
     async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=25) as http:
         config = place / "agentapi.toml"
@@ -89,6 +89,7 @@ async def open_setup(
             config=config,
             resource_url=RESOURCE,
             master_key=SecretStr(base64.b64encode(token_bytes(32)).decode()),
+            redis_url=None if redis_url is None else SecretStr(redis_url),
             postgres_linger_seconds=20,
             shutdown_grace_seconds=0,
         )

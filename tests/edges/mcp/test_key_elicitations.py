@@ -27,10 +27,10 @@ LACKS = ('api_key = "${NOT_SET_HERE}"',)
 
 @asynccontextmanager
 async def client(
-    at: KeyPageSetup, link: str, answer: ElicitationFnT | None, subject: str | None = None
+    at: KeyPageSetup, link: str, answer: ElicitationFnT | None, subject: str | None = None, **more: object
 ) -> AsyncGenerator[Client]:
     """Connect as Ann, or as somebody else."""
-    said = {"iss": at.issuer.issuer, "sub": subject or at.ann, "aud": RESOURCE, "scope": "chat read"}
+    said = {"iss": at.issuer.issuer, "sub": subject or at.ann, "aud": RESOURCE, "scope": "chat read", **more}
     token = SIGNING.sign(said | {"exp": datetime.now(UTC).timestamp() + 300})
     headers = {"authorization": f"Bearer {token}"}
     transport, era = link.split("-")
