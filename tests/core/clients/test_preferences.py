@@ -19,6 +19,7 @@ from agentapi_mcp.core.catalogue.models import (
     Preferences,
 )
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
+from agentapi_mcp.core.clients.models import ClientState
 from agentapi_mcp.core.clients.preferences import Clients, read_preferences
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.clients import MOST_CLIENTS, PostgresClients
@@ -202,7 +203,7 @@ async def test_the_agents_of_a_client_are_bounded(database: Database) -> None:
     ],
 )
 def test_a_state_of_another_form_says_nothing(state: dict[str, object], read: Preferences) -> None:
-    assert read_preferences(state) == read
+    assert read_preferences(ClientState(state)) == read
 
 
 class CountedReads(PostgresClients):
@@ -213,7 +214,7 @@ class CountedReads(PostgresClients):
         self.read: list[str] = []
 
     @override
-    async def find(self, principal: Principal, client: str) -> Mapping[str, object]:
+    async def find(self, principal: Principal, client: str) -> ClientState:
         """Read it, and note that."""
         self.read.append(client)
         return await super().find(principal, client)
@@ -225,3 +226,90 @@ async def test_a_full_memory_of_choices_forgets_the_oldest_alone(database: Datab
     for client in ("desk", "phone", "watch", "watch", "phone", "desk"):
         await mine.preferences(ann, client)
     assert store.read == ["desk", "phone", "watch", "desk"]
+
+
+async def write_row(database: Database, owner: Principal, state: object, lasts: timedelta | None = None) -> None:
+    """Write a row as a front end does, under a session_id of its own."""
+    async with database.as_system("test") as connection:
+        await connection.execute(
+            "INSERT INTO public.mcp_sessions (user_id, session_id, mcp_state, oauth_data, expires_at) "
+            "VALUES ($1, 'front-' || gen_random_uuid(), $2::text::jsonb, '{}', now() + $3::interval)",
+            owner.user_id,
+            json.dumps(state),
+            lasts,
+        )
+
+
+FLAT = {"mcp_name": "droid", "type": "stdio", "command": "sh", "env": {"A": "b"}, "auth_type": "bearer"}
+
+
+async def test_an_agent_that_a_front_end_switched_off_is_off_in_all_clients_of_its_user(database: Database) -> None:
+    ann, eve, mine = await new_member(database), await new_member(database), clients(database)
+    await write_row(database, ann, {**FLAT, "enabled": False, "system_prompt": "obey", "model": "m"})
+    off = Preferences(agents={"droid": AgentPreferences(enabled=False)})
+    assert await mine.preferences(ann, "desk") == off
+    await mine.record(ann, "phone", {"protocol": "x"})
+    assert [each.preferences for each in await mine.list_(ann)] == [off]
+    assert (await mine.get(ann, "phone")).preferences == off
+    assert (await mine.get(eve, "phone")).preferences == NO_PREFERENCES
+    # What its user chooses in a client goes before it there.
+    changed = await mine.change(ann, "desk", "droid.temperature", "0.5")
+    assert changed.preferences.of_agent("droid") == AgentPreferences(enabled=False, temperature=0.5)
+    changed = await mine.change(ann, "desk", "droid.enabled", "true")
+    assert changed.preferences.of_agent("droid") == AgentPreferences(temperature=0.5)
+    assert (await mine.get(ann, "phone")).preferences == off
+
+
+async def test_of_several_rows_of_front_ends_the_one_that_lasts_longest_counts(database: Database) -> None:
+    ann, mine = await new_member(database), clients(database)
+    await write_row(database, ann, {**FLAT, "enabled": False}, timedelta(days=1))
+    await write_row(database, ann, {**FLAT, "enabled": True}, timedelta(days=2))
+    await write_row(database, ann, {**FLAT, "mcp_name": "guide", "enabled": False}, timedelta(seconds=-1))
+    assert (await mine.preferences(ann, "desk")).agents == {"droid": AgentPreferences()}
+    await write_row(database, ann, {**FLAT, "enabled": False}, None)
+    assert (await clients(database).preferences(ann, "desk")).of_agent("droid").enabled is False
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {**FLAT, "enabled": "no"},
+        {**FLAT, "enabled": None},
+        {"mcp_name": 7, "enabled": False},
+        {"mcp_name": "", "enabled": False},
+        {"mcp_name": "d" * 256, "enabled": False},
+        {"mcp_name": {"droid": 1}, "enabled": False},
+        ["mcp_name"],
+        "mcp_name",
+    ],
+)
+async def test_a_row_that_is_none_is_ignored_and_told_once(
+    bad: object, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    ann, mine = await new_member(database), clients(database, clock)
+    await write_row(database, ann, bad)
+    await write_row(database, ann, {**FLAT, "enabled": False})
+    for _ in range(3):
+        assert await mine.preferences(ann, "desk") == Preferences(agents={"droid": AgentPreferences(enabled=False)})
+        clock.advance(timedelta(seconds=11))
+    told = [record for record in caplog.records if record.message == "mcp_state_ignored"]
+    assert [record.__dict__["user_id"] for record in told] == [str(ann.user_id)]
+    assert told[0].__dict__["reason"].startswith(("mcp_name is no text", "enabled is neither"))
+
+
+async def test_what_no_front_end_said_of_an_agent_is_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann, mine = await new_member(database), clients(database)
+    await write_row(database, ann, FLAT)
+    await write_row(database, ann, {"theme": "dark"})
+    assert await mine.preferences(ann, "desk") == NO_PREFERENCES
+    assert caplog.records == []
+
+
+async def test_what_a_front_end_adds_to_the_row_of_a_client_counts_in_that_client(database: Database) -> None:
+    ann, mine = await new_member(database), clients(database)
+    await mine.record(ann, "phone", {"protocol": "x", **FLAT, "enabled": False})
+    assert await mine.preferences(ann, "phone") == Preferences(agents={"droid": AgentPreferences(enabled=False)})
+    assert await mine.preferences(ann, "desk") == NO_PREFERENCES

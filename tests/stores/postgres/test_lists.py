@@ -11,6 +11,7 @@ import pytest
 from agentapi_mcp.base.errors import StoreSlowError
 from agentapi_mcp.base.ids import AgentId, SessionId, new_id
 from agentapi_mcp.core.audit.models import AuditFilter
+from agentapi_mcp.core.clients.models import ClientState
 from agentapi_mcp.core.conversations.models import LISTED_CHARACTERS, AcceptedTurn
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.audit import PostgresAudit
@@ -220,4 +221,4 @@ async def test_a_list_that_takes_too_long_is_ended_and_other_statements_keep_the
             await LISTS[what](database, ann)
         assert not other.done()
         await held.rollback()
-    assert other.result() == {}
+    assert other.result() == ClientState({})

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from agentapi_mcp.core.clients.models import McpSession
+from agentapi_mcp.core.clients.models import ClientState, McpSession, State
 from agentapi_mcp.core.identity.principals import Principal
-
-State = Mapping[str, object]
 
 
 class ClientStore(Protocol):
@@ -16,16 +14,16 @@ class ClientStore(Protocol):
         """Record that a client connected, with its state, for thirty days."""
         ...
 
-    async def find(self, principal: Principal, client: str) -> State:
-        """Read the state of a client; empty if it is unknown."""
+    async def find(self, principal: Principal, client: str) -> ClientState:
+        """Read the state of a client; its own is empty if it is unknown."""
         ...
 
-    async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
+    async def list_(self, principal: Principal) -> Sequence[tuple[str, ClientState]]:
         """List the user's clients by name."""
         ...
 
-    async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
-        """Apply `edit` to the locked state, store and return the result; an exception from it rolls back."""
+    async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> ClientState:
+        """Apply `edit` to the client's own state under lock, and store it; an exception from it rolls back."""
         ...
 
 

@@ -1,10 +1,11 @@
 """MCP clients of a user in an organisation, and the preferences of each client."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TLRUCache
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
@@ -15,19 +16,23 @@ from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
 from agentapi_mcp.core.catalogue.models import AgentPreferences, ClientPreferences, Preferences
 from agentapi_mcp.core.catalogue.organization_settings import check_names, check_setting
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, typed_setting
-from agentapi_mcp.core.clients.ports import ClientStore, State
+from agentapi_mcp.core.clients.models import ClientState, State
+from agentapi_mcp.core.clients.ports import ClientStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 
 DEFAULTS = ("default_agent", "default_model")
 AGENT_PREFERENCES = tuple(field.name for field in fields(AgentPreferences))
 _CACHE_LIFETIME = timedelta(seconds=10)
 _MOST_AGENTS = 200
+_MAX_NAME = 255
+_MOST_NOTED = 1_000
+_log = logging.getLogger(__name__)
 
 
 class Clients:
     """The principal's own MCP clients, by the names that the clients report.
 
-    Preferences are cached for ten seconds; a change in this process invalidates the entry.
+    Preferences are used for ten seconds after their rows were read; a change in this process invalidates the entry.
     """
 
     def __init__(
@@ -35,9 +40,8 @@ class Clients:
     ) -> None:
         self._store = store
         self._policy = policy
-        self._read = TTLCache[tuple[UserId, OrgId, str], Preferences](
-            max_remembered, _CACHE_LIFETIME.total_seconds(), timer=clock.monotonic
-        )
+        self._read = TLRUCache[tuple[UserId, OrgId, str], _Read](max_remembered, _forget_at, timer=clock.monotonic)
+        self._noted = LRUCache[tuple[UserId, str], bool](_MOST_NOTED)
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Record that a client connected, with its name, version, protocol and toolsets."""
@@ -46,11 +50,13 @@ class Clients:
     async def preferences(self, principal: Principal, client: str) -> Preferences:
         """Return the preferences for the messages of a client, from the cache if possible."""
         key = (principal.user_id, principal.org_id, client)
-        preferences = self._read.get(key)
-        if preferences is None:
-            preferences = read_preferences(await self._store.find(principal, client))
-            self._read[key] = preferences
-        return preferences
+        read = self._read.get(key)
+        if read is None:
+            state = await self._store.find(principal, client)
+            self._note_faults(principal, state)
+            # What a store shared with other replicas has kept for a while is kept here for the rest of that time.
+            read = self._read[key] = _Read(read_preferences(state), state.age)
+        return read.preferences
 
     async def get(self, principal: Principal, client: str) -> ClientPreferences:
         """Return the stored preferences of a client; empty if it is unknown."""
@@ -82,6 +88,14 @@ class Clients:
         self._read.pop((principal.user_id, principal.org_id, client), None)
         return ClientPreferences(client=client, preferences=read_preferences(state))
 
+    def _note_faults(self, principal: Principal, state: ClientState) -> None:
+        """Log what other programs wrote in a form that is not theirs either, once for each user and fault."""
+        for fault in {_fault(entry) for entry in _flat_entries(state)} - {None}:
+            noted = (principal.user_id, str(fault))
+            if not self._noted.get(noted):
+                self._noted[noted] = True
+                _log.warning("mcp_state_ignored", extra={"user_id": str(principal.user_id), "reason": fault})
+
     async def find_client(self, principal: Principal, client: str | None) -> str:
         """Find a client by name; the name can be omitted if there is only one.
 
@@ -99,25 +113,70 @@ class Clients:
         raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {known}.")
 
 
-def read_preferences(state: State) -> Preferences:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Preferences, and how old their rows were when they were taken."""
+
+    preferences: Preferences
+    age: timedelta
+
+
+def _forget_at(_key: object, read: _Read, now: float) -> float:
+    return now + (_CACHE_LIFETIME - read.age).total_seconds()
+
+
+def read_preferences(state: ClientState) -> Preferences:
     """Parse `mcp_state`, ignoring values of an unexpected form.
 
-    `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`.
+    `{"defaults": {"agent", "model"}, "agents": [{"mcp_name", "enabled", "model", …}]}`, and of other programs
+    `{"mcp_name", "enabled", …}`, whose `enabled` counts where the client's own entry has none.
     """
     # `type`, `command`, `env` and `auth_type` of an entry, which other programs write, are ignored: only the operator's
     # file decides how an agent is reached.
-    defaults = as_object(state.get("defaults"))
-    agents: dict[str, AgentPreferences] = {}
-    for entry in map(as_object, _entries(state) or ()):
+    defaults = as_object(state.own.get("defaults"))
+    parsed: dict[str, dict[str, object]] = {}
+    for entry in map(as_object, _entries(state.own) or ()):
         name = entry.get("mcp_name")
         if isinstance(name, str):
-            parsed = {setting: _typed(setting, entry.get(setting)) for setting in AGENT_PREFERENCES}
-            agents.setdefault(name, replace(AgentPreferences(), **{n: v for n, v in parsed.items() if v is not None}))
+            typed = {setting: _typed(setting, entry.get(setting)) for setting in AGENT_PREFERENCES}
+            parsed.setdefault(name, {setting: value for setting, value in typed.items() if value is not None})
+    for entry in _flat_entries(state):
+        if _fault(entry) is None and "enabled" in entry:
+            parsed.setdefault(str(entry["mcp_name"]), {}).setdefault("enabled", entry["enabled"])
+    agents = {name: replace(AgentPreferences(), **given) for name, given in parsed.items()}
     return Preferences(
         default_agent=as_text(_typed("default_agent", defaults.get("agent"))),
         default_model=as_text(_typed("default_model", defaults.get("model"))),
         agents=agents,
     )
+
+
+def readable(state: ClientState) -> ClientState:
+    """Return the part of a state that preferences are read from: no `command`, no `env`, nothing else of others."""
+    own = _only(state.own, ("client", "mcp_name", "enabled"))
+    own |= {"defaults": _only(as_object(state.own.get("defaults")), ("agent", "model"))}
+    entries = map(as_object, _entries(state.own) or ())
+    own |= {"agents": [_only(entry, ("mcp_name", *AGENT_PREFERENCES)) for entry in entries]}
+    return replace(state, own=own, others=tuple(_only(entry, ("mcp_name", "enabled")) for entry in state.others))
+
+
+def _only(mapping: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+    return {name: mapping[name] for name in names if name in mapping}
+
+
+def _flat_entries(state: ClientState) -> tuple[State, ...]:
+    """Return the entries that are a whole `mcp_state`, as other programs write it."""
+    return (state.own, *state.others) if "mcp_name" in state.own else state.others
+
+
+def _fault(entry: State) -> str | None:
+    """Return why an entry of another program says nothing; None if it does."""
+    name = entry.get("mcp_name")
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+        return f"mcp_name is no text of 1 to {_MAX_NAME} characters"
+    if not isinstance(entry.get("enabled", True), bool):
+        return "enabled is neither true nor false"
+    return None
 
 
 def _entries(state: State) -> list[object] | None:

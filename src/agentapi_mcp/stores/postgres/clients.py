@@ -6,7 +6,8 @@ from typing import LiteralString
 
 from typing_extensions import override
 
-from agentapi_mcp.core.clients.ports import ClientStore, State
+from agentapi_mcp.core.clients.models import ClientState, State, client_session_id
+from agentapi_mcp.core.clients.ports import ClientStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.stores.postgres.database import Connection, Database
@@ -51,6 +52,14 @@ SELECT session_id, mcp_state::text AS state
  ORDER BY session_id
  LIMIT 200
 """
+# Other programs write one MCP server in a row, under a session_id of their own.
+_OTHERS: LiteralString = """
+SELECT mcp_state::text AS state
+  FROM public.mcp_sessions
+ WHERE user_id = $1 AND mcp_state ? 'mcp_name' AND NOT mcp_state ? 'protocol' AND coalesce(expires_at > now(), true)
+ ORDER BY expires_at DESC NULLS FIRST, session_id
+ LIMIT 200
+"""
 _LOCK: LiteralString = f"""
 SELECT mcp_state::text AS state, {_IS_EXPIRED} AS is_expired
   FROM public.mcp_sessions WHERE user_id = $1 AND session_id = $2 FOR UPDATE
@@ -71,35 +80,44 @@ class PostgresClients(ClientStore):
     @override
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Record a client's use, merging its state unless that has expired."""
-        known = (principal.user_id, _id(principal, client), json.dumps(dict(state)))
+        known = (principal.user_id, client_session_id(principal, client), json.dumps(dict(state)))
         async with self._database.as_system("which MCP client a user has") as connection:
             # If another process inserts the row meanwhile, `_INSERT` does nothing.
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
                 await connection.execute(_INSERT, *known, MOST_CLIENTS - 1)
 
     @override
-    async def find(self, principal: Principal, client: str) -> State:
-        own = (principal.user_id, _id(principal, client))
+    async def find(self, principal: Principal, client: str) -> ClientState:
+        own = (principal.user_id, client_session_id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             row = await connection.fetchrow(_FIND, *own)
             if row is not None and row["ages"]:
                 await connection.execute(_PROLONG, *own)
-        return {} if row is None else json_object(row["state"])
+            others = await _others(connection, principal)
+        return ClientState({} if row is None else json_object(row["state"]), others)
 
     @override
-    async def list_(self, principal: Principal) -> Sequence[tuple[str, State]]:
-        begin = _id(principal, "")
+    async def list_(self, principal: Principal) -> Sequence[tuple[str, ClientState]]:
+        begin = client_session_id(principal, "")
         async with self._database.as_system("one user's MCP clients, each names the user", is_list=True) as connection:
             rows = await connection.fetch(_LIST, principal.user_id, begin)
-        return [(row["session_id"].removeprefix(begin), json_object(row["state"])) for row in rows]
+            others = await _others(connection, principal)
+        return [(row["session_id"].removeprefix(begin), ClientState(json_object(row["state"]), others)) for row in rows]
 
     @override
-    async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> State:
-        own = (principal.user_id, _id(principal, client))
+    async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> ClientState:
+        own = (principal.user_id, client_session_id(principal, client))
         async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
             changed = edit(json_object(await _locked(connection, *own, client)))
             await connection.execute(_WRITE, *own, json.dumps(dict(changed)))
-        return changed
+            others = await _others(connection, principal)
+        return ClientState(changed, others)
+
+
+async def _others(connection: Connection, principal: Principal) -> tuple[State, ...]:
+    """Read what other programs wrote for the user; an object is empty where it is none."""
+    rows = await connection.fetch(_OTHERS, principal.user_id)
+    return tuple(json_object(row["state"]) for row in rows)
 
 
 async def _locked(connection: Connection, user_id: object, session_id: str, client: str) -> str | None:
@@ -113,7 +131,3 @@ async def _locked(connection: Connection, user_id: object, session_id: str, clie
     if row is None:
         return None
     return new if row["is_expired"] else row["state"]
-
-
-def _id(principal: Principal, client: str) -> str:
-    return f"{principal.user_id}/{principal.org_id}/{client}"
