@@ -90,6 +90,7 @@ async def test_every_key_is_in_the_table_and_has_a_lifetime(edge_home: Path, val
     async with OpenAIPeer() as peer, program(edge_home, valkey.url, peer, "ours:") as services:
         turn = await ask(services, "hello")
         await ask(services, "again", turn)
+        await services.clients.preferences(services.principal, "desk")
         assert (await part(services))[0] is HealthStatus.HEALTHY
         await asyncio.to_thread(wait_until, lambda: valkey.keys("*agent:health*"))
         keys = valkey.keys()
@@ -100,6 +101,7 @@ async def test_every_key_is_in_the_table_and_has_a_lifetime(edge_home: Path, val
         state = json.loads(str(valkey.run("GET", f"ours:session:{turn.session_id}")))
         assert (state["agent"], state["user_id"]) == ("droid", str(turn.user_id))
         assert any("agent:health" in key for key in keys)
+        assert any(key.startswith("ours:session:") and key.endswith("/desk") for key in keys)
         await services.sessions.delete(services.principal, str(turn.session_id))
         assert valkey.keys(f"*{turn.session_id}*") == []
 

@@ -39,6 +39,7 @@ from agentapi_mcp.core.catalogue.models import AgentDeclaration, CatalogueFile
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.catalogue.ports import HealthStore
 from agentapi_mcp.core.clients.elicitations import Elicitations
+from agentapi_mcp.core.clients.ports import ClientStore
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.change_feed import ChangeFeed
 from agentapi_mcp.core.conversations.ports import SessionCache, TurnEvents, TurnPorts
@@ -65,6 +66,7 @@ from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
+from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.database import Database, Server
 from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.health import PostgresHealth
@@ -114,6 +116,7 @@ class Shared:
     events: TurnEvents
     health: HealthStore
     accounts: AccountCache
+    clients: ClientStore
     part: Part
 
 
@@ -217,12 +220,14 @@ def build_backend(host: GuideHost, declaration: AgentDeclaration) -> Backend:
 async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shares) -> Shared:
     """Open Redis if it is configured; otherwise caches, events and shares are those of this process."""
     local, health, settings = LocalTurnEvents(), PostgresHealth(base.database), base.settings
+    clients = PostgresClients(base.database)
     if settings.redis_url is None:
         return Shared(
             cache=LocalSessionCache(base.clock),
             events=local,
             health=health,
             accounts=NoAccountCache(),
+            clients=clients,
             part=Part("cache", "in this process"),
         )
     # By name, so that a laptop without Redis does not pay for the import.
@@ -237,6 +242,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
         events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),
         health=redis.RedisHealth(health, client),
         accounts=redis.RedisAccountCache(client, base.clock),
+        clients=redis.RedisClientStates(clients, client, base.clock),
         part=Part("redis", "by URL", client.probe),
     )
 

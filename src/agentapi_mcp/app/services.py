@@ -37,7 +37,6 @@ from agentapi_mcp.core.conversations.sessions import Sessions
 from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
-from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
@@ -94,7 +93,7 @@ async def open_services(
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),
             memberships=Memberships(PostgresMembers(base.database), clock, base.audit),
-            clients=Clients(PostgresClients(base.database), agents.policy, clock),
+            clients=Clients(shared.clients, agents.policy, clock),
             wallet=wallet,
             api_keys=wallet.api_keys,
             accounts=wallet.accounts,

@@ -2,9 +2,18 @@
 
 from agentapi_mcp.stores.redis.accounts import RedisAccountCache
 from agentapi_mcp.stores.redis.client import open_redis
+from agentapi_mcp.stores.redis.client_states import RedisClientStates
 from agentapi_mcp.stores.redis.events import open_turn_events
 from agentapi_mcp.stores.redis.health import RedisHealth
 from agentapi_mcp.stores.redis.leases import RedisLeases
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
 
-__all__ = ["RedisAccountCache", "RedisHealth", "RedisLeases", "RedisSessionCache", "open_redis", "open_turn_events"]
+__all__ = [
+    "RedisAccountCache",
+    "RedisClientStates",
+    "RedisHealth",
+    "RedisLeases",
+    "RedisSessionCache",
+    "open_redis",
+    "open_turn_events",
+]

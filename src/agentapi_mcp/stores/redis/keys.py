@@ -19,6 +19,8 @@ class Key:
 
 HISTORY = Key("chat:session:{}:messages", timedelta(hours=1), "recent history, with the id of its last message")
 SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, organisation, agent, model, metadata")
+# A row of `mcp_sessions` has a session_id of three parts, and that of a chat session is a UUID: both have one name.
+CLIENT = Key("session:{}", timedelta(hours=24), "an MCP client's state, which is trusted for ten seconds")
 HEALTH = Key("agent:health:{}", timedelta(minutes=5), "what was last measured of an agent")
 TURN_EVENTS = Key("turn:{}:events", timedelta(hours=1), "the stream of a running turn's events")
 HELD = Key("share:{}:{}:held", timedelta(seconds=5), "how much of a resource each replica holds for a user")
@@ -30,4 +32,4 @@ OAUTH_TOKEN = Key(
 )
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
-KEYS = (HISTORY, SESSION, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, PROBE)
+KEYS = (HISTORY, SESSION, CLIENT, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, PROBE)
