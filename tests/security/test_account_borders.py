@@ -85,7 +85,7 @@ async def scene(home: Path, place: Path, redis_url: str | None = None) -> AsyncG
     agent = f"a{str(new_id())[-10:]}"
     async with OpenAIPeer() as peer, AccountProviderPeer() as provider:
         config = 'organization_claim = "org"\n' + configured(agent, peer, provider, 'needs_account = "vendor"')
-        async with open_setup(home, place, config, redis_url) as at:
+        async with open_setup(home, place, config, redis_url=redis_url) as at:
             at.issuer.secret = None
             names = {who: f"{who.split()[0]}-{new_id().hex}" for who in (COLLEAGUE, STRANGER)}
             others = {who: await at.signed(name) for who, name in names.items()}

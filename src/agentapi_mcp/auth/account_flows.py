@@ -22,6 +22,7 @@ _VOID = "invalid_grant"
 _LONGEST_LIFE = timedelta(days=366)
 _WITHIN = timedelta(seconds=10)
 _DENIED = "access_denied"
+_OFFLINE = "offline_access"
 
 
 class OAuthFlow(AccountFlow):
@@ -39,6 +40,10 @@ class OAuthFlow(AccountFlow):
             raise FlowRefusedError("it does not support PKCE with S256")
         parameters = {"client_id": provider.client_id or "", "redirect_uri": redirect_uri}
         parameters |= {"scope": " ".join(provider.scopes)} if provider.scopes else {}
+        if _OFFLINE in provider.scopes:
+            # OpenID Connect Core, section 11: a server ignores this scope, without which it issues no refresh token,
+            # unless consent is asked for.
+            parameters |= {"prompt": "consent"}
         if provider.kind is AccountKind.GOOGLE:
             # Google issues a refresh token for offline access only, and for each consent anew only if it is asked for.
             parameters |= {"access_type": "offline", "prompt": "consent"}

@@ -180,6 +180,17 @@ async def test_googles_refresh_token_is_asked_for(database: Database) -> None:
     assert (query["access_type"], query["prompt"]) == (["offline"], ["consent"])
 
 
+@pytest.mark.parametrize(("scope", "prompt"), [("offline_access", ["consent"]), ("offline", None)])
+async def test_consent_is_asked_for_where_a_refresh_token_depends_on_it(
+    scope: str, prompt: list[str] | None, database: Database
+) -> None:
+    async with open_setup(database) as at:
+        at.accounts.reload([replace(at.provider, scopes=("models", scope))])
+        begun = await at.accounts.begin(await new_member(database), "vendor", BACK)
+    query = parse_qs(urlsplit(begun.url).query)
+    assert (query["scope"], query.get("prompt")) == ([f"models {scope}"], prompt)
+
+
 async def deny(at: AccountSetup) -> None:
     at.peer.lies.denies = True
 

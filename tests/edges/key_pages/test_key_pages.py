@@ -16,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.audit.models import AuditFilter
@@ -79,7 +80,12 @@ class KeyPageSetup:
 
 @asynccontextmanager
 async def open_setup(
-    home: Path, place: Path, more: str = f'client_secret = "{SECRET}"\n', redis_url: str | None = None
+    home: Path,
+    place: Path,
+    more: str = f'client_secret = "{SECRET}"\n',
+    *,
+    redis_url: str | None = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[KeyPageSetup]:
     async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=25) as http:
         config = place / "agentapi.toml"
@@ -93,7 +99,7 @@ async def open_setup(
             postgres_linger_seconds=20,
             shutdown_grace_seconds=0,
         )
-        async with open_app(settings, {}) as app:
+        async with open_app(settings, {}, clock=clock) as app:
             services = await app.services_provider.services()
             options = WebOptions(
                 oauth=OAuth(resource=RESOURCE, services_provider=app.services_provider), token="x" * 20

@@ -30,8 +30,8 @@ async def client(
     at: KeyPageSetup, link: str, answer: ElicitationFnT | None, subject: str | None = None, **more: object
 ) -> AsyncGenerator[Client]:
     """Connect as Ann, or as somebody else."""
-    said = {"iss": at.issuer.issuer, "sub": subject or at.ann, "aud": RESOURCE, "scope": "chat read", **more}
-    token = SIGNING.sign(said | {"exp": datetime.now(UTC).timestamp() + 300})
+    said: dict[str, object] = {"iss": at.issuer.issuer, "sub": subject or at.ann, "aud": RESOURCE, "scope": "chat read"}
+    token = SIGNING.sign({**said, "exp": datetime.now(UTC).timestamp() + 300, **more})
     headers = {"authorization": f"Bearer {token}"}
     transport, era = link.split("-")
     async with httpx2.AsyncClient(headers=headers, timeout=25) as http:

@@ -45,6 +45,7 @@ function provider(issuer) {
       devInteractions: { enabled: true },
       registration: { enabled: true },
       clientCredentials: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => undefined,
@@ -59,7 +60,9 @@ function provider(issuer) {
   });
   made.use(async (ctx, next) => {
     await next();
-    if (ctx.oidc?.route === "token" && ctx.body?.expires_in) ctx.body.expires_in = lifetime;
+    // An opaque token has the library's lifetime.
+    if (ctx.oidc?.route === "token" && ctx.body?.expires_in && lifetime !== undefined) ctx.body.expires_in = lifetime;
+    lifetime = undefined;
   });
   return made.callback();
 }

@@ -40,6 +40,11 @@ class OidcProvider:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    async def accepts(self, token: str) -> bool:
+        """Return whether an access token with the scope `openid` is good."""
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}) as http:
+            return (await http.get(f"{self.issuer}/me")).is_success
+
 
 @asynccontextmanager
 async def oidc_provider() -> AsyncGenerator[OidcProvider]:
