@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text, load_json
+from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_member, as_object, as_text, load_json
 
 ALL = '[null, true, 0, 7, -1, 1.5, "", "7", "x", [1], {"a": 1}]'
 
@@ -15,6 +16,8 @@ def test_a_value_of_another_type_counts_as_absent() -> None:
     assert [as_count(value) for value in values if as_count(value) is not None] == [0, 7]
     assert [as_list(value) for value in values if as_list(value)] == [[1]]
     assert [as_object(value) for value in values if as_object(value)] == [{"a": 1}]
+    assert [as_member(BackendFault, value) for value in values if as_member(BackendFault, value)] == []
+    assert as_member(BackendFault, "auth") is BackendFault.AUTH
     assert as_list({"a": 1}) == []
     assert as_object([1]) == {}
 

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeGuard
+from enum import Enum
+from typing import TypeGuard, TypeVar
 
 from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds
+
+EnumT = TypeVar("EnumT", bound=Enum)
 
 
 def load_json(
@@ -50,6 +53,14 @@ def as_list(value: object) -> list[object]:
 def as_text(value: object) -> str | None:
     """Return the value if it is a non-empty string."""
     return value if isinstance(value, str) and value else None
+
+
+def as_member(choices: type[EnumT], value: object) -> EnumT | None:
+    """Return the member of an enumeration with this value, if there is one."""
+    try:
+        return choices(value)
+    except ValueError:
+        return None
 
 
 def as_count(value: object) -> int | None:

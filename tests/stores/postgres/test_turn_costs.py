@@ -2,17 +2,21 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import LiteralString
 from uuid import UUID
 
 import pytest
 
 from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.base.json_records import Record, record_fields
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnCost, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, cost_record, to_cost
@@ -106,6 +110,14 @@ async def test_a_field_that_an_older_version_did_not_write_has_its_default(
     cost = TurnCost(cost_source="provider", latency=timedelta(seconds=1))
     written = cost_record(cost)
     del written["cost_details"]
+    await end_as_another_version(database, principal, running, written)
+    assert await read_later(database, principal, running) == LaterCost(cost_source="provider", latency=cost.latency)
+
+
+async def end_as_another_version(
+    database: Database, principal: Principal, running: Turn, cost: dict[str, object], **more: object
+) -> None:
+    """End the turn with what another version of the program writes."""
     end: dict[str, object] = {
         "id": str(running.id),
         "session": str(running.session_id),
@@ -114,7 +126,37 @@ async def test_a_field_that_an_older_version_did_not_write_has_its_default(
         "state": {},
         "events": [],
         "history_dropped": 0,
+        **more,
     }
-    row = await database.call(principal, END, json.dumps(end), "", json.dumps(written))
+    row = await database.call(principal, END, json.dumps(end), "", json.dumps(cost))
     assert row["outcome"] == "ended"
-    assert await read_later(database, principal, running) == LaterCost(cost_source="provider", latency=cost.latency)
+
+
+async def test_a_turn_that_says_what_only_a_later_version_knows_is_read(
+    database: Database, principal: Principal, running: Turn
+) -> None:
+    step = {"agent": "a", "backend": "b", "model": None, "outcome": "later", "milliseconds": 1}
+    cost = {**cost_record(TurnCost()), "route": [{**step, "key": "later"}, {**step, "key": "account"}, step]}
+    error = {"fault": "later", "message": "no", "next_step": "later", "retryable": False, "retry_after": None}
+    await end_as_another_version(
+        database, principal, running, cost, end_reason="later", stop_reason="later", error=error
+    )
+    read = await PostgresTurns(database).get(principal, running.id)
+    assert [each.key for each in read.bill.route] == [KeySource.UNKNOWN, KeySource.ACCOUNT, KeySource.SERVER]
+    assert read.error is not None
+    assert (read.error.message, read.error.fault) == ("no", None)
+    assert (read.end_reason, read.stop_reason, read.status) == (None, None, TurnStatus.CANCELLED)
+
+
+def choices(record: type[Record]) -> Iterator[type[Enum]]:
+    """Yield the enumerations in a record and its parts."""
+    for each in record_fields(record):
+        kind: type[object] = each.kind
+        if issubclass(kind, Enum):
+            yield kind
+        elif is_dataclass(kind):
+            yield from choices(kind)
+
+
+def test_every_choice_in_a_cost_takes_what_only_a_later_version_knows() -> None:
+    assert {kind: kind("later").value for kind in choices(TurnCost)} == {KeySource: "unknown"}

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from pydantic import SecretStr
+from typing_extensions import override
 
 from agentapi_mcp.base.ids import ApiKeyId, OrgId, UserId
 from agentapi_mcp.core.access.models import LoginBegun
@@ -14,13 +15,20 @@ from agentapi_mcp.core.access.models import LoginBegun
 class KeySource(StrEnum):
     """Source of the key used for a provider; SERVER is the operator's, if the provider needs one.
 
-    ACCOUNT is the account that the user connected at the provider.
+    ACCOUNT is the account that the user connected at the provider. UNKNOWN is read from turns of a later version of the
+    program, which knows more sources, and is never written.
     """
 
     USER = "user"
     ACCOUNT = "account"
     ORGANIZATION = "organization"
     SERVER = "server"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    @override
+    def _missing_(cls, value: object) -> "KeySource":
+        return cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

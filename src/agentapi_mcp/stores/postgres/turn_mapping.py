@@ -7,7 +7,7 @@ from typing import Any, LiteralString, TypeVar
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.json_records import from_json, to_json
-from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.base.json_values import as_member, as_object
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.stores.postgres.database import APPLICATION, Row
@@ -79,8 +79,9 @@ def to_turn(row: Row) -> Turn:
         reply=row["partial_text"] if row["reply"] is None else row["reply"],
         created_at=row["created_at"],
         ended_at=row["ended_at"],
-        stop_reason=None if row["stop_reason"] is None else StopReason(row["stop_reason"]),
-        end_reason=None if row["end_reason"] is None else EndReason(row["end_reason"]),
+        # Of a later version of the program, these may be reasons that this one does not know.
+        stop_reason=as_member(StopReason, row["stop_reason"]),
+        end_reason=as_member(EndReason, row["end_reason"]),
         error=_fault(row["error"]),
         bill=to_cost(row, TurnCost),
         history_dropped=row["history_dropped"],
@@ -118,7 +119,7 @@ def _fault(text: str | None) -> TurnFault | None:
         return None
     stored: dict[str, Any] = json.loads(text)
     return TurnFault(
-        fault=None if stored["fault"] is None else BackendFault(stored["fault"]),
+        fault=as_member(BackendFault, stored["fault"]),
         message=stored["message"],
         next_step=stored["next_step"],
         retryable=stored["retryable"],
