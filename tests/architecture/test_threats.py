@@ -11,6 +11,7 @@ THREATS = (
     "The stolen token",
     "The malicious client",
     "The malicious backend",
+    "The other account of the machine",
     "The prompt that asks for another's transcript",
     "The web page that reaches loopback",
     "The dump of the database",

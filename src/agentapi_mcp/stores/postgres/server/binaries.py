@@ -30,7 +30,8 @@ def own_binaries(home: Home, account: ServerAccount) -> Path:
     """
     package, release = _find_package()
     target = home.bin / release
-    if not target.is_dir():
+    # An earlier version of this program gave the binaries of a home of root's to the account.
+    if not target.is_dir() or (account.is_homes and target.stat().st_uid != os.geteuid()):
         check_space(home.root)
         # 0o711: the other account can execute the binaries by their path, but not list the directory.
         make_directory(home.bin, 0o711 if account.is_other else 0o700)
@@ -111,7 +112,11 @@ def _copy(package: Path, new: Path, account: ServerAccount) -> None:
         if place.is_file() and not place.is_symlink():
             # The rename must not reach the disk before the contents.
             _flush(place)
-        account.chown(place)
+        if not account.is_homes:
+            account.chown(place)
+        elif not place.is_symlink():
+            # They stay root's, and the account may only read and execute them, whatever our umask is.
+            place.chmod(0o755 if place.is_dir() or place.stat().st_mode & 0o100 else 0o644)
 
 
 def _unneeded(directory: str, names: list[str]) -> list[str]:

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks, servers
-from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
 from agentapi_mcp.stores.postgres.server.binaries import check_own_binaries, operator_binaries, own_binaries
 from agentapi_mcp.stores.postgres.server.errors import mapped_os_errors
 from agentapi_mcp.stores.postgres.server.paths import Home, default_home
@@ -83,7 +82,7 @@ class EmbeddedPostgres:
             with _starting(home) as start:
                 new = self._lease.acquire(Path(home.lock("users")))
                 try:
-                    self._bring_up(home, account, start)
+                    self._bring_up(home, start)
                 except BaseException:
                     # A failed start must not leave a user behind, for whom the reaper would let a server run.
                     if new:
@@ -115,19 +114,25 @@ class EmbeddedPostgres:
         """Unregister as a user; the server stops `linger` after its last user."""
         self._lease.release()
 
-    def _bring_up(self, home: Home, account: ServerAccount, start: int) -> None:
-        if servers.is_up(home):
-            servers.trim_log(home)
-        else:
-            if home.data.exists():
-                servers.check_version(home)
-            home.open_to(account)
-            bindir = operator_binaries(self.bindir, account) if self.bindir else own_binaries(home, account)
-            if not home.data.exists():
-                servers.make_data(home, bindir, account, start)
-            servers.trim_log(home)
-            servers.bring_up(home, bindir, account)
+    def _bring_up(self, home: Home, start: int) -> None:
+        servers.trim_log(home)
+        with servers.stopped(home) as lock:
+            log_offset = None if lock is None else self._start(home, start, lock)
+        if log_offset is not None:
+            servers.await_up(home, log_offset)
         servers.start_reaper(home, self.linger.total_seconds())
+
+    def _start(self, home: Home, start: int, lock: int) -> int:
+        if home.data.exists():
+            servers.check_version(home)
+        servers.remove_unfinished(home)
+        account = home.take_data()
+        home.open_to(account)
+        bindir = operator_binaries(self.bindir, account) if self.bindir else own_binaries(home, account)
+        if not home.data.exists():
+            servers.make_data(home, bindir, account, start)
+        home.keep_uid(account)
+        return servers.spawn(home, bindir, account, lock)
 
 
 @contextmanager

@@ -2,31 +2,29 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
-
-# Windows only imports this module.
-# pyright: reportPossiblyUnboundVariable=false
-if sys.platform != "win32":
-    from pwd import getpwnam
+from agentapi_mcp.stores.postgres.server.own_uids import UnusedUids
 
 MAJOR = 18
 _SOCKET_NAME = ".s.PGSQL.5432"
 # The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
-_UNPRIVILEGED = ("nobody", "daemon")
+_ROOTS_HOME = Path("/var/lib/agentapi-mcp")
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
     """Return the default home directory, for when AGENTAPI_HOME is not set."""
     if sys.platform != "win32" and os.geteuid() == 0:
-        return Path("/var/lib/agentapi-mcp")
+        return _ROOTS_HOME
     user_home = Path(environ.get("HOME") or Path.home())
     if sys.platform == "darwin":
         return user_home / "Library" / "Application Support" / "agentapi-mcp"
@@ -80,23 +78,77 @@ class Home:
         """Return the path of a lock file: start, users, server or keeper (the reaper's)."""
         return str(self.base / f"{name}.lock")
 
+    @property
+    def uid_file(self) -> Path:
+        """Where the uid of a home of root's is kept."""
+        return self.base / "uid"
+
     def account(self) -> ServerAccount:
-        """Return the account that runs the server: the data's owner, else the home's, else an unprivileged one."""
+        """Return the account that runs the server: as root, the home's owner, or a uid of its own in a home of root's.
+
+        Raises:
+            StoreUnavailableError: no uid is left for it.
+        """
         if os.geteuid() != 0:
             return current_account()
-        for place in (self.data, self.root):
+        for place in (self.root, self.base):
             if place.exists() and (found := place.stat()).st_uid != 0:
                 return ServerAccount(found.st_uid, found.st_gid)
-        for name in _UNPRIVILEGED:
-            try:
-                entry = getpwnam(name)
-            except KeyError:
-                continue
-            return ServerAccount(entry.pw_uid, entry.pw_gid)
-        raise StoreUnavailableError(
-            "Postgres refuses to run as root, and this machine has no account 'nobody' to lend it: "
-            "run as another user, or set AGENTAPI_DATABASE_URL."
-        )
+        return self._own_account(self._kept_uid() or self._find_uid())
+
+    def take_data(self) -> ServerAccount:
+        """Return the account that starts the server, which owns the data from then on; no server may run.
+
+        Data of an earlier version of this program belongs to an account of the machine. The uid that was kept may also
+        have been given to somebody since, or a backup been unpacked on another machine.
+
+        Raises:
+            StoreUnavailableError: no uid is left for it.
+        """
+        account = self.account()
+        if account.is_homes:
+            if not UnusedUids().has(account.uid):
+                account = self._own_account(self._find_uid())
+            previous = self.data.stat().st_uid if self.data.exists() else account.uid
+            self._remove_sockets(account, previous)
+            if self.data.exists() and not account.uid == previous == self._kept_uid():
+                account.take(self.data)
+        return account
+
+    def keep_uid(self, account: ServerAccount) -> None:
+        """Write down the uid of a home of root's, for the next start."""
+        if account.is_homes and self._kept_uid() != account.uid:
+            write_file(self.uid_file, f"{account.uid}\n")
+
+    def _own_account(self, uid: int) -> ServerAccount:
+        return ServerAccount(uid, uid, is_homes=True)
+
+    def _kept_uid(self) -> int | None:
+        try:
+            kept = self.uid_file.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        return int(kept) if kept.isascii() and kept.isdecimal() else None
+
+    def _find_uid(self) -> int:
+        return UnusedUids().find(self.root, self._uids_of_other_homes())
+
+    def _uids_of_other_homes(self) -> Iterator[int]:
+        """Yield the owners of the data of the homes beside this one, and of root's usual home."""
+        with suppress(OSError):
+            for home in (_ROOTS_HOME, *self.root.parent.iterdir()):
+                if home != self.root:
+                    with suppress(OSError):
+                        yield Home(home).data.lstat().st_uid
+
+    def _remove_sockets(self, account: ServerAccount, previous: int) -> None:
+        """Remove the socket's directory of a previous account, which could put other sockets there."""
+        with suppress(FileNotFoundError):
+            found = self.sockets.lstat()
+            # In the home only we made it. In /tmp anybody could have: one of a stranger is left, and refused later.
+            ours = self.sockets.parent == self.base or found.st_uid == previous
+            if ours and found.st_uid != account.uid and stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(self.sockets)
 
     def prepare(self, account: ServerAccount) -> None:
         """Create the directories of the locks; permissions of an existing home change only if all in it is ours.
@@ -137,7 +189,7 @@ class Home:
     def _check_reachable(self, account: ServerAccount, places: list[Path]) -> None:
         if account.is_other and (closed := _find_closed(places[::-1], account)):
             raise StoreUnavailableError(
-                f"Postgres cannot run as root, and the account lent to it (uid {account.uid}) may not enter {closed}: "
+                f"Postgres cannot run as root, and what it runs as instead (uid {account.uid}) may not enter {closed}: "
                 "set AGENTAPI_HOME to a directory that it can reach, such as /var/lib/agentapi-mcp, or set "
                 "AGENTAPI_DATABASE_URL."
             )
@@ -169,3 +221,11 @@ def make_private(path: Path, account: ServerAccount) -> None:
             "AGENTAPI_HOME to a directory with a shorter path."
         )
     account.chown(path)
+
+
+def write_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file that is there completely or not at all; nobody but us may write into its directory."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    new.chmod(mode)
+    new.rename(path)

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import agentapi_mcp
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.server import locks
-from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
+from agentapi_mcp.stores.postgres.server.access import access_settings
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account, lent_account
 from agentapi_mcp.stores.postgres.server.errors import check_space, startup_error
 from agentapi_mcp.stores.postgres.server.paths import MAJOR, Home
 from agentapi_mcp.stores.postgres.server.processes import RunningServer, find_server, send
@@ -80,69 +83,98 @@ def check_version(home: Home) -> None:
         )
 
 
+def remove_unfinished(home: Home) -> None:
+    """Remove what starts that were killed have left."""
+    for old in home.base.glob("new-*"):
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def make_data(home: Home, bindir: Path, account: ServerAccount, start: int) -> None:
     """Create the data directory, logins and database under a temporary name, and rename it into place.
 
     Raises:
         StoreUnavailableError: it cannot be created; nothing is left behind.
     """
-    for old in home.base.glob("new-*"):
-        shutil.rmtree(old, ignore_errors=True)
     check_space(home.root)
     new = home.base / f"new-{uuid.uuid4().hex}"
+    data = new / "data"
+    # initdb and the single-user mode refuse a uid without an account, the server does not.
+    maker = lent_account(account.gid) if account.is_homes else account
     try:
         new.mkdir(mode=0o700)
-        account.chown(new)
+        data.mkdir(mode=0o700)
+        maker.chown(data)
+        if account.is_homes:
+            # Only that group may pass: other processes of the lent account cannot get at the data.
+            os.chown(new, 0, account.gid)
+            new.chmod(0o710)
+        else:
+            account.chown(new)
         # Trust, since only the server's account can enter the directory of the socket, and there is no TCP.
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--wal-segsize=1", "--no-instructions"]
         collation = ["--locale-provider=builtin", "--locale=C.UTF-8"]  # the same sort order on every system
-        _run(home, account, start, [bindir / "initdb", "-D", new, *options, *collation])
+        _run(home, maker, start, [bindir / "initdb", "-D", data, *options, *collation])
         # exit_on_error: by default, single-user mode goes on after a failed statement and exits with success.
-        single = [bindir / "postgres", "--single", "-D", new, "-c", "exit_on_error=on", "postgres"]
-        _run(home, account, start, single, _ROLES)
-        new.rename(home.data)
+        single = [bindir / "postgres", "--single", "-D", data, "-c", "exit_on_error=on", "postgres"]
+        _run(home, maker, start, single, _ROLES)
+        if account.is_homes:
+            account.take(data)
+        data.rename(home.data)
         # Makes the rename durable.
         _flush_directory(home.base)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def is_up(home: Home) -> bool:
-    """Return whether a server accepts connections at our socket."""
-    server = find_server(str(home.data))
-    return server is not None and _serves(server, home)
+@contextmanager
+def stopped(home: Home) -> Generator[int | None]:
+    """Wait until no server is left, and hold the server lock; None if one accepts connections.
+
+    The server and its children hold the lock, so that a start waits for the children of a killed server.
+
+    Raises:
+        StoreUnavailableError: one neither accepts connections nor stops.
+    """
+    lock = _await_stopped(home)
+    try:
+        yield lock
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
-def bring_up(home: Home, bindir: Path, account: ServerAccount) -> None:
-    """Start the server and wait until it accepts connections.
+def spawn(home: Home, bindir: Path, account: ServerAccount, lock: int) -> int:
+    """Start the server, which inherits the server lock; return where in the log it begins."""
+    # The lock was free, so the processes in these files are gone; their pids may have been reused.
+    for stale in (home.data / "postmaster.pid", home.socket, home.socket.with_name(f"{home.socket.name}.lock")):
+        stale.unlink(missing_ok=True)
+    settings = [word for setting in (*_SETTINGS, *access_settings(home, account)) for word in ("-c", setting)]
+    log = _open_log(home)
+    try:
+        log_offset = os.fstat(log).st_size
+        server = [bindir / "postgres", "-D", home.data, "-k", home.sockets, *settings]
+        account.start_detached(server, output=log, inherited=[lock])
+    finally:
+        os.close(log)
+    return log_offset
 
-    The server and its children hold the server lock, so that a start waits for the children of a killed server.
+
+def await_up(home: Home, log_offset: int) -> None:
+    """Wait until the server that was started accepts connections; we no longer hold the server lock.
 
     Raises:
         StoreUnavailableError: it does not start.
     """
     end = time.monotonic() + _START_SECONDS
-    log_offset = -1
     while time.monotonic() < end:
         server = find_server(str(home.data))
-        if server is not None:
-            if _serves(server, home):
-                return
-            if server.status in {"ready", "stopping"}:  # its socket was removed, or it is shutting down
-                send(server.pid, signal.SIGINT)
-        elif (lock := _acquire_server_lock(home)) is not None:
-            try:
-                # We spawned a server already and it has exited: report what it logged.
-                if log_offset >= 0:
-                    raise startup_error(home.root, _read_log(home, log_offset))
-                log_offset = _spawn(home, bindir, account, lock)
-            finally:
-                os.close(lock)
-        locks.pause(0.01)
-    raise StoreUnavailableError(
-        f"The embedded database in {home.root} did not start within {_START_SECONDS:.0f} s: try again, or set "
-        "AGENTAPI_DATABASE_URL."
-    )
+        if server is not None and _serves(server, home):
+            return
+        if server is None and (lock := _acquire_server_lock(home)) is not None:
+            os.close(lock)  # it has exited: report what it logged
+            raise startup_error(home.root, _read_log(home, log_offset))
+        locks.pause(0.002)
+    raise _too_slow(home)
 
 
 def start_reaper(home: Home, linger: float) -> None:
@@ -173,6 +205,28 @@ def trim_log(home: Home) -> None:
         os.close(log)
 
 
+def _await_stopped(home: Home) -> int | None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        server = find_server(str(home.data))
+        if server is not None:
+            if _serves(server, home):
+                return None
+            if server.status in {"ready", "stopping"}:  # its socket was removed, or it is shutting down
+                send(server.pid, signal.SIGINT)
+        elif (lock := _acquire_server_lock(home)) is not None:
+            return lock
+        locks.pause(0.01)
+    raise _too_slow(home)
+
+
+def _too_slow(home: Home) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"The embedded database in {home.root} did not start within {_START_SECONDS:.0f} s: try again, or set "
+        "AGENTAPI_DATABASE_URL."
+    )
+
+
 def _serves(server: RunningServer, home: Home) -> bool:
     return server.status == "ready" and home.socket.exists()
 
@@ -194,21 +248,6 @@ def _acquire_server_lock(home: Home) -> int | None:
         return fd
     os.close(fd)
     return None
-
-
-def _spawn(home: Home, bindir: Path, account: ServerAccount, lock: int) -> int:
-    # The lock was free, so the processes in these files are gone; their pids may have been reused.
-    for stale in (home.data / "postmaster.pid", home.socket, home.socket.with_name(f"{home.socket.name}.lock")):
-        stale.unlink(missing_ok=True)
-    settings = [word for setting in _SETTINGS for word in ("-c", setting)]
-    log = _open_log(home)
-    try:
-        log_offset = os.fstat(log).st_size
-        server = [bindir / "postgres", "-D", home.data, "-k", home.sockets, *settings]
-        account.start_detached(server, output=log, inherited=[lock])
-    finally:
-        os.close(log)
-    return log_offset
 
 
 def _open_log(home: Home) -> int:
