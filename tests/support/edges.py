@@ -22,6 +22,7 @@ from agentapi_mcp.edges.mcp.transports.http import mcp_mount
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.mounts import Mount
+from tests.support.http_servers import serving
 
 Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 
@@ -68,7 +69,7 @@ def mcp_application(server: EdgeServer, options: WebOptions | None = None, *more
 
 @asynccontextmanager
 async def serve_app(edge: WebApplication, port: socket.socket | None = None) -> AsyncGenerator[Served]:
-    """Serve an application by the real HTTP server, without the loop that waits for signals.
+    """Serve an application by the real HTTP server.
 
     `port` is for one that must know its own address before.
     """
@@ -81,17 +82,11 @@ async def serve_app(edge: WebApplication, port: socket.socket | None = None) -> 
         timeout_graceful_shutdown=2,
         proxy_headers=False,
     )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    with port or socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serve` does
-        await server.startup([listener])
+    async with serving(config, port) as (host, number):
         try:
-            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", edge)
+            yield Served(f"http://{host}:{number}", edge)
         finally:
             edge.stop()
-            await server.shutdown([listener])
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """Several replicas behind one address, without affinity."""
 
-import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.web.application import WebApplication
 from tests.support.edges import serve_app
+from tests.support.http_servers import serving
 
 
 class Alternating:
@@ -33,14 +33,9 @@ async def serve_replicas(edges: Sequence[WebApplication]) -> AsyncGenerator[str]
             await stack.enter_async_context(serve_app(edge))
         app = Alternating(*(edge.app for edge in edges))
         config = uvicorn.Config(app, http=HttpProtocol, lifespan="off", log_config=None)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            await server.startup([listener])
+        async with serving(config) as (host, port):
             try:
-                yield f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+                yield f"http://{host}:{port}/mcp"
             finally:
                 for edge in edges:
                     edge.stop()
-                await server.shutdown([listener])
