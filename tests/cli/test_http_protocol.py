@@ -3,34 +3,59 @@
 import asyncio
 import logging
 import re
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 import uvicorn
-from anyio import fail_after
 from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, HttpProtocol
-from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.web.framing import Framing, framing_refusal
+from tests.support.http_servers import serving
 
 HOST = b"Host: a\r\n"
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
 
 
-class Impatient(HttpProtocol):
-    """Waits for nobody."""
+class Timed(HttpProtocol):
+    """Its time to send a head is over when the test says so."""
 
-    seconds_to_send = 0.05
+    seconds_to_send = 3600.0
+    opened: ClassVar["list[Timed]"] = []
+    received = 0
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Let the test find it."""
+        super().connection_made(transport)
+        self.opened.append(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Count what has arrived."""
+        super().data_received(data)
+        self.received += len(data)
+
+    @property
+    def ends_at(self) -> float | None:
+        """When its time is over, if it runs."""
+        return None if self._deadline is None else self._deadline.when()
+
+    def end_time(self) -> None:
+        """Let it be over, if it runs."""
+        if self._deadline is not None:
+            self._stop_deadline()
+            self._expire()
 
 
 @dataclass
@@ -58,15 +83,38 @@ class Echo:
 async def served(echo: Echo, protocol: type[HttpProtocol] = HttpProtocol) -> AsyncGenerator[tuple[str, int]]:
     """Serve on a port, and give its address."""
     config = uvicorn.Config(Framing(echo), http=protocol, log_config=None, access_log=False, ws="none", lifespan="off")
-    config.load()
-    server = HttpServer(config)
-    server.lifespan = config.lifespan_class(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await server.startup([listener])
+    async with serving(config) as address:
+        yield address
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Both ends of a connection."""
+
+    server: Timed
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, and wait until the server has read them."""
+        read = self.server.received + len(data)
+        self.writer.write(data)
+        while self.server.received < read:
+            await checkpoint()
+
+
+@asynccontextmanager
+async def connected(echo: Echo) -> AsyncGenerator[Connection]:
+    """Serve one connection, whose time the test ends."""
+    Timed.opened.clear()
+    async with served(echo, Timed) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        while not Timed.opened:
+            await checkpoint()
         try:
-            yield listener.getsockname()
+            yield Connection(Timed.opened[0], reader, writer)
         finally:
-            await server.shutdown([listener])
+            writer.close()
 
 
 async def said(address: tuple[str, int], *sent: bytes) -> bytes:
@@ -75,8 +123,7 @@ async def said(address: tuple[str, int], *sent: bytes) -> bytes:
     for part in sent:
         writer.write(part)
     try:
-        with fail_after(5):
-            return await reader.read()
+        return await reader.read()
     except ConnectionResetError:
         return b""
     finally:
@@ -217,85 +264,94 @@ async def test_what_was_asked_before_a_broken_request_is_answered_and_then_the_c
     caplog.set_level(logging.INFO)
     broken = asyncio.Event()
     echo = Echo(lambda request: broken.wait() if request.url.path == "/first" else asyncio.Event().wait())
-    async with served(echo) as address:
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n" + NEXT)
-        with fail_after(5):
-            while "http_not_valid" not in caplog.messages:
-                await checkpoint()
-        writer.write(b"more nonsense\r\n\r\n")
-        assert statuses(await said(address, b"nonsense\r\n\r\n")) == [400]  # by then the server has read it
+    async with connected(echo) as at:
+        await at.send(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n" + NEXT)
+        assert caplog.messages.count("http_not_valid") == 1
+        await at.send(b"more nonsense\r\n\r\n")
         broken.set()
-        with fail_after(5):
-            answer = await reader.read()
-        writer.close()
+        answer = await at.reader.read()
     assert statuses(answer) == [200]
     assert echo.served == ["/first"]
-    assert caplog.messages.count("http_not_valid") == 2  # once for each connection
+    assert caplog.messages.count("http_not_valid") == 1  # once for the connection
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHos", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /"])
 async def test_a_connection_that_sends_no_whole_head_is_closed(sent: bytes) -> None:
-    async with served(Echo(), Impatient) as address:
-        reader, writer = await asyncio.open_connection(*address)
+    async with connected(Echo()) as at:
         whole = sent.partition(b"\r\n\r\n")[1]
-        writer.write(sent)
-        answer = await reader.readuntil(b"body=") if whole else b""
-        writer.write(b"x" if whole else b"")  # a byte of the second head
-        with fail_after(5):
-            rest = await reader.read()
-        writer.close()
+        await at.send(sent)
+        answer = await at.reader.readuntil(b"body=") if whole else b""
+        await at.send(b"x" if whole else b"")  # a byte of the second head
+        at.server.end_time()
+        rest = await at.reader.read()
     assert statuses(answer + rest) == ([200] if whole else []) + ([408] if sent else [])
 
 
 async def test_a_head_that_comes_byte_by_byte_has_no_longer_time() -> None:
-    async with served(Echo(), Impatient) as address:
-        reader, writer = await asyncio.open_connection(*address)
-        reading = asyncio.ensure_future(reader.read())
-        with fail_after(5):
-            while not reading.done():  # without a deadline that holds, it would go on for ever
-                writer.write(b"\r\n")
-                await asyncio.wait({reading}, timeout=0.01)
-        writer.close()
-    assert reading.exception() is not None or statuses(reading.result()) == [408]
+    async with connected(Echo()) as at:
+        ends_at = at.server.ends_at
+        for byte in b"\r\nGET / HTTP/1.1\r\nHos":
+            await at.send(bytes([byte]))
+            assert at.server.ends_at == ends_at
+        assert ends_at is not None
+        at.server.end_time()
+        assert statuses(await at.reader.read()) == [408]
+
+
+async def test_the_time_to_send_a_head_runs_from_the_beginning_of_the_connection() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    async with connected(Echo()) as at:
+        ends_at = at.server.ends_at
+        assert ends_at is not None
+        assert before <= ends_at - Timed.seconds_to_send <= loop.time()
 
 
 async def test_a_body_that_was_refused_and_never_ends_closes_the_connection() -> None:
-    async with served(Echo(), Impatient) as address:
-        answer = await said(address, b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\na")
-    assert statuses(answer) == [200]
+    async with connected(Echo()) as at:
+        await at.send(b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\na")
+        answer = await at.reader.readuntil(b"body=")
+        at.server.end_time()
+        assert statuses(answer + await at.reader.read()) == [200]
+
+
+async def test_a_body_that_was_refused_and_ends_leaves_the_connection_open() -> None:
+    async with connected(Echo()) as at:
+        await at.send(b"POST /refused HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        await at.reader.readuntil(b"body=")
+        await at.send(b"b")
+        at.server.end_time()
+        await at.send(NEXT)
+        assert statuses(await at.reader.readuntil(b"body=")) == [200]
+
+
+async def test_a_body_takes_as_long_as_it_takes() -> None:
+    async with connected(Echo()) as at:
+        await at.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
+        assert at.server.ends_at is None
 
 
 async def test_a_response_takes_as_long_as_it_takes() -> None:
     longer = asyncio.Event()
-    async with served(Echo(lambda _: longer.wait()), Impatient) as address:
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        # Another connection, opened later, has run out of time meanwhile.
-        assert await said(address) == b""
-        assert await said(address) == b""
+    async with connected(Echo(lambda _: longer.wait())) as at:
+        await at.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert at.server.ends_at is None
         longer.set()
-        with fail_after(5):
-            assert statuses(await reader.read()) == [200]
-        writer.close()
+        assert statuses(await at.reader.read()) == [200]
 
 
 async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete() -> None:
     longer = asyncio.Event()
-    async with served(Echo(lambda _: longer.wait()), Impatient) as address:
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert await said(address) == b""
-        writer.write(b"GET /second HTTP/1.1\r\nHo")
-        # Others that came later have run out of time meanwhile.
-        assert await said(address) == b""
-        assert await said(address) == b""
-        writer.write(b"st: a\r\nConnection: close\r\n\r\n")
-        assert await said(address) == b""
+    async with connected(Echo(lambda _: longer.wait())) as at:
+        await at.send(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert at.server.ends_at is None
+        await at.send(b"GET /second HTTP/1.1\r\nHo")
+        at.server.end_time()
+        at.server.end_time()
+        await at.send(b"st: a\r\nConnection: close\r\n\r\n")
+        assert at.server.ends_at is None
         longer.set()
-        with fail_after(5):
-            assert statuses(await reader.read()) == [200, 200]
-        writer.close()
+        assert statuses(await at.reader.read()) == [200, 200]
 
 
 async def test_white_space_around_a_value_is_no_part_of_it() -> None:
