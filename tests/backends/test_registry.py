@@ -2,11 +2,13 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from typing_extensions import override
 
 from agentapi_mcp.backends import kinds, registry
 from agentapi_mcp.base.errors import ConfigurationError
@@ -54,6 +56,28 @@ def test_an_installed_backend_is_made_by_its_entry_point(plugins: Path) -> None:
     assert "spoken" in registry.names()
     made: object = registry.create("spoken", {"a": 1}, host)
     assert made == ("made", {"a": 1}, host)
+
+
+class Finder(DistributionFinder):
+    """Finds no package, and counts how often all were looked for."""
+
+    searches = 0
+
+    @override
+    def find_distributions(self, context: DistributionFinder.Context | None = None) -> Iterable[Distribution]:
+        """Find none."""
+        self.searches += 1
+        return ()
+
+
+def test_what_is_installed_is_not_searched_for_a_built_in_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = Finder()
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    assert "openai" in registry.names()
+    assert finder.searches == 0
+    assert "nope" not in registry.names()
+    assert finder.searches == 1
+    assert len(registry.names()) == len(list(registry.names()))
 
 
 def test_a_built_in_backend_is_not_replaced_by_an_installed_one(plugins: Path) -> None:

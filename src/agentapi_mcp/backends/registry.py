@@ -1,10 +1,12 @@
 """Find a backend kind by name: a module of `kinds`, or else an installed entry point."""
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
+
+from typing_extensions import override
 
 from agentapi_mcp.backends import kinds
 from agentapi_mcp.base.errors import ConfigurationError
@@ -20,9 +22,29 @@ def builtin_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(kinds.__path__)))
 
 
-def names() -> tuple[str, ...]:
-    """List every kind that `create` accepts, built in or installed."""
-    return tuple(sorted({*builtin_names(), *_installed()}))
+class KindNames(Collection[str]):
+    """Every kind that `create` accepts, built in or installed.
+
+    What is installed is read only to list all, or for a name that is not built in: it takes longer than to read the
+    configuration.
+    """
+
+    @override
+    def __contains__(self, name: object) -> bool:
+        return name in builtin_names() or name in _installed()
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*builtin_names(), *_installed()}))
+
+    @override
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def names() -> KindNames:
+    """Return every kind that `create` accepts."""
+    return KindNames()
 
 
 def create(name: str, options: Mapping[str, object], host: BackendHost) -> Backend:
