@@ -23,7 +23,7 @@ async def connect(env: dict[str, str], *words: str) -> tuple[int, str]:
     )
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
-    async with httpx2.AsyncClient(timeout=8, follow_redirects=True) as http:
+    async with httpx2.AsyncClient(timeout=25, follow_redirects=True) as http:
         assert (await http.get(url)).status_code == 200
     _, err = await process.communicate()
     return process.returncode or 0, err.decode()

@@ -263,8 +263,9 @@ async def everything(at: Deployment, ann: Voice, era: str) -> dict[str, str]:
     body = message(
         "tools/call", {"name": "chat", "arguments": {"agent": "house", "message": text("one given up", "[[waits]]")}}
     )
+    impatient = httpx2.Timeout(30, read=0.5)
     with pytest.raises(httpx2.ReadTimeout):
-        await ann.http.post("/mcp", json=body, headers={**ACCEPT, **ann.headers}, timeout=0.5)
+        await ann.http.post("/mcp", json=body, headers={**ACCEPT, **ann.headers}, timeout=impatient)
     await ann.ask("notifications/cancelled", requestId=1, reason=text("a reason"))
     await ann.call("get_transcript", session_id=ids["session_id"])
     await ann.call("list_sessions", query=flock.planted[f"text of a message {era}"])

@@ -105,7 +105,7 @@ async def test_comments_are_signs_of_life() -> None:
 
 
 async def test_comments_keep_a_silent_stream_alive() -> None:
-    async with open_setup(pace=Ticks(0.05), idle_timeout_seconds=0.4) as it:
+    async with open_setup(pace=Ticks(0.2), idle_timeout_seconds=2) as it:
         events = await it.ask("comments12")
     assert len(of_kind(events, SignOfLife)) == 12
     assert isinstance(events[-1], Finished)

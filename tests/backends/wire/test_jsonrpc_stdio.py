@@ -19,7 +19,7 @@ from agentapi_mcp.backends.wire.jsonrpc_stdio import METHOD_NOT_FOUND, JsonRpcEr
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from tests.support.waiting import wait_until
 
-SOON = timedelta(seconds=8)
+SOON = timedelta(seconds=25)
 ENV = {"PATH": "/usr/bin:/bin"}
 # A program with a child of its own, neither of which minds that its stdin ends.
 DEAF = """
@@ -56,7 +56,7 @@ async def main():
         Program(command=(sys.executable, "-c", {DEAF!r}), cwd=Path("/"), env={ENV!r})
     )
     process.listen()
-    said = await process.receive(timedelta(seconds=8))
+    said = await process.receive(timedelta(seconds=25))
     print(said.params["pids"], flush=True)
     await asyncio.Event().wait()
 

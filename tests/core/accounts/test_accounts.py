@@ -142,7 +142,7 @@ async def another(
         accounts = await stack.enter_async_context(Accounts(ports, AesGcmSealer(keys), audit).open())
         provider = provider_at(peer, kind)
         accounts.reload([provider])
-        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=8))
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=25))
         yield AccountSetup(accounts, provider, peer, clock, audit, http, store)
 
 

@@ -93,7 +93,7 @@ async def open_setup(database: Database, place: Path) -> AsyncGenerator[VisitSet
     clock, audit, sealer = SystemClock(), audit_log(database), AesGcmSealer([MasterKey("one", bytes(range(32)))])
     api_keys = ApiKeys(PostgresApiKeys(database), sealer, clock, audit)
     entries = KeyRequests(PostgresKeyRequests(database), api_keys, sealer, clock, ORIGIN)
-    async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=8) as http:
+    async with AuthorizerPeer(SIGNING) as issuer, httpx2.AsyncClient(timeout=25) as http:
         config = place / "agentapi.toml"
         config.write_text(described(issuer) + f'client_secret = "{SECRET}"\n', encoding="utf-8")
         async with open_authenticator(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as authenticator:

@@ -24,7 +24,7 @@ from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.testing.http import Exchange, Steps
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.limits import HttpLimits
-from tests.support.connect import Edge, call, fields_of, open_edge, open_edge_to, subscribe_resource
+from tests.support.connect import Edge, call, connect, fields_of, open_edge, open_edge_to, subscribe_resource
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.replicas import serve_replicas
@@ -281,9 +281,9 @@ async def test_as_many_requests_as_allowed_are_open_at_once(edge_home: Path) -> 
 
 async def test_a_client_that_never_reads_is_dropped(edge_home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "agentapi_mcp.web.request_ids")
-    limits = HttpLimits(write_time=timedelta(milliseconds=500))  # enough for the client that reads
+    limits = HttpLimits(write_time=timedelta(milliseconds=50))
     async with served(edge_home, WebOptions(limits=limits)) as (place, edge, http):
-        async with Client(place.mcp) as client:
+        async with connect(edge.server, "http-2026") as client:  # which has the usual time to read
             said = f"{edge.tag} [[echo]] " + "x" * 900_000
             uri = fields_of(await call(client, "chat", agent="droid", message=said))["transcript_uri"]
         body = json.dumps(message("resources/read", {"uri": uri})).encode()

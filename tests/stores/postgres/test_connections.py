@@ -201,7 +201,7 @@ async def test_a_program_that_starts_waits_until_another_gives_a_connection_back
 async def test_a_server_that_has_no_connection_left_in_time_is_told_so(own_database: DatabaseUrls) -> None:
     await limit_connections(own_database, 1)
     holder = await asyncpg.connect(own_database.app)
-    options = PoolOptions(acquire_timeout=timedelta(seconds=0.3))
+    options = PoolOptions(acquire_timeout=timedelta(seconds=1))  # in which the server answers
     with pytest.raises(StoreUnavailableError, match="it has no connection left"):
         async with open_database(RemoteServer(own_database.app), options):
             raise AssertionError

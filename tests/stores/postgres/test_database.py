@@ -91,7 +91,7 @@ async def test_a_server_that_hangs_is_waited_for_once() -> None:
 
 
 async def test_a_transaction_that_hangs_as_it_begins_is_not_begun_again(database_urls: DatabaseUrls) -> None:
-    options = PoolOptions(max_size=2, command_timeout=timedelta(seconds=0.2))
+    options = PoolOptions(max_size=2, command_timeout=timedelta(seconds=1))  # in which the server answers
     async with open_wire(database_urls.app) as (wire, url), open_database(RemoteServer(url), options) as database:
         wire.break_at("BEGIN", Break.SILENT)
         with pytest.raises(StoreUnavailableError, match="it does not answer in time"):
