@@ -21,6 +21,7 @@ from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
+from tests.support.command_runs import CommandRun, run_command
 from tests.support.connect import call, fields_of
 from tests.support.peers.openai import OpenAIPeer
 
@@ -38,18 +39,9 @@ def environ(home: Path, peer: OpenAIPeer | None = None) -> dict[str, str]:
     return given
 
 
-async def run(env: Mapping[str, str], *words: str, stdin: str | bytes | None = None) -> tuple[int, str, str]:
+async def run(env: Mapping[str, str], *words: str, stdin: str | bytes = "") -> CommandRun:
     """Run a command to its end."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=dict(env),
-    )
-    out, err = await process.communicate(stdin if isinstance(stdin, bytes) else (stdin or "").encode())
-    return process.returncode or 0, out.decode(), err.decode()
+    return await run_command(env, *words, stdin=stdin if isinstance(stdin, bytes) else stdin.encode())
 
 
 @asynccontextmanager
@@ -62,8 +54,16 @@ async def client(env: Mapping[str, str]) -> AsyncGenerator[Client]:
 
 async def test_a_piped_question_is_answered_alone_on_stdout(edge_home: Path) -> None:
     for words in (("chat",), ("chat", "--via-mcp")):
-        status, out, err = await run(environ(edge_home), *words, stdin="how do I add OpenRouter?\n")
-        assert status == 0, err
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ(edge_home),
+        )
+        out, err = [said.decode() for said in await process.communicate(b"how do I add OpenRouter?\n")]
+        assert process.returncode == 0, err
         assert "OPENROUTER_API_KEY" in out
         assert "session" not in out.splitlines()[-1]
         assert "free" in err

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from datetime import timedelta
 
 import asyncpg
@@ -11,6 +9,7 @@ import pytest
 
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
+from tests.support.command_runs import CommandRun, run_command
 from tests.support.embedded import SharedHome
 from tests.support.schema_dump import FIXTURES
 
@@ -26,20 +25,10 @@ GRANT authenticated, agentapi_system, agentapi_writer TO agentapi_owner, agentap
 """
 
 
-async def run(home: SharedHome, *words: str) -> tuple[int, str, str]:
+async def run(home: SharedHome, *words: str) -> CommandRun:
     """Run a command on a home."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "agentapi_mcp",
-        *words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": os.defpath, "AGENTAPI_HOME": str(home.path), "AGENTAPI_POSTGRES_LINGER_SECONDS": "60"},
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    environ = {"PATH": os.defpath, "AGENTAPI_HOME": str(home.path), "AGENTAPI_POSTGRES_LINGER_SECONDS": "60"}
+    return await run_command(environ, *words)
 
 
 async def restore(home: SharedHome, change: str = "SELECT 1") -> None:

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from agentapi_mcp.stores.postgres.schema_files import migrations
+from tests.support.command_runs import CommandRun, run_command
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, APP, OLD_SESSION, OWNER, Project
 from tests.support.terminals import terminal
@@ -36,20 +35,9 @@ def environ(project: Project, home: Path) -> dict[str, str]:
     }
 
 
-async def run(project: Project, home: Path, *words: str) -> tuple[int, str, str]:
+async def run(project: Project, home: Path, *words: str) -> CommandRun:
     """Run a command to its end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "agentapi_mcp",
-        *words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environ(project, home),
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    return await run_command(environ(project, home), *words)
 
 
 async def test_from_an_existing_project_to_a_conversation(deployed: Project, tmp_path: Path) -> None:
