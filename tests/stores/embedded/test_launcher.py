@@ -157,7 +157,6 @@ def test_released_server_stops_and_comes_back(home: SharedHome) -> None:
 
 
 def test_newcomer_within_the_linger_finds_the_same_server(home: SharedHome) -> None:
-    home.linger = 3.0
     user = home.user()
     user.ask("ensure")
     server = home.server().pid
