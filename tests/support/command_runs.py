@@ -58,7 +58,7 @@ def _command_server() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     with its:
         process = subprocess.Popen(  # noqa: S603  # ours
             [sys.executable, _SERVER],
-            stdin=its,
+            stdin=its.fileno(),
             stdout=subprocess.DEVNULL,
             env={"PATH": os.defpath, "PYTHONPATH": str(_SOURCE)},
         )
@@ -80,7 +80,7 @@ async def run_command(environ: Mapping[str, str], *words: str, stdin: bytes = b"
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(ours, json.dumps(command).encode() + b"\n")
         status = int(await loop.sock_recv(ours, 100))
-        texts = []
+        texts = list[str]()
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode())
