@@ -24,6 +24,7 @@ from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit
 from agentapi_mcp.web.authentication import AcceptedTokens, TokenAuthenticator
 from agentapi_mcp.web.oauth import OAuth
+from agentapi_mcp.web.turnstile import Sender
 from tests.edges.mcp.test_http import ACCEPT, begin, fault, message
 from tests.support.clocks import ManualClock
 from tests.support.connect import call, connect_with, fields_of, text_of
@@ -198,7 +199,7 @@ async def test_a_user_with_two_tokens_is_one_sender_and_so_is_whoever_makes_them
         clock = SystemClock()
         authenticator = TokenAuthenticator(app.services_provider, AcceptedTokens(token=OWN), AuthRateLimit(clock))
 
-        async def sender(token: str, address: str = "192.0.2.1", *, is_verified: bool = True) -> object:
+        async def sender(token: str, address: str = "192.0.2.1", *, is_verified: bool = True) -> Sender:
             scope = {
                 "type": "http",
                 "headers": [(b"authorization", f"Bearer {token}".encode())],
@@ -216,4 +217,6 @@ async def test_a_user_with_two_tokens_is_one_sender_and_so_is_whoever_makes_them
         assert first == second != before
         assert guesses == {before}
         assert await sender(OWN) not in {first, before}
-        assert await sender("", "192.0.2.9", is_verified=False) not in {first, before}
+        nobody = await sender("", "192.0.2.9", is_verified=False)
+        assert nobody not in {first, before}
+        assert [one.is_known for one in (first, before, nobody)] == [True, False, False]

@@ -9,58 +9,31 @@ import pytest
 from anyio.lowlevel import checkpoint
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import override
 
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
-from agentapi_mcp.web.turnstile import AT_ONCE, CROWD_EVERY, MOST_OF_FEW, REMEMBERED_FOR, Turnstile
-
-
-async def test_a_crowd_begins_a_few_at_a_time_in_the_order_in_which_it_came() -> None:
-    turnstile, loop_turns, is_over = Turnstile(at_once=3), 0, asyncio.Event()
-    begun: list[tuple[int, int]] = []
-
-    async def count() -> None:
-        nonlocal loop_turns
-        while not is_over.is_set():
-            loop_turns += 1
-            await checkpoint()
-
-    async def request(number: int) -> None:
-        await turnstile.enter("crowd")
-        begun.append((number, loop_turns))
-        if len(begun) == 500:
-            is_over.set()
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(count())
-        for number in range(500):
-            group.create_task(request(number))
-    assert [number for number, _ in begun] == list(range(500))
-    assert max(Counter(turn for _, turn in begun).values()) == 3
-    assert begun[-1][1] - begun[0][1] <= 500 // 3 + 1  # and no turn is left out
-
-
-async def test_who_sends_one_request_waits_behind_no_crowd_of_another() -> None:
-    turnstile, begun = Turnstile(at_once=2), list[str]()
-
-    async def request(sender: str) -> None:
-        await turnstile.enter(sender)
-        begun.append(sender)
-
-    async with asyncio.TaskGroup() as group:
-        for sender in [*["crowd"] * 100, "ann", "bo", "ann"]:
-            group.create_task(request(sender))
-    assert [begun.index(sender) < 10 for sender in ("ann", "bo")] == [True, True]
-    assert begun[:10].count("ann") == 2
+from agentapi_mcp.web.turnstile import (
+    AT_ONCE,
+    CROWD_EVERY,
+    LONGEST_TURN,
+    MOST_OF_FEW,
+    MOST_WAITING,
+    REMEMBERED_FOR,
+    Paced,
+    Passage,
+    Sender,
+    Turnstile,
+)
 
 
 @dataclass
 class Loop:
     """Tells how much time passes, and how much of it the loop works, as the test says."""
 
-    passed: float = 0.0
-    worked: float = 0.0
+    passed: float = 100.0
+    worked: float = 100.0
 
     def turnstile(self, at_once: int = AT_ONCE) -> Turnstile:
         """Make a turnstile that is told so."""
@@ -74,27 +47,38 @@ class Came:
     turnstile: Turnstile
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
     begun: list[str] = field(default_factory=list[str])
+    passages: list[Passage] = field(default_factory=list[Passage])
+    refused: int = 0
     has_begun: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def send(self, sender: str, number: int) -> None:
-        """Send requests."""
-        self.tasks += [asyncio.ensure_future(self._begin(sender)) for _ in range(number)]
+    def send(self, who: str, number: int = 1) -> None:
+        """Send requests; who has a name in capitals is not known yet."""
+        self.tasks += [asyncio.ensure_future(self._begin(who)) for _ in range(number)]
 
-    async def come(self, sender: str, number: int = 1) -> None:
+    async def come(self, who: str, number: int = 1) -> None:
         """Let requests come, and the loop turn until whatever may begin has begun."""
-        self.send(sender, number)
+        self.send(who, number)
         for _ in range(100):
             await checkpoint()
 
-    async def _begin(self, sender: str) -> None:
-        await self.turnstile.enter(sender)
-        self.begun.append(sender)
+    async def _begin(self, who: str) -> None:
+        passage = await self.turnstile.enter(Sender(who, is_known=who.islower()))
+        if passage is None:
+            self.refused += 1
+            return
+        self.begun.append(who)
+        self.passages.append(passage)
         self.has_begun.set()
 
-    def leave(self, sender: str) -> None:
+    def leave(self, who: str) -> None:
         """Let all requests of a sender that have begun be served."""
-        for _ in range(self.begun.count(sender)):
-            self.turnstile.leave(sender)
+        for passage in [passage for passage in self.passages if passage.line.sender.who == who]:
+            self.turnstile.leave(passage)
+            self.passages.remove(passage)
+
+    def count(self, who: str) -> int:
+        """Count the requests of a sender that have begun."""
+        return self.begun.count(who)
 
     async def wait_for(self, number: int) -> None:
         """Wait until so many have begun."""
@@ -117,93 +101,163 @@ async def came(loop: Loop) -> AsyncGenerator[Came]:
     await asyncio.wait(came.tasks)
 
 
-async def test_a_crowd_leaves_the_loop_time_for_others(loop: Loop, came: Came) -> None:
-    await came.come("ann")
-    loop.worked = 1.0  # more than a crowd may use, however long ago the last of its requests began
-    await came.come("crowd", 20)
-    assert came.begun.count("crowd") == MOST_OF_FEW
-    await came.come("bo")  # and ann's come before them, too
-    await came.come("ann", MOST_OF_FEW - 1)
-    assert came.begun.count("bo") == 1
-    assert came.begun.count("ann") == MOST_OF_FEW
-    begun = len(came.begun)
-    loop.passed += CROWD_EVERY
-    await came.wait_for(begun + 1)
-    await came.come("bo")
-    assert came.begun.count("crowd") == MOST_OF_FEW + 1  # one in so much time, however busy the loop is
-    loop.passed += 1.0
-    await came.wait_for(begun + 2 + 11)
-    assert came.begun.count("crowd") == 20
+async def test_a_crowd_begins_a_few_at_a_time_in_the_order_in_which_it_came() -> None:
+    turnstile, loop_turns, is_over = Turnstile(at_once=3), 0, asyncio.Event()
+    begun: list[tuple[int, int]] = []
+
+    async def count() -> None:
+        nonlocal loop_turns
+        while not is_over.is_set():
+            loop_turns += 1
+            await checkpoint()
+
+    async def request(number: int) -> None:
+        await turnstile.enter(Sender("crowd", is_known=True))
+        begun.append((number, loop_turns))
+        if len(begun) == 500:
+            is_over.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(count())
+        for number in range(500):
+            group.create_task(request(number))
+    assert [number for number, _ in begun] == list(range(500))
+    assert max(Counter(turn for _, turn in begun).values()) == 3
+
+
+async def test_who_sends_one_request_waits_behind_no_crowd_of_another(loop: Loop) -> None:
+    came = Came(loop.turnstile(at_once=2))
+    for who in [*["crowd"] * 100, "ann", "bo", "ann"]:
+        came.send(who)
+    await came.wait_for(10)
+    assert [came.begun.index(who) < 10 for who in ("ann", "bo")] == [True, True]
+    assert came.begun[:10].count("ann") == 2
 
 
 async def test_a_crowd_that_is_alone_waits_for_nothing(loop: Loop, came: Came) -> None:
-    loop.worked = 1.0
     await came.come("crowd", 100)
-    assert came.begun.count("crowd") == 100
+    loop.worked += 50.0
+    await came.come("crowd", 100)
+    assert came.count("crowd") == 200
 
 
-async def test_whoever_was_served_is_there_for_a_while(loop: Loop, came: Came) -> None:
+async def test_a_crowd_leaves_the_loop_time_for_somebody_who_sends_few(loop: Loop, came: Came) -> None:
     await came.come("ann")
-    came.leave("ann")
-    loop.passed, loop.worked = REMEMBERED_FOR, 2 * REMEMBERED_FOR
+    loop.worked += 1.0  # more than a crowd may use
     await came.come("crowd", 20)
-    assert came.begun.count("crowd") < 20
-    loop.passed += 0.01  # less than after which one begins in any case
-    await came.wait_for(1 + 20)
+    assert came.count("crowd") == MOST_OF_FEW
+    await came.come("bo")  # and ann's come before them, too
+    await came.come("ann", MOST_OF_FEW - 1)
+    assert (came.count("bo"), came.count("ann")) == (1, MOST_OF_FEW)
+    loop.passed += 1.0
+    await came.wait_for(2 * MOST_OF_FEW + 1 + 12)
+    assert came.count("crowd") == 20
 
 
-async def test_whoever_is_being_served_is_there(loop: Loop, came: Came) -> None:
+async def test_each_crowd_begins_one_after_a_while_however_busy_the_loop_is(loop: Loop, came: Came) -> None:
     await came.come("ann")
-    loop.passed, loop.worked = 2 * REMEMBERED_FOR, 4 * REMEMBERED_FOR
+    loop.worked += 1.0
     await came.come("crowd", 20)
-    assert came.begun.count("crowd") == MOST_OF_FEW + 1
-
-
-async def test_requests_that_were_served_make_no_crowd(loop: Loop, came: Came) -> None:
+    await came.come("mob", 20)
+    assert (came.count("crowd"), came.count("mob")) == (MOST_OF_FEW, 1)
+    loop.worked += 1.0
+    loop.passed += CROWD_EVERY
+    await came.wait_for(1 + MOST_OF_FEW + 1 + 2)
     await came.come("ann")
-    loop.worked = 1.0
-    for _ in range(5):
-        await came.come("many", MOST_OF_FEW)
-        assert came.begun.count("many") == MOST_OF_FEW
-        came.leave("many")
-        came.begun.clear()
+    assert (came.count("crowd"), came.count("mob")) == (MOST_OF_FEW + 1, 2)
 
 
 async def test_of_a_crowd_that_may_begin_one_begins_at_a_time(loop: Loop, came: Came) -> None:
     await came.come("ann")
-    loop.passed = 100.0
-    turns = Counter[int]()
-    for turn in range(1000):
-        begun = len(came.begun)
-        if turn == 0:
-            came.send("crowd", 20)
+    came.send("crowd", 20)
+    begun, most = len(came.begun), list[int]()
+    while len(came.begun) < 1 + 20:
+        loop.passed += 0.001
         await checkpoint()
-        turns[turn] = len(came.begun) - begun
-    await came.wait_for(1 + 20)
-    assert [number for number in turns.values() if number > 1] == [MOST_OF_FEW]
+        most.append(len(came.begun) - begun)
+        begun = len(came.begun)
+    # And one more, since none may have begun for a while.
+    assert [number for number in most if number > 2] == [MOST_OF_FEW]
 
 
 async def test_time_in_which_nobody_came_is_not_saved_up(loop: Loop, came: Came) -> None:
+    loop.passed += 100.0
     await came.come("ann")
-    loop.passed = 100.0
     await came.come("crowd", MOST_OF_FEW + 1)
-    assert came.begun.count("crowd") == MOST_OF_FEW + 1
-    loop.worked = 0.01
+    assert came.count("crowd") == MOST_OF_FEW + 1
+    loop.worked += 0.01
     await came.come("crowd")
-    assert came.begun.count("crowd") == MOST_OF_FEW + 1
+    assert came.count("crowd") == MOST_OF_FEW + 1
+
+
+@pytest.mark.parametrize("who", ["ann", "STRANGER"])
+async def test_only_who_is_known_and_was_there_just_now_holds_a_crowd_back(loop: Loop, came: Came, who: str) -> None:
+    await came.come(who)
+    loop.worked += 1.0
+    await came.come("crowd", 20)
+    assert came.count("crowd") == (MOST_OF_FEW if who == "ann" else 20)
+    loop.worked += REMEMBERED_FOR
+    loop.passed += REMEMBERED_FOR - CROWD_EVERY / 2
+    await came.wait_for(1 + 9)
+    loop.worked += 1.0
+    loop.passed += CROWD_EVERY  # ann's request is still under way, and is not worth waiting for
+    await came.wait_for(1 + 20)
+
+
+async def test_a_crowd_begins_little_while_the_turns_of_the_loop_are_long(loop: Loop, came: Came) -> None:
+    loop.worked += 1.0
+    came.send("crowd", 40)
+    await checkpoint()
+    assert came.count("crowd") == MOST_OF_FEW
+    turns = list[int]()
+    for _ in range(10):
+        loop.passed += 1.5 * LONGEST_TURN
+        begun = came.count("crowd")
+        await checkpoint()
+        turns.append(came.count("crowd") - begun)
+    # One in so much time, however long the turns are.
+    assert sum(turns) == pytest.approx(10 * 1.5 * LONGEST_TURN / CROWD_EVERY, abs=1)
+    await came.wait_for(40)
+
+
+async def test_what_is_under_way_for_long_makes_no_crowd(loop: Loop, came: Came) -> None:
+    await came.come("streams", MOST_OF_FEW)
+    loop.passed += 1.0
+    await came.come("ann")
+    loop.worked += 10.0
+    await came.come("streams", MOST_OF_FEW)
+    assert came.count("streams") == 2 * MOST_OF_FEW
+
+
+async def test_requests_that_were_served_make_no_crowd(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    for served in range(5):
+        await came.come("many", MOST_OF_FEW)
+        assert came.count("many") == (served + 1) * MOST_OF_FEW
+        came.leave("many")
 
 
 async def test_a_request_cancelled_as_it_may_begin_is_not_under_way(loop: Loop) -> None:
     came = Came(loop.turnstile(at_once=1))
     await came.come("ann")
-    loop.worked = 1.0
+    loop.worked += 1.0
     came.send("bo", 2)
     await checkpoint()  # one began
     await checkpoint()  # and now the other may
-    assert came.begun.count("bo") == 1
+    assert came.count("bo") == 1
     came.tasks[-1].cancel()
     await came.come("bo", MOST_OF_FEW - 1)
-    assert came.begun.count("bo") == MOST_OF_FEW
+    assert came.count("bo") == MOST_OF_FEW
+
+
+async def test_of_one_sender_so_many_wait_and_others_are_not_refused(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW + MOST_WAITING + 3)
+    assert came.refused == 3
+    await came.come("ann")
+    assert came.count("ann") == 2
 
 
 class NoServices:
@@ -261,19 +315,41 @@ async def test_one_after_the_other_waits_for_nothing() -> None:
     turnstile = Turnstile(at_once=1)
     for _ in range(10):
         with pytest.raises(StopIteration):  # it returned without a wait
-            turnstile.enter("alone").send(None)
+            turnstile.enter(Sender("alone", is_known=False)).send(None)
         await checkpoint()
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_place() -> None:
-    turnstile, begun = Turnstile(at_once=1), list[int]()
-
-    async def request(number: int) -> None:
-        await turnstile.enter("crowd")
-        begun.append(number)
-
-    tasks = [asyncio.ensure_future(request(number)) for number in range(4)]
+    came = Came(Turnstile(at_once=1))
+    for who in "abcd":
+        came.send(who)
     await checkpoint()
-    tasks[1].cancel()
-    await asyncio.wait(tasks)
-    assert begun == [0, 2, 3]
+    came.tasks[1].cancel()
+    await asyncio.wait(came.tasks)
+    assert came.begun == ["a", "c", "d"]
+
+
+async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer() -> None:
+    class Full(Turnstile):
+        """Lets nobody in."""
+
+        @override
+        async def enter(self, sender: Sender) -> Passage | None:
+            """Refuse."""
+
+    async def serve(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("it does not begin")
+
+    messages = list[Message]()
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    mount = Mount(paths=("/",), app=serve, authentication=AuthenticationMode.OPEN)
+    paced = Paced(serve, mount, Full(), lambda _: Sender("crowd", is_known=True))
+    await paced({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+    assert messages[0]["status"] == 429
+    assert (b"retry-after", b"1") in messages[0]["headers"]

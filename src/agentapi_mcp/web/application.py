@@ -146,7 +146,7 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
         app = Cors(app, mount, shared.names)
     if checked:
         app = Hosts(app, mount, shared.names)
-        app = Paced(app, shared.turnstile, shared.authenticator.sender_of)
+        app = Paced(app, mount, shared.turnstile, shared.authenticator.sender_of)
     return RequestIds(app, mount)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -32,6 +31,7 @@ from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
 from agentapi_mcp.web.stream_reauth import GRANT, REAUTHENTICATE_EVERY, StreamGrant
+from agentapi_mcp.web.turnstile import Sender
 
 # What a client requests at first; it steps up when a call needs more.
 _FIRST_SCOPES = f"{TokenScope.READ} {TokenScope.CHAT} {TokenScope.EDIT}"
@@ -75,14 +75,16 @@ class TokenAuthenticator:
         self._digest = None if accepted.token is None else _digest(accepted.token)
         self._owners = LRUCache[bytes, UserId | None](_MOST_REMEMBERED)
 
-    def sender_of(self, scope: Scope) -> Hashable:
+    def sender_of(self, scope: Scope) -> Sender:
         """Return who sends a request, as far as that can be told before its token is verified.
 
         It is the user whose token this was when it was last found valid, or else the address: so a user with many
         tokens is one sender, and so is whoever makes them up.
         """
         _, digest = _bearer_token(scope)
-        return ("user", self._owners[digest]) if digest in self._owners else ("address", source_of(scope))
+        if digest in self._owners:
+            return Sender(("user", self._owners[digest]), is_known=True)
+        return Sender(("address", source_of(scope)), is_known=False)
 
     async def identify(self, scope: Scope) -> Principal | None:
         """Return the sender of a request; None is the operator, whom the server's own token stands for.

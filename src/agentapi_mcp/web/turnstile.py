@@ -1,33 +1,64 @@
-"""Lets requests begin a few at a time, and leaves half of the event loop's time to those who send few of them."""
+"""Lets requests begin a few at a time, so that a crowd of one sender's keeps nobody else waiting."""
 
 import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from agentapi_mcp.web.mounts import Mount, Refusal
 
 # How many begin in a turn of the event loop. One takes about a millisecond to its first wait; what is under way has its
 # part of each turn, too.
 AT_ONCE = 8
-# Who has more requests than this under way or in line is a crowd.
+# Whoever has more requests than this in line, or begun within the last second, is a crowd.
 MOST_OF_FEW = 8
-# The part of all time for which the loop may work, on whatever it is, while crowds begin requests beside others.
+# While somebody is there who is none: the part of all time for which the loop may work when a crowd's request begins.
 CROWD_PART = 0.4
-# Seconds: one of their requests begins in each of these, however busy others keep the loop.
+# Otherwise: the seconds that a turn of the loop may take, so that whoever comes next waits for few short turns.
+LONGEST_TURN = 0.01
+# Seconds: each crowd begins a request in each of these, however busy the loop is.
 CROWD_EVERY = 0.05
-# Seconds for which somebody counts as there after their last request.
-REMEMBERED_FOR = 60.0
+# Seconds for which somebody counts as there after a request of theirs began.
+REMEMBERED_FOR = 2.0
+MOST_WAITING = 1000  # requests of a sender
+_YOUNG_FOR = 1.0
 # Seconds of work that crowds may have saved up, or owe.
 _MOST_SAVED, _MOST_OWED = 0.001, 0.05
+_CROWDED = Refusal(
+    status=HTTPStatus.TOO_MANY_REQUESTS,
+    message=f"{MOST_WAITING:,} of your requests wait to begin: send fewer at once.",
+    headers={"retry-after": "1"},
+)
+
+
+class Sender(NamedTuple):
+    """Whose a request is; `is_known` if they have sent a valid token before."""
+
+    who: Hashable
+    is_known: bool
+
+
+@dataclass(slots=True)
+class Passage:
+    """A request that has begun."""
+
+    line: "_Line"
+    since: float
+    is_young: bool = True
 
 
 class Turnstile:
     """Lets requests begin, over all mounts.
 
-    Senders take turns, each in the order in which their requests came. A sender who is alone may keep the loop busy;
-    while others are there, a crowd of requests of one sender begins only as fast as leaves the loop idle for the rest
-    of the time. `now` and `busy` tell seconds: those that pass, and those that the loop's thread has worked.
+    Senders take turns, each in the order in which their requests came. A few requests of a sender always begin at once.
+    A crowd of them begins only as fast as leaves the loop idle for most of the time, while somebody else is there who
+    sends few; and among crowds, as fast as the turns of the loop stay short. `now` and `busy` tell seconds: those that
+    pass, and those that the loop's thread has worked.
     """
 
     def __init__(
@@ -38,76 +69,90 @@ class Turnstile:
     ) -> None:
         self._at_once = at_once
         self._left = at_once
-        self._is_crowds_turn = True
         self._now = now
+        self._lines = dict[Hashable, _Line]()
+        self._waiting = OrderedDict[Hashable, _Line]()
+        self._turns = _Turns(now)
         self._budget = _Budget(now, busy)
-        self._under_way = dict[Hashable, int]()
-        self._waiting = OrderedDict[Hashable, deque[asyncio.Future[None]]]()
-        self._last_seen = _LastSeen()
-        self._is_counting = False
+        self._last_few = _LastSeen()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, sender: Hashable) -> None:
-        """Return when a request may begin, which is at once unless many come together; `leave` must follow."""
-        self._last_seen.note(sender, self._now())
+    async def enter(self, sender: Sender) -> Passage | None:
+        """Return when a request may begin, which is at once unless many come together; `leave` must follow.
+
+        None if too many of the sender's wait already.
+        """
+        line = self._lines.setdefault(sender.who, _Line(sender))
         self._count_this_turn()
-        if self._left > 0 and not self._waiting and self._begins(sender, 1):
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(sender, deque()).append(turn)
+        if self._left > 0 and not self._waiting and self._may_begin(line, 1):
+            return self._begin(line)
+        if len(line.waiting) >= MOST_WAITING:
+            return None
+        turn: asyncio.Future[Passage] = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        self._waiting[sender.who] = line
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it may begin, and never will
-                self.leave(sender)
+                self.leave(turn.result())
             raise
 
-    def leave(self, sender: Hashable) -> None:
+    def leave(self, passage: Passage) -> None:
         """Note that a request has been served."""
-        self._under_way[sender] -= 1
-        if not self._under_way[sender]:
-            del self._under_way[sender]
+        line = passage.line
+        line.under_way -= 1
+        if passage.is_young:
+            passage.is_young = False
+            line.young -= 1
+        if not line.under_way and not line.waiting:
+            self._lines.pop(line.sender.who, None)
 
-    def _begins(self, sender: Hashable, waiting: int) -> bool:
-        """Let a request of a sender begin who has so many waiting, unless it has to wait."""
-        if self._is_crowd(sender, waiting):
-            if not self._is_crowds_turn or not self._budget.spend():
-                return False
-            self._is_crowds_turn = False  # one at a time: what it costs is known only afterwards
+    def _begin(self, line: "_Line") -> Passage:
         self._left -= 1
-        self._under_way[sender] = self._under_way.get(sender, 0) + 1
-        return True
+        return line.begin(self._now())
 
-    def _is_crowd(self, sender: Hashable, waiting: int) -> bool:
-        """Whether so many requests are a crowd beside others who are there."""
-        if self._under_way.get(sender, 0) + waiting <= MOST_OF_FEW:
-            return False
-        are_others_here = len(self._under_way) > (sender in self._under_way)
-        return are_others_here or self._last_seen.of_others(sender) >= self._now() - REMEMBERED_FOR
+    def _may_begin(self, line: "_Line", waiting: int) -> bool:
+        now = self._now()
+        if line.count_young(now) + waiting <= MOST_OF_FEW:
+            if line.sender.is_known:
+                self._last_few.note(line.sender.who, now)
+            return True
+        if now >= line.began_at + CROWD_EVERY:
+            return True
+        if self._last_few.of_others(line.sender.who) >= now - REMEMBERED_FOR:
+            return self._budget.spend()
+        return self._turns.last <= LONGEST_TURN
 
     def _count_this_turn(self) -> None:
-        if not self._is_counting:
-            self._is_counting = True
+        if self._turns.count():
             asyncio.get_running_loop().call_soon(self._begin_turn)
 
     def _begin_turn(self) -> None:
-        self._is_counting = False
-        self._left, self._is_crowds_turn = self._at_once, True
+        self._turns.end()
+        self._budget.begin_turn()
+        self._left = self._at_once
         held_back = 0
         while self._left > 0 and held_back < len(self._waiting):
-            sender, turns = self._waiting.popitem(last=False)
-            if turns[0].done():  # its request was cancelled meanwhile
-                turns.popleft()
-            elif self._begins(sender, len(turns)):
-                turns.popleft().set_result(None)
+            who, line = self._waiting.popitem(last=False)
+            if line.waiting[0].done():  # its request was cancelled meanwhile
+                line.waiting.popleft()
+            elif self._may_begin(line, len(line.waiting)):
+                line.waiting.popleft().set_result(self._begin(line))
                 held_back = 0
             else:
                 held_back += 1
-            if turns:
-                self._waiting[sender] = turns  # behind the others
-        if self._left == 0 and self._waiting:
+            if line.waiting:
+                self._waiting[who] = line  # behind the others
+            elif not line.under_way:
+                self._lines.pop(who, None)
+        if self._waiting:
+            self._go_on_later()
+
+    def _go_on_later(self) -> None:
+        if self._left == 0 or not self._budget.is_spent:
             self._count_this_turn()
-        elif self._waiting and self._timer is None:
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._budget.wait(), self._go_on)
 
     def _go_on(self) -> None:
@@ -115,26 +160,78 @@ class Turnstile:
         self._count_this_turn()
 
 
+@dataclass(slots=True)
+class _Line:
+    """The requests of a sender: those that wait, how many are under way, and how many of these began just now."""
+
+    sender: Sender
+    waiting: deque[asyncio.Future[Passage]] = field(default_factory=deque[asyncio.Future[Passage]])
+    under_way: int = 0
+    young: int = 0
+    began_at: float = float("-inf")
+    _begun: deque[Passage] = field(default_factory=deque[Passage])
+
+    def begin(self, now: float) -> Passage:
+        passage = Passage(self, now)
+        self._begun.append(passage)
+        self.under_way += 1
+        self.young += 1
+        self.began_at = now
+        return passage
+
+    def count_young(self, now: float) -> int:
+        # A stream, or a chat whose model thinks, is under way for long and costs little.
+        while self._begun and (not self._begun[0].is_young or self._begun[0].since <= now - _YOUNG_FOR):
+            passage = self._begun.popleft()
+            if passage.is_young:
+                passage.is_young = False
+                self.young -= 1
+        return self.young
+
+
+class _Turns:
+    """How long the last turn of the event loop took that was counted."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.last = 0.0
+        self._now = now
+        self._since: float | None = None
+
+    def count(self) -> bool:
+        """Count from now until the loop has turned; return whether nobody does that yet."""
+        if self._since is not None:
+            return False
+        self._since = self._now()
+        return True
+
+    def end(self) -> None:
+        self.last = 0.0 if self._since is None else self._now() - self._since
+        self._since = None
+
+
 class _Budget:
     """Seconds for which the loop may still work before another request of a crowd has to wait."""
 
     def __init__(self, now: Callable[[], float], busy: Callable[[], float]) -> None:
+        self.is_spent = False
         self._now = now
         self._busy = busy
         self._counted_at, self._counted_busy = now(), busy()
         self._left = 0.0
-        self._spent_at = now()
+
+    def begin_turn(self) -> None:
+        self.is_spent = False
 
     def spend(self) -> bool:
-        """Let one of a crowd's requests begin, if something is left or the last one was too long ago."""
+        """Let one of a crowd's requests begin in this turn of the loop, if something is left."""
+        if self.is_spent:  # what one costs is known only afterwards
+            return False
+        self.is_spent = True
         now, busy = self._now(), self._busy()
         earned = (now - self._counted_at) * CROWD_PART - (busy - self._counted_busy)
         self._counted_at, self._counted_busy = now, busy
         self._left = min(_MOST_SAVED, max(-_MOST_OWED, self._left + earned))
-        if self._left < 0 and now < self._spent_at + CROWD_EVERY:
-            return False
-        self._spent_at = now
-        return True
+        return self._left >= 0
 
     def wait(self) -> float:
         """Return the seconds until something is left, if the loop rests."""
@@ -148,28 +245,31 @@ class _LastSeen:
         self._last: tuple[Hashable, float] = (None, float("-inf"))
         self._other: tuple[Hashable, float] = (None, float("-inf"))
 
-    def note(self, sender: Hashable, now: float) -> None:
-        if sender != self._last[0]:
+    def note(self, who: Hashable, now: float) -> None:
+        if who != self._last[0]:
             self._other = self._last
-        self._last = (sender, now)
+        self._last = (who, now)
 
-    def of_others(self, sender: Hashable) -> float:
-        return (self._other if sender == self._last[0] else self._last)[1]
+    def of_others(self, who: Hashable) -> float:
+        return (self._other if who == self._last[0] else self._last)[1]
 
 
 class Paced:
     """Middleware that lets requests begin by a turnstile; `sender_of` tells whose they are, as far as that is known."""
 
-    def __init__(self, app: ASGIApp, turnstile: Turnstile, sender_of: Callable[[Scope], Hashable]) -> None:
+    def __init__(self, app: ASGIApp, mount: Mount, turnstile: Turnstile, sender_of: Callable[[Scope], Sender]) -> None:
         self._app = app
+        self._mount = mount
         self._turnstile = turnstile
         self._sender_of = sender_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        sender = self._sender_of(scope)
-        await self._turnstile.enter(sender)
+        passage = await self._turnstile.enter(self._sender_of(scope))
+        if passage is None:
+            await self._mount.render(_CROWDED)(scope, receive, send)
+            return
         try:
             await self._app(scope, receive, send)
         finally:
-            self._turnstile.leave(sender)
+            self._turnstile.leave(passage)
