@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, HttpProtocol
+from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, MOST_PIPELINED, HttpProtocol
 from agentapi_mcp.web.framing import Framing, framing_refusal
 from tests.support.http_servers import serving
 
@@ -273,6 +273,26 @@ async def test_what_was_asked_before_a_broken_request_is_answered_and_then_the_c
     assert statuses(answer) == [200]
     assert echo.served == ["/first"]
     assert caplog.messages.count("http_not_valid") == 1  # once for the connection
+
+
+async def test_of_requests_that_wait_for_one_another_a_few_are_answered_and_the_connection_closed() -> None:
+    first = asyncio.Event()
+    echo = Echo(lambda _: first.wait())
+    async with connected(echo) as at:
+        await at.send(NEXT * 1000)
+        first.set()
+        assert statuses(await at.reader.read()) == [200] * (1 + MOST_PIPELINED)
+    assert len(echo.served) == 1 + MOST_PIPELINED
+
+
+async def test_requests_that_are_sent_as_fast_as_they_are_answered_are_all_served() -> None:
+    async with connected(Echo()) as at:
+        for _ in range(20):
+            await at.send(NEXT * MOST_PIPELINED)
+            for _ in range(MOST_PIPELINED):
+                head = await at.reader.readuntil(b"\r\n\r\n")
+                assert statuses(head) == [200]
+                await at.reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET / HTTP/1.1\r\nHos", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /"])

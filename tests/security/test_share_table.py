@@ -28,7 +28,12 @@ from tests.support.connect import call, fields_of, text_of
 from tests.support.tenants import Tenants, tenants
 
 # Of one process, so small that a test takes all of it. Of the others there is more than enough.
-ROOM = dict.fromkeys(Resource, 16) | {Resource.REQUESTS: 128, Resource.OPEN_REQUESTS: 64, Resource.RUNNING_BYTES: 1600}
+ROOM = dict.fromkeys(Resource, 16) | {
+    Resource.REQUESTS: 128,
+    Resource.OPEN_REQUESTS: 64,
+    Resource.RUNNING_BYTES: 1600,
+    Resource.BODY_BYTES: 64_000,
+}
 PLENTY = {resource: 100_000 for resource, share in SHARES.items() if share.capacity is not None}
 POOL = pool_size(Settings())
 _MORE_THAN_THERE_IS = 1000
@@ -51,6 +56,26 @@ async def _by_pages(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitSt
             assert int(answer.headers["retry-after"]) > 0
             return answer.text
     return ""
+
+
+async def _by_half_sent_bodies(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    """Send half of each body until one is refused, and return why."""
+    url = httpx2.URL(here.place.mcp)
+    head = f"POST {url.path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {here.token('abe')}\r\n"
+    head += "content-type: application/json\r\ncontent-length: 8000\r\n\r\n"
+    readers = list[asyncio.StreamReader]()
+    for _ in range(ROOM[Resource.BODY_BYTES] // 4000 + 1):
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        stack.callback(writer.close)
+        writer.write(head.encode() + b" " * 4000)
+        readers.append(reader)
+    answers = [asyncio.ensure_future(reader.read()) for reader in readers]
+    refused, others = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+    for other in others:
+        stack.callback(other.cancel)
+    answer = refused.pop().result().decode()
+    assert answer.startswith("HTTP/1.1 429")
+    return answer
 
 
 def _by_streams(link: str) -> "Take":
@@ -185,6 +210,7 @@ TAKES: Mapping[Resource, Take] = {
     Resource.SEARCHES: _by_calls(lambda client, _: call(client, "list_sessions", query="x")),
     Resource.KEY_PAGES: _by_pages,
     Resource.OPEN_REQUESTS: _by_streams("sse"),
+    Resource.BODY_BYTES: _by_half_sent_bodies,
     Resource.STREAMS: _by_streams("http-2025"),
     Resource.SUBSCRIPTIONS: _by_subscriptions,
     Resource.RUNNING_TURNS: _by_calls(

@@ -96,3 +96,11 @@ async def test_who_has_no_account_is_told_apart_by_address_where_anybody_may_ask
 async def test_each_request_counts_as_what_its_mount_uses() -> None:
     nested = Nested(open_requests=100, rates={Resource.KEY_PAGES: 16})
     assert await nested.statuses(*[ANN] * 16, BO) == [200] * 14 + [429] * 2 + [200]
+
+
+async def test_strangers_at_many_addresses_leave_room_for_the_next() -> None:
+    nested = Nested(open_requests=64, mode=AuthenticationMode.OPEN)
+    addresses = [f"192.0.2.{number % 40}" for number in range(400)] + ["192.0.2.99"]
+    statuses = await nested.statuses(*[OPERATOR] * 401, addresses=addresses)
+    assert set(statuses[:400]) == {200, 429}
+    assert statuses[400] == 200

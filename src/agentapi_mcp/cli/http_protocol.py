@@ -11,6 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 LARGEST_HEAD = 32 * 1024  # bytes of target and headers, as much as nginx passes on by default
 MOST_HEADERS = 100
+# Requests that may wait for the response before theirs. Each costs memory as soon as it is parsed, uvicorn reads on
+# after every response, and no MCP client sends one before the last is answered.
+MOST_PIPELINED = 16
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +105,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._raise_too_large()
         if self._is_offer():
             return  # this head comes again, without the offer
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise ValueError("too many requests are waiting")  # RFC 9112, section 9.3.2: the client sends them again
         if self.url[:1] not in {b"/", b"*"}:
             # RFC 9112, section 3.2.2: a host in the target takes the place of the header.
             authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]

@@ -1,6 +1,7 @@
 """Limits on a client: size of a body and of what it holds, time to send and to read, its share of requests."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,9 +69,7 @@ class Limits:
                 self._shares.use(resource, holder)
             held.enter_context(self._shares.held(Resource.OPEN_REQUESTS, holder))
         except LimitExceededError as exc:
-            status = HTTPStatus.SERVICE_UNAVAILABLE if exc.is_servers else HTTPStatus.TOO_MANY_REQUESTS
-            headers = {"retry-after": str(retry_after_seconds(exc))}
-            return Refusal(status=status, message=str(exc), error=exc, headers=headers)
+            return _over(exc, {})
         return None
 
     def _holder(self, scope: Scope) -> Holder:
@@ -90,14 +89,22 @@ class Limits:
             return _unread(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
         declared = headers.get("content-length", "")
         body: bytes | None = None
+        holder = self._holder(scope)
         try:
             # Refused by the declared length, before any of the body is read.
             if not declared.isdecimal() or int(declared) <= self._most:
-                async with asyncio.timeout(self._limits.body_time.total_seconds()):
-                    body = await _read(receive, self._most)
+                with ExitStack() as arriving:
+
+                    def count(size: int) -> None:
+                        arriving.enter_context(self._shares.held(Resource.BODY_BYTES, holder, size))
+
+                    async with asyncio.timeout(self._limits.body_time.total_seconds()):
+                        body = await _read(receive, self._most, count)
         except TimeoutError:
             seconds = self._limits.body_time.total_seconds()
             return _unread(HTTPStatus.REQUEST_TIMEOUT, f"The body did not come within {seconds:g} s.")
+        except LimitExceededError as exc:
+            return _over(exc, {"connection": "close"})
         if body is None:
             message = f"The body is larger than {self._most:,} bytes, or incomplete."
             return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
@@ -124,16 +131,28 @@ class Limits:
         return timed
 
 
+def _over(error: LimitExceededError, headers: Mapping[str, str]) -> Refusal:
+    status = HTTPStatus.SERVICE_UNAVAILABLE if error.is_servers else HTTPStatus.TOO_MANY_REQUESTS
+    headers = {"retry-after": str(retry_after_seconds(error)), **headers}
+    return Refusal(status=status, message=str(error), error=error, headers=headers)
+
+
 def _unread(status: int, message: str) -> Refusal:
     # The rest of the body is not read, so the connection cannot be used again.
     return Refusal(status=status, message=message, headers={"connection": "close"})
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """Read the whole body; None if it is too large, or the client disconnects before its end."""
+async def _read(receive: Receive, most: int, count: Callable[[int], object]) -> bytes | None:
+    """Read the whole body; None if it is too large, or the client disconnects before its end.
+
+    Raises:
+        LimitExceededError: there is no room for the rest of it.
+    """
     body = bytearray()
     while (message := await receive())["type"] == "http.request":
-        body += message.get("body", b"")
+        part = message.get("body", b"")
+        count(len(part))
+        body += part
         if len(body) > most:
             return None
         if not message.get("more_body", False):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -29,6 +30,7 @@ class Resource(StrEnum):
     SEARCHES = "searches"
     KEY_PAGES = "key_pages"
     OPEN_REQUESTS = "open_requests"
+    BODY_BYTES = "body_bytes"
     STREAMS = "streams"
     SUBSCRIPTIONS = "subscriptions"
     RUNNING_TURNS = "running_turns"
@@ -106,6 +108,14 @@ SHARES: Mapping[Resource, Share] = {
         mend="close one, or wait for an answer",
         wait=timedelta(seconds=1),
         is_leased=True,
+    ),
+    # Once a body is there, it is parsed and let go.
+    Resource.BODY_BYTES: Share(
+        measure=Measure.HELD,
+        capacity=128 * 1024 * 1024,
+        what="bytes of requests that arrive",
+        mend="send fewer large requests at once",
+        wait=timedelta(seconds=1),
     ),
     Resource.STREAMS: Share(
         measure=Measure.HELD,
@@ -307,7 +317,8 @@ class Shares:
                 is_servers=True,
             )
         user = _least(_allowed(level.total - level.user, free, capacity, _USER_FACTORS), share.user)
-        org = _allowed(level.total - level.org, free, capacity, _ORG_FACTORS)
+        # Visitors without an account have nothing in common.
+        org = _allowed(level.total - level.org, free, capacity, _ORG_FACTORS) if holder.org is not None else inf
         for who, had, most in (("Your", level.user, user), ("Your organisation's", level.org, org)):
             # Whoever has nothing gets something of what is free.
             if had and had + amount > most:
