@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from math import inf
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -17,6 +16,7 @@ from agentapi_mcp.core.identity.leases import Leases, Terms
 from agentapi_mcp.core.identity.principals import Principal
 
 _MINUTE = 60.0
+_NO_BOUND = float("inf")
 # How many times what is left free one user, and one organisation, may have: while others have up to half, and beyond.
 _USER_FACTORS = (7, 1)
 _ORG_FACTORS = (15, 2)
@@ -318,7 +318,7 @@ class Shares:
             )
         user = _least(_allowed(level.total - level.user, free, capacity, _USER_FACTORS), share.user)
         # Visitors without an account have nothing in common.
-        org = _allowed(level.total - level.org, free, capacity, _ORG_FACTORS) if holder.org is not None else inf
+        org = _allowed(level.total - level.org, free, capacity, _ORG_FACTORS) if holder.org is not None else _NO_BOUND
         for who, had, most in (("Your", level.user, user), ("Your organisation's", level.org, org)):
             # Whoever has nothing gets something of what is free.
             if had and had + amount > most:
