@@ -20,6 +20,7 @@ from agentapi_mcp.web.turnstile import (
     LONGEST_TURN,
     MOST_OF_FEW,
     MOST_WAITING,
+    MOST_YOUNG,
     REMEMBERED_FOR,
     Paced,
     Passage,
@@ -112,7 +113,9 @@ async def test_a_crowd_begins_a_few_at_a_time_in_the_order_in_which_it_came() ->
             await checkpoint()
 
     async def request(number: int) -> None:
-        await turnstile.enter(Sender("crowd", is_known=True))
+        passage = await turnstile.enter(Sender("crowd", is_known=True))
+        assert passage is not None
+        turnstile.leave(passage)
         begun.append((number, loop_turns))
         if len(begun) == 500:
             is_over.set()
@@ -134,11 +137,31 @@ async def test_who_sends_one_request_waits_behind_no_crowd_of_another(loop: Loop
     assert came.begun[:10].count("ann") == 2
 
 
-async def test_a_crowd_that_is_alone_waits_for_nothing(loop: Loop, came: Came) -> None:
-    await came.come("crowd", 100)
+async def test_a_crowd_that_is_alone_may_keep_the_loop_busy(loop: Loop, came: Came) -> None:
     loop.worked += 50.0
-    await came.come("crowd", 100)
+    for _ in range(10):
+        await came.come("crowd", 20)
+        came.leave("crowd")
     assert came.count("crowd") == 200
+
+
+async def test_of_a_crowd_so_many_have_begun_and_are_not_served(loop: Loop, came: Came) -> None:
+    await came.come("crowd", 100)
+    assert came.count("crowd") == MOST_YOUNG
+    loop.passed += 1.0  # they wait for something
+    await came.wait_for(100)
+
+
+async def test_crowds_do_not_keep_the_loop_idle_for_one_another(loop: Loop, came: Came) -> None:
+    for who in ("crowd", "mob"):  # each began with few
+        await came.come(who)
+        came.leave(who)
+    came.begun.clear()
+    loop.worked += 50.0
+    came.send("crowd", 20)
+    came.send("mob", 20)
+    await came.wait_for(40)
+    assert loop.passed == Loop().passed
 
 
 async def test_a_crowd_leaves_the_loop_time_for_somebody_who_sends_few(loop: Loop, came: Came) -> None:

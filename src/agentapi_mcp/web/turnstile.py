@@ -19,12 +19,14 @@ AT_ONCE = 8
 MOST_OF_FEW = 8
 # While somebody is there who is none: the part of all time for which the loop may work when a crowd's request begins.
 CROWD_PART = 0.4
-# Otherwise: the seconds that a turn of the loop may take, so that whoever comes next waits for few short turns.
+# Otherwise: the seconds that a turn of the loop may take, and how many of a crowd's requests may have begun within the
+# last second and not be served yet, so that whoever comes next waits for little.
 LONGEST_TURN = 0.01
+MOST_YOUNG = 64
 # Seconds: each crowd begins a request in each of these, however busy the loop is.
-CROWD_EVERY = 0.05
+CROWD_EVERY = 0.1
 # Seconds for which somebody counts as there after a request of theirs began.
-REMEMBERED_FOR = 2.0
+REMEMBERED_FOR = 10.0
 MOST_WAITING = 1000  # requests of a sender
 _YOUNG_FOR = 1.0
 # Seconds of work that crowds may have saved up, or owe.
@@ -74,7 +76,7 @@ class Turnstile:
         self._waiting = OrderedDict[Hashable, _Line]()
         self._turns = _Turns(now)
         self._budget = _Budget(now, busy)
-        self._last_few = _LastSeen()
+        self._last_few = _LastFew()
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self, sender: Sender) -> Passage | None:
@@ -114,15 +116,20 @@ class Turnstile:
 
     def _may_begin(self, line: "_Line", waiting: int) -> bool:
         now = self._now()
-        if line.count_young(now) + waiting <= MOST_OF_FEW:
+        line.is_crowd = line.count_young(now) + waiting > MOST_OF_FEW
+        if not line.is_crowd:
             if line.sender.is_known:
                 self._last_few.note(line.sender.who, now)
             return True
         if now >= line.began_at + CROWD_EVERY:
             return True
-        if self._last_few.of_others(line.sender.who) >= now - REMEMBERED_FOR:
+        if self._last_few.time(self._is_crowd) >= now - REMEMBERED_FOR:
             return self._budget.spend()
-        return self._turns.last <= LONGEST_TURN
+        return line.young < MOST_YOUNG and self._turns.last <= LONGEST_TURN
+
+    def _is_crowd(self, who: Hashable) -> bool:
+        line = self._lines.get(who)
+        return line is not None and line.is_crowd
 
     def _count_this_turn(self) -> None:
         if self._turns.count():
@@ -150,7 +157,7 @@ class Turnstile:
             self._go_on_later()
 
     def _go_on_later(self) -> None:
-        if self._left == 0 or not self._budget.is_spent:
+        if self._left == 0 or self._turns.last > LONGEST_TURN:
             self._count_this_turn()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._budget.wait(), self._go_on)
@@ -168,6 +175,7 @@ class _Line:
     waiting: deque[asyncio.Future[Passage]] = field(default_factory=deque[asyncio.Future[Passage]])
     under_way: int = 0
     young: int = 0
+    is_crowd: bool = False
     began_at: float = float("-inf")
     _begun: deque[Passage] = field(default_factory=deque[Passage])
 
@@ -238,8 +246,8 @@ class _Budget:
         return min(CROWD_EVERY, max(0.001, -self._left / CROWD_PART))
 
 
-class _LastSeen:
-    """When the last sender was there, and the last one beside them."""
+class _LastFew:
+    """When somebody began a request last who sends few, and who else did before them."""
 
     def __init__(self) -> None:
         self._last: tuple[Hashable, float] = (None, float("-inf"))
@@ -250,8 +258,9 @@ class _LastSeen:
             self._other = self._last
         self._last = (who, now)
 
-    def of_others(self, who: Hashable) -> float:
-        return (self._other if who == self._last[0] else self._last)[1]
+    def time(self, is_crowd: Callable[[Hashable], bool]) -> float:
+        # Who has become a crowd since then counts no longer.
+        return max((at for who, at in (self._last, self._other) if not is_crowd(who)), default=float("-inf"))
 
 
 class Paced:
