@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Coroutine
+from weakref import WeakKeyDictionary
 
 
 async def first_of(*works: Coroutine[None, None, object]) -> None:
@@ -19,6 +21,46 @@ async def yield_to_others() -> None:
     await asyncio.sleep(0)  # noqa: TID251  # a turn of the loop, and no wait
 
 
+async def yield_in_line() -> None:
+    """Let every other task run, and all other work that waits here go on before: for work of many pieces.
+
+    In each turn of the event loop one goes on. Else each of them would do a piece in every turn, and whatever others do
+    would take as many times as long.
+    """
+    line = _LINES.setdefault(asyncio.get_running_loop(), _Line())
+    await line.take_turn()
+
+
+class _Line:
+    """Work that waits to go on."""
+
+    def __init__(self) -> None:
+        self._waiting = deque[asyncio.Future[None]]()
+        self._is_counting = False
+
+    async def take_turn(self) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._count()
+        await turn
+
+    def _count(self) -> None:
+        if not self._is_counting:
+            self._is_counting = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_counting = False
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # it was not cancelled
+                turn.set_result(None)
+                break
+        if self._waiting:
+            self._count()
+
+
+_LINES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
 _log = logging.getLogger(__name__)
 
 

@@ -19,7 +19,7 @@ import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from typing_extensions import override
 
-from agentapi_mcp.base.concurrency import yield_to_others
+from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
@@ -198,8 +198,10 @@ class Reply:
                     raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
                 # A provider that sends faster than events are processed must not keep the loop from other requests.
                 for start in range(0, len(chunk), _PIECE):
+                    if start:
+                        await yield_in_line()
                     yield chunk[start : start + _PIECE]
-                    await yield_to_others()
+                await yield_to_others()
 
     async def body(self) -> bytes:
         """Read the whole body."""

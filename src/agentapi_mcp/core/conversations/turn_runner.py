@@ -12,7 +12,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.concurrency import first_of, yield_to_others
+from agentapi_mcp.base.concurrency import first_of, yield_in_line
 from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
@@ -402,7 +402,7 @@ class TurnRunner:
                 at_once += 1
                 if at_once >= EVENTS_AT_ONCE:
                     at_once = 0
-                    await yield_to_others()
+                    await yield_in_line()
 
     async def _may_ask(self, run: RunningTurn) -> bool:
         """Commit that the provider is about to be asked, unless accept has done that."""
