@@ -1,25 +1,25 @@
 """Hot copies of the state of MCP clients: they spare the row, never outlive a change, and are never needed."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from typing_extensions import override
 
 from agentapi_mcp.core.catalogue.models import NO_PREFERENCES, AgentPreferences, Preferences
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
-from agentapi_mcp.core.clients.models import ClientState, client_session_id
+from agentapi_mcp.core.clients.models import ClientState, State, client_session_id
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.clients import PostgresClients
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.redis.client import open_redis
-from agentapi_mcp.stores.redis.client_states import TRUSTED_FOR, RedisClientStates
-from agentapi_mcp.stores.redis.keys import CLIENT
+from agentapi_mcp.stores.redis.client_states import RedisClientStates
+from agentapi_mcp.stores.redis.hot_copies import TRUSTED_FOR
+from agentapi_mcp.stores.redis.keys import ROW_READ
 from tests.core.clients.test_preferences import catalogue_of_two
 from tests.support.clocks import ManualClock
 from tests.support.databases import DatabaseUrls
@@ -58,7 +58,7 @@ async def replica(urls: DatabaseUrls, redis_url: str) -> AsyncGenerator[Replica]
         open_database(RemoteServer(url), PoolOptions()) as database,
         open_redis(redis_url, "", clock) as client,
     ):
-        store = RedisClientStates(PostgresClients(database), client, clock)
+        store = RedisClientStates(PostgresClients(database), client)
         yield Replica(Clients(store, CataloguePolicy(catalogue_of_two(clock)), clock), clock, wire)
 
 
@@ -67,8 +67,8 @@ def key_of(who: Principal) -> str:
 
 
 def age(valkey: Valkey, who: Principal, by: timedelta) -> None:
-    """Let the copy be older."""
-    valkey.run("PEXPIRE", key_of(who), str((CLIENT.lifetime - by) // timedelta(milliseconds=1)))
+    """Let the row have been read longer ago."""
+    valkey.run("PEXPIRE", ROW_READ.name("", key_of(who)), str((TRUSTED_FOR - by) // timedelta(milliseconds=1)))
 
 
 async def write(database: Database, who: Principal, state: object) -> None:
@@ -128,20 +128,17 @@ async def test_a_copy_is_as_old_as_the_reading_of_its_row(database: Database, va
     ann, clock = await new_member(database), ManualClock()
 
     class SlowClients(PostgresClients):
-        """A database that takes four seconds."""
+        """A database that takes four seconds, by the clock of Redis."""
 
         @override
         async def find(self, principal: Principal, client: str) -> ClientState:
-            state = await super().find(principal, client)
-            clock.advance(timedelta(seconds=4))
-            return state
+            age(valkey, principal, timedelta(seconds=4))
+            return await super().find(principal, client)
 
     async with open_redis(valkey.url, "", clock) as client:
-        store = RedisClientStates(SlowClients(database), client, clock)
+        store = RedisClientStates(SlowClients(database), client)
         assert (await store.find(ann, "desk")).age == timedelta(0)
         assert (await store.find(ann, "desk")).age >= timedelta(seconds=4)
-        left = timedelta(milliseconds=cast("int", valkey.run("PTTL", key_of(ann))))
-        assert left <= CLIENT.lifetime - timedelta(seconds=4)
 
 
 async def test_a_copy_has_what_is_read_and_no_environment_of_other_programs(
@@ -199,8 +196,6 @@ DROID = '{"user_id": "USER", "org_id": "ORG", "others": [], "mcp_state": {"defau
         ["SET", '{"user_id": "USER", "org_id": "ORG", "agent": "droid", "metadata": {}}', "EX", "86400"],
         ["SET", DROID.replace("USER", "another"), "EX", "86400"],
         ["SET", DROID.replace("ORG", "another"), "EX", "86400"],
-        ["SET", DROID],  # for ever
-        ["SET", DROID, "EX", "100000"],  # for longer than any copy is made for
         ["RPUSH", DROID],
     ],
     ids=str,
@@ -211,6 +206,7 @@ async def test_what_is_no_copy_is_replaced_by_one(
     ann = await new_member(database)
     async with replica(database_urls, valkey.url) as one, replica(database_urls, valkey.url) as two:
         await one.clients.change(ann, "desk", "default_agent", "guide")
+        assert (await two.preferences(ann))[1] == 0  # a copy that is trusted stood there
         valkey.run("DEL", key_of(ann))
         words = [word.replace("USER", str(ann.user_id)).replace("ORG", str(ann.org_id)) for word in damage[1:]]
         valkey.run(damage[0], key_of(ann), *words)
@@ -230,3 +226,60 @@ async def test_a_very_large_state_is_not_copied(
         age(valkey, ann, TRUSTED_FOR)
         assert len((await one.preferences(ann))[0].agents) == len(many)
         assert valkey.keys() == []
+
+
+@pytest.mark.parametrize("left", [["PERSIST"], ["PEXPIRE", "60000"]], ids=str)
+async def test_a_copy_is_never_trusted_for_longer_than_any_is(
+    left: list[str], database: Database, database_urls: DatabaseUrls, valkey: Valkey
+) -> None:
+    ann = await new_member(database)
+    async with replica(database_urls, valkey.url) as one:
+        await one.clients.change(ann, "desk", "default_agent", "droid")
+        await write(database, ann, {"defaults": {"agent": "guide"}})
+        valkey.run(left[0], ROW_READ.name("", key_of(ann)), *left[1:])
+        assert (await one.preferences(ann))[0] == GUIDE
+
+
+async def test_a_reader_whom_a_change_overtook_puts_back_nothing(database: Database, valkey: Valkey) -> None:
+    ann, clock = await new_member(database), ManualClock()
+
+    class OvertakenClients(PostgresClients):
+        """A database whose answer another replica's change overtakes."""
+
+        @override
+        async def find(self, principal: Principal, client: str) -> ClientState:
+            state = await super().find(principal, client)
+            await change(ann, "guide")
+            return state
+
+    async with open_redis(valkey.url, "", clock) as client:
+        writer = RedisClientStates(PostgresClients(database), client)
+
+        async def change(who: Principal, agent: str) -> None:
+            await writer.change(who, "desk", lambda state: {**state, "defaults": {"agent": agent}})
+
+        await change(ann, "droid")
+        age(valkey, ann, TRUSTED_FOR)
+        late = await RedisClientStates(OvertakenClients(database), client).find(ann, "desk")
+        assert late.own["defaults"] == {"agent": "droid"}
+        assert (await writer.find(ann, "desk")).own["defaults"] == {"agent": "guide"}
+
+
+async def test_a_reader_who_came_during_a_change_leaves_no_copy_from_before_it(
+    database: Database, valkey: Valkey
+) -> None:
+    ann, clock = await new_member(database), ManualClock()
+
+    class SlowClients(PostgresClients):
+        """A database whose change is committed while another replica reads."""
+
+        @override
+        async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> ClientState:
+            await reader.find(principal, client)
+            return await super().change(principal, client, edit)
+
+    async with open_redis(valkey.url, "", clock) as client:
+        reader = RedisClientStates(PostgresClients(database), client)
+        writer = RedisClientStates(SlowClients(database), client)
+        await writer.change(ann, "desk", lambda state: {**state, "defaults": {"agent": "guide"}})
+        assert (await reader.find(ann, "desk")).own["defaults"] == {"agent": "guide"}

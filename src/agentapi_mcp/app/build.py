@@ -242,7 +242,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
         events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),
         health=redis.RedisHealth(health, client),
         accounts=redis.RedisAccountCache(client, base.clock),
-        clients=redis.RedisClientStates(clients, client, base.clock),
+        clients=redis.RedisClientStates(clients, client),
         part=Part("redis", "by URL", client.probe),
     )
 

@@ -44,11 +44,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AvailableAccounts:
-    """The accounts that a principal's turns can use: declared providers, cached tokens, and sealed accounts."""
+    """The accounts that a principal's turns can use: declared providers, and cached tokens or the sealed accounts.
+
+    Those are read if not all tokens are cached, and decide alone then: a cached token says nothing against its row.
+    """
 
     providers: Mapping[str, AccountProvider] = field(default_factory=dict[str, AccountProvider])
     cached: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr], repr=False)
     stored: Mapping[str, SealedAccount] = field(default_factory=dict[str, SealedAccount])
+    claim: str | None = field(default=None, repr=False)
 
     def is_connected(self, name: str) -> bool:
         """Return whether there is an account that is not revoked."""
@@ -186,7 +190,10 @@ class Accounts:
         cached = await self._tokens.cached(principal.user_id, self._providers)
         if cached.keys() >= self._providers.keys():
             return AvailableAccounts(self._providers, cached)
-        return AvailableAccounts(self._providers, cached, await self._ports.store.find(principal.user_id))
+        # Before the row is read: a token of an account that is disconnected from now on is not cached any more.
+        claim = await self._tokens.claim(principal.user_id, self._providers)
+        stored = await self._ports.store.find(principal.user_id)
+        return AvailableAccounts(self._providers, stored=stored, claim=claim)
 
     async def token(self, principal: Principal, available: AvailableAccounts, name: str) -> AccountToken:
         """Return the access token of an available account, renewed if that is due.
@@ -198,7 +205,7 @@ class Accounts:
         value = available.cached.get(name)
         if value is None:
             provider, stored = available.providers[name], available.stored[name]
-            value = await self._needed_tokens().access(principal, provider, stored)
+            value = await self._needed_tokens().access(principal, provider, stored, available.claim)
         return AccountToken(name, value)
 
     async def rotate(self) -> Rotation:

@@ -1,12 +1,11 @@
 """Ports of connected accounts: storage, cache, and the flows of providers."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Protocol
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
-from agentapi_mcp.core.accounts.models import AccountProvider, SealedAccount, Tokens
+from agentapi_mcp.core.accounts.models import Account, AccountProvider, SealedAccount, Tokens
 
 
 class FlowRefusedError(Exception):
@@ -83,10 +82,14 @@ class AccountCache(Protocol):
         """Read the entries there are, by provider."""
         ...
 
-    async def put(self, user_id: UserId, provider: str, sealed: bytes, until: datetime | None) -> None:
-        """Store an entry until the token is to be renewed; None means that it never is."""
+    async def claim(self, user_id: UserId, providers: Sequence[str]) -> str | None:
+        """Announce that the accounts are read from the store now; None where no entry can be stored."""
+        ...
+
+    async def put(self, account: Account, sealed: bytes, claim: str | None) -> None:
+        """Store an entry until the token is to be renewed, if none was removed since the claim."""
         ...
 
     async def remove(self, user_id: UserId, provider: str) -> None:
-        """Remove an entry."""
+        """Remove an entry, and end all claims to store one."""
         ...

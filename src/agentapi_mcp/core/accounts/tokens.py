@@ -103,19 +103,25 @@ class AccountTokens:
                 opened[provider] = SecretStr(self._sealer.open_(sealed, _cache_place(user_id, provider)))
         return opened
 
-    async def keep(self, stored: SealedAccount, tokens: Tokens) -> None:
-        """Cache an access token until it is to be renewed; only that one, the refresh token stays in the database."""
+    async def claim(self, user_id: UserId, providers: Mapping[str, AccountProvider]) -> str | None:
+        """Announce that accounts are read from the database now, and may be cached if none is removed meanwhile."""
+        return await self._cache.claim(user_id, tuple(providers))
+
+    async def _keep(self, stored: SealedAccount, tokens: Tokens, claim: str | None) -> None:
+        """Cache an access token; only that one, the refresh token stays in the database."""
         account = stored.account
         place = _cache_place(account.user_id, account.provider)
         sealed = self._sealer.seal(tokens.access.get_secret_value(), place)
-        await self._cache.put(account.user_id, account.provider, sealed, account.renew_at)
+        await self._cache.put(account, sealed, claim)
 
     async def forget(self, account: Account) -> None:
         """Remove the cached access token of an account."""
         await self._cache.remove(account.user_id, account.provider)
 
-    async def access(self, principal: Principal, provider: AccountProvider, stored: SealedAccount) -> SecretStr:
-        """Return an access token that can be used now, renewed if that is due.
+    async def access(
+        self, principal: Principal, provider: AccountProvider, stored: SealedAccount, claim: str | None
+    ) -> SecretStr:
+        """Return an access token that can be used now, renewed if that is due; it is cached under the claim.
 
         Raises:
             BackendError: the account is revoked, or its expired token cannot be renewed now.
@@ -123,7 +129,7 @@ class AccountTokens:
         now, account = self._clock.now(), stored.account
         if not _is_due(account, now):
             tokens = self.open_(stored)
-            await self.keep(stored, tokens)
+            await self._keep(stored, tokens, claim)
             return tokens.access
         renewal = self._renewal(principal, provider, stored)
         if _is_usable(account, now):
@@ -201,7 +207,8 @@ class AccountTokens:
         if not await self._written(stored, renewed):
             await self._abandon(provider, new)
             raise not_connected(provider)
-        await self.keep(renewed, new)
+        # Not cached: only who has read a row since it changed may do that.
+        await self.forget(renewed.account)
         return renewed
 
     async def _end_account(

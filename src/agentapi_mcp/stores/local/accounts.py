@@ -1,11 +1,11 @@
 """The cache of access tokens without Redis: none."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.core.accounts.models import Account
 from agentapi_mcp.core.accounts.ports import AccountCache
 
 
@@ -17,7 +17,11 @@ class NoAccountCache(AccountCache):
         return {}
 
     @override
-    async def put(self, user_id: UserId, provider: str, sealed: bytes, until: datetime | None) -> None:
+    async def claim(self, user_id: UserId, providers: Sequence[str]) -> str | None:
+        return None
+
+    @override
+    async def put(self, account: Account, sealed: bytes, claim: str | None) -> None:
         return None
 
     @override

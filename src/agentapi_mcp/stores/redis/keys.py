@@ -30,6 +30,11 @@ OAUTH_TOKEN = Key(
     timedelta(minutes=5),
     "a connected account's sealed access token; one that expires is kept until it is to be renewed",
 )
+ROW_READ = Key(
+    "row_read:{}",
+    timedelta(seconds=10),
+    "for a copy of a row: the claim of who reads that row, and then that the copy may be trusted",
+)
 PROBE = Key("agentapi:probe:{}", timedelta(seconds=30), "the health check's own, which is asked for and never made")
 
-KEYS = (HISTORY, SESSION, CLIENT, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, PROBE)
+KEYS = (HISTORY, SESSION, CLIENT, HEALTH, TURN_EVENTS, HELD, USED, OAUTH_TOKEN, ROW_READ, PROBE)
