@@ -1,5 +1,6 @@
 """Flows by which users connect accounts: OAuth 2 by a server's metadata, and OpenRouter's."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -21,6 +22,9 @@ from agentapi_mcp.core.accounts.ports import AccountFlow, FlowRefusedError, Flow
 _VOID = "invalid_grant"
 _LONGEST_LIFE = timedelta(days=366)
 _WITHIN = timedelta(seconds=10)
+# RFC 6749, section 3.3.
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
+_MOST_SCOPES = 100
 _DENIED = "access_denied"
 _OFFLINE = "offline_access"
 
@@ -118,13 +122,17 @@ class OAuthFlow(AccountFlow):
         access, issued = document.get("access_token"), document.get("refresh_token")
         if not _is_header_text(access):
             raise FlowUnavailableError("the token endpoint gives no access token")
+        if not isinstance(issued, str) or not issued:
+            issued = refresh
+        elif not (issued.isascii() and issued.isprintable()):  # RFC 6749, appendix A.17: it could not be sent back
+            raise FlowUnavailableError("the token endpoint gives a refresh token that is none")
         scope = document.get("scope")
         return Tokens.issued(
             str(access),
-            issued if isinstance(issued, str) and issued else refresh,
+            issued,
             _expiry(document.get("expires_in"), self._clock.now()),
             # RFC 6749, section 5.1: it may be left out where it is what was asked for.
-            tuple(scope.split()) if isinstance(scope, str) else asked,
+            _granted(scope, asked) if isinstance(scope, str) else asked,
         )
 
 
@@ -212,9 +220,16 @@ def _is_header_text(value: object) -> bool:
     return isinstance(value, str) and value.isascii() and value.isprintable() and bool(value) and " " not in value
 
 
+def _granted(scope: str, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes of an answer, those that were asked for first; they are shown, and stored in a column."""
+    names = [name for name in dict.fromkeys(scope.split()) if _SCOPE.fullmatch(name)]
+    return tuple(sorted(names, key=lambda name: name not in asked)[:_MOST_SCOPES])
+
+
 def _expiry(seconds: object, now: datetime) -> datetime | None:
     if isinstance(seconds, str) and seconds.isdecimal():  # some servers send a string
         seconds = int(seconds[:12])
-    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 0:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         return None
-    return now + min(timedelta(seconds=min(seconds, 10**9)), _LONGEST_LIFE)
+    # Whatever is not above zero, as NaN, has expired: without an end the token would never be renewed.
+    return now + timedelta(seconds=min(seconds, _LONGEST_LIFE.total_seconds()) if seconds > 0 else 0)

@@ -157,15 +157,18 @@ def reason_of(error: BaseException) -> str:
 
 
 def check_address(url: str) -> None:
-    """Reject an address that is neither HTTPS nor loopback.
+    """Reject an address that is neither HTTPS nor loopback, or that no request can be sent to.
 
     Raises:
-        FetchError: the document would cross a network unprotected.
+        FetchError: it is no address, or the document would cross a network unprotected.
     """
     try:
         parts = parse_http_url(url)
+        _ = httpx2.URL(url)  # stricter: 256.256.256.256 is no host, and 70,000 characters are no address
     except ValueError as exc:
         raise FetchError(f"{url} {exc}") from exc
+    except httpx2.InvalidURL as exc:
+        raise FetchError(f"{url[:200]} is not a URL") from exc
     if "@" in parts.netloc:  # a host that looks like another, as in https://issuer.example@evil.example
         raise FetchError("an address names a user beside its host")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):

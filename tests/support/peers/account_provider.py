@@ -38,6 +38,7 @@ class Lies:
     denies: bool = False
     withholds: str | None = None
     metadata: dict[str, object] = field(default_factory=dict[str, object])
+    tokens: dict[str, object] = field(default_factory=dict[str, object])
 
 
 class AccountProviderPeer(HttpPeer):
@@ -149,7 +150,7 @@ class AccountProviderPeer(HttpPeer):
                 grant.old.add(grant.refresh)
             grant.refresh = f"refresh-{secrets.token_urlsafe(16)}"
             said["refresh_token"] = grant.refresh
-        await answer.json(200, said)
+        await answer.json(200, said | self.lies.tokens)
 
     async def _granted(self, form: dict[str, str]) -> _Grant | None:
         if form["grant_type"] == "authorization_code":

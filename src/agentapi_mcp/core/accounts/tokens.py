@@ -157,8 +157,10 @@ class AccountTokens:
         async def run() -> None:
             try:
                 renewal.set_result(await self._renewed(principal, provider, stored))
-            except AgentApiError as exc:
-                renewal.set_exception(exc)
+            except Exception as exc:  # noqa: BLE001  # the outermost point: it must not end the services of everybody
+                if not isinstance(exc, AgentApiError):
+                    _log.exception("account_renewal_failed", extra={"provider": provider.name})
+                renewal.set_exception(exc if isinstance(exc, AgentApiError) else unavailable(provider))
                 renewal.exception()  # retrieved: it is logged where it happens, and perhaps nobody waits for it
             finally:
                 del self._renewals[name]
@@ -172,11 +174,12 @@ class AccountTokens:
         owner, until = new_id().hex, self._clock.monotonic() + _PATIENCE.total_seconds()
         while _is_due(stored.account, self._clock.now()):
             if await self._store.claim(stored, owner):
-                try:
-                    return await self._renew(provider, stored, owner)
-                except FlowRefusedError as exc:
-                    await self._end_account(principal, provider, stored, str(exc))
-                    raise not_connected(provider, was_revoked=True) from exc
+                async with self._released_on_failure(stored, owner):
+                    try:
+                        return await self._renew(provider, stored)
+                    except FlowRefusedError as exc:
+                        await self._end_account(principal, provider, stored, str(exc))
+                        raise not_connected(provider, was_revoked=True) from exc
             if self._clock.monotonic() >= until:
                 raise unavailable(provider)
             await self._clock.sleep(_LOOK_EVERY)
@@ -186,7 +189,17 @@ class AccountTokens:
             stored = found
         return stored
 
-    async def _renew(self, provider: AccountProvider, stored: SealedAccount, owner: str) -> SealedAccount:
+    @asynccontextmanager
+    async def _released_on_failure(self, stored: SealedAccount, owner: str) -> AsyncGenerator[None]:
+        """Give the lease back whatever fails, so that others need not wait until it ends."""
+        try:
+            yield
+        except Exception:
+            with suppress(StoreError):
+                await self._store.release(stored, owner)
+            raise
+
+    async def _renew(self, provider: AccountProvider, stored: SealedAccount) -> SealedAccount:
         """Renew the tokens under the lease.
 
         Raises:
@@ -200,7 +213,6 @@ class AccountTokens:
             new = await self._flows(provider).renew(provider, old)
         except FlowUnavailableError as exc:
             _log.warning("account_not_renewed", extra={"provider": provider.name, "reason": str(exc)[:200]})
-            await self._store.release(stored, owner)
             raise unavailable(provider) from exc
         renewed = self.seal(account.renewed(self._clock.now(), new), new)
         # Written before anybody uses it: from now on the old refresh token may be void.
