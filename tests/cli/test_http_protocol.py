@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -372,6 +372,111 @@ async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete()
         assert at.server.ends_at is None
         longer.set()
         assert statuses(await at.reader.read()) == [200, 200]
+
+
+TRAILERS = [
+    (b"Host: evil", 200),
+    (b"Authorization: Bearer x", 200),
+    (b"X-Forwarded-For: 1.2.3.4", 200),
+    (b"Cookie: a=b", 200),
+    (b"Expect: 100-continue", 200),
+    (b"Content-Length: 5", 400),  # the parser takes it for framing
+]
+
+
+@pytest.mark.parametrize(("trailer", "status"), TRAILERS)
+@pytest.mark.parametrize("before", [b"", b"X: y\r\n"])
+async def test_a_trailer_never_becomes_a_header(trailer: bytes, status: int, before: bytes) -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def read(request: Request) -> None:
+        with suppress(ClientDisconnect):
+            await request.body()
+        seen.append(list(request.scope["headers"]))
+
+    sent = CHUNKED + b"\r\n3\r\nabc\r\n0\r\n" + before + trailer + b"\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    async with served(Echo(read)) as address:
+        whole = await said(address, sent + last)
+        cut = await said(address, *(bytes([byte]) for byte in sent + last))
+    assert statuses(whole) == statuses(cut) == ([200, 200] if status == 200 else [400])
+    head = [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+    assert [headers for headers in seen if (b"connection", b"close") not in headers] == [head] * 2
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [
+        b"X: " + b"a" * LARGEST_HEAD + b"\r\n\r\n",
+        b"X: a\r\n" * (MOST_HEADERS + 1) + b"\r\n",
+        (b"X: " + b"a" * 1000 + b"\r\n") * 40 + b"\r\n",
+    ],
+)
+async def test_trailers_may_be_no_larger_than_a_head(trailers: bytes) -> None:
+    echo = Echo()
+    async with served(echo) as address:
+        assert statuses(await said(address, CHUNKED + b"\r\n0\r\n" + trailers, NEXT)) == [431]
+    assert "/next" not in echo.served
+
+
+async def test_the_trailers_of_each_request_are_counted_alone() -> None:
+    sent = (CHUNKED + b"\r\n0\r\n" + (b"X: " + b"a" * 1000 + b"\r\n") * 30 + b"\r\n") * 4
+    async with served(Echo()) as address:
+        last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert statuses(await said(address, sent + last)) == [200] * 5
+
+
+@pytest.mark.parametrize("framing", [b"0\r\nX: ", b"3\r\nabc\r\n0\r\nX", b"3;x="])
+async def test_a_trailer_or_an_extension_without_an_end_is_not_gathered_for_ever(framing: bytes) -> None:
+    async with connected(Echo()) as at:
+        await at.send(CHUNKED + b"\r\n" + framing)
+        await at.send(b"a" * (LARGEST_HEAD + 1))
+        assert statuses(await at.reader.read()) == [431]
+
+
+async def test_a_body_of_many_small_chunks_may_have_more_framing_than_a_head() -> None:
+    async with connected(Echo()) as at:
+        await at.send(CHUNKED + b"Connection: close\r\n\r\n")
+        for _ in range(4):
+            await at.send(b"1;" + b"x" * (LARGEST_HEAD // 2) + b"\r\n")
+            await at.send(b"a\r\n")
+        await at.send(b"0\r\n\r\n")
+        assert b"body=aaaa" in await at.reader.read()
+
+
+async def test_trailers_that_do_not_end_have_the_time_of_a_head() -> None:
+    async with connected(Echo()) as at:
+        await at.send(CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX: a\r\nX: ")
+        assert at.server.ends_at is not None
+        at.server.end_time()
+        assert statuses(await at.reader.read()) == [408]
+
+
+async def test_the_framing_of_a_chunked_body_takes_as_long_as_the_body() -> None:
+    longer = asyncio.Event()
+    async with connected(Echo(lambda _: longer.wait())) as at:
+        for sent in (CHUNKED + b"Connection: close\r\n\r\n", b"3\r\n", b"abc\r\n", b"0\r\n", b"\r\n"):
+            await at.send(sent)
+            assert at.server.ends_at is None
+        longer.set()
+        assert statuses(await at.reader.read()) == [200]
+
+
+async def test_trailers_that_end_take_no_time_of_the_response() -> None:
+    longer = asyncio.Event()
+    async with connected(Echo(lambda _: longer.wait())) as at:
+        await at.send(CHUNKED + b"Connection: close\r\n\r\n0\r\nX: a\r\n\r\n")
+        assert at.server.ends_at is None
+        longer.set()
+        assert statuses(await at.reader.read()) == [200]
+
+
+async def test_a_body_that_breaks_once_it_was_refused_is_answered_no_second_time() -> None:
+    async with connected(Echo()) as at:
+        await at.send(CHUNKED.replace(b"/", b"/refused", 1) + b"\r\n")
+        answer = await at.reader.readuntil(b"body=")
+        await at.send(b"nonsense\r\n")
+        assert statuses(answer + await at.reader.read()) == [200]
 
 
 async def test_white_space_around_a_value_is_no_part_of_it() -> None:

@@ -21,15 +21,18 @@ class HttpProtocol(HttpToolsProtocol):
     """One connection; what is not HTTP, or takes too long to arrive, is refused and closes it.
 
     The parser bounds no head, and uvicorn has a deadline only between a response and the next byte. A connection that
-    has sent nothing, a part of a head, or a refused body that does not end, is closed after `seconds_to_send`.
+    has sent nothing, a part of a head, or a refused body that does not end, is closed after `seconds_to_send`. The
+    trailers of a chunked body have the bounds of a head, and are dropped.
     """
 
     seconds_to_send = 20.0
 
     _deadline: asyncio.TimerHandle | None = None
     _awaits_head = True
-    _heads = 0
-    _head_bytes = 0
+    _parts = 0  # heads, pieces of bodies and ends of requests that were parsed
+    _head_bytes = 0  # since the last of them
+    _trailers = 0
+    _trailer_bytes = 0
     _status = HTTPStatus.BAD_REQUEST
     _is_broken = False
 
@@ -51,14 +54,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_broken:
             return
-        heads, waited = self._heads, self._awaits_head
-        self._head_bytes += len(data) if waited else 0
+        parts = self._parts
+        self._head_bytes += len(data)
         try:
             self._parse(memoryview(data))
         except httptools.HttpParserError:
             self._refuse(self._status)
         else:
-            if waited and self._heads == heads:
+            if self._parts == parts:
                 self._continue_head()
 
     def _parse(self, data: memoryview) -> None:
@@ -85,18 +88,30 @@ class HttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([first, *kept, b"", b""])
 
     def _continue_head(self) -> None:
-        if self._head_bytes > LARGEST_HEAD:  # a header without an end reaches no callback
+        # A header or trailer without an end reaches no callback, nor do the extensions of a chunk.
+        if self._head_bytes > LARGEST_HEAD:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        else:
+        elif self._awaits_head:
             self._start_deadline()
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Take a header, or drop a trailer, for which the parser has no other callback."""
+        if not self._awaits_head:
+            self._drop_trailer(name, value)
+            return
         if len(self.headers) >= MOST_HEADERS:
             self._raise_too_large()
         # RFC 9110, section 5.5: white space around a value is no part of it; the parser leaves what follows it.
         super().on_header(name, value.strip(b" \t"))
+
+    def _drop_trailer(self, name: bytes, value: bytes) -> None:
+        # RFC 9110, section 6.5.1: never merged into the head, of which a proxy has set or removed headers.
+        self._trailers += 1
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailers > MOST_HEADERS or self._trailer_bytes > LARGEST_HEAD:
+            self._raise_too_large()
+        self._start_deadline()
 
     @override
     def on_headers_complete(self) -> None:
@@ -113,8 +128,15 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
         super().on_headers_complete()
         self._stop_deadline()
-        self._awaits_head, self._head_bytes = False, 0
-        self._heads += 1
+        self._awaits_head = False
+        self._trailers = self._trailer_bytes = 0
+        self._end_part()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._end_part()
+        super().on_body(body)
 
     @override
     def on_message_complete(self) -> None:
@@ -123,6 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._stop_deadline()
         self._awaits_head = True
+        self._end_part()
         super().on_message_complete()
 
     @override
@@ -131,6 +154,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self._awaits_head:
             self._start_deadline()
+
+    def _end_part(self) -> None:
+        self._parts += 1
+        self._head_bytes = 0
 
     def _raise_too_large(self) -> None:
         self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -149,9 +176,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _expire(self) -> None:
         self._deadline = None
         cycle = self._unanswered()
-        if cycle is not None:  # a part of the next head came early
+        if cycle is not None and self._awaits_head:  # a part of the next head came early
             self._start_deadline()
-        elif self._head_bytes:
+        elif cycle is not None or self._head_bytes:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
         else:
             self.transport.close()
@@ -165,11 +192,17 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer with an error and close; requests that came before are answered first."""
         _log.info("http_not_valid", extra={"status": int(status), "client": self.client[0] if self.client else ""})
         cycle = self._unanswered()
-        if cycle is None or not (self._awaits_head or cycle.response_started or self.pipeline):
+        if self._is_unanswered(cycle):
             self._send_error(status)
         if cycle is not None and not self._awaits_head:  # its body is broken
             self.transport.close()
         self._close_after_response()
+
+    def _is_unanswered(self, cycle: RequestResponseCycle | None) -> bool:
+        """Return whether an error would be the answer to what is broken, and to nothing else."""
+        if self._awaits_head:
+            return cycle is None
+        return cycle is not None and not (cycle.response_started or self.pipeline)
 
     def _close_after_response(self) -> None:
         """Read no more, and close once all requests are answered."""
