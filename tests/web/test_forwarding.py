@@ -1,8 +1,11 @@
 """A proxy that forwards requests without being trusted is seen by whoever asks how the server is."""
 
+import asyncio
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -19,6 +22,13 @@ from tests.support.clocks import ManualClock
 from tests.support.edges import mcp_application, serve_app
 
 FORWARDED = {"x-forwarded-for": "203.0.113.9"}
+# One of each kind: the standard one, what proxies and tunnels send of their own accord, and in an odd spelling.
+SENT_BY_PROXIES = (
+    *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded", "X-Forwarded-Port", "X_Forwarded_For", "X-Real-IP"),
+    *("X-Client-IP", "X-Cluster-Client-IP", "X-Original-Forwarded-For", "X-Original-Host", "True-Client-IP"),
+    *("X-Envoy-External-Address", "X-Azure-ClientIP", "CF-Connecting-IP", "CF-Ray", "Fastly-Client-IP"),
+    *("Fly-Client-IP", "Tailscale-User-Login"),
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +67,50 @@ async def test_readiness_judges_the_request_itself_where_anybody_could_have_sent
         async with serve_app(edge) as place, httpx2.AsyncClient(base_url=place.base) as http:
             assert (await http.get("/readyz", headers=FORWARDED)).json()["warnings"] == ["proxy"]
             assert "proxy" not in (await http.get("/readyz")).json().get("warnings", ())
+
+
+PING = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+
+
+async def status_of(base: str, version: str, *headers: str, request: str = "POST /mcp") -> int:
+    """Send a ping in this version of HTTP, and return the status."""
+    parts = urlsplit(base)
+    lines = [f"{request} HTTP/{version}", f"host: {parts.netloc}", "connection: close", *headers]
+    lines += ["content-type: application/json", "accept: application/json", f"content-length: {len(PING)}", "", PING]
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write("\r\n".join(lines).encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize("serves_forwarded", [False, True])
+async def test_without_tokens_what_a_proxy_forwards_is_refused(edge_home: Path, *, serves_forwarded: bool) -> None:
+    settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+    async with open_app(settings, {}) as app:
+        await app.services_provider.services()
+        options = WebOptions(serves_forwarded=serves_forwarded)
+        edge = mcp_application(create_server(app.services_provider, McpOptions()), options)
+        async with serve_app(edge) as place:
+            assert await status_of(place.base, "1.1") == 200
+            # As nginx asks if its block has a proxy_pass and nothing else.
+            assert await status_of(place.base, "1.0") == (200 if serves_forwarded else 403)
+            for name in SENT_BY_PROXIES:
+                answer = await status_of(place.base, "1.1", f"{name}: 203.0.113.9")
+                assert answer == (200 if serves_forwarded else 403), name
+            for name in ("X-Request-Id", "Traceparent", "X-Forward", "Origin-Agent-Cluster"):
+                assert await status_of(place.base, "1.1", f"{name}: 203.0.113.9") == 200, name
+
+
+async def test_a_token_and_a_probe_may_come_by_http_1_0(edge_home: Path) -> None:
+    settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+    async with open_app(settings, {}) as app:
+        await app.services_provider.services()
+        edge = mcp_application(create_server(app.services_provider, McpOptions()), WebOptions(token="s" * 32))
+        async with serve_app(edge) as place:
+            assert await status_of(place.base, "1.0", f"authorization: Bearer {'s' * 32}") == 200
+            assert await status_of(place.base, "1.0") == 401
+            assert await status_of(place.base, "1.0", request="GET /healthz") == 200
 
 
 @pytest.mark.parametrize(

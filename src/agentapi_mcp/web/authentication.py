@@ -26,7 +26,7 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutco
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
-from agentapi_mcp.web.forwarding import FORWARDED
+from agentapi_mcp.web.forwarding import is_forwarded
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
 from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
@@ -189,7 +189,7 @@ class Authentication:
 
     def _comes_from_elsewhere(self, scope: Scope) -> bool:
         is_required = self._mount.authentication is AuthenticationMode.REQUIRED
-        return is_required and not self._authenticator.accepted.serves_forwarded and bool(scope.get(FORWARDED))
+        return is_required and not self._authenticator.accepted.serves_forwarded and is_forwarded(scope)
 
     async def _refusal(self, scope: Scope, error: AgentApiError) -> Refusal:
         match error:

@@ -21,10 +21,12 @@ PROXY_PART = "proxy"
 # What proxies add (RFC 7239; RFC 9110, section 7.6.3; and the headers before them); browsers and clients send none.
 _SENT_BY_PROXIES = frozenset(
     {
-        *(b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"),
-        *(b"cf-connecting-ip", b"true-client-ip"),
+        *(b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip"),
+        *(b"x-original-forwarded-for", b"x-original-host", b"x-envoy-external-address", b"x-azure-clientip"),
+        *(b"cf-connecting-ip", b"cf-ray", b"fastly-client-ip", b"fly-client-ip", b"tailscale-user-login"),
     }
 )
+_SENT_BY_PROXIES_AT_THE_START = (b"x-forwarded", b"x_forwarded")  # -For, -Host, -Proto, -Port, -Server and the like
 _MOST_TOLD = 20  # addresses: any client can send such a header
 _SEEN_FOR = timedelta(minutes=10)
 _log = logging.getLogger(__name__)
@@ -74,10 +76,22 @@ class Forwarding:
         elif client_of(scope) in self._trusted:
             await self._trusting(scope, receive, send)
         else:
-            forwarded = any(name in _SENT_BY_PROXIES for name, _ in scope["headers"])
+            forwarded = any(_is_sent_by_proxies(name) for name, _ in scope["headers"])
             if forwarded:
                 self._unknown.note(client_of(scope))
             await self._app({**scope, FORWARDED: forwarded}, receive, send)
+
+
+def is_forwarded(scope: Scope) -> bool:
+    """Return whether a request to an edge comes through a proxy, as far as that can be seen.
+
+    nginx speaks HTTP/1.0 unless it is told otherwise, and sends no header of a proxy then; no MCP client does.
+    """
+    return bool(scope.get(FORWARDED)) or scope["http_version"] == "1.0"
+
+
+def _is_sent_by_proxies(name: bytes) -> bool:
+    return name in _SENT_BY_PROXIES or name.startswith(_SENT_BY_PROXIES_AT_THE_START)
 
 
 def _is_global(address: str) -> bool:
