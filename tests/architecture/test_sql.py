@@ -34,7 +34,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "_begin(_LOCK)": "locks the table of migrations where it is there already; every migration runs it",
     "_run(_LOCK)": "the same, after the table is made",
     "_run(_BOOTSTRAP)": "makes the table of migrations; every migration runs it",
-    "_run(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
+    "_grant_roles(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_run(_GRANT_FUNCTIONS)": "grants to logins by DO; every migration runs it",
     "_apply(migration.sql)": "is a migration, which the database of this test has been through",
     "TurnRunner._run: self._work.prepare": "prepares a turn",

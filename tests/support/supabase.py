@@ -83,6 +83,11 @@ async def make_roles(server: str) -> None:
         await admin.close()
 
 
+async def make_login(admin: "asyncpg.Connection[asyncpg.Record]", name: str, options: str) -> None:
+    """Make a login with the password that `address` puts into URLs."""
+    await admin.execute(f"CREATE ROLE {name} LOGIN {options} PASSWORD '{_PASSWORD}'")
+
+
 @asynccontextmanager
 async def make_template(server: str, *, deployed: bool) -> AsyncGenerator[str]:
     """Make a database that others are copied from, and return its name."""

@@ -14,7 +14,7 @@ import asyncpg
 from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.stores.postgres.database import Database, connect
-from agentapi_mcp.stores.postgres.existing import OURS, Prepared, is_new, prepare
+from agentapi_mcp.stores.postgres.existing import LACKED, OURS, Prepared, is_new, prepare
 from agentapi_mcp.stores.postgres.faults import VARIABLE, map_errors
 from agentapi_mcp.stores.postgres.front_ends import SINCE, grant_columns, remember
 from agentapi_mcp.stores.postgres.legacy_schema import (
@@ -113,21 +113,25 @@ _NO_GRANTS = (
     "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
     "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
 )
+# Only what the login lacks: the owner of a second database may be no administrator of the roles, and granting again
+# what is there needs the same right.
 _GRANT = """
 DO $$
 DECLARE
     login CONSTANT text := current_setting('agentapi.login');
+    lacked CONSTANT text := current_setting('agentapi.lacked');
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login AND rolcanlogin) THEN
         RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
             'There is no login %s here: as an administrator run CREATE ROLE %I LOGIN NOINHERIT PASSWORD ...',
             login, login);
     END IF;
-    EXECUTE format('GRANT authenticated, agentapi_system, agentapi_writer TO %I', login);
+    IF lacked <> '' THEN
+        EXECUTE format('GRANT %s TO %I', lacked, login);
+    END IF;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE EXCEPTION USING ERRCODE = 'AA001', MESSAGE = format(
-        'The login %s may not grant these: as an administrator run '
-        'GRANT authenticated, agentapi_system, agentapi_writer TO %I', current_user, login);
+        'The login %s may not grant these: as an administrator run GRANT %s TO %I', current_user, lacked, login);
 END
 $$
 """
@@ -344,10 +348,17 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     ran = tuple([migration.id for migration in plan.files if await _apply(connection, migration, applied)])
     notes = await _grant_columns(connection, plan, prepared)
     if plan.grant_to is not None:
-        await connection.execute("SELECT set_config('agentapi.login', $1, true)", plan.grant_to)
-        await connection.execute(_GRANT)
+        await _grant_roles(connection, plan.grant_to)
     await connection.execute(_GRANT_FUNCTIONS)
     return _Done(Migrated(ran, () if prepared is None else prepared.added, notes), adopted)
+
+
+async def _grant_roles(connection: _Connection, login: str) -> None:
+    lacked = ", ".join([row["name"] for row in await connection.fetch(LACKED, login)])
+    await connection.execute(
+        "SELECT set_config('agentapi.login', $1, true), set_config('agentapi.lacked', $2, true)", login, lacked
+    )
+    await connection.execute(_GRANT)
 
 
 async def _grant_columns(connection: _Connection, plan: Plan, prepared: Prepared | None) -> tuple[str, ...]:
