@@ -1,5 +1,6 @@
 """A database before its first migration: what is added to its tables so that they fit, and all that does not fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import LiteralString, TypeAlias
@@ -143,22 +144,30 @@ async def prepare(
         StoreMismatchError: it does not fit; the message names everything that stands in the way.
     """
     readable = await readable_before(connection)
-    faults = [row["fault"] for row in await connection.fetch(_FAULTS, grant_to)]
+    found = [row["fault"] for row in await connection.fetch(_FAULTS, grant_to)]
     milliseconds = str(round(lock_timeout.total_seconds() * 1000))
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
     added = await _complete(connection)
     # The timeout would also end the wait for another process's migration.
     await connection.execute("SELECT set_config('lock_timeout', '0', true)")
-    faults += await _names_given_twice(connection)
+    found += await _names_given_twice(connection)
     login = await connection.fetchval("SELECT current_user::text")
-    for sql in (bootstrap, first.checks):
-        refusal = await _refusal(connection, sql)
-        if refusal is not None:
-            faults.append(refusal.removeprefix(_MISFIT.format(login=login)))
+    refusals = [await _refusal(connection, sql) for sql in (bootstrap, first.checks)]
+    said = [part for each in refusals if each for part in each.removeprefix(_MISFIT.format(login=login)).split("; ")]
+    # What makes a role before what grants it: an administrator can run the statements in this order.
+    faults = _once([*said, *found])
     if faults:
         faults += [row["fault"] for row in await connection.fetch(_PUBLIC)]
         raise StoreMismatchError(f"{_MISFIT.format(login=login)}{'; '.join(faults)}. Nothing was changed.")
     return Prepared(readable, added)
+
+
+def _once(faults: Sequence[str]) -> list[str]:
+    """Leave out what two checks found, whose sentences differ in the first letter."""
+    first: dict[str, str] = {}
+    for fault in faults:
+        first.setdefault(fault.casefold(), fault)
+    return list(first.values())
 
 
 async def _complete(connection: _Connection) -> tuple[str, ...]:
