@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -22,6 +23,7 @@ from tests.support.audits import audit_log
 from tests.support.connect import call, connect_with, fields_of, text_of
 
 pytestmark = pytest.mark.acceptance
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "sign-in.md"
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
@@ -74,6 +76,37 @@ async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home
         assert await status_of(server.base, None) == 200
         assert (await run(env, "tokens", "revoke", made["id"]))[0] == 0
         assert await status_of(server.base, made["token"]) == 401
+
+
+async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, database_urls: DatabaseUrls) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## Personal tokens")[2].partition("\n## ")[0]
+    (statement,) = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+    (command,) = re.findall(r"agentapi-mcp (tokens create bo .*)", section)
+    env = environ(edge_home) | {"AGENTAPI_DATABASE_URL": database_urls.app}
+    org_id = (await run(env, "organization", "create", "Acme"))[1].strip()
+    owner = await asyncpg.connect(database_urls.owner)
+    users, tokens = [], []
+    try:
+        for name in ("bo", "cy"):
+            sql = statement.replace("ORG_ID", org_id).replace("bo@", f"{name}@")
+            users.append(str(await owner.fetchval(sql)))
+            words = (
+                command.replace("ORG_ID", org_id).replace("USER_ID", users[-1]).replace("create bo", f"create {name}")
+            )
+            status, out, err = await run(env, *words.split())
+            assert status == 0, err
+            tokens.append(out.strip())
+    finally:
+        await owner.close()
+    async with serving(env, "--require-token") as server:
+        for mine, token in enumerate(tokens):
+            async with connect_with(server.base, token, "http-2026") as client:
+                turn = fields_of(await call(client, "chat", agent="guide", message="what is a turn?"))
+                assert turn["status"] == "completed"
+                listed = fields_of(await call(client, "list_sessions"))
+                assert [one["session_id"] for one in listed["sessions"]] == [turn["session_id"]], users[mine]
+    shown = (await run(env, "members", "list", "--org", org_id))[1]
+    assert all(user in shown for user in users)
 
 
 @pytest.mark.parametrize(

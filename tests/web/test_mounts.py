@@ -100,6 +100,14 @@ async def test_every_edge_is_behind_the_check_of_host_and_origin(edge_home: Path
         assert (await http.get("/mcp", headers={"origin": "https://pages.example"})).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_are_answered_for_any_host_and_let_no_other_page_read(path: str, edge_home: Path) -> None:
+    async with mounted(edge_home, edge_of(AuthenticationMode.OPEN), WebOptions(token=TOKEN)) as http:
+        answer = await http.get(path, headers={"host": "evil.example", "origin": "https://evil.example"})
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
 @pytest.mark.parametrize("path", ["/echo/", "/healthz", "/.well-known/x", "/nothing"])
 async def test_every_edge_is_behind_the_check_of_framing(path: str) -> None:
     app = create_web(NoServices(), [edge_of(AuthenticationMode.OPEN)], WebOptions()).app
