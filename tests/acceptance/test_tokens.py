@@ -81,18 +81,16 @@ async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home
 async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, database_urls: DatabaseUrls) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("## Personal tokens")[2].partition("\n## ")[0]
     (statement,) = re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
-    (command,) = re.findall(r"agentapi-mcp (tokens create bo .*)", section)
+    (command, user_on_page, org_on_page) = re.findall(r"(tokens create bo --user (\S+) --org (\S+))", section)[0]
     env = environ(edge_home) | {"AGENTAPI_DATABASE_URL": database_urls.app}
     org_id = (await run(env, "organization", "create", "Acme"))[1].strip()
     owner = await asyncpg.connect(database_urls.owner)
     users, tokens = [], []
     try:
         for name in ("bo", "cy"):
-            sql = statement.replace("ORG_ID", org_id).replace("bo@", f"{name}@")
+            sql = statement.replace(org_on_page, org_id).replace("bo@", f"{name}@")
             users.append(str(await owner.fetchval(sql)))
-            words = (
-                command.replace("ORG_ID", org_id).replace("USER_ID", users[-1]).replace("create bo", f"create {name}")
-            )
+            words = command.replace(org_on_page, org_id).replace(user_on_page, users[-1]).replace(" bo ", f" {name} ")
             status, out, err = await run(env, *words.split())
             assert status == 0, err
             tokens.append(out.strip())

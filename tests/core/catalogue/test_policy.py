@@ -36,3 +36,27 @@ def test_a_list_of_the_allowed_that_cannot_be_read_allows_nothing(name: str, val
 )
 def test_any_other_value_of_the_wrong_type_is_passed_over(name: str, value: object) -> None:
     assert read_settings({name: value}) == OrganizationSettings()
+
+
+@pytest.mark.parametrize(
+    ("limits", "unreadable"),
+    [
+        (None, []),
+        ({}, []),
+        ({"max_conversations": 0, "max_running_turns": 1.5, "max_running_bytes": -1, "max_agents": "many"}, []),
+        ({"max_conversations": None}, []),
+        ([], ["limits"]),
+        ("two", ["limits"]),
+        (7, ["limits"]),
+        (
+            {"max_conversations": "two", "max_running_turns": True, "max_running_bytes": {}},
+            ["limits.max_conversations", "limits.max_running_turns", "limits.max_running_bytes"],
+        ),
+    ],
+)
+def test_limits_that_bound_nothing_are_told_in_the_log(
+    limits: object, unreadable: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_settings({"limits": limits}) == OrganizationSettings()
+    said = [(record.getMessage(), record.__dict__["setting"]) for record in caplog.records]
+    assert said == [("organization_setting_unreadable", name) for name in unreadable]

@@ -76,7 +76,7 @@ async def test_what_runs_already_is_found_by_who_may_begin_nothing_more(world: W
         ({"max_running_bytes": 150}, r"\d\d\d? of 150 bytes of messages"),
         (
             {"max_conversations": 2},
-            r"2 of 2 conversations that it allows itself; delete some, or ask its administrator",
+            r"2 of 2 conversations that it may have; delete some, or ask the operator",
         ),
     ],
 )
@@ -104,3 +104,33 @@ async def test_what_is_no_number_limits_nothing(limit: object, world: World) -> 
     server = await world.program()
     await limits(world, max_running_turns=limit, max_conversations=limit)
     assert (await world.answered(server, asks())).status is TurnStatus.COMPLETED
+
+
+@pytest.mark.parametrize("written", ["two", [], [1], True, 7, {}, None])
+async def test_limits_that_are_no_object_limit_nothing(written: object, world: World) -> None:
+    server = await world.program()
+    await world.owner.execute(
+        "UPDATE public.organizations SET settings = jsonb_build_object('limits', $1::text::jsonb)", json.dumps(written)
+    )
+    assert (await world.answered(server, asks())).status is TurnStatus.COMPLETED
+
+
+@pytest.mark.parametrize("name", ["max_conversations", "max_running_turns"])
+@pytest.mark.parametrize(
+    ("limit", "allows"), [("0", 0), ("-1", 0), ("-0.5", 0), ("1.5", 1), ("-1e5000", 0), (f"-1{'0' * 5000}", 0)]
+)
+async def test_a_number_below_zero_allows_nothing_and_a_fraction_what_is_whole(
+    name: str, limit: str, allows: int, world: World
+) -> None:
+    server = await world.program()
+    await world.owner.execute(
+        "UPDATE public.organizations "
+        "SET settings = jsonb_build_object('limits', jsonb_build_object($1::text, $2::text::jsonb))",
+        name,
+        limit,
+    )
+    for _ in range(allows):
+        assert isinstance(await starts(server, asks(SLOW)), Turn)
+    with pytest.raises(LimitExceededError, match=f"Your organisation has {allows} of {allows} "):
+        await server.turns.start(server.principal, asks(SLOW))
+    world.steps.release(100)

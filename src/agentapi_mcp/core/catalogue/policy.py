@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import cast
 
+from agentapi_mcp.base.json_values import is_object
 from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.catalogue.models import ModelRow, OrganizationSettings
 from agentapi_mcp.core.catalogue.ports import OrganizationStore
@@ -12,6 +13,8 @@ from agentapi_mcp.core.identity.principals import Principal
 
 NAMES = tuple(field.name for field in fields(OrganizationSettings))
 LISTS = frozenset({"allowed_agents", "allowed_models"})
+# Of `limits`, which the database counts (0009_shares.sql).
+_LIMITS = ("max_conversations", "max_running_turns", "max_running_bytes")
 _log = logging.getLogger(__name__)
 
 
@@ -33,8 +36,10 @@ class CataloguePolicy:
 def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
     """Parse the settings stored in the database.
 
-    A value of the wrong type is logged and ignored, except that an invalid `allowed_*` list allows nothing.
+    A value of the wrong type is logged and ignored, except that an invalid `allowed_*` list allows nothing. Those of
+    `limits`, which the database ignores as well, are only logged here.
     """
+    _check_limits(written.get("limits"))
     read: dict[str, object] = {}
     for name in NAMES:
         value = written.get(name)
@@ -42,12 +47,28 @@ def read_settings(written: Mapping[str, object]) -> OrganizationSettings:
             continue
         typed = typed_setting(name, value)
         if typed is None:
-            _log.warning("organization_setting_unreadable", extra={"setting": name, "type": type(value).__name__})
+            _warn(name, value)
             if name in LISTS:  # fail closed
                 read[name] = ()
         else:
             read[name] = typed
     return replace(OrganizationSettings(), **read)
+
+
+def _check_limits(limits: object) -> None:
+    if limits is None:
+        return
+    if not is_object(limits):
+        _warn("limits", limits)
+        return
+    for name in _LIMITS:
+        value = limits.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            _warn(f"limits.{name}", value)
+
+
+def _warn(setting: str, value: object) -> None:
+    _log.warning("organization_setting_unreadable", extra={"setting": setting, "type": type(value).__name__})
 
 
 def allowed(entries: Iterable[CatalogueEntry], settings: OrganizationSettings) -> list[CatalogueEntry]:

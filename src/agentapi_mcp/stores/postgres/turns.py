@@ -1,9 +1,11 @@
 """Turns in Postgres: begun once, leased to one process, and ended once."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import LiteralString
 from uuid import UUID
 
@@ -243,15 +245,16 @@ class PostgresTurns(TurnStore):
 
 def _over_share(said: str) -> LimitExceededError:
     """Return the refusal of a turn that is more than a share (0009_shares.sql)."""
-    over = json.loads(said)
+    # A limit may be any number of JSON: below zero nothing is allowed, and of a fraction what is whole.
+    over = json.loads(said, parse_int=Decimal, parse_float=Decimal)
     if over["whose"] == "process":  # whoever refused it before has the reason
         return LimitExceededError("The turn was refused.")
     share = SHARES[Resource(over["what"])]
-    numbers = f"{over['used']:,} of {over['most']:,} {share.what}"
+    numbers = f"{int(over['used']):,} of {math.floor(max(over['most'], 0)):,} {share.what}"
     if over["whose"] == "user":
         return LimitExceededError(f"You have {numbers} in all processes; {share.mend}.", retry_after=share.wait)
     return LimitExceededError(
-        f"Your organisation has {numbers} that it allows itself; {share.mend}, or ask its administrator.",
+        f"Your organisation has {numbers} that it may have; {share.mend}, or ask the operator of this server.",
         retry_after=share.wait,
     )
 
