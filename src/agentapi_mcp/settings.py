@@ -149,6 +149,9 @@ class Settings(BaseSettings):
         Annotated[SecretStr, AfterValidator(_sendable)] | None,
         Field(min_length=16, description="What every client of `serve` must send as Authorization: Bearer."),
     ] = None
+    require_token: Annotated[
+        bool, Field(description="Whether `serve` lets nobody in without a token, as with --require-token.")
+    ] = False
     toolsets: Annotated[
         Annotated[Names, AfterValidator(_known_toolsets)],
         Field(description=f"Which tools clients see: {', '.join(TOOLSETS)}, with commas between them."),

@@ -130,9 +130,52 @@ async def test_a_wrong_setting_stops_the_rest_and_a_misspelt_one_does_not(edge_h
     status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECONDS": "soon"})
     assert (status, checks["settings"]["mend"]) == (1, ["unset AGENTAPI_WAIT_SECONDS"])
     assert set(found(checks).values()) == {"ok", "fault", "not_checked"}
-    status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECOND": "5"})
+    misspelt = environ(edge_home) | {"AGENTAPI_WAIT_SECOND": "5"}
+    assert (await run(misspelt, "doctor"))[1].endswith("Everything works, with 1 warning.\n")
+    status, checks = await examine(misspelt)
     assert (status, checks["settings"]["outcome"]) == (0, "warning")
     assert checks["settings"]["mend"] == ['export AGENTAPI_WAIT_SECONDS="$AGENTAPI_WAIT_SECOND"']
+
+
+OPEN = {"AGENTAPI_TRUSTED_PROXIES": "127.0.0.1", "AGENTAPI_ALLOWED_HOSTS": "agents.example.com"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        OPEN,
+        {"AGENTAPI_ALLOWED_HOSTS": "https://agents.example.com", "AGENTAPI_REQUIRE_TOKEN": "true"},
+        {"AGENTAPI_ALLOWED_ORIGINS": "agents.example.com", "AGENTAPI_REQUIRE_TOKEN": "true"},
+        {"AGENTAPI_TLS_CERT": "/no/such/file.pem", "AGENTAPI_TLS_KEY": "/no/such/key.pem"},
+        {"AGENTAPI_TLS_CERT": "/no/such/file.pem"},
+        {"AGENTAPI_RESOURCE_URL": "https://agents.example.com/mcp"},
+        {"AGENTAPI_BEARER_TOKEN": "short"},
+        {"AGENTAPI_MASTER_KEY": "c2hvcnQ="},
+        {"AGENTAPI_MASTER_KEY_FILE": "/no/such/file"},
+        {"AGENTAPI_MASTER_KEY_COMMAND": "false"},
+        {"AGENTAPI_CONFIG": "/no/such/file.toml"},
+        {"AGENTAPI_TOOLSETS": "everything"},
+    ],
+    ids="+".join,
+)
+async def test_whatever_serve_refuses_is_a_fault_that_names_a_line(given: dict[str, str], edge_home: Path) -> None:
+    env = environ(edge_home) | given
+    status, _, err = await run(env, "serve", "--port", "0")
+    assert status == 3, err
+    status, checks = await examine(env)
+    assert (status, "fault" in found(checks).values()) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({"AGENTAPI_REQUIRE_TOKEN": "true"}, ()), ({}, ("--require-token",)), ({}, ("--insecure",))],
+)
+async def test_a_server_that_others_reach_has_nothing_to_mend_once_it_is_said_who_guards_it(
+    more: dict[str, str], words: tuple[str, ...], edge_home: Path
+) -> None:
+    status, checks = await examine(environ(edge_home) | OPEN | more, *words)
+    assert (status, found(checks)["sign-in"]) == (0, "not_in_use")
+    assert "warning" not in found(checks).values()
 
 
 @pytest.mark.parametrize("given", ["postgresql://me:secret-0123@127.0.0.1:9/x", "not an address"])

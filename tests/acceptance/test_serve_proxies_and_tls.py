@@ -11,7 +11,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.cli.certificates import open_certificate
+from agentapi_mcp.web.certificates import open_certificate
 from tests.acceptance.test_processes import environ, run
 from tests.acceptance.test_serve import serving
 from tests.support.certificates import Pair, trusting

@@ -96,7 +96,9 @@ async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, datab
             tokens.append(out.strip())
     finally:
         await owner.close()
-    async with serving(env, "--require-token") as server:
+    reached = {"AGENTAPI_REQUIRE_TOKEN": "true", "AGENTAPI_ALLOWED_HOSTS": "agents.example.com"}
+    async with serving(env | reached) as server:
+        assert await status_of(server.base, None) == 401
         for mine, token in enumerate(tokens):
             async with connect_with(server.base, token, "http-2026") as client:
                 turn = fields_of(await call(client, "chat", agent="guide", message="what is a turn?"))

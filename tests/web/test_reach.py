@@ -58,7 +58,8 @@ def test_a_server_that_only_this_machine_reaches_needs_no_token(reach: Reach) ->
 @pytest.mark.parametrize(("name", "reach"), list(REACHED_BY.items()))
 def test_each_way_in_from_elsewhere_needs_a_token_and_is_named(name: str, reach: Reach) -> None:
     said = refusal(reach, NO_ISSUERS)
-    for words in (name, "export AGENTAPI_BEARER_TOKEN=", "--require-token", "[[issuers]]", "--insecure"):
+    ways = ("export AGENTAPI_BEARER_TOKEN=", "export AGENTAPI_REQUIRE_TOKEN=true", "--require-token", "[[issuers]]")
+    for words in (name, *ways, "--insecure"):
         assert words in said
 
 

@@ -45,6 +45,8 @@ from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.diagnosis import find_organizations, read_facts
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
+from agentapi_mcp.web.certificates import open_certificate
+from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.reach import Reach
 
 _REDIS_PORT = 6379
@@ -52,11 +54,15 @@ _REDIS_PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class ThisInstallation:
-    """This program, before its settings are read."""
+    """This program, before its settings are read.
+
+    `is_guarded` means that `serve` is started with an option that says who guards it.
+    """
 
     environ: Mapping[str, str]
     clock: Clock
     load: Callable[[], Settings] = load_settings
+    is_guarded: bool = False
 
     @property
     def program(self) -> str:
@@ -68,7 +74,7 @@ class ThisInstallation:
 
     def configure(self) -> "ThisConfiguration":
         """Read the settings."""
-        return ThisConfiguration(self.load(), self.environ, self.clock)
+        return ThisConfiguration(self.load(), self.environ, self.clock, self.is_guarded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class ThisConfiguration(ConfiguredInstallation):
     settings: Settings
     environ: Mapping[str, str]
     clock: Clock
+    is_guarded: bool = False
 
     @property
     @override
@@ -146,14 +153,28 @@ class ThisConfiguration(ConfiguredInstallation):
             trusted_proxies=settings.trusted_proxies,
             resource_url=settings.resource_url,
             has_token=settings.bearer_token is not None,
+            needs_token=settings.require_token,
+            insecure=self.is_guarded,
         )
         refusal = _refusal(lambda: reach.check_sign_in(rules))
         return SignInSetup(
             issuers=rules.issuers,
             resource_url=settings.resource_url,
+            broken=self._find_broken(),
             refusal=refusal,
             needs_token=_refusal(reach.check_tokens),
         )
+
+    def _find_broken(self) -> str | None:
+        """Check what `serve` checks of its settings before it listens."""
+        settings = self.settings
+        checks: Mapping[str, Callable[[], object]] = {
+            "AGENTAPI_ALLOWED_HOSTS": lambda: allowed_names(settings.allowed_hosts, ()),
+            "AGENTAPI_ALLOWED_ORIGINS": lambda: allowed_names((), settings.allowed_origins),
+            "AGENTAPI_TLS_CERT and AGENTAPI_TLS_KEY": lambda: open_certificate(settings.tls_cert, settings.tls_key),
+        }
+        refusals = {names: _refusal(check) for names, check in checks.items()}
+        return next((f"{names}: {refusal}" for names, refusal in refusals.items() if refusal is not None), None)
 
     def _file(self) -> CatalogueFile:
         return load_catalogue(self.configuration_paths(), self.environ, names)
@@ -242,7 +263,7 @@ class ThisConfiguration(ConfiguredInstallation):
             yield app.services_provider
 
 
-def _refusal(check: Callable[[], None]) -> str | None:
+def _refusal(check: Callable[[], object]) -> str | None:
     try:
         check()
     except ConfigurationError as exc:
@@ -250,7 +271,7 @@ def _refusal(check: Callable[[], None]) -> str | None:
     return None
 
 
-def create_doctor(environ: Mapping[str, str]) -> Doctor:
-    """Build the doctor of this installation."""
+def create_doctor(environ: Mapping[str, str], *, is_guarded: bool = False) -> Doctor:
+    """Build the doctor of this installation, whose `serve` an option may say to be guarded."""
     clock = SystemClock()
-    return Doctor(ThisInstallation(environ, clock), clock)
+    return Doctor(ThisInstallation(environ, clock, is_guarded=is_guarded), clock)

@@ -23,7 +23,6 @@ from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
 from agentapi_mcp.base.exceptions import notes_of
-from agentapi_mcp.cli.certificates import Certificate, open_certificate
 from agentapi_mcp.cli.garbage import leave_out_what_stays
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
@@ -37,6 +36,7 @@ from agentapi_mcp.edges.mcp.transports.http import mcp_mount
 from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
+from agentapi_mcp.web.certificates import Certificate, open_certificate
 from agentapi_mcp.web.forwarding import UnknownProxies
 from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.limits import HttpLimits
@@ -110,7 +110,7 @@ def _reach(settings: Settings, options: ServeOptions, address: Address) -> Reach
         trusted_proxies=settings.trusted_proxies,
         resource_url=settings.resource_url,
         has_token=settings.bearer_token is not None,
-        needs_token=options.needs_token,
+        needs_token=options.needs_token or settings.require_token,
         insecure=options.insecure,
     )
 
@@ -281,7 +281,7 @@ def _web_options(settings: Settings, options: ServeOptions, services_provider: S
         oauth=None
         if settings.resource_url is None or services_provider is None
         else OAuth(resource=settings.resource_url, services_provider=services_provider),
-        needs_token=options.needs_token,
+        needs_token=options.needs_token or settings.require_token,
         trusted_proxies=settings.trusted_proxies,
         serves_forwarded=options.insecure,
         limits=HttpLimits(body_bytes=settings.max_body_bytes),

@@ -68,9 +68,10 @@ class Reach:
         if others and not (self.resource_url is not None or self.has_token or self.needs_token or self.insecure):
             raise ConfigurationError(
                 f"The server would ask nobody for a token, and not only this machine can reach it: "
-                f"{'; '.join(others)}. Give it a token (`export AGENTAPI_BEARER_TOKEN=$(openssl rand -hex 32)`), say "
-                "--require-token where each client has a personal token, or let people sign in (AGENTAPI_RESOURCE_URL "
-                "and [[issuers]]); say --insecure if something else guards it."
+                f"{'; '.join(others)}. Give it a token (`export AGENTAPI_BEARER_TOKEN=$(openssl rand -hex 32)`), "
+                "require personal tokens where each client has one (`export AGENTAPI_REQUIRE_TOKEN=true` or "
+                "--require-token), or let people sign in (AGENTAPI_RESOURCE_URL and [[issuers]]); say --insecure if "
+                "something else guards it."
             )
 
 

@@ -78,13 +78,21 @@ async def test_each_fault_has_a_check_of_its_own_with_the_line_that_mends_it(
     assert sum(outcome is CheckOutcome.FAULT for outcome, _, _ in checks.values()) == 1
 
 
-async def test_what_serve_would_refuse_is_a_warning_with_the_ways_out(tmp_path: Path) -> None:
+async def test_what_serve_would_refuse_is_a_fault_with_the_ways_out(tmp_path: Path) -> None:
     refusal = "others: `export AGENTAPI_BEARER_TOKEN=$(openssl rand -hex 32)`, say"
     setup = SignInSetup(needs_token=refusal)
     outcome, detail, lines = (await examine_sign_in(FakeInstallation(tmp_path, setup=setup)))["sign-in"]
-    assert outcome is CheckOutcome.WARNING
-    assert "`serve` would refuse to start: others" in detail
-    assert lines == ("export AGENTAPI_BEARER_TOKEN=$(openssl rand -hex 32)", "agentapi-mcp serve --require-token")
+    assert outcome is CheckOutcome.FAULT
+    assert "`serve` refuses to start: others" in detail
+    assert "give `doctor` the option too" in detail
+    assert lines == ("export AGENTAPI_BEARER_TOKEN=$(openssl rand -hex 32)",)
+
+
+async def test_what_no_option_of_serve_mends_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    setup = SignInSetup(broken="AGENTAPI_TLS_CERT is wrong.")
+    checks = await examine_sign_in(FakeInstallation(tmp_path, setup=setup))
+    assert checks["serve"] == (CheckOutcome.FAULT, "AGENTAPI_TLS_CERT is wrong.", ("export AGENTAPI_TLS_CERT=...",))
+    assert checks["sign-in"][0] is CheckOutcome.NOT_IN_USE
 
 
 @pytest.mark.parametrize("answer", [None, StoreUnavailableError("away")])
@@ -120,6 +128,7 @@ async def test_without_a_configuration_nothing_is_asked(tmp_path: Path) -> None:
         ("", {"allowed_hosts": "agents.example.com"}, None, "whoever calls it agents.example.com"),
         ("", {"allowed_origins": "https://web.example"}, None, "https://web.example in a browser"),
         ("", {"trusted_proxies": "127.0.0.1", "bearer_token": "x" * 16}, None, None),
+        ("", {"trusted_proxies": "127.0.0.1", "require_token": "true"}, None, None),
         ("", {"resource_url": RESOURCE}, "declare [[issuers]]", None),
         ('[[issuers]]\nissuer = "https://a.example"\n', {}, "AGENTAPI_RESOURCE_URL=", None),
         ('[[issuers]]\nissuer = "https://a.example"\n', {"resource_url": RESOURCE}, None, None),

@@ -1,6 +1,8 @@
 """`agentapi-mcp doctor`: check the installation, with the command that fixes each fault."""
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 import click
@@ -27,13 +29,15 @@ _NAME_WIDTH = 14
 
 @click.command()
 @click.option("--ask", is_flag=True, help="Ask every agent one short question too; that costs what an answer costs.")
+@click.option("--require-token", "needs_token", is_flag=True, help="`serve` is started with this option.")
+@click.option("--insecure", is_flag=True, help="`serve` is started with this option.")
 @json_option
-def doctor(*, ask: bool, as_json: bool) -> None:
+def doctor(*, ask: bool, needs_token: bool, insecure: bool, as_json: bool) -> None:
     """Check every part, and print for each fault the line that mends it."""
-    guarded(partial(_run_checks, ask=ask, as_json=as_json))
+    guarded(partial(_run_checks, ask=ask, is_guarded=needs_token or insecure, as_json=as_json))
 
 
-async def _run_checks(*, ask: bool, as_json: bool) -> None:
+async def _run_checks(*, ask: bool, is_guarded: bool, as_json: bool) -> None:
     """Run all checks and print their results; exit with 1 if any finds a fault."""
     configure_logs("error")  # the checks report failures; a log line would repeat them
     found: list[Check] = []
@@ -43,16 +47,24 @@ async def _run_checks(*, ask: bool, as_json: bool) -> None:
         if not as_json:
             _print(check)
 
-    await create_doctor(environment()).examine(report, ask=ask)
+    await create_doctor(environment(), is_guarded=is_guarded).examine(report, ask=ask)
     faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})
     else:
-        print_out(
-            "Everything works." if not faults else f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above."
-        )
+        print_out(_summary(found))
     if faults:
         sys.exit(FAILED)
+
+
+def _summary(found: Sequence[Check]) -> str:
+    counts = Counter(check.outcome for check in found)
+    faults, warnings = counts[CheckOutcome.FAULT], counts[CheckOutcome.WARNING]
+    if faults:
+        return f"{faults} fault{'s' if faults > 1 else ''}; see `mend` above."
+    if warnings:
+        return f"Everything works, with {warnings} warning{'s' if warnings > 1 else ''}."
+    return "Everything works."
 
 
 def _print(check: Check) -> None:

@@ -62,11 +62,13 @@ class PendingDatabase:
 class SignInSetup:
     """The sign-in over HTTP as it is configured.
 
-    `refusal` says why `serve` would not start at all, `needs_token` why not without `--require-token`.
+    `broken` says why `serve` would not start whatever its options are, `refusal` why nobody could sign in, and
+    `needs_token` why it would not start without an option that says who guards it.
     """
 
     issuers: tuple[Issuer, ...] = ()
     resource_url: str | None = None
+    broken: str | None = None
     refusal: str | None = None
     needs_token: str | None = None
 

@@ -10,13 +10,14 @@ from typing import TypeVar
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.access.models import Issuer
-from agentapi_mcp.core.diagnosis.models import Check, SignInSetup, fault, not_checked, not_in_use, ok, warning
+from agentapi_mcp.core.diagnosis.models import Check, SignInSetup, fault, not_checked, not_in_use, ok
 from agentapi_mcp.core.diagnosis.ports import ConfiguredInstallation
 
+_VARIABLE = re.compile(r"\bAGENTAPI_[A-Z_]+\b")
 _LINES = re.compile(r"`((?:export|unset) [^`]*)`")
 _RESOURCE_LINE = "export AGENTAPI_RESOURCE_URL=https://HOST/mcp"
 _PROXIES_LINE = "export AGENTAPI_TRUSTED_PROXIES=..."
-_TOKEN_LINE = "agentapi-mcp serve --require-token"  # noqa: S105  # an option
+_OPTIONS = "If `serve` is started with --require-token or --insecure, give `doctor` the option too: it does not see it."
 
 _T = TypeVar("_T")
 Timed = Callable[[Awaitable[Check]], Awaitable[None]]
@@ -33,6 +34,8 @@ class SignInExamination:
     async def run(self, report: Callable[[Check], None], timed: Timed, *, has_database: bool) -> None:
         """Report on the whole, then on each issuer, on organisations, on the resource URL and on the proxy."""
         setup = self._parts.sign_in()
+        if setup.broken is not None:
+            report(fault("serve", setup.broken, *_settings_in(setup.broken)))
         report(_whole(setup))
         for issuer in setup.issuers:
             await timed(self._issuer(issuer))
@@ -102,10 +105,14 @@ def _whole(setup: SignInSetup) -> Check:
         return fault("sign-in", setup.refusal, *_LINES.findall(setup.refusal))
     if setup.needs_token is not None:
         lines = _LINES.findall(setup.needs_token)
-        return warning("sign-in", f"`serve` would refuse to start: {setup.needs_token}", *lines, _TOKEN_LINE)
+        return fault("sign-in", f"`serve` refuses to start: {setup.needs_token} {_OPTIONS}", *lines)
     if setup.resource_url is None:
         return not_in_use("sign-in", "nobody signs in: no [[issuers]] in the file, and no AGENTAPI_RESOURCE_URL")
     return ok("sign-in", f"for {setup.resource_url}, by {', '.join(each.issuer for each in setup.issuers)}")
+
+
+def _settings_in(refusal: str) -> list[str]:
+    return [f"export {name}=..." for name in dict.fromkeys(_VARIABLE.findall(refusal))]
 
 
 def _organizations(issuers: tuple[Issuer, ...]) -> Iterator[tuple[OrgId, str]]:
