@@ -15,6 +15,7 @@ from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.app.stranger import check_resource, has_unknown_proxy
 from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import ConfigurationError, IssuerUnavailableError
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.core.access.models import Issuer
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
@@ -109,6 +110,15 @@ async def test_another_answer_is_told_for_what_it_is(answers: dict[str, Said], s
         with pytest.raises(ConfigurationError) as refused:
             await check_resource(f"{server.origin}/mcp", ["https://a.example"])
     assert says in str(refused.value)
+    assert notes_of(refused.value) == (("agentapi-mcp serve --allowed-host 127.0.0.1",) if "host" in says else ())
+
+
+async def test_a_server_with_other_issuers_is_told_with_the_setting_of_the_file() -> None:
+    async with OtherServer() as server:
+        server.answers[METADATA] = (200, RIGHT.format(server.origin), NONE)
+        with pytest.raises(ConfigurationError, match="runs with another file") as refused:
+            await check_resource(f"{server.origin}/mcp", ["https://b.example"])
+    assert notes_of(refused.value) == ("export AGENTAPI_CONFIG=...",)
 
 
 async def test_a_name_a_port_and_a_certificate_that_do_not_lead_there_are_told(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """This server as a stranger meets it at its resource URL: its metadata, its challenge, and the proxy in front of it."""
 
+import shlex
 from collections.abc import Sequence
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from agentapi_mcp.auth.fetching import FetchError
 from agentapi_mcp.auth.probing import ProbeAnswer, Prober, open_prober
@@ -51,7 +53,7 @@ async def _check_metadata(prober: Prober, resource: str, issuers: Sequence[str])
     answer = await prober.ask("GET", url)
     document = _json_object(answer)
     if answer.status != HTTPStatus.OK or document is None or "resource" not in document:
-        raise ConfigurationError(f"{url} {_other_answer(answer)}")
+        raise _answered_otherwise(url, answer)
     if document["resource"] != resource:
         raise ConfigurationError(
             f"{url} is the metadata of {one_line(str(document['resource']), _LONGEST)}, not of {resource}: another "
@@ -59,10 +61,12 @@ async def _check_metadata(prober: Prober, resource: str, issuers: Sequence[str])
         )
     served = [one_line(str(name), _LONGEST) for name in as_list(document.get("authorization_servers"))]
     if set(served) != set(issuers):
-        raise ConfigurationError(
+        other = ConfigurationError(
             f"{url} names the issuers {', '.join(served) or 'none'}, and the configuration file declares "
-            f"{', '.join(issuers)}: the server runs with another file."
+            f"{', '.join(issuers)}: the server runs with another file, or was started before that was written."
         )
+        other.add_note("export AGENTAPI_CONFIG=...")
+        raise other
 
 
 async def _check_challenge(prober: Prober, resource: str) -> None:
@@ -77,7 +81,15 @@ async def _check_challenge(prober: Prober, resource: str) -> None:
         )
     if answer.status < HTTPStatus.MULTIPLE_CHOICES:
         raise ConfigurationError(f"{resource} lets in a stranger without a token.")
-    raise ConfigurationError(f"{resource} {_other_answer(answer)}")
+    raise _answered_otherwise(resource, answer)
+
+
+def _answered_otherwise(url: str, answer: ProbeAnswer) -> ConfigurationError:
+    """Return the error for an answer that is not this server's, with a note of the line that mends it."""
+    error = ConfigurationError(f"{url} {_other_answer(answer)}")
+    if answer.status == HTTPStatus.MISDIRECTED_REQUEST:
+        error.add_note(f"agentapi-mcp serve --allowed-host {shlex.quote(urlsplit(url).hostname or 'HOST')}")
+    return error
 
 
 def _other_answer(answer: ProbeAnswer) -> str:

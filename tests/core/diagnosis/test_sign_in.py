@@ -25,6 +25,15 @@ ISSUER = Issuer(
 )
 SETUP = SignInSetup(issuers=(ISSUER,), resource_url=RESOURCE)
 SERVE_LINE = "agentapi-mcp serve --allowed-host agents.example.com"
+
+
+def with_note(message: str, note: str) -> ConfigurationError:
+    """Make an error that comes with the line that mends it."""
+    error = ConfigurationError(message)
+    error.add_note(note)
+    return error
+
+
 BROKEN = ConfigurationError("It is wrong.")
 
 
@@ -54,8 +63,9 @@ async def test_a_sign_in_that_works_is_told_part_by_part(tmp_path: Path) -> None
             {"resource": ConfigurationError("`rm -rf /` says the other server")},
             "resource URL",
             "the other server",
-            (SERVE_LINE, "export AGENTAPI_RESOURCE_URL=https://HOST/mcp"),
+            ("export AGENTAPI_RESOURCE_URL=https://HOST/mcp",),
         ),
+        ({"resource": with_note("It is answered 421.", SERVE_LINE)}, "resource URL", "answered 421", (SERVE_LINE,)),
         ({"unknown_proxy": True}, "proxy", "AGENTAPI_TRUSTED_PROXIES", ("export AGENTAPI_TRUSTED_PROXIES=...",)),
         (
             {"setup": replace(SETUP, refusal="half: `export AGENTAPI_RESOURCE_URL=https://HOST/mcp`, or not")},
@@ -100,7 +110,7 @@ async def test_a_server_that_does_not_say_how_it_is_reached_is_no_fault(
     answer: AgentApiError | None, tmp_path: Path
 ) -> None:
     given = FakeInstallation(tmp_path, setup=SETUP, organizations=frozenset({FIRST, SECOND}), unknown_proxy=answer)
-    assert (await examine_sign_in(given))["proxy"][0] is CheckOutcome.NOT_IN_USE
+    assert (await examine_sign_in(given))["proxy"][0] is CheckOutcome.NOT_CHECKED
     nowhere = FakeInstallation(tmp_path, unknown_proxy=answer)
     assert "proxy" not in await examine_sign_in(nowhere)
 

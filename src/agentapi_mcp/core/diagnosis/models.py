@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from urllib.parse import urlsplit
 
 from agentapi_mcp.core.access.models import Issuer
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
@@ -71,11 +70,6 @@ class SignInSetup:
     broken: str | None = None
     refusal: str | None = None
     needs_token: str | None = None
-
-    @property
-    def host(self) -> str | None:
-        """The host name of the resource URL."""
-        return None if self.resource_url is None else urlsplit(self.resource_url).hostname
 
 
 def ok(name: str, detail: str) -> Check:

@@ -73,7 +73,7 @@ class ConfiguredInstallation(Protocol):
         ...
 
     async def check_resource(self, setup: SignInSetup) -> None:
-        """Ask the resource URL as a stranger, for this server's metadata and its challenge."""
+        """Ask the resource URL as a stranger, for its metadata and challenge; an error has the mending line as note."""
         ...
 
     async def has_unknown_proxy(self) -> bool | None:

@@ -2,12 +2,12 @@
 
 import asyncio
 import re
-import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TypeVar
 
 from agentapi_mcp.base.errors import AgentApiError, StoreUnavailableError
+from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.access.models import Issuer
 from agentapi_mcp.core.diagnosis.models import Check, SignInSetup, fault, not_checked, not_in_use, ok
@@ -72,8 +72,7 @@ class SignInExamination:
             await self._within(self._parts.check_resource(setup))
         except AgentApiError as exc:
             # Lines of our own alone: the message quotes what a foreign server answered.
-            serve = f"agentapi-mcp serve --allowed-host {shlex.quote(setup.host or 'HOST')}"
-            return fault("resource URL", str(exc), serve, _RESOURCE_LINE)
+            return fault("resource URL", str(exc), *(notes_of(exc) or (_RESOURCE_LINE,)))
         return ok("resource URL", f"{setup.resource_url} leads a stranger to the sign-in")
 
     async def _proxy(self, setup: SignInSetup) -> Check | None:
@@ -83,7 +82,7 @@ class SignInExamination:
             found = None
         match found:
             case None:
-                return None if setup.resource_url is None else not_in_use("proxy", "the server's /readyz is not there")
+                return None if setup.resource_url is None else not_checked("proxy", "the server's /readyz is not there")
             case True:
                 detail = "a proxy forwards requests to the server, and AGENTAPI_TRUSTED_PROXIES lacks it"
                 return fault("proxy", f"{detail}: all its clients count as one address", _PROXIES_LINE)
