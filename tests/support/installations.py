@@ -97,6 +97,10 @@ class FakeInstallation:
         self.asked.append(issuer.issuer)
         return _given(self.issuer)
 
+    async def check_accounts(self) -> Sequence[str]:
+        """Declare none."""
+        return ()
+
     async def check_resource(self, setup: SignInSetup) -> None:
         """Answer what the test gave."""
         self.asked.append(str(setup.resource_url))

@@ -249,7 +249,7 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
 
 async def open_wallet(base: Foundation, file: CatalogueFile, shared: Shared, sealer: Sealer | None) -> Wallet:
     """Open what pays for turns besides the operator: keys that people bring, and accounts that they connect."""
-    flows = _LazyFlows(base.clock)
+    flows = LazyFlows(base.clock)
     base.stack.push_async_callback(flows.aclose)
     ports = TokenPorts(PostgresAccounts(base.database), shared.accounts, flows, base.clock)
     accounts = await base.stack.enter_async_context(Accounts(ports, sealer, base.audit).open())
@@ -329,7 +329,7 @@ def build_transport(base: Foundation) -> Transport:
     )
 
 
-class _LazyFlows:
+class LazyFlows:
     """The flows of accounts, made when the first is needed: most programs never connect one."""
 
     def __init__(self, clock: Clock) -> None:
@@ -337,12 +337,14 @@ class _LazyFlows:
         self._flows: Any = None
 
     def __call__(self, provider: AccountProvider) -> AccountFlow:
+        """Return the flow of a provider."""
         if self._flows is None:
             # By name, so that a laptop without accounts does not pay for the import.
             self._flows = import_module("agentapi_mcp.auth.account_flows").AccountFlows(self._clock)
         return cast("AccountFlow", self._flows(provider))
 
     async def aclose(self) -> None:
+        """Close the connections, if there are any."""
         if self._flows is not None:
             await self._flows.aclose()
 

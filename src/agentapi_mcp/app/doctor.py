@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from agentapi_mcp.app.backend_host import ProcessBackendHost
-from agentapi_mcp.app.build import build_backend, find_operator, open_sealer
+from agentapi_mcp.app.build import LazyFlows, build_backend, find_operator, open_sealer
 from agentapi_mcp.app.database import embedded_postgres, home_of, open_unchanged_store
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.app.stranger import check_resource, has_unknown_proxy
@@ -28,6 +28,7 @@ from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, IssuerUnavailableError, StoreUnavailableError
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.core.access.models import Issuer
+from agentapi_mcp.core.accounts.ports import FlowRefusedError, FlowUnavailableError
 from agentapi_mcp.core.catalogue.agent_views import agent_view
 from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.catalogue.health import Health
@@ -50,6 +51,7 @@ from agentapi_mcp.web.hosts import allowed_names
 from agentapi_mcp.web.reach import Reach
 
 _REDIS_PORT = 6379
+_NOWHERE = "http://127.0.0.1/accounts/"  # a redirect URI that is not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,25 @@ class ThisConfiguration(ConfiguredInstallation):
             return await count_keys(issuer)
         except FetchError as exc:
             raise IssuerUnavailableError(f"{exc}.") from exc
+
+    @override
+    async def check_accounts(self) -> Sequence[str]:
+        providers = self._file().accounts
+        if providers and await open_sealer(self.settings) is None:
+            raise ConfigurationError(
+                "The configuration file declares [[accounts]], and nobody can connect one: there is no "
+                "AGENTAPI_MASTER_KEY, which seals them (`agentapi-mcp secrets generate` makes one)."
+            )
+        flows = LazyFlows(self.clock)
+        try:
+            for provider in providers:
+                # The first step alone: it reads the provider's metadata, and tells it of nobody.
+                await flows(provider).begin(provider, _NOWHERE)
+        except (FlowRefusedError, FlowUnavailableError) as exc:
+            raise IssuerUnavailableError(f"Nobody can connect an account at {provider.name}: {exc}.") from exc
+        finally:
+            await flows.aclose()
+        return [provider.name for provider in providers]
 
     @override
     async def check_resource(self, setup: SignInSetup) -> None:

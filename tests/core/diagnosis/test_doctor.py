@@ -1,5 +1,6 @@
 """The doctor: what it finds, in which order, what it leaves unasked, and which line it advises."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +18,7 @@ from agentapi_mcp.core.diagnosis.ports import Installation
 from agentapi_mcp.settings import Settings
 from tests.conftest import DatabaseUrls
 from tests.support.installations import WELL, FakeInstallation
+from tests.support.peers.account_provider import AccountProviderPeer
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.valkey import Valkey
 
@@ -226,3 +228,36 @@ async def test_a_database_is_told_by_the_variable_that_was_set(tmp_path: Path) -
 def test_a_database_on_another_machine_is_exposed(tmp_path: Path, url: str, *, exposed: bool) -> None:
     installation = ThisInstallation({}, SystemClock(), lambda: settings_on(url, tmp_path))
     assert installation.configure().is_exposed is exposed
+
+
+ACCOUNTS = '[[accounts]]\nname = "vendor"\nkind = "oauth"\nissuer = "{}"\nclient_id = "agentapi"\nagents = ["mine"]\n'
+MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
+
+
+async def examine_accounts(urls: DatabaseUrls, home: Path, issuer: str, key: str | None = MASTER_KEY) -> Check:
+    """Return what is said of a file that declares accounts at an issuer."""
+    (home / "agentapi.toml").write_text(ACCOUNTS.format(issuer), encoding="utf-8")
+    return (await examine_this(settings_on(urls.app, home, master_key=key)))["accounts"]
+
+
+async def test_a_provider_of_accounts_is_asked_for_its_metadata(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    async with AccountProviderPeer() as peer:
+        check = await examine_accounts(database_urls, tmp_path, peer.origin)
+        assert (check.outcome, check.detail) == (CheckOutcome.OK, "users can be led to connect one at: vendor")
+        assert [exchange.path for exchange in peer.exchanges] == ["/.well-known/oauth-authorization-server"]
+        peer.lies.metadata = {"code_challenge_methods_supported": ["plain"]}
+        check = await examine_accounts(database_urls, tmp_path, peer.origin)
+        assert (check.outcome, check.advice) == (CheckOutcome.FAULT, (f'"${{EDITOR:-vi}}" {tmp_path}/agentapi.toml',))
+        assert "at vendor: it does not support PKCE" in check.detail
+
+
+async def test_accounts_that_nobody_could_connect_are_a_fault(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    check = await examine_accounts(database_urls, tmp_path, nowhere)
+    assert (check.outcome, "at vendor: " in check.detail) == (CheckOutcome.FAULT, True)
+    check = await examine_accounts(database_urls, tmp_path, nowhere, key=None)
+    assert (check.outcome, check.advice) == (CheckOutcome.FAULT, ("export AGENTAPI_MASTER_KEY=...",))
+
+
+async def test_without_accounts_nothing_is_said_of_them(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    assert "accounts" not in await examine_this(settings_on(database_urls.app, tmp_path))

@@ -102,6 +102,7 @@ class _Examination:
             await self._timed(self._database())
         await self._timed(self._redis())
         await self._sign_in()
+        await self._accounts()
         needed = [name for name in ("home", "configuration", "database") if name in self.faults]
         if needed:
             self._report(not_checked("agents", f"the {' and the '.join(needed)} must be mended first"))
@@ -216,6 +217,22 @@ class _Examination:
         has_database = not self.is_pending and "database" not in self.faults and "home" not in self.faults
         examination = SignInExamination(self.parts, self._edit(), self.timeouts.part)
         await examination.run(self._report, self._timed, has_database=has_database)
+
+    async def _accounts(self) -> None:
+        if self.declared is None:
+            return
+        try:
+            async with asyncio.timeout(self.timeouts.part.total_seconds()):
+                names = await self.parts.check_accounts()
+        except TimeoutError:
+            reason = f"a provider gave no answer within {self.timeouts.part.total_seconds():.0f} s"
+            self._report(fault("accounts", reason, self._edit()))
+        except AgentApiError as exc:
+            lines = dict.fromkeys(name for name in _VARIABLE.findall(str(exc)) if name.startswith("AGENTAPI_"))
+            self._report(fault("accounts", str(exc), *([f"export {name}=..." for name in lines] or [self._edit()])))
+        else:
+            if names:
+                self._report(ok("accounts", f"users can be led to connect one at: {', '.join(names)}"))
 
     # --- the agents, as the next start would have them
 

@@ -72,6 +72,10 @@ class ConfiguredInstallation(Protocol):
         """Fetch the keys of an issuer, and return how many there are."""
         ...
 
+    async def check_accounts(self) -> Sequence[str]:
+        """Begin to connect an account at every provider of the configuration file, and return their names."""
+        ...
+
     async def check_resource(self, setup: SignInSetup) -> None:
         """Ask the resource URL as a stranger, for its metadata and challenge; an error has the mending line as note."""
         ...
