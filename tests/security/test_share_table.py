@@ -1,7 +1,7 @@
 """The table of shares, walked: of each resource one user takes all they can, and another user's chat is accepted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -168,26 +168,41 @@ async def _by_tokens(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExit
     return ""
 
 
-async def _by_locked_rows(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
-    """Wait on all connections that one user gets for rows that somebody has locked; the others wait for those."""
+async def _by_locked_sessions(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
     abe, sessions = here.members["abe"].principal, here.services.sessions
     turn = await here.services.turns.chat(abe, ChatRequest(message="hi", agent="guide"), wait=timedelta(seconds=25))
+    lock = "SELECT FROM public.chat_sessions WHERE user_id = $1 FOR UPDATE"
+    return await _by_locked_rows(here, stack, lock, lambda: sessions.rename(abe, str(turn.session_id), "other"))
+
+
+async def _by_locked_clients(here: Tenants, http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    begun = await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
+    session = {"mcp-session-id": begun.headers["mcp-session-id"]}
+    lock = "SELECT FROM public.mcp_sessions WHERE user_id = $1 FOR UPDATE"
+    return await _by_locked_rows(here, stack, lock, lambda: http.delete(here.place.mcp, headers=ACCEPTS | session))
+
+
+async def _by_locked_rows(
+    here: Tenants, stack: AsyncExitStack, lock: LiteralString, call_once: Callable[[], Awaitable[object]]
+) -> str:
+    """Wait on all connections that one user gets for rows that somebody has locked; the others wait for those."""
     owner = await asyncpg.connect(here.owner_url)
     stack.push_async_callback(owner.close)
     stack.push_async_callback((locking := owner.transaction()).rollback)
     await locking.start()
-    await owner.execute("SELECT FROM public.chat_sessions WHERE id = $1 FOR UPDATE", turn.session_id)
+    await owner.execute(lock, here.members["abe"].user_id)
     group = await stack.enter_async_context(asyncio.TaskGroup())
 
-    async def rename(title: str) -> None:
-        with suppress(AgentApiError):  # in the end, whoever waits is told so
-            await sessions.rename(abe, str(turn.session_id), title)
+    async def call_again() -> None:
+        while True:
+            with suppress(AgentApiError):  # in the end, whoever waits is told so
+                await call_once()
 
-    for number in range(20):
-        stack.callback(group.create_task(rename(f"{number}")).cancel)
-    waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    for _ in range(20):
+        stack.callback(group.create_task(call_again()).cancel)
     watching = await asyncpg.connect(here.owner_url)
     stack.push_async_callback(watching.close)
+    waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
     while await watching.fetchval(waiting) < most_at_once(POOL - reserved_of(POOL)):
         pass
     return SHARES[Resource.DATABASE].what
@@ -219,20 +234,22 @@ TAKES: Mapping[Resource, Take] = {
     Resource.RUNNING_BYTES: _by_calls(
         lambda client, number: call(client, "chat", agent="droid", message=f"{number:100} [[slow]]", wait_seconds=0)
     ),
-    Resource.DATABASE: _by_locked_rows,
+    Resource.DATABASE: _by_locked_sessions,
     Resource.CONVERSATIONS: _by_conversations,
     Resource.CLIENTS: _by_clients,
     Resource.CLIENT_SESSIONS: _by_sessions,
     Resource.KEY_LINKS: _by_links,
     Resource.TOKENS: _by_tokens,
 }
+# Further ways, which other transports and other statements have.
+MORE: Sequence[tuple[Resource, Take]] = ((Resource.DATABASE, _by_locked_clients),)
 # What an organisation bounds for itself keeps its own members out.
 _OF_AN_ORGANISATION = (Resource.CONVERSATIONS,)
 
 
-@pytest.mark.parametrize("resource", Resource)
+@pytest.mark.parametrize(("resource", "take"), [*TAKES.items(), *MORE])
 async def test_who_takes_all_they_can_keeps_nobody_else_out(
-    resource: Resource, edge_home: Path, tmp_path: Path
+    resource: Resource, take: Take, edge_home: Path, tmp_path: Path
 ) -> None:
     async with (
         tenants(
@@ -243,7 +260,7 @@ async def test_who_takes_all_they_can_keeps_nobody_else_out(
         here.http("abe") as http,
         AsyncExitStack() as stack,
     ):
-        assert SHARES[resource].what in await TAKES[resource](here, http, stack)
+        assert SHARES[resource].what in await take(here, http, stack)
         for name in ("bo",) if resource in _OF_AN_ORGANISATION else ("ann", "bo"):  # of the other one, and of both
             async with here.client(name, "http-2025") as client:
                 answer = fields_of(await call(client, "chat", agent="guide", message="which agents are there?"))

@@ -136,7 +136,7 @@ async def test_an_invitation_of_earlier_days_is_withdrawn_whatever_its_address(
 ) -> None:
     owner = await new_member(database)
     kept = Invitation(email="\u0430nn@example.com", role="member", expires_at=SystemClock().now() + INVITED_FOR)
-    await PostgresMembers(database).invite(owner.org_id, kept)
+    await PostgresMembers(database).invite(owner, kept)
     await memberships.withdraw(owner, "\u0430nn@example.com")
     assert (await memberships.list_(owner)).invitations == ()
 

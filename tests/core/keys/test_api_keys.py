@@ -295,7 +295,7 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(database: Database) -
     async def use() -> object:
         used = await resolved(keys, ann, "openrouter")
         assert used is not None
-        await keys.mark_used(used)
+        await keys.mark_used(ann, used)
         return (await row(database, key))["last_used_at"]
 
     first = await use()

@@ -12,12 +12,14 @@ import pytest
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.keys.models import PagePurpose
 from agentapi_mcp.stores.postgres.connections import Lane, reserved_of
 from agentapi_mcp.stores.postgres.database import Connection, Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.jobs import PostgresJobs
+from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
@@ -41,6 +43,7 @@ ALWAYS: dict[str, Callable[[Database, Principal], Awaitable[object]]] = {
     "a WorkOS id": lambda database, _: PostgresIdentities(database).link_workos(ISSUER, "user_1"),
     "an e-mail": lambda database, _: PostgresIdentities(database).link_email(ISSUER, "eve", "eve@example.com"),
     "a membership": lambda database, ann: PostgresProfiles(database).find_membership(ann.user_id, ann.org_id),
+    "a link": lambda database, _: PostgresKeyRequests(database).find(b"x" * 32, PagePurpose.KEY),
     "readiness": lambda database, _: login_remark(database),
     "the state of jobs": lambda database, _: PostgresJobs(database).states(),
 }
@@ -49,12 +52,14 @@ FOUND = {"a first sign-in", "a membership", "the state of jobs"}  # the others a
 
 
 @asynccontextmanager
-async def held(database: Database, watcher: Database, lane: Lane, count: int, more: int = 5) -> AsyncGenerator[None]:
-    """Let calls hold all `count` connections of a lane, and some more wait for one."""
+async def held(
+    database: Database, watcher: Database, lane: Lane, count: int, user: UserId | None = None
+) -> AsyncGenerator[None]:
+    """Let calls hold the `count` connections of a lane that they get, and five more wait for one."""
     key = LOCKS[lane]
 
     async def call() -> None:
-        async with database.as_system("a slow call of one user", lane=lane) as connection:
+        async with database.as_system("a slow call of one user", lane=lane, user=user) as connection:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", key)
 
     async def waiting(holder: Connection) -> int:
@@ -62,7 +67,7 @@ async def held(database: Database, watcher: Database, lane: Lane, count: int, mo
 
     async with watcher.as_system("test") as holder, asyncio.TaskGroup() as group:
         await holder.execute("SELECT pg_advisory_xact_lock($1)", key)
-        calls = [group.create_task(call()) for _ in range(count + more)]
+        calls = [group.create_task(call()) for _ in range(count + 5)]
         while await waiting(holder) < count:
             pass
         yield
@@ -94,6 +99,18 @@ async def test_calls_go_on_while_sign_ins_hold_all_that_is_reserved(
         held(busy, database, Lane.RESERVED, 1),
         asyncio.timeout(25),
         busy.as_system("test") as connection,
+    ):
+        assert await connection.fetchval("SELECT 1") == 1
+
+
+async def test_what_the_program_does_for_a_user_takes_no_more_than_that_users_share(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    async with (
+        open_database(RemoteServer(database_urls.app), PoolOptions(max_size=5)) as busy,
+        held(busy, database, Lane.CALLS, 3, user=UserId(new_id())),
+        asyncio.timeout(25),
+        busy.as_system("test", user=UserId(new_id())) as connection,
     ):
         assert await connection.fetchval("SELECT 1") == 1
 
@@ -180,6 +197,24 @@ class AskedServer(Server):
     @override
     async def recover(self) -> str:
         return self.address
+
+
+async def test_a_connection_that_cannot_be_made_takes_no_place(own_database: DatabaseUrls) -> None:
+    watcher, server = await asyncpg.connect(own_database.owner), AskedServer(own_database.app)
+    options = PoolOptions(max_size=2, idle_lifetime=timedelta(milliseconds=50))
+    async with open_database(server, options) as database, asyncio.timeout(25):
+        name = f"agentapi-mcp {database.process}"
+        while await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name):
+            pass
+        server.address = "postgresql://127.0.0.1:1/nowhere"
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                async with database.as_system("test"):
+                    raise AssertionError
+        server.address = own_database.app
+        async with database.as_system("test") as connection:
+            assert await connection.fetchval("SELECT 1") == 1
+    await watcher.close()
 
 
 async def test_a_program_that_starts_waits_until_another_gives_a_connection_back(own_database: DatabaseUrls) -> None:

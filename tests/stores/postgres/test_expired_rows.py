@@ -104,7 +104,7 @@ async def test_an_expired_link_to_the_key_page_leads_nowhere(ann: Principal, dat
         )
     assert await requests.find(b"live", PagePurpose.KEY) is not None
     assert await requests.find(b"expired", PagePurpose.KEY) is None
-    assert await requests.consume(b"expired", PagePurpose.KEY) is None
+    assert await requests.consume(ann, b"expired", PagePurpose.KEY) is None
 
 
 async def test_an_expired_invitation_is_neither_listed_nor_withdrawn_and_can_be_made_anew(
@@ -112,11 +112,11 @@ async def test_an_expired_invitation_is_neither_listed_nor_withdrawn_and_can_be_
 ) -> None:
     members, now = PostgresMembers(database), datetime.now(UTC)
     invitation = Invitation(email="bo@example.com", role="member", expires_at=now + timedelta(days=7))
-    await members.invite(ann.org_id, invitation)
+    await members.invite(ann, invitation)
     await expire(database, "UPDATE agentapi.invitations SET expires_at = now() - interval '1 second'")
-    assert (await members.list_(ann.org_id, now)).invitations == ()
-    assert not await members.withdraw(ann.org_id, "bo@example.com")
+    assert (await members.list_(ann, now)).invitations == ()
+    assert not await members.withdraw(ann, "bo@example.com")
     again = replace(invitation, role="viewer")
-    await members.invite(ann.org_id, again)
-    assert (await members.list_(ann.org_id, now)).invitations == (again,)
-    assert await members.withdraw(ann.org_id, "bo@example.com")
+    await members.invite(ann, again)
+    assert (await members.list_(ann, now)).invitations == (again,)
+    assert await members.withdraw(ann, "bo@example.com")

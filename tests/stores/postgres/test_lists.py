@@ -43,7 +43,7 @@ LISTS: dict[str, Callable[[Database, Principal], Awaitable[object]]] = {
         ann, AuditFilter(), include_unowned=False, cursor=None, limit=50
     ),
     "clients": lambda database, ann: PostgresClients(database).list_(ann),
-    "members": lambda database, ann: PostgresMembers(database).list_(ann.org_id, datetime.now(UTC)),
+    "members": lambda database, ann: PostgresMembers(database).list_(ann, datetime.now(UTC)),
 }
 
 

@@ -33,7 +33,7 @@ class Memberships:
             PermissionDeniedError: the principal is not an administrator.
         """
         require(principal, Action.READ_ORGANIZATION)
-        return await self._store.list_(principal.org_id, self._clock.now())
+        return await self._store.list_(principal, self._clock.now())
 
     async def invite(self, principal: Principal, email: str, role: Role) -> Invitation:
         """Invite a user by e-mail for two weeks; this replaces an earlier invitation.
@@ -45,11 +45,11 @@ class Memberships:
         """
         self._require(principal, role)
         address = _email(email)
-        current = await self._store.list_(principal.org_id, self._clock.now())
+        current = await self._store.list_(principal, self._clock.now())
         if any(member.email is not None and member.email.lower() == address for member in current.members):
             raise ConflictError(f"A member of your organisation has the address {address}.")
         invitation = Invitation(email=address, role=str(role), expires_at=self._clock.now() + INVITED_FOR)
-        await self._store.invite(principal.org_id, invitation)
+        await self._store.invite(principal, invitation)
         await self._record(principal, AuditAction.MEMBER_INVITED, ("organization", str(principal.org_id)), role)
         return invitation
 
@@ -61,7 +61,7 @@ class Memberships:
         """
         require(principal, Action.MANAGE_MEMBERS)
         # Not checked: invitations of any address may have been kept.
-        if not await self._store.withdraw(principal.org_id, email.strip().lower()):
+        if not await self._store.withdraw(principal, email.strip().lower()):
             raise NotFoundError("There is no such invitation.")
         await self._record(principal, AuditAction.INVITATION_WITHDRAWN, ("organization", str(principal.org_id)))
 
@@ -75,7 +75,7 @@ class Memberships:
         """
         self._require(principal, role)
         member = await self._find(principal, which)
-        await self._store.change(principal.org_id, member.user_id, str(role), self._check(principal, member, role))
+        await self._store.change(principal, member.user_id, str(role), self._check(principal, member, role))
         await self._record(principal, AuditAction.MEMBER_CHANGED, ("account", str(member.user_id)), role)
         return member
 
@@ -89,7 +89,7 @@ class Memberships:
         """
         require(principal, Action.MANAGE_MEMBERS)
         member = await self._find(principal, which)
-        await self._store.change(principal.org_id, member.user_id, None, self._check(principal, member, None))
+        await self._store.change(principal, member.user_id, None, self._check(principal, member, None))
         await self._record(principal, AuditAction.MEMBER_REMOVED, ("account", str(member.user_id)))
         return member
 
@@ -99,12 +99,12 @@ class Memberships:
         if not name.isprintable():
             raise InvalidRequestError("must be one line of printable characters.", argument="name")
         org_id = OrgId(new_id())
-        await self._store.create_organization(org_id, name.strip(), operator.user_id)
+        await self._store.create_organization(operator, org_id, name.strip())
         await self._record(operator, AuditAction.ORGANIZATION_CREATED, ("organization", str(org_id)))
         return org_id
 
     async def _find(self, principal: Principal, which: str) -> OrganizationMember:
-        current = await self._store.list_(principal.org_id, self._clock.now())
+        current = await self._store.list_(principal, self._clock.now())
         for member in current.members:
             if which.lower() in {str(member.user_id), (member.email or "").lower()}:
                 return member

@@ -31,20 +31,24 @@ class MemberStore(Protocol):
         ConfigurationError: from each method that writes, if another program manages the memberships of the database.
     """
 
-    async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
-        """List members and open invitations, by e-mail."""
+    async def list_(self, principal: Principal, now: datetime) -> MemberList:
+        """List members and open invitations of the principal's organisation, by e-mail."""
         ...
 
-    async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
+    async def invite(self, principal: Principal, invitation: Invitation) -> None:
         """Store an invitation, replacing an earlier one for the same address."""
         ...
 
-    async def withdraw(self, org_id: OrgId, email: str) -> bool:
+    async def withdraw(self, principal: Principal, email: str) -> bool:
         """Withdraw an invitation; False when there is none."""
         ...
 
     async def change(
-        self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
+        self,
+        principal: Principal,
+        user_id: UserId,
+        role: str | None,
+        check: Callable[[Sequence[OrganizationMember]], None],
     ) -> None:
         """Change the role of a member, or remove the membership with None, while holding the lock on all members.
 
@@ -52,8 +56,8 @@ class MemberStore(Protocol):
         """
         ...
 
-    async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
-        """Create an organisation with its first owner."""
+    async def create_organization(self, operator: Principal, org_id: OrgId, name: str) -> None:
+        """Create an organisation with the operator as its first owner."""
         ...
 
 

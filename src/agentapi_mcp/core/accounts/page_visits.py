@@ -57,5 +57,5 @@ class AccountPageVisits(PageVisits):
             return await self._accounts.finish(found.principal, found.provider, begun, answer, redirect_uri)
         except (NotAuthenticatedError, IssuerUnavailableError):
             # A forged callback, a change of mind or an outage must not cost the user the link.
-            await self._requests.restore(found.visit)
+            await self._requests.restore(found.visit, found.principal)
             raise

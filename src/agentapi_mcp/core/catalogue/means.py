@@ -102,10 +102,10 @@ class Wallet:
         """
         return None if account is None else await self.accounts.token(principal, means.accounts, account)
 
-    async def mark_used(self, key: ProviderKey | None) -> None:
+    async def mark_used(self, principal: Principal, key: ProviderKey | None) -> None:
         """Record the use of a key."""
         if key is not None:
-            await self.api_keys.mark_used(key)
+            await self.api_keys.mark_used(principal, key)
 
 
 def usable_names(entries: Sequence[CatalogueEntry], means: Means) -> list[str]:

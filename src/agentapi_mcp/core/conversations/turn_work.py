@@ -61,7 +61,7 @@ class TurnWork:
         """Return what the backend is asked, and the history in it."""
         choice, accepted, parameters = job.choice, job.accepted, job.parameters
         turn = accepted.turn
-        await self._wallet.mark_used(choice.key)
+        await self._wallet.mark_used(job.principal, choice.key)
         history = await self._history(job)
         return (
             BackendTurn(

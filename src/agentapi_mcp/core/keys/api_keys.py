@@ -121,13 +121,13 @@ class ApiKeys:
             created_at=self._clock.now(),
             last_used_at=None,
         )
-        stored = await self._store.add(SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
+        stored = await self._store.add(principal, SealedKey(key, sealer.seal(value, _place(key)), sealer.key_id))
         await self._record(principal, AuditAction.KEY_ADDED, stored)
         return stored
 
     async def list_(self, principal: Principal, *, organization: bool = False) -> tuple[ApiKey, ...]:
         """List the principal's keys, or their organisation's, oldest first, without the secrets."""
-        return await self._store.list_(_owner(principal, organization=organization))
+        return await self._store.list_(principal, _owner(principal, organization=organization))
 
     async def remove(self, principal: Principal, which: str, *, organization: bool = False) -> ApiKey:
         """Remove a key, by its id or name.
@@ -136,7 +136,7 @@ class ApiKeys:
             NotFoundError: there is no such key.
         """
         key = await self._find(principal, which, organization=organization)
-        await self._store.remove(key)
+        await self._store.remove(principal, key)
         await self._record(principal, AuditAction.KEY_REMOVED, key)
         return key
 
@@ -147,7 +147,7 @@ class ApiKeys:
             NotFoundError: there is no such key.
         """
         key = await self._find(principal, which, organization=organization)
-        await self._store.set_active(key, active=active)
+        await self._store.set_active(principal, key, active=active)
         await self._record(principal, AuditAction.KEY_CHANGED, key, status="active" if active else "inactive")
         return key
 
@@ -158,12 +158,12 @@ class ApiKeys:
             return AvailableKeys()
         return AvailableKeys(await self._store.active(principal), self._sealer)
 
-    async def mark_used(self, used: ProviderKey) -> None:
+    async def mark_used(self, principal: Principal, used: ProviderKey) -> None:
         """Record the use of a key, at most once a minute; store errors are ignored."""
         last = used.key.last_used_at
         if last is None or self._clock.now() - last >= _RECORD_USE_EVERY:
             with suppress(StoreError):
-                await self._store.mark_used(used.key)
+                await self._store.mark_used(principal, used.key)
 
     async def rotate(self, operator: Principal) -> Rotation:
         """Encrypt all keys with the first master key, in batches; an interrupted rotation can be resumed.

@@ -121,14 +121,14 @@ class PageRequests:
             PermissionDeniedError: the visitor may not manage keys; the link stays valid.
         """
         require(visitor, Action.MANAGE_KEYS)
-        request = await self._store.consume(visit.token_sha256, self._purpose)
+        request = await self._store.consume(visitor, visit.token_sha256, self._purpose)
         if request is None or (visitor.user_id, visitor.org_id) != (request.user_id, request.org_id):
             raise NotFoundError(self._gone)
         return request
 
-    async def restore(self, visit: Visit) -> None:
+    async def restore(self, visit: Visit, visitor: Principal) -> None:
         """Make a link usable again, which did not lead to what it is for."""
-        await self._store.restore(visit.token_sha256)
+        await self._store.restore(visitor, visit.token_sha256)
 
     def seal(self, visit: Visit) -> str:
         """Encrypt a visit for a cookie, so that the visitor can neither read nor change it."""
@@ -199,7 +199,7 @@ class KeyRequests(PageRequests):
             return await self._api_keys.add(visitor, NewApiKey(provider=request.provider, value=value, name=name))
         except CallerError:
             # A mistyped key must not cost the user the link.
-            await self.restore(visit)
+            await self.restore(visit, visitor)
             raise
 
 

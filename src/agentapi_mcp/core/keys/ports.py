@@ -9,13 +9,16 @@ from agentapi_mcp.core.keys.models import ApiKey, KeyOwner, KeyRequest, PagePurp
 
 
 class ApiKeyStore(Protocol):
-    """Encrypted provider keys; keys of other owners are treated as absent."""
+    """Encrypted provider keys; keys of other owners are treated as absent.
 
-    async def add(self, new: SealedKey) -> ApiKey:
+    The principal is the one who asks, also for a key of the organisation.
+    """
+
+    async def add(self, principal: Principal, new: SealedKey) -> ApiKey:
         """Store a key, or raise ConflictError if its owner has one with this name."""
         ...
 
-    async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
+    async def list_(self, principal: Principal, owner: KeyOwner) -> tuple[ApiKey, ...]:
         """List an owner's keys, oldest first."""
         ...
 
@@ -23,15 +26,15 @@ class ApiKeyStore(Protocol):
         """List the active keys of the principal and of their organisation."""
         ...
 
-    async def remove(self, key: ApiKey) -> None:
+    async def remove(self, principal: Principal, key: ApiKey) -> None:
         """Remove a key."""
         ...
 
-    async def set_active(self, key: ApiKey, *, active: bool) -> None:
+    async def set_active(self, principal: Principal, key: ApiKey, *, active: bool) -> None:
         """Enable or disable a key."""
         ...
 
-    async def mark_used(self, key: ApiKey) -> None:
+    async def mark_used(self, principal: Principal, key: ApiKey) -> None:
         """Record the use of a key, unless one was recorded within the last minute."""
         ...
 
@@ -55,10 +58,10 @@ class KeyRequestStore(Protocol):
         """Find a request that is neither used nor expired."""
         ...
 
-    async def consume(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
+    async def consume(self, visitor: Principal, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
         """Mark a request as used; None when it is used or expired."""
         ...
 
-    async def restore(self, token_sha256: bytes) -> None:
+    async def restore(self, visitor: Principal, token_sha256: bytes) -> None:
         """Make a consumed request usable again."""
         ...

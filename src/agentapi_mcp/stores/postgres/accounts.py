@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import LiteralString
 
@@ -17,9 +18,10 @@ from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.accounts.models import Account, AccountState, SealedAccount
 from agentapi_mcp.core.accounts.ports import AccountStore
-from agentapi_mcp.stores.postgres.database import Database
+from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
+_PURPOSE: LiteralString = "one user's accounts, each statement names the user"
 # Longer than the longest exchange with a provider, and shorter than the patience of those who wait for it.
 LEASE_SECONDS = 30
 RELEASE_SECONDS = 1
@@ -81,14 +83,14 @@ class PostgresAccounts(AccountStore):
 
     @override
     async def find(self, user_id: UserId) -> Mapping[str, SealedAccount]:
-        async with self._database.as_system("one user's accounts, the statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=user_id) as connection:
             return _accounts(user_id, await connection.fetchval(_FIND, user_id, _id(user_id)))
 
     @override
     async def put(self, new: SealedAccount) -> None:
         user_id = new.account.user_id
         own = user_id, _id(user_id)
-        async with self._database.as_system("an account that its user connects") as connection:
+        async with self._database.as_system("an account that its user connects", user=user_id) as connection:
             await connection.execute(_INSERT, *own)
             done = await connection.execute(_PUT, *own, new.account.provider, _entry(new))
         if done == _NONE:
@@ -96,22 +98,22 @@ class PostgresAccounts(AccountStore):
 
     @override
     async def claim(self, stored: SealedAccount, owner: str) -> bool:
-        async with self._database.as_system("one user's account, the statement names the user") as connection:
+        async with self._of(stored) as connection:
             return await connection.execute(_CLAIM, *_own(stored), owner, LEASE_SECONDS) != _NONE
 
     @override
     async def replace(self, old: SealedAccount, new: SealedAccount) -> bool:
-        async with self._database.as_system("one user's account, the statement names the user") as connection:
+        async with self._of(old) as connection:
             return await connection.execute(_REPLACE, *_own(old), _entry(new)) != _NONE
 
     @override
     async def release(self, stored: SealedAccount, owner: str) -> None:
-        async with self._database.as_system("one user's account, the statement names the user") as connection:
+        async with self._of(stored) as connection:
             await connection.execute(_RELEASE, *_own(stored), owner, RELEASE_SECONDS)
 
     @override
     async def remove(self, stored: SealedAccount) -> bool:
-        async with self._database.as_system("one user's account, the statement names the user") as connection:
+        async with self._of(stored) as connection:
             return await connection.execute(_REMOVE, *_own(stored)) != _NONE
 
     @override
@@ -120,6 +122,9 @@ class PostgresAccounts(AccountStore):
             rows = await connection.fetch(_LIST, key_id, after, limit)
         found = (_accounts(UserId(row["user_id"]), row["oauth_data"]).values() for row in rows)
         return [account for accounts in found for account in accounts if account.key_id != key_id]
+
+    def _of(self, stored: SealedAccount) -> AbstractAsyncContextManager[Connection]:
+        return self._database.as_system(_PURPOSE, user=stored.account.user_id)
 
 
 def _own(stored: SealedAccount) -> tuple[object, str, str, str]:

@@ -29,9 +29,9 @@ class PostgresApiKeys(ApiKeyStore):
         self._database = database
 
     @override
-    async def add(self, new: SealedKey) -> ApiKey:
+    async def add(self, principal: Principal, new: SealedKey) -> ApiKey:
         key = new.key
-        async with self._database.as_system("a key that its owner enters") as connection:
+        async with self._database.as_system("a key that its owner enters", user=principal.user_id) as connection:
             made = await connection.fetchval(
                 "INSERT INTO agentapi.user_api_keys (id, user_id, org_id, provider, model, name, sealed_key, key_id, "
                 "last_four, active, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
@@ -53,8 +53,10 @@ class PostgresApiKeys(ApiKeyStore):
         return key
 
     @override
-    async def list_(self, owner: KeyOwner) -> tuple[ApiKey, ...]:
-        async with self._database.as_system("keys for their owner, without the keys") as connection:
+    async def list_(self, principal: Principal, owner: KeyOwner) -> tuple[ApiKey, ...]:
+        async with self._database.as_system(
+            "keys for their owner, without the keys", user=principal.user_id
+        ) as connection:
             rows = await connection.fetch(
                 # NULL is the organisation's own key, which `=` would never match. Ids are in order of time (UUID
                 # version 7).
@@ -66,7 +68,7 @@ class PostgresApiKeys(ApiKeyStore):
 
     @override
     async def active(self, principal: Principal) -> tuple[SealedKey, ...]:
-        async with self._database.as_system("keys that a turn may use") as connection:
+        async with self._database.as_system("keys that a turn may use", user=principal.user_id) as connection:
             rows = await connection.fetch(
                 _SEALED + "WHERE org_id = $1 AND (user_id = $2 OR user_id IS NULL) AND active",
                 principal.org_id,
@@ -75,8 +77,8 @@ class PostgresApiKeys(ApiKeyStore):
         return tuple(_sealed(row) for row in rows)
 
     @override
-    async def remove(self, key: ApiKey) -> None:
-        async with self._database.as_system("a key that its owner removes") as connection:
+    async def remove(self, principal: Principal, key: ApiKey) -> None:
+        async with self._database.as_system("a key that its owner removes", user=principal.user_id) as connection:
             await connection.execute(
                 "DELETE FROM agentapi.user_api_keys WHERE id = $1 AND org_id = $2 "
                 "AND user_id IS NOT DISTINCT FROM $3::uuid",
@@ -86,8 +88,10 @@ class PostgresApiKeys(ApiKeyStore):
             )
 
     @override
-    async def set_active(self, key: ApiKey, *, active: bool) -> None:
-        async with self._database.as_system("a key that its owner turns on or off") as connection:
+    async def set_active(self, principal: Principal, key: ApiKey, *, active: bool) -> None:
+        async with self._database.as_system(
+            "a key that its owner turns on or off", user=principal.user_id
+        ) as connection:
             await connection.execute(
                 "UPDATE agentapi.user_api_keys SET active = $4 WHERE id = $1 AND org_id = $2 "
                 "AND user_id IS NOT DISTINCT FROM $3::uuid",
@@ -98,8 +102,8 @@ class PostgresApiKeys(ApiKeyStore):
             )
 
     @override
-    async def mark_used(self, key: ApiKey) -> None:
-        async with self._database.as_system("when a key was used last") as connection:
+    async def mark_used(self, principal: Principal, key: ApiKey) -> None:
+        async with self._database.as_system("when a key was used last", user=principal.user_id) as connection:
             await connection.execute(
                 # Checked here too, since other processes record uses of the same key.
                 "UPDATE agentapi.user_api_keys SET last_used_at = now() WHERE id = $1 "

@@ -69,7 +69,7 @@ class PostgresAudit(AuditStore):
         scope = json.dumps(["audit", str(criteria.user_id), criteria.action, criteria.outcome, str(criteria.since)])
         at, id_ = read_position(cursor, scope, principal)
         async with self._database.as_system(
-            "an administrator reads their organisation's log", is_list=True
+            "an administrator reads their organisation's log", user=principal.user_id, is_list=True
         ) as connection:
             rows = await connection.fetch(
                 LIST,

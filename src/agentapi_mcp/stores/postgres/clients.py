@@ -13,6 +13,7 @@ from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
+_PURPOSE: LiteralString = "one user's MCP clients, each statement names the user"
 # Rows that this program wrote hold the client's protocol; all others belong to other programs. An expired one counts as
 # deleted, and a job deletes it later.
 _IS_EXPIRED: LiteralString = "(expires_at < now() AND mcp_state ? 'protocol')"
@@ -81,7 +82,7 @@ class PostgresClients(ClientStore):
     async def record(self, principal: Principal, client: str, state: State) -> None:
         """Record a client's use, merging its state unless that has expired."""
         known = (principal.user_id, client_session_id(principal, client), json.dumps(dict(state)))
-        async with self._database.as_system("which MCP client a user has") as connection:
+        async with self._database.as_system("which MCP client a user has", user=principal.user_id) as connection:
             # If another process inserts the row meanwhile, `_INSERT` does nothing.
             if await connection.execute(_MERGE, *known) == "UPDATE 0":
                 await connection.execute(_INSERT, *known, MOST_CLIENTS - 1)
@@ -89,7 +90,7 @@ class PostgresClients(ClientStore):
     @override
     async def find(self, principal: Principal, client: str) -> ClientState:
         own = (principal.user_id, client_session_id(principal, client))
-        async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             row = await connection.fetchrow(_FIND, *own)
             if row is not None and row["ages"]:
                 await connection.execute(_PROLONG, *own)
@@ -99,7 +100,7 @@ class PostgresClients(ClientStore):
     @override
     async def list_(self, principal: Principal) -> Sequence[tuple[str, ClientState]]:
         begin = client_session_id(principal, "")
-        async with self._database.as_system("one user's MCP clients, each names the user", is_list=True) as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id, is_list=True) as connection:
             rows = await connection.fetch(_LIST, principal.user_id, begin)
             others = await _others(connection, principal)
         return [(row["session_id"].removeprefix(begin), ClientState(json_object(row["state"]), others)) for row in rows]
@@ -107,7 +108,7 @@ class PostgresClients(ClientStore):
     @override
     async def change(self, principal: Principal, client: str, edit: Callable[[State], State]) -> ClientState:
         own = (principal.user_id, client_session_id(principal, client))
-        async with self._database.as_system("one user's MCP client, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             changed = edit(json_object(await _locked(connection, *own, client)))
             await connection.execute(_WRITE, *own, json.dumps(dict(changed)))
             others = await _others(connection, principal)

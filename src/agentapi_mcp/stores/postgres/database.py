@@ -198,14 +198,17 @@ class Database:
         return self._answered_at is not None and time.monotonic() - self._answered_at < period.total_seconds()
 
     def as_system(
-        self, reason: LiteralString, *, lane: Lane = Lane.CALLS, is_list: bool = False
+        self, reason: LiteralString, *, user: UserId | None = None, lane: Lane = Lane.CALLS, is_list: bool = False
     ) -> AbstractAsyncContextManager[Connection]:
         """Open a transaction as the program itself; `reason` documents why it may access every tenant's rows.
+
+        `user` is the one who asks for it, and whose share of the connections it takes; without one it goes first.
 
         Raises:
             StoreSlowError: a statement of a list took longer than a list may.
         """
-        return self._transaction("agentapi_system", json.dumps({"reason": reason}), Start(lane=lane, is_list=is_list))
+        start = Start(lane=lane, user=user, is_list=is_list)
+        return self._transaction("agentapi_system", json.dumps({"reason": reason}), start)
 
     async def call(
         self, principal: Principal, sql: LiteralString, *args: object, claims: Mapping[str, object] | None = None

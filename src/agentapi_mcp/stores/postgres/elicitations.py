@@ -23,7 +23,7 @@ class PostgresElicitations(ElicitationStore):
 
     @override
     async def create(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        async with self._database.as_system(_PURPOSE) as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             await connection.execute(
                 # In one statement, whose row lock protects concurrent elicitations of a session from each other.
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state || jsonb_build_object("
@@ -41,7 +41,7 @@ class PostgresElicitations(ElicitationStore):
         signal = Signal(
             SignalKind.REQUEST_ANSWERED, user_id=principal.user_id, mcp_session=session_id, request_id=elicitation_id
         )
-        async with self._database.as_system(_PURPOSE) as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             answered = await connection.fetchval(
                 # JSON null is a pending elicitation: an unknown or answered one is not equal to it, so only the first
                 # answer counts.
@@ -62,7 +62,7 @@ class PostgresElicitations(ElicitationStore):
     async def find_answer(
         self, principal: Principal, session_id: str, elicitation_id: str
     ) -> Mapping[str, object] | None:
-        async with self._database.as_system(_PURPOSE) as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             text = await connection.fetchval(
                 "SELECT mcp_state #>> ARRAY['asked', $3::text] FROM public.mcp_sessions "
                 "WHERE session_id = $1 AND user_id = $2",
@@ -74,7 +74,7 @@ class PostgresElicitations(ElicitationStore):
 
     @override
     async def withdraw(self, principal: Principal, session_id: str, elicitation_id: str) -> None:
-        async with self._database.as_system(_PURPOSE) as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             await connection.execute(
                 "UPDATE public.mcp_sessions SET mcp_state = mcp_state #- ARRAY['asked', $3::text] "
                 "WHERE session_id = $1 AND user_id = $2",

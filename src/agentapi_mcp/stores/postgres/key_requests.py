@@ -5,9 +5,11 @@ from typing import LiteralString
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import OrgId, UserId
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Resource, most_rows
 from agentapi_mcp.core.keys.models import KeyRequest, PagePurpose
 from agentapi_mcp.core.keys.ports import KeyRequestStore
+from agentapi_mcp.stores.postgres.connections import Lane
 from agentapi_mcp.stores.postgres.database import Database, Row
 
 # Limit per user; a new link makes room by removing the oldest one.
@@ -41,7 +43,7 @@ class PostgresKeyRequests(KeyRequestStore):
 
     @override
     async def add(self, request: KeyRequest) -> None:
-        async with self._database.as_system("a user is asked for a key") as connection:
+        async with self._database.as_system("a user is asked for a key", user=request.user_id) as connection:
             await connection.execute(
                 _ADD,
                 request.token_sha256,
@@ -56,17 +58,17 @@ class PostgresKeyRequests(KeyRequestStore):
 
     @override
     async def find(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
-        async with self._database.as_system("what a link stands for") as connection:
+        async with self._database.as_system("whose link this is", lane=Lane.RESERVED) as connection:
             return _request(await connection.fetchrow(_FIND, token_sha256, purpose))
 
     @override
-    async def consume(self, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
-        async with self._database.as_system("a key is entered") as connection:
+    async def consume(self, visitor: Principal, token_sha256: bytes, purpose: PagePurpose) -> KeyRequest | None:
+        async with self._database.as_system("a key is entered", user=visitor.user_id) as connection:
             return _request(await connection.fetchrow(_CONSUME, token_sha256, purpose))
 
     @override
-    async def restore(self, token_sha256: bytes) -> None:
-        async with self._database.as_system("what was entered is no key") as connection:
+    async def restore(self, visitor: Principal, token_sha256: bytes) -> None:
+        async with self._database.as_system("what was entered is no key", user=visitor.user_id) as connection:
             await connection.execute(
                 "UPDATE agentapi.key_requests SET used_at = NULL WHERE token_sha256 = $1", token_sha256
             )

@@ -85,7 +85,7 @@ class PostgresProfiles(ProfileStore):
 
     @override
     async def find_names(self, user_id: UserId, org_id: OrgId) -> AccountNames:
-        async with self._database.as_system("for whom a key is entered") as connection:
+        async with self._database.as_system("for whom a key is entered", user=user_id) as connection:
             row = await connection.fetchrow(
                 "SELECT (SELECT p.email::text FROM public.profiles p WHERE p.id = $1) AS account, "
                 "(SELECT o.name::text FROM public.organizations o WHERE o.id = $2) AS organization",

@@ -14,6 +14,7 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import tell
 
+_PURPOSE: LiteralString = "one user's MCP sessions, each statement names the user"
 # The expiry is extended at most once an hour, so that most uses are read-only.
 _FIND: LiteralString = """
 SELECT (mcp_state - 'asked')::text AS state, expires_at < now() + interval '23 hours' AS ages
@@ -48,7 +49,7 @@ class PostgresMcpSessions(TransportSessionStore):
 
     @override
     async def open_(self, principal: Principal, session: McpSession) -> None:
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             # One less than the limit: it makes room for the new session.
             await connection.execute(_DROP_OLDEST, principal.user_id, MOST_SESSIONS - 1)
             await connection.execute(
@@ -61,7 +62,7 @@ class PostgresMcpSessions(TransportSessionStore):
 
     @override
     async def find(self, principal: Principal, session_id: str) -> McpSession | None:
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             row = await connection.fetchrow(_FIND, session_id, principal.user_id)
             if row is None:
                 return None
@@ -76,7 +77,7 @@ class PostgresMcpSessions(TransportSessionStore):
 
     @override
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             session = await _lock(connection, principal, session_id)
             if session is None or uri in session.watched:
                 return True
@@ -87,14 +88,14 @@ class PostgresMcpSessions(TransportSessionStore):
 
     @override
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             session = await _lock(connection, principal, session_id)
             if session is not None and uri in session.watched:
                 await _write_watched(connection, principal, session_id, session.watched - {uri})
 
     @override
     async def close(self, principal: Principal, session_id: str) -> bool:
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             if await _lock(connection, principal, session_id) is None:
                 return False
             await connection.execute(
@@ -114,7 +115,7 @@ class PostgresMcpSessions(TransportSessionStore):
             request_id=request_id,
             departure=departure,
         )
-        async with self._database.as_system("one user's MCP sessions, each statement names the user") as connection:
+        async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
             await tell(connection, signal)
 
 

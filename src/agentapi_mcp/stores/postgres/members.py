@@ -10,6 +10,7 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import Invitation, MemberList, OrganizationMember
 from agentapi_mcp.core.access.ports import MemberStore
+from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
 from agentapi_mcp.stores.postgres.ownership import is_ours
 
@@ -37,13 +38,15 @@ class PostgresMembers(MemberStore):
         self._database = database
 
     @override
-    async def list_(self, org_id: OrgId, now: datetime) -> MemberList:
-        async with self._database.as_system("an organisation's members, for its admins", is_list=True) as connection:
-            members = await connection.fetch(_MEMBERS, org_id)
+    async def list_(self, principal: Principal, now: datetime) -> MemberList:
+        async with self._database.as_system(
+            "an organisation's members, for its admins", user=principal.user_id, is_list=True
+        ) as connection:
+            members = await connection.fetch(_MEMBERS, principal.org_id)
             invitations = await connection.fetch(
                 "SELECT email, role, expires_at FROM agentapi.invitations WHERE org_id = $1 AND expires_at > $2 "
                 "ORDER BY email",
-                org_id,
+                principal.org_id,
                 now,
             )
         return MemberList(
@@ -54,58 +57,64 @@ class PostgresMembers(MemberStore):
         )
 
     @override
-    async def invite(self, org_id: OrgId, invitation: Invitation) -> None:
-        async with self._database.as_system("somebody is invited into an organisation") as connection:
+    async def invite(self, principal: Principal, invitation: Invitation) -> None:
+        async with self._database.as_system(
+            "somebody is invited into an organisation", user=principal.user_id
+        ) as connection:
             await _check_ours(connection)
             await connection.execute(
                 "INSERT INTO agentapi.invitations (org_id, email, role, expires_at) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT (org_id, email) DO UPDATE SET role = excluded.role, expires_at = excluded.expires_at",
-                org_id,
+                principal.org_id,
                 invitation.email,
                 invitation.role,
                 invitation.expires_at,
             )
 
     @override
-    async def withdraw(self, org_id: OrgId, email: str) -> bool:
-        async with self._database.as_system("an invitation is taken back") as connection:
+    async def withdraw(self, principal: Principal, email: str) -> bool:
+        async with self._database.as_system("an invitation is taken back", user=principal.user_id) as connection:
             done = await connection.execute(
                 "DELETE FROM agentapi.invitations WHERE org_id = $1 AND email = $2 AND expires_at > now()",
-                org_id,
+                principal.org_id,
                 email,
             )
         return done == "DELETE 1"
 
     @override
     async def change(
-        self, org_id: OrgId, user_id: UserId, role: str | None, check: Callable[[Sequence[OrganizationMember]], None]
+        self,
+        principal: Principal,
+        user_id: UserId,
+        role: str | None,
+        check: Callable[[Sequence[OrganizationMember]], None],
     ) -> None:
-        async with self._database.as_system("a member's role in an organisation") as connection:
+        async with self._database.as_system("a member's role in an organisation", user=principal.user_id) as connection:
             await _check_ours(connection)
-            check([_member(row) for row in await connection.fetch(_LOCK, org_id)])
+            check([_member(row) for row in await connection.fetch(_LOCK, principal.org_id)])
             if role is None:
                 await connection.execute(
                     "DELETE FROM public.organization_members WHERE organization_id = $1 AND user_id = $2",
-                    org_id,
+                    principal.org_id,
                     user_id,
                 )
             else:
                 await connection.execute(
                     "UPDATE public.organization_members SET role = $3 WHERE organization_id = $1 AND user_id = $2",
-                    org_id,
+                    principal.org_id,
                     user_id,
                     role,
                 )
 
     @override
-    async def create_organization(self, org_id: OrgId, name: str, owner: UserId) -> None:
-        async with self._database.as_system("the operator makes an organisation") as connection:
+    async def create_organization(self, operator: Principal, org_id: OrgId, name: str) -> None:
+        async with self._database.as_system("the operator makes an organisation", user=operator.user_id) as connection:
             await _check_ours(connection)
             await connection.execute("INSERT INTO public.organizations (id, name) VALUES ($1, $2)", org_id, name)
             await connection.execute(
                 "INSERT INTO public.organization_members (organization_id, user_id, role) VALUES ($1, $2, 'owner')",
                 org_id,
-                owner,
+                operator.user_id,
             )
 
 

@@ -39,7 +39,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
             ConflictError: another token has this name.
             LimitExceededError: the owner has `most` tokens already.
         """
-        async with self._database.as_system("make a user's personal token") as connection:
+        async with self._database.as_system("make a user's personal token", user=token.user_id) as connection:
             await connection.execute(
                 # The unique index covers unrevoked tokens, expired ones too: this frees the name of an expired one.
                 "UPDATE agentapi.personal_tokens SET revoked_at = expires_at "
@@ -79,7 +79,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
 
     @override
     async def list_(self, principal: Principal) -> tuple[PersonalToken, ...]:
-        async with self._database.as_system("a user's own personal tokens") as connection:
+        async with self._database.as_system("a user's own personal tokens", user=principal.user_id) as connection:
             rows = await connection.fetch(
                 _SELECT + "WHERE t.user_id = $1 AND t.org_id = $2 AND t.revoked_at IS NULL "
                 "ORDER BY t.created_at DESC, t.id DESC",
@@ -90,7 +90,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
 
     @override
     async def revoke(self, principal: Principal, token_id: UUID, at: datetime) -> bool:
-        async with self._database.as_system("revoke a user's own personal token") as connection:
+        async with self._database.as_system("revoke a user's own personal token", user=principal.user_id) as connection:
             done = await connection.execute(
                 "UPDATE agentapi.personal_tokens SET revoked_at = $4 "
                 "WHERE id = $3 AND user_id = $1 AND org_id = $2 AND revoked_at IS NULL",

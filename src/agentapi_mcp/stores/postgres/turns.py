@@ -135,9 +135,11 @@ class PostgresTurns(TurnStore):
 
     @override
     async def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> datetime | None:
-        async with self._database.as_system("what became of a turn's callers, who need not be allowed to write") as it:
+        async with self._database.as_system(
+            "what became of a turn's callers, who need not be allowed to write", user=principal.user_id
+        ) as connection:
             # The system's role sees the rows of every tenant, so the statement names the owner.
-            return await it.fetchval(_MARK[mark], turn_id, principal.user_id, principal.org_id)
+            return await connection.fetchval(_MARK[mark], turn_id, principal.user_id, principal.org_id)
 
     @override
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:
