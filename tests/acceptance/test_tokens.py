@@ -11,6 +11,7 @@ import pytest
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.ids import new_id
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.access.models import Issuer, Newcomers, TokenClaims
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.settings import Settings
@@ -85,7 +86,7 @@ async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, datab
     env = environ(edge_home) | {"AGENTAPI_DATABASE_URL": database_urls.app}
     org_id = (await run(env, "organization", "create", "Acme"))[1].strip()
     owner = await asyncpg.connect(database_urls.owner)
-    users, tokens = [], []
+    users, tokens = list[str](), list[str]()
     try:
         for name in ("bo", "cy"):
             sql = statement.replace(org_on_page, org_id).replace("bo@", f"{name}@")
@@ -104,7 +105,8 @@ async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, datab
                 turn = fields_of(await call(client, "chat", agent="guide", message="what is a turn?"))
                 assert turn["status"] == "completed"
                 listed = fields_of(await call(client, "list_sessions"))
-                assert [one["session_id"] for one in listed["sessions"]] == [turn["session_id"]], users[mine]
+                found = [as_object(one)["session_id"] for one in as_list(listed["sessions"])]
+                assert found == [turn["session_id"]], users[mine]
     shown = (await run(env, "members", "list", "--org", org_id))[1]
     assert all(user in shown for user in users)
 

@@ -38,4 +38,5 @@ async def test_work_that_is_cancelled_in_line_keeps_nobody_waiting() -> None:
     await checkpoint()
     for task in tasks[:4]:
         task.cancel()
-    await tasks[4]
+    await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [True] * 4 + [False]

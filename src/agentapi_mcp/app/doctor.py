@@ -210,10 +210,11 @@ class ThisConfiguration(ConfiguredInstallation):
         flows = LazyFlows(self.clock)
         try:
             for provider in providers:
-                # The first step alone: it reads the provider's metadata, and tells it of nobody.
-                await flows(provider).begin(provider, _NOWHERE)
-        except (FlowRefusedError, FlowUnavailableError) as exc:
-            raise IssuerUnavailableError(f"Nobody can connect an account at {provider.name}: {exc}.") from exc
+                try:
+                    # The first step alone: it reads the provider's metadata, and tells it of nobody.
+                    await flows(provider).begin(provider, _NOWHERE)
+                except (FlowRefusedError, FlowUnavailableError) as exc:
+                    raise IssuerUnavailableError(f"Nobody can connect an account at {provider.name}: {exc}.") from exc
         finally:
             await flows.aclose()
         return [provider.name for provider in providers]
