@@ -22,6 +22,7 @@ from agentapi_mcp.base.errors import (
     BackendError,
     BackendFault,
     ConfigurationError,
+    ConflictError,
     IssuerUnavailableError,
     NotAuthenticatedError,
     NotFoundError,
@@ -30,7 +31,7 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
 from agentapi_mcp.core.accounts.accounts import Accounts
-from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider, AccountState
+from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider, AccountState, SealedAccount
 from agentapi_mcp.core.accounts.ports import AccountCache
 from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
@@ -363,6 +364,29 @@ async def test_tokens_that_are_renewed_while_the_account_is_disconnected_are_giv
         revoked = await at.peer.received(path="/revoke")
         assert b"refresh-" in revoked.content
         assert (await at.store.find(ann.user_id), at.peer.renewals) == ({}, 1)
+
+
+async def test_a_disconnect_that_lost_against_a_renewal_is_not_told_as_done(database: Database) -> None:
+    async with open_setup(database) as at:
+        ann = await new_member(database)
+        await at.connect(ann)
+
+        class OvertakenAccounts(PostgresAccounts):
+            """A database where the tokens are renewed between the reading of the row and its change."""
+
+            @override
+            async def remove(self, stored: SealedAccount) -> bool:
+                at.clock.advance(timedelta(seconds=700))
+                await at.token(ann)
+                return await super().remove(stored)
+
+        flows = AccountFlows(at.clock)
+        ports = TokenPorts(OvertakenAccounts(database), NoAccountCache(), flows, at.clock)
+        with pytest.raises(ConflictError):
+            await Accounts(ports, AesGcmSealer((ONE,)), at.audit).disconnect(ann, "vendor")
+        await flows.aclose()
+        assert at.peer.accepts(await at.token(ann))
+        assert AuditAction.ACCOUNT_DISCONNECTED not in await at.actions(ann)
 
 
 async def test_a_caller_who_leaves_does_not_lose_the_new_refresh_token(database: Database) -> None:
