@@ -74,7 +74,7 @@ class TaskSupervisor:
     def start(self, work: Coroutine[None, None, None]) -> Callable[[], object]:
         """Start a task; the returned function cancels it."""
         # Referenced until it is done, so that `stop` can cancel it.
-        task = self._group.create_task(_guard(work))
+        task = self._group.create_task(guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task.cancel
@@ -85,7 +85,8 @@ class TaskSupervisor:
             task.cancel()
 
 
-async def _guard(work: Coroutine[None, None, None]) -> None:
+async def guarded(work: Coroutine[None, None, None]) -> None:
+    """Do the work of a background task, or one round of it; whatever fails is logged, and leaves the task alone."""
     try:
         await work
     except Exception:  # noqa: BLE001  # outermost handler of a task: an exception here would cancel the group

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Self
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.catalogue.models import Replica
@@ -72,12 +72,15 @@ class Replicas:
     async def _run(self) -> None:
         while True:
             await first_of(self._reconfigured.wait(), self._clock.sleep(_EVERY))
-            if self._reconfigured.is_set():
-                self._reconfigured.clear()
-                # Not compared: the others have the same change to read, and are as likely before it as after it.
-                await self._note()
-            else:
-                await self.compare()
+            await guarded(self._note_or_compare())
+
+    async def _note_or_compare(self) -> None:
+        if self._reconfigured.is_set():
+            self._reconfigured.clear()
+            # Not compared: the others have the same change to read, and are as likely before it as after it.
+            await self._note()
+        else:
+            await self.compare()
 
     async def _note(self) -> Sequence[Replica] | None:
         """Note that this server lives, and return the others; None while the store is away."""

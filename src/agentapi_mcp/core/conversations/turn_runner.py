@@ -12,7 +12,7 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from agentapi_mcp.base import log_context
-from agentapi_mcp.base.concurrency import first_of, yield_in_line
+from agentapi_mcp.base.concurrency import first_of, guarded, yield_in_line
 from agentapi_mcp.base.errors import (
     AgentApiError,
     BackendError,
@@ -118,8 +118,11 @@ class TurnRunner:
         async with asyncio.TaskGroup() as group:
             self._group = group
             unsubscribe = self._signals.subscribe(self._on_signal)
-            work = (self._beat(), self._save_texts(), self._members.run(self._busy))
-            workers = [group.create_task(each) for each in work]
+            workers = [
+                group.create_task(self._beat()),
+                group.create_task(self._save_texts()),
+                group.create_task(self._members.run(self._busy)),
+            ]
             try:
                 yield self
             finally:
@@ -498,13 +501,16 @@ class TurnRunner:
             await self._busy.wait()
             await self._clock.sleep(self.options.save_every)
             for run in tuple(self._runs.values()):
-                if run.answer.characters == run.saved_characters or run.answered.is_set():
-                    continue
-                # Read before the await: text that arrives during it is not saved yet.
-                characters = run.answer.characters
-                with suppress(StoreError):
-                    await self._turns.save_partial(run.job.principal, self.owner, run.id, run.answer.text)
-                    run.saved_characters = characters
+                await guarded(self._save_text(run))
+
+    async def _save_text(self, run: RunningTurn) -> None:
+        if run.answer.characters == run.saved_characters or run.answered.is_set():
+            return
+        # Read before the await: text that arrives during it is not saved yet.
+        characters = run.answer.characters
+        with suppress(StoreError):
+            await self._turns.save_partial(run.job.principal, self.owner, run.id, run.answer.text)
+            run.saved_characters = characters
 
     def _on_signal(self, signal: Signal) -> None:
         run = None if signal.turn_id is None else self._runs.get(signal.turn_id)
@@ -518,14 +524,7 @@ class TurnRunner:
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         if self._group is None:
             raise LimitExceededError("The server is not up yet; try again.")
-        task = self._group.create_task(_guarded(work))
+        task = self._group.create_task(guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _guarded(work: Coroutine[None, None, None]) -> None:
-    try:
-        await work
-    except Exception:  # noqa: BLE001  # outermost handler of a task: it must not end the turns of the group
-        _log.exception("turn_task_failed")

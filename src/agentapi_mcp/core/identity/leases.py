@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from cachetools import LRUCache
 
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import guarded
 
 # How often leases are renewed, and asked for again that were not granted in full.
 RENEWAL = timedelta(seconds=1)
@@ -201,12 +202,12 @@ class Leases:
         while not self._is_closing:
             await self._wake.wait()
             self._wake.clear()
-            await self.claim()
+            await guarded(self.claim())
 
     async def _renew_often(self) -> None:
         while not self._is_closing:
             await self._clock.sleep(RENEWAL)
-            self.renew()
+            self.renew()  # in memory: there is nothing that fails
 
     def _counted(self, terms: Terms, user: Hashable, had: int, amount: int) -> _Account:
         kept = self._used if terms.is_rate else self._held

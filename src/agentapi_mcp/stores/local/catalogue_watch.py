@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import ConfigurationError, StoreError, sentences
 from agentapi_mcp.core.catalogue.models import CatalogueFile
 
@@ -62,13 +62,16 @@ class CatalogueWatch:
         """Apply every valid change, forever."""
         while True:
             await first_of(self._wake_requested.wait(), self._clock.sleep(_POLL_INTERVAL))
-            paths = self._paths()
-            current = fingerprint(paths)
-            if current == self._last_seen and not self._wake_requested.is_set():
-                continue
-            self._wake_requested.clear()
-            if await self._reload(paths, apply):
-                self._last_seen = current
+            await guarded(self._look(apply))
+
+    async def _look(self, apply: Callable[[CatalogueFile], Awaitable[None]]) -> None:
+        paths = self._paths()
+        current = fingerprint(paths)
+        if current == self._last_seen and not self._wake_requested.is_set():
+            return
+        self._wake_requested.clear()
+        if await self._reload(paths, apply):
+            self._last_seen = current
 
     async def _reload(self, paths: Sequence[Path], apply: Callable[[CatalogueFile], Awaitable[None]]) -> bool:
         """Load and apply the files; return False to retry at the next poll."""

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import guarded
 from agentapi_mcp.base.ids import TurnId
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
@@ -99,12 +100,15 @@ class RedisTurnEvents(TurnEvents):
             while len(batch) < _WRITE_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             is_closing = None in batch
-            entries = [entry for entry in batch if entry is not None]
-            ended = {turn_id for turn_id, _, event in entries if isinstance(event, TurnEnded)}
-            entries = _merge_deltas([entry for entry in entries if entry[0] in started or entry[0] not in ended])
-            started = (started | {turn_id for turn_id, _, _ in entries}) - ended
-            if entries and not self._client.is_backing_off:
-                await self._client.write(partial(self._add, entries))
+            await guarded(self._write_batch([entry for entry in batch if entry is not None], started))
+
+    async def _write_batch(self, entries: list[Entry], started: set[TurnId]) -> None:
+        ended = {turn_id for turn_id, _, event in entries if isinstance(event, TurnEnded)}
+        entries = _merge_deltas([entry for entry in entries if entry[0] in started or entry[0] not in ended])
+        started |= {turn_id for turn_id, _, _ in entries}
+        started -= ended
+        if entries and not self._client.is_backing_off:
+            await self._client.write(partial(self._add, entries))
 
     async def _add(self, entries: list[Entry], redis: Redis) -> None:
         # No MULTI: each entry carries its offset, so followers detect a batch that was written in part.
@@ -118,6 +122,9 @@ class RedisTurnEvents(TurnEvents):
             await pipe.execute()
 
     async def _read(self, reader: object, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
+        await guarded(self._follow(reader, turn_id, listener))
+
+    async def _follow(self, reader: object, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
         # From the beginning of the stream, so that a late follower gets all of it.
         key, last = self._client.key(TURN_EVENTS, turn_id), "0"
         while reader in self._readers:
