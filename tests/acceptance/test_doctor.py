@@ -126,6 +126,19 @@ async def test_a_wrong_configuration_is_told_with_the_line_that_opens_it_there(e
     assert checks["agents"]["detail"] == "the configuration must be mended first"
 
 
+async def test_a_secret_that_the_file_names_and_nobody_set_is_told_with_the_line_that_sets_it(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "agentapi.toml"
+    config.write_text(
+        '[[issuers]]\nissuer = "https://auth.example.com"\nclient_id = "pages"\nclient_secret = "${PAGES_SECRET}"\n',
+        encoding="utf-8",
+    )
+    status, checks = await examine(environ(edge_home) | {"AGENTAPI_CONFIG": str(config)})
+    assert (status, found(checks)["configuration"]) == (1, "fault")
+    assert checks["configuration"]["mend"][0] == "export PAGES_SECRET=..."
+
+
 async def test_a_wrong_setting_stops_the_rest_and_a_misspelt_one_does_not(edge_home: Path) -> None:
     status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECONDS": "soon"})
     assert (status, checks["settings"]["mend"]) == (1, ["unset AGENTAPI_WAIT_SECONDS"])

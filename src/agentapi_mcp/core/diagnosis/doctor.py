@@ -39,6 +39,7 @@ _DATABASE_URL = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 _REDIS_URL = "redis://:PASSWORD@HOST:6379/0"
 _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
+_UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) is not set\b")
 _AT_LINE = re.compile(r", line (\d+):")
 _UNPREFIXED = ("DATABASE_URL", "REDIS_URL")
 _PARTS = ("home", "configuration", "database", "redis", "sign-in", "agents")
@@ -150,7 +151,8 @@ class _Examination:
             path = shlex.quote(str(paths[-1]))
             where = f" +{line[1]}" if line else ""
             lines = [f'"${{EDITOR:-vi}}"{where} {path}'] if paths[-1].exists() else ["unset AGENTAPI_CONFIG"]
-            return fault("configuration", str(exc), *lines)
+            unset = [f"export {name}=..." for name in _UNSET.findall(str(exc))]
+            return fault("configuration", str(exc), *unset, *lines)
         self.declared = declared
         own = ", ".join(declared.own_files) or "no file of your own"
         return ok("configuration", f"{own}; agents: {', '.join(declared.agents)}")
