@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agentapi_mcp.testing.http import Steps
 from tests.acceptance.test_processes import environ, run
-from tests.acceptance.test_serve import Serving, address_in, wait_for_address
+from tests.acceptance.test_serve import Serving, address_in, serving, wait_for_address
 from tests.support.certificates import Pair, trusting
 from tests.support.connect import fields_of
 from tests.support.nginx import ReservedPort, nginx, nginx_program, reserved_port
@@ -174,6 +174,24 @@ async def test_the_commands_of_the_page_serve_behind_its_nginx_whoever_has_the_t
     assert all(f"client={CLIENT}" in line for line in requests)
     assert "proxy_not_trusted" not in "".join(serving.stderr)
     assert " serves MCP at https://agents.example.com/mcp " in "".join(serving.stderr)
+
+
+async def test_a_proxy_pass_and_nothing_else_lets_no_stranger_in_without_a_token(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    program = nginx_program()
+    async with reserved_port() as port, serving(environ(edge_home)) as server:
+        listen = f"listen 127.0.0.1:{port.number} reuseport;"
+        block = f"server {{ {listen} location / {{ proxy_pass {server.base}; }} }}"
+        async with (
+            nginx(program, tmp_path / "nginx", block),
+            httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port.number}", timeout=30) as http,
+        ):
+            while not await _answers(http):
+                pass
+            refused = await http.post("/mcp", json=PING)
+            assert (refused.status_code, "AGENTAPI_BEARER_TOKEN" in refused.text) == (403, True)
+            assert (await http.post(f"{server.base}/mcp", json=PING)).status_code == 200
 
 
 async def hear_a_piece_before_the_end(http: httpx2.AsyncClient, steps: Steps) -> None:
