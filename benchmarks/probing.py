@@ -24,7 +24,8 @@ async def probes(bench: Bench) -> list[Result]:
         "nested arrays": _filled("[" * 60 + "]" * 60 + ","),
         "numbers": _filled("1,"),
         "one text": json.dumps("x" * (_MEBIBYTES_4 - 1024)),
-        "just within the bounds": "[" + "[1,1,1,1]," * 19_990 + "1]",
+        "digits": _filled("9" * 4_000 + ","),
+        "just within the bounds": "[" + f"[{'9' * 100}]," * 19_990 + "1]",
     }
     results: list[Result] = []
     for what, value in costly.items():

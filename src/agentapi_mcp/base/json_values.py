@@ -22,7 +22,7 @@ def load_json(
 
     Raises:
         JsonBoundsError: it exceeds a bound.
-        ValueError: it is not valid JSON, or holds an integer of too many digits for Python.
+        ValueError: it is not valid JSON.
         RecursionError: it is nested too deeply.
     """
     bounds.check(text)

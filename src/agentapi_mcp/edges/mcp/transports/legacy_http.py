@@ -130,7 +130,7 @@ class LegacyHttp:
         try:
             message = json_of(wire.scope)
         except (ValueError, RecursionError):
-            await wire.refuse(400, PARSE_ERROR, "The body is not JSON, or holds a number of too many digits.")
+            await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return
         if is_object(message) and "id" not in message and "method" in message:
             # MCP: a notification or response that is accepted is answered by 202 without a body.
