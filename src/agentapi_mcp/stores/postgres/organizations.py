@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import OrgId
-from agentapi_mcp.base.json_values import as_count
+from agentapi_mcp.base.json_values import as_count, as_object, load_json
 from agentapi_mcp.core.catalogue.models import Organization, OrganizationNumbers
-from agentapi_mcp.core.catalogue.policy import read_settings
+from agentapi_mcp.core.catalogue.policy import LISTS, read_settings
 from agentapi_mcp.core.catalogue.ports import OrganizationStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database
@@ -44,7 +44,7 @@ class PostgresOrganizations(OrganizationStore):
             text = await connection.fetchval(
                 "SELECT settings::text FROM agentapi.own_organizations WHERE id = $1", principal.org_id
             )
-        return json_object(text)
+        return _settings(text)
 
     @override
     async def get(self, principal: Principal) -> Organization:
@@ -58,7 +58,7 @@ class PostgresOrganizations(OrganizationStore):
         return Organization(
             id=OrgId(row["id"]),
             name=row["name"],
-            settings=read_settings(json_object(row["settings"])),
+            settings=read_settings(_settings(row["settings"])),
             numbers=OrganizationNumbers(
                 members=row["members"],
                 sessions=row["sessions"],
@@ -79,3 +79,11 @@ class PostgresOrganizations(OrganizationStore):
         # Policies and conditions hide the row: it is another organisation's, or the role does not suffice.
         if done == "UPDATE 0":
             raise NotFoundError("There is no such organisation.")
+
+
+def _settings(text: str | None) -> dict[str, object]:
+    """Parse settings; those beyond the bounds of untrusted JSON allow nothing, since what they allow is unknown."""
+    try:
+        return as_object(load_json(text or "{}"))
+    except (ValueError, RecursionError):
+        return dict.fromkeys(LISTS, False)
