@@ -50,7 +50,7 @@ class World:
         async with client(self.at, "http-2026", None, exp=tomorrow()) as ann:
             said = await call(ann, "chat", agent=self.agent, message=str(new_id()))
         if said.is_error:
-            assert "accounts connect vendor" in text_of(said)
+            assert "/accounts/new?request=" in text_of(said)
             return None
         assert [attempt["key"] for attempt in fields_of(said)["route"]] == ["account"]  # type: ignore[index, union-attr]  # a list
         return self.peer.exchanges[-1].headers["authorization"].removeprefix("Bearer ")

@@ -73,7 +73,7 @@ class Scene:
         async with client(self.at, "http-2026", None, visitor.subject, **visitor.claims) as asking:
             said = await call(asking, "chat", agent=self.agent, message=str(new_id()))
         if said.is_error:
-            assert "accounts connect vendor" in text_of(said)
+            assert "/accounts/new?request=" in text_of(said)
             assert len(self.peer.exchanges) == before
             return None
         assert fields_of(said)["status"] == "completed"

@@ -311,6 +311,10 @@ class BackendError(AgentApiError):
             return f"{advice.next_step} The provider says that it may be tried again as it is."
         return advice.next_step
 
+    @next_step.setter
+    def next_step(self, step: str) -> None:
+        self._next_step = step
+
 
 class AccountNeededError(BackendError):
     """The agent cannot be asked before its caller connects an account of theirs at a provider."""

@@ -67,7 +67,7 @@ async def test_a_chat_that_needs_an_account_asks_for_it_and_then_succeeds(
         async with again as ann:
             refused_again = await call(ann, "chat", agent=name, message="hello again")
         assert refused_again.is_error
-        assert "accounts connect vendor" in text_of(refused_again)
+        assert f"{ORIGIN}/accounts/new?request=" in text_of(refused_again)
 
 
 async def test_an_account_pays_after_the_users_key_and_before_the_organisations(

@@ -1,6 +1,7 @@
 """A chat that lacks only a key asks its user for one, by the address of a page, in both eras; nobody else."""
 
 import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -89,13 +90,21 @@ async def test_a_chat_that_lacks_a_key_asks_for_it_and_then_succeeds(
 
 
 @pytest.mark.parametrize("link", ["http-2025", "http-2026"])
-async def test_a_client_that_opens_no_addresses_is_told_in_words(link: str, edge_home: Path, tmp_path: Path) -> None:
+async def test_a_client_that_opens_no_addresses_is_told_one_in_words(
+    link: str, edge_home: Path, tmp_path: Path
+) -> None:
     name = f"a{str(new_id())[-10:]}"
-    async with OpenAIPeer() as peer, open_setup(edge_home, tmp_path, written(name, peer, LACKS)) as at:
-        async with client(at, link, None) as ann:
-            refused = await call(ann, "chat", agent=name, message="hello")
+    async with (
+        OpenAIPeer() as peer,
+        open_setup(edge_home, tmp_path, written(name, peer, LACKS)) as at,
+        client(at, link, None) as ann,
+    ):
+        at.issuer.secret = None
+        refused = await call(ann, "chat", agent=name, message="hello")
         assert refused.is_error
-        assert f"keys add {name}" in text_of(refused)
+        (address,) = re.findall(r"\S+/keys/new\?request=\S+", text_of(refused))
+        await enter(at, ElicitRequestURLParams(message="", url=address, elicitation_id="x"))
+        assert fields_of(await call(ann, "chat", agent=name, message="hello"))["status"] == "completed"
 
 
 async def test_who_declines_is_asked_once_and_told_in_words(edge_home: Path, tmp_path: Path) -> None:

@@ -23,15 +23,25 @@ class KeyElicitation:
     async def elicit(
         self, context: Context, params: CallToolRequestParams, error: AgentApiError
     ) -> InputRequiredResult | None:
-        """Request the key or account that a call lacked; None if the client does not support it, or was asked already.
+        """Request the key or account that a call lacked; None if the client was asked already, or does not support it.
+
+        To a client that does not, the error tells the address in words. The link alone opens nothing: whoever visits
+        the page signs in.
 
         Raises:
             UrlElicitationRequiredError: the request, for a 2025-era client.
         """
-        if not isinstance(error, BackendError) or params.input_responses is not None or not _opens_addresses(context):
+        if not isinstance(error, BackendError) or params.input_responses is not None:
             return None
         url = await self._address(context, error)
         if url is None:
+            return None
+        if not _opens_addresses(context):
+            is_account = isinstance(error, AccountNeededError)
+            what, otherwise = ("connects the account", "") if is_account else ("enters a key", f" {error.next_step}")
+            error.next_step = (
+                f"The user {what} at {url} (valid for 15 minutes); then send the message again.{otherwise}"
+            )
             return None
         if isinstance(error, AccountNeededError):
             message = f"This agent needs an account of yours at {error.provider}. You connect it on this server's page."
