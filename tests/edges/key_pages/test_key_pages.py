@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -323,10 +323,14 @@ async def expire(home: Path) -> None:
 
 async def execute(home: Path, statement: str, *values: object) -> None:
     """Run a statement as the owner of the tables."""
-    postgres = EmbeddedPostgres(home)
-    connection = await asyncpg.connect((await asyncio.to_thread(postgres.ensure)).owner_url)
-    try:
+    async with AsyncExitStack() as stack:
+        given = Settings(home=home).migrate_database_url
+        if given is None:
+            postgres = EmbeddedPostgres(home)
+            stack.push_async_callback(asyncio.to_thread, postgres.release)
+            url = (await asyncio.to_thread(postgres.ensure)).owner_url
+        else:
+            url = given.get_secret_value()
+        connection = await asyncpg.connect(url)
+        stack.push_async_callback(connection.close)
         await connection.execute(statement, *values)
-    finally:
-        await connection.close()
-        await asyncio.to_thread(postgres.release)
