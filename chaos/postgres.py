@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from pwd import getpwnam
 
 import asyncpg
 from chaos.processes import Process, free_port, start
 from chaos.timing import until
 
-from agentapi_mcp.stores.postgres.server.accounts import ServerAccount
+from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account
 from agentapi_mcp.stores.postgres.server.binaries import own_binaries
 from agentapi_mcp.stores.postgres.server.paths import Home
 
@@ -35,7 +36,10 @@ class Programs:
     def copied_to(cls, place: Path) -> "Programs":
         """Copy them out of the environment, where another account may not come."""
         home = Home(place / "programs")
-        account = home.account()
+        account = current_account()
+        if os.geteuid() == 0:  # the uid that a home of root's gets has no account, which initdb wants
+            nobody = getpwnam("nobody")
+            account = ServerAccount(nobody.pw_uid, nobody.pw_gid)
         home.prepare(account)
         return cls(own_binaries(home, account), account)
 
