@@ -10,7 +10,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,14 @@ async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(
         assert (status, [line for line in server.stderr if "Traceback" in line]) == (0, [])
 
 
+async def answered(method: str, url: str, json: object = None) -> httpx2.Response:
+    """Send a request on connections of its own until it is answered: a server that stops closes idle ones at once."""
+    while True:
+        with suppress(httpx2.TransportError):
+            async with httpx2.AsyncClient() as http:
+                return await http.request(method, url, json=json)
+
+
 async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer)) as server:
@@ -151,11 +159,10 @@ async def test_sigterm_lets_running_turns_end_and_their_callers_hear_it(edge_hom
             chat = group.create_task(call(client, "chat", agent="droid", message=asked))
             await peer.received(path="/chat/completions")
             server.process.send_signal(signal.SIGTERM)
-            async with httpx2.AsyncClient() as http:
-                while (await http.get(f"{server.base}/readyz")).status_code == 200:
-                    pass
-                late = await http.post(f"{server.base}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
-                assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+            while (await answered("GET", f"{server.base}/readyz")).status_code == 200:
+                pass
+            late = await answered("POST", f"{server.base}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+            assert (late.status_code, late.headers["retry-after"]) == (503, "1")
             async for _ in listening:
                 pass
             steps.release(10)

@@ -110,7 +110,7 @@ async def test_any_arguments_of_any_tool_are_answered_in_our_words(
                 ("list_models", {"query": "\0", "agent": "\ud800"}),
                 ("get_health", {"agent": "\0\ud800"}),
                 *(("list_sessions", {"cursor": cursor}) for cursor in wrong),
-                ("chat", {"message": "x", "temperature": 10**400, "max_tokens": 10**400}),
+                ("chat", {"message": "x", "temperature": 10**99, "max_tokens": 10**99}),
             ],
         )
         assert no_error_is_logged(caplog)
