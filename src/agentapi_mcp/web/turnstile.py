@@ -84,7 +84,9 @@ class Turnstile:
 
         None if too many of the sender's wait already.
         """
-        line = self._lines.setdefault(sender.who, _Line(sender))
+        line = self._lines.get(sender.who)
+        if line is None:
+            line = self._lines[sender.who] = _Line(sender)
         self._count_this_turn()
         if self._left > 0 and not self._waiting and self._may_begin(line, 1):
             return self._begin(line)

@@ -44,7 +44,7 @@ class SignedInVisit:
 class PageVisits:
     """Steps of a page visit; stateless, each takes the encrypted visit of the step before it.
 
-    `page` is the path of the page after the sign-in, for the audit log.
+    `page` is the path of the page that the sign-in leads to.
     """
 
     page = "/"

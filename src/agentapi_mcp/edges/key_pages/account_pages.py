@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentapi_mcp.core.access.models import LoginAnswer
 from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.answers import PageAnswers, page, shown
+from agentapi_mcp.edges.key_pages.sign_in import SignInSteps, answer_of
 
-_SIGNED_IN, _CONNECT, _CALLBACK = "/accounts/signed-in", "/accounts/connect", "/accounts/callback"
+_CALLBACK = "/accounts/callback"
 # A link, no form: browsers apply `form-action` to the redirect of a form as well, which leads to the provider.
 _OFFER = (
     "<p>For the account {account} in the organisation {organization}.</p>"
@@ -28,23 +28,10 @@ class AccountPages:
         self._origin = origin
         self._answers = answers = PageAnswers(origin, "agentapi-accounts")
         self.routes = [
-            Route("/accounts/new", answers.guarded(self._begin), methods=["GET"]),
-            Route(_SIGNED_IN, answers.guarded(self._admit), methods=["GET"]),
-            Route(_CONNECT, answers.guarded(self._offer), methods=["GET"]),
+            *SignInSteps(answers, origin, "accounts", self._visits).routes,
+            Route(AccountPageVisits.page, answers.guarded(self._offer), methods=["GET"]),
             Route(_CALLBACK, answers.guarded(self._finish), methods=["GET"]),
         ]
-
-    async def _begin(self, request: Request) -> Response:
-        """Redirect the visitor who opened the link to the login."""
-        visits = await self._visits()
-        redirect = await visits.begin(request.query_params.get("request", ""), self._origin + _SIGNED_IN)
-        return self._answers.redirect(redirect.url, redirect.sealed)
-
-    async def _admit(self, request: Request) -> Response:
-        """Complete the login of a visitor who returns from the issuer."""
-        visits, sealed = await self._visits(), self._answers.sealed(request)
-        admitted = await visits.sign_in(sealed, answer_of(request), self._origin + _SIGNED_IN)
-        return self._answers.redirect(_CONNECT, admitted)
 
     async def _offer(self, request: Request) -> Response:
         """Show whom the account is for, with the link to the provider."""
@@ -69,11 +56,3 @@ class AccountPages:
 
     async def _visits(self) -> AccountPageVisits:
         return (await self._services_provider.services()).account_page_visits
-
-
-def answer_of(request: Request) -> LoginAnswer:
-    """Read the parameters of a login callback."""
-    query = request.query_params
-    return LoginAnswer(
-        state=query.get("state"), code=query.get("code"), issuer=query.get("iss"), error=query.get("error")
-    )

@@ -14,12 +14,12 @@ from agentapi_mcp.base.origins import Origin
 from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.edges.key_pages.account_pages import AccountPages, answer_of
+from agentapi_mcp.edges.key_pages.account_pages import AccountPages
 from agentapi_mcp.edges.key_pages.answers import PageAnswers, page, shown
+from agentapi_mcp.edges.key_pages.sign_in import SignInSteps
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 
 _MAX_FORM_BYTES = 16 * 1024
-_SIGNED_IN, _ENTER = "/keys/signed-in", "/keys/enter"
 _FORM = (
     "<p>For the account {account} in the organisation {organization}.</p>"
     "<p>It is kept sealed, and used for your own messages in place of the server's. Nobody can read it again.</p>"
@@ -53,23 +53,10 @@ class KeyPages:
         self._origin = origin
         self._answers = answers = PageAnswers(origin, "agentapi-keys")
         self.routes = [
-            Route("/keys/new", answers.guarded(self._begin), methods=["GET"]),
-            Route(_SIGNED_IN, answers.guarded(self._admit), methods=["GET"]),
-            Route(_ENTER, answers.guarded(self._show), methods=["GET"]),
-            Route(_ENTER, answers.guarded(self._save), methods=["POST"]),
+            *SignInSteps(answers, origin, "keys", self._visits).routes,
+            Route(KeyPageVisits.page, answers.guarded(self._show), methods=["GET"]),
+            Route(KeyPageVisits.page, answers.guarded(self._save), methods=["POST"]),
         ]
-
-    async def _begin(self, request: Request) -> Response:
-        """Redirect the visitor who opened the link to the login."""
-        visits = await self._visits()
-        redirect = await visits.begin(request.query_params.get("request", ""), self._origin + _SIGNED_IN)
-        return self._answers.redirect(redirect.url, redirect.sealed)
-
-    async def _admit(self, request: Request) -> Response:
-        """Complete the login of a visitor who returns from the issuer."""
-        visits, sealed = await self._visits(), self._answers.sealed(request)
-        admitted = await visits.sign_in(sealed, answer_of(request), self._origin + _SIGNED_IN)
-        return self._answers.redirect(_ENTER, admitted)
 
     async def _show(self, request: Request) -> Response:
         """Show the form."""
