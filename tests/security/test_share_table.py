@@ -1,7 +1,7 @@
 """The table of shares, walked: of each resource one user takes all they can, and another user's chat is accepted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -98,6 +98,47 @@ async def _by_subscriptions(here: Tenants, _http: httpx2.AsyncClient, stack: Asy
             await stack.enter_async_context(client.listen(resource_subscriptions=[f"agentapi://nothing/{number}"]))
     except MCPError as exc:
         return exc.error.message
+    return ""
+
+
+def _by_waiting_calls(link: str) -> "Take":
+    async def take(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+        client = await stack.enter_async_context(here.client("abe", link))
+        turn = fields_of(await call(client, "chat", agent="droid", message="hi [[slow]]", wait_seconds=0))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        answers = asyncio.Queue[str]()
+
+        async def wait() -> None:
+            try:
+                answer = text_of(await call(client, "get_turn", turn_id=turn["turn_id"], wait_seconds=25))
+            except MCPError as exc:
+                answer = exc.error.message
+            answers.put_nowait(answer)
+
+        for _ in range(2 * ROOM[Resource.OPEN_REQUESTS]):
+            stack.callback(group.create_task(wait()).cancel)
+        return await answers.get()
+
+    return take
+
+
+async def _by_waiting_calls_over_sse(here: Tenants, http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    """Send one call after the other, each answered with 202 at once; the SDK's client would end at the refusal."""
+    abe = here.members["abe"].principal
+    turn = await here.services.turns.chat(abe, ChatRequest(message="[[slow]]", agent="droid"), wait=timedelta(0))
+    stream = await http.send(await opened(here, http, "sse"), stream=True)
+    stack.push_async_callback((lines := cast("AsyncGenerator[str]", stream.aiter_lines())).aclose)
+    while not (line := await anext(lines)).startswith("data: "):
+        pass
+    messages = f"{here.place.base}{line.removeprefix('data: ')}"
+    waiting = {"name": "get_turn", "arguments": {"turn_id": str(turn.id), "wait_seconds": 25}}
+    ready: dict[str, object] = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    asked: dict[str, object] = {"jsonrpc": "2.0", "method": "tools/call", "params": waiting}
+    calls = ({**asked, "id": number} for number in range(2, _MORE_THAN_THERE_IS))
+    for message in (INITIALIZE, ready, *calls):
+        answer = await http.post(messages, json=message)
+        if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            return answer.text
     return ""
 
 
@@ -242,12 +283,18 @@ TAKES: Mapping[Resource, Take] = {
     Resource.TOKENS: _by_tokens,
 }
 # Further ways, which other transports and other statements have.
-MORE: Sequence[tuple[Resource, Take]] = ((Resource.DATABASE, _by_locked_clients),)
+MORE: Mapping[str, tuple[Resource, Take]] = {
+    "database by clients": (Resource.DATABASE, _by_locked_clients),
+    "calls of http-2026": (Resource.OPEN_REQUESTS, _by_waiting_calls("http-2026")),
+    "calls of http-2025": (Resource.OPEN_REQUESTS, _by_waiting_calls("http-2025")),
+    "calls of sse-2025": (Resource.OPEN_REQUESTS, _by_waiting_calls_over_sse),
+}
+WAYS = {str(resource): (resource, take) for resource, take in TAKES.items()} | MORE
 # What an organisation bounds for itself keeps its own members out.
 _OF_AN_ORGANISATION = (Resource.CONVERSATIONS,)
 
 
-@pytest.mark.parametrize(("resource", "take"), [*TAKES.items(), *MORE])
+@pytest.mark.parametrize(("resource", "take"), WAYS.values(), ids=WAYS)
 async def test_who_takes_all_they_can_keeps_nobody_else_out(
     resource: Resource, take: Take, edge_home: Path, tmp_path: Path
 ) -> None:

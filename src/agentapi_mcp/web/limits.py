@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -15,7 +16,7 @@ from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
-from agentapi_mcp.web.requests import BODY, PRINCIPAL, JsonBody, source_of
+from agentapi_mcp.web.requests import BODY, HOLD, PRINCIPAL, JsonBody, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         timed = self._timed(send)
+        scope = {**scope, HOLD: partial(self._shares.held, Resource.OPEN_REQUESTS, self._holder(scope))}
         with ExitStack() as held:
             refusal = self._over_share(scope, held)
             body = refusal or await self._body(scope, receive)

@@ -1,5 +1,6 @@
-"""The outermost middleware of the edge: request ids for the log, and safe answers to unexpected errors."""
+"""The outermost middleware of the edge: request ids for the log, open calls, and safe answers to unexpected errors."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
@@ -19,6 +20,8 @@ from agentapi_mcp.edges.mcp.errors import rpc_error
 from agentapi_mcp.web.requests import address_of
 from agentapi_mcp.web.tracing import traced
 
+HELD_BY_CALL = "agentapi.held_by_call"  # scope key of what counts a call as an open request, where its own ends before
+
 
 class ErrorMiddleware:
     """Middleware around every request and notification."""
@@ -36,7 +39,7 @@ class ErrorMiddleware:
         log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
         log_context.client.set(client_of(ctx))
         try:
-            with traced(), _delivering(ctx):
+            with traced(), _delivering(ctx), _held(ctx):
                 return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
@@ -50,6 +53,12 @@ class ErrorMiddleware:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
+
+
+def _held(ctx: Context) -> AbstractContextManager[None]:
+    """Count a call over SSE as an open request; that of any other transport lasts as long as the call."""
+    hold: Callable[[], AbstractContextManager[None]] = getattr(ctx.request, "scope", {}).get(HELD_BY_CALL, nullcontext)
+    return nullcontext() if ctx.request_id is None else hold()
 
 
 def _delivering(ctx: Context) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentapi_mcp.base.json_values import is_object
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.edges.mcp.deliveries import Deliveries
+from agentapi_mcp.edges.mcp.error_middleware import HELD_BY_CALL
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
@@ -30,7 +31,7 @@ from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.oauth import OAuth
-from agentapi_mcp.web.requests import PRINCIPAL, json_of
+from agentapi_mcp.web.requests import HOLD, PRINCIPAL, json_of
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
@@ -184,7 +185,8 @@ class _Endpoints:
             if not is_unknown:
                 await send(message)
 
-        await self._sse.handle_post_message(scope, receive, answer)
+        # The post ends at once, and the call goes on in the task of the stream: so the call itself is held open.
+        await self._sse.handle_post_message({**scope, HELD_BY_CALL: scope[HOLD]}, receive, answer)
         if is_unknown:  # in the SDK's words, nobody would find out what the balancer lacks
             await AsgiConnection(scope, receive, send).refuse(HTTPStatus.NOT_FOUND, INVALID_REQUEST, _HELD_ELSEWHERE)
 
