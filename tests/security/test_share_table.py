@@ -20,11 +20,12 @@ from agentapi_mcp.base.errors import AgentApiError, LimitExceededError
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.identity.shares import SHARES, Resource, most_rows
 from agentapi_mcp.core.keys.models import KeyRequest
+from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.connections import most_at_once, reserved_of
 from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from tests.security.test_streams import ACCEPTS, INITIALIZE, LISTEN, opened
-from tests.support.connect import call, fields_of, text_of
+from tests.support.connect import call, fields_of, subscribe_resource, text_of
 from tests.support.tenants import Tenants, tenants
 
 # Of one process, so small that a test takes all of it. Of the others there is more than enough.
@@ -96,6 +97,27 @@ async def _by_subscriptions(here: Tenants, _http: httpx2.AsyncClient, stack: Asy
     try:
         for number in range(_MORE_THAN_THERE_IS):
             await stack.enter_async_context(client.listen(resource_subscriptions=[f"agentapi://nothing/{number}"]))
+    except MCPError as exc:
+        return exc.error.message
+    return ""
+
+
+async def _by_subscriptions_without_a_stream(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    watched = {"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": CATALOGUE_URI}}
+    for _ in range(_MORE_THAN_THERE_IS):
+        begun = await http.post(here.place.mcp, json=INITIALIZE, headers=ACCEPTS)
+        session = {"mcp-session-id": begun.headers["mcp-session-id"]}
+        answer = await http.post(here.place.mcp, json=watched, headers=ACCEPTS | session)
+        if "error" in answer.text:
+            return answer.text
+    return ""
+
+
+async def _by_subscriptions_over_sse(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
+    try:
+        for _ in range(_MORE_THAN_THERE_IS):
+            client = await stack.enter_async_context(here.client("abe", "sse-2025"))
+            await subscribe_resource(client, CATALOGUE_URI)
     except MCPError as exc:
         return exc.error.message
     return ""
@@ -285,6 +307,8 @@ TAKES: Mapping[Resource, Take] = {
 # Further ways, which other transports and other statements have.
 MORE: Mapping[str, tuple[Resource, Take]] = {
     "database by clients": (Resource.DATABASE, _by_locked_clients),
+    "subscriptions of http-2025": (Resource.SUBSCRIPTIONS, _by_subscriptions_without_a_stream),
+    "subscriptions of sse-2025": (Resource.SUBSCRIPTIONS, _by_subscriptions_over_sse),
     "calls of http-2026": (Resource.OPEN_REQUESTS, _by_waiting_calls("http-2026")),
     "calls of http-2025": (Resource.OPEN_REQUESTS, _by_waiting_calls("http-2025")),
     "calls of sse-2025": (Resource.OPEN_REQUESTS, _by_waiting_calls_over_sse),

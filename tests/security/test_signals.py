@@ -88,7 +88,9 @@ async def change_the_catalogue(place: Place) -> Signal:
 
 
 async def watch_a_resource(place: Place) -> Signal:
-    await PostgresMcpSessions(place.database).watch(place.ann, place.mcp_session, "agentapi://catalog/agents", most=1)
+    await PostgresMcpSessions(place.database).watch(
+        place.ann, place.mcp_session, "agentapi://catalog/agents", most=1, most_of_user=9
+    )
     return Signal(SignalKind.MCP_SESSION_CHANGED, user_id=place.ann.user_id, mcp_session=place.mcp_session)
 
 

@@ -1,4 +1,4 @@
-"""A stream ends with what let its client in: its token's time, its owner's membership."""
+"""A stream ends with what let its client in: its token's time, its owner's membership, its user's share."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,9 +7,12 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from mcp.shared.exceptions import MCPError
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import SystemClock
+from agentapi_mcp.core.identity.shares import Resource
+from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.web.auth_rate_limit import MOST
 from tests.support.tenants import Tenants, tenants
@@ -28,6 +31,8 @@ LISTEN = {
         },
     },
 }
+# All that one user may watch, of 16 resources.
+NOTHINGS = [f"agentapi://nothing/{number}" for number in range(14)]
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -124,3 +129,50 @@ async def test_a_stream_of_who_stays_stays_open(edge_home: Path, tmp_path: Path)
         else:
             pytest.fail("the stream has ended")
         await stream.aclose()
+
+
+async def watch(here: Tenants, http: httpx2.AsyncClient, request: httpx2.Request) -> None:
+    """Subscribe the client to the agents, in the session of a stream."""
+    session = {"mcp-session-id": request.headers["mcp-session-id"]}
+    params = {"uri": CATALOGUE_URI}
+    asked = {"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": params}
+    answer = await http.post(here.place.mcp, json=asked, headers=ACCEPTS | session)
+    assert "result" in answer.text, answer.text
+
+
+async def test_what_is_watched_after_a_stream_was_opened_counts_as_well(edge_home: Path, tmp_path: Path) -> None:
+    async with (
+        tenants(edge_home, tmp_path, capacities={Resource.SUBSCRIPTIONS: 16}) as here,
+        here.http("bo") as http,
+        here.client("bo", "http-2026") as client,
+    ):
+        stream = await http.send(request := await opened(here, http, "http-2025"), stream=True)
+        lines = stream.aiter_lines()
+        await anext(lines)
+        await watch(here, http, request)
+        await PostgresCatalogue(here.database).notify_changed()
+        while "resources/updated" not in await anext(lines):
+            pass
+        with pytest.raises(MCPError, match="watched resources"):
+            async with client.listen(resource_subscriptions=NOTHINGS):
+                raise AssertionError
+        async with client.listen(resource_subscriptions=NOTHINGS[1:]):
+            pass
+        await stream.aclose()
+
+
+async def test_a_stream_that_watches_more_than_its_users_share_ends(edge_home: Path, tmp_path: Path) -> None:
+    async with (
+        tenants(edge_home, tmp_path, capacities={Resource.SUBSCRIPTIONS: 16}) as here,
+        here.http("bo") as http,
+        here.client("bo", "http-2026") as client,
+        client.listen(resource_subscriptions=NOTHINGS),
+    ):
+        stream = await http.send(request := await opened(here, http, "http-2025"), stream=True)
+        lines = stream.aiter_lines()
+        await anext(lines)
+        await watch(here, http, request)
+        assert [line async for line in lines if "error" in line] == []
+        again = await http.send(request, stream=True)
+        assert again.status_code == 429
+        assert "watched resources" in (await again.aread()).decode()

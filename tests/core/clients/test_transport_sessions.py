@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from agentapi_mcp.base.errors import PermissionDeniedError
+from agentapi_mcp.base.errors import LimitExceededError, PermissionDeniedError
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.departures import Departure
@@ -44,15 +44,55 @@ async def test_a_session_is_its_users_alone_from_open_to_close(database: Databas
         assert not await sessions.close(ann, made.id)
 
 
+async def test_a_user_watches_as_many_resources_as_allowed_in_all_sessions_together(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, bob = await new_member(database), await new_member(database)
+    one, two, ended = session(), session(), session()
+    async with opened(database, database_urls) as sessions:
+        for each in (one, two, ended):
+            await sessions.open_(ann, each)
+        for each in (one, ended):
+            assert await sessions.watch(ann, each.id, URI, most=9, most_of_user=2)
+        assert await sessions.close(ann, ended.id)  # what is over counts for nothing
+        assert await sessions.watch(ann, two.id, URI, most=9, most_of_user=2)
+        with pytest.raises(LimitExceededError, match="You have 2 of 2 watched resources; unsubscribe from some"):
+            await sessions.watch(ann, two.id, OTHER_URI, most=9, most_of_user=2)
+        assert await sessions.watch(ann, two.id, URI, most=9, most_of_user=2)  # there is nothing to add
+        await sessions.open_(bob, other := session())
+        assert await sessions.watch(bob, other.id, URI, most=9, most_of_user=2)
+
+
+async def test_of_two_subscriptions_at_once_the_second_one_counts_the_first(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, made = await new_member(database), [session() for _ in range(8)]
+    refused = list[str]()
+    async with opened(database, database_urls) as sessions:
+
+        async def watch(session_id: str) -> None:
+            try:
+                await sessions.watch(ann, session_id, URI, most=9, most_of_user=2)
+            except LimitExceededError:
+                refused.append(session_id)
+
+        for each in made:
+            await sessions.open_(ann, each)
+        async with asyncio.TaskGroup() as group:
+            for each in made:
+                group.create_task(watch(each.id))
+    assert len(refused) == len(made) - 2
+
+
 async def test_a_client_watches_as_many_resources_as_allowed(database: Database, database_urls: DatabaseUrls) -> None:
     ann, made = await new_member(database), session()
     async with opened(database, database_urls) as sessions:
         await sessions.open_(ann, made)
-        assert await sessions.watch(ann, made.id, URI, most=1)
-        assert await sessions.watch(ann, made.id, URI, most=1)
-        assert not await sessions.watch(ann, made.id, OTHER_URI, most=1)
+        assert await sessions.watch(ann, made.id, URI, most=1, most_of_user=9)
+        assert await sessions.watch(ann, made.id, URI, most=1, most_of_user=9)
+        assert not await sessions.watch(ann, made.id, OTHER_URI, most=1, most_of_user=9)
         await sessions.unwatch(ann, made.id, URI)
-        assert await sessions.watch(ann, made.id, OTHER_URI, most=1)
+        assert await sessions.watch(ann, made.id, OTHER_URI, most=1, most_of_user=9)
         found = await sessions.find(ann, made.id)
     assert found is not None
     assert found.watched == {OTHER_URI}
@@ -77,7 +117,7 @@ async def test_who_may_not_read_watches_nothing(database: Database, database_url
     async with opened(database, database_urls) as sessions:
         await sessions.open_(narrow, made)
         with pytest.raises(PermissionDeniedError) as refused:
-            await sessions.watch(narrow, made.id, URI, most=1)
+            await sessions.watch(narrow, made.id, URI, most=1, most_of_user=9)
         found = await sessions.find(narrow, made.id)
     assert refused.value.scope == TokenScope.READ
     assert found == made
@@ -93,7 +133,7 @@ async def test_a_change_of_a_session_is_told_to_its_user_and_for_that_session(
         sessions.on_change(bob, made.id, lambda: unheard.append("of another user"))
         sessions.on_change(ann, other.id, lambda: unheard.append("of another session"))
         stop = sessions.on_change(ann, made.id, changed.set)
-        await sessions.watch(ann, made.id, URI, most=1)
+        await sessions.watch(ann, made.id, URI, most=1, most_of_user=9)
         await changed.wait()
         stop()
         changed.clear()
@@ -114,7 +154,7 @@ async def test_every_process_hears_of_a_cancellation_and_of_nothing_else(
         for sessions in (here, there):
             sessions.on_cancelled(lambda session_id, request_id, why: heard.put_nowait((session_id, request_id, why)))
         await here.open_(ann, made)
-        await here.watch(ann, made.id, URI, most=1)  # a change, and no cancellation
+        await here.watch(ann, made.id, URI, most=1, most_of_user=9)  # a change, and no cancellation
         await here.notify_cancelled(ann, made.id, "7", Departure.TIMED_OUT)
         told = [await heard.get(), await heard.get()]
     assert told == [(made.id, "7", Departure.TIMED_OUT)] * 2

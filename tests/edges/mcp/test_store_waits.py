@@ -115,7 +115,7 @@ async def test_a_stream_ends_where_its_session_cannot_be_read_again(
             await anext(parts)
             wired.wire.break_at("AS ages", Break.BEFORE)
             caller, sessions = wired.services.principal, wired.services.transport_sessions
-            await sessions.watch(caller, headers["mcp-session-id"], "agentapi://sessions", most=9)
+            await sessions.watch(caller, headers["mcp-session-id"], "agentapi://sessions", most=9, most_of_user=9)
             # That the agents were published may be told meanwhile.
             assert [part async for part in parts if "resources/list_changed" not in part] == []
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

@@ -66,7 +66,7 @@ async def test_an_expired_session_is_not_found_and_asks_nothing(ann: Principal, 
     await elicitations.create(ann, made.id, "early")
     await expire(database, "UPDATE public.mcp_sessions SET expires_at = now() - interval '1 second'")
     assert await sessions.find(ann, made.id) is None
-    assert await sessions.watch(ann, made.id, "agentapi://catalog/agents", most=1)
+    assert await sessions.watch(ann, made.id, "agentapi://catalog/agents", most=1, most_of_user=9)
     await elicitations.create(ann, made.id, "late")
     assert not await elicitations.answer(ann, made.id, "early", {"result": {}})
     assert not await sessions.close(ann, made.id)

@@ -38,8 +38,12 @@ class TransportSessionStore(Protocol):
         """Find a session that has not ended."""
         ...
 
-    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
-        """Subscribe the client to a resource; False when it is subscribed to `most` others already."""
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int, most_of_user: int) -> bool:
+        """Subscribe the client to a resource; False when it is subscribed to `most` others already.
+
+        Raises:
+            LimitExceededError: all sessions of the user together are subscribed to `most_of_user` already.
+        """
         ...
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:

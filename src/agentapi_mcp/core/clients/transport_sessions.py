@@ -32,14 +32,15 @@ class TransportSessions:
         """End a session at its client's request; False if there is none to end. Needs no right."""
         return await self._store.close(principal, session_id)
 
-    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int, most_of_user: int) -> bool:
         """Check the right to read sessions, and subscribe; False when subscribed to `most` resources already.
 
         Raises:
             PermissionDeniedError: the principal may not read sessions, to which all such resources belong.
+            LimitExceededError: the user's sessions are subscribed to `most_of_user` resources together.
         """
         require(principal, Action.READ_SESSIONS)
-        return await self._store.watch(principal, session_id, uri, most=most)
+        return await self._store.watch(principal, session_id, uri, most=most, most_of_user=most_of_user)
 
     async def unwatch(self, principal: Principal, session_id: str, uri: str) -> None:
         """End a subscription; unlike `watch`, this needs no right."""

@@ -265,7 +265,7 @@ class Shares:
         self._meters: dict[Resource, _Held | _Used] = {
             resource: _Held()
             if SHARES[resource].measure is Measure.HELD
-            else _Used(clock, capacity, self._most_of_user(resource))
+            else _Used(clock, capacity, self.most_of_user(resource))
             for resource, capacity in self._capacities.items()
         }
         self._terms = {resource: self._terms_of(resource) for resource, share in SHARES.items() if share.is_leased}
@@ -274,7 +274,7 @@ class Shares:
     def most_of_users(self) -> Mapping[Resource, int]:
         """Return what one user may have of each resource of which the database counts the rows of all processes."""
         counted = (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
-        return {resource: self._most_of_user(resource) for resource in counted}
+        return {resource: self.most_of_user(resource) for resource in counted}
 
     @contextmanager
     def leased(self, leases: Leases) -> Generator[None]:
@@ -343,9 +343,9 @@ class Shares:
 
     def _terms_of(self, resource: Resource) -> Terms:
         is_rate = SHARES[resource].measure is Measure.RATE
-        return Terms(resource=resource, is_rate=is_rate, most=self._most_of_user(resource))
+        return Terms(resource=resource, is_rate=is_rate, most=self.most_of_user(resource))
 
-    def _most_of_user(self, resource: Resource) -> int:
+    def most_of_user(self, resource: Resource) -> int:
         """Return what an idle process would let one user have; on all replicas together it is the same."""
         most = _least(_part_of(self._capacities[resource], _USER_FACTORS[0]), SHARES[resource].user)
         return max(1, int(most))

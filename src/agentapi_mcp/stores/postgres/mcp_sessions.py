@@ -5,11 +5,12 @@ from typing import LiteralString
 
 from typing_extensions import override
 
+from agentapi_mcp.base.errors import LimitExceededError
 from agentapi_mcp.base.json_values import as_list, as_object, load_json
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.clients.ports import TransportSessionStore
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.core.identity.shares import Resource, most_rows
+from agentapi_mcp.core.identity.shares import SHARES, Resource, most_rows
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.signals import tell
@@ -27,6 +28,18 @@ _LOCK: LiteralString = """
 SELECT mcp_state::text
   FROM public.mcp_sessions
  WHERE session_id = $1 AND user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
+   FOR UPDATE
+"""
+
+# The subscriptions of a user are counted over all their sessions, whether a stream is open or not. Each row is locked,
+# in one order, so that of two requests in two sessions the second one counts what the first one added.
+_LOCK_ALL: LiteralString = """
+SELECT CASE WHEN session_id = $1 THEN mcp_state::text END AS state,
+       CASE WHEN jsonb_typeof(mcp_state -> 'watched') = 'array' THEN jsonb_array_length(mcp_state -> 'watched') ELSE 0
+        END AS watched
+  FROM public.mcp_sessions
+ WHERE user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
+ ORDER BY session_id
    FOR UPDATE
 """
 
@@ -76,13 +89,19 @@ class PostgresMcpSessions(TransportSessionStore):
         return _session(session_id, row["state"])
 
     @override
-    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int) -> bool:
+    async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int, most_of_user: int) -> bool:
         async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
-            session = await _lock(connection, principal, session_id)
+            rows = await connection.fetch(_LOCK_ALL, session_id, principal.user_id)
+            session = next((_session(session_id, row["state"]) for row in rows if row["state"] is not None), None)
             if session is None or uri in session.watched:
                 return True
             if len(session.watched) >= most:
                 return False
+            if (used := sum(row["watched"] for row in rows)) >= most_of_user:
+                share = SHARES[Resource.SUBSCRIPTIONS]
+                raise LimitExceededError(
+                    f"You have {used:,} of {most_of_user:,} {share.what}; {share.mend}.", retry_after=share.wait
+                )
             await _write_watched(connection, principal, session_id, session.watched | {uri})
         return True
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -160,8 +160,10 @@ class Subscriptions:
             raise resource_not_found(params.uri)
         most = self._options.max_watched
         if connection.session_id is not None:
-            sessions = caller.services.transport_sessions
-            if not await sessions.watch(caller.principal, connection.session_id, params.uri, most=most):
+            sessions, shares = caller.services.transport_sessions, caller.services.shares
+            of_user = shares.most_of_user(Resource.SUBSCRIPTIONS)
+            own = caller.principal, connection.session_id
+            if not await sessions.watch(*own, params.uri, most=most, most_of_user=of_user):
                 raise self._too_many()
             return EmptyResult()
         if not connection.has_standalone_channel:
@@ -204,7 +206,8 @@ class Subscriptions:
 
     async def _send_notifications(self, caller: Caller, session: McpSession, wire: AsgiConnection) -> None:
         watched, sessions = session.watched, caller.services.transport_sessions
-        async with event_queue(caller, self._options.update_every, mcp_session=session.id) as events:
+        events_of_session = event_queue(caller, self._options.update_every, mcp_session=session.id)
+        async with events_of_session as events, AsyncExitStack() as more:
             while True:
                 event: ServerEvent | SessionChanged | None = None
                 with anyio.move_on_after(PING_SECONDS):
@@ -213,11 +216,17 @@ class Subscriptions:
                     # The subscriptions, or the end of the session, may come through another replica.
                     try:
                         changed = await sessions.find(caller.principal, session.id)
+                        if changed is None:
+                            break
+                        # What is watched since the stream was opened is counted as well.
+                        await more.aclose()
+                        grown = max(0, len(changed.watched) - len(session.watched))
+                        more.enter_context(
+                            caller.services.shares.held(Resource.SUBSCRIPTIONS, holder_of(caller.principal), grown)
+                        )
                     except AgentApiError as exc:
                         _log.info("updates_not_told", extra={"code": exc.code})
                         break  # the client opens the stream again, and is then told what there is
-                    if changed is None:
-                        break
                     watched = changed.watched
                 elif event is None:
                     await wire.write(PING)
