@@ -59,6 +59,26 @@ async def test_readiness_and_health_say_so_and_the_server_stays_ready(
     assert "127.0.0.1" not in parts["proxy"].detail  # all members see it
 
 
+@pytest.mark.parametrize(
+    ("headers", "serves_forwarded", "status"),
+    [({}, False, 200), (FORWARDED, False, 403), ({"via": "1.1 squid"}, False, 403), (FORWARDED, True, 200)],
+)
+async def test_what_a_proxy_forwards_is_refused_where_no_token_is_asked(
+    headers: Mapping[str, str],
+    serves_forwarded: bool,  # noqa: FBT001  # a parameter
+    status: int,
+    edge_home: Path,
+) -> None:
+    settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
+    async with open_app(settings, {}) as app:
+        options = WebOptions(serves_forwarded=serves_forwarded)
+        edge = mcp_application(create_server(app.services_provider, McpOptions()), options)
+        async with serve_app(edge) as place, httpx2.AsyncClient(base_url=place.base, headers=dict(headers)) as http:
+            answer = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+            assert answer.status_code == status, answer.text
+            assert (await http.get("/healthz")).status_code == 200
+
+
 async def test_readiness_judges_the_request_itself_where_anybody_could_have_sent_the_others(edge_home: Path) -> None:
     settings = Settings(home=edge_home, postgres_linger_seconds=20, shutdown_grace_seconds=0)
     async with open_app(settings, {}) as app:

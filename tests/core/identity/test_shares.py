@@ -1,5 +1,7 @@
 """The table of shares, and what it leaves for others."""
 
+import gc
+import weakref
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -66,6 +68,21 @@ def test_what_was_held_can_be_held_again(resource: Resource) -> None:
         first = take_all(shares, resource, ANN, held)
     with ExitStack() as held:
         assert take_all(shares, resource, ANN, held) == first
+
+
+class Somebody:
+    """A user who can be seen to be forgotten."""
+
+
+@pytest.mark.parametrize("resource", HELD)
+def test_who_holds_nothing_any_more_takes_no_memory(resource: Resource) -> None:
+    shares, somebody = Shares(ManualClock(), {resource: 100}), Somebody()
+    remembered = weakref.ref(somebody)
+    with shares.held(resource, Holder(somebody, somebody)):
+        pass
+    del somebody
+    gc.collect()
+    assert remembered() is None
 
 
 @pytest.mark.parametrize("resource", RATES)
