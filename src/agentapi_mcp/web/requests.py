@@ -12,9 +12,7 @@ from agentapi_mcp.base.json_values import load_json
 RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
 BODY = "agentapi.body"  # scope key of a body of JSON
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
-HOLD = (
-    "agentapi.hold"  # scope key of a function that counts one more open request of the sender, while its context lasts
-)
+HOLD = "agentapi.hold"  # scope key of a function: while its context lasts, the sender has one more open request
 _LONGEST_ADDRESS = 64  # a proxy may send any text
 _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
 
