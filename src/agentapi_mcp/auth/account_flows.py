@@ -19,6 +19,7 @@ from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider, Toke
 from agentapi_mcp.core.accounts.ports import AccountFlow, FlowRefusedError, FlowUnavailableError
 
 # RFC 6749, section 5.2. Any other error, a status of 429 or 500 and silence say nothing about the grant.
+_BEARER = "bearer"
 _VOID = "invalid_grant"
 _LONGEST_LIFE = timedelta(days=366)
 _WITHIN = timedelta(seconds=10)
@@ -122,6 +123,10 @@ class OAuthFlow(AccountFlow):
         access, issued = document.get("access_token"), document.get("refresh_token")
         if not _is_header_text(access):
             raise FlowUnavailableError("the token endpoint gives no access token")
+        kind = document.get("token_type", _BEARER)
+        if not isinstance(kind, str) or kind.lower() != _BEARER:
+            # RFC 6749, section 7.1: a token of a type that a client does not know must not be used.
+            raise FlowUnavailableError("the token endpoint gives no bearer token, the only type that can be sent")
         if not isinstance(issued, str) or not issued:
             issued = refresh
         elif not (issued.isascii() and issued.isprintable()):  # RFC 6749, appendix A.17: it could not be sent back

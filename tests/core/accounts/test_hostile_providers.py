@@ -97,6 +97,19 @@ async def test_an_odd_answer_of_the_token_endpoint_breaks_no_account(
     assert "account_renewal_failed" not in caplog.messages  # that is for bugs
 
 
+@pytest.mark.parametrize("kind", ["DPoP", "mac", "", None, 7])
+async def test_a_token_that_is_no_bearer_token_connects_nothing(kind: object, database: Database) -> None:
+    async with open_setup(database) as at:
+        ann = await new_member(database)
+        at.peer.lies.tokens = {"token_type": kind}
+        with pytest.raises(IssuerUnavailableError):
+            await at.connect(ann)
+        assert await at.accounts.list_(ann) == ()
+        at.peer.lies.tokens = {"token_type": "bEARER"}  # RFC 6749, section 5.1: in any case
+        await at.connect(ann)
+        assert at.peer.accepts(await at.token(ann))
+
+
 @pytest.mark.parametrize("seconds", [-5, 0, 0.5, float("nan")])
 async def test_a_token_that_ends_at_once_is_one_that_ends(seconds: float, database: Database) -> None:
     async with open_setup(database) as at:
