@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentapi_mcp.stores.postgres.server.errors import startup_error
 from agentapi_mcp.stores.postgres.server.paths import Home
 from tests.support.embedded import SOURCE, SharedHome, kill
 
@@ -57,6 +58,20 @@ def test_damaged_data_is_reported(home: SharedHome) -> None:
     (home.data / "global" / "pg_control").unlink()
     assert str(home.path) in refusal(home)
     assert not home.pids()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "FATAL:  could not create shared memory segment: No space left on device",
+        'ERROR:  could not resize shared memory segment "/PostgreSQL.1" to 1048576 bytes: No space left on device',
+    ],
+)
+def test_shared_memory_that_is_used_up_is_not_taken_for_a_full_disk(said: str, home: SharedHome) -> None:
+    message = str(startup_error(home.path, said))
+    assert "shared memory" in message
+    assert "DATABASE_URL" in message
+    assert "MB" not in message
 
 
 def test_read_only_home(ordinary_home: SharedHome) -> None:

@@ -52,6 +52,11 @@ def check_space(home: Path) -> None:
 
 def startup_error(home: Path, output: str) -> StoreUnavailableError:
     """Return the error for a failed start, judged by the server's output."""
+    if "shared memory segment" in output:
+        return StoreUnavailableError(
+            f"The embedded database in {home} gets no shared memory: free some in /dev/shm, remove segments that no "
+            "process is attached to (`ipcs -m` lists them, `ipcrm -m ID` removes one), or set AGENTAPI_DATABASE_URL."
+        )
     if "No space left on device" in output or "quota exceeded" in output or not shutil.disk_usage(home).free:
         return no_space_error(home)
     if "Permission denied" in output or "Read-only file system" in output or "Operation not permitted" in output:
