@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, MOST_PIPELINED, HttpProtocol
 from agentapi_mcp.web.framing import Framing, framing_refusal
+from agentapi_mcp.web.requests import GONE
 from tests.support.http_servers import serving
 
 HOST = b"Host: a\r\n"
@@ -358,6 +359,23 @@ async def test_a_response_takes_as_long_as_it_takes() -> None:
         assert at.server.ends_at is None
         longer.set()
         assert statuses(await at.reader.read()) == [200]
+
+
+async def test_a_request_is_told_that_its_client_is_gone() -> None:
+    begun, is_told = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: Request) -> None:
+        gone: asyncio.Future[None] = request.scope[GONE]
+        gone.add_done_callback(lambda _: is_told.set())
+        begun.set()
+        await is_told.wait()
+
+    async with connected(Echo(wait)) as at:
+        await at.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await begun.wait()
+        assert not is_told.is_set()
+        at.writer.close()
+        await is_told.wait()
 
 
 async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete() -> None:

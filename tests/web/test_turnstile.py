@@ -14,10 +14,12 @@ from typing_extensions import override
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
+from agentapi_mcp.web.requests import GONE
 from agentapi_mcp.web.turnstile import (
     AT_ONCE,
     CROWD_EVERY,
     LONGEST_TURN,
+    LONGEST_WAIT,
     MOST_OF_FEW,
     MOST_WAITING,
     MOST_YOUNG,
@@ -50,6 +52,7 @@ class Came:
     begun: list[str] = field(default_factory=list[str])
     passages: list[Passage] = field(default_factory=list[Passage])
     refused: int = 0
+    gone: asyncio.Future[None] | None = None  # that of the clients who come next
     has_begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, who: str, number: int = 1) -> None:
@@ -63,7 +66,7 @@ class Came:
             await checkpoint()
 
     async def _begin(self, who: str) -> None:
-        passage = await self.turnstile.enter(Sender(who, is_known=who.islower()))
+        passage = await self.turnstile.enter(Sender(who, is_known=who.islower()), self.gone)
         if passage is None:
             self.refused += 1
             return
@@ -201,6 +204,30 @@ async def test_of_a_crowd_that_may_begin_one_begins_at_a_time(loop: Loop, came: 
         begun = len(came.begun)
     # And one more, since none may have begun for a while.
     assert [number for number in most if number > 2] == [MOST_OF_FEW]
+
+
+async def test_who_has_waited_for_long_is_refused_one_in_a_turn_of_the_loop(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1000.0
+    await came.come("crowd", 40)
+    until, refused = loop.passed + LONGEST_WAIT, list[int]()
+    for _ in range(4):
+        loop.passed += (LONGEST_WAIT - CROWD_EVERY) / 4  # in so few steps, few of the crowd begin
+        await came.come("ann")
+    await came.come("crowd", 5)
+    waiting = 45 - came.count("crowd") - 1  # one begins after a while
+    assert (came.refused, waiting > 20) == (0, True)
+    loop.worked += 1000.0
+    loop.passed = until
+    came.send("ann")
+    while came.refused < waiting - 5:
+        before = came.refused
+        await checkpoint()
+        refused.append(came.refused - before)
+    assert max(refused) == 1
+    assert len(refused) < 2 * waiting  # without a pause
+    await came.come("ann")
+    assert came.refused == waiting - 5  # and nobody who came later
 
 
 async def test_time_in_which_nobody_came_is_not_saved_up(loop: Loop, came: Came) -> None:
@@ -352,13 +379,41 @@ async def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_place() 
     assert came.begun == ["a", "c", "d"]
 
 
+async def test_whose_client_is_gone_while_it_waits_never_begins_and_takes_nobodys_place(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW)
+    came.gone = asyncio.get_running_loop().create_future()
+    await came.come("crowd", MOST_WAITING)
+    came.gone.set_result(None)
+    await came.come("ann")
+    assert (came.count("crowd"), came.refused) == (MOST_OF_FEW, MOST_WAITING)
+    came.gone = None
+    await came.come("crowd", MOST_WAITING)
+    assert (came.count("crowd"), came.refused) == (MOST_OF_FEW, MOST_WAITING)
+    loop.passed += CROWD_EVERY
+    await came.come("ann")
+    assert came.count("crowd") == MOST_OF_FEW + 1
+
+
+async def test_whose_client_is_gone_later_is_served_to_its_end() -> None:
+    turnstile, gone = Turnstile(), asyncio.get_running_loop().create_future()
+    passage = await turnstile.enter(Sender("ann", is_known=True), gone)
+    gone.set_result(None)
+    await checkpoint()
+    assert passage is not None
+    assert passage.line.under_way == 1
+
+
 async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer() -> None:
     class Full(Turnstile):
-        """Lets nobody in."""
+        """Lets nobody in whose client is gone."""
 
         @override
-        async def enter(self, sender: Sender) -> Passage | None:
-            """Refuse."""
+        async def enter(self, sender: Sender, gone: asyncio.Future[None] | None = None) -> Passage | None:
+            """Refuse as soon as it is."""
+            assert gone is not None
+            await asyncio.shield(gone)
 
     async def serve(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise AssertionError("it does not begin")
@@ -373,6 +428,8 @@ async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer() -> None:
 
     mount = Mount(paths=("/",), app=serve, authentication=AuthenticationMode.OPEN)
     paced = Paced(serve, mount, Full(), lambda _: Sender("crowd", is_known=True))
-    await paced({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+    gone = asyncio.get_running_loop().create_future()
+    gone.set_result(None)
+    await paced({"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}, receive, send)
     assert messages[0]["status"] == 429
     assert (b"retry-after", b"1") in messages[0]["headers"]

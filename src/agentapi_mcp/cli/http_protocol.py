@@ -9,6 +9,8 @@ import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from agentapi_mcp.web.requests import GONE
+
 LARGEST_HEAD = 32 * 1024  # bytes of target and headers, as much as nginx passes on by default
 MOST_HEADERS = 100
 # Requests that may wait for the response before theirs. Each costs memory as soon as it is parsed, uvicorn reads on
@@ -27,6 +29,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     seconds_to_send = 20.0
 
+    _gone: asyncio.Future[None]
     _deadline: asyncio.TimerHandle | None = None
     _awaits_head = True
     _parts = 0  # heads, pieces of bodies and ends of requests that were parsed
@@ -40,13 +43,15 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        self._gone = self.loop.create_future()
         self._start_deadline()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and let what has not begun yet never begin."""
         self._stop_deadline()
         super().connection_lost(exc)
+        self._gone.set_result(None)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -126,6 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
             # RFC 9112, section 3.2.2: a host in the target takes the place of the header.
             authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
+        cast("dict[str, object]", self.scope)[GONE] = self._gone
         super().on_headers_complete()
         self._stop_deadline()
         self._awaits_head = False

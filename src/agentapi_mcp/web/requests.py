@@ -10,6 +10,7 @@ from starlette.types import Message, Receive
 from agentapi_mcp.base.json_values import load_json
 
 RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
+GONE = "agentapi.gone"  # scope key of a future that is done as soon as the client has closed the connection
 BODY = "agentapi.body"  # scope key of a body of JSON
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 HOLD = "agentapi.hold"  # scope key of a function: while its context lasts, the sender has one more open request

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.web.mounts import Mount, Refusal
+from agentapi_mcp.web.requests import GONE
 
 # How many begin in a turn of the event loop. One takes about a millisecond to its first wait; what is under way has its
 # part of each turn, too.
@@ -27,13 +29,14 @@ MOST_YOUNG = 64
 CROWD_EVERY = 0.1
 # Seconds for which somebody counts as there after a request of theirs began.
 REMEMBERED_FOR = 10.0
-MOST_WAITING = 1000  # requests of a sender
+MOST_WAITING = 2000  # requests of a sender
+LONGEST_WAIT = 30.0  # seconds; most clients give up after a minute
 _YOUNG_FOR = 1.0
 # Seconds of work that crowds may have saved up, or owe.
 _MOST_SAVED, _MOST_OWED = 0.001, 0.05
 _CROWDED = Refusal(
     status=HTTPStatus.TOO_MANY_REQUESTS,
-    message=f"{MOST_WAITING:,} of your requests wait to begin: send fewer at once.",
+    message="Too many of your requests wait to begin: send fewer at once.",
     headers={"retry-after": "1"},
 )
 
@@ -79,10 +82,10 @@ class Turnstile:
         self._last_few = _LastFew()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, sender: Sender) -> Passage | None:
+    async def enter(self, sender: Sender, gone: asyncio.Future[None] | None = None) -> Passage | None:
         """Return when a request may begin, which is at once unless many come together; `leave` must follow.
 
-        None if too many of the sender's wait already.
+        None if too many of the sender's wait already, it has waited for too long, or its client is gone meanwhile.
         """
         line = self._lines.get(sender.who)
         if line is None:
@@ -92,15 +95,31 @@ class Turnstile:
             return self._begin(line)
         if len(line.waiting) >= MOST_WAITING:
             return None
-        turn: asyncio.Future[Passage] = asyncio.get_running_loop().create_future()
-        line.waiting.append(turn)
+        turn: asyncio.Future[Passage | None] = asyncio.get_running_loop().create_future()
+        line.waiting[turn] = self._now()
         self._waiting[sender.who] = line
         try:
-            return await turn
+            with _at_end_of(gone, lambda: self._give_up(line, turn)):
+                return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it may begin, and never will
-                self.leave(turn.result())
+            passage = turn.result() if turn.done() and not turn.cancelled() else None
+            if passage is not None:  # it may begin, and never will
+                self.leave(passage)
             raise
+
+    def _give_up(self, line: "_Line", turn: asyncio.Future[Passage | None]) -> None:
+        """Take a request out of the line."""
+        if line.waiting.pop(turn, None) is None:  # it is no longer in line
+            return
+        if not turn.done():
+            turn.set_result(None)
+        if not line.waiting:
+            del self._waiting[line.sender.who]
+            self._forget_if_idle(line)
+
+    def _forget_if_idle(self, line: "_Line") -> None:
+        if not line.under_way and not line.waiting:
+            self._lines.pop(line.sender.who, None)
 
     def leave(self, passage: Passage) -> None:
         """Note that a request has been served."""
@@ -109,8 +128,7 @@ class Turnstile:
         if passage.is_young:
             passage.is_young = False
             line.young -= 1
-        if not line.under_way and not line.waiting:
-            self._lines.pop(line.sender.who, None)
+        self._forget_if_idle(line)
 
     def _begin(self, line: "_Line") -> Passage:
         self._left -= 1
@@ -141,25 +159,28 @@ class Turnstile:
         self._turns.end()
         self._budget.begin_turn()
         self._left = self._at_once
-        held_back = 0
+        held_back, has_refused = 0, False
         while self._left > 0 and held_back < len(self._waiting):
             who, line = self._waiting.popitem(last=False)
-            if line.waiting[0].done():  # its request was cancelled meanwhile
-                line.waiting.popleft()
+            if line.first().done():  # its request was cancelled just now
+                line.pop()
             elif self._may_begin(line, len(line.waiting)):
-                line.waiting.popleft().set_result(self._begin(line))
+                line.pop().set_result(self._begin(line))
                 held_back = 0
             else:
                 held_back += 1
+                if line.waiting[line.first()] <= self._now() - LONGEST_WAIT:
+                    line.pop().set_result(None)
+                    has_refused = True
             if line.waiting:
                 self._waiting[who] = line  # behind the others
-            elif not line.under_way:
-                self._lines.pop(who, None)
+            else:
+                self._forget_if_idle(line)
         if self._waiting:
-            self._go_on_later()
+            self._go_on_later(at_once=has_refused)
 
-    def _go_on_later(self) -> None:
-        if self._left == 0 or self._turns.last > LONGEST_TURN:
+    def _go_on_later(self, *, at_once: bool) -> None:
+        if at_once or self._left == 0 or self._turns.last > LONGEST_TURN:
             self._count_this_turn()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._budget.wait(), self._go_on)
@@ -169,12 +190,15 @@ class Turnstile:
         self._count_this_turn()
 
 
+_Waiting = OrderedDict[asyncio.Future[Passage | None], float]
+
+
 @dataclass(slots=True)
 class _Line:
     """The requests of a sender: those that wait, how many are under way, and how many of these began just now."""
 
     sender: Sender
-    waiting: deque[asyncio.Future[Passage]] = field(default_factory=deque[asyncio.Future[Passage]])
+    waiting: _Waiting = field(default_factory=_Waiting)  # and since when
     under_way: int = 0
     young: int = 0
     is_crowd: bool = False
@@ -188,6 +212,14 @@ class _Line:
         self.young += 1
         self.began_at = now
         return passage
+
+    def first(self) -> asyncio.Future[Passage | None]:
+        """Return what the first one waits for."""
+        return next(iter(self.waiting))
+
+    def pop(self) -> asyncio.Future[Passage | None]:
+        """Take the first one out of the line."""
+        return self.waiting.popitem(last=False)[0]
 
     def count_young(self, now: float) -> int:
         # A stream, or a chat whose model thinks, is under way for long and costs little.
@@ -265,6 +297,23 @@ class _LastFew:
         return max((at for who, at in (self._last, self._other) if not is_crowd(who)), default=float("-inf"))
 
 
+@contextmanager
+def _at_end_of(future: asyncio.Future[None] | None, do: Callable[[], None]) -> Generator[None]:
+    """Do something as soon as a future is done, if that is within the context."""
+    if future is None:
+        yield
+        return
+
+    def done(_: asyncio.Future[None]) -> None:
+        do()
+
+    future.add_done_callback(done)
+    try:
+        yield
+    finally:
+        future.remove_done_callback(done)
+
+
 class Paced:
     """Middleware that lets requests begin by a turnstile; `sender_of` tells whose they are, as far as that is known."""
 
@@ -276,7 +325,7 @@ class Paced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        passage = await self._turnstile.enter(self._sender_of(scope))
+        passage = await self._turnstile.enter(self._sender_of(scope), scope.get(GONE))
         if passage is None:
             await self._mount.render(_CROWDED)(scope, receive, send)
             return
