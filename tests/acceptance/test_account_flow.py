@@ -12,11 +12,12 @@ import pytest
 
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.accounts.models import AccountState
-from tests.acceptance.test_oauth_flow import LaterClock
+from tests.edges.key_pages.test_account_overview import OVERVIEW, press
 from tests.edges.key_pages.test_account_pages import connected, everything, link, offered
 from tests.edges.key_pages.test_key_pages import ORIGIN, KeyPageSetup, execute, open_setup
 from tests.edges.mcp.test_key_elicitations import client
 from tests.edges.mcp.test_own_keys import written
+from tests.support.clocks import LaterClock
 from tests.support.connect import call, fields_of, text_of
 from tests.support.peers.authorizer import Lies
 from tests.support.peers.oidc_provider import Browser, OidcProvider, oidc_provider
@@ -92,6 +93,21 @@ async def test_an_account_is_connected_used_renewed_and_revoked(edge_home: Path,
         assert await here.provider.accepts(str(tokens[-1]))
         assert (await here.at.services.accounts.disconnect(everything(here.at), "vendor")).is_revoked
         assert not await here.provider.accepts(str(tokens[-1]))
+        assert await here.ask() is None
+
+
+async def test_a_user_connects_and_disconnects_an_account_on_the_page(edge_home: Path, tmp_path: Path) -> None:
+    async with world(edge_home, tmp_path) as here:
+        browser, person = here.at.browser(), Browser(f"somebody-{new_id().hex}")
+        await person.open(offered(await press(browser, await browser.open(OVERVIEW), "Connect")))
+        back = await person.answer()
+        said = {"code": back.code, "state": back.state, "iss": back.iss}
+        assert (await browser.open(f"{ORIGIN}/accounts/callback?{urlencode(said)}")).status_code == 200
+        token = str(await here.ask())
+        assert await here.provider.accepts(token)
+        page = await press(browser, await browser.open(OVERVIEW), "Disconnect")
+        assert "Its tokens are revoked at vendor, too." in page.text
+        assert not await here.provider.accepts(token)
         assert await here.ask() is None
 
 

@@ -3,11 +3,10 @@
 import asyncio
 import re
 import socket
-import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from mcp.shared.exceptions import MCPError
 from pydantic import AnyUrl
-from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.auth.keys import FRESH_FOR
-from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
@@ -37,6 +35,7 @@ from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
 from tests.acceptance.test_processes import environ
 from tests.acceptance.test_serve import serving
+from tests.support.clocks import LaterClock
 from tests.support.connect import call, fields_of, text_of
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.oidc_provider import REDIRECT, Browser, OidcProvider, oidc_provider
@@ -93,23 +92,6 @@ class Person:
             target = streamable_http_client(url, http_client=http)
             async with Client(target, mode=mode, cache=None) as client:
                 yield client
-
-
-@dataclass
-class LaterClock(SystemClock):
-    """The time of day, and what a test adds to it."""
-
-    later: timedelta = timedelta()
-
-    @override
-    def now(self) -> datetime:
-        """Tell the time of day."""
-        return datetime.now(UTC) + self.later
-
-    @override
-    def monotonic(self) -> float:
-        """Tell the seconds so far."""
-        return time.monotonic() + self.later.total_seconds()
 
 
 def declare(config: Path, provider: OidcProvider, also: str = "") -> None:

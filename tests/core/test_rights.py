@@ -58,6 +58,7 @@ TABLE = [
     Row("KeyRequests.admit", (Action.MANAGE_KEYS,)),
     Row("KeyRequests.consume", (Action.MANAGE_KEYS,)),
     Row("KeyRequests.save", (Action.MANAGE_KEYS,)),
+    Row("KeyRequests.serve", (Action.MANAGE_KEYS,)),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS,), {"role": Role.ADMIN}),
     Row("Memberships.invite", (Action.MANAGE_MEMBERS, Action.MANAGE_OWNERS), {"role": Role.OWNER}),
     Row("Memberships.list_", (Action.READ_ORGANIZATION,)),

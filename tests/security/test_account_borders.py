@@ -11,6 +11,8 @@ from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.core.accounts.models import AccountState
 from agentapi_mcp.core.identity.principals import Principal
+from tests.edges.key_pages.test_account_overview import OVERVIEW, button, press, row
+from tests.edges.key_pages.test_account_overview import connect as connect_from_page
 from tests.edges.key_pages.test_account_pages import back, link, offered
 from tests.edges.key_pages.test_key_pages import ORIGIN, KeyPageSetup, execute, open_setup
 from tests.edges.mcp.test_accounts import configured
@@ -143,6 +145,71 @@ async def test_an_answer_of_the_provider_is_for_the_visit_that_asked(
         assert not [exchange for exchange in here.provider.exchanges if exchange.path == "/token"]
         assert (await hers.open(her_answer)).status_code == 200
         assert await here.connected(here.ann) == [AccountState.CONNECTED]
+
+
+@pytest.mark.parametrize("attacker", [COLLEAGUE, STRANGER])
+async def test_the_page_shows_and_changes_nobody_elses_account(attacker: str, edge_home: Path, tmp_path: Path) -> None:
+    async with scene(edge_home, tmp_path) as here:
+        eve, exchanged = here.attackers[attacker], len(here.provider.exchanges)
+        hers = here.browser(here.ann)
+        await connect_from_page(hers)
+        her_form = button(await hers.open(OVERVIEW), "Disconnect")
+        theirs = here.browser(eve)
+        page = await theirs.open(OVERVIEW)
+        assert row(page) == ["vendor", "not connected", ""]
+        assert str(here.ann.principal.user_id) not in page.text
+        # With the token of her own visit there is no such account; with Ann's it is no form of this visit.
+        eves_form = replace(button(page, "Connect"), action="/accounts/")
+        assert (await theirs.submit(eves_form)).status_code == 404
+        assert (await theirs.submit(her_form)).status_code == 403
+        assert (await here.connected(here.ann), await here.connected(eve)) == ([AccountState.CONNECTED], [])
+        await connect_from_page(theirs)
+        assert (await theirs.submit(eves_form)).status_code == 200
+        assert (await here.connected(here.ann), await here.connected(eve)) == ([AccountState.CONNECTED], [])
+        revoked = [each for each in here.provider.exchanges[exchanged:] if each.path == "/revoke"]
+        assert len(revoked) == 1
+        assert await here.ask(here.ann) is not None
+
+
+async def test_the_page_is_for_the_organisation_that_was_signed_in_for_and_all_of_ones_accounts(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    async with scene(edge_home, tmp_path) as here:
+        elsewhere = here.attackers[ELSEWHERE]
+        await connect_from_page(here.browser(here.ann))
+        browser = here.browser(elsewhere)
+        page = await browser.open(OVERVIEW)
+        assert row(page)[:2] == ["vendor", "connected"]
+        leave = "DELETE FROM public.organization_members WHERE user_id = $1 AND organization_id = $2"
+        await execute(edge_home, leave, elsewhere.principal.user_id, elsewhere.principal.org_id)
+        assert (await browser.submit(button(page, "Disconnect"))).status_code == 403
+        assert await here.connected(here.ann) == [AccountState.CONNECTED]
+
+
+@pytest.mark.parametrize("attacker", ATTACKERS)
+async def test_nobodys_account_is_connected_in_a_visit_that_another_began(
+    attacker: str, edge_home: Path, tmp_path: Path
+) -> None:
+    async with scene(edge_home, tmp_path) as here:
+        eve = here.attackers[attacker]
+        theirs = here.browser(eve)
+        way_back = (await theirs.step((await theirs.step(OVERVIEW)).headers["location"])).headers["location"]
+        offer = await press(theirs, await theirs.open(OVERVIEW), "Connect")
+        eves_answer, hers = await back(theirs, offer), here.browser(here.ann)
+        # Led to the end of Eve's sign-in, or to her way to the provider, Ann's browser is in no visit of Eve's.
+        for address in (way_back, eves_answer, offered(offer)):
+            assert (await hers.open(address)).status_code == 401
+            assert hers.cookies == {}
+        page = await hers.open(OVERVIEW)
+        assert f"<strong>{here.ann.principal.user_id}</strong>" in page.text
+        her_answer = await back(hers, await press(hers, page, "Connect"))
+        for address in (way_back, eves_answer, offered(offer)):
+            assert (await hers.open(address)).status_code == 401
+        assert (await theirs.open(her_answer)).status_code == 401
+        assert not [exchange for exchange in here.provider.exchanges if exchange.path == "/token"]
+        assert (await hers.open(her_answer)).status_code == 200
+        is_ann = eve.principal.user_id == here.ann.principal.user_id
+        assert await here.connected(eve) == ([AccountState.CONNECTED] if is_ann else [])
 
 
 async def test_a_state_serves_one_answer(edge_home: Path, tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ async def _by_requests(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExi
 
 async def _by_pages(here: Tenants, http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
     for _ in range(_MORE_THAN_THERE_IS):
-        answer = await http.get(f"{here.place.base}/keys/new?request=x")
+        answer = await http.get(f"{here.place.base}/accounts/sign-in?issuer=x")
+        if answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+            answer = await http.get(f"{here.place.base}/keys/new?request=x")
         if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             assert int(answer.headers["retry-after"]) > 0
             return answer.text

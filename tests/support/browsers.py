@@ -1,10 +1,33 @@
 """A browser as far as a page needs one: cookies, redirects, and a form that is sent from where it was shown."""
 
+import html
 import re
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 
 import httpx2
+
+_FORM = re.compile(r'<form method="post" action="([^"]*)"[^>]*>(.*?)</form>')
+_HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
+_BUTTON = re.compile(r"<button>([^<]*)</button>")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a page, with the fields that its visitor does not see."""
+
+    action: str
+    fields: dict[str, str]
+    button: str
+
+
+def forms_of(page: httpx2.Response) -> list[Form]:
+    """Read the forms of a page."""
+    found: list[Form] = []
+    for action, body in _FORM.findall(page.text):
+        fields = {name: html.unescape(value) for name, value in _HIDDEN.findall(body)}
+        found.append(Form(html.unescape(action), fields, html.unescape(_BUTTON.findall(body)[0])))
+    return found
 
 
 @dataclass
@@ -33,10 +56,16 @@ class Browser:
 
     async def send(self, page: httpx2.Response, key: str, origin: str | None = None, **changed: str) -> httpx2.Response:
         """Fill in the form of a page, and send it."""
-        found = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text)
-        form = {**dict(found), "key": key, **changed}
+        shown = forms_of(page)
+        form = shown[0] if shown else Form("/keys/enter", {}, "")
+        return await self.submit(form, origin, key=key, **changed)
+
+    async def submit(self, form: Form, origin: str | None = None, **changed: str) -> httpx2.Response:
+        """Send a form with these fields beside its own, and do not go where the answer leads."""
+        self.place = self.origin + form.action
         headers = self._headers() | {"origin": self.origin if origin is None else origin}
-        return self._keep(await self.http.post(self._real(f"{self.origin}/keys/enter"), data=form, headers=headers))
+        url = self._real(self.place)
+        return self._keep(await self.http.post(url, data={**form.fields, **changed}, headers=headers))
 
     def _real(self, url: str) -> str:
         return self.base + url.removeprefix(self.origin) if url.startswith(self.origin) else url

@@ -1,10 +1,13 @@
 """Time that a test moves."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from typing_extensions import override
+
+from agentapi_mcp.base.clock import SystemClock
 
 
 @dataclass
@@ -52,3 +55,20 @@ class SteppedClock(ManualClock):
     def end_wait(self) -> None:
         """Let the wait be over."""
         self.ends.release()
+
+
+@dataclass
+class LaterClock(SystemClock):
+    """The time of day, and what a test adds to it."""
+
+    later: timedelta = timedelta()
+
+    @override
+    def now(self) -> datetime:
+        """Tell the time of day."""
+        return datetime.now(UTC) + self.later
+
+    @override
+    def monotonic(self) -> float:
+        """Tell the seconds so far."""
+        return time.monotonic() + self.later.total_seconds()

@@ -24,7 +24,7 @@ from agentapi_mcp.core.access.principal_factory import member
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.accounts.accounts import Accounts
 from agentapi_mcp.core.accounts.models import AccountProvider
-from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
+from agentapi_mcp.core.accounts.page_visits import OVERVIEW, AccountPageVisits
 from agentapi_mcp.core.accounts.ports import AccountCache, AccountFlow
 from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
@@ -252,8 +252,9 @@ async def open_wallet(base: Foundation, file: CatalogueFile, shared: Shared, sea
     flows = LazyFlows(base.clock)
     base.stack.push_async_callback(flows.aclose)
     ports = TokenPorts(PostgresAccounts(base.database), shared.accounts, flows, base.clock)
-    accounts = await base.stack.enter_async_context(Accounts(ports, sealer, base.audit).open())
-    accounts.reload(file.accounts)
+    page = None if base.settings.origin is None else base.settings.origin + OVERVIEW
+    accounts = await base.stack.enter_async_context(Accounts(ports, sealer, base.audit, page).open())
+    accounts.reload(file.accounts, file.sign_in.page_issuers)
     return Wallet(ApiKeys(PostgresApiKeys(base.database), sealer, base.clock, base.audit), accounts)
 
 

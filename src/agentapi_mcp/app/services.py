@@ -131,6 +131,6 @@ async def _reload(
     if replicas is not None:
         replicas.configure(configuration_hash(settings, file))
     access.personal_tokens.reload(file.sign_in)
-    accounts.reload(file.accounts)
+    accounts.reload(file.accounts, file.sign_in.page_issuers)
     if access.authenticator is not None:
         await access.authenticator.reload(file.sign_in)

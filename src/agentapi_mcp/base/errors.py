@@ -320,9 +320,13 @@ class AccountNeededError(BackendError):
     """The agent cannot be asked before its caller connects an account of theirs at a provider."""
 
     def __init__(self, fault: BackendFault, message: str, *, provider: str) -> None:
-        step = f"Connect it (`agentapi-mcp accounts connect {provider}`), then send the message again."
-        super().__init__(fault, message, next_step=step)
+        super().__init__(fault, message)
         self.provider = provider
+        self.connect_by(f"`agentapi-mcp accounts connect {provider}`")
+
+    def connect_by(self, how: str) -> None:
+        """Set the command or the address by which this caller connects the account."""
+        self.next_step = f"Connect it ({how}), then send the message again."
 
 
 def retry_after_seconds(error: AgentApiError) -> int | None:

@@ -36,7 +36,7 @@ from agentapi_mcp.core.accounts.ports import AccountCache
 from agentapi_mcp.core.accounts.tokens import TokenPorts
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditFilter
-from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
+from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Principal, Role, TokenScope
 from agentapi_mcp.stores.local.accounts import NoAccountCache
 from agentapi_mcp.stores.postgres.accounts import PostgresAccounts
 from agentapi_mcp.stores.postgres.database import Database
@@ -47,6 +47,7 @@ from tests.support.peers.account_provider import CLIENT, SECRET, AccountProvider
 
 ONE, TWO = MasterKey("one", bytes(range(32))), MasterKey("two", bytes(range(32, 64)))
 BACK = "http://127.0.0.1:3000/accounts/callback"
+PAGE, ISSUER, COMMAND = "https://a.example/accounts/", "https://auth.example", "`agentapi-mcp accounts connect vendor`"
 SHORT = timedelta(milliseconds=300)
 MOMENT = timedelta(milliseconds=20)
 
@@ -140,9 +141,9 @@ async def another(
         stack.push_async_callback(flows.aclose)
         store, audit = PostgresAccounts(database), audit_log(database)
         ports = TokenPorts(store, cache or NoAccountCache(), flows, clock)
-        accounts = await stack.enter_async_context(Accounts(ports, AesGcmSealer(keys), audit).open())
+        accounts = await stack.enter_async_context(Accounts(ports, AesGcmSealer(keys), audit, PAGE).open())
         provider = provider_at(peer, kind)
-        accounts.reload([provider])
+        accounts.reload([provider], {ISSUER})
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=25))
         yield AccountSetup(accounts, provider, peer, clock, audit, http, store)
 
@@ -427,6 +428,33 @@ async def test_a_provider_that_is_away_or_unknown_is_told(database: Database) ->
         await at.peer.stop()
         with pytest.raises(IssuerUnavailableError):
             await at.accounts.begin(ann, "vendor", BACK)
+
+
+@pytest.mark.parametrize(
+    ("via", "told"),
+    [
+        pytest.param(ISSUER, PAGE, id="signs-in-on-the-page"),
+        pytest.param("https://another.example", COMMAND, id="signs-in-elsewhere"),
+        pytest.param("local", COMMAND, id="the-machines-user"),
+        pytest.param(f"{VIA_PERSONAL}1", f"{PAGE} or {COMMAND}", id="a-personal-token"),
+    ],
+)
+async def test_who_needs_an_account_is_told_where_they_connect_one(via: str, told: str, database: Database) -> None:
+    async with open_setup(database) as at:
+        ann = replace(await new_member(database), via=via)
+        with pytest.raises(AccountNeededError) as missing:
+            await at.token(ann)
+        await at.connect(ann)
+        at.peer.end_all()
+        at.clock.advance(timedelta(seconds=700))
+        with pytest.raises(AccountNeededError, match="not accepted there any more") as revoked:
+            await at.token(ann)
+        step = f"Connect it ({told}), then send the message again."
+        assert [missing.value.next_step, revoked.value.next_step] == [step, step]
+        at.accounts.reload([at.provider])  # no issuer has a client_id any more
+        with pytest.raises(AccountNeededError) as alone:
+            await at.token(ann)
+        assert COMMAND in alone.value.next_step
 
 
 async def test_without_a_master_key_nothing_is_connected_or_looked_for(database: Database) -> None:

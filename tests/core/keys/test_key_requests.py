@@ -52,6 +52,15 @@ async def test_a_visit_that_waits_for_a_consent_ends_after_ten_minutes_and_anoth
     assert timedelta(minutes=10) == CONSENT_LIFETIME < LIFETIME
 
 
+async def test_without_a_master_key_nobody_visits_a_page(database: Database) -> None:
+    store = PostgresKeyRequests(database)
+    requests = PageRequests(store, None, SystemClock(), "https://a.example", PagePurpose.ACCOUNT)
+    with pytest.raises(NotFoundError, match="no master key"):
+        requests.seal(Visit())
+    with pytest.raises(NotFoundError, match="no master key"):
+        requests.open_("")
+
+
 async def visited(requests: KeyRequests, who: Principal) -> Visit:
     """Request a key of somebody, and open the link."""
     link = await requests.create(who, "openrouter", lambda issuer: issuer == ISSUER)

@@ -75,7 +75,9 @@ class VisitSetup:
         back = (await self.http.get(url)).headers["location"]
         said = {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
         answer = LoginAnswer(state=said["state"], code=said["code"], issuer=said["iss"], error=None)
-        return await self.visits.sign_in(sealed, answer, BACK)
+        redirect = await self.visits.sign_in(sealed, answer, BACK)
+        assert redirect.url == "/keys/enter"
+        return redirect.sealed
 
     async def signed_in(self, who: Principal, subject: str) -> str:
         """Open a link and sign in."""

@@ -323,6 +323,19 @@ async def expire(home: Path) -> None:
 
 async def execute(home: Path, statement: str, *values: object) -> None:
     """Run a statement as the owner of the tables."""
+    async with as_owner(home) as connection:
+        await connection.execute(statement, *values)
+
+
+async def number(home: Path, query: str, *values: object) -> int:
+    """Return the number that a query asks for, as the owner of the tables."""
+    async with as_owner(home) as connection:
+        return int(str(await connection.fetchval(query, *values)))
+
+
+@asynccontextmanager
+async def as_owner(home: Path) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    """Connect as the owner of the tables."""
     async with AsyncExitStack() as stack:
         given = Settings(home=home).migrate_database_url
         if given is None:
@@ -333,4 +346,4 @@ async def execute(home: Path, statement: str, *values: object) -> None:
             url = given.get_secret_value()
         connection = await asyncpg.connect(url)
         stack.push_async_callback(connection.close)
-        await connection.execute(statement, *values)
+        yield connection

@@ -111,7 +111,7 @@ async def test_an_agent_without_its_account_is_listed_with_what_it_lacks(edge_ho
     ):
         at.issuer.secret = None
         view = await at.services.agents.get(at.principal, name)
-        assert view.missing == ("you have connected no account at vendor (`agentapi-mcp accounts connect vendor`)",)
+        assert view.missing == (f"you have connected no account at vendor ({ORIGIN}/accounts/)",)
         url = await at.services.account_page_visits.invite(at.principal, "vendor")
         assert url is not None
         await connect(at, url)

@@ -59,11 +59,8 @@ def accounts_disconnect(provider: str) -> None:
 
     async def disconnect(services: Services, _settings: Settings) -> None:
         done = await services.accounts.disconnect(services.principal, provider)
-        print_err(f"Removed your account at {provider}; nothing is sent with it any more.")
-        if not done.is_revoked:
-            print_err(
-                f"Its tokens could not be revoked at {provider}: end them on its page of connected programs or keys."
-            )
+        for sentence in done.sentences:
+            print_err(sentence)
 
     run(disconnect)
 

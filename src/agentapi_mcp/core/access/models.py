@@ -139,6 +139,11 @@ class SignInRules:
     issuers: tuple[Issuer, ...] = ()
     roles: Mapping[str, Role] = field(default_factory=dict[str, Role])
 
+    @property
+    def page_issuers(self) -> frozenset[str]:
+        """The issuers where visitors of this server's pages can sign in."""
+        return frozenset(issuer.issuer for issuer in self.issuers if issuer.client_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenClaims:

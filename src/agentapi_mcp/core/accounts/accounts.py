@@ -1,7 +1,7 @@
 """Use cases of connected accounts: connect, list, disconnect, and the access token for a turn."""
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import (
+    AccountNeededError,
     AgentApiError,
     ConfigurationError,
     ConflictError,
@@ -34,7 +35,7 @@ from agentapi_mcp.core.accounts.ports import FlowRefusedError, FlowUnavailableEr
 from agentapi_mcp.core.accounts.tokens import AccountTokens, TokenPorts, not_connected
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
-from agentapi_mcp.core.identity.principals import Action, Principal, require
+from agentapi_mcp.core.identity.principals import VIA_PERSONAL, Action, Principal, require
 from agentapi_mcp.core.keys.models import Rotation
 
 # Accounts of one step of a rotation.
@@ -43,16 +44,31 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class WayToConnect:
+    """How somebody connects accounts: on the page at this address, by the command, or both."""
+
+    page: str | None = None
+    has_command: bool = True
+
+    def at(self, provider: str) -> str:
+        """Return it in words, for an account at a provider."""
+        commands = (f"`agentapi-mcp accounts connect {provider}`",) if self.has_command else ()
+        return " or ".join((*(() if self.page is None else (self.page,)), *commands))
+
+
+@dataclass(frozen=True, slots=True)
 class AvailableAccounts:
     """The accounts that a principal's turns can use: declared providers, and cached tokens or the sealed accounts.
 
     Those are read if not all tokens are cached, and decide alone then: a cached token says nothing against its row.
+    `way` is how the principal connects one that is missing.
     """
 
     providers: Mapping[str, AccountProvider] = field(default_factory=dict[str, AccountProvider])
     cached: Mapping[str, SecretStr] = field(default_factory=dict[str, SecretStr], repr=False)
     stored: Mapping[str, SealedAccount] = field(default_factory=dict[str, SealedAccount])
     claim: str | None = field(default=None, repr=False)
+    way: WayToConnect = field(default_factory=WayToConnect)
 
     def is_connected(self, name: str) -> bool:
         """Return whether there is an account that is not revoked."""
@@ -78,22 +94,30 @@ class AvailableAccounts:
                 "its file no such [[accounts]]."
             )
         if not self.is_connected(name):
-            raise not_connected(declared, was_revoked=name in self.stored)
+            error = not_connected(declared, was_revoked=name in self.stored)
+            error.connect_by(self.way.at(name))
+            raise error
         return name
 
 
 class Accounts:
-    """Accounts of users at the providers of the operator's file; without a sealer there are none."""
+    """Accounts of users at the providers of the operator's file; without a sealer there are none.
 
-    def __init__(self, ports: TokenPorts, sealer: Sealer | None, audit: AuditLog) -> None:
+    `page` is the address where users who sign in over HTTP see, connect and disconnect theirs.
+    """
+
+    def __init__(self, ports: TokenPorts, sealer: Sealer | None, audit: AuditLog, page: str | None = None) -> None:
         self._ports = ports
         self._audit = audit
+        self._page = page
+        self._page_issuers: Collection[str] = ()
         self._tokens = None if sealer is None else AccountTokens(ports, sealer, audit)
         self._providers: Mapping[str, AccountProvider] = {}
 
-    def reload(self, providers: Iterable[AccountProvider]) -> None:
-        """Replace the declared providers."""
+    def reload(self, providers: Iterable[AccountProvider], page_issuers: Collection[str] = ()) -> None:
+        """Replace the declared providers, and the issuers where visitors of the page can sign in."""
         self._providers = {provider.name: provider for provider in providers}
+        self._page_issuers = page_issuers
 
     @property
     def providers(self) -> tuple[AccountProvider, ...]:
@@ -172,7 +196,7 @@ class Accounts:
         require(principal, Action.MANAGE_KEYS)
         stored = (await self._ports.store.find(principal.user_id)).get(name)
         if stored is None:
-            raise NotFoundError(f"You have no account at {name}; `agentapi-mcp accounts list` shows those there are.")
+            raise NotFoundError(f"You have no account at {name}.")
         # Removed first: whatever the provider answers, this server does not use it any more.
         if not await self._ports.store.remove(stored):
             raise ConflictError("The account is being renewed at this moment; try again.")
@@ -189,11 +213,11 @@ class Accounts:
             return AvailableAccounts()
         cached = await self._tokens.cached(principal.user_id, self._providers)
         if cached.keys() >= self._providers.keys():
-            return AvailableAccounts(self._providers, cached)
+            return AvailableAccounts(self._providers, cached, way=self._way(principal))
         # Before the row is read: a token of an account that is disconnected from now on is not cached any more.
         claim = await self._tokens.claim(principal.user_id, self._providers)
         stored = await self._ports.store.find(principal.user_id)
-        return AvailableAccounts(self._providers, stored=stored, claim=claim)
+        return AvailableAccounts(self._providers, stored=stored, claim=claim, way=self._way(principal))
 
     async def token(self, principal: Principal, available: AvailableAccounts, name: str) -> AccountToken:
         """Return the access token of an available account, renewed if that is due.
@@ -205,7 +229,11 @@ class Accounts:
         value = available.cached.get(name)
         if value is None:
             provider, stored = available.providers[name], available.stored[name]
-            value = await self._needed_tokens().access(principal, provider, stored, available.claim)
+            try:
+                value = await self._needed_tokens().access(principal, provider, stored, available.claim)
+            except AccountNeededError as exc:
+                exc.connect_by(available.way.at(name))
+                raise
         return AccountToken(name, value)
 
     async def rotate(self) -> Rotation:
@@ -233,6 +261,15 @@ class Accounts:
             if self._tokens is not None:
                 await stack.enter_async_context(self._tokens.open())
             yield self
+
+    def _way(self, principal: Principal) -> WayToConnect:
+        """Return how a principal connects accounts: the page knows those who sign in at its issuers."""
+        if principal.via in self._page_issuers:
+            return WayToConnect(self._page, has_command=self._page is None)
+        # The owner of a personal token is the machine's user, who has the commands, or somebody who signs in.
+        if principal.via.startswith(VIA_PERSONAL) and self._page_issuers:
+            return WayToConnect(self._page)
+        return WayToConnect()
 
     async def _revoke(self, stored: SealedAccount) -> bool:
         """Revoke the tokens; a failure is logged and told, since the account is gone here already."""

@@ -123,3 +123,13 @@ class Disconnected:
 
     account: Account
     is_revoked: bool
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """What its user is told."""
+        provider = self.account.provider
+        removed = f"Removed your account at {provider}; nothing is sent with it any more."
+        if self.is_revoked:
+            return removed, f"Its tokens are revoked at {provider}, too."
+        what_else = "end them on its page of connected programs or keys"
+        return removed, f"Its tokens could not be revoked at {provider}: {what_else}."

@@ -77,7 +77,7 @@ class Means:
         try:
             self.accounts.needed(name)
         except (AccountNeededError, ConfigurationError):
-            lacks = f"you have connected no account at {name} (`agentapi-mcp accounts connect {name}`)"
+            lacks = f"you have connected no account at {name} ({self.accounts.way.at(name)})"
             return replace(entry, backend=None, missing=entry.missing if usable is None else (lacks,))
         return entry if usable is None else replace(entry, backend=usable, missing=())
 

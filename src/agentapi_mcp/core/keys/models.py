@@ -102,6 +102,15 @@ class PagePurpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Who signed in on a page, at which issuer and for which organisation; it says nothing about their rights."""
+
+    user_id: UserId
+    org_id: OrgId
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
     """A request for a key or an account: the user and issuer that may bring it, and the provider.
 
@@ -116,15 +125,24 @@ class KeyRequest:
     expires_at: datetime
     purpose: PagePurpose = PagePurpose.KEY
 
+    @property
+    def visitor(self) -> Visitor:
+        """The only visitor who may bring it."""
+        return Visitor(user_id=self.user_id, org_id=self.org_id, issuer=self.issuer)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """Progress of a page visit: `login` while the visitor signs in, then `form_token`.
 
-    `connecting` is what was begun at the provider of an account.
+    `token_sha256` is that of the request that the visit serves. A visit without one at its sign-in belongs to the
+    `visitor` who signed in, and ends at `ends_at`, whatever it serves later. `connecting` is what was begun at the
+    provider of an account.
     """
 
-    token_sha256: bytes = field(repr=False)
+    token_sha256: bytes = field(default=b"", repr=False)
     login: LoginBegun | None = None
     form_token: str | None = field(default=None, repr=False)
     connecting: LoginBegun | None = None
+    visitor: Visitor | None = None
+    ends_at: datetime | None = None

@@ -13,7 +13,7 @@ from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
-from agentapi_mcp.core.keys.models import Visit
+from agentapi_mcp.core.keys.models import Visit, Visitor
 
 _NO_SIGN_IN = "Nobody can sign in here."
 
@@ -32,13 +32,19 @@ class SignedInVisit:
 
     visit: Visit
     principal: Principal
-    provider: str
     names: AccountNames
 
     @property
     def form_token(self) -> str:
-        """The token that the form must send back, against cross-site request forgery."""
+        """The token that each form must send back, against cross-site request forgery."""
         return self.visit.form_token or ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedVisit(SignedInVisit):
+    """An authenticated visit that serves a request for a key or an account of this provider."""
+
+    provider: str
 
 
 class PageVisits:
@@ -75,8 +81,8 @@ class PageVisits:
         begun = await authenticator.begin_login(request.issuer, redirect_uri)
         return Redirect(begun.url, self._requests.seal(Visit(token_sha256=request.token_sha256, login=begun)))
 
-    async def sign_in(self, sealed: str, answer: LoginAnswer, redirect_uri: str) -> str:
-        """Complete the sign-in and return the encrypted visit with its form token.
+    async def sign_in(self, sealed: str, answer: LoginAnswer, redirect_uri: str) -> Redirect:
+        """Complete the sign-in, and redirect the visitor to the page, with the form token in the visit.
 
         Raises:
             NotAuthenticatedError: the visitor did not sign in, or the callback belongs to another visit.
@@ -85,35 +91,62 @@ class PageVisits:
         authenticator = self._require_authenticator()
         visit = self._requests.open_(sealed)
         if visit.login is None:
-            raise NotAuthenticatedError("You did not come from the sign-in; open the link again.")
+            raise NotAuthenticatedError(f"You did not come from the sign-in; {self._requests.again}.")
         visitor = await authenticator.finish_login(visit.login, answer, redirect_uri)
         try:
             admitted = await self._requests.admit(visit, visitor)
         except PermissionDeniedError as exc:
-            await self._audit.denied(visitor, exc, AuditTarget("page", self.page))
+            await self._audit.denied(visitor, exc, AuditTarget("page", self.landing(visit)))
             raise
         await self._audit.signed_in(visitor)
-        return self._requests.seal(admitted)
+        return Redirect(self.landing(visit), self._requests.seal(admitted))
 
-    async def find(self, sealed: str) -> SignedInVisit:
-        """Return an authenticated visit, with the current rights of its user.
+    async def find(self, sealed: str) -> RequestedVisit:
+        """Return an authenticated visit that serves a request, with the current rights of its user.
 
         Raises:
             NotAuthenticatedError: the visit is not signed in, or expired.
             PermissionDeniedError: the user has left the organisation.
+            NotFoundError: the request is used or expired.
         """
-        authenticator = self._require_authenticator()
+        visit = self._signed_in(sealed)
+        request = await self._requests.find_for(visit)
+        found = await self._with_rights(visit, request.visitor)
+        return RequestedVisit(visit, found.principal, found.names, request.provider)
+
+    def landing(self, _visit: Visit) -> str:
+        """Return the path of the page that the sign-in of a visit leads to."""
+        return self.page
+
+    def _signed_in(self, sealed: str) -> Visit:
+        self._require_authenticator()
         visit = self._requests.open_(sealed)
         if not visit.form_token:
-            raise NotAuthenticatedError("You have not signed in yet; open the link again.")
-        request = await self._requests.find_for(visit)
-        # Read again for each request: the membership may have changed since the sign-in.
-        membership = await self._profiles.find_membership(request.user_id, request.org_id)
+            raise NotAuthenticatedError(f"You have not signed in yet; {self._requests.again}.")
+        return visit
+
+    async def _with_rights(self, visit: Visit, visitor: Visitor) -> SignedInVisit:
+        """Return the visit with the rights of its visitor, read again for each request.
+
+        Membership, role and the operator's file may have changed since the sign-in.
+        """
+        authenticator = self._require_authenticator()
+        if not authenticator.can_log_in(visitor.issuer):
+            raise NotAuthenticatedError("Nobody can sign in here any more as you did.")
+        membership = await self._profiles.find_membership(visitor.user_id, visitor.org_id)
         if membership is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")
-        principal = member(request.user_id, membership, authenticator.roles(), Credential(via=request.issuer))
-        names = await self._profiles.find_names(request.user_id, request.org_id)
-        return SignedInVisit(visit, principal, request.provider, names)
+        principal = member(visitor.user_id, membership, authenticator.roles(), Credential(via=visitor.issuer))
+        return SignedInVisit(visit, principal, await self._profiles.find_names(visitor.user_id, visitor.org_id))
+
+    def _check_form(self, found: SignedInVisit, form_token: str) -> None:
+        """Verify that a form is of this visit.
+
+        Raises:
+            PermissionDeniedError: it is of another, or of no page of ours.
+        """
+        if not hmac.compare_digest(form_token.encode(), found.form_token.encode()):
+            raise PermissionDeniedError(f"This form is another visit's; {self._requests.again}.")
 
     def _require_authenticator(self) -> Authenticator:
         if self._authenticator is None:
@@ -132,7 +165,7 @@ class KeyPageVisits(PageVisits):
         super().__init__(requests, authenticator, profiles, audit)
         self._keys = requests
 
-    async def save(self, found: SignedInVisit, form_token: str, key: SecretStr) -> None:
+    async def save(self, found: RequestedVisit, form_token: str, key: SecretStr) -> None:
         """Store the entered key and consume the link.
 
         Raises:
@@ -140,6 +173,5 @@ class KeyPageVisits(PageVisits):
             InvalidRequestError: it is not an API key; the link stays valid.
             NotFoundError: the link is used or expired.
         """
-        if not hmac.compare_digest(form_token.encode(), found.form_token.encode()):
-            raise PermissionDeniedError("This form is another visit's; open the link again.")
+        self._check_form(found, form_token)
         await self._keys.save(found.visit, found.principal, key)

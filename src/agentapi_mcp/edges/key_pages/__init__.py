@@ -1,1 +1,1 @@
-"""The web page where a user enters an API key."""
+"""The web pages where users enter an API key, and see, connect and disconnect their accounts."""

@@ -1,4 +1,4 @@
-"""The page where a user connects an account, after login: one link to the provider, and the way back from there."""
+"""The pages for accounts: the one that connects an account, after login, and the overview beside it."""
 
 import html
 
@@ -6,18 +6,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentapi_mcp.core.accounts.page_visits import AccountPageVisits
+from agentapi_mcp.core.accounts.page_visits import OVERVIEW, AccountPageVisits
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.edges.key_pages.answers import PageAnswers, page, shown
+from agentapi_mcp.edges.key_pages.account_overview import TITLE, AccountOverview
+from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page
 from agentapi_mcp.edges.key_pages.sign_in import SignInSteps, answer_of
 
 _CALLBACK = "/accounts/callback"
 # A link, no form: browsers apply `form-action` to the redirect of a form as well, which leads to the provider.
 _OFFER = (
-    "<p>For the account {account} in the organisation {organization}.</p>"
-    "<p>What {provider} gives out for it is kept sealed, and pays for your own messages in place of the server's. "
-    'Nobody can read it again.</p><p><a href="{url}">Go to {provider}</a></p>'
+    "{for_whom}<p>What {provider} gives out for it is kept sealed, and pays for your own messages in place of the "
+    "server's. Nobody can read it again.</p>"
+    '<p><a href="{url}">Go to {provider}</a></p>'
 )
+_TO_OVERVIEW = f'<p><a href="{OVERVIEW}">{TITLE}</a></p>'
 
 
 class AccountPages:
@@ -26,9 +28,11 @@ class AccountPages:
     def __init__(self, services_provider: ServicesProvider, origin: str) -> None:
         self._services_provider = services_provider
         self._origin = origin
-        self._answers = answers = PageAnswers(origin, "agentapi-accounts")
+        self._answers = answers = PageAnswers(origin, "agentapi-accounts", _TO_OVERVIEW)
+        sign_in = SignInSteps(answers, origin, "accounts", self._visits)
         self.routes = [
-            *SignInSteps(answers, origin, "accounts", self._visits).routes,
+            *sign_in.routes,
+            *AccountOverview(services_provider, origin, answers, sign_in.back_uri).routes,
             Route(AccountPageVisits.page, answers.guarded(self._offer), methods=["GET"]),
             Route(_CALLBACK, answers.guarded(self._finish), methods=["GET"]),
         ]
@@ -40,8 +44,7 @@ class AccountPages:
         redirect = await visits.begin_consent(visit, self._origin + _CALLBACK)
         provider = html.escape(visit.provider)
         body = _OFFER.format(
-            account=shown(visit.names.account or str(visit.principal.user_id)),
-            organization=shown(visit.names.organization or str(visit.principal.org_id)),
+            for_whom=for_whom(visit),
             provider=provider,
             url=html.escape(redirect.url),
         )
@@ -50,9 +53,10 @@ class AccountPages:
     async def _finish(self, request: Request) -> Response:
         """Connect the account of a visitor who returns from the provider."""
         visits, sealed = await self._visits(), self._answers.sealed(request)
-        account = await visits.finish_consent(sealed, answer_of(request), self._origin + _CALLBACK)
-        title = f"Your account at {html.escape(account.provider)} is connected"
-        return self._answers.end(page(title, "<p>It pays from your next message on. You can close this page.</p>"))
+        done = await visits.finish_consent(sealed, answer_of(request), self._origin + _CALLBACK)
+        title = f"Your account at {html.escape(done.account.provider)} is connected"
+        told = page(title, f"<p>It pays from your next message on. You can close this page.</p>{_TO_OVERVIEW}")
+        return self._answers.end(told) if done.sealed is None else self._answers.keep(told, done.sealed)
 
     async def _visits(self) -> AccountPageVisits:
         return (await self._services_provider.services()).account_page_visits

@@ -14,6 +14,7 @@ from agentapi_mcp.base.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from agentapi_mcp.core.keys.page_visits import SignedInVisit
 from agentapi_mcp.web.mounts import Refusal
 
 _MINUTES_15 = 900
@@ -43,9 +44,13 @@ Serve = Callable[[Request], Awaitable[Response]]
 
 
 class PageAnswers:
-    """The answers of a server's pages at this origin; their visits are in the cookie of this name."""
+    """The answers of a server's pages at this origin; their visits are in the cookie of this name.
 
-    def __init__(self, origin: str, cookie: str) -> None:
+    `way_on` is HTML that says at the end of each error where to go from there.
+    """
+
+    def __init__(self, origin: str, cookie: str, way_on: str = "") -> None:
+        self._way_on = way_on
         self._is_secure = origin.startswith("https:")
         # RFC 6797, section 7.2: never over http. Without subdomains, which are not ours to decide about.
         self._headers = {"strict-transport-security": f"max-age={_YEAR}"} if self._is_secure else {}
@@ -67,7 +72,7 @@ class PageAnswers:
             except AgentApiError as exc:
                 status = next(status for kind, status in _STATUS if isinstance(exc, kind))
                 _log.info("key_page_refused", extra={"status": status, "code": exc.code})
-                response = failure(str(exc), status)
+                response = failure(str(exc), status, self._way_on)
             response.headers.update(self._headers)
             return response
 
@@ -100,13 +105,20 @@ class PageAnswers:
         return response
 
 
-def failure(message: str, status: int) -> Response:
-    """Return a page that says what did not work."""
-    return page("This did not work", f"<p>{html.escape(message)}</p>", status)
+def failure(message: str, status: int, way_on: str = "") -> Response:
+    """Return a page that says what did not work; `way_on` is HTML."""
+    return page("This did not work", f"<p>{html.escape(message)}</p>{way_on}", status)
 
 
-def shown(name: str) -> str:
-    """Return a name in HTML, without characters that turn or hide text: it must say whom something is for."""
+def for_whom(visit: SignedInVisit) -> str:
+    """Return in HTML whom a page is for: a visitor who was led to another's sign-in can see that."""
+    account = _shown(visit.names.account or str(visit.principal.user_id))
+    organization = _shown(visit.names.organization or str(visit.principal.org_id))
+    return f"<p>For the account {account} in the organisation {organization}.</p>"
+
+
+def _shown(name: str) -> str:
+    """Return a name in HTML, without characters that turn or hide text."""
     return f"<strong>{html.escape(''.join(letter for letter in name if letter.isprintable()))}</strong>"
 
 

@@ -1,7 +1,6 @@
 """The page where a user enters an API key, after login; only the user that requested the page reaches the form."""
 
 import html
-from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -9,19 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentapi_mcp.base.errors import InvalidRequestError, PermissionDeniedError
-from agentapi_mcp.base.origins import Origin
+from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.core.identity.shares import Resource
-from agentapi_mcp.core.keys.page_visits import KeyPageVisits, SignedInVisit
+from agentapi_mcp.core.keys.page_visits import KeyPageVisits, RequestedVisit
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.account_pages import AccountPages
-from agentapi_mcp.edges.key_pages.answers import PageAnswers, page, shown
+from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page
+from agentapi_mcp.edges.key_pages.forms import own_form
 from agentapi_mcp.edges.key_pages.sign_in import SignInSteps
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 
 _MAX_FORM_BYTES = 16 * 1024
 _FORM = (
-    "<p>For the account {account} in the organisation {organization}.</p>"
+    "{for_whom}"
     "<p>It is kept sealed, and used for your own messages in place of the server's. Nobody can read it again.</p>"
     '{fault}<form method="post" action="/keys/enter" autocomplete="off">'
     '<input type="hidden" name="form_token" value="{token}">'
@@ -65,12 +64,8 @@ class KeyPages:
 
     async def _save(self, request: Request) -> Response:
         """Store the key that was entered."""
-        # Beside the form's token: browsers send Origin with every POST.
-        if Origin.parse(request.headers.get("origin", "")) != Origin.parse(self._origin):
-            raise PermissionDeniedError("This form was not sent from this page; open the link again.")
-        visits = await self._visits()
+        form, visits = await own_form(request, self._origin), await self._visits()
         visit = await visits.find(self._answers.sealed(request))
-        form = _fields(await request.body())
         try:
             await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
         except InvalidRequestError as exc:
@@ -82,21 +77,12 @@ class KeyPages:
         return (await self._services_provider.services()).key_page_visits
 
 
-def _fields(body: bytes) -> dict[str, str]:
-    try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=10)
-    except ValueError as exc:
-        raise InvalidRequestError("This is no form of this page.") from exc
-    return {name: values[0] for name, values in fields.items()}
-
-
-def _form(visit: SignedInVisit, fault: str = "") -> Response:
+def _form(visit: RequestedVisit, fault: str = "") -> Response:
     provider = html.escape(visit.provider)
     body = _FORM.format(
         token=html.escape(visit.form_token),
         provider=provider,
-        account=shown(visit.names.account or str(visit.principal.user_id)),
-        organization=shown(visit.names.organization or str(visit.principal.org_id)),
+        for_whom=for_whom(visit),
         fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
     )
     return page(f"Your API key for {provider}", body, 400 if fault else 200)

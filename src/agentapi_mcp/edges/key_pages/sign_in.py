@@ -12,31 +12,31 @@ from agentapi_mcp.edges.key_pages.answers import PageAnswers
 
 
 class SignInSteps:
-    """The login below `/FOLDER/` of a server at this origin, which leads to the page."""
+    """The login below `/FOLDER/` of a server at this origin, which leads to the page, and comes back to `back_uri`."""
 
     def __init__(
         self, answers: PageAnswers, origin: str, folder: str, visits: Callable[[], Awaitable[PageVisits]]
     ) -> None:
         self._answers = answers
         self._visits = visits
-        self._back = f"/{folder}/signed-in"
-        self._back_uri = origin + self._back
+        back = f"/{folder}/signed-in"
+        self.back_uri = origin + back
         self.routes = [
             Route(f"/{folder}/new", answers.guarded(self._begin), methods=["GET"]),
-            Route(self._back, answers.guarded(self._admit), methods=["GET"]),
+            Route(back, answers.guarded(self._admit), methods=["GET"]),
         ]
 
     async def _begin(self, request: Request) -> Response:
         """Redirect the visitor who opened the link to the login."""
         visits = await self._visits()
-        redirect = await visits.begin(request.query_params.get("request", ""), self._back_uri)
+        redirect = await visits.begin(request.query_params.get("request", ""), self.back_uri)
         return self._answers.redirect(redirect.url, redirect.sealed)
 
     async def _admit(self, request: Request) -> Response:
         """Complete the login of a visitor who returns from the issuer."""
         visits, sealed = await self._visits(), self._answers.sealed(request)
-        admitted = await visits.sign_in(sealed, answer_of(request), self._back_uri)
-        return self._answers.redirect(visits.page, admitted)
+        admitted = await visits.sign_in(sealed, answer_of(request), self.back_uri)
+        return self._answers.redirect(admitted.url, admitted.sealed)
 
 
 def answer_of(request: Request) -> LoginAnswer:
