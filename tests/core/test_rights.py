@@ -106,6 +106,7 @@ OPEN_TO_ALL = {
     "KeyRequests.restore": "gives a link back whose use was allowed, and failed",
     "KeyPageVisits.invite": "returns no address instead, as KeyRequests.create does",
     "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
+    "Organizations.limit": "for the operator at the server's command line, whom no role limits",
     "TransportSessions.close": "ends the caller's own session, which needs no right",
     "TransportSessions.find": "a client connects before it is known what it will ask for",
     "TransportSessions.on_change": "tells that the caller's own session changed, and nothing of it",

@@ -62,6 +62,7 @@ def tried(session_id: str, turn_id: str, user_id: str) -> dict[str, list[str]]:
         "members remove": [user_id],
         "organization create": ["Another"],
         "organization show": [],
+        "organization limit": ["max_conversations", "1000"],
         "organization set": ["default_agent", "guide"],
         "organization unset": ["default_agent"],
         "preferences show": ["--json"],

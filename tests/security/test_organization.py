@@ -40,6 +40,24 @@ async def test_an_admin_sees_numbers_and_no_text(link: str, edge_home: Path, tmp
             assert (numbers["input_tokens"], numbers["output_tokens"]) == (0, 0)
 
 
+async def test_an_admin_sees_the_limits_of_their_own_organisation_alone(edge_home: Path, tmp_path: Path) -> None:
+    async with tenants(edge_home, tmp_path) as here, here.client("ann", "http-2026") as ann:
+        await call(ann, "chat", agent="droid", message="hello [[echo]]")
+        operator = here.services.principal
+        for member, most in (("abe", 50), ("bea", 70)):
+            await here.services.organizations.limit(operator, here.members[member].org_id, "max_conversations", most)
+        for member, used, most in (("abe", 1, 50), ("bea", 0, 70)):
+            async with here.client(member, "http-2026") as admin:
+                seen = await call(admin, "get_organization")
+                assert fields_of(seen)["limits"] == {
+                    "max_conversations": {"used": used, "most": most, "readable": True},
+                    "max_running_turns": {"used": 0, "most": None, "readable": True},
+                    "max_running_bytes": {"used": 0, "most": None, "readable": True},
+                }
+                assert f"- max_conversations: {used} of {most} conversations\n" in text_of(seen)
+                assert "- max_running_turns: 0 running turns, no limit\n" in text_of(seen)
+
+
 @pytest.mark.parametrize("link", LINKS)
 async def test_tokens_that_nobody_counted_are_unknown_and_not_zero(link: str, edge_home: Path, tmp_path: Path) -> None:
     async with tenants(edge_home, tmp_path) as here, here.client("bea", link) as client:
@@ -132,7 +150,11 @@ async def test_settings_reach_the_agent_and_other_keys_stay(edge_home: Path, tmp
         ({"max_tokens": 0}, "at least 1"),
         ({"system_prompt": "\0"}, "NUL"),
         ({"unset": ["theme"]}, "There is no setting"),
+        ({"unset": ["limits"]}, "There is no setting"),
+        ({"unset": ["max_conversations"]}, "only the operator"),
         ({"theme": "dark"}, "no argument"),
+        ({"max_conversations": 5}, "no argument"),
+        ({"limits": {"max_conversations": 5}}, "no argument"),
         ({"temperature": 1, "unset": ["temperature"]}, "do one of the two"),
     ],
 )

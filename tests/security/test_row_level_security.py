@@ -205,6 +205,32 @@ async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scen
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
 
 
+@pytest.mark.parametrize("function", ["organization_limits", "organization_numbers"])
+async def test_a_function_that_counts_everybodys_rows_answers_administrators_of_their_own_organisation_alone(
+    function: LiteralString, scene: Scene, database: Database
+) -> None:
+    outside = ("a viewer", "one who says to be in hers", "one who was never in")
+    admin = scene.attackers["her colleague, an owner"]
+    refused = [
+        scene.ann,
+        replace(admin, scopes=frozenset({TokenScope.CHAT})),
+        *(scene.attackers[who] for who in outside),
+    ]
+    # One of the two returns a row in any case, which is empty then.
+    statement = (
+        f"SELECT count(*) FROM agentapi.{function}() AS f "  # noqa: S608  # a function's name
+        "WHERE jsonb_strip_nulls(to_jsonb(f)) <> '{}'"
+    )
+    for principal in refused:
+        async with database.as_writer(principal) as connection:
+            assert await connection.fetchval(statement) == 0, principal
+    async with database.as_writer(admin) as connection:
+        assert await connection.fetchval(statement) > 0
+    async with database.as_principal(admin) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetchval(statement)
+
+
 async def test_no_role_reaches_sealed_tokens_but_the_programs_and_the_back_ends(
     scene: Scene, owner: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

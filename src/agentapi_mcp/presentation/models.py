@@ -202,6 +202,14 @@ class OrganizationNumbersOut(OutputModel):
     cost_usd: float | None
 
 
+class OrganizationLimitOut(OutputModel):
+    """How much the organisation has and may have; null means no limit, and one that is not readable is no number."""
+
+    used: int
+    most: int | None
+    readable: bool
+
+
 class OrganizationOut(OutputModel):
     """An organisation, in the results of `get_organization` and `set_organization`."""
 
@@ -209,6 +217,7 @@ class OrganizationOut(OutputModel):
     name: str
     settings: OrganizationSettingsOut
     numbers: OrganizationNumbersOut
+    limits: dict[str, OrganizationLimitOut]
 
 
 class AgentPreferencesOut(OutputModel):

@@ -1,14 +1,22 @@
 """Organisations as JSON."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from agentapi_mcp.core.catalogue.models import Organization
-from agentapi_mcp.presentation.models import OrganizationNumbersOut, OrganizationOut
+from agentapi_mcp.core.catalogue.policy import LIMITS
+from agentapi_mcp.core.identity.shares import SHARES
+from agentapi_mcp.presentation.models import OrganizationLimitOut, OrganizationNumbersOut, OrganizationOut
 
 
 def organization_out(organization: Organization) -> OrganizationOut:
     """Serialize an organisation."""
-    return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id)})
+    found = {limit.resource: limit for limit in organization.limits}
+    limits = {
+        name: {"used": limit.used, "most": limit.most, "readable": limit.readable}
+        for name, limit in ((name, found[resource]) for name, resource in LIMITS.items())
+    }
+    return OrganizationOut.model_validate({**asdict(organization), "id": str(organization.id), "limits": limits})
 
 
 def describe_usage(numbers: OrganizationNumbersOut) -> str:
@@ -17,3 +25,15 @@ def describe_usage(numbers: OrganizationNumbersOut) -> str:
     tokens = "unknown tokens" if unknown else f"{numbers.input_tokens} + {numbers.output_tokens} tokens"
     cost = "unknown cost" if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
     return f"{tokens}, {cost}"
+
+
+def describe_limits(limits: Mapping[str, OrganizationLimitOut]) -> list[str]:
+    """Describe each limit with how much of it is used."""
+    return [f"{name}: {_describe_limit(limit, SHARES[LIMITS[name]].what)}" for name, limit in limits.items()]
+
+
+def _describe_limit(limit: OrganizationLimitOut, what: str) -> str:
+    if limit.most is not None:
+        return f"{limit.used:,} of {limit.most:,} {what}"
+    unreadable = "" if limit.readable else ", since what is written there is no number"
+    return f"{limit.used:,} {what}, no limit{unreadable}"

@@ -11,6 +11,7 @@ from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId
 from agentapi_mcp.core.clients.models import McpSession
 from agentapi_mcp.core.conversations.models import AcceptedTurn
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.stores.postgres.database import Connection, Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.mcp_sessions import PostgresMcpSessions
@@ -24,6 +25,7 @@ from tests.support.supabase import ACME, ALICE, APP, BOB, OLD_SESSION, OWNER, Pr
 ANN = Principal(UserId(ALICE), OrgId(ACME), Role.OWNER)
 VIEWER = Principal(UserId(BOB), OrgId(ACME), Role.VIEWER, frozenset({TokenScope.KEYS}))
 MEMBER = Principal(UserId(BOB), OrgId(ACME), Role.MEMBER)
+OPERATOR = Principal(UserId(UUID("c0a1d4c3-5b6f-4f0a-8b2e-1a9c8d7e6f12")), OrgId(UUID(int=0)), Role.OWNER)
 BY_MEMBERSHIP = """
 ALTER TABLE public.chat_sessions ENABLE ROW LEVEL SECURITY;
 CREATE POLICY "Members use sessions" ON public.chat_sessions USING
@@ -55,8 +57,14 @@ async def test_the_program_works_beside_policies_for_everybody(policies: str, de
         assert (await turns.request_cancel(ANN, accepted.turn.id)).id == accepted.turn.id
         await PostgresSessions(database).rename(ANN, accepted.turn.session_id, "Mine")
         await organizations.change(ANN, {"temperature": 0.5})
+        await organizations.limit(OPERATOR, ANN.org_id, "max_running_turns", 3)
         read = await organizations.get(ANN)
         assert (read.name, read.settings.temperature, read.numbers.members) == ("Acme", 0.5, 2)
+        assert {limit.resource: (limit.used, limit.most) for limit in read.limits} == {
+            Resource.CONVERSATIONS: (read.numbers.sessions, None),
+            Resource.RUNNING_TURNS: (1, 3),
+            Resource.RUNNING_BYTES: (len("hello"), None),
+        }
 
 
 async def test_policies_for_everybody_open_nothing_to_the_programs_writer(deployed: Project) -> None:

@@ -1,18 +1,20 @@
 """The commands for organisations and their settings."""
 
+import re
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import click
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import print_json, run
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.policy import NAMES
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.organizations import describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
 
 _LISTS = ("allowed_agents", "allowed_models")
 
@@ -33,7 +35,7 @@ def organization_create(name: str) -> None:
 @in_organization
 @json_option
 def organization_show(*, as_json: bool, org_id: UUID | None) -> None:
-    """Show its settings and its numbers."""
+    """Show its settings, its numbers and its limits."""
     run(lambda services, _: _show_organization(services, as_json=as_json), org_id=org_id)
 
 
@@ -52,6 +54,19 @@ def organization_set(name: str, values: tuple[str, ...], org_id: UUID | None) ->
 def organization_unset(names: tuple[str, ...], org_id: UUID | None) -> None:
     """Take settings back."""
     run(lambda services, _: _unset_organization(services, names), org_id=org_id)
+
+
+# A negative number is no option, and is refused with what is right.
+@organization.command("limit", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("most", required=False)
+@click.option("--none", "is_removed", is_flag=True, help="No limit any more.")
+@click.option("--org", "org_id", type=click.UUID, metavar="ORG_ID", help="Of this organisation, and not of yours.")
+def organization_limit(name: str, most: str | None, *, is_removed: bool, org_id: UUID | None) -> None:
+    """Bound it, as the operator: NAME is max_conversations, max_running_turns or max_running_bytes."""
+    if (most is None) != is_removed:
+        raise click.UsageError("Say how much, or --none for no limit.")
+    run(lambda services, _: _limit_organization(services, org_id, name, most))
 
 
 async def _create_organization(services: Services, name: str) -> None:
@@ -74,6 +89,19 @@ async def _set_organization(services: Services, name: str, values: Sequence[str]
 async def _unset_organization(services: Services, names: Sequence[str]) -> None:
     """Reset settings to their defaults."""
     _print(await services.organizations.change(services.principal, dict.fromkeys(names)), as_json=False)
+
+
+async def _limit_organization(services: Services, org_id: UUID | None, name: str, most: str | None) -> None:
+    """Set a limit, or remove it."""
+    target = services.principal.org_id if org_id is None else OrgId(org_id)
+    await services.organizations.limit(services.principal, target, name, None if most is None else _count(name, most))
+    print_err(f"From the next message on, {name} is {'without a limit' if most is None else most}.")
+
+
+def _count(name: str, text: str) -> int:
+    if re.fullmatch("[0-9]{1,30}", text) is None:
+        raise InvalidRequestError("must be a whole number in digits, as in 50.", argument=name)
+    return int(text)
 
 
 def _value(name: str, values: Sequence[str]) -> object:
@@ -104,3 +132,5 @@ def _print(organization: Organization, *, as_json: bool) -> None:
         value = settings[name]
         shown = "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]  # as pydantic dumped it
         print_out(f"{name}: {shown}")
+    for limit in describe_limits(out.limits):
+        print_out(limit)

@@ -11,6 +11,7 @@ from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.access.models import SignInRules
 from agentapi_mcp.core.accounts.models import AccountProvider
 from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.core.keys.models import plain_provider
 
 
@@ -47,13 +48,27 @@ class OrganizationNumbers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrganizationLimit:
+    """How much of a resource an organisation may have and has; `most` is None where nothing bounds it.
+
+    One that is not `readable` is no number where it is written, and bounds nothing.
+    """
+
+    resource: Resource
+    most: int | None
+    used: int
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """An organisation as its administrators see it: settings and numbers, never titles or messages of members."""
+    """An organisation as its administrators see it: never titles or messages of members."""
 
     id: OrgId
     name: str
     settings: OrganizationSettings
     numbers: OrganizationNumbers
+    limits: tuple[OrganizationLimit, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

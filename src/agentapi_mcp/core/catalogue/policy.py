@@ -10,11 +10,13 @@ from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
 from agentapi_mcp.core.catalogue.models import ModelRow, OrganizationSettings
 from agentapi_mcp.core.catalogue.ports import OrganizationStore
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource
 
 NAMES = tuple(field.name for field in fields(OrganizationSettings))
 LISTS = frozenset({"allowed_agents", "allowed_models"})
-# Of `limits`, which the database counts (0009_shares.sql).
-_LIMITS = ("max_conversations", "max_running_turns", "max_running_bytes")
+# Of `limits`, which the database counts (0009_shares.sql, 0013_limits.sql) and the operator sets.
+_LIMITED = (Resource.CONVERSATIONS, Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
+LIMITS: Mapping[str, Resource] = {f"max_{resource}": resource for resource in _LIMITED}
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ def _check_limits(limits: object) -> None:
     if not is_object(limits):
         _warn("limits", limits)
         return
-    for name in _LIMITS:
+    for name in LIMITS:
         value = limits.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             _warn(f"limits.{name}", value)

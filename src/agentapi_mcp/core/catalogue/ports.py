@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
-from agentapi_mcp.base.ids import AgentId
+from agentapi_mcp.base.ids import AgentId, OrgId
 from agentapi_mcp.core.backends.models import HealthCheck
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentRow, AgentTraffic, CatalogueFile, Organization, Replica
 from agentapi_mcp.core.identity.principals import Principal
@@ -56,16 +56,20 @@ class ReplicaStore(Protocol):
 
 
 class OrganizationStore(Protocol):
-    """Settings and usage numbers of organisations."""
+    """Settings, usage numbers and limits of organisations."""
 
     async def settings(self, principal: Principal) -> Mapping[str, object]:
         """Read the stored settings of the principal's organisation, not validated."""
         ...
 
     async def get(self, principal: Principal) -> Organization:
-        """Read the organisation with its numbers, or raise NotFoundError."""
+        """Read the organisation with its numbers and limits, or raise NotFoundError."""
         ...
 
     async def change(self, principal: Principal, changes: Mapping[str, object]) -> None:
         """Set the given keys, unset those that are None, and leave all others."""
+        ...
+
+    async def limit(self, operator: Principal, org_id: OrgId, name: str, most: int | None) -> None:
+        """Set a limit of any organisation, or remove it, and leave all else; raise NotFoundError if there is none."""
         ...

@@ -1,4 +1,4 @@
-"""Organisations in Postgres: settings and counts."""
+"""Organisations in Postgres: settings, counts and limits."""
 
 import json
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import NotFoundError
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.json_values import as_count, as_object, load_json
-from agentapi_mcp.core.catalogue.models import Organization, OrganizationNumbers
+from agentapi_mcp.core.catalogue.models import Organization, OrganizationLimit, OrganizationNumbers
 from agentapi_mcp.core.catalogue.policy import LISTS, read_settings
 from agentapi_mcp.core.catalogue.ports import OrganizationStore
 from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.core.identity.shares import Resource
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.jsons import json_object
 
@@ -29,6 +30,19 @@ _CHANGE: LiteralString = """
 UPDATE public.organizations SET settings = (coalesce(settings, '{}') || $2::text::jsonb) - $3::text[]
  WHERE id = $1 AND id = ANY (agentapi.own_organization_ids())
    AND agentapi.may('organization:edit', '{admin,owner}', 'admin')
+"""
+# One key within `limits`, which begins anew where it is no object, and goes with its last key.
+_LIMIT: LiteralString = """
+UPDATE public.organizations o
+   SET settings = (
+        SELECT CASE WHEN l.limits = '{}' THEN s.settings - 'limits'
+                    ELSE s.settings || jsonb_build_object('limits', l.limits) END
+          FROM (SELECT CASE jsonb_typeof(o.settings) WHEN 'object' THEN o.settings ELSE '{}' END AS settings) AS s
+         CROSS JOIN LATERAL (SELECT s.settings -> 'limits' AS limits) AS w
+         CROSS JOIN LATERAL (
+                SELECT (CASE jsonb_typeof(w.limits) WHEN 'object' THEN w.limits ELSE '{}' END - $2::text)
+                       || jsonb_strip_nulls(jsonb_build_object($2::text, $3::bigint)) AS limits) AS l)
+ WHERE o.id = $1
 """
 
 
@@ -50,8 +64,9 @@ class PostgresOrganizations(OrganizationStore):
     async def get(self, principal: Principal) -> Organization:
         async with self._database.as_writer(principal) as connection:
             row = await connection.fetchrow(_GET, principal.org_id)
-        if row is None:
-            raise NotFoundError("There is no such organisation.")
+            if row is None:
+                raise NotFoundError("There is no such organisation.")
+            limits = await connection.fetch("SELECT resource, most, used, readable FROM agentapi.organization_limits()")
         turns = {status: as_count(count) or 0 for status, count in json_object(row["turns"]).items()}
         # The function adds up what is known, to zero where nothing is: an answer of which tokens are known has some.
         unknown = turns and not row["input_tokens"] and not row["output_tokens"]
@@ -68,6 +83,15 @@ class PostgresOrganizations(OrganizationStore):
                 output_tokens=None if unknown else row["output_tokens"],
                 cost_usd=row["cost_usd"],
             ),
+            limits=tuple(
+                OrganizationLimit(
+                    resource=Resource(limit["resource"]),
+                    most=limit["most"],
+                    used=limit["used"],
+                    readable=limit["readable"],
+                )
+                for limit in limits
+            ),
         )
 
     @override
@@ -77,6 +101,15 @@ class PostgresOrganizations(OrganizationStore):
         async with self._database.as_writer(principal) as connection:
             done = await connection.execute(_CHANGE, principal.org_id, json.dumps(given), removed)
         # Policies and conditions hide the row: it is another organisation's, or the role does not suffice.
+        if done == "UPDATE 0":
+            raise NotFoundError("There is no such organisation.")
+
+    @override
+    async def limit(self, operator: Principal, org_id: OrgId, name: str, most: int | None) -> None:
+        async with self._database.as_system(
+            "the operator sets a limit of an organisation", user=operator.user_id
+        ) as connection:
+            done = await connection.execute(_LIMIT, org_id, name, most)
         if done == "UPDATE 0":
             raise NotFoundError("There is no such organisation.")
 

@@ -10,7 +10,7 @@ from agentapi_mcp.edges.mcp.tools.answers import answer
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.presentation.models import OrganizationOut
-from agentapi_mcp.presentation.organizations import describe_usage, organization_out
+from agentapi_mcp.presentation.organizations import describe_limits, describe_usage, organization_out
 
 TOOLSET = Toolset()
 
@@ -19,7 +19,7 @@ TOOLSET = Toolset()
     ToolSpec(
         name="get_organization",
         title="Get the organisation",
-        about="Show your organisation's settings, and how many members, sessions, turns and tokens it has.",
+        about="Show your organisation's settings and limits, and how many members, sessions, turns and tokens it has.",
         arguments=(),
         answers=OrganizationOut,
         action=Action.READ_ORGANIZATION,
@@ -70,4 +70,5 @@ def _shown(organization: Organization) -> CallToolResult:
     lines.append(f"Last 30 days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
     values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
+    lines += [f"- {limit}" for limit in describe_limits(out.limits)]
     return answer("\n".join(lines), out)

@@ -1,0 +1,65 @@
+"""The limits of an organisation as the operator and an administrator type them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_processes import environ, run
+
+pytestmark = pytest.mark.acceptance
+
+
+async def test_a_limit_is_set_seen_and_removed_at_the_command_line(edge_home: Path) -> None:
+    env = environ(edge_home)
+    status, out, _ = await run(env, "organization", "show")
+    assert (status, out.splitlines()[-3:]) == (
+        0,
+        [
+            "max_conversations: 0 conversations, no limit",
+            "max_running_turns: 0 running turns, no limit",
+            "max_running_bytes: 0 bytes of messages of running turns, no limit",
+        ],
+    )
+    assert await run(env, "organization", "limit", "max_conversations", "1") == (
+        0,
+        "",
+        "From the next message on, max_conversations is 1.\n",
+    )
+    assert (await run(env, "chat", "--agent", "guide", "hello"))[0] == 0
+    status, _, err = await run(env, "chat", "--agent", "guide", "hello again")
+    assert status == 2
+    assert "Your organisation has 1 of 1 conversations that it may have; delete some, or ask the operator" in err
+    assert "max_conversations: 1 of 1 conversations\n" in (await run(env, "organization", "show"))[1]
+    assert (await run(env, "organization", "limit", "max_conversations", "--none"))[2] == (
+        "From the next message on, max_conversations is without a limit.\n"
+    )
+    status, out, _ = await run(env, "organization", "show", "--json")
+    assert json.loads(out)["limits"]["max_conversations"] == {"used": 1, "most": None, "readable": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("max_conversations",), "Say how much, or --none for no limit."),
+        (("max_conversations", "5", "--none"), "Say how much, or --none for no limit."),
+        (("max_conversations", "many"), "max_conversations must be a whole number in digits, as in 50."),
+        (("max_conversations", "-1"), "max_conversations must be a whole number in digits, as in 50."),
+        (("max_conversations", "1.5"), "max_conversations must be a whole number in digits, as in 50."),
+        (("max_conversations", "\u0665\u0660"), "max_conversations must be a whole number in digits, as in 50."),
+        (("max_conversations", "9007199254740992"), "must be a whole number between 0 and 9007199254740991."),
+        (("max_agents", "5"), "there are: max_conversations, max_running_turns, max_running_bytes."),
+        (("max_agents", "--none"), "there are: max_conversations, max_running_turns, max_running_bytes."),
+        (
+            ("max_conversations", "5", "--org", "01a20bcb-b793-74bb-9c4e-9abce3d206b3"),
+            "There is no such organisation.",
+        ),
+        (("max_conversations", "5", "--org", "Acme"), "'Acme' is not a valid UUID."),
+    ],
+)
+async def test_what_cannot_be_a_limit_is_refused_with_what_is_right(
+    words: tuple[str, ...], said: str, edge_home: Path
+) -> None:
+    status, out, err = await run(environ(edge_home), "organization", "limit", *words)
+    assert (status, out) == (2, "")
+    assert said in err
