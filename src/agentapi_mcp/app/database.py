@@ -1,11 +1,15 @@
 """Opens the database: by its address, or the embedded one in the user's home."""
 
 import asyncio
+import shlex
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
 
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
@@ -17,17 +21,39 @@ from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
 
 APP_LOGIN = "agentapi_app"
 _POOL_SIZE = 5
+_POOLERS = ".pooler.supabase.com"
 # All processes of a home share the 40 connections of its server: what one does not need, another can have at once.
 _EMBEDDED_IDLE = timedelta(seconds=5)
 _NOT_READY = (
     "The database is not ready for this program. {variable} names it: if it is the one that you mean, run "
-    "`agentapi-mcp migrate` once."
+    "`{command}` once."
 )
 
 
 def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
     """Return the directory of this user's data and configuration."""
     return default_home(environ) if settings.home is None else settings.home
+
+
+def migrate_command(settings: Settings) -> str:
+    """Return the command that makes the database ready, also for a login that is not the owner's."""
+    owner, login = _login_of(settings.migrate_database_url), _login_of(settings.database_url)
+    granted = f" --grant-to {shlex.quote(login)}" if owner and login and owner != login else ""
+    return f"agentapi-mcp migrate{granted}"
+
+
+def _login_of(url: SecretStr | None) -> str | None:
+    """Return the role of a URL, None if it names none."""
+    if url is None:
+        return None
+    parts = urlsplit(url.get_secret_value())
+    login = unquote(parts.username or "")
+    # Supabase's poolers are told the project behind the role.
+    return (login.partition(".")[0] if (parts.hostname or "").endswith(_POOLERS) else login) or None
+
+
+def _not_ready(settings: Settings, variable: str | None) -> StoreMismatchError:
+    return StoreMismatchError(_NOT_READY.format(variable=variable, command=migrate_command(settings)))
 
 
 def pool_size(settings: Settings) -> int:
@@ -57,7 +83,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
             # Not migrated here: other programs may share the database, and its operator decides when.
-            raise StoreMismatchError(_NOT_READY.format(variable=options.variable))
+            raise _not_ready(settings, options.variable)
         return database, remote
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     # Before the pool is opened, so that it closes after the pool.
@@ -86,7 +112,7 @@ async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -
             options = replace(options, variable=variable_of("database_url", environ))
             database = await stack.enter_async_context(open_database(remote, options))
             if not await is_current(database, program=VERSION):
-                raise StoreMismatchError(_NOT_READY.format(variable=options.variable))
+                raise _not_ready(settings, options.variable)
             yield database
             return
         postgres = embedded_postgres(settings, environ)

@@ -46,7 +46,10 @@ async def test_from_an_existing_project_to_a_conversation(deployed: Project, tmp
     assert [line.split("\t")[1] for line in out.splitlines()] == ["not yet"] * len(migrations())
     status, _, err = await run(deployed, tmp_path, "sessions", "list")
     assert status == 3
-    assert "DATABASE_URL names it: if it is the one that you mean, run `agentapi-mcp migrate`" in err
+    assert (
+        f"DATABASE_URL names it: if it is the one that you mean, run `agentapi-mcp migrate --grant-to {APP}` once"
+        in err
+    )
 
     status, out, err = await run(deployed, tmp_path, "migrate", "--dry-run", "--grant-to", APP)
     assert (status, err) == (0, "")
@@ -74,7 +77,8 @@ async def test_from_an_existing_project_to_a_conversation(deployed: Project, tmp
 async def test_columns_are_narrowed_and_widened_by_an_option(deployed: Project, tmp_path: Path) -> None:
     for option, notes in (("--narrow-columns", []), ("--no-narrow-columns", [NOTE])):
         status, out, _ = await run(deployed, tmp_path, "migrate", option)
-        assert (status, out.splitlines()[1:]) == (0, notes)
+        assert (status, [line for line in out.splitlines()[1:] if "may not read" in line]) == (0, notes)
+    assert "Note: authenticated may now read public.models.config." in out.splitlines()
 
 
 async def test_a_refusal_names_everything_and_has_its_own_status(deployed: Project, tmp_path: Path) -> None:

@@ -244,6 +244,23 @@ async def test_a_missing_right_is_refused_by_name(lack: str, deployed: Project) 
     await expect_refusal(deployed, deployed.owner, words)
 
 
+async def test_who_owns_no_table_is_told_whose_they_are_and_not_what_their_owner_adds(deployed: Project) -> None:
+    await deployed.run(
+        "ALTER TABLE public.agents DROP description; ALTER TABLE public.models DROP provider; "
+        "ALTER TABLE public.models DROP model_id"
+    )
+    with pytest.raises(StoreMismatchError) as refused:
+        await migrate(deployed.app, program="0.1.0")
+    first, *faults, last = str(refused.value).splitlines()
+    assert (first, last) == (f"The database does not fit, seen as the login {APP}:", "Nothing was changed.")
+    assert f"- public.agents belongs to {OWNER}: migrate as that role, or as a member of it" in faults
+    assert [fault for fault in faults if "it is missing" in fault] == [
+        "- public.models.model_id must be text, or character varying(255) or longer, it is missing"
+    ]
+    assert len(faults) == len(set(faults))
+    assert all(fault.startswith("- ") for fault in faults)
+
+
 async def test_all_misfits_are_named_at_once(deployed: Project) -> None:
     await deployed.run("ALTER TABLE public.models DROP model_id; ALTER TABLE public.agents OWNER TO postgres")
     await expect_refusal(deployed, deployed.owner, ["public.models.model_id", "public.agents belongs to"])

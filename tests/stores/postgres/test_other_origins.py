@@ -184,7 +184,7 @@ async def test_what_the_refusal_names_is_all_that_an_administrator_has_to_do(
         with pytest.raises(StoreMismatchError) as refused:
             await migrate(deployed.owner, program="0.1.0", grant_to=APP)
         said = str(refused.value)
-        statements = re.findall(r"(?:: (?=CREATE ROLE)| run (?=GRANT ))(.*?)(?=; |\. Nothing was changed)", said)
+        statements = re.findall(r"(?:: (?=CREATE ROLE)| run (?=GRANT ))(.*)", said)
         assert len(statements) == 4
         await deployed.run("; ".join(statements))  # in the order in which they are named
         assert await migrate(deployed.owner, program="0.1.0", grant_to=APP)

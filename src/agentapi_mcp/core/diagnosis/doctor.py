@@ -209,8 +209,9 @@ class _Examination:
         return ok("redis", f"takes writes, and answers in {took.total_seconds() * 1000:.1f} ms")
 
     def _export(self, field: str, value: str) -> str:
-        """Return the command that sets the variable of a setting, the one that is in use."""
-        return f"export {self.parts.variable_of(field)}='{value}'"
+        """Return the command that sets a setting, in a variable that no other program reads."""
+        name = self.parts.variable_of(field)
+        return f"export {f'AGENTAPI_{name}' if name in _UNPREFIXED else name}='{value}'"
 
     async def _sign_in(self) -> None:
         if "configuration" in self.faults:

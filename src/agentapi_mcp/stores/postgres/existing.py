@@ -33,17 +33,19 @@ _ADDABLE: LiteralString = """
         ('agent_health', 'last_error', 'text'), ('agent_health', 'consecutive_failures', 'integer DEFAULT 0')
 ) AS w (t, c, definition)
 JOIN pg_class r ON r.oid = to_regclass('public.' || w.t) AND r.relkind IN ('r', 'p')
- AND pg_has_role(current_user, r.relowner, 'USAGE')
 WHERE NOT EXISTS (SELECT FROM pg_attribute a
                    WHERE a.attrelid = r.oid AND a.attname = w.c AND a.attnum > 0 AND NOT a.attisdropped)
 """
-_MISSING: LiteralString = f"SELECT w.t || '.' || w.c AS name FROM {_ADDABLE} ORDER BY 1"  # noqa: S608  # made of literals
+_OWNED: LiteralString = "pg_has_role(current_user, r.relowner, 'USAGE')"
+_MISSING: LiteralString = f"""
+SELECT w.t || '.' || w.c AS name, {_OWNED} AS owned FROM {_ADDABLE} ORDER BY 1
+"""  # noqa: S608  # made of literals
 _ADD: LiteralString = f"""
 DO $$
 DECLARE
     new record;
 BEGIN
-    FOR new IN SELECT w.t, w.c, w.definition FROM {_ADDABLE} LOOP
+    FOR new IN SELECT w.t, w.c, w.definition FROM {_ADDABLE} AND {_OWNED} LOOP
         EXECUTE format('ALTER TABLE public.%I ADD COLUMN IF NOT EXISTS %I %s', new.t, new.c, new.definition);
     END LOOP;
 END
@@ -158,8 +160,18 @@ async def prepare(
     faults = _once([*said, *found])
     if faults:
         faults += [row["fault"] for row in await connection.fetch(_PUBLIC)]
-        raise StoreMismatchError(f"{_MISFIT.format(login=login)}{'; '.join(faults)}. Nothing was changed.")
+        # What the owner of the tables adds by migrating is no fault of theirs.
+        addable = tuple(f"public.{row['name']} must " for row in await connection.fetch(_MISSING))
+        raise StoreMismatchError(_refused(login, [each for each in faults if not each.startswith(addable)]))
     return Prepared(readable, added)
+
+
+def _refused(login: str, faults: Sequence[str]) -> str:
+    """Say what does not fit, one fault a line: some are statements to run."""
+    misfit = _MISFIT.format(login=login)
+    if len(faults) == 1:
+        return f"{misfit}{faults[0]}. Nothing was changed."
+    return "\n".join((misfit.rstrip(), *(f"- {fault}" for fault in faults), "Nothing was changed."))
 
 
 def _once(faults: Sequence[str]) -> list[str]:
@@ -172,7 +184,7 @@ def _once(faults: Sequence[str]) -> list[str]:
 
 async def _complete(connection: _Connection) -> tuple[str, ...]:
     """Add to the tables that this login owns what they lack and can be given; return it in words."""
-    added = [f"the column public.{row['name']}" for row in await connection.fetch(_MISSING)]
+    added = [f"the column public.{row['name']}" for row in await connection.fetch(_MISSING) if row["owned"]]
     await connection.execute(_ADD)
     if await connection.fetchval(_LACKS_UNIQUE) and await _names_given_twice(connection) == []:
         await connection.execute(_UNIQUE)

@@ -121,11 +121,11 @@ async def remember(connection: _Connection, before: Collection[Readable]) -> Non
     await connection.execute(_SERVE)
 
 
-async def grant_columns(connection: _Connection, *, narrow: bool | None) -> tuple[str, ...]:
-    """Grant `authenticated` what it could read before, except columns with secrets; return what it loses, in sentences.
+async def grant_columns(connection: _Connection, *, narrow: bool | None, is_first: bool) -> tuple[str, ...]:
+    """Grant `authenticated` what it could read before, except columns with secrets; return what changes, in sentences.
 
     `narrow` limits it to the columns that the program needs, until it is called with False; None keeps what was said
-    last.
+    last. In the first run it gets back what the migration has just taken, which is no change.
     """
     if narrow is not None:
         await connection.execute(_REMEMBER, _NARROWED, "yes" if narrow else "no")
@@ -143,6 +143,8 @@ async def grant_columns(connection: _Connection, *, narrow: bool | None) -> tupl
             wanted = _wanted(table, row["columns"], promised, secrets, is_narrow=is_narrow)
             await _grant(connection, row, wanted)
             notes += _notes(table, promised, secrets)
+            if not is_first:
+                notes += _widened(row, wanted)
     return tuple(notes)
 
 
@@ -160,6 +162,14 @@ def _notes(table: str, promised: str, secrets: Mapping[str, Collection[str]]) ->
         for column, places in secrets.items()
         if promised == "*" or column in json.loads(promised)
     ]
+
+
+def _widened(row: asyncpg.Record, wanted: tuple[str, ...] | None) -> list[str]:
+    if row["whole"]:
+        return []
+    now = row["columns"] if wanted is None else wanted
+    new = [f"public.{row['name']}.{column}" for column in now if column not in row["granted"]]
+    return [f"authenticated may now read {', '.join(new)}"] if new else []
 
 
 def _wanted(

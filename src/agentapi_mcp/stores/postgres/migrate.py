@@ -346,7 +346,7 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
         applied = await _applied(connection)
     _refuse_other(applied.keys())
     ran = tuple([migration.id for migration in plan.files if await _apply(connection, migration, applied)])
-    notes = await _grant_columns(connection, plan, prepared)
+    notes = await _grant_columns(connection, plan, prepared, is_first=SINCE in ran)
     if plan.grant_to is not None:
         await _grant_roles(connection, plan.grant_to)
     await connection.execute(_GRANT_FUNCTIONS)
@@ -361,12 +361,14 @@ async def _grant_roles(connection: _Connection, login: str) -> None:
     await connection.execute(_GRANT)
 
 
-async def _grant_columns(connection: _Connection, plan: Plan, prepared: Prepared | None) -> tuple[str, ...]:
+async def _grant_columns(
+    connection: _Connection, plan: Plan, prepared: Prepared | None, *, is_first: bool
+) -> tuple[str, ...]:
     if all(migration.id != SINCE for migration in plan.files):
         return ()
     if prepared is not None:
         await remember(connection, prepared.readable)
-    return await grant_columns(connection, narrow=plan.narrow_columns)
+    return await grant_columns(connection, narrow=plan.narrow_columns, is_first=is_first)
 
 
 async def find_other_tables(url: str, variable: str | None = None) -> OtherTables | None:
