@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from inspect import Parameter, getmembers, isclass, isfunction, signature
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 from typing_extensions import override
 
+import agentapi_mcp
 from agentapi_mcp.base.errors import PermissionDeniedError
 from agentapi_mcp.base.ids import OrgId, UserId, new_id
 from agentapi_mcp.core.identity.principals import NEEDS, VIA_PERSONAL, Action, Exceptions, Principal, Role, TokenScope
@@ -31,6 +33,7 @@ class Row:
         return f"{self.use_case}{said}"
 
 
+SOURCE = Path(agentapi_mcp.__file__).parent
 OWN, SHARED = {"organization": False}, {"organization": True}
 TABLE = [
     Row("Accounts.begin", (Action.MANAGE_KEYS,)),
@@ -85,12 +88,13 @@ TABLE = [
     Row("Turns.start", (Action.CHAT,)),
     Row("Wallet.means", (Action.CHAT,)),
 ]
+THE_OPERATORS = "for the operator at the server's command line, whom no role limits"
 OPEN_TO_ALL = {
     "AccountPageVisits.invite": "returns no address instead, as with keys",
     "Accounts.available": "looks at nothing where no account can be connected; else test_accounts.py shows the refusal",
     "Accounts.token": "belongs to a turn for which the accounts have been loaded",
     "ApiKeys.mark_used": "belongs to a turn that was let through, which the key has paid",
-    "ApiKeys.rotate": "for the operator at the server's command line, whom no role limits",
+    "ApiKeys.rotate": THE_OPERATORS,
     "AuditLog.denied": "records a refusal",
     "AuditLog.event": "makes an event of what a use case does that has checked the right",
     "AuditLog.record": "records what a use case did that has checked the right",
@@ -105,8 +109,8 @@ OPEN_TO_ALL = {
     "KeyRequests.create": "returns no address instead, as the next test shows",
     "KeyRequests.restore": "gives a link back whose use was allowed, and failed",
     "KeyPageVisits.invite": "returns no address instead, as KeyRequests.create does",
-    "Memberships.create_organization": "for the operator at the server's command line, whom no role limits",
-    "Organizations.limit": "for the operator at the server's command line, whom no role limits",
+    "Memberships.create_organization": THE_OPERATORS,
+    "Organizations.limit": THE_OPERATORS,
     "TransportSessions.close": "ends the caller's own session, which needs no right",
     "TransportSessions.find": "a client connects before it is known what it will ask for",
     "TransportSessions.on_change": "tells that the caller's own session changed, and nothing of it",
@@ -210,6 +214,19 @@ def test_every_use_case_that_takes_a_principal_has_a_row() -> None:
         "add a row to TABLE for a new use case, or say in OPEN_TO_ALL why it needs no right"
     )
     assert rows & set(OPEN_TO_ALL) == set()
+
+
+@pytest.mark.parametrize("use_case", [name for name, why in OPEN_TO_ALL.items() if why == THE_OPERATORS])
+def test_what_no_role_limits_is_called_by_commands_alone(use_case: str) -> None:
+    class_name, _, method = use_case.partition(".")
+    (part,) = (name for name, hint in get_type_hints(Services).items() if hint is use_case_classes()[class_name])
+    callers = {
+        path.relative_to(SOURCE).parts[0]
+        for path in SOURCE.rglob("*.py")
+        if f"{part}.{method}(" in path.read_text(encoding="utf-8")
+    }
+    assert callers
+    assert callers <= {"cli", "app"}
 
 
 @pytest.mark.parametrize(("row", "principal"), REFUSED)
