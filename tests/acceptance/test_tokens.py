@@ -118,7 +118,7 @@ async def test_the_page_adds_two_people_to_a_new_database(edge_home: Path, datab
         (("create", "x", "--expires-in", "367d"), 2, "--expires-in must be between a minute and 366 days"),
         (("create", "x", "--expires-in", "0d"), 2, "--expires-in must be between a minute and 366 days"),
         (("create", "x", "--expires-in", "99999w"), 2, "--expires-in must be between a minute and 366 days"),
-        (("create", "x", "--expires-in", "soon"), 2, "as in 12h, 90d or 8w"),
+        (("create", "x", "--expires-in", "soon"), 2, "as in 30m, 12h, 90d or 8w"),
         (("create", "x", "--scope", "root"), 2, "root"),
         (("revoke", "no-such-token"), 2, "`agentapi-mcp tokens list` shows"),
         (("list", "--user", str(new_id())), 3, "--org beside --user"),

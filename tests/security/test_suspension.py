@@ -71,6 +71,13 @@ async def test_streams_and_tokens_end_with_the_membership_whatever_ends_it(
         for refused in refusals:
             assert refused.status_code == 403
             assert any(words in refused.text for words in WORDS[WAYS[way][1]]), refused.text
+        # Where the organisation's administrators look.
+        await until(
+            own_database.owner,
+            "agentapi.audit_events WHERE action = 'sign_in_refused' AND user_id = $1 AND org_id = $2",
+            bo.user_id,
+            bo.org_id,
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar
+from uuid import UUID
 
 
 class AgentApiError(Exception):
@@ -86,14 +87,25 @@ class NotAuthenticatedError(CallerError):
 
 
 class PermissionDeniedError(CallerError):
-    """The principal may not do `action`; `scope` is set if only this scope of their token is missing."""
+    """The principal may not do `action`; `scope` is set if only this scope of their token is missing.
+
+    `member` is the user, and the organisation that they may no longer use, whose credential proves who they are.
+    """
 
     code = "permission_denied"
 
-    def __init__(self, message: str, *, scope: str | None = None, action: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        scope: str | None = None,
+        action: str | None = None,
+        member: tuple[UUID, UUID] | None = None,
+    ) -> None:
         super().__init__(message)
         self.scope = scope
         self.action = action
+        self.member = member
 
 
 class NotFoundError(CallerError):

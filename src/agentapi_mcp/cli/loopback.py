@@ -15,7 +15,8 @@ _PATH = "/accounts/callback"
 _WITHIN = timedelta(minutes=10)
 _REQUEST_WITHIN = timedelta(seconds=5)
 _LARGEST = 16 * 1024
-_DONE = "This is done: you can close this page, and go back to the terminal."
+_DONE = "The provider has answered: close this page, and go back to the terminal, which says whether it worked."
+_REFUSED = "The provider refused: nothing is connected. Close this page, and go back to the terminal."
 _NOT_FOUND = "There is nothing here."
 
 
@@ -49,7 +50,7 @@ class Loopback:
             if answer is None or self._answer.done():
                 status, text = "404 Not Found", _NOT_FOUND
             else:
-                status, text = "200 OK", _DONE
+                status, text = "200 OK", _DONE if answer.error is None else _REFUSED
                 self._answer.set_result(answer)
             body = text.encode()
             writer.write(

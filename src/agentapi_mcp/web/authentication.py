@@ -19,10 +19,10 @@ from agentapi_mcp.base.errors import (
     PermissionDeniedError,
     retry_after_seconds,
 )
-from agentapi_mcp.base.ids import UserId
+from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.core.access.personal_tokens import NOT_VALID, PREFIX
-from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutcome, EventOwner
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
@@ -122,8 +122,13 @@ class TokenAuthenticator:
         services = self._services_provider.find()
         if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
             return
+        member = error.member if isinstance(error, PermissionDeniedError) else None
         await services.audit.record(
-            None, AuditAction.SIGN_IN_REFUSED, outcome=AuditOutcome.REFUSED, details=AuditDetails(reason=error.code)
+            None,
+            AuditAction.SIGN_IN_REFUSED,
+            outcome=AuditOutcome.REFUSED,
+            details=AuditDetails(reason=error.code),
+            whose=None if member is None else EventOwner(OrgId(member[1]), UserId(member[0])),
         )
 
     async def _verify(self, token: str, digest: bytes) -> Principal | None:

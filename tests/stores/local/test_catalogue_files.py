@@ -1,5 +1,6 @@
 """A catalogue file says what it says, or is refused with file, line and reason."""
 
+import re
 from collections.abc import Mapping
 from datetime import date, timedelta
 from decimal import Decimal
@@ -365,6 +366,21 @@ def test_the_annotated_example_is_a_good_file() -> None:
     example = Path(__file__).parents[3] / "config" / FILE_NAME
     agents = load_catalogue([DEFAULTS, example], {}, known).agents
     assert {"droid", "ccrouter", "guide", "local"} <= {agent.name for agent in agents}
+
+
+def test_the_annotated_example_has_every_kind_of_table_and_is_good_with_what_it_comments_out(
+    tmp_path: Path,
+) -> None:
+    example = (Path(__file__).parents[3] / "config" / FILE_NAME).read_text(encoding="utf-8")
+    file = tmp_path / FILE_NAME
+    file.write_text(re.sub(r"^# (?=\[|[a-z_]+ = )", "", example, flags=re.MULTILINE), encoding="utf-8")
+    secrets = dict.fromkeys(re.findall(r"\$\{(\w+)\}", example), "a-secret")
+    loaded = load_catalogue([DEFAULTS, file], secrets, known)
+    assert {agent.name for agent in loaded.agents} == {"local", "droid", "claude", "guide", "own"}
+    assert [agent.needs_account for agent in loaded.agents if agent.name == "own"] == ["openrouter"]
+    assert [account.name for account in loaded.accounts] == ["openrouter"]
+    assert [issuer.client_id for issuer in loaded.sign_in.issuers] == ["agentapi"]
+    assert loaded.sign_in.roles == {"editor": Role.MEMBER}
 
 
 def test_accounts_are_read_with_the_defaults_of_their_kind_and_their_secrets(tmp_path: Path) -> None:

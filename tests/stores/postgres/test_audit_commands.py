@@ -62,6 +62,14 @@ async def test_what_commands_did_is_listed_and_narrowed(edge_home: Path) -> None
     assert (status, out, err) == (0, "", "No event fits.\n")
 
 
+async def test_the_log_of_another_organisation_of_ones_own_is_read(edge_home: Path) -> None:
+    env = environ(edge_home)
+    _, org_id, _ = await run(env, "organization", "create", "Another")
+    await run(env, "organization", "set", "default_agent", "guide", "--org", org_id.strip())
+    status, out, _ = await run(env, "audit", "--json", "--action", "organization_changed", "--org", org_id.strip())
+    assert (status, [one["target"]["id"] for one in json.loads(out)]) == (0, [org_id.strip()])
+
+
 async def test_changes_of_tokens_keys_and_settings_are_recorded_before_they_are_told(edge_home: Path) -> None:
     key, name = "sk-or-v1-canary-0123456789", f"n{uuid4().hex}"
     env = environ(edge_home) | {"AGENTAPI_MASTER_KEY": base64.b64encode(token_bytes(32)).decode()}

@@ -43,7 +43,7 @@ def accounts_connect(provider: str, port: int | None) -> None:
     async def connect(services: Services, _settings: Settings) -> None:
         async with open_loopback(port) as loopback:
             begun = await services.accounts.begin(services.principal, provider, loopback.redirect_uri)
-            print_err("Open this address in a browser on this machine, and allow access there:")
+            print_err("Open this address in a browser on this machine within ten minutes, and allow access there:")
             print_out(begun.url)
             answer = await loopback.wait(begun.state)
             await services.accounts.finish(services.principal, provider, begun, answer, loopback.redirect_uri)

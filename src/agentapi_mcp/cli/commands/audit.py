@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
-from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome
@@ -46,6 +46,7 @@ class Since(click.ParamType[datetime]):
 @click.option("--action", type=click.Choice([str(action) for action in AuditAction]), metavar="NAME", help="Only this.")
 @click.option("--outcome", type=click.Choice([str(outcome) for outcome in AuditOutcome]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@in_organization
 @json_option
 @click.pass_context
 def audit(  # noqa: PLR0913  # one for each option
@@ -56,6 +57,7 @@ def audit(  # noqa: PLR0913  # one for each option
     action: str | None,
     outcome: str | None,
     limit: int,
+    org_id: UUID | None,
     as_json: bool,
 ) -> None:
     """See what happened in your organisation, newest first: who, from where, what, and how it ended."""
@@ -66,7 +68,7 @@ def audit(  # noqa: PLR0913  # one for each option
         since=since,
     )
     if context.invoked_subcommand is None:
-        run(lambda services, _: _list(services, event_filter, limit, as_json=as_json))
+        run(lambda services, _: _list(services, event_filter, limit, as_json=as_json), org_id=org_id)
 
 
 @audit.command()

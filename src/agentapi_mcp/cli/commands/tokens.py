@@ -19,11 +19,11 @@ from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 
-_HOURS = {"h": 1, "d": 24, "w": 168}
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class Lifetime(click.ParamType[timedelta]):
-    """A number of hours, days or weeks, as in `12h`, `90d` or `8w`."""
+    """A number of minutes, hours, days or weeks, as in `30m`, `12h`, `90d` or `8w`."""
 
     name = "duration"
 
@@ -32,10 +32,10 @@ class Lifetime(click.ParamType[timedelta]):
         """Parse a number and its unit."""
         if isinstance(value, timedelta):
             return value
-        found = re.fullmatch(r"([0-9]{1,5})([hdw])", str(value).strip().lower())
+        found = re.fullmatch(r"([0-9]{1,5})([mhdw])", str(value).strip().lower())
         if found is None:
-            self.fail("must be a number of hours, days or weeks, as in 12h, 90d or 8w.", param, ctx)
-        return timedelta(hours=int(found[1]) * _HOURS[found[2]])
+            self.fail("must be a number of minutes, hours, days or weeks, as in 30m, 12h, 90d or 8w.", param, ctx)
+        return int(found[1]) * _UNITS[found[2]]
 
 
 def _target_options(command: Callable[..., None]) -> Callable[..., None]:

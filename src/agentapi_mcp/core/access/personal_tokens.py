@@ -144,7 +144,8 @@ class PersonalTokens:
             raise NotAuthenticatedError("This token has expired; make another one.", flaw=TokenFlaw.ENDED)
         if found.membership is None:
             raise PermissionDeniedError(
-                "You are no longer a member of the organisation that this token is for; ask an administrator."
+                "You are no longer a member of the organisation that this token is for; ask an administrator.",
+                member=(token.user_id, token.org_id),
             )
         if token.last_used_at is None or now - token.last_used_at >= _USE_NOTED_EVERY:
             await self._store.record_use(token.id, now)

@@ -42,7 +42,7 @@ def member(
     Raises:
         PermissionDeniedError: the user is suspended, or the organisation was deleted.
     """
-    _require_active(membership)
+    _require_active(user_id, membership)
     return Principal(
         user_id,
         membership.org_id,
@@ -61,7 +61,7 @@ def service(account: Account, declared: Service, credential: Credential) -> Prin
         PermissionDeniedError: the service is suspended, or the organisation was deleted.
     """
     (membership,) = account.memberships
-    _require_active(membership)
+    _require_active(account.user_id, membership)
     return Principal(
         account.user_id,
         declared.org_id,
@@ -78,6 +78,6 @@ def without_scopes(principal: Principal) -> Principal:
     return replace(principal, scopes=None)
 
 
-def _require_active(membership: Membership) -> None:
+def _require_active(user_id: UserId, membership: Membership) -> None:
     if membership.status is not MembershipStatus.ACTIVE:
-        raise PermissionDeniedError(_REFUSALS[membership.status])
+        raise PermissionDeniedError(_REFUSALS[membership.status], member=(user_id, membership.org_id))

@@ -22,7 +22,7 @@ from agentapi_mcp.base.errors import (
     StoreMismatchError,
     StoreUnavailableError,
 )
-from agentapi_mcp.base.ids import OrgId, new_id
+from agentapi_mcp.base.ids import new_id
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.audit.event_coalescing import EventCoalescer
@@ -35,6 +35,7 @@ from agentapi_mcp.core.audit.models import (
     AuditFilter,
     AuditOutcome,
     AuditTarget,
+    EventOwner,
 )
 from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
@@ -81,17 +82,17 @@ class AuditLog:
         target: AuditTarget | None = None,
         outcome: AuditOutcome = AuditOutcome.OK,
         details: AuditDetails | None = None,
-        org_id: OrgId | None = None,
+        whose: EventOwner | None = None,
     ) -> None:
         """Record an action of a principal, None if not authenticated; client and address come from the log context.
 
-        What an operator does to an organisation of others, `org_id`, is in that one's log.
+        `whose` says in which organisation's log it stands, if not in the principal's.
         Waits for the database only after a successful change of members, settings, tokens or keys.
 
         Raises:
             StoreUnavailableError: the event of such a change is not stored yet; do not report success.
         """
-        event = self.event(principal, action, target=target, outcome=outcome, details=details, org_id=org_id)
+        event = self.event(principal, action, target=target, outcome=outcome, details=details, whose=whose)
         if action in COUNTED:
             first = self._coalescer.add(event)
             if first is not None:
@@ -109,7 +110,7 @@ class AuditLog:
         target: AuditTarget | None = None,
         outcome: AuditOutcome = AuditOutcome.OK,
         details: AuditDetails | None = None,
-        org_id: OrgId | None = None,
+        whose: EventOwner | None = None,
     ) -> AuditEvent:
         """Return an event to be stored by the caller, in the transaction that it belongs to."""
         return AuditEvent(
@@ -117,8 +118,8 @@ class AuditLog:
             at=self._clock.now(),
             action=action,
             outcome=outcome,
-            org_id=org_id or (principal and principal.org_id),
-            user_id=principal and principal.user_id,
+            org_id=whose.org_id if whose is not None else principal and principal.org_id,
+            user_id=whose.user_id if whose is not None else principal and principal.user_id,
             via=principal and one_line(principal.via, _LONGEST),
             client=log_context.client.get(),
             address=log_context.address.get(),

@@ -85,6 +85,13 @@ class AuditTarget(NamedTuple):
     id: str
 
 
+class EventOwner(NamedTuple):
+    """Whose an event is: an operator may act on an organisation of others, and a refused member has no principal."""
+
+    org_id: OrgId
+    user_id: UserId
+
+
 class AuditDetails(TypedDict, total=False):
     """The allowed details of an event; other names and None are dropped.
 

@@ -6,7 +6,7 @@ from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.ids import OrgId
 from agentapi_mcp.base.validation import MAX_NAME
 from agentapi_mcp.core.audit.log import AuditLog
-from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
+from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget, EventOwner
 from agentapi_mcp.core.catalogue.catalogue import Catalogue
 from agentapi_mcp.core.catalogue.models import Organization
 from agentapi_mcp.core.catalogue.organization_settings import check_setting
@@ -77,5 +77,5 @@ class Organizations:
             AuditAction.ORGANIZATION_CHANGED,
             target=AuditTarget("organization", str(org_id)),
             details=AuditDetails(settings=settings),
-            org_id=org_id,
+            whose=EventOwner(org_id, principal.user_id),
         )
