@@ -31,5 +31,5 @@ DIRECT = "postgresql://postgres:p@db.ref.supabase.co:5432/postgres"
     ],
 )
 def test_another_login_than_the_owners_is_granted_what_it_needs(owner: str | None, login: str, command: str) -> None:
-    settings = Settings(migrate_database_url=owner and SecretStr(owner), database_url=SecretStr(login))
+    settings = Settings(migrate_database_url=None if owner is None else SecretStr(owner), database_url=SecretStr(login))
     assert migrate_command(settings) == command

@@ -20,6 +20,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+LONGEST_LINE = 126
 CLIENTS = ("Claude Desktop", "Claude Code", "VS Code", "Cursor", "Codex")
 
 
@@ -137,3 +138,9 @@ def test_every_option_of_chat_is_documented() -> None:
     options = [option for each in main.commands["chat"].params for option in each.opts if option.startswith("--")]
     assert len(options) > 5
     assert [option for option in options if f"`{option}" not in page] == []
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", *map(str, PAGES)])
+def test_prose_is_wrapped(name: str) -> None:
+    lines = [line for line in prose(ROOT / name).splitlines() if not line.startswith(("|", "<!--", "#"))]
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []

@@ -9,8 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pydantic import SecretStr
-
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
@@ -37,16 +35,17 @@ def home_of(settings: Settings, environ: Mapping[str, str]) -> Path:
 
 def migrate_command(settings: Settings) -> str:
     """Return the command that makes the database ready, also for a login that is not the owner's."""
-    owner, login = _login_of(settings.migrate_database_url), _login_of(settings.database_url)
+    owner, login = (
+        None if url is None else _login_of(url.get_secret_value())
+        for url in (settings.migrate_database_url, settings.database_url)
+    )
     granted = f" --grant-to {shlex.quote(login)}" if owner and login and owner != login else ""
     return f"agentapi-mcp migrate{granted}"
 
 
-def _login_of(url: SecretStr | None) -> str | None:
+def _login_of(url: str) -> str | None:
     """Return the role of a URL, None if it names none."""
-    if url is None:
-        return None
-    parts = urlsplit(url.get_secret_value())
+    parts = urlsplit(url)
     login = unquote(parts.username or "")
     # Supabase's poolers are told the project behind the role.
     return (login.partition(".")[0] if (parts.hostname or "").endswith(_POOLERS) else login) or None
