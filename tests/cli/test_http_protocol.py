@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, MOST_PIPELINED, HttpProtocol
 from agentapi_mcp.web.framing import Framing, framing_refusal
-from agentapi_mcp.web.requests import GONE
+from agentapi_mcp.web.requests import ARRIVAL, Arrival
 from tests.support.http_servers import serving
 
 HOST = b"Host: a\r\n"
@@ -361,21 +361,54 @@ async def test_a_response_takes_as_long_as_it_takes() -> None:
         assert statuses(await at.reader.read()) == [200]
 
 
-async def test_a_request_is_told_that_its_client_is_gone() -> None:
-    begun, is_told = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000),
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + 2 * NEXT,
+    ],
+    ids=["no body", "a body that is not read yet", "pipelined"],
+)
+async def test_a_request_is_told_whether_its_client_is_gone(sent: bytes) -> None:
+    arrived, is_over = asyncio.get_running_loop().create_future(), asyncio.Event()
 
     async def wait(request: Request) -> None:
-        gone: asyncio.Future[None] = request.scope[GONE]
-        gone.add_done_callback(lambda _: is_told.set())
-        begun.set()
-        await is_told.wait()
+        if not arrived.done():
+            arrived.set_result(request.scope[ARRIVAL])
+        await is_over.wait()
+
+    async with served(Echo(wait)) as address:
+        _, writer = await asyncio.open_connection(*address)
+        writer.write(sent)
+        arrival: Arrival = await arrived
+        assert not arrival.is_gone()
+        writer.close()
+        async with asyncio.timeout(20):
+            while not arrival.is_gone():
+                await checkpoint()
+        is_over.set()
+
+
+async def test_of_a_request_that_is_held_no_more_is_read_until_its_body_is_asked_for() -> None:
+    arrived, goes_on = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    async def wait(request: Request) -> None:
+        arrival: Arrival = request.scope[ARRIVAL]
+        arrived.set_result((arrival, arrival.hold()))
+        await goes_on.wait()
 
     async with connected(Echo(wait)) as at:
-        await at.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        await begun.wait()
-        assert not is_told.is_set()
-        at.writer.close()
-        await is_told.wait()
+        at.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n")
+        arrival, held = await arrived
+        assert held == len(b"host" + b"a" + b"content-length" + b"50000")
+        at.writer.write(b"a" * 50_000)
+        for _ in range(100):
+            await checkpoint()
+        assert arrival.hold() == held
+        goes_on.set()
+        assert (await at.reader.readuntil(b"body=")).startswith(b"HTTP/1.1 200")
+        assert await at.reader.readexactly(50_000) == b"a" * 50_000
 
 
 async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete() -> None:

@@ -14,12 +14,14 @@ from typing_extensions import override
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.web.application import WebOptions, create_web
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount
-from agentapi_mcp.web.requests import GONE
+from agentapi_mcp.web.requests import ARRIVAL, Arrival
 from agentapi_mcp.web.turnstile import (
     AT_ONCE,
+    BYTES_OF_ONE,
     CROWD_EVERY,
     LONGEST_TURN,
     LONGEST_WAIT,
+    MOST_BYTES_WAITING,
     MOST_OF_FEW,
     MOST_WAITING,
     MOST_YOUNG,
@@ -44,6 +46,28 @@ class Loop:
 
 
 @dataclass
+class Arrivals:
+    """What the HTTP server tells of some requests."""
+
+    bytes: int = 0
+    are_gone: bool = False
+    held: int = 0
+    asked: int = 0
+
+    def next(self) -> Arrival:
+        """Tell of another one."""
+        return Arrival(self._hold, self._is_gone)
+
+    def _hold(self) -> int:
+        self.held += 1
+        return self.bytes
+
+    def _is_gone(self) -> bool:
+        self.asked += 1
+        return self.are_gone
+
+
+@dataclass
 class Came:
     """Requests that came to a turnstile, and whose they are that have begun; these stay under way."""
 
@@ -52,7 +76,8 @@ class Came:
     begun: list[str] = field(default_factory=list[str])
     passages: list[Passage] = field(default_factory=list[Passage])
     refused: int = 0
-    gone: asyncio.Future[None] | None = None  # that of the clients who come next
+    told: Counter[str] = field(default_factory=Counter[str])  # whose were refused
+    arrivals: Arrivals = field(default_factory=Arrivals)  # of those who come next
     has_begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, who: str, number: int = 1) -> None:
@@ -66,9 +91,10 @@ class Came:
             await checkpoint()
 
     async def _begin(self, who: str) -> None:
-        passage = await self.turnstile.enter(Sender(who, is_known=who.islower()), self.gone)
+        passage = await self.turnstile.enter(Sender(who, is_known=who.islower()), self.arrivals.next())
         if passage is None:
             self.refused += 1
+            self.told[who] += 1
             return
         self.begun.append(who)
         self.passages.append(passage)
@@ -379,41 +405,103 @@ async def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_place() 
     assert came.begun == ["a", "c", "d"]
 
 
-async def test_whose_client_is_gone_while_it_waits_never_begins_and_takes_nobodys_place(loop: Loop, came: Came) -> None:
+async def test_whose_client_is_gone_never_begins_and_takes_nobodys_place(loop: Loop, came: Came) -> None:
     await came.come("ann")
     loop.worked += 1.0
     await came.come("crowd", MOST_OF_FEW)
-    came.gone = asyncio.get_running_loop().create_future()
+    came.arrivals = Arrivals()
     await came.come("crowd", MOST_WAITING)
-    came.gone.set_result(None)
-    await came.come("ann")
+    came.arrivals.are_gone = True
+    came.arrivals = Arrivals()
+    await came.come("crowd", 3)
+    assert came.refused == MOST_WAITING
+    await came.come("crowd", MOST_WAITING - 3)
     assert (came.count("crowd"), came.refused) == (MOST_OF_FEW, MOST_WAITING)
-    came.gone = None
-    await came.come("crowd", MOST_WAITING)
-    assert (came.count("crowd"), came.refused) == (MOST_OF_FEW, MOST_WAITING)
+    await came.come("crowd")
+    assert came.refused == MOST_WAITING + 1
     loop.passed += CROWD_EVERY
     await came.come("ann")
     assert came.count("crowd") == MOST_OF_FEW + 1
 
 
-async def test_whose_client_is_gone_later_is_served_to_its_end() -> None:
-    turnstile, gone = Turnstile(), asyncio.get_running_loop().create_future()
-    passage = await turnstile.enter(Sender("ann", is_known=True), gone)
-    gone.set_result(None)
-    await checkpoint()
-    assert passage is not None
-    assert passage.line.under_way == 1
+async def test_whose_client_is_gone_is_passed_over_when_its_turn_comes(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW)
+    came.arrivals = Arrivals()
+    await came.come("crowd", 5)
+    came.arrivals.are_gone = True
+    came.arrivals = Arrivals()
+    await came.come("crowd")
+    loop.passed += CROWD_EVERY
+    await came.come("ann")
+    assert (came.count("crowd"), came.refused) == (MOST_OF_FEW + 1, 5)
 
 
-async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer() -> None:
+async def test_who_is_the_first_behind_clients_who_are_gone_is_in_the_same_line(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW)
+    came.arrivals = Arrivals()
+    await came.come("crowd", MOST_WAITING)
+    came.arrivals.are_gone = True
+    came.leave("crowd")
+    came.arrivals = Arrivals()
+    await came.come("crowd", 3)
+    assert came.count("crowd") == MOST_OF_FEW + 3
+    await came.come("crowd", MOST_OF_FEW)
+    assert came.count("crowd") == 2 * MOST_OF_FEW
+
+
+async def test_a_full_line_is_searched_for_clients_who_are_gone_once_in_a_while(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW)
+    came.arrivals = Arrivals()
+    await came.come("crowd", MOST_WAITING)
+    asked = came.arrivals.asked
+    await came.come("crowd", 50)
+    assert came.refused == 50
+    assert came.arrivals.asked - asked < 1.1 * MOST_WAITING
+
+
+async def test_what_waits_takes_up_so_much_and_whoever_takes_up_most_is_refused(loop: Loop, came: Came) -> None:
+    await came.come("ann")
+    loop.worked += 1.0
+    came.arrivals = Arrivals(bytes=MOST_BYTES_WAITING // 100 - BYTES_OF_ONE)
+    await came.come("crowd", MOST_OF_FEW + 100)
+    assert came.refused == 0
+    await came.come("crowd")
+    assert (came.refused, came.told["crowd"]) == (1, 1)
+    await came.come("mob", 1 + 10)  # one of it begins
+    assert (came.refused, came.told["crowd"]) == (12, 12)
+    await came.come("mob", 50)
+    assert (came.told["crowd"], came.told["mob"]) == (51, 10)  # each has half
+    loop.worked -= 1.0
+    loop.passed += 100.0
+    await came.wait_for(1 + MOST_OF_FEW + 1 + 100)
+    await came.come("crowd", 90)
+    assert came.refused == 61
+
+
+async def test_only_a_request_that_waits_is_not_read_on(loop: Loop, came: Came) -> None:
+    came.arrivals = Arrivals()
+    await came.come("ann")
+    assert came.arrivals.held == 0
+    loop.worked += 1.0
+    await came.come("crowd", MOST_OF_FEW + 3)
+    assert came.arrivals.held == 3
+
+
+@pytest.mark.parametrize(("is_gone", "status"), [(False, 429), (True, 408)])
+async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer(*, is_gone: bool, status: int) -> None:
     class Full(Turnstile):
-        """Lets nobody in whose client is gone."""
+        """Lets nobody in of whose arrival it is told."""
 
         @override
-        async def enter(self, sender: Sender, gone: asyncio.Future[None] | None = None) -> Passage | None:
-            """Refuse as soon as it is."""
-            assert gone is not None
-            await asyncio.shield(gone)
+        async def enter(self, sender: Sender, arrival: Arrival | None = None) -> Passage | None:
+            """Refuse."""
+            assert arrival == told
 
     async def serve(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise AssertionError("it does not begin")
@@ -428,8 +516,7 @@ async def test_whom_too_many_requests_wait_for_is_told_to_send_fewer() -> None:
 
     mount = Mount(paths=("/",), app=serve, authentication=AuthenticationMode.OPEN)
     paced = Paced(serve, mount, Full(), lambda _: Sender("crowd", is_known=True))
-    gone = asyncio.get_running_loop().create_future()
-    gone.set_result(None)
-    await paced({"type": "http", "method": "POST", "path": "/", "headers": [], GONE: gone}, receive, send)
-    assert messages[0]["status"] == 429
-    assert (b"retry-after", b"1") in messages[0]["headers"]
+    told = Arrivals(are_gone=is_gone).next()
+    await paced({"type": "http", "method": "POST", "path": "/", "headers": [], ARRIVAL: told}, receive, send)
+    assert messages[0]["status"] == status
+    assert ((b"retry-after", b"1") in messages[0]["headers"]) != is_gone

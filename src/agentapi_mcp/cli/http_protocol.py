@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
+import select
 from http import HTTPStatus
+from socket import SocketType
 from typing import cast
 
 import httptools
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from agentapi_mcp.web.requests import GONE
+from agentapi_mcp.web.requests import ARRIVAL, Arrival
 
 LARGEST_HEAD = 32 * 1024  # bytes of target and headers, as much as nginx passes on by default
 MOST_HEADERS = 100
 # Requests that may wait for the response before theirs. Each costs memory as soon as it is parsed, uvicorn reads on
 # after every response, and no MCP client sends one before the last is answered.
 MOST_PIPELINED = 16
+# Linux alone tells of an end that stands behind unread bytes.
+_CLOSED = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +33,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     seconds_to_send = 20.0
 
-    _gone: asyncio.Future[None]
     _deadline: asyncio.TimerHandle | None = None
     _awaits_head = True
     _parts = 0  # heads, pieces of bodies and ends of requests that were parsed
@@ -43,15 +46,13 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)
-        self._gone = self.loop.create_future()
         self._start_deadline()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting, and let what has not begun yet never begin."""
+        """Stop waiting."""
         self._stop_deadline()
         super().connection_lost(exc)
-        self._gone.set_result(None)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -131,12 +132,24 @@ class HttpProtocol(HttpToolsProtocol):
             # RFC 9112, section 3.2.2: a host in the target takes the place of the header.
             authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
-        cast("dict[str, object]", self.scope)[GONE] = self._gone
         super().on_headers_complete()
+        cast("dict[str, object]", self.scope)[ARRIVAL] = self._arrival_of(self.cycle)
         self._stop_deadline()
         self._awaits_head = False
         self._trailers = self._trailer_bytes = 0
         self._end_part()
+
+    def _arrival_of(self, cycle: RequestResponseCycle) -> Arrival:
+        head = sum(len(name) + len(value) for name, value in self.headers)
+
+        def hold() -> int:
+            cycle.flow.pause_reading()  # until the application asks for the body
+            return head + len(cycle.body)
+
+        def is_gone() -> bool:
+            return cycle.disconnected or _is_closed_by_peer(self.transport)
+
+        return Arrival(hold, is_gone)
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -224,3 +237,13 @@ class HttpProtocol(HttpToolsProtocol):
         text = f"{status.phrase}."
         head = f"HTTP/1.1 {int(status)} {status.phrase}\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n{text}".encode())
+
+
+def _is_closed_by_peer(transport: asyncio.Transport) -> bool:
+    """Return whether the other end has closed a connection: behind what has not been read, nobody tells of it."""
+    socket: SocketType | None = transport.get_extra_info("socket")
+    if transport.is_closing() or socket is None:
+        return transport.is_closing()
+    events = select.poll()
+    events.register(socket.fileno(), _CLOSED)
+    return bool(events.poll(0))

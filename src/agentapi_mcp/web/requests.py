@@ -1,21 +1,32 @@
 """What middleware notes in an ASGI scope: the principal, the client's address, and a body that has been read."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address
-from typing import cast
+from typing import NamedTuple, cast
 
 from starlette.types import Message, Receive
 
 from agentapi_mcp.base.json_values import load_json
 
 RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
-GONE = "agentapi.gone"  # scope key of a future that is done as soon as the client has closed the connection
+ARRIVAL = "agentapi.arrival"  # scope key of the `Arrival` of a request, where the HTTP server tells of it
 BODY = "agentapi.body"  # scope key of a body of JSON
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 HOLD = "agentapi.hold"  # scope key of a function: while its context lasts, the sender has one more open request
 _LONGEST_ADDRESS = 64  # a proxy may send any text
 _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
+
+
+class Arrival(NamedTuple):
+    """What the HTTP server knows of a request that has not begun.
+
+    `hold` reads nothing more of it until its body is asked for, and returns the bytes that it takes up. `is_gone` tells
+    whether its client has closed the connection, also while nothing is read from it.
+    """
+
+    hold: Callable[[], int]
+    is_gone: Callable[[], bool]
 
 
 class JsonBody:

@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Hashable
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import GONE
+from agentapi_mcp.web.requests import ARRIVAL, Arrival
 
 # How many begin in a turn of the event loop. One takes about a millisecond to its first wait; what is under way has its
 # part of each turn, too.
@@ -30,6 +29,9 @@ CROWD_EVERY = 0.1
 # Seconds for which somebody counts as there after a request of theirs began.
 REMEMBERED_FOR = 10.0
 MOST_WAITING = 2000  # requests of a sender
+# Of all senders together; each request counts with what it takes up besides its head and the body that is here.
+MOST_BYTES_WAITING = 64 * 1024 * 1024
+BYTES_OF_ONE = 8 * 1024
 LONGEST_WAIT = 30.0  # seconds; most clients give up after a minute
 _YOUNG_FOR = 1.0
 # Seconds of work that crowds may have saved up, or owe.
@@ -39,6 +41,8 @@ _CROWDED = Refusal(
     message="Too many of your requests wait to begin: send fewer at once.",
     headers={"retry-after": "1"},
 )
+# For the log: nobody hears it.
+_GONE = Refusal(status=HTTPStatus.REQUEST_TIMEOUT, message="The client is gone.")
 
 
 class Sender(NamedTuple):
@@ -77,15 +81,16 @@ class Turnstile:
         self._now = now
         self._lines = dict[Hashable, _Line]()
         self._waiting = OrderedDict[Hashable, _Line]()
+        self._bytes_waiting = 0
         self._turns = _Turns(now)
         self._budget = _Budget(now, busy)
         self._last_few = _LastFew()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def enter(self, sender: Sender, gone: asyncio.Future[None] | None = None) -> Passage | None:
+    async def enter(self, sender: Sender, arrival: Arrival | None = None) -> Passage | None:
         """Return when a request may begin, which is at once unless many come together; `leave` must follow.
 
-        None if too many of the sender's wait already, it has waited for too long, or its client is gone meanwhile.
+        None if too much of the sender's waits already, it has waited for too long, or its client is gone meanwhile.
         """
         line = self._lines.get(sender.who)
         if line is None:
@@ -93,29 +98,58 @@ class Turnstile:
         self._count_this_turn()
         if self._left > 0 and not self._waiting and self._may_begin(line, 1):
             return self._begin(line)
-        if len(line.waiting) >= MOST_WAITING:
+        if len(line.waiting) >= MOST_WAITING and not self._drop_gone(line):
             return None
-        turn: asyncio.Future[Passage | None] = asyncio.get_running_loop().create_future()
-        line.waiting[turn] = self._now()
-        self._waiting[sender.who] = line
+        place = _Place(self._now(), arrival, BYTES_OF_ONE + (0 if arrival is None else arrival.hold()))
+        if not self._make_room(line, place.bytes):
+            return None
+        line.waiting.append(place)
+        line.bytes_waiting += place.bytes
+        self._bytes_waiting += place.bytes
+        self._lines[sender.who] = self._waiting[sender.who] = line
         try:
-            with _at_end_of(gone, lambda: self._give_up(line, turn)):
-                return await turn
+            return await place.turn
         except asyncio.CancelledError:
-            passage = turn.result() if turn.done() and not turn.cancelled() else None
+            passage = place.turn.result() if place.is_over() else None
             if passage is not None:  # it may begin, and never will
                 self.leave(passage)
             raise
 
-    def _give_up(self, line: "_Line", turn: asyncio.Future[Passage | None]) -> None:
-        """Take a request out of the line."""
-        if line.waiting.pop(turn, None) is None:  # it is no longer in line
-            return
-        if not turn.done():
-            turn.set_result(None)
+    def _make_room(self, line: "_Line", bytes_: int) -> bool:
+        """Make room for one more in a line, by refusing the last of whoever takes up most; False if that is its own."""
+        while self._bytes_waiting + bytes_ > MOST_BYTES_WAITING:
+            longest = max(self._waiting.values(), key=lambda each: each.bytes_waiting, default=line)
+            if longest.bytes_waiting <= line.bytes_waiting + bytes_:
+                return False
+            self._refuse(longest, longest.waiting.pop())
+        return True
+
+    def _drop_gone(self, line: "_Line") -> bool:
+        """Take out of a line whose clients are gone; return whether there was one."""
+        places, now = list(line.waiting), self._now()
+        if now < line.looked_at + CROWD_EVERY:  # it takes a system call for each
+            return False
+        line.looked_at = now
+        line.waiting.clear()
+        for place in places:
+            if place.is_left():
+                self._refuse(line, place)
+            else:
+                line.waiting.append(place)
+        return len(line.waiting) < len(places)
+
+    def _refuse(self, line: "_Line", place: "_Place") -> None:
+        """Refuse a request that was taken out of a line."""
+        self._count_out(line, place)
+        if not place.turn.done():
+            place.turn.set_result(None)
         if not line.waiting:
-            del self._waiting[line.sender.who]
+            self._waiting.pop(line.sender.who, None)
             self._forget_if_idle(line)
+
+    def _count_out(self, line: "_Line", place: "_Place") -> None:
+        line.bytes_waiting -= place.bytes
+        self._bytes_waiting -= place.bytes
 
     def _forget_if_idle(self, line: "_Line") -> None:
         if not line.under_way and not line.waiting:
@@ -162,15 +196,17 @@ class Turnstile:
         held_back, has_refused = 0, False
         while self._left > 0 and held_back < len(self._waiting):
             who, line = self._waiting.popitem(last=False)
-            if line.first().done():  # its request was cancelled just now
-                line.pop()
+            first = line.waiting[0]
+            if first.is_left():
+                self._refuse(line, line.waiting.popleft())
             elif self._may_begin(line, len(line.waiting)):
-                line.pop().set_result(self._begin(line))
+                self._count_out(line, line.waiting.popleft())
+                first.turn.set_result(self._begin(line))
                 held_back = 0
             else:
                 held_back += 1
-                if line.waiting[line.first()] <= self._now() - LONGEST_WAIT:
-                    line.pop().set_result(None)
+                if first.since <= self._now() - LONGEST_WAIT:
+                    self._refuse(line, line.waiting.popleft())
                     has_refused = True
             if line.waiting:
                 self._waiting[who] = line  # behind the others
@@ -190,7 +226,22 @@ class Turnstile:
         self._count_this_turn()
 
 
-_Waiting = OrderedDict[asyncio.Future[Passage | None], float]
+@dataclass(slots=True)
+class _Place:
+    """A request in line: since when, what is known of its arrival, and the bytes that it takes up."""
+
+    since: float
+    arrival: Arrival | None
+    bytes: int
+    turn: asyncio.Future[Passage | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def is_over(self) -> bool:
+        """Whether it has been told whether it may begin."""
+        return self.turn.done() and not self.turn.cancelled()
+
+    def is_left(self) -> bool:
+        """Whether nobody waits for it any more: it was cancelled, or its client is gone."""
+        return self.turn.done() or (self.arrival is not None and self.arrival.is_gone())
 
 
 @dataclass(slots=True)
@@ -198,7 +249,9 @@ class _Line:
     """The requests of a sender: those that wait, how many are under way, and how many of these began just now."""
 
     sender: Sender
-    waiting: _Waiting = field(default_factory=_Waiting)  # and since when
+    waiting: deque[_Place] = field(default_factory=deque[_Place])
+    bytes_waiting: int = 0
+    looked_at: float = float("-inf")  # when it was searched for clients who are gone
     under_way: int = 0
     young: int = 0
     is_crowd: bool = False
@@ -212,14 +265,6 @@ class _Line:
         self.young += 1
         self.began_at = now
         return passage
-
-    def first(self) -> asyncio.Future[Passage | None]:
-        """Return what the first one waits for."""
-        return next(iter(self.waiting))
-
-    def pop(self) -> asyncio.Future[Passage | None]:
-        """Take the first one out of the line."""
-        return self.waiting.popitem(last=False)[0]
 
     def count_young(self, now: float) -> int:
         # A stream, or a chat whose model thinks, is under way for long and costs little.
@@ -297,23 +342,6 @@ class _LastFew:
         return max((at for who, at in (self._last, self._other) if not is_crowd(who)), default=float("-inf"))
 
 
-@contextmanager
-def _at_end_of(future: asyncio.Future[None] | None, do: Callable[[], None]) -> Generator[None]:
-    """Do something as soon as a future is done, if that is within the context."""
-    if future is None:
-        yield
-        return
-
-    def done(_: asyncio.Future[None]) -> None:
-        do()
-
-    future.add_done_callback(done)
-    try:
-        yield
-    finally:
-        future.remove_done_callback(done)
-
-
 class Paced:
     """Middleware that lets requests begin by a turnstile; `sender_of` tells whose they are, as far as that is known."""
 
@@ -325,9 +353,11 @@ class Paced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        passage = await self._turnstile.enter(self._sender_of(scope), scope.get(GONE))
+        arrival: Arrival | None = scope.get(ARRIVAL)
+        passage = await self._turnstile.enter(self._sender_of(scope), arrival)
         if passage is None:
-            await self._mount.render(_CROWDED)(scope, receive, send)
+            is_gone = arrival is not None and arrival.is_gone()
+            await self._mount.render(_GONE if is_gone else _CROWDED)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)

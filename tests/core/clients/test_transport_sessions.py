@@ -63,6 +63,19 @@ async def test_a_user_watches_as_many_resources_as_allowed_in_all_sessions_toget
         assert await sessions.watch(bob, other.id, URI, most=9, most_of_user=2)
 
 
+async def test_what_is_watched_already_is_watched_again_without_a_lock(
+    database: Database, database_urls: DatabaseUrls
+) -> None:
+    ann, one, two = await new_member(database), session(), session()
+    async with opened(database, database_urls) as sessions, asyncio.timeout(20):
+        for each in (one, two):
+            await sessions.open_(ann, each)
+        assert await sessions.watch(ann, one.id, URI, most=9, most_of_user=9)
+        async with database.as_system("test") as holder:
+            await holder.fetch("SELECT FROM public.mcp_sessions WHERE user_id = $1 FOR UPDATE", ann.user_id)
+            assert await sessions.watch(ann, one.id, URI, most=9, most_of_user=9)
+
+
 async def test_of_two_subscriptions_at_once_the_second_one_counts_the_first(
     database: Database, database_urls: DatabaseUrls
 ) -> None:

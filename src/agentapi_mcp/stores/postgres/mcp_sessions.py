@@ -32,13 +32,16 @@ SELECT mcp_state::text
 """
 
 # The subscriptions of a user are counted over all their sessions, whether a stream is open or not. Each row is locked,
-# in one order, so that of two requests in two sessions the second one counts what the first one added.
+# in one order, so that of two requests in two sessions the second one counts what the first one added. None is locked
+# for a resource that this session watches already, since each lock writes to the log of the database.
 _LOCK_ALL: LiteralString = """
 SELECT CASE WHEN session_id = $1 THEN mcp_state::text END AS state,
        CASE WHEN jsonb_typeof(mcp_state -> 'watched') = 'array' THEN jsonb_array_length(mcp_state -> 'watched') ELSE 0
         END AS watched
   FROM public.mcp_sessions
  WHERE user_id = $2 AND expires_at > now() AND mcp_state ->> 'transport' = 'http'
+   AND NOT EXISTS (
+       SELECT FROM public.mcp_sessions WHERE session_id = $1 AND user_id = $2 AND mcp_state -> 'watched' ? $3)
  ORDER BY session_id
    FOR UPDATE
 """
@@ -91,7 +94,7 @@ class PostgresMcpSessions(TransportSessionStore):
     @override
     async def watch(self, principal: Principal, session_id: str, uri: str, *, most: int, most_of_user: int) -> bool:
         async with self._database.as_system(_PURPOSE, user=principal.user_id) as connection:
-            rows = await connection.fetch(_LOCK_ALL, session_id, principal.user_id)
+            rows = await connection.fetch(_LOCK_ALL, session_id, principal.user_id, uri)
             session = next((_session(session_id, row["state"]) for row in rows if row["state"] is not None), None)
             if session is None or uri in session.watched:
                 return True
