@@ -1,17 +1,27 @@
 """The limits of an organisation as the operator and an administrator type them."""
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.test_processes import environ, run
+from tests.support.databases import Seed
 
 pytestmark = pytest.mark.acceptance
 
 
-async def test_a_limit_is_set_seen_and_removed_at_the_command_line(edge_home: Path) -> None:
-    env = environ(edge_home)
+@pytest.fixture
+async def fresh_home(seed: Seed) -> AsyncGenerator[Path]:
+    """Return a home of this test alone, whose organisation has no conversations."""
+    async with seed.started("mcp-") as server:
+        await server.leave_agents()
+        yield server.home
+
+
+async def test_a_limit_is_set_seen_and_removed_at_the_command_line(fresh_home: Path) -> None:
+    env = environ(fresh_home)
     status, out, _ = await run(env, "organization", "show")
     assert (status, out.splitlines()[-3:]) == (
         0,
