@@ -164,7 +164,7 @@ async def test_the_page_shows_and_changes_nobody_elses_account(attacker: str, ed
         assert (await theirs.submit(her_form)).status_code == 403
         assert (await here.connected(here.ann), await here.connected(eve)) == ([AccountState.CONNECTED], [])
         await connect_from_page(theirs)
-        assert (await theirs.submit(eves_form)).status_code == 200
+        assert (await theirs.submit(eves_form)).status_code == 303
         assert (await here.connected(here.ann), await here.connected(eve)) == ([AccountState.CONNECTED], [])
         revoked = [each for each in here.provider.exchanges[exchanged:] if each.path == "/revoke"]
         assert len(revoked) == 1

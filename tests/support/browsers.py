@@ -55,10 +55,11 @@ class Browser:
         return self._keep(await self.http.get(self._real(self.place), headers=self._headers()))
 
     async def send(self, page: httpx2.Response, key: str, origin: str | None = None, **changed: str) -> httpx2.Response:
-        """Fill in the form of a page, and send it."""
+        """Fill in the form of a page, send it, and go where that leads."""
         shown = forms_of(page)
         form = shown[0] if shown else Form("/keys/enter", {}, "")
-        return await self.submit(form, origin, key=key, **changed)
+        answer = await self.submit(form, origin, key=key, **changed)
+        return await self.open(answer.headers["location"]) if answer.has_redirect_location else answer
 
     async def submit(self, form: Form, origin: str | None = None, **changed: str) -> httpx2.Response:
         """Send a form with these fields beside its own, and do not go where the answer leads."""

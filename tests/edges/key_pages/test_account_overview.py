@@ -129,6 +129,35 @@ async def test_the_page_says_what_the_provider_did_not_revoke(edge_home: Path, t
         assert "agentapi-mcp" not in again.text  # the command is the operator's
 
 
+async def test_a_reload_of_what_follows_a_disconnect_disconnects_nothing(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser = at.browser()
+        await connect(browser)
+        sent = await browser.submit(button(await browser.open(OVERVIEW), "Disconnect"))
+        assert (sent.status_code, sent.headers["location"]) == (303, "/accounts/")
+        told = await browser.step(OVERVIEW)
+        assert "Removed your account at vendor" in told.text
+        await connect(browser)
+        reloaded = await browser.step(OVERVIEW)  # of what `told` shows
+        assert (row(reloaded)[1], "Removed" in reloaded.text) == ("connected", False)
+        assert await connected(at) == [AccountState.CONNECTED]
+
+
+async def test_what_was_removed_is_told_once_and_not_after_what_came_later(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser = at.browser()
+        await connect(browser)
+        page = await browser.open(OVERVIEW)
+        await browser.submit(button(page, "Disconnect"))
+        told = [("Removed your account" in (await browser.step(OVERVIEW)).text) for _ in range(2)]
+        assert told == [True, False]
+        await connect(browser)
+        await browser.submit(button(page, "Disconnect"))
+        again = replace(button(page, "Disconnect"), action="/accounts/connect")
+        await browser.open(offered(await browser.open((await browser.submit(again)).headers["location"])))
+        assert "Removed" not in (await browser.step(OVERVIEW)).text
+
+
 async def test_an_account_that_is_revoked_or_left_the_file_can_be_disconnected(edge_home: Path, tmp_path: Path) -> None:
     async with open_pages(edge_home, tmp_path) as (at, _):
         browser = at.browser()
@@ -183,7 +212,8 @@ async def test_a_form_that_is_not_of_this_visit_changes_nothing(edge_home: Path,
         page = await browser.open(OVERVIEW)
         await refused(button(page, "Disconnect"))
         assert await connected(at) == [AccountState.CONNECTED]
-        assert (await browser.submit(button(page, "Disconnect"))).status_code == 200
+        assert (await browser.submit(button(page, "Disconnect"))).status_code == 303
+        assert await connected(at) == []
 
 
 @pytest.mark.parametrize("provider", ["", "another", "Vendor", "../vendor"])

@@ -30,7 +30,7 @@ from agentapi_mcp.stores.local.catalogue_files import load_catalogue
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.web.application import WebOptions
 from agentapi_mcp.web.oauth import OAuth
-from tests.support.browsers import Browser
+from tests.support.browsers import Browser, forms_of
 from tests.support.connect import open_edge
 from tests.support.edges import Served, mcp_application, serve_app
 from tests.support.peers.authorizer import SECRET, AuthorizerPeer, Lies, described
@@ -188,6 +188,19 @@ async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home:
         assert (await other.send(second, "sk-another-0123456789")).status_code == 404
         assert (await at.browser().open(link)).status_code == 404
         assert await at.keys() == [KEY]
+
+
+async def test_a_reload_of_what_follows_the_form_sends_no_key(edge_home: Path, tmp_path: Path) -> None:
+    async with open_setup(edge_home, tmp_path) as at:
+        browser = at.browser()
+        (form,) = forms_of(await browser.open(await at.link()))
+        sent = await browser.submit(form, key=KEY)
+        assert (sent.status_code, sent.headers["location"], KEY in sent.text) == (303, "/keys/enter", False)
+        assert await at.keys() == [KEY]
+        # All that the visit is good for now is to say so, once.
+        assert (await browser.submit(form, key=KEY)).status_code == 401
+        told = [("The key is saved" in (await browser.step("/keys/enter")).text) for _ in range(2)]
+        assert told == [True, False]
 
 
 async def test_a_link_that_is_too_old_is_none(edge_home: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedErr
 from agentapi_mcp.core.access.models import LoginAnswer
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.accounts.accounts import Accounts
-from agentapi_mcp.core.accounts.models import Account, AccountState, Disconnected
+from agentapi_mcp.core.accounts.models import Account, AccountState
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.keys.key_requests import PageRequests
 from agentapi_mcp.core.keys.models import Visit
@@ -96,8 +96,12 @@ class AccountPageVisits(PageVisits):
         names = dict.fromkeys((*declared, *accounts))
         return tuple(OverviewRow(name, accounts.get(name), name in declared) for name in names)
 
-    async def disconnect(self, found: SignedInVisit, form_token: str, provider: str) -> Disconnected:
-        """Disconnect an account of the visitor.
+    def told(self, found: SignedInVisit) -> str:
+        """Return the encrypted visit after its notices were shown."""
+        return self._requests.seal(replace(found.visit, notices=()))
+
+    async def disconnect(self, found: SignedInVisit, form_token: str, provider: str) -> Redirect:
+        """Disconnect an account of the visitor, and redirect them to the page, which says what became of it.
 
         Raises:
             PermissionDeniedError: the form belongs to another visit, or the visitor may no longer manage keys.
@@ -105,7 +109,8 @@ class AccountPageVisits(PageVisits):
             ConflictError: it is being renewed at this moment.
         """
         self._check_form(found, form_token)
-        return await self._accounts.disconnect(found.principal, provider)
+        done = await self._accounts.disconnect(found.principal, provider)
+        return Redirect(OVERVIEW, self._requests.seal(replace(found.visit, notices=done.sentences)))
 
     async def begin_request(self, found: SignedInVisit, form_token: str, provider: str) -> Redirect:
         """Redirect a visitor to the page that connects an account, as a link to it would.

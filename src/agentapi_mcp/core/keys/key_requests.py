@@ -94,7 +94,7 @@ class PageRequests:
             PermissionDeniedError: the visitor may not manage keys.
         """
         require(visitor, Action.MANAGE_KEYS)
-        return replace(visit, token_sha256=_hash(await self._add(visitor, provider)), connecting=None)
+        return replace(visit, token_sha256=_hash(await self._add(visitor, provider)), connecting=None, notices=())
 
     async def find(self, token: str) -> KeyRequest:
         """Find the request of a link.
@@ -159,6 +159,7 @@ class PageRequests:
             "connecting": visit.connecting and asdict(replace(visit.connecting, url="")),
             "visitor": visit.visitor and _written(visit.visitor),
             "ends_at": visit.ends_at and visit.ends_at.timestamp(),
+            "notices": visit.notices,
             "until": self._until(visit).timestamp(),
         }
         return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(content), _PLACE[self._purpose])).decode()
@@ -187,6 +188,7 @@ class PageRequests:
             connecting=LoginBegun(**content["connecting"]) if content.get("connecting") else None,
             visitor=_read(visitor) if visitor else None,
             ends_at=datetime.fromtimestamp(ends_at, UTC) if ends_at else None,
+            notices=tuple(content.get("notices", ())),
         )
 
     def _until(self, visit: Visit) -> datetime:

@@ -137,7 +137,7 @@ class Visit:
 
     `token_sha256` is that of the request that the visit serves. A visit without one at its sign-in belongs to the
     `visitor` who signed in, and ends at `ends_at`, whatever it serves later. `connecting` is what was begun at the
-    provider of an account.
+    provider of an account. `notices` are sentences for the next page, which tells them once.
     """
 
     token_sha256: bytes = field(default=b"", repr=False)
@@ -146,3 +146,4 @@ class Visit:
     connecting: LoginBegun | None = None
     visitor: Visitor | None = None
     ends_at: datetime | None = None
+    notices: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
 from agentapi_mcp.core.keys.models import Visit, Visitor
 
 _NO_SIGN_IN = "Nobody can sign in here."
+_SAVED = ("It is used from your next message on.", "You can close this page.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,16 @@ class KeyPageVisits(PageVisits):
         super().__init__(requests, authenticator, profiles, audit)
         self._keys = requests
 
-    async def save(self, found: RequestedVisit, form_token: str, key: SecretStr) -> None:
-        """Store the entered key and consume the link.
+    def farewell(self, sealed: str) -> tuple[str, ...]:
+        """Return what the page says at the end of a visit; nothing if the visit goes on.
+
+        Raises:
+            NotAuthenticatedError: the visit is expired, or none of ours.
+        """
+        return self._requests.open_(sealed).notices
+
+    async def save(self, found: RequestedVisit, form_token: str, key: SecretStr) -> Redirect:
+        """Store the entered key, consume the link, and redirect the visitor to the end of the visit.
 
         Raises:
             PermissionDeniedError: the form belongs to another visit, or the user may no longer manage keys.
@@ -175,3 +184,4 @@ class KeyPageVisits(PageVisits):
         """
         self._check_form(found, form_token)
         await self._keys.save(found.visit, found.principal, key)
+        return Redirect(self.page, self._requests.seal(Visit(notices=_SAVED)))

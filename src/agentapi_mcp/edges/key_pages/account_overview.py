@@ -53,7 +53,8 @@ class AccountOverview:
             visit = await visits.find_visitor(self._answers.sealed(request))
         except NotAuthenticatedError:
             return await self._choose_sign_in(visits)
-        return _overview(visit, await visits.overview(visit))
+        shown = _overview(visit, await visits.overview(visit))
+        return self._answers.keep(shown, visits.told(visit)) if visit.visit.notices else shown
 
     async def _choose_sign_in(self, visits: AccountPageVisits) -> Response:
         """Redirect to the only sign-in, or let the visitor choose."""
@@ -70,11 +71,11 @@ class AccountOverview:
         return await self._redirect_to(await self._visits(), request.query_params.get("issuer", ""))
 
     async def _disconnect(self, request: Request) -> Response:
-        """Disconnect an account, and say what became of it at its provider."""
+        """Disconnect an account, and redirect its visitor back: a reload of the page disconnects nothing."""
         form, visits = await own_form(request, self._origin), await self._visits()
         visit = await visits.find_visitor(self._answers.sealed(request))
-        done = await visits.disconnect(visit, form.get("form_token", ""), form.get("provider", ""))
-        return _overview(visit, await visits.overview(visit), done.sentences)
+        redirect = await visits.disconnect(visit, form.get("form_token", ""), form.get("provider", ""))
+        return self._answers.redirect(redirect.url, redirect.sealed)
 
     async def _connect(self, request: Request) -> Response:
         """Redirect a visitor to the page that connects an account, where links lead as well."""
@@ -91,8 +92,8 @@ class AccountOverview:
         return (await self._services_provider.services()).account_page_visits
 
 
-def _overview(visit: SignedInVisit, rows: Sequence[OverviewRow], notices: Sequence[str] = ()) -> Response:
-    told = "".join(f"<p><strong>{html.escape(notice)}</strong></p>" for notice in notices)
+def _overview(visit: SignedInVisit, rows: Sequence[OverviewRow]) -> Response:
+    told = "".join(f"<p><strong>{html.escape(notice)}</strong></p>" for notice in visit.visit.notices)
     if not rows:
         return page(TITLE, told + for_whom(visit) + _NONE_DECLARED)
     written = "".join(_row(visit, row) for row in rows)

@@ -58,20 +58,23 @@ class KeyPages:
         ]
 
     async def _show(self, request: Request) -> Response:
-        """Show the form."""
-        visits = await self._visits()
-        return _form(await visits.find(self._answers.sealed(request)))
+        """Show the form, or that the key is saved."""
+        visits, sealed = await self._visits(), self._answers.sealed(request)
+        farewell = visits.farewell(sealed)
+        if farewell:
+            return self._answers.end(page("The key is saved", f"<p>{' '.join(farewell)}</p>"))
+        return _form(await visits.find(sealed))
 
     async def _save(self, request: Request) -> Response:
         """Store the key that was entered."""
         form, visits = await own_form(request, self._origin), await self._visits()
         visit = await visits.find(self._answers.sealed(request))
         try:
-            await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
+            redirect = await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
         except InvalidRequestError as exc:
             return _form(visit, fault=str(exc))
-        done = page("The key is saved", "<p>It is used from your next message on. You can close this page.</p>")
-        return self._answers.end(done)
+        # A page as the answer would be sent again with the key by whoever reloads it.
+        return self._answers.redirect(redirect.url, redirect.sealed)
 
     async def _visits(self) -> KeyPageVisits:
         return (await self._services_provider.services()).key_page_visits
