@@ -82,6 +82,8 @@ class Browser:
                 assert morsel["secure"]
                 assert morsel["samesite"].lower() == "lax"
                 if morsel.value:
+                    # It is forgotten with the window: the next person at a shared computer is in no visit of this one.
+                    assert (morsel["max-age"], morsel["expires"]) == ("", "")
                     self.cookies[name] = morsel.value
                 else:
                     self.cookies.pop(name, None)

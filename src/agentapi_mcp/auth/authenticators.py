@@ -55,8 +55,8 @@ class OAuthAuthenticator(Authenticator):
         return self._client_issuer(issuer) is not None
 
     @override
-    async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
-        return await self._login_at(issuer).begin(redirect_uri)
+    async def begin_login(self, issuer: str, redirect_uri: str, *, anew: bool = False) -> LoginBegun:
+        return await self._login_at(issuer).begin(redirect_uri, anew=anew)
 
     @override
     async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:

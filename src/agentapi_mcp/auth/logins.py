@@ -23,8 +23,8 @@ class Login:
         self._resource = resource
         self._fetch = fetch
 
-    async def begin(self, redirect_uri: str) -> LoginBegun:
-        """Return the authorization URL, with state and PKCE verifier.
+    async def begin(self, redirect_uri: str, *, anew: bool = False) -> LoginBegun:
+        """Return the authorization URL, with state and PKCE verifier; `anew` asks everybody to sign in there again.
 
         Raises:
             NotAuthenticatedError: the issuer's metadata cannot be fetched.
@@ -38,6 +38,9 @@ class Login:
         }
         scope = self._scope(metadata)
         parameters |= {"scope": scope} if scope else {}
+        if anew:
+            # OpenID Connect Core, section 3.1.2.1; other servers ignore it (RFC 6749, section 3.1).
+            parameters["prompt"] = "login"
         return begin(self._issuer.issuer, str(metadata["authorization_endpoint"]), parameters)
 
     async def finish(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> str:

@@ -41,6 +41,13 @@ def button(page: httpx2.Response, name: str) -> Form:
     return form
 
 
+def buttons(page: httpx2.Response) -> list[str]:
+    """List the buttons of a page but the one that it always has."""
+    found = [form.button for form in forms_of(page)]
+    found.remove("Sign out")
+    return found
+
+
 async def press(browser: Browser, page: httpx2.Response, name: str) -> httpx2.Response:
     """Press a button, and go where that leads."""
     answer = await browser.submit(button(page, name))
@@ -82,7 +89,7 @@ async def test_a_user_connects_sees_and_disconnects_an_account(edge_home: Path, 
         page = await browser.step(OVERVIEW)  # the visit goes on: nobody has to sign in again
         (account,) = await at.services.accounts.list_(everything(at))
         assert row(page) == ["vendor", "connected", f"{account.connected_at:%Y-%m-%d %H:%M}"]
-        assert [form.button for form in forms_of(page)] == ["Disconnect"]
+        assert buttons(page) == ["Disconnect"]
         after = await press(browser, page, "Disconnect")
         assert "Removed your account at vendor; nothing is sent with it any more." in after.text
         assert "Its tokens are revoked at vendor, too." in after.text
@@ -164,15 +171,15 @@ async def test_an_account_that_is_revoked_or_left_the_file_can_be_disconnected(e
         await connect(browser)
         await set_state(edge_home, at.principal, AccountState.REVOKED)
         page = await browser.open(OVERVIEW)
-        assert (row(page)[1], [form.button for form in forms_of(page)]) == ("revoked", ["Connect again", "Disconnect"])
+        assert (row(page)[1], buttons(page)) == ("revoked", ["Connect again", "Disconnect"])
         await browser.open(offered(await press(browser, page, "Connect again")))
         assert await connected(at) == [AccountState.CONNECTED]
         await set_state(edge_home, at.principal, AccountState.REVOKED)
         at.services.accounts.reload(())
-        assert [form.button for form in forms_of(await browser.open(OVERVIEW))] == ["Disconnect"]
+        assert buttons(await browser.open(OVERVIEW)) == ["Disconnect"]
         await set_state(edge_home, at.principal, AccountState.CONNECTED)
         page = await browser.open(OVERVIEW)
-        assert (row(page)[:2], [form.button for form in forms_of(page)]) == (["vendor", "connected"], ["Disconnect"])
+        assert (row(page)[:2], buttons(page)) == (["vendor", "connected"], ["Disconnect"])
         gone = await press(browser, page, "Disconnect")
         assert ("could not be revoked" in gone.text, "connects no accounts" in gone.text) == (True, True)
         assert await connected(at) == []
@@ -356,7 +363,7 @@ async def test_the_answer_of_one_provider_is_not_taken_to_another(edge_home: Pat
     ):
         at.issuer.secret = None
         browser = at.browser()
-        first, second = forms_of(await browser.open(OVERVIEW))
+        first, second, _ = forms_of(await browser.open(OVERVIEW))
         offer = await browser.open((await browser.submit(first)).headers["location"])
         answer = await back(browser, offer)
         request = await browser.submit(second)
@@ -373,8 +380,10 @@ async def test_nothing_is_written_before_somebody_has_signed_in(edge_home: Path,
         stranger, before = at.browser(f"new-{at.ann}"), await rows(edge_home, at)
         login = (await stranger.step(OVERVIEW)).headers["location"]
         assert login.startswith(f"{at.issuer.origin}/authorize?")
+        assert (
+            (await stranger.step(f"{OVERVIEW}sign-in")).headers["location"].startswith(f"{at.issuer.origin}/authorize?")
+        )
         for path in (
-            "sign-in",
             "sign-in?issuer=https://evil.example",
             "connect",
             "signed-in?code=x&state=y",

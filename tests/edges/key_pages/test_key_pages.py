@@ -193,7 +193,7 @@ async def test_a_link_is_used_once_and_a_wrong_key_does_not_use_it_up(edge_home:
 async def test_a_reload_of_what_follows_the_form_sends_no_key(edge_home: Path, tmp_path: Path) -> None:
     async with open_setup(edge_home, tmp_path) as at:
         browser = at.browser()
-        (form,) = forms_of(await browser.open(await at.link()))
+        form, _ = forms_of(await browser.open(await at.link()))
         sent = await browser.submit(form, key=KEY)
         assert (sent.status_code, sent.headers["location"], KEY in sent.text) == (303, "/keys/enter", False)
         assert await at.keys() == [KEY]

@@ -85,8 +85,8 @@ class Authenticator(Protocol):
         """Return whether visitors of this server's pages can sign in at this issuer."""
         ...
 
-    async def begin_login(self, issuer: str, redirect_uri: str) -> LoginBegun:
-        """Start a login and return the URL to redirect the visitor to.
+    async def begin_login(self, issuer: str, redirect_uri: str, *, anew: bool = False) -> LoginBegun:
+        """Start a login and return the URL to redirect the visitor to; `anew` asks the issuer to forget who they were.
 
         Raises:
             NotAuthenticatedError: the issuer is unavailable, or has no client id for this server.

@@ -67,13 +67,21 @@ class AccountPageVisits(PageVisits):
         authenticator = self._require_authenticator()
         return tuple(issuer for issuer in authenticator.issuers() if authenticator.can_log_in(issuer))
 
-    async def begin_at(self, issuer: str, redirect_uri: str) -> Redirect:
-        """Redirect a visitor without a link to the sign-in.
+    def has_link(self, sealed: str) -> bool:
+        """Return whether a link led to a visit, be it signed in or not."""
+        try:
+            visit = self._requests.open_(sealed)
+        except NotAuthenticatedError:
+            return False
+        return bool(visit.token_sha256) and visit.visitor is None
+
+    async def begin_at(self, issuer: str, redirect_uri: str, *, anew: bool = False) -> Redirect:
+        """Redirect a visitor without a link to the sign-in; `anew` to come back as somebody else.
 
         Raises:
             NotAuthenticatedError: the issuer is unavailable, or nobody can sign in there.
         """
-        begun = await self._require_authenticator().begin_login(issuer, redirect_uri)
+        begun = await self._require_authenticator().begin_login(issuer, redirect_uri, anew=anew)
         return Redirect(begun.url, self._requests.seal(Visit(login=begun)))
 
     async def find_visitor(self, sealed: str) -> SignedInVisit:
@@ -108,7 +116,7 @@ class AccountPageVisits(PageVisits):
             NotFoundError: the visitor has no account there.
             ConflictError: it is being renewed at this moment.
         """
-        self._check_form(found, form_token)
+        self._check_form(found.visit, form_token)
         done = await self._accounts.disconnect(found.principal, provider)
         return Redirect(OVERVIEW, self._requests.seal(replace(found.visit, notices=done.sentences)))
 
@@ -119,7 +127,7 @@ class AccountPageVisits(PageVisits):
             PermissionDeniedError: the form belongs to another visit, or the visitor may no longer manage keys.
             NotFoundError: there is no such provider.
         """
-        self._check_form(found, form_token)
+        self._check_form(found.visit, form_token)
         declared = self._accounts.provider(provider)
         visit = await self._requests.serve(found.visit, found.principal, declared.name)
         return Redirect(self.page, self._requests.seal(visit))

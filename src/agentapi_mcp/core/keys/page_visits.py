@@ -13,7 +13,7 @@ from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditTarget
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.key_requests import KeyRequests, PageRequests
-from agentapi_mcp.core.keys.models import Visit, Visitor
+from agentapi_mcp.core.keys.models import KeyRequest, Visit, Visitor
 
 _NO_SIGN_IN = "Nobody can sign in here."
 _SAVED = ("It is used from your next message on.", "You can close this page.")
@@ -77,10 +77,19 @@ class PageVisits:
             NotFoundError: the link is used, expired or unknown, or sign-in is not configured.
             NotAuthenticatedError: the issuer is unavailable.
         """
-        authenticator = self._require_authenticator()
-        request = await self._requests.find(link_token)
-        begun = await authenticator.begin_login(request.issuer, redirect_uri)
-        return Redirect(begun.url, self._requests.seal(Visit(token_sha256=request.token_sha256, login=begun)))
+        self._require_authenticator()
+        return await self._begin(await self._requests.find(link_token), redirect_uri)
+
+    async def begin_anew(self, sealed: str, redirect_uri: str) -> Redirect:
+        """Redirect a visitor whom a link led here to the sign-in again, to come back as somebody else.
+
+        Raises:
+            NotFoundError: the link is used or expired, or led to no visit.
+            NotAuthenticatedError: the visit is expired, or the issuer is unavailable.
+        """
+        self._require_authenticator()
+        request = await self._requests.find_for(self._requests.open_(sealed))
+        return await self._begin(request, redirect_uri, anew=True)
 
     async def sign_in(self, sealed: str, answer: LoginAnswer, redirect_uri: str) -> Redirect:
         """Complete the sign-in, and redirect the visitor to the page, with the form token in the visit.
@@ -115,9 +124,22 @@ class PageVisits:
         found = await self._with_rights(visit, request.visitor)
         return RequestedVisit(visit, found.principal, found.names, request.provider)
 
+    def sign_out(self, sealed: str, form_token: str) -> None:
+        """Verify that a visitor wants to end their visit, which their browser does by forgetting it.
+
+        Raises:
+            NotAuthenticatedError: the visit is not signed in, or has ended.
+            PermissionDeniedError: the form belongs to another visit.
+        """
+        self._check_form(self._signed_in(sealed), form_token)
+
     def landing(self, _visit: Visit) -> str:
         """Return the path of the page that the sign-in of a visit leads to."""
         return self.page
+
+    async def _begin(self, request: KeyRequest, redirect_uri: str, *, anew: bool = False) -> Redirect:
+        begun = await self._require_authenticator().begin_login(request.issuer, redirect_uri, anew=anew)
+        return Redirect(begun.url, self._requests.seal(Visit(token_sha256=request.token_sha256, login=begun)))
 
     def _signed_in(self, sealed: str) -> Visit:
         self._require_authenticator()
@@ -140,13 +162,13 @@ class PageVisits:
         principal = member(visitor.user_id, membership, authenticator.roles(), Credential(via=visitor.issuer))
         return SignedInVisit(visit, principal, await self._profiles.find_names(visitor.user_id, visitor.org_id))
 
-    def _check_form(self, found: SignedInVisit, form_token: str) -> None:
+    def _check_form(self, visit: Visit, form_token: str) -> None:
         """Verify that a form is of this visit.
 
         Raises:
             PermissionDeniedError: it is of another, or of no page of ours.
         """
-        if not hmac.compare_digest(form_token.encode(), found.form_token.encode()):
+        if not hmac.compare_digest(form_token.encode(), (visit.form_token or "").encode()):
             raise PermissionDeniedError(f"This form is another visit's; {self._requests.again}.")
 
     def _require_authenticator(self) -> Authenticator:
@@ -182,6 +204,6 @@ class KeyPageVisits(PageVisits):
             InvalidRequestError: it is not an API key; the link stays valid.
             NotFoundError: the link is used or expired.
         """
-        self._check_form(found, form_token)
+        self._check_form(found.visit, form_token)
         await self._keys.save(found.visit, found.principal, key)
         return Redirect(self.page, self._requests.seal(Visit(notices=_SAVED)))

@@ -14,9 +14,11 @@ from agentapi_mcp.core.keys.page_visits import SignedInVisit
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page
 from agentapi_mcp.edges.key_pages.forms import own_form
+from agentapi_mcp.edges.key_pages.sign_in import SignInSteps
 
 TITLE = "Your accounts"
-_SIGN_IN = f"{OVERVIEW}sign-in"
+SIGN_IN = f"{OVERVIEW}sign-in"
+_ANEW = "anew"  # query parameter of who wants to sign in as somebody else
 _OVERVIEW = (
     "{notices}{for_whom}<p>An account pays for your own messages, in all of your organisations. "
     "Nobody can read again what its provider gave out for it.</p>"
@@ -32,17 +34,19 @@ _FORM = (
 
 
 class AccountOverview:
-    """The page at `OVERVIEW`, for visitors who sign in and come back to `back_uri`."""
+    """The page at `OVERVIEW`, for visitors who sign in by these steps."""
 
-    def __init__(self, services_provider: ServicesProvider, origin: str, answers: PageAnswers, back_uri: str) -> None:
+    def __init__(
+        self, services_provider: ServicesProvider, origin: str, answers: PageAnswers, sign_in: SignInSteps
+    ) -> None:
         self._services_provider = services_provider
         self._origin = origin
         self._answers = answers
-        self._back_uri = back_uri
+        self._steps = sign_in
         self.routes = [
             Route(OVERVIEW, answers.guarded(self._show), methods=["GET"]),
             Route(OVERVIEW, answers.guarded(self._disconnect), methods=["POST"]),
-            Route(_SIGN_IN, answers.guarded(self._sign_in), methods=["GET"]),
+            Route(SIGN_IN, answers.guarded(self._sign_in), methods=["GET"]),
             Route(AccountPageVisits.page, answers.guarded(self._connect), methods=["POST"]),
         ]
 
@@ -53,22 +57,27 @@ class AccountOverview:
             visit = await visits.find_visitor(self._answers.sealed(request))
         except NotAuthenticatedError:
             return await self._choose_sign_in(visits)
-        shown = _overview(visit, await visits.overview(visit))
+        shown = page(TITLE, _overview(visit, await visits.overview(visit)) + self._answers.sign_out(visit))
         return self._answers.keep(shown, visits.told(visit)) if visit.visit.notices else shown
 
-    async def _choose_sign_in(self, visits: AccountPageVisits) -> Response:
+    async def _choose_sign_in(self, visits: AccountPageVisits, *, anew: bool = False) -> Response:
         """Redirect to the only sign-in, or let the visitor choose."""
         issuers = visits.issuers()
         if not issuers:
             raise NotFoundError("Nobody can sign in here; the operator sets the client_id of an issuer.")
         if len(issuers) == 1:
-            return await self._redirect_to(visits, issuers[0])
-        links = "".join(f"<li>{_link(issuer)}</li>" for issuer in issuers)
+            return await self._redirect_to(visits, issuers[0], anew=anew)
+        links = "".join(f"<li>{_link(issuer, anew=anew)}</li>" for issuer in issuers)
         return page(TITLE, f"<p>Sign in to see them:</p><ul>{links}</ul>")
 
     async def _sign_in(self, request: Request) -> Response:
-        """Redirect a visitor to the sign-in that they chose."""
-        return await self._redirect_to(await self._visits(), request.query_params.get("issuer", ""))
+        """Redirect a visitor to the sign-in that they chose; without a choice, to sign in as somebody else."""
+        visits, chosen = await self._visits(), request.query_params
+        if "issuer" in chosen:
+            return await self._redirect_to(visits, chosen["issuer"], anew=_ANEW in chosen)
+        if visits.has_link(self._answers.sealed(request)):
+            return await self._steps.begin_anew(request)
+        return await self._choose_sign_in(visits, anew=True)
 
     async def _disconnect(self, request: Request) -> Response:
         """Disconnect an account, and redirect its visitor back: a reload of the page disconnects nothing."""
@@ -84,20 +93,20 @@ class AccountOverview:
         redirect = await visits.begin_request(visit, form.get("form_token", ""), form.get("provider", ""))
         return self._answers.redirect(redirect.url, redirect.sealed)
 
-    async def _redirect_to(self, visits: AccountPageVisits, issuer: str) -> Response:
-        redirect = await visits.begin_at(issuer, self._back_uri)
+    async def _redirect_to(self, visits: AccountPageVisits, issuer: str, *, anew: bool = False) -> Response:
+        redirect = await visits.begin_at(issuer, self._steps.back_uri, anew=anew)
         return self._answers.redirect(redirect.url, redirect.sealed)
 
     async def _visits(self) -> AccountPageVisits:
         return (await self._services_provider.services()).account_page_visits
 
 
-def _overview(visit: SignedInVisit, rows: Sequence[OverviewRow]) -> Response:
+def _overview(visit: SignedInVisit, rows: Sequence[OverviewRow]) -> str:
     told = "".join(f"<p><strong>{html.escape(notice)}</strong></p>" for notice in visit.visit.notices)
     if not rows:
-        return page(TITLE, told + for_whom(visit) + _NONE_DECLARED)
+        return told + for_whom(visit) + _NONE_DECLARED
     written = "".join(_row(visit, row) for row in rows)
-    return page(TITLE, _OVERVIEW.format(notices=told, for_whom=for_whom(visit), rows=written))
+    return _OVERVIEW.format(notices=told, for_whom=for_whom(visit), rows=written)
 
 
 def _row(visit: SignedInVisit, row: OverviewRow) -> str:
@@ -117,6 +126,6 @@ def _form(visit: SignedInVisit, row: OverviewRow, action: str, button: str) -> s
     return _FORM.format(action=action, token=token, provider=provider, button=button)
 
 
-def _link(issuer: str) -> str:
-    url = f"{_SIGN_IN}?{urlencode({'issuer': issuer})}"
+def _link(issuer: str, *, anew: bool) -> str:
+    url = f"{SIGN_IN}?{urlencode({'issuer': issuer} | ({_ANEW: 'yes'} if anew else {}))}"
     return f'<a href="{html.escape(url)}">{html.escape(issuer)}</a>'

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from agentapi_mcp.core.accounts.page_visits import OVERVIEW, AccountPageVisits
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.edges.key_pages.account_overview import TITLE, AccountOverview
+from agentapi_mcp.edges.key_pages.account_overview import SIGN_IN, TITLE, AccountOverview
 from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page
 from agentapi_mcp.edges.key_pages.sign_in import SignInSteps, answer_of
 
@@ -19,6 +19,7 @@ _OFFER = (
     "server's. Nobody can read it again.</p>"
     '<p><a href="{url}">Go to {provider}</a></p>'
 )
+_SIGN_IN_AGAIN = f'<p><a href="{SIGN_IN}">Sign in again</a></p>'
 _TO_OVERVIEW = f'<p><a href="{OVERVIEW}">{TITLE}</a></p>'
 
 
@@ -28,11 +29,11 @@ class AccountPages:
     def __init__(self, services_provider: ServicesProvider, origin: str) -> None:
         self._services_provider = services_provider
         self._origin = origin
-        self._answers = answers = PageAnswers(origin, "agentapi-accounts", _TO_OVERVIEW)
-        sign_in = SignInSteps(answers, origin, "accounts", self._visits)
+        self._answers = answers = PageAnswers(origin, "accounts", _TO_OVERVIEW)
+        sign_in = SignInSteps(answers, origin, "accounts", self._visits, _SIGN_IN_AGAIN)
         self.routes = [
             *sign_in.routes,
-            *AccountOverview(services_provider, origin, answers, sign_in.back_uri).routes,
+            *AccountOverview(services_provider, origin, answers, sign_in).routes,
             Route(AccountPageVisits.page, answers.guarded(self._offer), methods=["GET"]),
             Route(_CALLBACK, answers.guarded(self._finish), methods=["GET"]),
         ]
@@ -48,6 +49,7 @@ class AccountPages:
             provider=provider,
             url=html.escape(redirect.url),
         )
+        body += self._answers.sign_out(visit)
         return self._answers.keep(page(f"Connect your account at {provider}", body), redirect.sealed)
 
     async def _finish(self, request: Request) -> Response:

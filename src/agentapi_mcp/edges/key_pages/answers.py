@@ -3,6 +3,7 @@
 import html
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -17,7 +18,6 @@ from agentapi_mcp.base.errors import (
 from agentapi_mcp.core.keys.page_visits import SignedInVisit
 from agentapi_mcp.web.mounts import Refusal
 
-_MINUTES_15 = 900
 _YEAR = 31_536_000  # seconds
 _HEADERS = {
     # The page holds the form's token.
@@ -35,6 +35,11 @@ _STATUS: tuple[tuple[type[AgentApiError], int], ...] = (
     (CallerError, 400),
     (AgentApiError, 503),
 )
+_SIGN_OUT = (
+    '<form method="post" action="{action}"><input type="hidden" name="form_token" value="{token}">'
+    "<p><button>Sign out</button></p></form>"
+)
+_SIGN_IN_ANEW = '<p><a href="{path}">Sign in as somebody else</a></p>'
 _PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     "<title>{title}</title></head><body><h1>{title}</h1>{body}</body></html>"
@@ -44,17 +49,19 @@ Serve = Callable[[Request], Awaitable[Response]]
 
 
 class PageAnswers:
-    """The answers of a server's pages at this origin; their visits are in the cookie of this name.
+    """The answers of a server's pages below `/FOLDER/` at this origin; their visits are in a cookie of theirs.
 
     `way_on` is HTML that says at the end of each error where to go from there.
     """
 
-    def __init__(self, origin: str, cookie: str, way_on: str = "") -> None:
+    def __init__(self, origin: str, folder: str, way_on: str = "") -> None:
+        self._folder = folder
         self._way_on = way_on
         self._is_secure = origin.startswith("https:")
         # RFC 6797, section 7.2: never over http. Without subdomains, which are not ours to decide about.
         self._headers = {"strict-transport-security": f"max-age={_YEAR}"} if self._is_secure else {}
         # With the prefix __Host-, browsers accept it over HTTPS only, and for this host alone (RFC 6265bis).
+        cookie = f"agentapi-{folder}"
         self._cookie = f"__Host-{cookie}" if self._is_secure else cookie
 
     def render(self, refusal: Refusal) -> Response:
@@ -72,7 +79,7 @@ class PageAnswers:
             except AgentApiError as exc:
                 status = next(status for kind, status in _STATUS if isinstance(exc, kind))
                 _log.info("key_page_refused", extra={"status": status, "code": exc.code})
-                response = failure(str(exc), status, self._way_on)
+                response = failure(str(exc), status, self._way_on_from(status))
             response.headers.update(self._headers)
             return response
 
@@ -84,14 +91,13 @@ class PageAnswers:
 
     def redirect(self, url: str, sealed: str) -> Response:
         """Redirect a visitor, and keep the encrypted visit in their browser."""
-        return self.keep(RedirectResponse(url, 303, headers=_HEADERS), sealed)
+        return self.keep(redirect_to(url), sealed)
 
     def keep(self, response: Response, sealed: str) -> Response:
-        """Keep the encrypted visit in the browser."""
+        """Keep the encrypted visit in the browser, until it is closed; how long a visit is good, it says itself."""
         response.set_cookie(
             self._cookie,
             sealed,
-            max_age=_MINUTES_15,
             path="/",
             secure=self._is_secure,
             httponly=True,
@@ -99,10 +105,24 @@ class PageAnswers:
         )
         return response
 
+    def sign_out(self, visit: SignedInVisit) -> str:
+        """Return in HTML the form by which a visitor ends the visit."""
+        return _SIGN_OUT.format(action=f"/{self._folder}/sign-out", token=html.escape(visit.form_token))
+
+    def _way_on_from(self, status: int) -> str:
+        # The issuer may still know who was refused here, and would bring them back without a question.
+        anew = _SIGN_IN_ANEW.format(path=f"/{self._folder}/sign-in") if status == HTTPStatus.FORBIDDEN else ""
+        return anew + self._way_on
+
     def end(self, response: Response) -> Response:
         """Forget the visit."""
         response.delete_cookie(self._cookie, path="/", secure=self._is_secure, httponly=True, samesite="lax")
         return response
+
+
+def redirect_to(url: str) -> Response:
+    """Redirect a browser, and leave its visit as it is."""
+    return RedirectResponse(url, 303, headers=_HEADERS)
 
 
 def failure(message: str, status: int, way_on: str = "") -> Response:

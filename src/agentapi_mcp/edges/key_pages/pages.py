@@ -50,9 +50,11 @@ class KeyPages:
     def __init__(self, services_provider: ServicesProvider, origin: str) -> None:
         self._services_provider = services_provider
         self._origin = origin
-        self._answers = answers = PageAnswers(origin, "agentapi-keys")
+        self._answers = answers = PageAnswers(origin, "keys")
+        sign_in = SignInSteps(answers, origin, "keys", self._visits)
         self.routes = [
-            *SignInSteps(answers, origin, "keys", self._visits).routes,
+            *sign_in.routes,
+            Route("/keys/sign-in", answers.guarded(sign_in.begin_anew), methods=["GET"]),
             Route(KeyPageVisits.page, answers.guarded(self._show), methods=["GET"]),
             Route(KeyPageVisits.page, answers.guarded(self._save), methods=["POST"]),
         ]
@@ -63,7 +65,7 @@ class KeyPages:
         farewell = visits.farewell(sealed)
         if farewell:
             return self._answers.end(page("The key is saved", f"<p>{' '.join(farewell)}</p>"))
-        return _form(await visits.find(sealed))
+        return self._form(await visits.find(sealed))
 
     async def _save(self, request: Request) -> Response:
         """Store the key that was entered."""
@@ -72,20 +74,20 @@ class KeyPages:
         try:
             redirect = await visits.save(visit, form.get("form_token", ""), SecretStr(form.get("key", "")))
         except InvalidRequestError as exc:
-            return _form(visit, fault=str(exc))
+            return self._form(visit, fault=str(exc))
         # A page as the answer would be sent again with the key by whoever reloads it.
         return self._answers.redirect(redirect.url, redirect.sealed)
 
+    def _form(self, visit: RequestedVisit, fault: str = "") -> Response:
+        provider = html.escape(visit.provider)
+        body = _FORM.format(
+            token=html.escape(visit.form_token),
+            provider=provider,
+            for_whom=for_whom(visit),
+            fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
+        )
+        body += self._answers.sign_out(visit)
+        return page(f"Your API key for {provider}", body, 400 if fault else 200)
+
     async def _visits(self) -> KeyPageVisits:
         return (await self._services_provider.services()).key_page_visits
-
-
-def _form(visit: RequestedVisit, fault: str = "") -> Response:
-    provider = html.escape(visit.provider)
-    body = _FORM.format(
-        token=html.escape(visit.form_token),
-        provider=provider,
-        for_whom=for_whom(visit),
-        fault=f"<p><strong>{html.escape(fault)}</strong></p>" if fault else "",
-    )
-    return page(f"Your API key for {provider}", body, 400 if fault else 200)
