@@ -99,6 +99,15 @@ async def test_a_user_connects_sees_and_disconnects_an_account(edge_home: Path, 
         assert await actions(at, at.principal) == [("account_connected", issuer), ("account_disconnected", issuer)]
 
 
+async def test_the_page_is_found_without_the_last_slash(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser = at.browser()
+        led = await browser.step("/accounts")
+        assert (led.status_code, led.headers["location"]) == (303, "/accounts/")
+        assert (await browser.open("/accounts")).status_code == 200
+        assert browser.place == OVERVIEW
+
+
 async def test_no_page_and_no_log_has_a_token(
     edge_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -306,6 +306,45 @@ async def test_browsers_are_told_to_come_over_https_alone(origin: str, edge_home
     assert [answer.headers.get("strict-transport-security") for answer in answers] == [expected] * 4
 
 
+NOT_THERE = (
+    ("GET", "/keys"),
+    ("GET", "/keys/"),
+    ("GET", "/keys/new/?request=x"),
+    ("GET", "/keys/enter/"),
+    ("GET", "/accounts//"),
+    ("GET", "/accounts/connect/"),
+    ("GET", "/accounts/callback/?code=x"),
+    ("GET", "/accounts/nothing"),
+    ("DELETE", "/accounts/"),
+    ("PUT", "/keys/enter"),
+    ("POST", "/accounts"),
+    ("GET", "/accounts/sign-out"),
+)
+
+
+async def test_what_is_no_page_has_the_headers_of_one_and_leads_nowhere(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        pages = key_pages_mount(edge.server.parts.services_provider, ORIGIN)
+        options = WebOptions(hosts=("agents.example.com",))
+        async with (
+            serve_app(mcp_application(edge.server, options, pages)) as place,
+            httpx2.AsyncClient(base_url=place.base) as http,
+        ):
+            for method, path in NOT_THERE:
+                headers = {"host": "agents.example.com", "origin": ORIGIN}
+                headers |= {"content-type": "application/x-www-form-urlencoded"} if method != "GET" else {}
+                answer = await http.request(method, path, headers=headers)
+                is_there = path.partition("?")[0] in {"/accounts", "/accounts/", "/keys/enter", "/accounts/sign-out"}
+                assert (path, answer.status_code) == (path, 405 if is_there else 404)
+                assert "location" not in answer.headers
+                assert answer.headers["content-type"] == "text/html; charset=utf-8"
+                assert answer.headers["strict-transport-security"] == "max-age=31536000"
+                assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+                assert answer.headers["cache-control"] == "no-store"
+                assert answer.headers["x-frame-options"] == "DENY"
+                assert is_there == ("allow" in answer.headers)
+
+
 async def test_only_who_came_through_such_an_issuer_is_asked(edge_home: Path, tmp_path: Path) -> None:
     async with open_setup(edge_home, tmp_path) as at:
         visits, authenticator = at.services.key_page_visits, at.services.authenticator

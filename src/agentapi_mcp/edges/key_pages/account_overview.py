@@ -12,7 +12,7 @@ from agentapi_mcp.base.errors import NotAuthenticatedError, NotFoundError
 from agentapi_mcp.core.accounts.page_visits import OVERVIEW, AccountPageVisits, OverviewRow
 from agentapi_mcp.core.keys.page_visits import SignedInVisit
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page
+from agentapi_mcp.edges.key_pages.answers import PageAnswers, for_whom, page, redirect_to
 from agentapi_mcp.edges.key_pages.forms import own_form
 from agentapi_mcp.edges.key_pages.sign_in import SignInSteps
 
@@ -44,11 +44,16 @@ class AccountOverview:
         self._answers = answers
         self._steps = sign_in
         self.routes = [
+            Route(OVERVIEW.rstrip("/"), answers.guarded(self._complete), methods=["GET"]),
             Route(OVERVIEW, answers.guarded(self._show), methods=["GET"]),
             Route(OVERVIEW, answers.guarded(self._disconnect), methods=["POST"]),
             Route(SIGN_IN, answers.guarded(self._sign_in), methods=["GET"]),
             Route(AccountPageVisits.page, answers.guarded(self._connect), methods=["POST"]),
         ]
+
+    async def _complete(self, _request: Request) -> Response:
+        """Redirect a visitor who typed the address without its last character."""
+        return redirect_to(OVERVIEW)
 
     async def _show(self, request: Request) -> Response:
         """Show the accounts of a visitor, who signs in before that."""

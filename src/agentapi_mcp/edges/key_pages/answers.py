@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -69,6 +70,13 @@ class PageAnswers:
         page = failure(refusal.message, refusal.status)
         page.headers.update({**refusal.headers, **self._headers})
         return page
+
+    async def refuse(self, _request: Request, error: Exception) -> Response:
+        """Answer a request that no page is there for."""
+        if not isinstance(error, HTTPException):
+            raise error
+        message = "There is no such page." if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+        return self.render(Refusal(status=error.status_code, message=message, headers=error.headers or {}))
 
     def guarded(self, serve: Serve) -> Serve:
         """Wrap a step of a visit: its errors become pages."""

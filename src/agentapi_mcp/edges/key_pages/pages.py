@@ -4,6 +4,7 @@ import html
 
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -32,11 +33,18 @@ _FORM = (
 def key_pages_mount(services_provider: ServicesProvider, origin: str) -> Mount:
     """Mount the pages: browsers have no token and log in on the page; only its own origin may post the form."""
     keys, accounts = KeyPages(services_provider, origin), AccountPages(services_provider, origin)
+    answers = PageAnswers(origin, "")
+    app = Starlette(
+        routes=[*keys.routes, *accounts.routes],
+        exception_handlers={HTTPException: answers.refuse, Exception: pass_on},
+    )
+    # Starlette would redirect to an absolute address, with the scheme that a proxy speaks to us, without our headers.
+    app.router.redirect_slashes = False
     return Mount(
-        paths=("/keys/", "/accounts/"),
-        app=Starlette(routes=[*keys.routes, *accounts.routes], exception_handlers={Exception: pass_on}),
+        paths=("/keys", "/accounts"),
+        app=app,
         authentication=AuthenticationMode.OPEN,
-        render=PageAnswers(origin, "").render,
+        render=answers.render,
         origins=(origin,),
         content_type="application/x-www-form-urlencoded",
         max_body_bytes=_MAX_FORM_BYTES,
