@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import pytest
@@ -18,6 +18,7 @@ from agentapi_mcp.core.access.models import Issuer, SignInRules
 from agentapi_mcp.core.accounts.models import AccountState
 from agentapi_mcp.core.audit.models import AuditFilter
 from agentapi_mcp.core.identity.principals import Principal, Role
+from agentapi_mcp.edges.key_pages.answers import failure
 from tests.edges.key_pages.test_account_pages import back, connected, everything, link, offered, open_pages
 from tests.edges.key_pages.test_key_pages import ORIGIN, SIGNING, KeyPageSetup, execute, number, open_setup
 from tests.support.browsers import Browser, Form, forms_of
@@ -242,6 +243,33 @@ async def test_there_is_nothing_to_do_at_a_provider_that_is_not_there(
         for action in ("/accounts/", "/accounts/connect"):
             assert (await browser.submit(Form(action, fields, ""))).status_code == 404
         assert await links_of(edge_home, at.principal) == 0
+
+
+@pytest.mark.parametrize("sent", ["a\0b", "a\u202eb", "a\u200fb", "v" * 9000, "<b>\u2066"], ids=ascii)
+async def test_no_page_shows_raw_what_came_with_a_request(sent: str, edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser = at.browser()
+        form = button(await browser.open(OVERVIEW), "Connect")
+        answers = [
+            await browser.submit(replace(form, action=action), provider=sent)
+            for action in ("/accounts/", "/accounts/connect")
+        ]
+        assert "You have no account at" in answers[0].text
+        query = quote(sent)
+        paths = ("sign-in?issuer=", "new?request=", "callback?error=", "signed-in?error=")
+        answers += [await at.browser().step(f"{OVERVIEW}{path}{query}") for path in paths]
+        key_browser = at.browser()
+        answers.append(await key_browser.send(await key_browser.open(await at.link()), sent))
+        for answer in answers:
+            assert answer.status_code in {400, 401, 404}
+            assert answer.text.isprintable()
+            assert ("v" * 500 in answer.text, "<b>" in answer.text) == (False, False)
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", "v" * 9000], ids=ascii)
+def test_a_message_is_shown_as_one_line_that_ends(name: str) -> None:
+    shown = bytes(failure(f"There is nothing at {name}.\n", 404).body).decode()
+    assert (shown.isprintable(), len(shown) < 2000, "There is nothing at" in shown) == (True, True, True)
 
 
 async def links_of(home: Path, who: Principal) -> int:

@@ -20,7 +20,7 @@ from agentapi_mcp.base.errors import (
 )
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.sealing import Sealer
-from agentapi_mcp.base.text import listed
+from agentapi_mcp.base.text import listed, quoted
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
 from agentapi_mcp.core.accounts.models import (
     Account,
@@ -196,7 +196,7 @@ class Accounts:
         require(principal, Action.MANAGE_KEYS)
         stored = (await self._ports.store.find(principal.user_id)).get(name)
         if stored is None:
-            raise NotFoundError(f"You have no account at {name}.")
+            raise NotFoundError(f"You have no account at {quoted(name)}.")
         # Removed first: whatever the provider answers, this server does not use it any more.
         if not await self._ports.store.remove(stored):
             raise ConflictError("The account is being renewed at this moment; try again.")

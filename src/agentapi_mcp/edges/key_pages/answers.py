@@ -16,10 +16,12 @@ from agentapi_mcp.base.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.keys.page_visits import SignedInVisit
 from agentapi_mcp.web.mounts import Refusal
 
 _YEAR = 31_536_000  # seconds
+_LONGEST_MESSAGE = 1000
 _HEADERS = {
     # The page holds the form's token.
     "cache-control": "no-store",
@@ -135,7 +137,8 @@ def redirect_to(url: str) -> Response:
 
 def failure(message: str, status: int, way_on: str = "") -> Response:
     """Return a page that says what did not work; `way_on` is HTML."""
-    return page("This did not work", f"<p>{html.escape(message)}</p>{way_on}", status)
+    # A message may name what came with the request.
+    return page("This did not work", f"<p>{html.escape(one_line(message, _LONGEST_MESSAGE))}</p>{way_on}", status)
 
 
 def for_whom(visit: SignedInVisit) -> str:
@@ -147,7 +150,7 @@ def for_whom(visit: SignedInVisit) -> str:
 
 def _shown(name: str) -> str:
     """Return a name in HTML, without characters that turn or hide text."""
-    return f"<strong>{html.escape(''.join(letter for letter in name if letter.isprintable()))}</strong>"
+    return f"<strong>{html.escape(one_line(name))}</strong>"
 
 
 def page(title: str, body: str, status: int = 200) -> Response:
