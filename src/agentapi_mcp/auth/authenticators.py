@@ -13,8 +13,9 @@ from agentapi_mcp.auth.logins import Login
 from agentapi_mcp.auth.tokens import TokenVerifier
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import NotAuthenticatedError
+from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.store_waits import store_answers_within
-from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun, SignInRules
+from agentapi_mcp.core.access.models import Issuer, LoginAnswer, LoginBegun, LoginDone, SignInRules
 from agentapi_mcp.core.access.ports import Authenticator
 from agentapi_mcp.core.access.sign_ins import SignIns
 from agentapi_mcp.core.identity.principals import Principal, Role
@@ -59,8 +60,8 @@ class OAuthAuthenticator(Authenticator):
         return await self._login_at(issuer).begin(redirect_uri, anew=anew)
 
     @override
-    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
-        """Return the principal who signed in; the token must be for this server, of that issuer, and for our client."""
+    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> LoginDone:
+        """Return who signed in; the token must be for this server, of that issuer, and for our client."""
         token = await self._login_at(begun.issuer).finish(begun, answer, redirect_uri)
         claims = await self._verifier.verify(token)
         ours = self._client_issuer(begun.issuer)
@@ -68,7 +69,11 @@ class OAuthAuthenticator(Authenticator):
             raise NotAuthenticatedError("This sign-in is another's; begin again.")
         if ours is None or claims.client_id not in {None, ours.client_id}:
             raise NotAuthenticatedError("This sign-in is another program's; begin again.")
-        return await self._sign_ins.principal_of(claims, self._rules.roles)
+        return LoginDone(await self._sign_ins.principal_of(claims, self._rules.roles), claims.subject)
+
+    @override
+    async def is_linked(self, issuer: str, subject: str | None, user_id: UserId) -> bool:
+        return await self._sign_ins.is_linked(issuer, subject, user_id)
 
     def _client_issuer(self, issuer: str) -> Issuer | None:
         return next((one for one in self._rules.issuers if one.issuer == issuer and one.client_id), None)

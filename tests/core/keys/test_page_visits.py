@@ -49,6 +49,7 @@ class VisitSetup:
     """The visits, with the authorization server where their users sign in."""
 
     visits: KeyPageVisits
+    entries: KeyRequests
     api_keys: ApiKeys
     audit: AuditLog
     authenticator: Authenticator
@@ -101,7 +102,7 @@ async def open_setup(database: Database, place: Path) -> AsyncGenerator[VisitSet
         async with open_authenticator(RESOURCE, SignIns(PostgresIdentities(database), audit), clock) as authenticator:
             await authenticator.reload(load_catalogue([config], {}, list).sign_in)
             visits = KeyPageVisits(entries, authenticator, PostgresProfiles(database), audit)
-            yield VisitSetup(visits, api_keys, audit, authenticator, issuer, http)
+            yield VisitSetup(visits, entries, api_keys, audit, authenticator, issuer, http)
 
 
 async def test_the_user_who_asked_signs_in_and_stores_a_key_once(database: Database, tmp_path: Path) -> None:
@@ -180,6 +181,42 @@ async def test_rights_are_those_of_the_membership_now(database: Database, tmp_pa
         async with database.as_system("test") as connection:
             await connection.execute("DELETE FROM public.organization_members WHERE user_id = $1", ann.user_id)
         with pytest.raises(PermissionDeniedError):
+            await at.visits.find(sealed)
+
+
+async def test_only_who_still_has_the_identity_that_signed_in_has_a_page(database: Database, tmp_path: Path) -> None:
+    async with open_setup(database, tmp_path) as at:
+        name, other = f"ann-{new_id().hex}", f"ann-too-{new_id().hex}"
+        ann, eve = await at.user(name), await at.user(f"eve-{new_id().hex}")
+        add = "INSERT INTO agentapi.identities (issuer, subject, user_id) VALUES ($1, $2, $3)"
+        async with database.as_system("test") as connection:
+            await connection.execute(add, at.issuer.issuer, other, ann.user_id)
+        stolen, kept = await at.signed_in(ann, other), await at.signed_in(ann, name)
+        assert (await at.visits.find(stolen)).principal.user_id == ann.user_id
+        # A second identity of hers at this issuer does not keep the first one's visit.
+        for change in (
+            "UPDATE agentapi.identities SET user_id = $3 WHERE issuer = $1 AND subject = $2",
+            "DELETE FROM agentapi.identities WHERE issuer = $1 AND subject = $2 AND $3::uuid IS NOT NULL",
+        ):
+            async with database.as_system("test") as connection:
+                await connection.execute(change, at.issuer.issuer, other, eve.user_id)
+            with pytest.raises(NotAuthenticatedError, match="does not lead to this account any more"):
+                await at.visits.find(stolen)
+        assert (await at.visits.find(kept)).principal.user_id == ann.user_id
+
+
+async def test_a_visit_that_an_earlier_version_admitted_goes_on_while_its_user_has_an_identity(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_setup(database, tmp_path) as at:
+        name = f"ann-{new_id().hex}"
+        ann = await at.user(name)
+        visit = at.entries.open_(await at.signed_in(ann, name))
+        sealed = at.entries.seal(replace(visit, subject=None))
+        assert (await at.visits.find(sealed)).principal.user_id == ann.user_id
+        async with database.as_system("test") as connection:
+            await connection.execute("DELETE FROM agentapi.identities WHERE user_id = $1", ann.user_id)
+        with pytest.raises(NotAuthenticatedError):
             await at.visits.find(sealed)
 
 

@@ -20,7 +20,7 @@ from agentapi_mcp.core.audit.models import AuditFilter
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.edges.key_pages.answers import failure
 from tests.edges.key_pages.test_account_pages import back, connected, everything, link, offered, open_pages
-from tests.edges.key_pages.test_key_pages import ORIGIN, SIGNING, KeyPageSetup, execute, number, open_setup
+from tests.edges.key_pages.test_key_pages import KEY, ORIGIN, SIGNING, KeyPageSetup, execute, number, open_setup
 from tests.support.browsers import Browser, Form, forms_of
 from tests.support.clocks import LaterClock
 from tests.support.peers.account_provider import AccountProviderPeer, described
@@ -320,6 +320,34 @@ async def test_who_lost_the_organisation_during_the_consent_connects_nothing(
         assert (await browser.open(address)).status_code == 403
         assert await connected(at) == []
         assert not [exchange for exchange in provider.exchanges if exchange.path == "/token"]
+
+
+async def test_whose_identity_was_unlinked_since_the_sign_in_does_nothing_more(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, provider):
+        browser, connecting, by_link, key_browser = (at.browser() for _ in range(4))
+        await connect(browser)
+        page = await browser.open(OVERVIEW)
+        begin = replace(button(page, "Disconnect"), action="/accounts/connect")
+        offer = await connecting.open(OVERVIEW)
+        again = replace(begin, fields=button(offer, "Sign out").fields | {"provider": "vendor"})
+        address = await back(connecting, await connecting.open((await connecting.submit(again)).headers["location"]))
+        await by_link.open(await link(at))
+        key_page, exchanges = await key_browser.open(await at.link()), len(provider.exchanges)
+        await execute(edge_home, "DELETE FROM agentapi.identities WHERE user_id = $1", at.principal.user_id)
+        for refused in (
+            await press_disconnect(browser, page),
+            await ask_to_connect(browser, page),
+            await connecting.step(address),
+            await by_link.step("/accounts/connect"),
+            await key_browser.step("/keys/enter"),
+            await key_browser.send(key_page, KEY),
+        ):
+            assert (refused.status_code, "does not lead to this account" in refused.text) == (401, True)
+        assert (await browser.step(OVERVIEW)).headers["location"].startswith(f"{at.issuer.origin}/authorize?")
+        assert len(provider.exchanges) == exchanges
+        assert (await connected(at), await at.keys()) == ([AccountState.CONNECTED], [])
+        # Who signs in now is whom the identity leads to now.
+        assert str(at.principal.user_id) not in (await browser.open(OVERVIEW)).text
 
 
 async def lose(home: Path, way: str, user_id: UserId, org_id: OrgId) -> None:

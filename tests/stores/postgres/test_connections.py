@@ -33,6 +33,7 @@ ALWAYS: dict[str, Callable[[Database, Principal], Awaitable[object]]] = {
     "a personal token": lambda database, _: PostgresPersonalTokens(database).find([b"x" * 32]),
     "its use": lambda database, _: PostgresPersonalTokens(database).record_use(new_id(), datetime.now(UTC)),
     "an identity": lambda database, _: PostgresIdentities(database).find(ISSUER, "ann"),
+    "its link": lambda database, ann: PostgresIdentities(database).is_linked(ISSUER, "ann", ann.user_id),
     "a first sign-in": lambda database, ann: PostgresIdentities(database).create(
         ISSUER, "ann", email=None, name=None, org_id=ann.org_id, role="member"
     ),

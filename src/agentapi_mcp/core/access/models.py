@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from agentapi_mcp.base.ids import OrgId, UserId
-from agentapi_mcp.core.identity.principals import Role, TokenScope
+from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +222,14 @@ class LoginBegun:
     url: str
     state: str = field(repr=False)
     verifier: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginDone:
+    """A completed login: who signed in, and the subject of the issuer that leads to them."""
+
+    principal: Principal
+    subject: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from agentapi_mcp.core.access.models import (
     Invitation,
     LoginAnswer,
     LoginBegun,
+    LoginDone,
     MemberList,
     Membership,
     MembershipStatus,
@@ -93,13 +94,17 @@ class Authenticator(Protocol):
         """
         ...
 
-    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> Principal:
-        """Complete a login and return the principal.
+    async def finish_login(self, begun: LoginBegun, answer: LoginAnswer, redirect_uri: str) -> LoginDone:
+        """Complete a login and return who signed in.
 
         Raises:
             NotAuthenticatedError: the visitor did not sign in, or the callback does not match the login.
             PermissionDeniedError: they have no account or organisation here.
         """
+        ...
+
+    async def is_linked(self, issuer: str, subject: str | None, user_id: UserId) -> bool:
+        """Return whether this subject of the issuer still leads to the user; with None, whether any does."""
         ...
 
     async def reload(self, rules: SignInRules) -> None:
@@ -138,6 +143,10 @@ class IdentityStore(Protocol):
 
     async def find(self, issuer: str, subject: str) -> Account | None:
         """Find the account linked to the identity."""
+        ...
+
+    async def is_linked(self, issuer: str, subject: str | None, user_id: UserId) -> bool:
+        """Return whether this identity leads to the user; with None for the subject, whether any of the issuer does."""
         ...
 
     async def link_workos(self, issuer: str, subject: str) -> Account | None:

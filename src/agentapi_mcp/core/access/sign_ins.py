@@ -71,6 +71,10 @@ class SignIns:
             raise PermissionDeniedError(_NO_PERSON)
         return member(account.user_id, _membership(account, claims), roles, _credential(claims))
 
+    async def is_linked(self, issuer: str, subject: str | None, user_id: UserId) -> bool:
+        """Return whether who signed in by this subject is the user still, as their next token would be."""
+        return await self._store.is_linked(issuer, subject, user_id)
+
     async def _service(self, claims: TokenClaims) -> Principal:
         """Return the principal of a declared service; its account is never that of a user."""
         client_id = claims.client_id or claims.subject

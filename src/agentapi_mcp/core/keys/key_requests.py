@@ -160,6 +160,7 @@ class PageRequests:
             "visitor": visit.visitor and _written(visit.visitor),
             "ends_at": visit.ends_at and visit.ends_at.timestamp(),
             "notices": visit.notices,
+            "subject": visit.subject,
             "until": self._until(visit).timestamp(),
         }
         return base64.urlsafe_b64encode(self._sealer.seal(json.dumps(content), _PLACE[self._purpose])).decode()
@@ -189,6 +190,7 @@ class PageRequests:
             visitor=_read(visitor) if visitor else None,
             ends_at=datetime.fromtimestamp(ends_at, UTC) if ends_at else None,
             notices=tuple(content.get("notices", ())),
+            subject=content.get("subject"),
         )
 
     def _until(self, visit: Visit) -> datetime:

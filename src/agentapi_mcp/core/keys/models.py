@@ -135,6 +135,7 @@ class KeyRequest:
 class Visit:
     """Progress of a page visit: `login` while the visitor signs in, then `form_token`.
 
+    `subject` is the identity at the issuer that signed in; a visit that an earlier version admitted does not say it.
     `token_sha256` is that of the request that the visit serves. A visit without one at its sign-in belongs to the
     `visitor` who signed in, and ends at `ends_at`, whatever it serves later. `connecting` is what was begun at the
     provider of an account. `notices` are sentences for the next page, which tells them once.
@@ -147,3 +148,4 @@ class Visit:
     visitor: Visitor | None = None
     ends_at: datetime | None = None
     notices: tuple[str, ...] = ()
+    subject: str | None = None

@@ -1,7 +1,7 @@
 """Visits of the pages: from the link through the sign-in to the stored key."""
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
@@ -102,14 +102,15 @@ class PageVisits:
         visit = self._requests.open_(sealed)
         if visit.login is None:
             raise NotAuthenticatedError(f"You did not come from the sign-in; {self._requests.again}.")
-        visitor = await authenticator.finish_login(visit.login, answer, redirect_uri)
+        done = await authenticator.finish_login(visit.login, answer, redirect_uri)
+        visitor = done.principal
         try:
             admitted = await self._requests.admit(visit, visitor)
         except PermissionDeniedError as exc:
             await self._audit.denied(visitor, exc, AuditTarget("page", self.landing(visit)))
             raise
         await self._audit.signed_in(visitor)
-        return Redirect(self.landing(visit), self._requests.seal(admitted))
+        return Redirect(self.landing(visit), self._requests.seal(replace(admitted, subject=done.subject)))
 
     async def find(self, sealed: str) -> RequestedVisit:
         """Return an authenticated visit that serves a request, with the current rights of its user.
@@ -151,11 +152,13 @@ class PageVisits:
     async def _with_rights(self, visit: Visit, visitor: Visitor) -> SignedInVisit:
         """Return the visit with the rights of its visitor, read again for each request.
 
-        Membership, role and the operator's file may have changed since the sign-in.
+        Identity, membership, role and the operator's file may have changed since the sign-in.
         """
         authenticator = self._require_authenticator()
         if not authenticator.can_log_in(visitor.issuer):
             raise NotAuthenticatedError("Nobody can sign in here any more as you did.")
+        if not await authenticator.is_linked(visitor.issuer, visit.subject, visitor.user_id):
+            raise NotAuthenticatedError(f"Your sign-in does not lead to this account any more; {self._requests.again}.")
         membership = await self._profiles.find_membership(visitor.user_id, visitor.org_id)
         if membership is None:
             raise PermissionDeniedError("You are no member of this organisation any more.")

@@ -31,6 +31,10 @@ _BY_IDENTITY: LiteralString = f"""
 {_ACCOUNT} WHERE p.id = (SELECT user_id FROM agentapi.identities WHERE issuer = $1 AND subject = $2) GROUP BY p.id
 """  # noqa: S608  # made of literals
 _BY_ID: LiteralString = f"{_ACCOUNT} WHERE p.id = $1 GROUP BY p.id"
+_IS_LINKED: LiteralString = """
+SELECT EXISTS (SELECT FROM agentapi.identities
+                WHERE issuer = $1 AND subject = coalesce($2, subject) AND user_id = $3)
+"""
 _LINK: LiteralString = """
 INSERT INTO agentapi.identities (issuer, subject, user_id, email) VALUES ($1, $2, $3, $4)
 ON CONFLICT (issuer, subject) DO NOTHING
@@ -77,6 +81,11 @@ class PostgresIdentities(IdentityStore):
     async def find(self, issuer: str, subject: str) -> Account | None:
         async with self._database.as_system("whose token this is", lane=Lane.RESERVED) as connection:
             return _account(await connection.fetchrow(_BY_IDENTITY, issuer, subject))
+
+    @override
+    async def is_linked(self, issuer: str, subject: str | None, user_id: UserId) -> bool:
+        async with self._database.as_system("whether a visitor is still known", lane=Lane.RESERVED) as connection:
+            return bool(await connection.fetchval(_IS_LINKED, issuer, subject, user_id))
 
     @override
     async def link_workos(self, issuer: str, subject: str) -> Account | None:
