@@ -517,6 +517,18 @@ async def test_a_link_is_for_its_account_and_the_page_serves_no_link(edge_home: 
         assert await connected(at) == [AccountState.CONNECTED]
 
 
+async def test_who_left_the_visit_of_a_link_is_told_that_the_link_is_good(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser, url = at.browser(), await link(at)
+        address = await back(browser, await browser.open(url))
+        await browser.open(OVERVIEW)  # in another tab
+        for path in (address, "/accounts/connect"):
+            left = await browser.step(path)
+            assert (left.status_code, "Another visit has begun" in left.text) == (404, True)
+        assert (await browser.open(offered(await browser.open(url)))).status_code == 200
+        assert await connected(at) == [AccountState.CONNECTED]
+
+
 async def test_who_can_sign_in_in_several_places_chooses_one(edge_home: Path, tmp_path: Path) -> None:
     async with AuthorizerPeer(SIGNING) as second, AccountProviderPeer() as provider:
         tables = (
@@ -538,7 +550,7 @@ async def test_who_can_sign_in_in_several_places_chooses_one(edge_home: Path, tm
             # The same subject of another issuer is another person.
             assert (other.status_code, str(at.principal.user_id) in other.text) == (200, False)
             for issuer in ("https://tokens.example", "https://evil.example", ""):
-                refused = await browser.step(f"{OVERVIEW}sign-in?issuer={issuer}")
+                refused = await at.browser().step(f"{OVERVIEW}sign-in?issuer={issuer}")
                 assert (refused.status_code, refused.has_redirect_location) == (401, False)
 
 

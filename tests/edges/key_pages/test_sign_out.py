@@ -13,7 +13,7 @@ from agentapi_mcp.core.access.models import Issuer, SignInRules
 from agentapi_mcp.core.accounts.models import AccountState
 from tests.edges.key_pages.test_account_overview import OVERVIEW, button, connect, lose, press, press_disconnect
 from tests.edges.key_pages.test_account_pages import connected, link, offered, open_pages
-from tests.edges.key_pages.test_key_pages import KEY, ORIGIN, KeyPageSetup
+from tests.edges.key_pages.test_key_pages import KEY, ORIGIN, KeyPageSetup, execute
 from tests.support.browsers import Form
 
 
@@ -111,6 +111,22 @@ async def test_who_is_refused_on_the_page_can_sign_in_as_somebody_else(
         assert parse_qs(urlsplit(login).query)["prompt"] == ["login"]
         page = await browser.open(login)
         assert (page.status_code, browser.place, str(at.principal.user_id) in page.text) == (200, OVERVIEW, False)
+
+
+async def test_a_link_to_the_sign_in_ends_no_visit(edge_home: Path, tmp_path: Path) -> None:
+    async with open_pages(edge_home, tmp_path) as (at, _):
+        browser = at.browser()
+        await browser.open(OVERVIEW)
+        cookies = dict(browser.cookies)
+        for query in ("", "?anew=yes", f"?issuer={at.issuer.issuer}", f"?issuer={at.issuer.issuer}&anew=yes"):
+            led = await browser.step(f"{OVERVIEW}sign-in{query}")
+            assert (led.status_code, led.headers["location"], browser.cookies) == (303, "/accounts/", cookies)
+        # Nor does it keep in a visit whom the page has nothing to show.
+        make = "UPDATE public.organization_members SET role = 'viewer' WHERE user_id = $1"
+        await execute(edge_home, make, at.principal.user_id)
+        refused = await browser.step(OVERVIEW)
+        assert refused.status_code == 403
+        assert (await browser.step(anew(refused))).headers["location"].startswith(f"{at.issuer.origin}/authorize?")
 
 
 @LINKS

@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError
+from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError, PermissionDeniedError
 from agentapi_mcp.core.access.models import LoginAnswer
 from agentapi_mcp.core.access.ports import Authenticator, ProfileStore
 from agentapi_mcp.core.accounts.accounts import Accounts
 from agentapi_mcp.core.accounts.models import Account, AccountState
 from agentapi_mcp.core.audit.log import AuditLog
+from agentapi_mcp.core.identity.principals import Action, require
 from agentapi_mcp.core.keys.key_requests import PageRequests
 from agentapi_mcp.core.keys.models import Visit
 from agentapi_mcp.core.keys.page_visits import PageVisits, Redirect, RequestedVisit, SignedInVisit
@@ -96,6 +97,14 @@ class AccountPageVisits(PageVisits):
             # A link signs its user in for what it asks for, and for nothing else.
             raise NotAuthenticatedError(f"You have not signed in on this page; {self._requests.again}.")
         return await self._with_rights(visit, visit.visitor)
+
+    async def is_served(self, sealed: str) -> bool:
+        """Return whether the page has something to show in a visit."""
+        try:
+            require((await self.find_visitor(sealed)).principal, Action.MANAGE_KEYS)
+        except (NotAuthenticatedError, PermissionDeniedError):
+            return False
+        return True
 
     async def overview(self, found: SignedInVisit) -> tuple[OverviewRow, ...]:
         """List the providers of the file, then those that left it and still have an account of the visitor."""

@@ -108,8 +108,11 @@ class PageRequests:
         """Find the request of a visit.
 
         Raises:
-            NotFoundError: the link is used or expired.
+            NotFoundError: the link is used or expired, or the visit serves none.
         """
+        if not visit.token_sha256:
+            # The browser holds one visit: that of a link, whose page may be open still, was replaced. The link is good.
+            raise NotFoundError(f"Another visit has begun in this browser since then; {self.again}.")
         return await self._get(visit.token_sha256)
 
     async def admit(self, visit: Visit, visitor: Principal) -> Visit:

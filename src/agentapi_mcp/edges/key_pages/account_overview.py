@@ -78,6 +78,9 @@ class AccountOverview:
     async def _sign_in(self, request: Request) -> Response:
         """Redirect a visitor to the sign-in that they chose; without a choice, to sign in as somebody else."""
         visits, chosen = await self._visits(), request.query_params
+        if await visits.is_served(self._answers.sealed(request)):
+            # Any site can link to here; only the button ends a visit.
+            return redirect_to(OVERVIEW)
         if "issuer" in chosen:
             return await self._redirect_to(visits, chosen["issuer"], anew=_ANEW in chosen)
         if visits.has_link(self._answers.sealed(request)):
