@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentapi_mcp.auth.authenticators import OAuthAuthenticator
+from agentapi_mcp.auth.authorization import MetadataMemory
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch, check_address
 from agentapi_mcp.auth.keys import FRESH_FOR, MIN_REFRESH_INTERVAL, USABLE_FOR, metadata_urls
 from agentapi_mcp.auth.tokens import TokenVerifier
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import IssuerUnavailableError, NotAuthenticatedError, TokenFlaw
 from agentapi_mcp.base.ids import OrgId, new_id
 from agentapi_mcp.core.access.models import Issuer, Service, TokenClaims
@@ -247,7 +249,9 @@ async def test_no_trick_with_the_signature_works() -> None:
 async def test_a_token_that_no_issuer_signed_costs_the_database_nothing() -> None:
     async with open_setup() as at, httpx2.AsyncClient() as client:
         nothing: Any = None  # to ask
-        authenticator = OAuthAuthenticator(client, RESOURCE, at.verifier, nothing)
+        fetch = HttpFetch(client)
+        metadata = MetadataMemory(fetch, SystemClock())
+        authenticator = OAuthAuthenticator(fetch, metadata, RESOURCE, at.verifier, nothing)
         for token in ("a.b.c", unsigned(at.claims()), OTHER.sign(at.claims(), kid="one")):
             with pytest.raises(NotAuthenticatedError):
                 await authenticator.authenticate(token)

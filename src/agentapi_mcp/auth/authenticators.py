@@ -8,6 +8,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 from typing_extensions import override
 
+from agentapi_mcp.auth.authorization import MetadataMemory
 from agentapi_mcp.auth.fetching import HttpFetch
 from agentapi_mcp.auth.logins import Login
 from agentapi_mcp.auth.tokens import TokenVerifier
@@ -24,8 +25,11 @@ from agentapi_mcp.core.identity.principals import Principal, Role
 class OAuthAuthenticator(Authenticator):
     """Authenticates by access tokens; opened with `open_authenticator`."""
 
-    def __init__(self, client: httpx2.AsyncClient, resource: str, verifier: TokenVerifier, sign_ins: SignIns) -> None:
-        self._client = client
+    def __init__(
+        self, fetch: HttpFetch, metadata: MetadataMemory, resource: str, verifier: TokenVerifier, sign_ins: SignIns
+    ) -> None:
+        self._fetch = fetch
+        self._metadata = metadata
         self._resource = resource
         self._sign_ins = sign_ins
         self._rules = SignInRules()
@@ -34,6 +38,7 @@ class OAuthAuthenticator(Authenticator):
     @override
     async def reload(self, rules: SignInRules) -> None:
         self._rules = rules
+        self._metadata.forget()
         await self._verifier.set_issuers(rules.issuers)
 
     @override
@@ -82,7 +87,7 @@ class OAuthAuthenticator(Authenticator):
         found = self._client_issuer(issuer)
         if found is None:
             raise NotAuthenticatedError("Nobody can sign in here for this; its operator sets the issuer's client_id.")
-        return Login(found, self._resource, HttpFetch(self._client))
+        return Login(found, self._resource, self._fetch, self._metadata)
 
     async def aclose(self) -> None:
         """Stop contacting the issuers."""
@@ -94,9 +99,9 @@ async def open_authenticator(resource: str, sign_ins: SignIns, clock: Clock) -> 
     """Open an authenticator, which trusts no issuer until it gets its rules."""
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # no cookies: the client is shared by all users
     async with httpx2.AsyncClient(cookies=cookies) as client, asyncio.TaskGroup() as group:
-        authenticator = OAuthAuthenticator(
-            client, resource, TokenVerifier(resource, HttpFetch(client), clock, group), sign_ins
-        )
+        fetch = HttpFetch(client)
+        verifier = TokenVerifier(resource, fetch, clock, group)
+        authenticator = OAuthAuthenticator(fetch, MetadataMemory(fetch, clock), resource, verifier, sign_ins)
         try:
             yield authenticator
         finally:

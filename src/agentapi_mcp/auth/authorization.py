@@ -1,15 +1,22 @@
 """Steps that sign-ins and connected accounts share: authorization code with PKCE (RFC 7636), metadata (RFC 8414)."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import quote, urlencode
 
 from agentapi_mcp.auth.fetching import Fetch, FetchError, check_address
 from agentapi_mcp.auth.keys import metadata_urls
+from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
+
+_FRESH_FOR = timedelta(minutes=5)
+_FAILED_FOR = timedelta(seconds=5)
 
 
 async def find_metadata(fetch: Fetch, issuer: str) -> Mapping[str, object]:
@@ -31,6 +38,52 @@ async def find_metadata(fetch: Fetch, issuer: str) -> Mapping[str, object]:
             return document
         fault = f"{url} is the metadata of another issuer"
     raise FetchError(fault)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Metadata, or why there is none, and until when to remember that."""
+
+    found: Mapping[str, object] | str
+    until: float
+
+
+class MetadataMemory:
+    """Issuers' metadata, fetched one at a time for each issuer, and remembered for minutes; a failure, for seconds.
+
+    Who begins a sign-in is anybody: each would otherwise make us call the issuer, which might then refuse our address.
+    """
+
+    def __init__(self, fetch: Fetch, clock: Clock) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._known: dict[str, _Known] = {}
+
+    async def find(self, issuer: str) -> Mapping[str, object]:
+        """Return an issuer's metadata.
+
+        Raises:
+            FetchError: it cannot be fetched, or is another issuer's.
+        """
+        async with self._locks.setdefault(issuer, asyncio.Lock()):
+            known = self._known.get(issuer)
+            if known is None or known.until <= self._clock.monotonic():
+                known = self._known[issuer] = await self._find(issuer)
+        if isinstance(known.found, str):
+            raise FetchError(known.found)
+        return known.found
+
+    def forget(self) -> None:
+        """Fetch anew what is asked for next."""
+        self._known.clear()
+
+    async def _find(self, issuer: str) -> _Known:
+        try:
+            found, lasts = await find_metadata(self._fetch, issuer), _FRESH_FOR
+        except FetchError as exc:
+            found, lasts = str(exc), _FAILED_FOR
+        return _Known(found, self._clock.monotonic() + lasts.total_seconds())
 
 
 def begin(issuer: str, endpoint: str, parameters: Mapping[str, str]) -> LoginBegun:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from agentapi_mcp.auth.authorization import begin, client_credentials, find_metadata, mismatch
+from agentapi_mcp.auth.authorization import MetadataMemory, begin, client_credentials, mismatch
 from agentapi_mcp.auth.fetching import FetchError, HttpFetch
 from agentapi_mcp.base.errors import NotAuthenticatedError
 from agentapi_mcp.base.json_values import as_list
@@ -18,10 +18,11 @@ _log = logging.getLogger(__name__)
 class Login:
     """One issuer's sign-in flow; the caller verifies the returned access token like any other."""
 
-    def __init__(self, issuer: Issuer, resource: str, fetch: HttpFetch) -> None:
+    def __init__(self, issuer: Issuer, resource: str, fetch: HttpFetch, metadata: MetadataMemory) -> None:
         self._issuer = issuer
         self._resource = resource
         self._fetch = fetch
+        self._known = metadata
 
     async def begin(self, redirect_uri: str, *, anew: bool = False) -> LoginBegun:
         """Return the authorization URL, with state and PKCE verifier; `anew` asks everybody to sign in there again.
@@ -73,7 +74,7 @@ class Login:
 
     async def _metadata(self) -> Mapping[str, object]:
         try:
-            return await find_metadata(self._fetch, self._issuer.issuer)
+            return await self._known.find(self._issuer.issuer)
         except FetchError as exc:
             self._refusal(str(exc))
             raise NotAuthenticatedError(_AWAY) from exc

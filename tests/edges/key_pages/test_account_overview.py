@@ -1,5 +1,6 @@
 """The page of a user's accounts: it stands at one address, and shows and changes those of who signed in there."""
 
+import asyncio
 import html
 import json
 import logging
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx2
 import pytest
 
+from agentapi_mcp.auth.keys import metadata_urls
 from agentapi_mcp.base.ids import OrgId, UserId
 from agentapi_mcp.core.access.models import Issuer, SignInRules
 from agentapi_mcp.core.accounts.models import AccountState
@@ -25,6 +27,7 @@ from tests.support.browsers import Browser, Form, forms_of
 from tests.support.clocks import LaterClock
 from tests.support.peers.account_provider import AccountProviderPeer, described
 from tests.support.peers.authorizer import CLIENT, AuthorizerPeer
+from tests.support.peers.issuer import Mood
 from tests.support.suspensions import WAYS
 
 OVERVIEW = f"{ORIGIN}/accounts/"
@@ -515,6 +518,34 @@ async def test_a_link_is_for_its_account_and_the_page_serves_no_link(edge_home: 
         by_page.cookies = cookies
         assert (await by_page.open(address)).status_code == 404
         assert await connected(at) == [AccountState.CONNECTED]
+
+
+async def test_many_who_begin_a_sign_in_make_one_look_at_the_issuer(edge_home: Path, tmp_path: Path) -> None:
+    clock = LaterClock()
+    async with (
+        AccountProviderPeer() as provider,
+        open_setup(edge_home, tmp_path, described(provider, "vendor"), clock=clock) as at,
+    ):
+        at.issuer.secret = None
+
+        async def looks(mood: Mood) -> tuple[set[int], int]:
+            at.issuer.mood, before = mood, len(at.issuer.exchanges)
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(at.browser().step(OVERVIEW)) for _ in range(12)]
+            answers = [task.result() for task in asked]
+            looked = [each for each in at.issuer.exchanges[before:] if "jwks" not in each.path]
+            return {answer.status_code for answer in answers}, len(looked)
+
+        refused, failed = await looks("fails")
+        assert (refused, failed <= len(metadata_urls(at.issuer.issuer))) == ({401}, True)
+        assert failed > 0
+        assert await looks("well") == ({401}, 0)  # a failure is remembered for seconds
+        clock.later += 6 * SECOND
+        assert await looks("well") == ({303}, 1)
+        clock.later += timedelta(minutes=4)
+        assert await looks("fails") == ({303}, 0)
+        clock.later += timedelta(minutes=2)
+        assert (await looks("fails"))[0] == {401}
 
 
 async def test_who_left_the_visit_of_a_link_is_told_that_the_link_is_good(edge_home: Path, tmp_path: Path) -> None:
