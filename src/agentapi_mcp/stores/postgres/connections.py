@@ -1,4 +1,4 @@
-"""The connections of a process to its database: a pool in two lanes, neither of which can stop the other."""
+"""Who may use the connections of a process to its database: two lanes, neither of which can stop the other."""
 
 import asyncio
 from contextlib import suppress
@@ -6,12 +6,11 @@ from datetime import timedelta
 from enum import StrEnum
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.places import Places
+from agentapi_mcp.stores.postgres.pool import Pool, Row
 
-Row = asyncpg.Record
 # How long a process that the server refuses a connection waits before it asks again.
 _ASK_AGAIN = timedelta(milliseconds=100)
 
@@ -41,14 +40,14 @@ class Connections:
     A connection beyond the server's own limit is waited for, as one beyond `size` is.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[Row]", size: int, timeout: timedelta) -> None:
+    def __init__(self, pool: Pool, size: int, timeout: timedelta) -> None:
         self._pool = pool
         self._timeout = timeout.total_seconds()
         reserved = reserved_of(size)
         calls = _Line(pool, size - reserved)
         self._lines = {Lane.CALLS: calls, Lane.RESERVED: _Line(pool, reserved) if reserved else calls}
 
-    async def acquire(self, lane: Lane, user: UserId | None = None) -> "PoolConnectionProxy[Row]":
+    async def acquire(self, lane: Lane, user: UserId | None = None) -> "asyncpg.Connection[Row]":
         """Wait for a connection of a lane.
 
         Raises:
@@ -64,31 +63,29 @@ class Connections:
                 raise line.refusal from exc
             raise
 
-    async def release(self, raw: "PoolConnectionProxy[Row]", lane: Lane, user: UserId | None = None) -> None:
+    def release(self, raw: "asyncpg.Connection[Row]", lane: Lane, user: UserId | None = None) -> None:
         """Give a connection back, once."""
-        try:
-            await self._pool.release(raw)
-        finally:
-            self._lines[lane].leave(user)
-            for line in self._lines.values():
-                line.look()
+        self._pool.release(raw)
+        self._lines[lane].leave(user)
+        for line in self._lines.values():
+            line.look()
 
     async def probe(self) -> None:
         """Connect once: a wrong address or login fails here."""
-        await self.release(await self.acquire(Lane.CALLS), Lane.CALLS)
+        self.release(await self.acquire(Lane.CALLS), Lane.CALLS)
 
 
 class _Line:
     """Those who wait for a connection of one lane."""
 
-    def __init__(self, pool: "asyncpg.Pool[Row]", size: int) -> None:
+    def __init__(self, pool: Pool, size: int) -> None:
         self.refusal: asyncpg.TooManyConnectionsError | None = None
         self._pool = pool
         self._places = Places(size, reserved=0, per_key=most_at_once(size))
         self._refused = asyncio.Lock()
         self._given_back = asyncio.Event()
 
-    async def acquire(self, user: UserId | None) -> "PoolConnectionProxy[Row]":
+    async def acquire(self, user: UserId | None) -> "asyncpg.Connection[Row]":
         await self._places.acquire(user)
         try:
             # Whoever comes later does not overtake those whom the server has refused a connection.
@@ -104,13 +101,13 @@ class _Line:
         """Let who waits for the server ask again, since a connection of this process was given back."""
         self._given_back.set()
 
-    async def _ask(self) -> "PoolConnectionProxy[Row]":
+    async def _ask(self) -> "asyncpg.Connection[Row]":
         try:
             return await self._take()
         except asyncpg.TooManyConnectionsError:
             return await self._wait()
 
-    async def _wait(self) -> "PoolConnectionProxy[Row]":
+    async def _wait(self) -> "asyncpg.Connection[Row]":
         # One at a time: for each attempt the server starts a process.
         async with self._refused:
             while True:
@@ -123,8 +120,7 @@ class _Line:
                     async with asyncio.timeout(_ASK_AGAIN.total_seconds()):
                         await self._given_back.wait()
 
-    async def _take(self) -> "PoolConnectionProxy[Row]":
-        # The pool prefers connections that are open to new ones.
+    async def _take(self) -> "asyncpg.Connection[Row]":
         raw = await self._pool.acquire()
         self.refusal = None
         return raw

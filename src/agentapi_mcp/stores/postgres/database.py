@@ -11,7 +11,6 @@ from typing import Any, LiteralString, Protocol
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
@@ -19,8 +18,9 @@ from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
 from agentapi_mcp.base.far_times import microseconds_of, time_of
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
-from agentapi_mcp.stores.postgres.connections import Connections, Lane, Row
+from agentapi_mcp.stores.postgres.connections import Connections, Lane
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
+from agentapi_mcp.stores.postgres.pool import Pool, Row
 
 _PORT = 5432
 # A plan that is kept outlives the time when its tables were so small that a scan seemed cheap.
@@ -100,7 +100,7 @@ def _time_of_bytes(data: bytes) -> datetime:
 class Connection:
     """An open transaction; SQL must be a literal string."""
 
-    _raw: "PoolConnectionProxy[Row]"
+    _raw: "asyncpg.Connection[Row]"
 
     async def fetch(self, sql: LiteralString, *args: object) -> list[Row]:
         """Return all rows."""
@@ -150,10 +150,6 @@ class PoolOptions:
     process: UUID = field(default_factory=new_id)  # by whose name the server lists the connections
     variable: str | None = None  # which has the address, for messages; None for the embedded server
     read_only: bool = False  # the server then refuses whatever would change a row
-
-
-async def _skip_reset(_connection: object) -> None:
-    """Skip the reset on release: all settings are transaction-local, and a reset costs a round trip."""
 
 
 class Database:
@@ -231,12 +227,12 @@ class Database:
                 with committing() if not raw.is_closed() else nullcontext():
                     row = await raw.fetchrow(sql, _claims(principal, claims), *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST):
-                await self._discard(raw, start)
+                self._discard(raw, start)
                 raise
             except BaseException:  # the statement was a transaction of its own, and is undone
-                await self._connections.release(raw, start.lane, start.user)
+                self._connections.release(raw, start.lane, start.user)
                 raise
-            await self._connections.release(raw, start.lane, start.user)
+            self._connections.release(raw, start.lane, start.user)
         if row is None:
             raise AssertionError
         return row
@@ -256,30 +252,30 @@ class Database:
                     await raw.execute("COMMIT")
             except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST):
                 # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
-                await self._discard(raw, start)
+                self._discard(raw, start)
                 raise
             except BaseException:
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
                 await asyncio.shield(self._undo(raw, start))
                 raise
             # Not in a `finally`: after a failure, `_undo` has released it already.
-            await self._connections.release(raw, start.lane, start.user)
+            self._connections.release(raw, start.lane, start.user)
 
-    async def _discard(self, raw: "PoolConnectionProxy[Row]", start: Start) -> None:
+    def _discard(self, raw: "asyncpg.Connection[Row]", start: Start) -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
         with suppress(*LOST):
             raw.terminate()
-        await self._connections.release(raw, start.lane, start.user)
+        self._connections.release(raw, start.lane, start.user)
 
-    async def _undo(self, raw: "PoolConnectionProxy[Row]", start: Start) -> None:
+    async def _undo(self, raw: "asyncpg.Connection[Row]", start: Start) -> None:
         """Roll back and release the connection, even when the caller has been cancelled."""
         try:
             with suppress(*LOST):  # a lost connection has no open transaction
                 await raw.execute("ROLLBACK")
         finally:
-            await self._connections.release(raw, start.lane, start.user)
+            self._connections.release(raw, start.lane, start.user)
 
-    async def _begin(self, role: LiteralString, claims: str, start: Start) -> "PoolConnectionProxy[Row]":
+    async def _begin(self, role: LiteralString, claims: str, start: Start) -> "asyncpg.Connection[Row]":
         # BEGIN, role and claims in one round trip; separately they would cost every turn four.
         # A string of several statements takes no parameters; with standard_conforming_strings, only quotes need
         # escaping.
@@ -295,7 +291,7 @@ class Database:
             try:
                 await raw.execute(begin)
             except (asyncio.CancelledError, *LOST) as exc:
-                await self._discard(raw, start)
+                self._discard(raw, start)
                 # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
                 if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
                     raise
@@ -333,29 +329,29 @@ def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> s
 async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[Database]:
     """Open a pool on the server; leaving the context closes it, even with work in flight."""
 
-    async def reach(*_args: object, **kwargs: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
-        try:
-            return await connect(await server.url(), options.variable, **kwargs)
-        except TimeoutError:  # one of LOST; a server that hangs is up, and the caller has waited long enough
-            raise
-        except LOST:
-            # An embedded server may have stopped or been killed since; `recover` starts it again.
-            return await connect(await server.recover(), options.variable, **kwargs)
-
-    with map_errors(options.variable):
-        pool = await asyncpg.create_pool(
-            min_size=0,  # idle ones may all be closed
-            max_size=options.max_size,
-            connect=reach,
-            reset=_skip_reset,
+    async def reach(url: str) -> "asyncpg.Connection[Row]":
+        return await connect(
+            url,
+            options.variable,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
-            max_inactive_connection_lifetime=options.idle_lifetime.total_seconds(),
             # A prepared statement belongs to one server connection, and a transaction pooler may use another one next
             # time.
             statement_cache_size=100 if options.statement_cache else 0,
             server_settings={"application_name": f"{APPLICATION}{options.process}"},
         )
+
+    async def reach_or_recover() -> "asyncpg.Connection[Row]":
+        try:
+            return await reach(await server.url())
+        except TimeoutError:  # one of LOST; a server that hangs is up, and the caller has waited long enough
+            raise
+        except LOST:
+            # An embedded server may have stopped or been killed since; `recover` starts it again.
+            return await reach(await server.recover())
+
+    # All settings are transaction-local, so a connection needs no reset, which would cost a round trip.
+    pool = Pool(reach_or_recover, options.idle_lifetime)
     connections = Connections(pool, options.max_size, options.acquire_timeout)
     try:
         with map_errors(options.variable):
