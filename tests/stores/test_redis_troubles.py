@@ -92,7 +92,9 @@ async def test_every_key_is_in_the_table_and_has_a_lifetime(edge_home: Path, val
         await ask(services, "again", turn)
         await services.clients.preferences(services.principal, "desk")
         assert (await part(services))[0] is HealthStatus.HEALTHY
-        await asyncio.to_thread(wait_until, lambda: valkey.keys("*agent:health*"))
+        await asyncio.to_thread(
+            wait_until, lambda: valkey.keys("*agent:health*") and valkey.keys(f"*:{turn.session_id}")
+        )
         keys = valkey.keys()
         patterns = [("ours:" + key.pattern).split("{}") for key in KEYS]
         for key in keys:

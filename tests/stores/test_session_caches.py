@@ -2,21 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, cast
 
 import pytest
 from redis.asyncio import Redis
+from typing_extensions import override
 
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.ids import MessageId, OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.models import History, SessionState
 from agentapi_mcp.core.conversations.ports import SessionCache
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache
 from agentapi_mcp.stores.redis.client import open_redis
+from agentapi_mcp.stores.redis.gathered import Batch, GatheredWrites, Source, open_gathered
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
 from tests.support.clocks import ManualClock
 
@@ -31,6 +34,14 @@ class Pair:
 
     written: SessionCache
     read: SessionCache
+    gathered: Mapping[SessionCache, GatheredWrites] = field(default_factory=dict[SessionCache, GatheredWrites])
+
+    async def save(self, session: SessionId, kept: History | None, by: SessionCache | None = None) -> None:
+        """Save, and let another replica find it; who has written it finds it anyway."""
+        cache = by or self.written
+        await cache.save(session, STATE, kept)
+        if self.written is not self.read:
+            await self.gathered[cache].flush()
 
 
 @asynccontextmanager
@@ -41,8 +52,9 @@ async def opened(kind: Kind, url: str, prefix: str) -> AsyncGenerator[Pair]:
         yield Pair(cache, cache)
         return
     async with open_redis(url, prefix, ManualClock()) as client:
-        one, two = (RedisSessionCache(LocalSessionCache(ManualClock()), client) for _ in range(2))
-        yield Pair(one, one if kind == "redis" else two)
+        replicas = [GatheredWrites(client, ManualClock()) for _ in range(2)]
+        one, two = (RedisSessionCache(LocalSessionCache(ManualClock()), client, writes) for writes in replicas)
+        yield Pair(one, one if kind == "redis" else two, dict(zip((one, two), replicas, strict=True)))
 
 
 def history(text: str = "hello ∑ \U0001f600") -> History:
@@ -61,7 +73,7 @@ async def test_what_is_kept_is_found_as_it_was(kind: Kind, redis_url: str, redis
     session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
         assert await find(cache.read, session, kept) is None
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         assert await find(cache.read, session, kept) == kept
         assert await find(cache.read, SessionId(new_id()), kept) is None
 
@@ -70,9 +82,9 @@ async def test_what_is_kept_is_found_as_it_was(kind: Kind, redis_url: str, redis
 async def test_what_ends_otherwise_is_not_found(kind: Kind, redis_url: str, redis_prefix: str) -> None:
     session, older, newer = SessionId(new_id()), history("older"), history("newer")
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.written.save(session, STATE, older)
+        await cache.save(session, older)
         assert await find(cache.read, session, older) == older
-        await cache.written.save(session, STATE, newer)
+        await cache.save(session, newer)
         assert await find(cache.read, session, newer) == newer
         assert await find(cache.read, session, older) is None
 
@@ -88,23 +100,23 @@ async def test_one_that_goes_on_is_found_whole(kind: Kind, redis_url: str, redis
     session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
         for number in range(4):
-            await cache.written.save(session, STATE, kept)
+            await cache.save(session, kept)
             assert await find(cache.read, session, kept) == kept
             kept = grown(kept, f"more {number}")
         cut = History(kept.messages[1:], kept.dropped + 1, MessageId(new_id()))
-        await cache.written.save(session, STATE, cut)
+        await cache.save(session, cut)
         assert await find(cache.read, session, cut) == cut
 
 
 async def test_replicas_that_write_by_turns_make_one_history(redis_url: str, redis_prefix: str) -> None:
     session, kept = SessionId(new_id()), history()
     async with opened("other replica", redis_url, redis_prefix) as cache:
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         for number in range(6):
             here, there = (cache.written, cache.read) if number % 2 else (cache.read, cache.written)
             assert await find(here, session, kept) == kept
             kept = grown(kept, f"more {number}")
-            await here.save(session, STATE, kept)
+            await cache.save(session, kept, by=here)
             assert await find(there, session, kept) == kept
 
 
@@ -112,10 +124,10 @@ async def test_a_gap_is_never_taken_for_a_history(redis_url: str, redis_prefix: 
     session, first = SessionId(new_id()), history("first")
     one, other = grown(first, "one"), grown(first, "other")
     async with opened("other replica", redis_url, redis_prefix) as cache:
-        await cache.written.save(session, STATE, first)
+        await cache.save(session, first)
         assert await find(cache.read, session, first) == first
-        await cache.written.save(session, STATE, one)
-        await cache.read.save(session, STATE, other)  # which cannot be: each follows the same message
+        await cache.save(session, one)
+        await cache.save(session, other, by=cache.read)  # which cannot be: each follows the same message
     async with opened("redis", redis_url, redis_prefix) as late:
         assert [await find(late.read, session, each) for each in (first, one, other)] == [None, None, None]
 
@@ -124,10 +136,10 @@ async def test_what_was_flushed_is_written_whole_again(redis_url: str, redis_pre
     session, kept = SessionId(new_id()), history()
     key = f"{redis_prefix}chat:session:{session}:messages"
     async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         await redis.delete(key)
         kept = grown(kept, "more")
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         assert await find(cache.read, session, kept) == kept
 
 
@@ -135,8 +147,8 @@ async def test_what_was_flushed_is_written_whole_again(redis_url: str, redis_pre
 async def test_one_too_large_is_not_kept_nor_what_was_there(kind: Kind, redis_url: str, redis_prefix: str) -> None:
     session, small, large = SessionId(new_id()), history(), history("x" * 4_000_001)
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.written.save(session, STATE, small)
-        await cache.written.save(session, STATE, large)
+        await cache.save(session, small)
+        await cache.save(session, large)
         assert await find(cache.read, session, large) is None
         assert await find(cache.read, session, small) is None
 
@@ -146,7 +158,7 @@ async def test_what_is_forgotten_is_gone(kind: Kind, redis_url: str, redis_prefi
     session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
         await cache.written.remove(session)
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         await cache.written.remove(session)
         assert await find(cache.read, session, kept) is None
 
@@ -176,7 +188,7 @@ async def test_the_shared_one_lives_an_hour_and_reads_only_its_own_form(redis_ur
     session, kept = SessionId(new_id()), history()
     key = f"{redis_prefix}chat:session:{session}:messages"
     async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
-        await cache.written.save(session, STATE, kept)
+        await cache.save(session, kept)
         assert 3590 < await redis.ttl(key) <= 3600
         for strange in ("no json", "[]", '{"messages": 1}', '{"last_message_id": "x", "messages": [], "dropped": 0}'):
             await redis.delete(key)
@@ -191,15 +203,16 @@ async def test_one_that_is_not_known_is_not_kept_nor_what_was_there(
 ) -> None:
     session, kept = SessionId(new_id()), history()
     async with opened(kind, redis_url, redis_prefix) as cache:
-        await cache.written.save(session, STATE, kept)
-        await cache.written.save(session, STATE, None)
+        await cache.save(session, kept)
+        await cache.save(session, None)
         assert await find(cache.read, session, kept) is None
 
 
 async def test_the_state_is_told_outside_for_a_day(redis_url: str, redis_prefix: str) -> None:
     session, key = SessionId(new_id()), f"{redis_prefix}session:"
     async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
-        await cache.written.save(session, STATE, None)
+        await cache.save(session, None)
+        await cache.gathered[cache.written].flush()
         told = json.loads(await redis.get(f"{key}{session}") or "")
         assert told == {
             "user_id": str(STATE.user_id),
@@ -218,6 +231,150 @@ async def test_both_forget_under_concurrent_use(redis_url: str, redis_prefix: st
     async with opened("other replica", redis_url, redis_prefix) as cache:
         async with asyncio.TaskGroup() as group:
             for session, kept in sessions.items():
-                group.create_task(cache.written.save(session, STATE, kept))
+                group.create_task(cache.save(session, kept))
         for session, kept in sessions.items():
             assert await find(cache.read, session, kept) == kept
+
+
+async def test_nobody_waits_for_what_is_written(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with opened("redis", redis_url, redis_prefix) as cache:
+        with pytest.raises(StopIteration):
+            cache.written.save(session, STATE, kept).__await__().__next__()  # it ends in its first step
+        assert await find(cache.read, session, kept) == kept
+
+
+async def test_turns_of_a_moment_are_written_as_one(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    key = f"{redis_prefix}chat:session:{session}:messages"
+    async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.save(session, kept)
+        for number in range(3):
+            kept = grown(kept, f"more {number}")
+            await cache.written.save(session, STATE, kept)
+        await cache.gathered[cache.written].flush()
+        assert await find(cache.read, session, kept) == kept
+        assert await cast("Any", redis).llen(key) == 2
+
+
+async def test_what_waits_to_be_written_is_newer_than_what_is_stored(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with opened("other replica", redis_url, redis_prefix) as cache:
+        await cache.save(session, kept)
+        await cache.written.save(session, STATE, None)
+        assert await find(cache.written, session, kept) is None
+        assert await find(cache.read, session, kept) == kept
+
+
+async def test_what_is_forgotten_is_not_written_any_more(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.written.save(session, STATE, kept)
+        await cache.written.remove(session)
+        await cache.gathered[cache.written].flush()
+        assert await cast("Any", redis).keys(f"{redis_prefix}*{session}*") == []
+
+
+async def test_what_is_forgotten_while_it_is_on_its_way_does_not_come_back(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.written.save(session, STATE, kept)
+        await cache.gathered[cache.written].flush()
+        await redis.delete(f"{redis_prefix}chat:session:{session}:messages")  # so that it must be written whole again
+        await cache.written.save(session, STATE, grown(kept, "more"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(cache.gathered[cache.written].flush())
+            group.create_task(cache.written.remove(session))
+        await cache.gathered[cache.written].flush()
+        assert await cast("Any", redis).keys(f"{redis_prefix}*{session}*") == []
+
+
+async def test_what_is_forgotten_by_one_who_leaves_is_not_written(redis_url: str, redis_prefix: str) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with Redis.from_url(redis_url) as redis, opened("redis", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        gathered, is_there = cache.gathered[cache.written], asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gathered.after_flight(is_there.wait))
+            await asyncio.sleep(0)  # noqa: TID251  # one step of the loop
+            await cache.written.save(session, STATE, kept)
+            removing = group.create_task(cache.written.remove(session))
+            await asyncio.sleep(0)  # noqa: TID251  # one step of the loop
+            removing.cancel()
+            is_there.set()
+        await gathered.flush()
+        assert await cast("Any", redis).keys(f"{redis_prefix}*{session}*") == []
+
+
+class OneSet(Source):
+    """Sets one key, and notes what it is asked and told."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.steps = list[str]()
+
+    @override
+    def take(self) -> Batch:
+        """Give it once."""
+
+        def heard(results: Sequence[object]) -> None:
+            self.steps += ["heard" for _ in results]
+
+        commands = [] if "taken" in self.steps else [("SET", self.key, "1", "EX", 60)]
+        self.steps.append("taken")
+        return Batch(commands, heard)
+
+
+async def test_what_comes_after_a_flight_waits_for_its_end(redis_url: str, redis_prefix: str) -> None:
+    source = OneSet(redis_prefix + "set")
+    async with open_redis(redis_url, redis_prefix, ManualClock()) as client:
+        gathered = GatheredWrites(client, ManualClock())
+        gathered.add(source)
+
+        async def work() -> None:
+            source.steps.append("work")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gathered.flush())
+            group.create_task(gathered.after_flight(work))
+        assert source.steps == ["taken", "heard", "work"]
+
+
+async def test_at_the_end_of_the_program_what_is_left_is_written(redis_url: str, redis_prefix: str) -> None:
+    session, kept, clock = SessionId(new_id()), history(), SystemClock()
+    async with open_redis(redis_url, redis_prefix, clock) as client, opened("redis", redis_url, redis_prefix) as late:
+
+        async def fail() -> None:
+            async with open_gathered(client, clock) as gathered:
+                cache = RedisSessionCache(LocalSessionCache(clock), client, gathered)
+                await cache.save(session, STATE, kept)
+                raise ConnectionResetError
+
+        with pytest.raises(ExceptionGroup):
+            await fail()
+        assert await find(late.read, session, kept) == kept
+
+
+async def test_one_that_is_refused_does_not_keep_the_others_back(redis_url: str, redis_prefix: str) -> None:
+    refused, session, kept = SessionId(new_id()), SessionId(new_id()), history()
+    async with Redis.from_url(redis_url) as redis, opened("other replica", redis_url, redis_prefix) as cache:  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+        await cache.save(refused, kept)
+        await cache.save(session, kept)
+        await redis.set(f"{redis_prefix}chat:session:{refused}:messages", "of another program")
+        await redis.delete(f"{redis_prefix}chat:session:{session}:messages")  # so that it must be written whole again
+        kept = grown(kept, "more")
+        await cache.written.save(refused, STATE, kept)
+        await cache.save(session, kept)
+        assert await find(cache.read, session, kept) == kept
+
+
+async def test_a_call_that_is_cancelled_leaves_its_answer_to_nobody(redis_url: str, redis_prefix: str) -> None:
+    one, other = redis_prefix + "one", redis_prefix + "other"
+    async with open_redis(redis_url, redis_prefix, ManualClock()) as client:
+        await client.write(lambda redis: redis.mset({one: "one", other: "other"}))
+        for steps in range(30):
+            async with asyncio.TaskGroup() as group:
+                call = group.create_task(client.read(lambda redis: redis.get(one), None))
+                for _ in range(steps):
+                    await asyncio.sleep(0)  # noqa: TID251  # one step of the loop
+                call.cancel()
+            assert await client.read(lambda redis: redis.get(other), None) == "other"

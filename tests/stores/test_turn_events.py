@@ -17,6 +17,7 @@ from agentapi_mcp.core.conversations.ports import TurnEvents
 from agentapi_mcp.stores.local.events import LocalTurnEvents
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.events import open_turn_events
+from agentapi_mcp.stores.redis.gathered import open_gathered
 
 Kind = Literal["local", "redis"]
 KINDS: tuple[Kind, ...] = ("local", "redis")
@@ -32,7 +33,8 @@ async def opened(kind: Kind, url: str, prefix: str) -> AsyncGenerator[TurnEvents
     clock = SystemClock()
     async with (
         open_redis(url, prefix, clock) as client,
-        open_turn_events(LocalTurnEvents(), client, url, clock) as events,
+        open_gathered(client, clock) as gathered,
+        open_turn_events(LocalTurnEvents(), client, gathered, url, clock) as events,
     ):
         yield events
 

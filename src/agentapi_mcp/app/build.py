@@ -237,9 +237,11 @@ async def open_shared(base: Foundation, environ: Mapping[str, str], shares: Shar
     leases = Leases(redis.RedisLeases(client), base.clock)
     await base.stack.enter_async_context(leases.running())
     base.stack.enter_context(shares.leased(leases))
+    gathered = await base.stack.enter_async_context(redis.open_gathered(client, base.clock))
+    events = redis.open_turn_events(local, client, gathered, url, base.clock)
     return Shared(
-        cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client),
-        events=await base.stack.enter_async_context(redis.open_turn_events(local, client, url, base.clock)),
+        cache=redis.RedisSessionCache(LocalSessionCache(base.clock), client, gathered),
+        events=await base.stack.enter_async_context(events),
         health=redis.RedisHealth(health, client),
         accounts=redis.RedisAccountCache(client, base.clock),
         clients=redis.RedisClientStates(clients, client),

@@ -4,6 +4,7 @@ from agentapi_mcp.stores.redis.accounts import RedisAccountCache
 from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.client_states import RedisClientStates
 from agentapi_mcp.stores.redis.events import open_turn_events
+from agentapi_mcp.stores.redis.gathered import open_gathered
 from agentapi_mcp.stores.redis.health import RedisHealth
 from agentapi_mcp.stores.redis.leases import RedisLeases
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
@@ -14,6 +15,7 @@ __all__ = [
     "RedisHealth",
     "RedisLeases",
     "RedisSessionCache",
+    "open_gathered",
     "open_redis",
     "open_turn_events",
 ]

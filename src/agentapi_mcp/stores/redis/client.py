@@ -20,7 +20,7 @@ from agentapi_mcp.stores.redis.keys import PROBE, Key
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-# Seconds for the socket; a whole call has twice as long. A turn waits for these calls (docs/design/redis.md, rule 3).
+# Seconds for the connection; a whole call has twice as long (docs/design/redis.md, rule 3).
 _DEADLINE = 0.5
 # Of one XREAD; it ends sooner when an event arrives.
 _BLOCK = timedelta(seconds=2)
@@ -158,7 +158,9 @@ async def open_redis(url: str, prefix: str, clock: Clock, variable: str = _VARIA
     Raises:
         ConfigurationError: the URL is not a Redis URL.
     """
-    async with make_redis(url, deadline=_DEADLINE, variable=variable) as redis:
+    # No time limit of the library's own, which costs a task and a timer for each command: that of the call ends it, and
+    # the library closes the connection of a command that is cancelled.
+    async with make_redis(url, deadline=None, variable=variable) as redis:
         yield RedisClient(redis, prefix, clock, variable)
 
 
@@ -174,7 +176,7 @@ def block_milliseconds() -> int:
     return int(_BLOCK.total_seconds() * 1000)
 
 
-def make_redis(url: str, *, deadline: float, variable: str = _VARIABLE) -> Redis:
+def make_redis(url: str, *, deadline: float | None, variable: str = _VARIABLE) -> Redis:
     """Return a client that connects on first use."""
     try:
         return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from functools import partial
 from typing import cast
 
 from redis.asyncio import Redis
@@ -19,6 +19,7 @@ from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActiv
 from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnEvents
 from agentapi_mcp.stores.redis.client import RedisClient, block_milliseconds, open_blocking
+from agentapi_mcp.stores.redis.gathered import Batch, Command, GatheredWrites, Source
 from agentapi_mcp.stores.redis.keys import TURN_EVENTS
 
 # Bounds the memory while Redis is slow; events that do not fit are dropped.
@@ -28,31 +29,58 @@ _READ_BATCH = 500
 # Entries of one stream; a follower who misses trimmed ones reads the text from Postgres.
 _MAX_STREAM_LENGTH = 20_000
 _RETRY_DELAY = timedelta(seconds=1)
-# Twenty batches a second: each one is a round trip, and agents stream in small pieces.
-_BATCH_DELAY = timedelta(seconds=0.05)
 
 Entry = tuple[TurnId, int, TurnEvent]
 
 
-class RedisTurnEvents(TurnEvents):
-    """Delivers events in this process through `local`, and to other processes through a Redis stream."""
+class RedisTurnEvents(TurnEvents, Source):
+    """Delivers events in this process through `local`, and to other processes through a Redis stream.
 
-    def __init__(self, local: TurnEvents, client: RedisClient, streams: Redis, clock: Clock) -> None:
+    A turn that starts and ends within one batch is not written: followers read its row.
+    """
+
+    def __init__(
+        self, local: TurnEvents, client: RedisClient, gathered: GatheredWrites, streams: Redis, clock: Clock
+    ) -> None:
         self._local = local
         self._client = client
+        self._gathered = gathered
         self._streams = streams
         self._clock = clock
-        self._queue: asyncio.Queue[Entry | None] = asyncio.Queue(_QUEUE_SIZE)
+        self._waiting = deque[Entry]()
+        self._started = set[TurnId]()
         self._readers: dict[object, asyncio.Task[None]] = {}
+        gathered.add(self)
 
     @override
     def publish(self, turn_id: TurnId, event: TurnEvent, offset: int) -> None:
         """Publish an event without waiting; events are dropped when Redis falls behind."""
         self._local.publish(turn_id, event, offset)
         # Usage and the details of the end are read from the turn's row.
-        if isinstance(event, TextDelta | ThoughtDelta | ToolActivity | TurnEnded):
-            with suppress(asyncio.QueueFull):
-                self._queue.put_nowait((turn_id, offset, event))
+        is_shared = isinstance(event, TextDelta | ThoughtDelta | ToolActivity | TurnEnded)
+        if is_shared and len(self._waiting) < _QUEUE_SIZE:
+            self._waiting.append((turn_id, offset, event))
+            self._gathered.note()
+
+    @override
+    def take(self) -> Batch:
+        entries = [self._waiting.popleft() for _ in range(min(len(self._waiting), _WRITE_BATCH))]
+        if self._waiting:
+            self._gathered.note()
+        ended = {turn_id for turn_id, _, event in entries if isinstance(event, TurnEnded)}
+        entries = _merge_deltas([entry for entry in entries if entry[0] in self._started or entry[0] not in ended])
+        turns = {turn_id for turn_id, _, _ in entries}
+        self._started = (self._started | turns) - ended
+        # Renewed with each batch, since a turn may run longer than the lifetime.
+        return Batch([*map(self._xadd, entries), *map(self._expire, turns)])
+
+    def _xadd(self, entry: Entry) -> Command:
+        turn_id, offset, event = entry
+        key = self._client.key(TURN_EVENTS, turn_id)
+        return ("XADD", key, "MAXLEN", "~", _MAX_STREAM_LENGTH, "*", "at", offset, "event", _text(event))
+
+    def _expire(self, turn_id: TurnId) -> Command:
+        return ("EXPIRE", self._client.key(TURN_EVENTS, turn_id), TURN_EVENTS.seconds)
 
     @override
     def follow(self, turn_id: TurnId) -> AbstractAsyncContextManager[AsyncIterator[TurnEvent]]:
@@ -72,54 +100,18 @@ class RedisTurnEvents(TurnEvents):
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Run the writer and the readers until the context ends; queued events are flushed first.
+        """Run the readers until the context ends.
 
         The tasks also end by flag: on Python 3.11 the library's `wait_for` may swallow a cancellation.
         """
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._write())
             try:
                 yield
             finally:
-                # Last in the queue, so that the writer ends after the events before it.
-                await self._queue.put(None)
                 readers, self._readers = self._readers, {}
                 for task in readers.values():
                     task.cancel()
-
-    async def _write(self) -> None:
-        """Write queued events in batches; they are dropped while Redis is unavailable.
-
-        A turn that starts and ends within one batch is not written: followers read its row.
-        """
-        is_closing, started = False, set[TurnId]()
-        while not is_closing:
-            batch = [await self._queue.get()]
-            await self._clock.sleep(_BATCH_DELAY)
-            while len(batch) < _WRITE_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            is_closing = None in batch
-            await guarded(self._write_batch([entry for entry in batch if entry is not None], started))
-
-    async def _write_batch(self, entries: list[Entry], started: set[TurnId]) -> None:
-        ended = {turn_id for turn_id, _, event in entries if isinstance(event, TurnEnded)}
-        entries = _merge_deltas([entry for entry in entries if entry[0] in started or entry[0] not in ended])
-        started |= {turn_id for turn_id, _, _ in entries}
-        started -= ended
-        if entries and not self._client.is_backing_off:
-            await self._client.write(partial(self._add, entries))
-
-    async def _add(self, entries: list[Entry], redis: Redis) -> None:
-        # No MULTI: each entry carries its offset, so followers detect a batch that was written in part.
-        async with redis.pipeline(transaction=False) as pipe:
-            for turn_id, offset, event in entries:
-                key = self._client.key(TURN_EVENTS, turn_id)
-                pipe.xadd(key, {"at": offset, "event": _text(event)}, maxlen=_MAX_STREAM_LENGTH, approximate=True)
-            # Renewed with each batch, since a turn may run longer than the lifetime.
-            for turn_id in {turn_id for turn_id, _, _ in entries}:
-                pipe.expire(self._client.key(TURN_EVENTS, turn_id), TURN_EVENTS.lifetime)
-            await pipe.execute()
 
     async def _read(self, reader: object, turn_id: TurnId, listener: Callable[[int, TurnEvent], None]) -> None:
         await guarded(self._follow(reader, turn_id, listener))
@@ -145,11 +137,11 @@ class RedisTurnEvents(TurnEvents):
 
 @asynccontextmanager
 async def open_turn_events(
-    local: TurnEvents, client: RedisClient, url: str, clock: Clock
+    local: TurnEvents, client: RedisClient, gathered: GatheredWrites, url: str, clock: Clock
 ) -> AsyncGenerator[TurnEvents]:
     """Open the event stream; leaving the context closes its connections."""
     async with open_blocking(url) as streams:
-        events = RedisTurnEvents(local, client, streams, clock)
+        events = RedisTurnEvents(local, client, gathered, streams, clock)
         async with events.running():
             yield events
 

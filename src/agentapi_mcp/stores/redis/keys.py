@@ -12,6 +12,11 @@ class Key:
     lifetime: timedelta
     holds: str
 
+    @property
+    def seconds(self) -> int:
+        """The lifetime, as commands take it."""
+        return int(self.lifetime.total_seconds())
+
     def name(self, prefix: str, *ids: object) -> str:
         """Return the key name for these ids."""
         return prefix + self.pattern.format(*ids)

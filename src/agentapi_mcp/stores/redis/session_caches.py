@@ -1,11 +1,11 @@
 """Session cache in Redis: history for an hour, state for a day; safe to lose."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import MessageId, SessionId
@@ -14,25 +14,43 @@ from agentapi_mcp.core.conversations.models import History, SessionState
 from agentapi_mcp.core.conversations.ports import SessionCache
 from agentapi_mcp.stores.local.session_caches import LocalSessionCache, new_messages
 from agentapi_mcp.stores.redis.client import RedisClient
+from agentapi_mcp.stores.redis.gathered import Batch, Command, GatheredWrites, Source
 from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
 
 
-class RedisSessionCache(SessionCache):
+@dataclass(frozen=True, slots=True)
+class _Save:
+    """What is to be written of a session; a `history` that does not extend the stored one replaces it."""
+
+    state: SessionState
+    stored: History | None
+    history: History | None
+
+    def followed_by(self, state: SessionState, history: History | None, *, extends: bool) -> "_Save":
+        """Return what makes up for both."""
+        return _Save(state, self.stored if extends else None, history)
+
+
+class RedisSessionCache(SessionCache, Source):
     """Session cache shared by all replicas; `local` is read first, so the writing replica skips the round trip.
 
-    A history is a list: the first entry holds the messages so far, each later one those of a turn, with the id of the
+    A history is a list: the first entry holds the messages so far, each later one those of a batch, with the id of the
     message before it. A turn therefore costs the same in a long session as in a new one, and entries interleaved by
     concurrent writers are detected as a gap. The state is for other programs; this one reads it from Postgres.
     """
 
-    def __init__(self, local: LocalSessionCache, client: RedisClient) -> None:
+    def __init__(self, local: LocalSessionCache, client: RedisClient, gathered: GatheredWrites) -> None:
         self._local = local
         self._client = client
+        self._gathered = gathered
+        self._saves: dict[SessionId, _Save] = {}
+        gathered.add(self)
 
     @override
     async def find(self, session_id: SessionId, last_message_id: MessageId) -> History | None:
         history = await self._local.find(session_id, last_message_id)
-        if history is not None:
+        # What Redis has is older than what waits to be written.
+        if history is not None or session_id in self._saves:
             return history
         key = self._client.key(HISTORY, session_id)
         texts = await self._client.read(lambda redis: redis.lrange(key, 0, -1), [])
@@ -45,46 +63,59 @@ class RedisSessionCache(SessionCache):
 
     @override
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
-        """Store both; a history that is too large only removes the old one."""
+        """Store both, in Redis a moment later; a history that is too large only removes the old one."""
         previous = None if history is None else self._local.find_predecessor(session_id, history)
         await self._local.save(session_id, state, history)
         if history is not None and self._local.find_predecessor(session_id, history) is None:
             history = None  # too large to cache
-        state_key, state_text = self._client.key(SESSION, session_id), _state_text(state)
-        key = self._client.key(HISTORY, session_id)
-
-        async def write(redis: Redis) -> None:
-            async with redis.pipeline(transaction=False) as pipe:
-                pipe.set(state_key, state_text, ex=SESSION.lifetime)
-                if history is None:
-                    pipe.delete(key)
-                elif previous is None:
-                    _begin(pipe, key, history)
-                else:
-                    # RPUSHX, not RPUSH: without the list, the messages of this turn alone would look like a whole
-                    # history.
-                    pipe.rpushx(key, _text(previous, history))
-                    pipe.expire(key, HISTORY.lifetime)
-                done = cast("list[int]", await pipe.execute())
-                if (
-                    previous is not None and history is not None and done[1] == 0
-                ):  # the list was evicted, flushed, or never written
-                    _begin(pipe, key, history)
-                    await pipe.execute()
-
-        await self._client.write(write)
+        waiting = self._saves.get(session_id, _Save(state, previous, previous))
+        self._saves[session_id] = waiting.followed_by(state, history, extends=previous is not None)
+        self._gathered.note()
 
     @override
     async def remove(self, session_id: SessionId) -> None:
+        """Remove both, and what waits to be written or is on its way."""
         await self._local.remove(session_id)
+        self._saves.pop(session_id, None)
         keys = [self._client.key(kind, session_id) for kind in (SESSION, HISTORY)]
-        await self._client.write(lambda redis: redis.delete(*keys))
 
+        async def remove() -> None:
+            self._saves.pop(session_id, None)  # again: the answer to what was on its way may have asked for more
+            await self._client.write(lambda redis: redis.delete(*keys))
 
-def _begin(pipe: Pipeline, key: str, history: History) -> None:
-    pipe.delete(key)
-    pipe.rpush(key, _text(None, history))
-    pipe.expire(key, HISTORY.lifetime)
+        await self._gathered.after_flight(remove)
+
+    @override
+    def take(self) -> Batch:
+        saves, self._saves = self._saves, {}
+        commands, appended = list[Command](), list[tuple[int, SessionId]]()
+        for session_id, save in saves.items():
+            if save.stored is not None and save.history is not None:
+                appended.append((len(commands), session_id))
+            commands += self._commands(session_id, save)
+
+        def heard(results: Sequence[object]) -> None:
+            for at, session_id in appended:
+                if results[at] == 0:  # the list was evicted, flushed, or never written
+                    self._write_whole(session_id, saves[session_id])
+
+        return Batch(commands, heard)
+
+    def _commands(self, session_id: SessionId, save: _Save) -> list[Command]:
+        key, stored, history = self._client.key(HISTORY, session_id), save.stored, save.history
+        state: Command = ("SET", self._client.key(SESSION, session_id), _state_text(save.state), "EX", SESSION.seconds)
+        if history is None:
+            return [("DEL", key), state]
+        expire: Command = ("EXPIRE", key, HISTORY.seconds)
+        if stored is None:
+            return [("DEL", key), ("RPUSH", key, _text(None, history)), expire, state]
+        # RPUSHX, not RPUSH: without the list, the messages of this turn alone would look like a whole history.
+        return [("RPUSHX", key, _text(stored, history)), expire, state]
+
+    def _write_whole(self, session_id: SessionId, save: _Save) -> None:
+        newer = self._saves.get(session_id, save)
+        self._saves[session_id] = newer.followed_by(newer.state, newer.history, extends=False)
+        self._gathered.note()
 
 
 def _state_text(state: SessionState) -> str:
