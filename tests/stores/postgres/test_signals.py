@@ -212,3 +212,20 @@ async def test_no_fault_of_a_connection_ends_the_listening(database: Database, d
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
+
+
+async def test_a_connection_that_has_ended_is_made_anew(database: Database, database_urls: DatabaseUrls) -> None:
+    listens: asyncio.Queue[None] = asyncio.Queue()
+    signals = PostgresSignals(RemoteServer(database_urls.app), database, ManualClock())
+    other = await asyncpg.connect(database_urls.app)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(signals.run(lambda: listens.put_nowait(None)))
+        await listens.get()
+        ended = await other.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+        )
+        assert ended == 1
+        await listens.get()
+        running.cancel()
+    await other.close()

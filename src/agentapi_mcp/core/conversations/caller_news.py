@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from agentapi_mcp.base.clock import Clock
+from agentapi_mcp.base.concurrency import guarded
 from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.base.ids import TurnId
 from agentapi_mcp.core.conversations.models import TurnMark
@@ -25,6 +26,7 @@ class CallerNews:
         self._spawn = spawn
         self._marking: set[asyncio.Task[None]] = set()
         self._delivered: set[TurnId] = set()
+        self._has_delivered = asyncio.Event()
 
     def mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         """Write a mark without waiting."""
@@ -34,9 +36,15 @@ class CallerNews:
 
     def delivered(self, turn_id: TurnId) -> None:
         """Note that the answer of a turn has arrived; it is written with those of the next moment."""
-        if not self._delivered:
-            self._spawn(self._write_soon())
         self._delivered.add(turn_id)
+        self._has_delivered.set()
+
+    async def run(self) -> None:
+        """Write deliveries forever."""
+        while True:
+            await self._has_delivered.wait()
+            await self._clock.sleep(_DELIVERED_DELAY)
+            await guarded(self.flush())
 
     async def publish(self) -> None:
         """Write at once what is waiting, for whoever looks in another process."""
@@ -47,6 +55,7 @@ class CallerNews:
     async def flush(self) -> None:
         """Write the deliveries that are waiting."""
         delivered, self._delivered = self._delivered, set()
+        self._has_delivered.clear()
         if delivered:
             with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
                 await self._turns.mark_delivered(sorted(delivered))
@@ -54,7 +63,3 @@ class CallerNews:
     async def _mark(self, principal: Principal, turn_id: TurnId, mark: TurnMark) -> None:
         with suppress(StoreError):  # a lost mark costs a repeated answer, never a turn
             await self._turns.mark(principal, turn_id, mark)
-
-    async def _write_soon(self) -> None:
-        await self._clock.sleep(_DELIVERED_DELAY)
-        await self.flush()

@@ -122,6 +122,7 @@ class TurnRunner:
                 group.create_task(self._beat()),
                 group.create_task(self._save_texts()),
                 group.create_task(self._members.run(self._busy)),
+                group.create_task(self.callers.news.run()),
             ]
             try:
                 yield self

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -19,7 +20,6 @@ import asyncpg
 from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
@@ -98,13 +98,27 @@ class PostgresSignals(Signals):
 
     async def run_sender(self) -> None:
         """Send signals forever."""
+        # Two tasks for all: to wait for the first of both would start two for each sending.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._send_gathered())
+            group.create_task(self._send_urgent())
+
+    async def _send_gathered(self) -> None:
         while True:
             await self._has_outgoing.wait()
-            await first_of(self._clock.sleep(_GATHER), self._is_urgent.wait())
-            try:
-                await self.flush()
-            except Exception as exc:  # noqa: BLE001  # the outermost point; receivers also read the database
-                _log_lost(exc)
+            await self._clock.sleep(_GATHER)
+            await self._flush_or_lose()
+
+    async def _send_urgent(self) -> None:
+        while True:
+            await self._is_urgent.wait()
+            await self._flush_or_lose()
+
+    async def _flush_or_lose(self) -> None:
+        try:
+            await self.flush()
+        except Exception as exc:  # noqa: BLE001  # the outermost point; receivers also read the database
+            _log_lost(exc)
 
     async def flush(self) -> None:
         """Send what has been gathered."""
@@ -139,12 +153,16 @@ class PostgresSignals(Signals):
         # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
         try:
-            connection.add_termination_listener(lambda _: gone.set())
+            connection.add_termination_listener(partial(self._lose, gone))
             await connection.add_listener(begin["channel"], self._receive)
             self._has_incoming.set()  # for what was sent since the mark
             yield gone
         finally:
             connection.terminate()
+
+    def _lose(self, gone: asyncio.Event, _connection: object) -> None:
+        gone.set()
+        self._has_incoming.set()  # one event wakes the reader, whatever has come
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         if payload != str(self._sender):  # what it sent itself was delivered then
@@ -153,7 +171,7 @@ class PostgresSignals(Signals):
     async def _read_until(self, gone: asyncio.Event) -> None:
         """Read new signals after each notification, those of a moment together."""
         while True:
-            await first_of(gone.wait(), self._has_incoming.wait())
+            await self._has_incoming.wait()
             if gone.is_set():
                 return
             self._has_incoming.clear()
