@@ -33,7 +33,10 @@ class Startup(ServicesProvider):
     @override
     async def services(self) -> Services:
         """Wait for the services, up to the timeout; after a failed attempt, start another."""
-        if self._attempt.done() and self._attempt.exception() is not None:
+        services = self.find()
+        if services is not None:
+            return services
+        if self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_future()
             self._wake.set()
         try:

@@ -41,19 +41,24 @@ class Places:
 
     async def acquire(self, key: Hashable | None) -> None:
         """Wait for a place on behalf of a key, or for urgent work if it is None."""
-        if key is None:
-            if self._urgent or self._taken >= self._total:
-                turn = asyncio.get_running_loop().create_future()
-                self._urgent.append(turn)
-                await self._wait(turn, key)
-            else:
-                self._taken += 1
-        elif self._urgent or key in self._waiting or not self._has_room(key):
+        if not self.acquire_now(key):
             turn = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(key, deque()).append(turn)
+            line = self._urgent if key is None else self._waiting.setdefault(key, deque())
+            line.append(turn)
             await self._wait(turn, key)
-        else:
-            self._take(key)
+
+    def acquire_now(self, key: Hashable | None) -> bool:
+        """Take a place on the same terms; False if it must be waited for."""
+        if self._urgent:
+            return False
+        if key is None:
+            has_room = self._taken < self._total
+            self._taken += has_room
+            return has_room
+        if key in self._waiting or not self._has_room(key):
+            return False
+        self._take(key)
+        return True
 
     def release(self, key: Hashable | None) -> None:
         """Give a place back to whoever waits."""

@@ -15,7 +15,7 @@ from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.models import PagePurpose
-from agentapi_mcp.stores.postgres.connections import Lane, reserved_of
+from agentapi_mcp.stores.postgres.connections import Connections, Lane, reserved_of
 from agentapi_mcp.stores.postgres.database import Connection, Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
 from agentapi_mcp.stores.postgres.jobs import PostgresJobs
@@ -23,6 +23,7 @@ from agentapi_mcp.stores.postgres.key_requests import PostgresKeyRequests
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
 from agentapi_mcp.stores.postgres.personal_tokens import PostgresPersonalTokens
+from agentapi_mcp.stores.postgres.pool import Pool, Row
 from tests.conftest import DatabaseUrls
 from tests.support.members import new_member
 
@@ -242,3 +243,28 @@ async def test_a_server_that_has_no_connection_left_in_time_is_told_so(own_datab
         async with open_database(RemoteServer(own_database.app), options):
             raise AssertionError
     await holder.close()
+
+
+async def test_nobody_overtakes_one_whom_the_server_has_refused(database_urls: DatabaseUrls) -> None:
+    asked, refused = list[bool](), asyncio.Event()
+
+    async def connect_once() -> "asyncpg.Connection[Row]":
+        asked.append(True)
+        if len(asked) == 1:
+            return await asyncpg.connect(database_urls.app)
+        refused.set()
+        raise asyncpg.TooManyConnectionsError
+
+    pool = Pool(connect_once, timedelta(hours=1))
+    connections = Connections(pool, 20, timedelta(seconds=25))
+    held = await connections.acquire(Lane.CALLS)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(connections.acquire(Lane.CALLS))
+        await refused.wait()
+        late = group.create_task(connections.acquire(Lane.CALLS))  # which is to run before the first wakes
+        connections.release(held, Lane.CALLS)
+        done, _ = await asyncio.wait((first, late), return_when=asyncio.FIRST_COMPLETED)
+        assert done == {first}
+        connections.release(first.result(), Lane.CALLS)
+        assert await late is held
+    pool.terminate()

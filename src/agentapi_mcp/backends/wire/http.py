@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -20,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
+from agentapi_mcp.base.deadlines import Deadline
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
@@ -126,12 +127,12 @@ class HttpClient:
         Raises:
             BackendError: there was no reply, or a deadline passed.
         """
-        timer = _Timer(request.deadlines)
-        response = await timer.step(self._send(request), idle=not request.waits_for_all)
-        try:
-            yield Reply(response, timer)
-        finally:
-            await response.aclose()
+        with closing(_Timer(request.deadlines)) as timer:
+            response = await timer.step(self._send(request), idle=not request.waits_for_all)
+            try:
+                yield Reply(response, timer)
+            finally:
+                await response.aclose()
 
     async def _send(self, request: HttpRequest) -> httpx2.Response:
         client = self._opened()
@@ -244,15 +245,19 @@ def _with_trace(headers: Mapping[str, str]) -> dict[str, str]:
 
 class _Timer:
     def __init__(self, deadlines: Deadlines) -> None:
+        self._loop = asyncio.get_running_loop()
         self._idle = deadlines.idle.total_seconds()
-        self._end = asyncio.get_running_loop().time() + deadlines.total.total_seconds()
+        self._end = self._loop.time() + deadlines.total.total_seconds()
+        self._deadline = Deadline()
+
+    def close(self) -> None:
+        self._deadline.close()
 
     async def step(self, awaitable: Awaitable[T], *, idle: bool) -> T:
         # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.
-        silent_at = asyncio.get_running_loop().time() + self._idle if idle else self._end
+        silent_at = self._loop.time() + self._idle if idle else self._end
         try:
-            async with asyncio.timeout_at(min(silent_at, self._end)):
-                return await awaitable
+            return await self._deadline.until(min(silent_at, self._end), awaitable)
         except TimeoutError as error:
             if silent_at < self._end:
                 raise BackendError(

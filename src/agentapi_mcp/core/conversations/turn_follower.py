@@ -104,7 +104,9 @@ class TurnFollower:
             StoreError: the store refuses the outcome.
         """
         async with self._runner.callers.following(run):
-            await self._wait(_LocalTurn(run), until, Pacer(self._clock, report, started))
+            await self._wait(
+                _LocalTurn(run, is_reported=report is not None), until, Pacer(self._clock, report, started)
+            )
             if run.answered.is_set() and not run.saved.is_set():
                 await self._wait_until_told(run, until)
             if run.not_stored is not None:
@@ -217,6 +219,7 @@ class TurnFollower:
 @dataclass(slots=True)
 class _LocalTurn(FollowedTurn):
     run: RunningTurn
+    is_reported: bool
 
     @property
     @override
@@ -232,7 +235,8 @@ class _LocalTurn(FollowedTurn):
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
         with suppress(TimeoutError):
             async with asyncio.timeout(within.total_seconds()):
-                await (self.run.answered if self.run.begun.is_set() else self.run.begun).wait()
+                is_next_the_end = not self.is_reported or self.run.begun.is_set()
+                await (self.run.answered if is_next_the_end else self.run.begun).wait()
         return ()
 
 

@@ -34,11 +34,9 @@ class Pool:
             InterfaceError: the pool is closed.
             Exception: whatever connecting raises.
         """
-        while self._idle:
-            raw, _ = self._idle.pop()
-            if not raw.is_closed():
-                return raw
-            self._open.discard(raw)
+        raw = self.take_idle()
+        if raw is not None:
+            return raw
         self._check_open()
         raw = await self._connect()
         if self._is_closed:
@@ -46,6 +44,15 @@ class Pool:
         self._check_open()
         self._open.add(raw)
         return raw
+
+    def take_idle(self) -> "asyncpg.Connection[Row] | None":
+        """Return the idle connection that was used last; None if there is none."""
+        while self._idle:
+            raw, _ = self._idle.pop()
+            if not raw.is_closed():
+                return raw
+            self._open.discard(raw)
+        return None
 
     def release(self, raw: "asyncpg.Connection[Row]") -> None:
         """Take a connection back."""
