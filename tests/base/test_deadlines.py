@@ -104,17 +104,25 @@ def test_a_step_may_have_an_earlier_deadline_than_the_one_before() -> None:
 
 def test_a_deadline_that_passes_between_two_steps_ends_neither() -> None:
     async def work(loop: TimedLoop, deadline: Deadline) -> None:
-        await deadline.until(loop.time() + 10, yield_to_others())
+        assert await deadline.until(loop.time() + 10, done()) == "done"
         await loop.advance(20)
-        await deadline.until(loop.time() + 10, yield_to_others())
+        assert await deadline.until(loop.time() + 10, done()) == "done"
 
     run(work)
+
+
+async def done() -> str:
+    """Do what takes a moment."""
+    await yield_to_others()
+    return "done"
 
 
 def test_one_that_is_over_ends_a_step_at_once() -> None:
     async def work(loop: TimedLoop, deadline: Deadline) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(until(deadline, loop.time() - 1))
+            step = group.create_task(until(deadline, loop.time() - 1))
+            await loop.advance(0)
+            assert step.done()
 
     run(work)
 

@@ -9,8 +9,10 @@ from agentapi_mcp.presentation.text import clean
 _LEAST_STEP = 0.001
 
 
-def reporter(context: Context) -> Callable[[Progress], Awaitable[None]]:
-    """Return a function that sends progress to the client; the SDK drops it if the client gave no token."""
+def reporter(context: Context) -> Callable[[Progress], Awaitable[None]] | None:
+    """Return a function that sends progress to the client; None if it gave no token, and so wants none."""
+    if context.meta is None or "progress_token" not in context.meta:
+        return None
     # MCP requires a value that increases each time, also while the agent is silent: so it is the elapsed seconds.
     reported = 0.0
 
