@@ -6,13 +6,14 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable
 
-from benchmarks import fairness, lasting, probing, searching, serving, starting, tenancy
+from benchmarks import fairness, lasting, pricing, probing, searching, serving, starting, tenancy
 from benchmarks.results import Result
 from benchmarks.servers import Bench, bench
 
 Row = Callable[[Bench], Awaitable[list[Result]]]
 SHORT: dict[str, Row] = {
     "sequential": serving.sequential,
+    "price": pricing.pricing,
     "sessions": serving.long_sessions,
     "burst": serving.burst,
     "streams": serving.streams,

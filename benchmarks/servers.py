@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 from tests.support.valkey import Valkey
 from tests.support.waiting import wait_until
+from typing_extensions import override
 
 ROOT = Path(__file__).parents[1]
 FLOOR = [sys.executable, str(ROOT / "benchmarks" / "floor.py")]
@@ -50,7 +51,7 @@ class Process:
     """A server, and where it listens."""
 
     pid: int
-    url: str
+    url: str = ""
 
     def cpu(self) -> float:
         """Return the seconds of CPU that it has used, to the nanosecond (Linux)."""
@@ -59,9 +60,28 @@ class Process:
             total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
 
+    def switches(self) -> int:
+        """Return how often its main thread has waited for something."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
     def memory(self) -> float:
         """Return its resident memory in MB."""
         return resident(self.pid)
+
+
+class Postgres(Process):
+    """A postmaster with its children."""
+
+    @override
+    def cpu(self) -> float:
+        """Return the seconds of CPU of all, of those that have ended to a hundredth of a second."""
+        total = super().cpu()
+        for child in _words(Path(f"/proc/{self.pid}/task/{self.pid}/children")):
+            with suppress(FileNotFoundError):  # it ends just now
+                total += Process(int(child)).cpu()
+        times_of_ended = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+        return total + sum(map(int, times_of_ended)) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,15 @@ class Bench:
     floor: Process
     provider: str
     home: Path
+    valkey: Process
+
+    def postgres(self) -> Postgres:
+        """Return the product's Postgres."""
+        return Postgres(int(_words(self.home / "pg18" / "data" / "postmaster.pid")[0]))
+
+
+def _words(path: Path) -> list[str]:
+    return path.read_text().split()
 
 
 def resident(pid: int) -> float:
@@ -156,7 +185,8 @@ def bench() -> Generator[Bench]:
         floor = Process(running.pid, f"http://127.0.0.1:{port}/mcp")
         wait_until(lambda: listens(port))
         served = stack.enter_context(product(home, AGENTAPI_REDIS_URL=valkey.url))
-        yield Bench(served, floor, source, home)
+        assert valkey.process is not None
+        yield Bench(served, floor, source, home, Process(valkey.process.pid))
 
 
 def answers(url: str) -> bool:
