@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from agentapi_mcp.base.errors import AgentApiError, LimitExceededError, NotFound
 from agentapi_mcp.base.ids import OrgId, SessionId, UserId, new_id
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta
 from agentapi_mcp.core.conversations.models import EndReason, History, SessionState, TurnStatus
+from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.turn_runner import EVENTS_AT_ONCE
 from agentapi_mcp.core.identity.shares import Resource
@@ -518,3 +519,22 @@ async def test_an_agent_that_floods_leaves_turns_of_the_loop_to_others(
     assert (answer.status, len(answer.reply)) == (TurnStatus.COMPLETED, pieces)
     assert max(Counter(seen).values()) == EVENTS_AT_ONCE
     assert len(set(seen)) == pieces / EVENTS_AT_ONCE
+
+
+async def test_one_message_at_a_time_waits_for_the_row_of_a_session(world: World) -> None:
+    server = await world.program()
+    first = await world.answered(server, asks())
+    waiting = list[int]()
+    async with asyncio.TaskGroup() as group, locked_sessions(world):
+        for _ in range(4):
+            group.create_task(tried(server, asks(session_id=str(first.session_id))))
+        await somebody_waits(world)
+        for _ in range(50):
+            waiting.append(await world.owner.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    assert max(waiting) == 1
+
+
+async def tried(server: Services, request: ChatRequest) -> None:
+    """Send a message that may be refused, since the session answers another one."""
+    with suppress(AgentApiError):
+        await server.turns.start(server.principal, request)

@@ -32,7 +32,7 @@ TRANSACTION = 3  # begin, statement, commit
 GATHERED = ("tasks gathered", "statements gathered")
 PRICE = {
     "tasks": 5,
-    "timers": 18,
+    "timers": 17,
     "statements": TRANSACTION + 2,  # the choices that the turn begins with; its begin, and its end
     "tasks gathered": 1,
     "statements gathered": 2 * TRANSACTION,

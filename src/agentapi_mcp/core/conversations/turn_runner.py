@@ -329,7 +329,18 @@ class TurnRunner:
         if session_id is None:
             yield
             return
-        lock = self._session_locks.setdefault(session_id, asyncio.Lock())
+        lock = self._session_locks.get(session_id)
+        if lock is None:  # nobody has it, and it is there at once
+            lock = self._session_locks[session_id] = asyncio.Lock()
+            await lock.acquire()
+        else:
+            await self._wait_for(lock)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _wait_for(self, lock: asyncio.Lock) -> None:
         try:
             async with asyncio.timeout(_SESSION_WITHIN.total_seconds()):
                 await lock.acquire()
@@ -337,10 +348,6 @@ class TurnRunner:
             raise StoreBusyError(
                 "Other messages to this session wait to be accepted; this one was not. Try again in a moment."
             ) from exc
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _begin(self, job: TurnJob) -> RunningTurn:
         turn = job.accepted.turn
