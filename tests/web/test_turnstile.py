@@ -100,6 +100,12 @@ class Came:
         self.passages.append(passage)
         self.has_begun.set()
 
+    async def hold_a_crowd_back(self, loop: Loop) -> None:
+        """Let a few of a crowd begin, and no more, since somebody else is there and the loop has worked for long."""
+        await self.come("ann")
+        loop.worked += 1.0
+        await self.come("crowd", MOST_OF_FEW)
+
     def leave(self, who: str) -> None:
         """Let all requests of a sender that have begun be served."""
         for passage in [passage for passage in self.passages if passage.line.sender.who == who]:
@@ -406,9 +412,7 @@ async def test_a_request_that_is_cancelled_while_it_waits_takes_nobodys_place() 
 
 
 async def test_whose_client_is_gone_never_begins_and_takes_nobodys_place(loop: Loop, came: Came) -> None:
-    await came.come("ann")
-    loop.worked += 1.0
-    await came.come("crowd", MOST_OF_FEW)
+    await came.hold_a_crowd_back(loop)
     came.arrivals = Arrivals()
     await came.come("crowd", MOST_WAITING)
     came.arrivals.are_gone = True
@@ -425,9 +429,7 @@ async def test_whose_client_is_gone_never_begins_and_takes_nobodys_place(loop: L
 
 
 async def test_whose_client_is_gone_is_passed_over_when_its_turn_comes(loop: Loop, came: Came) -> None:
-    await came.come("ann")
-    loop.worked += 1.0
-    await came.come("crowd", MOST_OF_FEW)
+    await came.hold_a_crowd_back(loop)
     came.arrivals = Arrivals()
     await came.come("crowd", 5)
     came.arrivals.are_gone = True
@@ -439,9 +441,7 @@ async def test_whose_client_is_gone_is_passed_over_when_its_turn_comes(loop: Loo
 
 
 async def test_who_is_the_first_behind_clients_who_are_gone_is_in_the_same_line(loop: Loop, came: Came) -> None:
-    await came.come("ann")
-    loop.worked += 1.0
-    await came.come("crowd", MOST_OF_FEW)
+    await came.hold_a_crowd_back(loop)
     came.arrivals = Arrivals()
     await came.come("crowd", MOST_WAITING)
     came.arrivals.are_gone = True
@@ -454,9 +454,7 @@ async def test_who_is_the_first_behind_clients_who_are_gone_is_in_the_same_line(
 
 
 async def test_a_full_line_is_searched_for_clients_who_are_gone_once_in_a_while(loop: Loop, came: Came) -> None:
-    await came.come("ann")
-    loop.worked += 1.0
-    await came.come("crowd", MOST_OF_FEW)
+    await came.hold_a_crowd_back(loop)
     came.arrivals = Arrivals()
     await came.come("crowd", MOST_WAITING)
     asked = came.arrivals.asked

@@ -18,8 +18,8 @@ from agentapi_mcp.core.access.models import LoginAnswer, LoginBegun
 from agentapi_mcp.core.accounts.models import AccountKind, AccountProvider, Tokens
 from agentapi_mcp.core.accounts.ports import AccountFlow, FlowRefusedError, FlowUnavailableError
 
-# RFC 6749, section 5.2. Any other error, a status of 429 or 500 and silence say nothing about the grant.
 _BEARER = "bearer"
+# RFC 6749, section 5.2. Any other error, a status of 429 or 500 and silence say nothing about the grant.
 _VOID = "invalid_grant"
 _LONGEST_LIFE = timedelta(days=366)
 _WITHIN = timedelta(seconds=10)

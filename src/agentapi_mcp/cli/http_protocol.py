@@ -140,11 +140,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._end_part()
 
     def _arrival_of(self, cycle: RequestResponseCycle) -> Arrival:
-        head = sum(len(name) + len(value) for name, value in self.headers)
+        headers = self.headers
 
         def hold() -> int:
             cycle.flow.pause_reading()  # until the application asks for the body
-            return head + len(cycle.body)
+            return sum(len(name) + len(value) for name, value in headers) + len(cycle.body)
 
         def is_gone() -> bool:
             return cycle.disconnected or _is_closed_by_peer(self.transport)

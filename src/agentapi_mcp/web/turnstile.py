@@ -126,11 +126,11 @@ class Turnstile:
 
     def _drop_gone(self, line: "_Line") -> bool:
         """Take out of a line whose clients are gone; return whether there was one."""
-        places, now = list(line.waiting), self._now()
+        now = self._now()
         if now < line.looked_at + CROWD_EVERY:  # it takes a system call for each
             return False
         line.looked_at = now
-        line.waiting.clear()
+        places, line.waiting = line.waiting, deque[_Place]()
         for place in places:
             if place.is_left():
                 self._refuse(line, place)
