@@ -3,16 +3,13 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any, TextIO
+from importlib import import_module
+from typing import TextIO
 
-import structlog
 from typing_extensions import override
 
-from agentapi_mcp.base.log_context import request_id, trace_id, turn_id
 from agentapi_mcp.base.visible import escape, replace_invisible
 
-_NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 _OTHER_SPACE = re.compile(r"[^\S ]")
 
 
@@ -24,6 +21,9 @@ class _LineHandler(logging.StreamHandler[TextIO]):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
+        if self.formatter is None:
+            # With the first record: most commands log nothing, and need not load the library for it.
+            self.setFormatter(import_module("agentapi_mcp.log_lines").line_formatter())
         return _escaped(super().format(record))
 
     @override
@@ -44,39 +44,9 @@ def configure_logs(level: str | None, stream: TextIO | None = None) -> None:
 
     The level applies to our own loggers; libraries log from warning upwards.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        _add_ids,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _name_fields,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False),
-        ],
-    )
     handler = _LineHandler(stream or sys.stderr)
-    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     chosen = logging.getLevelNamesMapping()[(level or "warning").upper()]
     root.setLevel(max(chosen, logging.WARNING))  # below that, libraries log the content of messages
     logging.getLogger("agentapi_mcp").setLevel(chosen)
-
-
-def _add_ids(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, variable in (("request_id", request_id), ("turn_id", turn_id), ("trace_id", trace_id)):
-        value = variable.get()
-        if value is not None:
-            event.setdefault(name, value)
-    return event
-
-
-def _name_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep the names of fields to ASCII letters and digits: logfmt refuses a space in one, and `=` would part it."""
-    return {_NOT_OF_A_NAME.sub("_", str(name)): value for name, value in event.items()}

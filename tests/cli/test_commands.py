@@ -40,11 +40,14 @@ def test_a_module_of_commands_has_the_command_of_its_name(name: str) -> None:
     assert command.name == name
 
 
-def test_the_help_lists_every_module_of_commands() -> None:
+def test_the_help_lists_every_module_of_commands_with_the_first_sentence_of_its_help() -> None:
     assert len(NAMES) > 10
     assert main.list_commands(click.Context(main)) == NAMES
-    shown = CliRunner().invoke(main, ["--help"]).output.partition("Commands:\n")[2]
-    assert [line.split()[0] for line in shown.splitlines()] == NAMES
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=1000, max_content_width=1000).output
+    there = CommandModules()
+    assert dict(line.split(maxsplit=1) for line in shown.partition("Commands:\n")[2].splitlines()) == {
+        name: there[name].get_short_help_str(limit=1000) for name in NAMES
+    }
 
 
 async def test_a_command_imports_no_other_command_and_no_protocol() -> None:

@@ -1,6 +1,5 @@
 """The root command; subcommands are imported on first use, so that starting the stdio server stays fast."""
 
-import pkgutil
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -8,19 +7,17 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from agentapi_mcp import __version__
 from agentapi_mcp.cli import commands
 from agentapi_mcp.cli.options import toolsets_option
 from agentapi_mcp.cli.terminal import cleaned
-from agentapi_mcp.settings import VERSION
 
 
 class CommandModules(MutableMapping[str, click.Command]):
     """The commands in the package `commands` by name; a look-up imports the module."""
 
     def __init__(self) -> None:
-        self._commands: dict[str, click.Command | None] = dict.fromkeys(
-            module.name for module in pkgutil.iter_modules(commands.__path__)
-        )
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(commands.SUMMARIES)
 
     @override
     def __getitem__(self, name: str) -> click.Command:
@@ -58,12 +55,17 @@ def _load(name: str) -> click.Command:
 
 
 class CleanGroup(click.Group):
-    """The root command, whose own messages quote what was typed."""
+    """The root command: its own messages quote what was typed, and its help imports no command."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with cleaned():
             return super().main(*args, **kwargs)
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, commands.SUMMARIES[name]) for name in self.list_commands(ctx)])
 
 
 @click.group(
@@ -72,7 +74,7 @@ class CleanGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
 )
-@click.version_option(VERSION, prog_name="agentapi-mcp")
+@click.version_option(__version__, prog_name="agentapi-mcp")
 @toolsets_option
 @click.pass_context
 def main(context: click.Context, toolsets: str | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
-from agentapi_mcp.settings import TOOLSETS
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -14,7 +14,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 toolsets_option = click.option(
     "--toolsets",
     metavar="NAMES",
-    help=f"Which tools clients see: {', '.join(TOOLSETS)}; by default {DEFAULT_TOOLSET}.",
+    help=f"Which tools clients see: {', '.join(toolset_names())}; by default {DEFAULT_TOOLSET}.",
 )
 
 
