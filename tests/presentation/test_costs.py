@@ -17,7 +17,7 @@ from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, T
 from agentapi_mcp.core.keys.models import KeySource
 from agentapi_mcp.presentation.costs import cost_json, read_cost
 from agentapi_mcp.presentation.models import TurnOut
-from agentapi_mcp.presentation.turns import describe_turn, turn_json, turn_out
+from agentapi_mcp.presentation.turns import describe_turn, turn_fields, turn_json
 from tests.support.records import filled, leaves, without_new
 
 BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -86,7 +86,7 @@ TRANSCRIPT_TEXT = (
 
 
 def published(turn: Turn) -> dict[str, object]:
-    return turn_out(turn, turn.reply, truncated=False, next_step="Wait.").model_dump(mode="json")
+    return turn_fields(turn, turn.reply, truncated=False, next_step="Wait.")
 
 
 def as_published(value: object) -> object:
@@ -99,6 +99,12 @@ def as_published(value: object) -> object:
 @pytest.mark.parametrize(("publish", "known"), [(published, TOOL_TEXT), (turn_json, TRANSCRIPT_TEXT)])
 def test_what_programs_know_of_a_turn_has_not_changed(publish: Callable[[Turn], dict[str, object]], known: str) -> None:
     assert json.dumps(without_new(publish(TURN), json.loads(known))) == known
+
+
+def test_what_tools_answer_is_what_commands_print() -> None:
+    for turn in (TURN, replace(TURN, bill=filled(TurnCost)), replace(TURN, bill=TurnCost(), error=None)):
+        fields = published(turn)
+        assert json.dumps(TurnOut.model_validate(fields).model_dump(mode="json")) == json.dumps(fields)
 
 
 def test_every_value_of_a_cost_is_published_once() -> None:

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.paths import default_home
 from agentapi_mcp.stores.postgres.server.server import EmbeddedServer
@@ -91,7 +92,8 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     database = await stack.enter_async_context(open_database(embedded, options))
     if not await is_current(database, program=VERSION):
         urls = await embedded.urls()
-        await migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
+        migrating = import_module("agentapi_mcp.stores.postgres.migrate")  # needed by the first start of a version
+        await migrating.migrate(urls.owner_url, program=VERSION, grant_to=APP_LOGIN)
     return database, embedded
 
 

@@ -5,12 +5,12 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 from uuid import UUID
 
 import click
 
-from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import (
     AgentApiError,
@@ -88,8 +88,9 @@ def run(
         settings = load_settings().model_copy(update=overrides)
         configure_logs(settings.log_level)
         log_context.client.set(f"agentapi-mcp {VERSION}, a command")
-        async with open_app(settings, environment()) as app:
-            services = await app.services_provider.services()
+        startup = import_module("agentapi_mcp.app.startup")  # slow to import, and some commands open nothing
+        async with startup.open_app(settings, environment()) as app:
+            services: Services = await app.services_provider.services()
             try:
                 await work(services, settings)
             except PermissionDeniedError as exc:

@@ -7,8 +7,9 @@ from typing import Any
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.presentation import turns
 from agentapi_mcp.presentation.costs import read_cost
-from agentapi_mcp.presentation.turns import AnewWords, describe_cost, describe_joined, turn_out
+from agentapi_mcp.presentation.turns import AnewWords, describe_cost, describe_joined
 
 Fields = dict[str, Any]
 _GIVEN_UP = "It was stopped because nobody waited for it: sending the same message with --retry may cost twice."
@@ -31,7 +32,7 @@ class ChatReply:
 
 def turn_fields(turn: Turn) -> Fields:
     """Serialize a turn as the MCP tools do, with its whole reply."""
-    return with_next_step(turn_out(turn, turn.reply, truncated=False, next_step=None).model_dump(mode="json"))
+    return with_next_step(turns.turn_fields(turn, turn.reply, truncated=False, next_step=None))
 
 
 def with_next_step(turn: Fields) -> Fields:

@@ -6,38 +6,6 @@ from agentapi_mcp.presentation.models import AgentOut, ModelOut
 from agentapi_mcp.presentation.values import number
 
 
-def agent_json(agent: AgentView) -> dict[str, object]:
-    """Serialize an agent for the command line."""
-    return {
-        "name": agent.name,
-        "backend": agent.backend,
-        "backend_reason": agent.backend_reason,
-        "description": agent.description,
-        "enabled": agent.enabled,
-        "status": str(agent.health.status),
-        "missing": list(agent.missing),
-        "default_model": agent.default_model,
-        "models": [model_json(model) for model in agent.models],
-    }
-
-
-def model_json(model: ModelView) -> dict[str, object]:
-    """Serialize a model for the command line; unknown values are null."""
-    prices = model.prices
-    return {
-        "agent": model.agent,
-        "name": model.name,
-        "model_id": model.model_id,
-        "provider": model.provider,
-        "enabled": model.enabled,
-        "context_window": model.context_window,
-        "input_usd_per_million": None if prices.input is None else float(prices.input),
-        "output_usd_per_million": None if prices.output is None else float(prices.output),
-        "price_source": prices.source,
-        "price_date": prices.on and prices.on.isoformat(),
-    }
-
-
 def agent_out(view: AgentView) -> AgentOut:
     """Serialize an agent for tools."""
     return AgentOut(

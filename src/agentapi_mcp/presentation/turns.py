@@ -8,7 +8,6 @@ from agentapi_mcp.base.text import quoted
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation.costs import cost_json
-from agentapi_mcp.presentation.models import FaultOut, TurnOut
 from agentapi_mcp.presentation.uris import transcript_uri
 
 
@@ -69,22 +68,45 @@ def turn_json(turn: Turn) -> dict[str, object]:
         "stop_reason": turn.stop_reason and str(turn.stop_reason),
         "created_at": turn.created_at.isoformat(),
         "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
-        "error": None if turn.error is None else fault_out(turn.error).model_dump(),
+        "error": None if turn.error is None else _fault_json(turn.error),
         "warning": turn.warning,
         "history_dropped": turn.history_dropped,
         **cost_json(turn.bill),
     }
 
 
-def fault_out(fault: TurnFault) -> FaultOut:
-    """Serialize the error of a turn."""
-    return FaultOut(
-        code=str(fault.fault) if fault.fault else "internal",
-        message=fault.message,
-        next_step=fault.next_step,
-        retryable=fault.retryable,
-        retry_after_seconds=fault.retry_after.total_seconds() if fault.retry_after else None,
-    )
+def turn_fields(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) -> dict[str, object]:
+    """Serialize a turn with its reply, and the next step in the words of the edge: the fields of `TurnOut`."""
+    return {
+        "session_id": str(turn.session_id),
+        "turn_id": str(turn.id),
+        "status": str(turn.status),
+        "joined": turn.joined,
+        "asked": turn.asked_at is not None,
+        "reply": reply,
+        "reply_truncated": truncated,
+        "agent": turn.agent,
+        "backend": turn.backend,
+        "model": turn.model,
+        **cost_json(turn.bill),
+        "history_dropped": turn.history_dropped,
+        "warning": turn.warning,
+        "end_reason": turn.end_reason and str(turn.end_reason),
+        "saved": turn.saved,
+        "transcript_uri": transcript_uri(turn.session_id),
+        "next_step": next_step,
+        "error": None if turn.error is None else _fault_json(turn.error),
+    }
+
+
+def _fault_json(fault: TurnFault) -> dict[str, object]:
+    return {
+        "code": str(fault.fault) if fault.fault else "internal",
+        "message": fault.message,
+        "next_step": fault.next_step,
+        "retryable": fault.retryable,
+        "retry_after_seconds": fault.retry_after.total_seconds() if fault.retry_after else None,
+    }
 
 
 def _count(tokens: int | None) -> str:
@@ -97,29 +119,3 @@ def _cost(cost: Decimal | None, source: str | None) -> str:
     if cost == 0:
         return "free"
     return f"${cost:.6f}".rstrip("0") + (f" ({source})" if source and source != "provider" else "")
-
-
-def turn_out(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) -> TurnOut:
-    """Serialize a turn with its reply, and the next step in the words of the edge."""
-    return TurnOut.model_validate(
-        {
-            "session_id": str(turn.session_id),
-            "turn_id": str(turn.id),
-            "status": str(turn.status),
-            "joined": turn.joined,
-            "asked": turn.asked_at is not None,
-            "reply": reply,
-            "reply_truncated": truncated,
-            "agent": turn.agent,
-            "backend": turn.backend,
-            "model": turn.model,
-            **cost_json(turn.bill),
-            "history_dropped": turn.history_dropped,
-            "warning": turn.warning,
-            "end_reason": turn.end_reason and str(turn.end_reason),
-            "saved": turn.saved,
-            "transcript_uri": transcript_uri(turn.session_id),
-            "next_step": next_step,
-            "error": None if turn.error is None else fault_out(turn.error),
-        }
-    )

@@ -7,10 +7,11 @@ import pytest
 
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.legacy_schema import LEGACY_IDS, compare_with_schema
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
+from agentapi_mcp.stores.postgres.legacy_schema import compare_with_schema
+from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations
 from agentapi_mcp.stores.postgres.schema_objects import read_objects
+from agentapi_mcp.stores.postgres.schema_state import LEGACY_IDS, is_current
 from tests.support.dumps import dump
 from tests.support.schema_dump import FIXTURES
 from tests.support.supabase import APP, OWNER, Project, copied, make_restored

@@ -11,8 +11,9 @@ import pytest
 
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
+from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
 from agentapi_mcp.stores.postgres.schema_files import migrations
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from tests.conftest import DatabaseUrls
 from tests.support.supabase import Project
 

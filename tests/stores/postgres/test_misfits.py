@@ -6,7 +6,8 @@ import pytest
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, preview, status
+from agentapi_mcp.stores.postgres.migrate import migrate, preview, status
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from tests.support.dumps import dump
 from tests.support.supabase import APP, OWNER, Project
 

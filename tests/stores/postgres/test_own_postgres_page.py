@@ -17,7 +17,8 @@ import pytest
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from tests.support.clusters import open_cluster
 from tests.support.databases import Seed, drop_seed
 from tests.support.supabase import address

@@ -12,7 +12,8 @@ from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from tests.support.supabase import Project, address, make_login
 
 ROLES = ("agentapi_system", "agentapi_writer", "authenticated")

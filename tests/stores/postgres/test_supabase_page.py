@@ -8,7 +8,8 @@ import pytest
 
 from agentapi_mcp.stores.postgres.database import PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.login_privileges import login_remark
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate
+from agentapi_mcp.stores.postgres.migrate import migrate
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from tests.support.dumps import dump
 from tests.support.supabase import ACME, ALICE, BARE_SESSION, BOB, Project, address
 

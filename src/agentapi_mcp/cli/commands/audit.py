@@ -2,12 +2,12 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from uuid import UUID
 
 import click
 from typing_extensions import override
 
-from agentapi_mcp.app.maintenance import prune_audit_log
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.cli.options import in_organization, json_option
 from agentapi_mcp.cli.outputs import guarded, print_json, run, table
@@ -80,7 +80,8 @@ def prune() -> None:
 async def _prune() -> None:
     settings = load_settings()
     configure_logs(settings.log_level)
-    dropped = await prune_audit_log(settings, environment())
+    maintenance = import_module("agentapi_mcp.app.maintenance")  # slow to import, needed only here
+    dropped: tuple[str, ...] = await maintenance.prune_audit_log(settings, environment())
     months = ", ".join(month.replace("_", "-") for month in dropped)
     print_out(f"Dropped: {months}." if dropped else f"No month is older than {settings.audit_retention_days} days.")
 

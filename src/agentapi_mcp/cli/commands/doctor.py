@@ -4,14 +4,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 
 import click
 
-from agentapi_mcp.app.doctor import create_doctor
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import FAILED, guarded, print_json
 from agentapi_mcp.cli.terminal import print_labelled, print_out
+from agentapi_mcp.core.diagnosis.doctor import Doctor
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
@@ -47,7 +48,9 @@ async def _run_checks(*, ask: bool, is_guarded: bool, as_json: bool) -> None:
         if not as_json:
             _print(check)
 
-    await create_doctor(environment(), is_guarded=is_guarded).examine(report, ask=ask)
+    app = import_module("agentapi_mcp.app.doctor")  # slow to import, and its help needs it not
+    doctor: Doctor = app.create_doctor(environment(), is_guarded=is_guarded)
+    await doctor.examine(report, ask=ask)
     faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})

@@ -2,11 +2,10 @@
 
 import click
 
-from agentapi_mcp.cli.models import model_row
+from agentapi_mcp.cli.models import model_json, model_row
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.agents import model_json
 
 
 @click.group()

@@ -1,10 +1,10 @@
 """The commands for the master keys, which seal API keys and accounts."""
 
 from collections import Counter
+from importlib import import_module
 
 import click
 
-from agentapi_mcp.app.maintenance import new_master_key
 from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.cli.outputs import run
 from agentapi_mcp.cli.terminal import print_out
@@ -20,7 +20,7 @@ def secrets() -> None:
 @secrets.command("generate")
 def secrets_generate() -> None:
     """Print a new master key."""
-    print_out(new_master_key())
+    print_out(import_module("agentapi_mcp.app.maintenance").new_master_key())
 
 
 @secrets.command("rotate")

@@ -14,7 +14,6 @@ from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.sessions import session_json
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.settings import Settings
 
@@ -81,7 +80,7 @@ async def _list_sessions(
     """Print the newest sessions."""
     page = await services.sessions.list_(services.principal, agent=agent, query=query, limit=limit)
     if as_json:
-        print_json([session_json(session) for session in page.items])
+        print_json([_fields(session) for session in page.items])
         return
     rows = [
         (s.id, s.agent, s.message_count, s.last_message_at and f"{s.last_message_at:%Y-%m-%d %H:%M}", s.title)
@@ -167,3 +166,15 @@ async def _delete_session(services: Services, session_id: str, *, confirmed: boo
 
 def _json(transcript: Transcript) -> str:
     return json_text(render_json(transcript)) + "\n"
+
+
+def _fields(session: Session) -> dict[str, object]:
+    return {
+        "session_id": str(session.id),
+        "title": session.title,
+        "agent": session.agent,
+        "model": session.model,
+        "messages": session.message_count,
+        "created_at": session.created_at.isoformat(),
+        "last_message_at": session.last_message_at and session.last_message_at.isoformat(),
+    }

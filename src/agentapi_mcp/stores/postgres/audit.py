@@ -12,7 +12,7 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter,
 from agentapi_mcp.core.audit.ports import AuditStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.database import Database, Row
-from agentapi_mcp.stores.postgres.migrate import owner_connection
+from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.positions import cursor_before, read_position
 
 # A retry after a lost acknowledgement must not write an event twice.

@@ -10,11 +10,10 @@ import asyncpg
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.stores.postgres.front_ends import Readable, readable_before
+from agentapi_mcp.stores.postgres.owner_connections import OURS
 from agentapi_mcp.stores.postgres.schema_files import Migration
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-# SQLSTATE of the errors that our SQL raises with a message for the operator; Postgres uses no class AA.
-OURS = "AA001"
 # Columns that a table may lack. Each can be added, since it may be null or has a default, and what is in the table
 # keeps its meaning. A column that is there in another shape is named by the checks of 0001_schema.sql.
 _ADDABLE: LiteralString = """

@@ -10,26 +10,8 @@ import asyncpg
 from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.stores.postgres.schema_files import FOLDER, Migration
 from agentapi_mcp.stores.postgres.schema_objects import SchemaObject, differences, read_objects
+from agentapi_mcp.stores.postgres.schema_state import INSTEAD, is_legacy, refuse_partly_legacy
 
-LEGACY_IDS = (
-    "0001_assertions",
-    "0002_roles",
-    "0003_tables",
-    "0004_turns",
-    "0005_policies",
-    "0006_reads",
-    "0007_identities",
-    "0008_permissions",
-    "0009_writers",
-    "0010_personal_tokens",
-    "0011_user_api_keys",
-    "0011_user_key_requests",
-    "0012_audit_events",
-    "0013_organization_settings",
-    "0014_mcp_sessions",
-    "0015_invitations",
-    "0016_nets",
-)
 # Tables and views of public that may have existed before the program.
 SHARED = (
     *("profiles", "organizations", "organization_members", "mcp_sessions", "agents", "models", "chat_sessions"),
@@ -53,30 +35,6 @@ _MONTHLY = "audit_events_MONTH"
 _MOST = 20
 # Before this version, pg_get_viewdef qualified columns also in views of a single table.
 _UNQUALIFIED_SINCE = 16
-_INSTEAD = (
-    "or keep it for that version, and give this one another AGENTAPI_HOME or database (AGENTAPI_DATABASE_URL). "
-    "Nothing was changed."
-)
-
-
-def is_legacy(ids: Collection[str]) -> bool:
-    """Return whether exactly the migrations from before the first release are applied."""
-    return set(ids) == set(LEGACY_IDS)
-
-
-def refuse_partly_legacy(ids: Collection[str]) -> None:
-    """Reject a database with some of the legacy migrations, but not exactly all of them.
-
-    Raises:
-        StoreMismatchError: it is such a database; the message says what to do.
-    """
-    old = sorted(set(ids) & set(LEGACY_IDS))
-    if old and not is_legacy(ids):
-        raise StoreMismatchError(
-            f"A development version of agentapi-mcp from before the first release made this database, up to {old[-1]}; "
-            f"only one that has exactly the files up to {LEGACY_IDS[-1]} can be carried over. "
-            f"Run `agentapi-mcp migrate` of the last such version first, {_INSTEAD}"
-        )
 
 
 async def adopt_legacy_database(
@@ -99,7 +57,7 @@ async def adopt_legacy_database(
         raise StoreMismatchError(
             "A development version of agentapi-mcp from before the first release made this database, and it differs "
             f"from the schema of this one: {'; '.join(found[:_MOST])}{rest}. Undo these differences and migrate again, "
-            f"{_INSTEAD}"
+            f"{INSTEAD}"
         )
     await connection.execute("DELETE FROM agentapi.migrations")
     await connection.execute(

@@ -1,9 +1,7 @@
 """Apply numbered SQL files, forward only, in one transaction under a lock."""
 
 import logging
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,21 +9,19 @@ from typing import LiteralString, TypeAlias, TypeVar
 
 import asyncpg
 
-from agentapi_mcp.base.errors import StoreError, StoreMismatchError, StoreUnavailableError
+from agentapi_mcp.base.errors import StoreMismatchError
 from agentapi_mcp.base.text import one_line
-from agentapi_mcp.stores.postgres.database import Database, connect
-from agentapi_mcp.stores.postgres.existing import LACKED, OURS, Prepared, is_new, prepare
-from agentapi_mcp.stores.postgres.faults import VARIABLE, map_errors
+from agentapi_mcp.stores.postgres.existing import LACKED, Prepared, is_new, prepare
+from agentapi_mcp.stores.postgres.faults import VARIABLE
 from agentapi_mcp.stores.postgres.front_ends import SINCE, grant_columns, remember
 from agentapi_mcp.stores.postgres.legacy_schema import (
-    LEGACY_IDS,
     SHARED,
     adopt_legacy_database,
-    is_legacy,
-    refuse_partly_legacy,
 )
+from agentapi_mcp.stores.postgres.owner_connections import owner_connection
 from agentapi_mcp.stores.postgres.schema_files import Migration, migrations
 from agentapi_mcp.stores.postgres.schema_objects import changes, read_objects
+from agentapi_mcp.stores.postgres.schema_state import LEGACY_IDS, refuse_newer, refuse_other
 
 _Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _Result = TypeVar("_Result")
@@ -33,15 +29,6 @@ _log = logging.getLogger(__name__)
 # Roles are global to the server, the lock only to a database: another database may be creating the same roles.
 _RACES = (asyncpg.UniqueViolationError, asyncpg.UndefinedObjectError, asyncpg.InternalServerError)
 _ATTEMPTS = 4
-# Errors of a database that was never migrated: the role, the schema, the table or a column is missing.
-_NOT_THERE = (
-    asyncpg.InvalidParameterValueError,
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-)
-# Above the statement_timeout in `_BOUNDS`: the server ends a long statement first.
-_PATIENCE = timedelta(minutes=20)
 # Indexes on big tables need a long timeout. Waiting for a lock has a short one, since a waiting lock request blocks all
 # later ones. Unqualified names are those of pg_catalog.
 _BOUNDS = """
@@ -109,10 +96,6 @@ SELECT c.relname::text AS name FROM pg_class c
  ORDER BY c.relname
 """
 _MOST_EXAMPLES = 5
-_NO_GRANTS = (
-    "The database login may not work for this program: run `agentapi-mcp migrate --grant-to LOGIN` with "
-    "its name, as the owner of the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
-)
 # Only what the login lacks: the owner of a second database may be no administrator of the roles, and granting again
 # what is there needs the same right.
 _GRANT = """
@@ -339,12 +322,12 @@ async def _run(connection: _Connection, plan: Plan) -> _Done:
     # Only now: the timeout would also end the wait for another process's migration.
     await connection.execute("SELECT set_config('lock_timeout', $1, true)", milliseconds)
     applied = await _applied(connection)
-    _refuse_newer([row.needs for row in applied.values()], plan.program)
-    # Before `_refuse_other`, to which a database from before the first release is one with unknown migrations.
+    refuse_newer([row.needs for row in applied.values()], plan.program)
+    # Before `refuse_other`, to which a database from before the first release is one with unknown migrations.
     adopted = await adopt_legacy_database(connection, applied.keys(), plan.files[0])
     if adopted:
         applied = await _applied(connection)
-    _refuse_other(applied.keys())
+    refuse_other(applied.keys())
     ran = tuple([migration.id for migration in plan.files if await _apply(connection, migration, applied)])
     notes = await _grant_columns(connection, plan, prepared, is_first=SINCE in ran)
     if plan.grant_to is not None:
@@ -396,82 +379,6 @@ async def status(url: str, variable: str | None = None) -> tuple[MigrationState,
     return tuple(_state(id_, shipped.get(id_), applied.get(id_)) for id_ in sorted({*applied, *shipped}))
 
 
-async def is_current(database: Database, *, program: str) -> bool:
-    """Return whether every shipped migration is applied.
-
-    Raises:
-        StoreMismatchError: a newer program migrated this database, or the login lacks privileges.
-    """
-    try:
-        async with database.as_system("compare the schema with the program") as connection:
-            rows = await connection.fetch("SELECT id, sha256, needs FROM agentapi.migrations")
-            # `SET ROLE` needs membership, also for a NOINHERIT login; a missing one would show only when
-            # a statement runs as that role.
-            works = await connection.fetchval(
-                "SELECT bool_and(pg_has_role(session_user, oid, 'MEMBER')) FROM pg_roles "
-                "WHERE rolname IN ('authenticated', 'agentapi_writer')"
-            )
-            may_call = await connection.fetchval(
-                "SELECT coalesce(bool_and(has_function_privilege(session_user, p.oid, 'EXECUTE')), false) "
-                "AND has_schema_privilege(session_user, 'agentapi', 'USAGE') FROM pg_proc p "
-                "WHERE p.pronamespace = to_regnamespace('agentapi') AND p.proname IN ('begin_turn_1', 'end_turn_1')"
-            )
-    except StoreError as exc:
-        if isinstance(exc.__cause__, _NOT_THERE):
-            return False
-        if isinstance(exc.__cause__, asyncpg.InsufficientPrivilegeError):
-            raise StoreMismatchError(_NO_GRANTS) from exc
-        raise
-    applied = {row["id"]: (row["sha256"], row["needs"]) for row in rows}
-    _refuse_newer([needs for _, needs in applied.values()], program)
-    if is_legacy(applied.keys()):
-        return False
-    _refuse_other(applied.keys())
-    current = all(applied.get(m.id, ("", ""))[0] == m.sha256 for m in migrations())
-    if current and not (works and may_call):
-        raise StoreMismatchError(_NO_GRANTS)
-    return current
-
-
-@asynccontextmanager
-async def owner_connection(url: str, variable: str | None = None) -> AsyncGenerator[_Connection]:
-    """Connect as the owner of the tables; errors are mapped for the operator who runs `migrate`."""
-    with map_errors(variable):
-        connection = await connect(
-            url, variable, timeout=15, command_timeout=_PATIENCE.total_seconds(), statement_cache_size=0
-        )
-        try:
-            yield connection
-        except asyncpg.PostgresError as exc:
-            raise _named(_explained(exc), variable) from exc
-        except StoreMismatchError as exc:
-            raise _named(exc, variable) from exc
-        finally:
-            # `close` would wait for the server; an open transaction is rolled back in any case.
-            connection.terminate()
-
-
-def _named(exc: Exception, variable: str | None) -> Exception:
-    """Name the variable that decided on the database, which may be another one than was meant."""
-    return StoreMismatchError(f"{variable}: {exc}") if variable and isinstance(exc, StoreMismatchError) else exc
-
-
-def _explained(exc: asyncpg.PostgresError) -> Exception:
-    if exc.sqlstate == OURS:
-        return StoreMismatchError(f"{exc.args[0]}. Nothing was changed.")
-    if isinstance(exc, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
-        return StoreUnavailableError(
-            "Another transaction keeps a table that the migration needs; nothing was changed. Try again after it."
-        )
-    if isinstance(exc, asyncpg.InsufficientPrivilegeError):
-        _log.warning("migration_refused", extra={"reason": exc.args[0]})
-        return StoreMismatchError(
-            "The login lacks a right that this needs, and the log names it; nothing was changed. Use the login that "
-            "owns the tables (AGENTAPI_MIGRATE_DATABASE_URL)."
-        )
-    return exc
-
-
 async def _applied(connection: _Connection) -> Mapping[str, Applied]:
     rows = await connection.fetch("SELECT id, sha256, needs, applied_at FROM agentapi.migrations")
     return {str(row["id"]): Applied(row["sha256"], row["needs"], row["applied_at"]) for row in rows}
@@ -507,27 +414,3 @@ def _state(id_: str, shipped: Migration | None, applied: Applied | None) -> Migr
     elif shipped.sha256 != applied.sha256:
         note = "applied in another form than this program's"
     return MigrationState(id_, applied.at, note)
-
-
-def _refuse_newer(needs: Sequence[str], program: str) -> None:
-    newest = max(needs, key=_version, default="0.0.0")
-    if _version(newest) > _version(program):
-        raise StoreMismatchError(
-            f"A newer program migrated this database: it needs agentapi-mcp {newest}, this is {program}. Upgrade."
-        )
-
-
-def _refuse_other(applied: Collection[str]) -> None:
-    """Reject a database that no release created: it has unknown migrations and lacks shipped ones."""
-    refuse_partly_legacy(applied)
-    shipped = {migration.id for migration in migrations()}
-    others = sorted(set(applied) - shipped)
-    if others and shipped - set(applied):
-        raise StoreMismatchError(
-            f"A development version of agentapi-mcp made this database (no release has the migration {others[0]}): "
-            "keep it for that version, and give this one another AGENTAPI_HOME or database. Nothing was changed."
-        )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])

@@ -10,9 +10,9 @@ from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.edges.mcp.tools.answers import text_block
-from agentapi_mcp.presentation.models import CancelOut
+from agentapi_mcp.presentation.models import CancelOut, TurnOut
 from agentapi_mcp.presentation.text import cut
-from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_out
+from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields
 from agentapi_mcp.presentation.uris import transcript_uri
 
 _LONGEST_WARNING = 500
@@ -35,7 +35,7 @@ def turn_result(turn: Turn, request: ChatRequest | None = None) -> CallToolResul
     alone, whatever stands in the others. `request` is the message that it answers, where that was sent with this call.
     """
     reply, left_out = cut(turn.reply)
-    structured = turn_out(turn, reply, truncated=left_out > 0, next_step=next_step(turn))
+    structured = TurnOut.model_validate(turn_fields(turn, reply, truncated=left_out > 0, next_step=next_step(turn)))
     said = reply if turn.status is not TurnStatus.RUNNING else ""
     # First, since some clients show the first block alone.
     trouble = _trouble(turn, has_reply=said != "")

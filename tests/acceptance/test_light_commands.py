@@ -1,0 +1,87 @@
+"""What a command imports is most of what it costs: each imports what it uses, and nothing of the rest."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agentapi_mcp
+from agentapi_mcp.cli.commands import SUMMARIES
+
+pytestmark = pytest.mark.acceptance
+
+_PROGRAM = """
+import atexit, sys
+from agentapi_mcp.__main__ import main
+atexit.register(lambda: print("\\n#", *(name for name, module in sys.modules.items() if module), file=sys.stderr))
+main()
+"""
+CLIENT = {"httpx2", "opentelemetry"}
+SETTINGS = {"asyncio", "pydantic", "pydantic_settings"}
+# Each takes 10 ms at least; `agentapi_mcp.` stands before the names of our own.
+HEAVY = frozenset(
+    {
+        *CLIENT,
+        *SETTINGS,
+        *("anthropic", "anyio", "asyncpg", "cryptography", "google", "httptools", "httpx", "jwt", "mcp", "mcp_types"),
+        *("openai", "redis", "rich", "starlette", "structlog", "tomlkit", "uvicorn", "uvloop"),
+        *(".app.startup", ".backends.kinds.openai", ".presentation.models", ".stores.postgres.migrate"),
+    }
+)
+OPENED = SETTINGS | {"asyncpg", ".app.startup"}
+RUNS = {
+    "--version": set[str](),
+    "--help": set[str](),
+    "accounts list": OPENED,
+    "agents list": OPENED | CLIENT | {".backends.kinds.openai"},  # whose health is asked
+    "audit": OPENED,
+    "chat --help": SETTINGS,
+    "connect codex --print": SETTINGS | {"tomlkit"},
+    "disconnect --help": SETTINGS,
+    "doctor --help": SETTINGS,
+    "keys list": OPENED,
+    "members list": OPENED,
+    "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},
+    "models list": OPENED | CLIENT | {".backends.kinds.openai"},
+    "organization show": OPENED | {".presentation.models"},
+    "preferences show": OPENED | {".presentation.models"},
+    "secrets --help": SETTINGS,
+    "sessions list": OPENED,
+    "tokens list": OPENED,
+    "turns list": OPENED,
+}
+SERVERS = {"serve"}
+
+
+async def imported(home: Path, command: str) -> set[str]:
+    """Run a command in a process of its own, and return which of the heavy modules it imported."""
+    environ = {
+        "AGENTAPI_HOME": str(home),
+        "AGENTAPI_POSTGRES_LINGER_SECONDS": "10",
+        "PATH": os.defpath,
+        "PYTHONPATH": str(Path(agentapi_mcp.__file__).parents[1]),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _PROGRAM, *command.split()),
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    said, _, names = err.decode().rpartition("\n# ")
+    assert process.returncode == 0, said
+    loaded = {name.removeprefix(agentapi_mcp.__name__) for name in names.split()}
+    assert "sys" in loaded
+    return loaded & HEAVY
+
+
+@pytest.mark.parametrize("command", RUNS)
+async def test_a_command_imports_what_it_uses_and_nothing_else_that_is_heavy(command: str, edge_home: Path) -> None:
+    assert await imported(edge_home, command) == RUNS[command]
+
+
+def test_every_command_without_a_server_in_it_says_what_it_imports() -> None:
+    assert {command.split()[0] for command in RUNS if not command.startswith("-")} == SUMMARIES.keys() - SERVERS
