@@ -226,6 +226,33 @@ async def test_what_somebody_added_to_our_entry_stays(edge_home: Path, tmp_path:
     assert entry["command"] != "uvx"
 
 
+async def test_codex_has_the_tools_in_its_first_turn_and_calls_them_without_asking(
+    edge_home: Path, tmp_path: Path
+) -> None:
+    path, env = place("codex", tmp_path), of(edge_home, tmp_path)
+    status, _, err = await run(env, "connect", "codex", "--force")
+    assert status == 0, err
+    added = {"startup_timeout_sec": 30, "tool_timeout_sec": 120, "required": True}
+    assert entry_in("codex", path).items() >= (added | {"default_tools_approval_mode": "approve"}).items()
+    assert "calls them without asking you (approve)" in err
+    path.write_text(path.read_text(encoding="utf-8").replace('"approve"', '"prompt"'), encoding="utf-8")
+    status, _, err = await run(env, "connect", "codex", "--force")
+    assert entry_in("codex", path).items() >= (added | {"default_tools_approval_mode": "prompt"}).items()
+    assert "without asking you" not in err
+
+
+async def test_claude_code_waits_for_the_server_unless_its_user_says_otherwise(edge_home: Path, tmp_path: Path) -> None:
+    path, env = place("claude-code", tmp_path), of(edge_home, tmp_path)
+    path.write_text('{"mcpServers": {"agentapi": {"command": "agentapi-mcp"}}}', encoding="utf-8")
+    status, _, err = await run(env, "connect", "claude-code", "--force")
+    assert (status, entry_in("claude-code", path)["alwaysLoad"]) == (0, True)
+    assert "Claude Code waits for this server (alwaysLoad)" in err
+    path.write_text(path.read_text(encoding="utf-8").replace("true", "false"), encoding="utf-8")
+    status, _, err = await run(env, "connect", "claude-code", "--force")
+    assert (status, entry_in("claude-code", path)["alwaysLoad"]) == (0, False)
+    assert "alwaysLoad" not in err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -103,7 +103,7 @@ def test_every_client_is_told_the_same_command(page: str) -> None:
     ]
     commands = {(entry.command, *entry.args) for entry in entries}
     assert len(entries) >= 3
-    assert commands <= {("uvx", "agentapi-mcp"), ("/path/to/clone/.venv/bin/agentapi-mcp",)}
+    assert commands == {("/path/to/clone/.venv/bin/agentapi-mcp",)}
 
 
 def documented_commands() -> list[str]:

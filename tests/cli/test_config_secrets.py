@@ -121,7 +121,7 @@ def test_a_secret_is_in_nothing_that_is_written_or_printed(client: str, kind: st
 @pytest.mark.parametrize("client", NAMES)
 def test_the_server_is_started_with_what_its_entry_refers_to(client: str) -> None:
     known = find_client(client, "linux", {"HOME": "/"})
-    entry = known.entry("agentapi-mcp", [], {"AGENTAPI_HOME": "/h"}, {"MY_KEY": "value"})
+    entry = known.entry(["agentapi-mcp"], {"AGENTAPI_HOME": "/h"}, {"MY_KEY": "value"})
     expected = {"AGENTAPI_HOME": "/h", "MY_KEY": "value"}
     assert known.start_environment(entry, {"MY_KEY": "value", "OTHER": "x"}) == expected
     assert known.handed_on(entry) == expected.keys()
@@ -151,10 +151,10 @@ def test_each_client_resolves_its_own_references(client: str, written: str, star
 def test_codex_forwards_variables_and_keeps_those_that_were_forwarded() -> None:
     codex = find_client("codex", "linux", {"HOME": "/"})
     present: dict[str, object] = {"command": "agentapi-mcp", "env": {"KEY": "old"}, "env_vars": ["MINE"]}
-    merged = codex.merge(present, codex.entry("agentapi-mcp", [], {}, {"KEY": "new"}))
+    merged = codex.merge(present, codex.entry(["agentapi-mcp"], {}, {"KEY": "new"}))
     assert merged["env_vars"] == ["MINE", "KEY"]
     assert "env" not in merged
-    assert codex.merge(merged, codex.entry("agentapi-mcp", [], {}, {}))["env_vars"] == ["MINE", "KEY"]
+    assert codex.merge(merged, codex.entry(["agentapi-mcp"], {}, {}))["env_vars"] == ["MINE", "KEY"]
 
 
 def test_a_value_is_copied_into_the_clients_own_file_alone(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_value_is_copied_into_the_clients_own_file_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize("client", NAMES)
 async def test_what_a_server_says_of_its_keys_when_it_fails_is_hidden(client: str) -> None:
     known = find_client(client, "linux", {"HOME": "/"})
-    entry = known.entry(sys.executable, ["-c", "import os; exit(f'{os.environ[chr(75)]} is bad')"], {}, {"K": CANARY})
+    entry = known.entry([sys.executable, "-c", "import os; exit(f'{os.environ[chr(75)]} is bad')"], {}, {"K": CANARY})
     with pytest.raises(ConfigurationError, match="is bad") as caught:
         await try_server(known, entry, {"K": CANARY}, [CANARY])
     assert CANARY not in str(caught.value)

@@ -70,7 +70,7 @@ def test_each_client_keeps_its_servers_below_the_users_home(name: str, system: s
     environ = {"HOME": "/home/me", "APPDATA": "/home/me/AppData/Roaming"}
     client = find_client(name, system, environ)
     assert client.file.is_relative_to("/home/me")
-    assert is_ours(client.entry("/opt/agentapi-mcp", [], {}, {}))
+    assert is_ours(client.entry(["/opt/agentapi-mcp"], {}, {}))
     assert client.format.find(client.format.show("agentapi", ENTRY), "agentapi") == ENTRY
 
 

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import stat
 import sys
 import tempfile
@@ -11,20 +10,20 @@ import tomllib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import cast
 
 import click
 
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
-from agentapi_mcp.base.json_values import as_object, as_text, load_json
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli import jsonc
 from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in, secrets_of
 from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
 from agentapi_mcp.cli.options import FILE
+from agentapi_mcp.cli.start_commands import StartCommand, start_command
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import BARE_NAMES, environment, platform
 
@@ -102,14 +101,12 @@ async def connect(options: ConnectOptions) -> None:
     environ = environment()
     client = find_client(options.client, platform(), environ)
     paths, handed_on = _paths(environ), _handed_on(options.env, environ)
-    new = client.entry(*_start_command(environ), paths, handed_on)
+    start = start_command(environ, None if options.only_print or options.dry_run else _ask())
+    new = client.entry(start.words, paths, handed_on)
     path = options.file or client.file
     if options.only_print:
-        print_err(f"# Into {path}:")
-        if client.copies_values and handed_on:
-            print_err("# Put in the values, and let nobody else read the file (chmod 600).")
-        blanks = {name: f"<the value of {name}>" for name in handed_on}
-        print_out(client.format.show(options.name, client.entry(*_start_command(environ), paths, blanks)))
+        blanks = {each: f"<the value of {each}>" for each in handed_on}
+        _print_entry(client, path, options.name, start, client.entry(start.words, paths, blanks))
         return
     config = _read(client, path)
     entry = _entry_for(config, options, new)
@@ -122,14 +119,27 @@ async def connect(options: ConnectOptions) -> None:
         return
     trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ, secrets)
     print_err(_put(client, path, options, new))
-    print_err(trial_result)
-    for line in (*_notes(_read(client, path), options.name, handed_on, environ), client.next_step):
-        print_err(line)
+    notes = _notes(_read(client, path), options.name, handed_on, environ)
+    for line in (trial_result, start.remark, *notes, client.next_step):
+        if line is not None:
+            print_err(line)
+
+
+def _print_entry(client: McpClient, path: Path, name: str, start: StartCommand, entry: Entry) -> None:
+    """Print what to paste where, without values."""
+    print_err(f"# Into {path}:")
+    if client.copies_values and env_of(entry).keys() - {*_PATH_VARIABLES}:
+        print_err("# Put in the values, and let nobody else read the file (chmod 600).")
+    for remark in (start.remark, client.remark_on(entry)):
+        if remark is not None:
+            print_err(f"# {remark}")
+    print_out(client.format.show(name, entry))
 
 
 def _notes(config: _ConfigFile, name: str, handed_on: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
     """Say what the user should know of the variables and secrets of a file that was written."""
-    client, entry, notes = config.client, config.find(name) or {}, list[str]()
+    client, entry = config.client, config.find(name) or {}
+    notes = [remark for remark in [client.remark_on(entry)] if remark is not None]
     if handed_on and client.copies_values:
         notes.append(
             f"{client.title} cannot refer to a variable: the value of {listed(list(handed_on))} is in {config.path}, "
@@ -295,27 +305,9 @@ def _take_out(config: _ConfigFile, text: str, name: str, *, keep: bool) -> None:
     print_err(f"Took {name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
 
-def _start_command(environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return a command that starts this program without our PATH: clients start servers with a minimal one."""
-    if any(part.startswith("archive-v") for part in Path(sys.prefix).parts):  # uvx environments vanish with uv's cache
-        uvx = shutil.which("uvx", path=environ.get("PATH"))
-        if uvx is not None:
-            source = _install_source()
-            return uvx, [*(["--from", source] if source else []), "agentapi-mcp"]
-    for script in (Path(sys.argv[0]), Path(sys.executable).with_name("agentapi-mcp")):
-        if script.stem == "agentapi-mcp" and os.access(script, os.X_OK) and script.is_file():
-            return str(script.absolute()), []
-    return sys.executable, ["-m", "agentapi_mcp"]
-
-
-def _install_source() -> str | None:
-    """Return the directory or URL of an installation that did not come from a package index (PEP 610)."""
-    try:
-        direct_url = distribution("agentapi-mcp").read_text("direct_url.json")
-    except PackageNotFoundError:
-        return None
-    url = as_text(as_object(load_json(direct_url)).get("url")) if direct_url else None
-    return url.removeprefix("file://") if url else None
+def _ask() -> Callable[[str], bool] | None:
+    """Return how to ask the user; None if nobody is there."""
+    return partial(click.confirm, default=True, err=True) if sys.stdin.isatty() else None
 
 
 def _paths(environ: Mapping[str, str]) -> dict[str, str]:

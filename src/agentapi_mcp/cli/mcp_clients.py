@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -164,7 +164,8 @@ class McpClient:
     """An MCP client; with `has_own_directory`, the directory of its file exists only if the client was used.
 
     Its file refers to variables by `references`, or lists those to hand on under the key `forwarding`. With neither of
-    them, the file must hold the values themselves.
+    them, the file must hold the values themselves. `extra_fields` are for clients that would otherwise ask their model
+    before the server has told its tools, or give up on calls; `remark` tells the user what they do.
     """
 
     title: str
@@ -176,16 +177,17 @@ class McpClient:
     references: EnvReferences | None = None
     forwarding: str | None = None
     extra_fields: Mapping[str, object] = field(default_factory=dict[str, object])
+    remark: str | None = None
 
     @property
     def copies_values(self) -> bool:
         """Whether a variable can be handed on by its value only."""
         return self.references is None and self.forwarding is None
 
-    def entry(self, command: str, args: list[str], env: Mapping[str, str], handed_on: Mapping[str, str]) -> Entry:
+    def entry(self, words: Sequence[str], env: Mapping[str, str], handed_on: Mapping[str, str]) -> Entry:
         """Build the entry that makes this client start the server; `handed_on` is referred to where that can be."""
         entry: Entry = {"type": "stdio"} if self.writes_type else {}
-        entry |= {"command": command, "args": args}
+        entry |= {"command": words[0], "args": list(words[1:])}
         values = dict(env)
         if self.forwarding is None:
             values |= {name: self.references.to(name) if self.references else handed_on[name] for name in handed_on}
@@ -207,6 +209,10 @@ class McpClient:
             merged.pop("env", None)
             return merged
         return merged | {"env": env}
+
+    def remark_on(self, entry: Entry) -> str | None:
+        """Return the remark if it holds for this entry, in which the user may have chosen otherwise."""
+        return self.remark if all(entry.get(name) == value for name, value in self.extra_fields.items()) else None
 
     def handed_on(self, entry: Entry) -> set[str]:
         """Return the names of the variables that an entry gives the server."""
@@ -254,6 +260,8 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 writes_type=True,
                 has_own_directory=False,
                 references=_DOLLAR,
+                extra_fields={"alwaysLoad": True},
+                remark="Claude Code waits for this server (alwaysLoad), so that its first turn has the tools.",
             )
         case "vscode":
             return McpClient(
@@ -278,9 +286,17 @@ def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient
                 file=Path(environ.get("CODEX_HOME") or home / ".codex") / "config.toml",
                 format=TomlFormat("mcp_servers"),
                 next_step="Start codex anew; /mcp lists its servers.",
-                # By default, Codex gives up on a tool call after 60 s (docs/clients.md).
-                extra_fields={"tool_timeout_sec": 120},
+                # By default, Codex leaves out a server that needs more than 1 s for its first turn, gives up on a tool
+                # call after 60 s (docs/clients.md), and refuses `chat` where nobody can be asked, as in `codex exec`.
+                extra_fields={
+                    "startup_timeout_sec": 30,
+                    "tool_timeout_sec": 120,
+                    "required": True,
+                    "default_tools_approval_mode": "approve",
+                },
                 forwarding="env_vars",
+                remark="Codex waits for this server (required), so that its first turn has the tools, and calls them "
+                "without asking you (approve), since `codex exec` would refuse chat. connect keeps what you change.",
             )
 
 
