@@ -56,8 +56,8 @@ RUNS = {
 SERVERS = {"serve"}
 
 
-async def imported(home: Path, command: str) -> set[str]:
-    """Run a command in a process of its own, and return which of the heavy modules it imported."""
+async def run(program: str, home: Path, command: str) -> str:
+    """Run a command in a process of its own, and return what the program says on stderr in the end."""
     environ = {
         "AGENTAPI_HOME": str(home),
         "AGENTAPI_POSTGRES_LINGER_SECONDS": "10",
@@ -65,14 +65,20 @@ async def imported(home: Path, command: str) -> set[str]:
         "PYTHONPATH": str(Path(agentapi_mcp.__file__).parents[1]),
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _PROGRAM, *command.split()),
+        *(sys.executable, "-c", program, *command.split()),
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     _, err = await process.communicate()
-    said, _, names = err.decode().rpartition("\n# ")
+    said, _, last = err.decode().rpartition("\n# ")
     assert process.returncode == 0, said
+    return last
+
+
+async def imported(home: Path, command: str) -> set[str]:
+    """Return which of the heavy modules a command has imported when it ends."""
+    names = await run(_PROGRAM, home, command)
     loaded = {name.removeprefix(agentapi_mcp.__name__) for name in names.split()}
     assert "sys" in loaded
     return loaded & HEAVY
@@ -81,6 +87,14 @@ async def imported(home: Path, command: str) -> set[str]:
 @pytest.mark.parametrize("command", RUNS)
 async def test_a_command_imports_what_it_uses_and_nothing_else_that_is_heavy(command: str, edge_home: Path) -> None:
     assert await imported(edge_home, command) == RUNS[command]
+
+
+async def test_a_command_ends_without_looking_for_garbage_among_what_it_imported(edge_home: Path) -> None:
+    program = _PROGRAM.replace("import atexit, sys", "import atexit, gc, sys").replace(
+        "*(name for name, module in sys.modules.items() if module)", "gc.get_freeze_count(), len(gc.get_objects())"
+    )
+    frozen, others = map(int, (await run(program, edge_home, "--version")).split())
+    assert frozen > 10 * others
 
 
 def test_every_command_without_a_server_in_it_says_what_it_imports() -> None:
