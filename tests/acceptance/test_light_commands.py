@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ RUNS = {
     "turns list": OPENED,
 }
 SERVERS = {"serve"}
+# Packages that say themselves what they need: a store that is optional, and the tests for others' backends.
+_WITH_LIBRARIES = {"agentapi_mcp.stores.redis", "agentapi_mcp.testing"}
 
 
 async def run(program: str, home: Path, command: str) -> str:
@@ -95,6 +98,24 @@ async def test_a_command_ends_without_looking_for_garbage_among_what_it_imported
     )
     frozen, others = map(int, (await run(program, edge_home, "--version")).split())
     assert frozen > 10 * others
+
+
+async def test_the_program_and_its_packages_load_nothing_until_it_is_known_what_is_asked(edge_home: Path) -> None:
+    packages = [
+        module.name
+        for module in pkgutil.walk_packages(agentapi_mcp.__path__, f"{agentapi_mcp.__name__}.")
+        if module.ispkg and module.name not in _WITH_LIBRARIES
+    ]
+    assert len(packages) > 20
+    program = f"""
+import importlib, sys
+before = set(sys.modules)
+for name in {["agentapi_mcp.__main__", *packages]}:
+    importlib.import_module(name)
+print("\\n#", *(set(sys.modules) - before), file=sys.stderr)
+"""
+    loaded = set((await run(program, edge_home, "")).split())
+    assert loaded - set(sys.builtin_module_names) == {agentapi_mcp.__name__, "agentapi_mcp.__main__", *packages}
 
 
 def test_every_command_without_a_server_in_it_says_what_it_imports() -> None:
