@@ -25,6 +25,7 @@ JOBS = {
     "key_requests",
     "invitations",
     "signals",
+    "tasks",
     "audit_partitions",
     "session_openings",
 }

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import product
 from typing import LiteralString
 
@@ -11,9 +12,11 @@ import pytest
 from typing_extensions import override
 
 from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.ids import AgentId, OrgId, UserId, new_id
+from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, UserId, new_id
+from agentapi_mcp.core.conversations.models import NewTask, Sent
 from agentapi_mcp.core.identity.principals import NEEDS, Action, Exceptions, Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
+from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 from tests.support.new_turns import new_turn
@@ -138,6 +141,23 @@ CASES = (
         (CHAT,),
         "UPDATE agentapi.idempotency_keys SET expires_at = now()",
     ),
+    Case("agentapi.tasks", "SELECT", ("agentapi_writer_read",), (), "SELECT FROM agentapi.tasks"),
+    Case(
+        "agentapi.tasks",
+        "INSERT",
+        ("agentapi_writer_new",),
+        (CHAT,),
+        "INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, expires_at) "
+        "SELECT gen_random_uuid()::text, id, user_id, org_id, false, false, false, now() FROM agentapi.turns",
+    ),
+    Case(
+        "agentapi.tasks",
+        "UPDATE",
+        ("agentapi_writer_change",),
+        (),
+        "UPDATE agentapi.tasks SET result = '{}', concluded_at = now()",
+    ),
+    Case("agentapi.tasks", "DELETE", ("agentapi_writer_drop",), (CHAT,), "DELETE FROM agentapi.tasks"),
     Case(
         "public.organizations",
         "SELECT",
@@ -160,7 +180,7 @@ class _UndoError(Exception):
 
 
 async def make_rows(database: Database) -> Principal:
-    """Make a member of an organisation who has a session, a message, a turn and an idempotency key."""
+    """Make a member of an organisation who has a session, a message, a turn, an idempotency key and a task."""
     ann = Principal(UserId(new_id()), OrgId(new_id()))
     agent_id = AgentId(new_id())
     async with database.as_system("test") as connection:
@@ -172,7 +192,11 @@ async def make_rows(database: Database) -> Principal:
             ann.user_id,
         )
         await connection.execute("INSERT INTO public.agents (id, name, type) VALUES ($1, 'guide', 'guide')", agent_id)
-    await PostgresTurns(database).begin(ann, new_turn(agent_id, "hello", key="one"))
+    new = new_turn(agent_id, "hello", key="one")
+    await PostgresTurns(database).begin(ann, new)
+    sent = Sent(has_key=True, in_session=False)
+    waiting = NewTask(id=TaskId(str(new.id)), turn_id=new.id, joined=False, sent=sent, lifetime=timedelta(hours=1))
+    await PostgresTasks(database).create(ann, waiting)
     return ann
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from inspect import getmembers, isfunction, signature
 from typing import LiteralString
 from uuid import UUID, uuid4
@@ -12,12 +13,13 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.ids import AgentId, OrgId, UserId, new_id
-from agentapi_mcp.core.conversations.models import AcceptedTurn, Turn, TurnMark, TurnStatus
-from agentapi_mcp.core.conversations.ports import SessionStore, TurnStore
+from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, TurnId, UserId, new_id
+from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.conversations.ports import SessionStore, TaskStore, TurnStore
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import PostgresTurns
 from tests.conftest import DatabaseUrls
 from tests.support.new_turns import ending, new_turn
@@ -46,6 +48,7 @@ class Scene:
     done: Turn
     owner: UUID
     agent_id: AgentId
+    task_id: TaskId
     canary: str
     attackers: dict[str, Principal]
 
@@ -79,12 +82,14 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
     over = replace(accepted[0].turn, status=TurnStatus.COMPLETED, reply=f"{canary} answer")
     done = await turns.finish(principal, over, ending(owner, handle=canary))
     assert done is not None
+    await PostgresTasks(database).create(principal, new_task(accepted[1].turn.id, task_id := TaskId(f"{uuid4()}")))
     yield Scene(
         ann=principal,
         running=accepted[1].turn,
         done=done,
         owner=owner,
         agent_id=agent_id,
+        task_id=task_id,
         canary=canary,
         attackers={
             "her colleague, an owner": Principal(abe, one, Role.OWNER),
@@ -101,12 +106,18 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
         await connection.execute("DELETE FROM public.agents WHERE id = $1", agent_id)
 
 
+def new_task(turn_id: TurnId, task_id: TaskId) -> NewTask:
+    """Make a call that waits for a turn."""
+    sent = Sent(has_key=False, in_session=False)
+    return NewTask(id=task_id, turn_id=turn_id, joined=False, sent=sent, lifetime=timedelta(hours=1))
+
+
 Attempt = Callable[[Principal], Awaitable[object]]
 
 
 def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
     """List what a store does for a principal, tried on what is Ann's, as if no check stood before it."""
-    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    turns, sessions, tasks = PostgresTurns(database), PostgresSessions(database), PostgresTasks(database)
     session_id, turn_id = scene.done.session_id, scene.running.id
     return {
         "SessionStore.get": lambda who: sessions.get(who, session_id),
@@ -116,6 +127,9 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
         "SessionStore.rename": lambda who: sessions.rename(who, session_id, "taken"),
         "SessionStore.delete": lambda who: sessions.delete(who, session_id),
+        "TaskStore.create": lambda who: tasks.create(who, new_task(turn_id, TaskId(f"{uuid4()}"))),
+        "TaskStore.find": lambda who: tasks.find(who, [scene.task_id]),
+        "TaskStore.conclude": lambda who: tasks.conclude(who, scene.task_id, "forged"),
         "TurnStore.begin": lambda who: turns.begin(who, new_turn(scene.agent_id, "mine now", session_id)),
         "TurnStore.find": lambda who: turns.find(who, turn_id),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
@@ -132,7 +146,7 @@ def for_principals() -> set[str]:
     """List what stores do for a principal."""
     return {
         f"{port.__name__}.{name}"
-        for port in (SessionStore, TurnStore)
+        for port in (SessionStore, TaskStore, TurnStore)
         for name, method in getmembers(port, isfunction)
         if "principal" in signature(method).parameters
     }
@@ -163,6 +177,9 @@ async def test_statements_that_forgot_whom_they_are_for_find_nothing_of_hers(sce
                 )
                 assert await connection.fetch("SELECT id FROM agentapi.turns WHERE id = ANY($1::uuid[])", ids) == []
                 assert (
+                    await connection.fetch("SELECT id FROM agentapi.tasks WHERE turn_id = ANY($1::uuid[])", ids) == []
+                )
+                assert (
                     await connection.fetch("SELECT id FROM public.chat_messages WHERE session_id = ANY($1)", ids) == []
                 )
     writes = (
@@ -170,6 +187,8 @@ async def test_statements_that_forgot_whom_they_are_for_find_nothing_of_hers(sce
         "DELETE FROM public.chat_sessions WHERE id = $1",
         "UPDATE agentapi.turns SET cancel_requested_at = now() WHERE session_id = $1",
         "INSERT INTO public.chat_messages (session_id, role, content) VALUES ($1, 'user', 'forged')",
+        "UPDATE agentapi.tasks SET result = 'forged', concluded_at = now() WHERE $1::uuid IS NOT NULL",
+        "DELETE FROM agentapi.tasks WHERE $1::uuid IS NOT NULL",
     )
     for principal in scene.attackers.values():
         for statement in writes:
@@ -200,7 +219,7 @@ async def test_who_may_not_chat_begins_nothing_although_nobody_checked(
 
 async def test_a_token_that_may_do_neither_sees_nothing_of_its_owner(scene: Scene, database: Database) -> None:
     narrow = replace(scene.ann, scopes=frozenset({TokenScope.KEYS}))
-    for table in ("public.chat_sessions", "public.chat_messages", "agentapi.turns"):
+    for table in ("public.chat_sessions", "public.chat_messages", "agentapi.turns", "agentapi.tasks"):
         async with database.as_principal(narrow) as connection:
             assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0  # noqa: S608  # a table's name
 
@@ -443,6 +462,7 @@ async def hers(scene: Scene, database: Database) -> str:
         "SELECT t::text AS row FROM public.chat_sessions t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
         f"SELECT c::text AS row FROM public.chat_messages c {of_hers} ORDER BY c.id",  # noqa: S608  # made of literals
         "SELECT t::text AS row FROM agentapi.turns t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
+        "SELECT t::text AS row FROM agentapi.tasks t WHERE user_id = $1 AND org_id = $2 ORDER BY id",
         "SELECT t::text AS row FROM agentapi.idempotency_keys t WHERE user_id = $1 AND org_id = $2",
         "SELECT t::text AS row FROM agentapi.key_requests t WHERE user_id = $1 AND org_id = $2",
         "SELECT t::text AS row FROM public.mcp_sessions t WHERE user_id = $1 AND $2::uuid IS NOT NULL",

@@ -233,6 +233,28 @@ async def _by_tokens(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExit
     return ""
 
 
+async def _by_tasks(here: Tenants, _http: httpx2.AsyncClient, _stack: AsyncExitStack) -> str:
+    abe, services = here.members["abe"].principal, here.services
+    request = ChatRequest(message="hi", agent="guide")
+    turn = await services.turns.chat(abe, request, wait=timedelta(seconds=25))
+    first = await services.tasks.create(abe, turn, request.sent)
+    owner = await asyncpg.connect(here.owner_url)
+    try:
+        await owner.execute(
+            "INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, expires_at) "
+            "SELECT 'one of many tasks ' || 1000 + n, turn_id, user_id, org_id, false, false, false, expires_at "
+            "FROM agentapi.tasks, generate_series(1, $2) AS n WHERE id = $1",
+            first.id,
+            most_rows(Resource.TASKS),
+        )
+    finally:
+        await owner.close()
+    last = await services.tasks.create(abe, turn, request.sent)
+    assert await services.tasks.list_(abe, [first.id]) == ()
+    assert (await services.tasks.get(abe, last.id)).turn.id == turn.id
+    return await _rows_of(here, Resource.TASKS, "SELECT count(*) FROM agentapi.tasks WHERE user_id = $1")
+
+
 async def _by_locked_sessions(here: Tenants, _http: httpx2.AsyncClient, stack: AsyncExitStack) -> str:
     abe, sessions = here.members["abe"].principal, here.services.sessions
     turn = await here.services.turns.chat(abe, ChatRequest(message="hi", agent="guide"), wait=timedelta(seconds=25))
@@ -305,6 +327,7 @@ TAKES: Mapping[Resource, Take] = {
     Resource.CLIENT_SESSIONS: _by_sessions,
     Resource.KEY_LINKS: _by_links,
     Resource.TOKENS: _by_tokens,
+    Resource.TASKS: _by_tasks,
 }
 # Further ways, which other transports and other statements have.
 MORE: Mapping[str, tuple[Resource, Take]] = {

@@ -21,6 +21,7 @@ _EXPIRY_SUMMARIES = {
     ExpiringRows.KEY_REQUESTS: "delete links to the key page that have expired",
     ExpiringRows.INVITATIONS: "delete invitations that nobody took in time",
     ExpiringRows.SIGNALS: "delete what processes told each other a minute ago",
+    ExpiringRows.TASKS: "delete tasks of MCP clients a day after their call",
 }
 
 

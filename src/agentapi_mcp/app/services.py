@@ -34,12 +34,14 @@ from agentapi_mcp.core.catalogue.replicas import Replicas
 from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
 from agentapi_mcp.core.conversations.sessions import Sessions
+from agentapi_mcp.core.conversations.tasks import Tasks
 from agentapi_mcp.core.identity.shares import Resource, Shares
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.postgres.members import PostgresMembers
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.stores.postgres.sessions import PostgresSessions
+from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,7 @@ async def open_services(
             authenticator=access.authenticator,
             personal_tokens=access.personal_tokens,
             turns=turns,
+            tasks=Tasks(PostgresTasks(base.database), turns),
             sessions=Sessions(PostgresSessions(base.database), shared.cache, base.audit, shares),
             agents=agents.agents,
             organizations=Organizations(PostgresOrganizations(base.database), catalogue, base.audit),

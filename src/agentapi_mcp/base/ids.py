@@ -58,4 +58,6 @@ MessageId = NewType("MessageId", UUID)
 
 TurnId = NewType("TurnId", UUID)
 
+TaskId = NewType("TaskId", str)
+
 ApiKeyId = NewType("ApiKeyId", UUID)

@@ -51,7 +51,7 @@ def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
         text=turn["reply"],
         bill=describe_cost(turn["agent"], status, read_cost(turn), turn["history_dropped"]),
         error=None if completed else _failure(turn),
-        joined=describe_joined(request, status, turn["end_reason"], _ANEW) if turn["joined"] else None,
+        joined=describe_joined(request.sent, status, turn["end_reason"], _ANEW) if turn["joined"] else None,
         turn=turn,
     )
 

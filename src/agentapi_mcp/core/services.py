@@ -19,6 +19,7 @@ from agentapi_mcp.core.clients.preferences import Clients
 from agentapi_mcp.core.clients.transport_sessions import TransportSessions
 from agentapi_mcp.core.conversations.change_feed import ChangeFeed
 from agentapi_mcp.core.conversations.sessions import Sessions
+from agentapi_mcp.core.conversations.tasks import Tasks
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Shares
@@ -38,6 +39,7 @@ class Services:
     authenticator: Authenticator | None
     personal_tokens: PersonalTokens
     turns: Turns
+    tasks: Tasks
     sessions: Sessions
     agents: Agents
     organizations: Organizations

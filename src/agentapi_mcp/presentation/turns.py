@@ -5,8 +5,7 @@ from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import quoted
-from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnCost, TurnFault, TurnStatus
-from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
 
@@ -46,12 +45,12 @@ class AnewWords:
     bare: str
 
 
-def describe_joined(request: ChatRequest, status: TurnStatus, end_reason: str | None, words: AnewWords) -> str:
+def describe_joined(sent: Sent, status: TurnStatus, end_reason: str | None, words: AnewWords) -> str:
     """Say that an earlier request began the turn, and how to ask anew where that is not refused."""
     # The next step of one that was interrupted or given up is to retry it; a session that answers takes nothing else.
     retries = status is TurnStatus.INTERRUPTED or end_reason == EndReason.ABANDONED
-    is_busy = request.session_id is not None and not status.is_final
-    anew = words.bare if request.idempotency_key is None else words.keyed
+    is_busy = sent.in_session and not status.is_final
+    anew = words.keyed if sent.has_key else words.bare
     what = "This message was sent before, and this is the turn that answers it."
     return f"({sentences(what, '' if retries or is_busy else anew)})"
 

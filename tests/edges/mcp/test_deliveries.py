@@ -116,7 +116,7 @@ async def test_a_joined_turn_that_was_interrupted_or_given_up_offers_its_retry_a
             replace(joined, status=TurnStatus.INTERRUPTED),
             replace(joined, status=TurnStatus.CANCELLED, end_reason=EndReason.ABANDONED),
         ):
-            said = blocks_of(turn_result(turn, request))[-1]
+            said = blocks_of(turn_result(turn, request.sent))[-1]
             assert said.splitlines()[0] == f"({SENT_BEFORE})"
             assert "retry: true" in said
             assert "new: true" not in said

@@ -52,7 +52,7 @@ def a_turn(reply: str, *, status: TurnStatus = TurnStatus.COMPLETED, model_used:
 
 
 def blocks(turn: Turn, request: ChatRequest | None = None) -> list[TextContent]:
-    content = turn_result(turn, request).content
+    content = turn_result(turn, None if request is None else request.sent).content
     assert all(isinstance(block, TextContent) for block in content)
     return [block for block in content if isinstance(block, TextContent)]
 

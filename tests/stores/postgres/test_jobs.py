@@ -50,6 +50,20 @@ SELECT $2::uuid, lower($1::uuid::text || $5::text || n), 'member',
        now() + CASE WHEN n <= $3::integer THEN interval '1 hour' ELSE interval '-1 second' END
   FROM generate_series(1, $3::integer + $4::integer) n
 """,
+    ExpiringRows.TASKS: """
+WITH spoken AS (
+    INSERT INTO public.chat_sessions (user_id, org_id) VALUES ($1::uuid, $2::uuid) RETURNING id, user_id, org_id
+), asked AS (
+    INSERT INTO agentapi.turns (id, session_id, user_id, org_id, user_message_id, agent_name, backend, fingerprint,
+                                status, ended_at)
+    SELECT gen_random_uuid(), id, user_id, org_id, gen_random_uuid(), 'a', 'a', '', 'completed', now() FROM spoken
+    RETURNING id, user_id, org_id
+)
+INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, expires_at)
+SELECT user_id::text || $5::text || n, id, user_id, org_id, false, false, false,
+       now() + CASE WHEN n <= $3::integer THEN interval '1 hour' ELSE interval '-1 second' END
+  FROM asked, generate_series(1, $3::integer + $4::integer) n
+""",
     ExpiringRows.SIGNALS: """
 INSERT INTO agentapi.signals (sender, signal, expires_at)
 SELECT $1::uuid, $2::uuid::text || $5::text,
@@ -63,6 +77,7 @@ TABLES: Mapping[ExpiringRows, LiteralString] = {
     ExpiringRows.KEY_REQUESTS: "agentapi.key_requests",
     ExpiringRows.INVITATIONS: "agentapi.invitations",
     ExpiringRows.SIGNALS: "agentapi.signals",
+    ExpiringRows.TASKS: "agentapi.tasks",
 }
 each_kind = pytest.mark.parametrize("rows", ExpiringRows)
 

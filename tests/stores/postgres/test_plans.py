@@ -7,18 +7,19 @@ from uuid import UUID
 
 import asyncpg
 
-from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, UserId
-from agentapi_mcp.core.conversations.models import AcceptedTurn, TurnStatus
+from agentapi_mcp.base.ids import AgentId, OrgId, SessionId, TaskId, UserId
+from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal, Role
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.migrate import migrate
 from agentapi_mcp.stores.postgres.positions import read_position
 from agentapi_mcp.stores.postgres.sessions import LIST, PostgresSessions
+from agentapi_mcp.stores.postgres.tasks import PostgresTasks
 from agentapi_mcp.stores.postgres.turns import RECENT, PostgresTurns
 from tests.support.new_turns import ending, new_turn
 from tests.support.supabase import APP, Project
 
-GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys"]
+GROWING = ["chat_sessions", "chat_messages", "turns", "idempotency_keys", "tasks"]
 AGENT = AgentId(UUID("5b6f4f0a-8b2e-4a9c-8d7e-6f11e0a1d4c3"))
 # Three hundred organisations of a user each with ten sessions, and one user with two thousand; five turns in each.
 MANY = f"""
@@ -43,6 +44,9 @@ SELECT user_message_id, session_id, 'user', 'x', created_at FROM agentapi.turns 
 SELECT assistant_message_id, session_id, 'assistant', 'y', created_at + interval '1 ms' FROM agentapi.turns;
 INSERT INTO agentapi.idempotency_keys (user_id, org_id, key, fingerprint, turn_id, expires_at)
 SELECT user_id, org_id, id::text, fingerprint, id, now() + interval '1 day' FROM agentapi.turns;
+INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_session, created_at, expires_at)
+SELECT id::text, id, user_id, org_id, false, false, false, created_at, now() + interval '1 day'
+  FROM (SELECT *, row_number() OVER (PARTITION BY user_id) AS n FROM agentapi.turns) t WHERE n <= 1000;
 ANALYZE
 """  # noqa: S608  # an id of the tests
 # One user with twenty sessions, whose messages of a megabyte no compression makes smaller.
@@ -74,7 +78,7 @@ SELECT relname, seq_scan::int AS scans, (seq_tup_read + idx_tup_fetch)::int AS r
 
 async def use(database: Database, user: Principal, session_id: SessionId) -> None:
     """Do once whatever a turn, its followers and its readers do."""
-    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    turns, sessions, tasks = PostgresTurns(database), PostgresSessions(database), PostgresTasks(database)
     for new in (
         new_turn(AGENT, "a new one"),
         new_turn(AGENT, "with a key", key="k1"),
@@ -85,6 +89,12 @@ async def use(database: Database, user: Principal, session_id: SessionId) -> Non
         if not isinstance(accepted, AcceptedTurn):
             continue
         turn = await turns.get(user, accepted.turn.id)
+        task_id, sent = TaskId(str(turn.id)), Sent(has_key=False, in_session=True)
+        waiting = NewTask(id=task_id, turn_id=turn.id, joined=False, sent=sent, lifetime=timedelta(hours=1))
+        await tasks.create(user, waiting)
+        for _ in range(8):
+            await tasks.find(user, [task_id])
+        await tasks.conclude(user, task_id, "{}")
         await sessions.defaults(user, turn.session_id)
         await sessions.history(user, turn.session_id, turn.id, 100_000)
         await turns.renew(new.lease_owner, [turn.id], timedelta(seconds=15))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from agentapi_mcp.base.errors import BackendFault
-from agentapi_mcp.base.ids import AgentId, MessageId, ModelRowId, OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.base.ids import AgentId, MessageId, ModelRowId, OrgId, SessionId, TaskId, TurnId, UserId
 from agentapi_mcp.base.json_records import named
 from agentapi_mcp.core.audit.models import AuditEvent
 from agentapi_mcp.core.backends.events import BackendEvent, StopReason, Usage
@@ -335,6 +335,41 @@ class SettledTurn:
     session_id: SessionId
     user_id: UserId
     org_id: OrgId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """How a message was sent, as far as an answer that belongs to an earlier one says so."""
+
+    has_key: bool
+    in_session: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A call that is answered later: it waits for a turn, which it may have `joined`."""
+
+    id: TaskId
+    turn_id: TurnId
+    joined: bool
+    sent: Sent
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A call that is answered later, with its turn as it is stored now.
+
+    `result` is what the call was answered, as JSON, where that was before the end of its turn.
+    """
+
+    id: TaskId
+    turn: Turn
+    sent: Sent
+    created_at: datetime
+    expires_at: datetime
+    result: str | None = None
+    concluded_at: datetime | None = None
 
 
 class TurnMark(StrEnum):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.ids import MessageId, SessionId, TurnId
+from agentapi_mcp.base.ids import MessageId, SessionId, TaskId, TurnId
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.access.ports import ProfileStore
 from agentapi_mcp.core.conversations.models import (
@@ -18,6 +18,7 @@ from agentapi_mcp.core.conversations.models import (
     FoundTurn,
     History,
     Message,
+    NewTask,
     NewTurn,
     Obstacles,
     Renewal,
@@ -25,6 +26,7 @@ from agentapi_mcp.core.conversations.models import (
     SessionState,
     SettledTurn,
     SettlingRule,
+    Task,
     Turn,
     TurnEvent,
     TurnMark,
@@ -105,6 +107,22 @@ class TurnStore(Protocol):
 
     async def settle(self, rule: SettlingRule) -> tuple[SettledTurn, ...]:
         """Mark turns that nobody runs any more as interrupted, at most a hundred; locked sessions are left out."""
+        ...
+
+
+class TaskStore(Protocol):
+    """Calls that are answered later; those of other principals, and expired ones, are treated as absent."""
+
+    async def create(self, principal: Principal, new: NewTask) -> datetime:
+        """Store a task, and return when; it takes the place of the oldest if the principal has as many as they may."""
+        ...
+
+    async def find(self, principal: Principal, task_ids: Sequence[TaskId]) -> tuple[Task, ...]:
+        """Read tasks with their turns, in no order; absent ones are left out."""
+        ...
+
+    async def conclude(self, principal: Principal, task_id: TaskId, result: str) -> None:
+        """Store the result of a call that ends before its turn; the first one stays."""
         ...
 
 

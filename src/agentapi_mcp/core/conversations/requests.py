@@ -10,6 +10,7 @@ from agentapi_mcp.base.ids import SessionId, parse_id
 from agentapi_mcp.base.validation import MAX_NAME, check_text
 from agentapi_mcp.core.catalogue.models import NO_PREFERENCES, Preferences
 from agentapi_mcp.core.catalogue.parameters import Parameters, check_parameters
+from agentapi_mcp.core.conversations.models import Sent
 from agentapi_mcp.core.identity.principals import Principal
 
 MAX_MESSAGE_BYTES = 1_000_000
@@ -35,6 +36,11 @@ class ChatRequest:
     preferences: Preferences = NO_PREFERENCES
     retry: bool = False
     new: bool = False
+
+    @property
+    def sent(self) -> Sent:
+        """How it was sent."""
+        return Sent(has_key=self.idempotency_key is not None, in_session=self.session_id is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class Resource(StrEnum):
     CLIENT_SESSIONS = "client_sessions"
     KEY_LINKS = "key_links"
     TOKENS = "tokens"
+    TASKS = "tasks"
 
 
 class Measure(StrEnum):
@@ -155,6 +156,8 @@ SHARES: Mapping[Resource, Share] = {
     Resource.CLIENT_SESSIONS: _rows(200, "sessions of clients", "the oldest ends"),
     Resource.KEY_LINKS: _rows(20, "open links to the page for keys", "the oldest ends"),
     Resource.TOKENS: _rows(100, "personal tokens", "revoke one that is not needed"),
+    # More than the turns that a user may have running, so that the oldest is one whose turn has ended.
+    Resource.TASKS: _rows(1_000, "tasks of MCP clients", "the oldest ends"),
 }
 
 

@@ -44,6 +44,7 @@ class ExpiringRows(StrEnum):
     KEY_REQUESTS = "key_requests"
     INVITATIONS = "invitations"
     SIGNALS = "signals"
+    TASKS = "tasks"
 
 
 class ExpiredRowStore(Protocol):

@@ -125,6 +125,11 @@ DELETE FROM agentapi.signals WHERE ctid = ANY (ARRAY(
        SELECT ctid FROM agentapi.signals
         WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 """,
+    ExpiringRows.TASKS: """
+DELETE FROM agentapi.tasks WHERE ctid = ANY (ARRAY(
+       SELECT ctid FROM agentapi.tasks
+        WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+""",
 }
 
 

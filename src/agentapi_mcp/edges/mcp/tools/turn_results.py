@@ -7,8 +7,7 @@ from mcp_types import Annotations, CallToolResult
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.joining import was_given_up
-from agentapi_mcp.core.conversations.models import Turn, TurnStatus
-from agentapi_mcp.core.conversations.requests import ChatRequest
+from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
 from agentapi_mcp.presentation.models import CancelOut, TurnOut
 from agentapi_mcp.presentation.text import cut
@@ -28,11 +27,11 @@ _GIVEN_UP = (
 )
 
 
-def turn_result(turn: Turn, request: ChatRequest | None = None) -> CallToolResult:
+def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
     """Answer with a turn, whatever became of it; a failed one is an error that names its next step.
 
     The reply is a block of its own, after what went wrong, which may quote the provider. The last block is the server's
-    alone, whatever stands in the others. `request` is the message that it answers, where that was sent with this call.
+    alone, whatever stands in the others. `sent` is how the message was sent that it answers, by this call or its task.
     """
     reply, left_out = cut(turn.reply)
     structured = TurnOut.model_validate(turn_fields(turn, reply, truncated=left_out > 0, next_step=next_step(turn)))
@@ -43,7 +42,7 @@ def turn_result(turn: Turn, request: ChatRequest | None = None) -> CallToolResul
         # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
         content=[
             *(text_block(text) for text in (trouble, said) if text),
-            text_block(_server_text(turn, request, left_out), _annotations(turn)),
+            text_block(_server_text(turn, sent, left_out), _annotations(turn)),
         ],
         structured_content=structured.model_dump(mode="json"),
         is_error=turn.status is TurnStatus.FAILED,
@@ -71,11 +70,9 @@ def _trouble(turn: Turn, *, has_reply: bool) -> str:
     return sentences(what, "What it said before follows." if has_reply else "")
 
 
-def _server_text(turn: Turn, request: ChatRequest | None, left_out: int) -> str:
+def _server_text(turn: Turn, sent: Sent | None, left_out: int) -> str:
     """Write what the server says of a turn: no text of the agent, and no name from outside that is not quoted."""
-    joined = (
-        describe_joined(request, turn.status, turn.end_reason, _ANEW) if request is not None and turn.joined else ""
-    )
+    joined = describe_joined(sent, turn.status, turn.end_reason, _ANEW) if sent is not None and turn.joined else ""
     cut_off = (
         f"[The reply is cut: {left_out:,} more bytes. All of it: {transcript_uri(turn.session_id)} "
         f"or get_transcript with session_id {turn.session_id}]"

@@ -96,7 +96,7 @@ async def chat(call: ToolCall) -> CallToolResult:
         return turn
 
     turn = await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work)
-    return turn_result(turn, request)
+    return turn_result(turn, request.sent)
 
 
 @TOOLSET.tool(
