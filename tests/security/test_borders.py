@@ -18,10 +18,12 @@ from mcp_types import PromptReference, ResourceTemplateReference, ResourceUpdate
 from pydantic import BaseModel
 
 from agentapi_mcp.base.ids import SessionId, new_id
+from agentapi_mcp.core.conversations.models import Sent
 from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI
 from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from tests.support.connect import call, fields_of, subscribe_resource
+from tests.support.raw_client import RawClient
 from tests.support.tenants import Tenants, tenants
 
 ATTACKERS = ("abe", "vic", "bo", "bea", "away", "narrow")
@@ -253,6 +255,37 @@ async def test_nobody_hears_that_something_happened_in_her_sessions(
 async def of_transcripts(client: Client) -> list[str]:
     templates = (await client.list_resource_templates()).resource_templates
     return [one.uri_template for one in templates if "cursor" not in one.uri_template]
+
+
+async def test_her_tasks_are_there_for_nobody_else(edge_home: Path, tmp_path: Path) -> None:
+    async with scene(edge_home, tmp_path) as (here, loot):
+        ann, services = here.members["ann"].principal, here.services
+        turn = await services.turns.get(ann, loot.running_id)
+        task = await services.tasks.create(ann, turn, Sent(has_key=False, in_session=False))
+        for attacker in ATTACKERS:
+            async with here.http(attacker) as http:
+                client = RawClient(here.place.mcp, http)
+                for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+                    said = [
+                        await outcome_of(client, method, {"taskId": task_id, "inputResponses": {"q": {}}})
+                        for task_id in (task.id, "A" * 32)
+                    ]
+                    assert said[0].startswith("error"), (attacker, method)
+                    assert said[0] == said[1], (attacker, method)
+                    assert not set_of_words(said[0], loot)
+                if attacker != "narrow":  # who may not read at all
+                    async with client.listening(taskIds=[task.id], resourcesListChanged=True) as messages:
+                        acknowledged = await anext(messages)
+                        assert acknowledged["params"]["notifications"] == {"resourcesListChanged": True}
+        async with here.http("ann") as http:
+            assert (await RawClient(here.place.mcp, http).task(task.id))["status"] == "working"
+
+
+async def outcome_of(client: RawClient, method: str, params: dict[str, object]) -> str:
+    """Return all that came of an attempt, as text."""
+    answer = await client.http.send(client.request(method, params))
+    message = json.loads(answer.text)
+    return f"error {answer.status_code} {json.dumps(message['error'])}" if "error" in message else answer.text
 
 
 async def test_her_transport_sessions_answer_nobody_else(edge_home: Path, tmp_path: Path) -> None:

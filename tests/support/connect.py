@@ -1,6 +1,6 @@
 """MCP clients of a whole program: real stores, real backends, a peer instead of a provider. Open them in the test."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx2
 from mcp import Client
 from mcp.client import Transport
+from mcp.client.extension import ClientExtension
 from mcp.client.session import MessageHandlerFnT
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
@@ -17,6 +18,9 @@ from mcp_types import (
     CallToolResult,
     EmptyResult,
     Implementation,
+    Request,
+    RequestParams,
+    Result,
     SubscribeRequest,
     SubscribeRequestParams,
     TextContent,
@@ -78,7 +82,12 @@ async def open_edge_to(
 
 @asynccontextmanager
 async def connect(
-    server: EdgeServer, link: Link, *, name: str = "tests", message_handler: MessageHandlerFnT | None = None
+    server: EdgeServer,
+    link: Link,
+    *,
+    name: str = "tests",
+    message_handler: MessageHandlerFnT | None = None,
+    extensions: Sequence[ClientExtension] = (),
 ) -> AsyncGenerator[Client]:
     """Open a client of this transport and era; what serves it lasts as long."""
     transport, era = link.split("-")
@@ -94,6 +103,7 @@ async def connect(
                 mode="legacy" if era == "2025" else "auto",
                 client_info=Implementation(name=name, version="1.0"),
                 message_handler=message_handler,
+                extensions=extensions,
                 cache=None,
             )
         )
@@ -140,6 +150,17 @@ async def subscribe_resource(client: Client, uri: str) -> None:
     """Subscribe as a 2025-era client does."""
     request = SubscribeRequest(params=SubscribeRequestParams(uri=uri))
     await client.session.send_request(request, EmptyResult)
+
+
+class _TaskParams(RequestParams):
+    task_id: str
+    input_responses: dict[str, object] | None = None
+
+
+async def ask_of_task(client: Client, method: str, task_id: str, **responses: object) -> None:
+    """Send a request of the extension for tasks; with responses it answers the questions of those keys."""
+    params = _TaskParams(task_id=task_id, input_responses=responses if method == "tasks/update" else None)
+    await client.session.send_request(Request[_TaskParams, str](method=method, params=params), Result)
 
 
 async def unsubscribe_resource(client: Client, uri: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mcp import Client
+from mcp.client.extension import advertise
 from mcp.shared.exceptions import MCPError
 from mcp_types import EmptyResult, NotificationParams, PromptReference, RequestParams
 
@@ -15,10 +16,11 @@ from agentapi_mcp.core.identity.principals import Action, Exceptions
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
+from agentapi_mcp.edges.mcp.tasks.messages import EXTENSION
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.edges.mcp.transports.scope_step_up import METHODS
 from agentapi_mcp.presentation.uris import transcript_uri
-from tests.support.connect import call, connect, open_edge, subscribe_resource, text_of
+from tests.support.connect import ask_of_task, call, connect, open_edge, subscribe_resource, text_of
 from tests.support.edges import OpenServices
 from tests.support.peers.openai import OpenAIPeer
 
@@ -29,6 +31,7 @@ ARGUMENTS: Mapping[str, object] = {  # that may not be any text, of every tool t
     "name": "default_agent",
 }
 TRANSCRIPT = transcript_uri(SessionId(new_id()))
+TASK = "A" * 32
 
 
 async def listen(client: Client) -> None:
@@ -63,6 +66,9 @@ REQUESTS: Mapping[str, Callable[[Client], Awaitable[None]]] = {
     "resources/subscribe": subscribe,
     "subscriptions/listen": listen,
     "completion/complete": complete,
+    "tasks/get": lambda client: ask_of_task(client, "tasks/get", TASK),
+    "tasks/update": lambda client: ask_of_task(client, "tasks/update", TASK),
+    "tasks/cancel": lambda client: ask_of_task(client, "tasks/cancel", TASK),
 }
 OPEN_TO_ALL: Mapping[str, str] = {
     "ping": "returns nothing",
@@ -94,7 +100,8 @@ async def client_without(services: Services, denied: frozenset[Action], era: str
     """Connect as the local user, who is denied these actions; no HTTP stands between, which would refuse earlier."""
     principal = replace(services.principal, exceptions=Exceptions(denied=denied))
     server = create_server(OpenServices(replace(services, principal=principal)), EVERY_TOOL)
-    async with connect(server, "stdio-2025" if era == "2025" else "stdio-2026") as client:
+    link = "stdio-2025" if era == "2025" else "stdio-2026"
+    async with connect(server, link, extensions=[advertise(EXTENSION)]) as client:
         yield client
 
 

@@ -44,6 +44,11 @@ class Tasks:
         require(principal, Action.READ_SESSIONS)
         return await self._get(principal, task_id)
 
+    async def get_to_answer(self, principal: Principal, task_id: str) -> Task:
+        """Read a task whose agent is to be given an answer, as `get`."""
+        require(principal, Action.CHAT)
+        return await self._get(principal, task_id)
+
     async def list_(self, principal: Principal, task_ids: Sequence[str]) -> tuple[Task, ...]:
         """Read the tasks that there are of these."""
         require(principal, Action.READ_SESSIONS)
@@ -63,7 +68,6 @@ class Tasks:
 
     async def conclude(self, principal: Principal, task_id: str, result: str) -> Task:
         """Answer a call before its turn ends, and return the task with the answer that was the first."""
-        require(principal, Action.READ_SESSIONS)
         async with store_answers_within(STORE_SECONDS):
             await self._store.conclude(principal, TaskId(task_id), result)
         return await self._get(principal, task_id)

@@ -9,7 +9,8 @@ from typing import Any
 from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+from mcp_types import CallToolRequestParams, NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
@@ -23,8 +24,13 @@ from agentapi_mcp.edges.mcp.server.completions import Completions
 from agentapi_mcp.edges.mcp.server.prompts import get_prompt, list_prompts
 from agentapi_mcp.edges.mcp.server.resources import Resources
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
+from agentapi_mcp.edges.mcp.tasks.messages import EXTENSION, TaskParams, UpdateTaskParams
+from agentapi_mcp.edges.mcp.tasks.stream import TaskStream
+from agentapi_mcp.edges.mcp.tasks.tasks import McpTasks
+from agentapi_mcp.edges.mcp.tasks.views import TurnViews
 from agentapi_mcp.edges.mcp.tools.declarations import ToolEdge
 from agentapi_mcp.edges.mcp.tools.registry import Tools
+from agentapi_mcp.edges.mcp.tools.turn_results import task_message, turn_result
 
 INSTRUCTIONS = (
     "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
@@ -54,10 +60,11 @@ class Parts:
     callers: Callers
     cancellations: Cancellations
     subscriptions: Subscriptions
+    tasks: McpTasks
 
 
 class EdgeServer(Server[TaskSupervisor]):
-    """The SDK's server; of all lists, it declares `listChanged` only for resources."""
+    """The SDK's server; of all lists, it declares `listChanged` only for resources, and extensions in their era."""
 
     parts: Parts
 
@@ -77,6 +84,8 @@ class EdgeServer(Server[TaskSupervisor]):
         )
         capabilities.tools = ToolsCapability(list_changed=False)
         capabilities.prompts = PromptsCapability(list_changed=False)
+        if protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            capabilities.extensions = None
         return capabilities
 
     @override
@@ -94,9 +103,10 @@ class EdgeServer(Server[TaskSupervisor]):
 def create_server(services_provider: ServicesProvider, options: McpOptions) -> EdgeServer:
     """Build the server; it answers `initialize`, `server/discover` and the static lists before the stores are up."""
     callers, cancellations = Callers(services_provider, options), Cancellations()
-    tools = Tools(ToolEdge(callers, cancellations, options), KeyElicitation(callers))
+    tasks = McpTasks(callers, TurnViews(turn_result, task_message))
+    tools = Tools(ToolEdge(callers, cancellations, options, tasks), KeyElicitation(callers))
     resources = Resources(callers)
-    subscriptions = Subscriptions(callers, resources, options)
+    subscriptions = Subscriptions(callers, resources, TaskStream(tasks), options)
     server = EdgeServer(
         "agentapi-mcp",
         title="AgentAPI",
@@ -106,7 +116,6 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         lifespan=_background,
         get_tool_input_schema=tools.schema,
         on_list_tools=tools.list_,
-        on_call_tool=tools.call,
         on_list_resources=resources.list_,
         on_list_resource_templates=resources.templates,
         on_read_resource=resources.read,
@@ -118,9 +127,14 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         on_completion=Completions(callers).complete,
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.on_initialized)
+    server.add_request_handler("tools/call", CallToolRequestParams, tools.call)  # whose results may be the extension's
+    server.extensions[EXTENSION] = {}
+    server.add_request_handler("tasks/get", TaskParams, tasks.get)
+    server.add_request_handler("tasks/update", UpdateTaskParams, tasks.update)
+    server.add_request_handler("tasks/cancel", TaskParams, tasks.cancel)
     # The outermost layer, so that no exception passes it.
     server.middleware.append(ErrorMiddleware(cancellations, callers))
-    server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions)
+    server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
 
 

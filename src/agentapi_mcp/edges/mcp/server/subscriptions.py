@@ -36,6 +36,7 @@ from agentapi_mcp.edges.mcp.errors import resource_not_found, rpc_error
 from agentapi_mcp.edges.mcp.http_dispatch import EVENT_STREAM, PING, PING_SECONDS, AsgiConnection, event_of
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.resources import CATALOGUE_URI, Resources
+from agentapi_mcp.edges.mcp.tasks.stream import TaskStream, requested_tasks
 from agentapi_mcp.presentation.uris import transcript_uri
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
@@ -125,9 +126,10 @@ class UserBus:
 class Subscriptions:
     """Subscriptions of all clients; each receives only events that its user may see."""
 
-    def __init__(self, callers: Callers, resources: Resources, options: McpOptions) -> None:
+    def __init__(self, callers: Callers, resources: Resources, tasks: TaskStream, options: McpOptions) -> None:
         self._callers = callers
         self._resources = resources
+        self._tasks = tasks
         self._options = options
         self._ends: dict[object, Callable[[], object]] = {}
 
@@ -137,20 +139,25 @@ class Subscriptions:
             end()
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
-        """Serve one `subscriptions/listen` stream; the acknowledgement omits resources that the caller may not read."""
+        """Serve one `subscriptions/listen` stream; the acknowledgement omits what the caller may not read."""
+        task_ids = requested_tasks(context, params.notifications)
         caller = await self._callers.identify(context)
         require(caller.principal, Action.READ_SESSIONS)
         requested = dict.fromkeys(params.notifications.resource_subscriptions or ())
-        if len(requested) > self._options.max_watched:
+        watched = len(requested) + len(task_ids)
+        if watched > self._options.max_watched:
             raise self._too_many()
         handler = ListenHandler(UserBus(caller, self._options.update_every), max_buffered_events=_BUFFERED)
         grant = grant_of(getattr(context.request, "scope", {}))
-        with self._counted(caller, handler.close, len(requested)):
+        with self._counted(caller, handler.close, watched):
             # A resource that cannot be read is left out, as if it did not exist.
             honoured = [uri for uri in requested if await self._resources.exists(caller, uri)]
             filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
-            async with closed_on_expiry(grant, handler.close):
-                return await handler(context, params.model_copy(update={"notifications": filters}))
+            async with (
+                closed_on_expiry(grant, handler.close),
+                self._tasks.told(context, caller, task_ids) as telling,
+            ):
+                return await handler(telling, params.model_copy(update={"notifications": filters}))
 
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Subscribe a 2025-era client to a resource."""
@@ -244,7 +251,9 @@ class Subscriptions:
                 del self._ends[token]
 
     def _too_many(self) -> MCPError:
-        return MCPError(INVALID_PARAMS, f"At most {self._options.max_watched} resources may be watched at once.")
+        return MCPError(
+            INVALID_PARAMS, f"At most {self._options.max_watched} resources and tasks may be watched at once."
+        )
 
     def _start_notifications(self, context: Context) -> None:
         connection = connection_of(context)

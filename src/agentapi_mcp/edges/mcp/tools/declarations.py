@@ -10,6 +10,8 @@ from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context
 from agentapi_mcp.edges.mcp.cancellations import Cancellations
 from agentapi_mcp.edges.mcp.options import McpOptions
+from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult
+from agentapi_mcp.edges.mcp.tasks.tasks import McpTasks
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments, input_schema
 from agentapi_mcp.edges.mcp.tools.schemas import output_schema
 
@@ -53,6 +55,7 @@ class ToolEdge:
     callers: Callers
     cancellations: Cancellations
     options: McpOptions
+    tasks: McpTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class ToolCall:
         return await self.edge.callers.identify(self.context)
 
 
-Run = Callable[[ToolCall], Awaitable[CallToolResult]]
+Run = Callable[[ToolCall], Awaitable[CallToolResult | CreateTaskResult]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import Context
 from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
+from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult
 from agentapi_mcp.edges.mcp.tools import toolsets
 from agentapi_mcp.edges.mcp.tools.arguments import check_arguments, input_schema
 from agentapi_mcp.edges.mcp.tools.declarations import DeclaredTool, ToolCall, ToolEdge, Toolset
@@ -83,7 +84,9 @@ class Tools:
         tool = self._tools.get(name)
         return None if tool is None else tool.spec.action
 
-    async def call(self, context: Context, params: CallToolRequestParams) -> CallToolResult | InputRequiredResult:
+    async def call(
+        self, context: Context, params: CallToolRequestParams
+    ) -> CallToolResult | CreateTaskResult | InputRequiredResult:
         """Call one; what the model can mend is a result, what its user can is asked, an unknown tool is a fault."""
         tool = self._tools.get(params.name)
         if tool is None:

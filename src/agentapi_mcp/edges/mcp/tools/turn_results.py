@@ -57,6 +57,17 @@ def cancel_result(turn: Turn) -> CallToolResult:
     return result.model_copy(update={"structured_content": wanted.model_dump(mode="json")})
 
 
+def task_message(turn: Turn) -> str | None:
+    """Say how far the turn of a task is, without a word of the agent's: clients show it as the server's."""
+    match turn.status:
+        case TurnStatus.RUNNING | TurnStatus.INPUT_REQUIRED:
+            return f"Still running, {len(turn.reply):,} characters so far."
+        case TurnStatus.CANCELLED:
+            return next_step(turn)
+        case _:
+            return None
+
+
 def _annotations(turn: Turn) -> Annotations:
     # A user who reads an answer needs no ids; that there is none, and what to do now, is for both.
     return Annotations(audience=["assistant"] if turn.status is TurnStatus.COMPLETED else ["user", "assistant"])

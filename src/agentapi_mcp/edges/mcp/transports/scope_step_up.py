@@ -24,6 +24,9 @@ METHODS: Mapping[str, Action] = {
     "resources/subscribe": Action.READ_SESSIONS,
     "subscriptions/listen": Action.READ_SESSIONS,
     "completion/complete": Action.READ_SESSIONS,
+    "tasks/get": Action.READ_SESSIONS,
+    "tasks/update": Action.CHAT,
+    "tasks/cancel": Action.CHAT,
 }
 
 

@@ -16,6 +16,8 @@ from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_
 from agentapi_mcp.edges.mcp.deliveries import after_response
 from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
 from agentapi_mcp.edges.mcp.progress import reporter
+from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tasks
+from agentapi_mcp.edges.mcp.tasks.tasks import moment
 from agentapi_mcp.edges.mcp.tools.arguments import Argument
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, turn_result
@@ -67,8 +69,8 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         open_world=True,
     )
 )
-async def chat(call: ToolCall) -> CallToolResult:
-    """Send a message and wait as long as asked."""
+async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
+    """Send a message and wait as long as asked; clients that take tasks get one instead, after a moment."""
     request = ChatRequest(
         message=call.given.text("message"),
         agent=call.given.find_text("agent"),
@@ -85,18 +87,19 @@ async def chat(call: ToolCall) -> CallToolResult:
     )
     patience = _Patience(call)
 
-    async def work() -> Turn:
+    async def work() -> CallToolResult | CreateTaskResult:
         caller = await call.identify()
         async with store_answers_within(patience.for_store()):
             asked = replace(request, preferences=await preferences_of(caller, call.context))
-        turn = await caller.services.turns.chat(
-            caller.principal, asked, wait=patience.left(), report=reporter(call.context)
-        )
+        wait = moment(patience.left()) if declares_tasks(call.context) else patience.left()
+        turn = await caller.services.turns.chat(caller.principal, asked, wait=wait, report=reporter(call.context))
+        later = await call.edge.tasks.answer_later(call.context, caller, turn, request.sent)
+        if later is not None:
+            return later
         after_response(partial(caller.services.turns.delivered, turn))
-        return turn
+        return turn_result(turn, request.sent)
 
-    turn = await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work)
-    return turn_result(turn, request.sent)
+    return await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work)
 
 
 @TOOLSET.tool(
