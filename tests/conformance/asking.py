@@ -100,7 +100,8 @@ TOOLS = {
 # --- the new era: the server's answer says what it needs, and the client sends its request again
 
 
-def _form(message: str, name: str, kind: str = "string") -> Json:
+def form(message: str, name: str, kind: str = "string") -> Json:
+    """Return a request for one thing."""
     schema = {"type": "object", "properties": {name: {"type": kind}}, "required": [name]}
     return {"method": "elicitation/create", "params": {"message": message, "requestedSchema": schema}}
 
@@ -116,13 +117,13 @@ _NEEDED_CAPABILITY = {
     "sampling/createMessage": "sampling",
     "roots/list": "roots",
 }
-_NAME = {"user_name": _form("What is your name?", "name")}
+_NAME = {"user_name": form("What is your name?", "name")}
 _CAPITAL = {"capital_question": _sample("What is the capital of France?", 100)}
-_CONFIRM = {"confirm": _form("Please confirm", "ok", "boolean")}
+_CONFIRM = {"confirm": form("Please confirm", "ok", "boolean")}
 _SEVERAL = {**_NAME, "greeting": _sample("Generate a greeting", 50), "client_roots": _ROOTS}
 _STEPS = [
-    {"step1": _form("Step 1: What is your name?", "name")},
-    {"step2": _form("Step 2: What is your favorite color?", "color")},
+    {"step1": form("Step 1: What is your name?", "name")},
+    {"step2": form("Step 2: What is your favorite color?", "color")},
 ]
 # What each asks for in its rounds, and whether it hands the client a state to bring back.
 ROUNDS: dict[str, tuple[list[dict[str, Json]], bool]] = {
@@ -134,7 +135,7 @@ ROUNDS: dict[str, tuple[list[dict[str, Json]], bool]] = {
     "test_input_required_result_multi_round": (_STEPS, True),
     "test_input_required_result_tampered_state": ([_CONFIRM], True),
     "test_input_required_result_capabilities": ([{**_NAME, **_CAPITAL}], False),
-    "test_input_required_result_prompt": ([{"user_context": _form("What context should it use?", "context")}], False),
+    "test_input_required_result_prompt": ([{"user_context": form("What context should it use?", "context")}], False),
     "test_streaming_elicitation": ([_NAME], False),
 }
 

@@ -1,6 +1,7 @@
 """What the suite wants to find on a server, beside the product's own; registered round its handlers, by tests alone."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from mcp.shared.exceptions import MCPError
@@ -31,6 +32,7 @@ from pydantic import BaseModel
 from agentapi_mcp.edges.mcp.callers import Context
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from tests.conformance import asking, content
+from tests.conformance.jobs import Chat, Jobs
 
 Handler = Callable[[Context, Any], Awaitable[Any]]
 Json = dict[str, object]
@@ -44,6 +46,13 @@ def _strings(*names: str) -> Json:
 
 
 _SCHEMAS: dict[str, Json] = {
+    "greet": _strings("name"),
+    "confirm_delete": _strings("filename"),
+    "slow_compute": {
+        "type": "object",
+        "properties": {"seconds": {"type": "number"}, "label": {"type": "string"}},
+        "required": ["seconds"],
+    },
     "test_sampling": _strings("prompt"),
     "test_elicitation": _strings("message"),
     "test_x_mcp_header": {
@@ -103,14 +112,20 @@ _TOOLS: dict[str, Handler] = {
     "test_tool_with_progress": _progress,
     "test_missing_capability": _needs_sampling,
 }
+_JOBS = (
+    *("greet", "slow_compute", "failing_job", "protocol_error_job", "confirm_delete", "multi_input"),
+    "test_tool_with_task",
+)
 _ROUNDS = [name for name in asking.ROUNDS if not name.endswith("_prompt")]
 LISTED = [
     Tool(name=name, description="A tool of the suite.", input_schema=_SCHEMAS.get(name, _EMPTY))
-    for name in (*content.RESULTS, *_TOOLS, *_ROUNDS)
+    for name in (*content.RESULTS, *_TOOLS, *_JOBS, *_ROUNDS)
 ]
 
 
-async def _call(context: Context, params: CallToolRequestParams) -> BaseModel:
+async def _call(jobs: Jobs, chat: Chat, context: Context, params: CallToolRequestParams) -> BaseModel:
+    if params.name in _JOBS:
+        return await jobs.call(chat, context, params)
     if params.name in content.RESULTS:
         return content.RESULTS[params.name]
     if params.name in _TOOLS:
@@ -140,10 +155,14 @@ async def _nothing(_context: Context, _params: BaseModel) -> BaseModel:
     return EmptyResult()
 
 
-def register(server: EdgeServer) -> EdgeServer:
+def register(server: EdgeServer, jobs: Jobs) -> EdgeServer:
     """Add what the suite looks for; what the product has of its own goes on as it was."""
     names = {tool.name: tool.input_schema for tool in LISTED}
-    _branch(server, "tools/call", CallToolRequestParams, lambda params: params.name in names, _call)
+    chat = server.get_request_handler("tools/call")
+    assert chat is not None
+    call = partial(_call, jobs, cast("Chat", chat.handler))
+    _branch(server, "tools/call", CallToolRequestParams, lambda params: params.name in names, call)
+    server.parts.tasks.views = jobs.views()
     _branch(server, "prompts/get", GetPromptRequestParams, lambda params: params.name in content.PROMPTS, _get_prompt)
     _branch(server, "resources/read", ReadResourceRequestParams, lambda params: params.uri in content.RESOURCES, _read)
     _branch(
