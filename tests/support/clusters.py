@@ -63,34 +63,63 @@ class Cluster:
         await migrate(owner, program=VERSION, grant_to=APP)
         return owner, self.address(APP, database)
 
+    @property
+    def data(self) -> Path:
+        """Where its files are."""
+        return self.place / "data"
+
+    def make_place(self) -> None:
+        """Make its own directory."""
+        self.place.mkdir(mode=0o755)
+        server_account().chown(self.place)
+
+    def make_data(self) -> None:
+        """Make the files of a server without databases of its own."""
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        self.run("initdb", "-D", self.data, *options)
+
+    def run(self, program: str, *words: str | Path) -> None:
+        """Run one of its programs."""
+        status, said = server_account().run([self.bindir / program, *words])
+        assert status == 0, said
+
+    @contextmanager
+    def started(self, *more_settings: str) -> Generator["subprocess.Popen[bytes]"]:
+        """Start it and stop it at the end; as root, it runs as the user nobody."""
+        account = server_account()
+        words = [word for setting in (*_SETTINGS, *more_settings) for word in ("-c", setting)]
+        process = subprocess.Popen(  # noqa: S603  # binaries that whoever runs the tests has named
+            [self.bindir / "postgres", "-D", self.data, "-k", self.place, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            user=account.uid if account.is_other else None,
+            group=account.gid if account.is_other else None,
+            extra_groups=[] if account.is_other else None,
+        )
+        is_ready = [self.bindir / "pg_isready", "--quiet", "-h", self.place]
+        try:
+            wait_until(lambda: account.run(is_ready)[0] == 0, seconds=60)
+            yield process
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+            process.wait()
+
+
+def server_account() -> ServerAccount:
+    """Return the account that runs servers: never root."""
+    return ServerAccount(_NOBODY, _NOBODY) if os.geteuid() == 0 else current_account()
+
 
 @contextmanager
 def open_cluster(bindir: Path, place: Path) -> Generator[Cluster]:
-    """Start a server in an empty directory and stop it at the end; as root, it runs as the user nobody."""
-    account = ServerAccount(_NOBODY, _NOBODY) if os.geteuid() == 0 else current_account()
-    place.mkdir(mode=0o755)
-    account.chown(place)
-    data = place / "data"
-    options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-    status, said = account.run([bindir / "initdb", "-D", data, *options])
-    assert status == 0, said
-    words = [word for setting in _SETTINGS for word in ("-c", setting)]
-    process = subprocess.Popen(  # noqa: S603  # binaries that whoever runs the tests has named
-        [bindir / "postgres", "-D", data, "-k", place, *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        user=account.uid if account.is_other else None,
-        group=account.gid if account.is_other else None,
-        extra_groups=[] if account.is_other else None,
-    )
-    try:
-        wait_until(lambda: account.run([bindir / "pg_isready", "--quiet", "-h", place])[0] == 0, seconds=60)
-        yield Cluster(bindir, place)
-    finally:
-        process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
-        process.wait()
+    """Start a server in an empty directory and stop it at the end."""
+    cluster = Cluster(bindir, place)
+    cluster.make_place()
+    cluster.make_data()
+    with cluster.started():
+        yield cluster
 
 
 def create_migrated(cluster: Cluster, database: str) -> tuple[str, str]:

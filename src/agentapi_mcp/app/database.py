@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from agentapi_mcp.base.errors import StoreMismatchError
+from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
 from agentapi_mcp.stores.postgres.schema_state import is_current
@@ -56,6 +56,15 @@ def _not_ready(settings: Settings, variable: str | None) -> StoreMismatchError:
     return StoreMismatchError(_NOT_READY.format(variable=variable, command=migrate_command(settings)))
 
 
+def _refuse_standby(database: Database, variable: str | None) -> None:
+    # It may lack what its primary has already, and cannot be migrated.
+    if database.is_standby:
+        raise StoreUnavailableError(
+            f"The database is a standby, which cannot be written, and has not the tables of this version yet: let "
+            f"{variable} name its primary, or both with a comma between them."
+        )
+
+
 def pool_size(settings: Settings) -> int:
     """Return the greatest number of connections of this process's pool."""
     return settings.pool_size or _POOL_SIZE
@@ -83,6 +92,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
         database = await stack.enter_async_context(open_database(remote, options))
         if not await is_current(database, program=VERSION):
             # Not migrated here: other programs may share the database, and its operator decides when.
+            _refuse_standby(database, options.variable)
             raise _not_ready(settings, options.variable)
         return database, remote
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
@@ -113,6 +123,7 @@ async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -
             options = replace(options, variable=variable_of("database_url", environ))
             database = await stack.enter_async_context(open_database(remote, options))
             if not await is_current(database, program=VERSION):
+                _refuse_standby(database, options.variable)
                 raise _not_ready(settings, options.variable)
             yield database
             return

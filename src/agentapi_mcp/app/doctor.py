@@ -44,6 +44,7 @@ from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, catalogue_paths,
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.diagnosis import find_organizations, read_facts
+from agentapi_mcp.stores.postgres.hosts import split_hosts
 from agentapi_mcp.stores.postgres.local_identity import PostgresProfiles
 from agentapi_mcp.stores.postgres.organizations import PostgresOrganizations
 from agentapi_mcp.web.certificates import open_certificate
@@ -108,13 +109,11 @@ class ThisConfiguration(ConfiguredInstallation):
     def is_exposed(self) -> bool:
         if self.settings.database_url is None:
             return False
-        host = urlsplit(self.settings.database_url.get_secret_value()).hostname
-        if not host or host == "localhost":
-            return False
         try:
-            return not ip_address(host).is_loopback
-        except ValueError:
+            urls = split_hosts(self.settings.database_url.get_secret_value())
+        except ValueError:  # the check of the database reports it
             return True
+        return any(_is_elsewhere(urlsplit(url).hostname) for url in urls)
 
     @override
     def variable_of(self, field: str) -> str:
@@ -283,6 +282,15 @@ class ThisConfiguration(ConfiguredInstallation):
     async def open_program(self) -> AsyncGenerator[ServicesProvider]:
         async with open_app(self.settings, self.environ) as app:
             yield app.services_provider
+
+
+def _is_elsewhere(host: str | None) -> bool:
+    if not host or host == "localhost":
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _refusal(check: Callable[[], object]) -> str | None:

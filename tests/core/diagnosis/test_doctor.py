@@ -223,6 +223,8 @@ async def test_a_database_is_told_by_the_variable_that_was_set(tmp_path: Path) -
         ("postgresql://me@127.0.0.1/x", False),
         ("postgresql://me@localhost/x", False),
         ("postgresql://me@/x?host=/run", False),
+        ("postgresql://me@127.0.0.1:1,127.0.0.1:2/x", False),
+        ("postgresql://me@127.0.0.1,db.example/x", True),
     ],
 )
 def test_a_database_on_another_machine_is_exposed(tmp_path: Path, url: str, *, exposed: bool) -> None:

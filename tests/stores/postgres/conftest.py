@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.clusters import open_cluster
 from tests.support.databases import Seed, drop_seed
+from tests.support.standbys import Pair, PairTemplate
 from tests.support.supabase import Project, copied, make_roles, make_template
 
 
@@ -69,3 +70,20 @@ async def _check_superuser(server: str) -> None:
             pytest.skip("needs a superuser in TEST_DATABASE_URL: it makes Supabase's roles")
     finally:
         await connection.close()
+
+
+@pytest.fixture(scope="session")
+def pair_template(postgres_bin: Path | None) -> Iterator[PairTemplate]:
+    """Return the files of a primary and its standby."""
+    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        yield PairTemplate.make(Path(path), postgres_bin)
+
+
+@pytest.fixture
+def pair(pair_template: PairTemplate) -> Iterator[Pair]:
+    """Return a primary and a standby of one test's own."""
+    with tempfile.TemporaryDirectory(prefix="pp-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        with pair_template.started(Path(path)) as servers:
+            yield servers

@@ -1,6 +1,7 @@
 """Who may use the connections of a process to its database: two lanes, neither of which can stop the other."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
@@ -13,6 +14,8 @@ from agentapi_mcp.stores.postgres.pool import Pool, Row
 
 # How long a process that the server refuses a connection waits before it asks again.
 _ASK_AGAIN = timedelta(milliseconds=100)
+# What is waited for: the server has none left, or of several servers none is the primary, as during a failover.
+_NOT_YET = (asyncpg.TooManyConnectionsError, asyncpg.TargetServerAttributeNotMatched)
 
 
 class Lane(StrEnum):
@@ -37,7 +40,7 @@ class Connections:
     """Hands out the connections of a pool, at most `size` at once; the one place where they are acquired.
 
     A user has most of them at most, and waits in a line of their own; the program's own work, of no user, goes first.
-    A connection beyond the server's own limit is waited for, as one beyond `size` is.
+    A connection beyond the server's own limit is waited for, as one beyond `size` is, and so is a primary.
     """
 
     def __init__(self, pool: Pool, size: int, timeout: timedelta) -> None:
@@ -46,6 +49,8 @@ class Connections:
         reserved = reserved_of(size)
         calls = _Line(pool, size - reserved)
         self._lines = {Lane.CALLS: calls, Lane.RESERVED: _Line(pool, reserved) if reserved else calls}
+        self.has_several_hosts = False
+        self.is_standby = False
 
     async def acquire(self, lane: Lane, user: UserId | None = None) -> "asyncpg.Connection[Row]":
         """Wait for a connection of a lane.
@@ -53,6 +58,7 @@ class Connections:
         Raises:
             TimeoutError: there was none in time.
             asyncpg.TooManyConnectionsError: the server has none left, and none was given back in time.
+            asyncpg.TargetServerAttributeNotMatched: no server became the primary in time.
         """
         line = self._lines[lane]
         # Nearly always there is one, and no time limit is needed, which costs more than all else here.
@@ -74,6 +80,18 @@ class Connections:
         for line in self._lines.values():
             line.look()
 
+    def note(self, failure: BaseException) -> None:
+        """Note how a statement failed: after a failover, no connection that was made before is used again."""
+        # A server that was demoted reads on. One that is cut off says nothing, and another may be the primary by now.
+        # During a commit, what the driver raised is the cause of an error of ours.
+        doubtful = (asyncpg.ReadOnlySQLTransactionError, *([TimeoutError] if self.has_several_hosts else []))
+        if isinstance(failure, doubtful) or isinstance(failure.__cause__, doubtful):
+            self._pool.renew()
+
+    def on_renewal(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call the listener when connections that were made before are not used again, until the result is called."""
+        return self._pool.on_renewal(listener)
+
     async def probe(self) -> None:
         """Connect once: a wrong address or login fails here."""
         self.release(await self.acquire(Lane.CALLS), Lane.CALLS)
@@ -83,7 +101,7 @@ class _Line:
     """Those who wait for a connection of one lane."""
 
     def __init__(self, pool: Pool, size: int) -> None:
-        self.refusal: asyncpg.TooManyConnectionsError | None = None
+        self.refusal: Exception | None = None
         self._pool = pool
         self._places = Places(size, reserved=0, per_key=most_at_once(size))
         self._refused = asyncio.Lock()
@@ -119,7 +137,7 @@ class _Line:
     async def _ask(self) -> "asyncpg.Connection[Row]":
         try:
             return await self._take()
-        except asyncpg.TooManyConnectionsError:
+        except _NOT_YET:
             return await self._wait()
 
     async def _wait(self) -> "asyncpg.Connection[Row]":
@@ -129,7 +147,7 @@ class _Line:
                 self._given_back.clear()
                 try:
                     return await self._take()
-                except asyncpg.TooManyConnectionsError as exc:
+                except _NOT_YET as exc:
                     self.refusal = exc
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_ASK_AGAIN.total_seconds()):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.connections import Connections, Lane
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
+from agentapi_mcp.stores.postgres.hosts import Hosts
 from agentapi_mcp.stores.postgres.pool import Pool, Row
 
 _PORT = 5432
@@ -57,14 +58,32 @@ class RemoteServer(Server):
         return self.address
 
 
-async def connect(url: str, variable: str | None = None, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401  # asyncpg's own
+def parse_hosts(url: str, variable: str | None = None, moved: Callable[[], None] = lambda: None) -> Hosts:
+    """Take an address apart.
+
+    Raises:
+        ConfigurationError: it is no URL, or asks for a server that cannot be written.
+    """
+    try:
+        return Hosts(url, variable, moved)
+    except ValueError as exc:
+        raise _no_address(variable) from exc
+
+
+async def connect(
+    address: str | Hosts,
+    variable: str | None = None,
+    **options: Any,  # noqa: ANN401  # asyncpg's own
+) -> "asyncpg.Connection[Row]":
     """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
     Raises:
-        ConfigurationError: the URL is not a Postgres URL, or has a parameter that the server does not know.
+        ConfigurationError: the URL is not a Postgres URL, has a parameter that the server does not know, or asks for a
+            server that cannot be written.
     """
+    hosts = parse_hosts(address, variable) if isinstance(address, str) else address
     try:
-        connection = await asyncpg.connect(url, **options)
+        connection = await hosts.connect(**options)
         # asyncpg fails for years that a `datetime` cannot hold. Costs no round trip: the type is built in.
         await connection.set_type_codec(
             "timestamptz", schema="pg_catalog", encoder=_time_to_bytes, decoder=_time_of_bytes, format="binary"
@@ -75,17 +94,21 @@ async def connect(url: str, variable: str | None = None, **options: Any) -> "asy
             f"{variable or VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
         ) from exc
     except (ValueError, OverflowError) as exc:  # the latter for a port beyond 65535
-        raise ConfigurationError(
-            f"{variable or VARIABLE} is no address of a Postgres: it is "
-            "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
-        ) from exc
+        raise _no_address(variable) from exc
     except Exception as exc:
-        place = host_and_port(url, _PORT)
+        place = host_and_port(hosts.url, _PORT)
         if is_unavailable(exc) and variable is not None and place is not None:
             # Not in the message, which callers of a shared server read too.
             exc.add_note(f"{variable} names {place}.")
         raise
     return connection
+
+
+def _no_address(variable: str | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"{variable or VARIABLE} is no address of a Postgres: it is "
+        "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
+    )
 
 
 def _time_to_bytes(at: datetime) -> bytes:
@@ -163,6 +186,11 @@ class Database:
         # The connections of a pooler are its own, and outlive whoever uses them.
         self.lists_processes = options.statement_cache
 
+    @property
+    def is_standby(self) -> bool:
+        """Whether the server said that it follows another one, when it was connected to last."""
+        return self._connections.is_standby
+
     def as_principal(
         self,
         principal: Principal,
@@ -188,6 +216,10 @@ class Database:
     def as_writer(self, principal: Principal) -> AbstractAsyncContextManager[Connection]:
         """Open a write transaction, as a role that no outside client can assume, under row-level security."""
         return self._transaction("agentapi_writer", _claims(principal), Start(user=principal.user_id))
+
+    def on_renewal(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call the listener when connections made before may lead to a server that is not the primary any more."""
+        return self._connections.on_renewal(listener)
 
     def has_answered_within(self, period: timedelta) -> bool:
         """Return whether the server has begun a transaction within this time, for whomever."""
@@ -226,10 +258,11 @@ class Database:
             try:
                 with committing() if not raw.is_closed() else nullcontext():
                     row = await raw.fetchrow(sql, _claims(principal, claims), *args, timeout=timeout)
-            except (asyncio.CancelledError, StoreUnclearError, *LOST):
-                self._discard(raw, start)
+            except (asyncio.CancelledError, StoreUnclearError, *LOST) as exc:
+                self._discard(raw, start, exc)
                 raise
-            except BaseException:  # the statement was a transaction of its own, and is undone
+            except BaseException as exc:  # the statement was a transaction of its own, and is undone
+                self._connections.note(exc)
                 self._connections.release(raw, start.lane, start.user)
                 raise
             self._connections.release(raw, start.lane, start.user)
@@ -250,19 +283,21 @@ class Database:
                 # claims. On a connection that is closed already, COMMIT is not sent: then nothing was changed.
                 with committing() if writes and not raw.is_closed() else nullcontext():
                     await raw.execute("COMMIT")
-            except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST):
+            except (asyncio.CancelledError, StoreUnclearError, TimeoutError, *LOST) as exc:
                 # Without a word to a server that may not answer; it rolls back when it sees the connection closed.
-                self._discard(raw, start)
+                self._discard(raw, start, exc)
                 raise
-            except BaseException:
+            except BaseException as exc:
+                self._connections.note(exc)
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
                 await asyncio.shield(self._undo(raw, start))
                 raise
             # Not in a `finally`: after a failure, `_undo` has released it already.
             self._connections.release(raw, start.lane, start.user)
 
-    def _discard(self, raw: "asyncpg.Connection[Row]", start: Start) -> None:
+    def _discard(self, raw: "asyncpg.Connection[Row]", start: Start, why: BaseException) -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
+        self._connections.note(why)
         with suppress(*LOST):
             raw.terminate()
         self._connections.release(raw, start.lane, start.user)
@@ -291,7 +326,7 @@ class Database:
             try:
                 await raw.execute(begin)
             except (asyncio.CancelledError, *LOST) as exc:
-                self._discard(raw, start)
+                self._discard(raw, start, exc)
                 # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
                 if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
                     raise
@@ -328,10 +363,15 @@ def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> s
 @asynccontextmanager
 async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[Database]:
     """Open a pool on the server; leaving the context closes it, even with work in flight."""
+    hosts: Hosts | None = None
 
     async def reach(url: str) -> "asyncpg.Connection[Row]":
-        return await connect(
-            url,
+        nonlocal hosts
+        if hosts is None or hosts.url != url:  # an embedded server may have another address after `recover`
+            hosts = parse_hosts(url, options.variable, pool.renew)
+        connections.has_several_hosts = hosts.are_several
+        raw = await connect(
+            hosts,
             options.variable,
             command_timeout=options.command_timeout.total_seconds(),
             timeout=options.acquire_timeout.total_seconds(),
@@ -340,11 +380,14 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             statement_cache_size=100 if options.statement_cache else 0,
             server_settings={"application_name": f"{APPLICATION}{options.process}"},
         )
+        connections.is_standby = getattr(raw.get_settings(), "in_hot_standby", "off") == "on"
+        return raw
 
     async def reach_or_recover() -> "asyncpg.Connection[Row]":
         try:
             return await reach(await server.url())
-        except TimeoutError:  # one of LOST; a server that hangs is up, and the caller has waited long enough
+        # Two of LOST: a server that hangs is up, and the caller has waited long enough; a primary is waited for.
+        except (TimeoutError, asyncpg.TargetServerAttributeNotMatched):
             raise
         except LOST:
             # An embedded server may have stopped or been killed since; `recover` starts it again.

@@ -108,6 +108,12 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], _Fau
         _Fault("it is starting, stopping, or closes connections"),
     ),
     (ConnectionRefusedError, _Fault("nothing answers at its address", f"Start it, or check the address. {_AGAIN}")),
+    (
+        asyncpg.TargetServerAttributeNotMatched,
+        _Fault(
+            "a standby answers at its address, and no primary", "Wait for the failover to end, or check {variable}."
+        ),
+    ),
     (LOST, _Fault("the connection to it is lost or refused")),
 )
 _REFUSED = _Fault("The database refused this", _LOGGED, StoreError)

@@ -26,6 +26,8 @@ class Pool:
         self._open: set[asyncpg.Connection[Row]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._outdated: set[asyncpg.Connection[Row]] = set()
+        self._listeners: dict[object, Callable[[], None]] = {}
 
     async def acquire(self) -> "asyncpg.Connection[Row]":
         """Return a connection that was open when it was last used, or a new one.
@@ -58,9 +60,31 @@ class Pool:
         """Take a connection back."""
         if self._is_closed:
             return
+        if raw in self._outdated:
+            self._outdated.discard(raw)
+            self._close(raw)
+            return
         self._idle.append((raw, time.monotonic()))
         if self._timer is None:
             self._close_idle_in(self._idle_lifetime)
+
+    def renew(self) -> None:
+        """Close all that are idle now, and those in use when they are given back: the server may have been replaced."""
+        while self._idle:
+            self._close(self._idle.popleft()[0])
+        self._outdated |= self._open
+        for listener in tuple(self._listeners.values()):
+            listener()
+
+    def on_renewal(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call the listener at each renewal, until the returned function is called."""
+        token = object()
+        self._listeners[token] = listener
+
+        def stop() -> None:
+            self._listeners.pop(token, None)
+
+        return stop
 
     def terminate(self) -> None:
         """Close all connections without a word to the server, those in use too."""
@@ -69,6 +93,10 @@ class Pool:
             self._timer.cancel()
         while self._open:
             _terminate(self._open.pop())
+
+    def _close(self, raw: "asyncpg.Connection[Row]") -> None:
+        self._open.discard(raw)
+        _terminate(raw)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -82,9 +110,7 @@ class Pool:
         self._timer = None
         now = time.monotonic()
         while self._idle and self._idle[0][1] <= now - self._idle_lifetime:
-            raw, _ = self._idle.popleft()
-            self._open.discard(raw)
-            _terminate(raw)
+            self._close(self._idle.popleft()[0])
         if self._idle:
             self._close_idle_in(max(0.0, self._idle[0][1] + self._idle_lifetime - now))
 

@@ -152,12 +152,15 @@ class PostgresSignals(Signals):
         self._mark, self._seen = begin["mark"], frozenset()
         # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
         connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
+        # A server that another has replaced may be cut off, and then its connection stands, and tells nothing.
+        stop = self._database.on_renewal(partial(self._lose, gone, connection))
         try:
             connection.add_termination_listener(partial(self._lose, gone))
             await connection.add_listener(begin["channel"], self._receive)
             self._has_incoming.set()  # for what was sent since the mark
             yield gone
         finally:
+            stop()
             connection.terminate()
 
     def _lose(self, gone: asyncio.Event, _connection: object) -> None:
