@@ -194,8 +194,16 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=100_000_000, description="The most requests of clients that this process takes a minute.")
     ] = 12_000
     statement_cache: Annotated[
-        bool, Field(description="Off behind a transaction pooler: no statement cache, no LISTEN.")
-    ] = True
+        bool | None,
+        Field(
+            description="Whether statements stay prepared, and changes are listened for; by default where no pooler in "
+            "transaction mode is found."
+        ),
+    ] = None
+    listen_database_url: Annotated[
+        SecretStr | None,
+        Field(description="An address of the same database past the pooler, to listen for changes alone."),
+    ] = None
     pool_size: Annotated[
         int | None,
         Field(

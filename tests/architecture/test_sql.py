@@ -37,6 +37,7 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "_grant_roles(_GRANT)": "grants to a login by DO; every migration of an embedded database runs it",
     "_run(_GRANT_FUNCTIONS)": "grants to logins by DO; every migration runs it",
     "_apply(migration.sql)": "is a migration, which the database of this test has been through",
+    "_is_run_by(sql)": "has a process id in its text, since it may not be prepared; the tests of poolers run it",
     "GatheredWrites._send.send(False)": "sends a pipeline of Redis",
     "TurnRunner._run: self._work.prepare": "prepares a turn",
     "EmbeddedPostgres.ensure(account)": "prepares a directory",

@@ -1,19 +1,14 @@
 """A real nginx in front of a server: a process of the test on a loopback port, with the server block of a page."""
 
 import asyncio
-import fcntl
-import os
 import socket
-import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.support.debian import debian_program
 
-ROOT = Path(__file__).parents[2]
-_REQUIRED = os.environ.get("NGINX_REQUIRED") == "1"  # noqa: TID251  # of the tests, not of the program
 _MAIN = """
 daemon off;
 master_process off;
@@ -45,16 +40,8 @@ class ReservedPort:
 
 
 def nginx_program() -> Path:
-    """Return an nginx that runs, fetched by the first who asks; skip the test where there is none, but not in CI."""
-    cache = ROOT / ".cache"
-    cache.mkdir(exist_ok=True)
-    with (cache / "nginx.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = subprocess.run(["sh", ROOT / "scripts" / "nginx"], check=False, capture_output=True, text=True)  # noqa: S603, S607  # ours
-    if found.returncode != 0 and not _REQUIRED:
-        pytest.skip(found.stderr.strip())
-    assert found.returncode == 0, found.stderr
-    return Path(found.stdout.strip())
+    """Return an nginx that runs; skip the test where there is none, but not in CI."""
+    return debian_program("nginx")
 
 
 @asynccontextmanager

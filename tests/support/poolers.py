@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 _SSL_REQUEST = 80877103
 _PROTOCOL = 196608
 _IDLE = b"I"
+# BackendKeyData: what a client cancels its statements by is the pooler's to give, a process id of nobody with it.
+_OWN_KEY = b"K" + struct.pack("!iii", 12, 0x7FFFFFFF, 0)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -34,7 +36,7 @@ class Pooler:
         while kind != b"Z":
             kind, message = await read_message(reader)
             assert not (kind == b"R" and message[5:9] != b"\0\0\0\0"), "the server wants a password"
-            self.greeting += message
+            self.greeting += _OWN_KEY if kind == b"K" else message
         self.servers.append((reader, writer))
         self.transactions.append(0)
         self.free.put_nowait(len(self.servers) - 1)

@@ -67,7 +67,7 @@ from agentapi_mcp.stores.postgres.api_keys import PostgresApiKeys
 from agentapi_mcp.stores.postgres.audit import PostgresAudit, prune_audit
 from agentapi_mcp.stores.postgres.catalogue import PostgresCatalogue
 from agentapi_mcp.stores.postgres.clients import PostgresClients
-from agentapi_mcp.stores.postgres.database import Database, Server
+from agentapi_mcp.stores.postgres.database import Database, RemoteServer, Server
 from agentapi_mcp.stores.postgres.elicitations import PostgresElicitations
 from agentapi_mcp.stores.postgres.health import PostgresHealth
 from agentapi_mcp.stores.postgres.identities import PostgresIdentities
@@ -386,14 +386,22 @@ def _audit_partitions(store: AuditStore, server: Server, settings: Settings, clo
 async def _open_signals(
     stack: AsyncExitStack, server: Server, database: Database, settings: Settings, clock: Clock
 ) -> PostgresSignals:
-    signals = PostgresSignals(server, database, clock)
+    direct = settings.listen_database_url
+    listened = server if direct is None else RemoteServer(direct.get_secret_value())
+    signals = PostgresSignals(listened, database, clock, "AGENTAPI_LISTEN_DATABASE_URL" if direct else None)
     group = await stack.enter_async_context(asyncio.TaskGroup())
     stack.callback(group.create_task(signals.run_sender()).cancel)
-    if not settings.statement_cache:
+    if direct is None and not database.owns_connections:
         _log.warning(
-            "no_listen", extra={"reason": "AGENTAPI_STATEMENT_CACHE is off: updates of other processes are polled"}
+            "no_listen",
+            extra={
+                "reason": "updates of other processes are polled: a pooler in transaction mode was found, or "
+                "AGENTAPI_STATEMENT_CACHE is off; AGENTAPI_LISTEN_DATABASE_URL may lead past the pooler"
+            },
         )
         return signals
+    if direct is not None:
+        await signals.check_address()
     listening = asyncio.Event()
     stack.callback(group.create_task(signals.run(listening.set)).cancel)
     with suppress(TimeoutError):

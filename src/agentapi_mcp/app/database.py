@@ -98,7 +98,7 @@ async def open_store(stack: AsyncExitStack, settings: Settings, environ: Mapping
     embedded = EmbeddedServer(embedded_postgres(settings, environ))
     # Before the pool is opened, so that it closes after the pool.
     stack.push_async_callback(embedded.aclose)
-    options = replace(options, idle_lifetime=_EMBEDDED_IDLE)
+    options = replace(options, idle_lifetime=_EMBEDDED_IDLE, statement_cache=settings.statement_cache is not False)
     database = await stack.enter_async_context(open_database(embedded, options))
     if not await is_current(database, program=VERSION):
         urls = await embedded.urls()
@@ -127,6 +127,7 @@ async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -
                 raise _not_ready(settings, options.variable)
             yield database
             return
+        options = replace(options, statement_cache=settings.statement_cache is not False)
         postgres = embedded_postgres(settings, environ)
         if not await asyncio.to_thread(postgres.check_start):
             yield None

@@ -243,7 +243,7 @@ async def test_models_of_which_little_is_known_are_listed(deployed: Project, tmp
 async def test_a_transaction_pooler_does_without_prepared_statements(deployed: Project, tmp_path: Path) -> None:
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
     async with open_pooler(deployed.app) as (pooler, url), OpenAIPeer() as peer:
-        async with program(deployed, tmp_path, peer, database_url=url, statement_cache=False) as server:
+        async with program(deployed, tmp_path, peer, database_url=url) as server:
             for _ in range(3):
                 asked = ChatRequest(message="And the oxidiser?", session_id=str(OLD_SESSION))
                 turn = await server.turns.chat(server.principal, asked, wait=LONG)
@@ -258,7 +258,7 @@ async def test_prepared_statements_fail_behind_a_transaction_pooler(deployed: Pr
     await migrate(deployed.owner, program="0.1.0", grant_to=APP)
 
     async def list_often(url: str, peer: OpenAIPeer) -> None:
-        async with program(deployed, tmp_path, peer, database_url=url) as server:
+        async with program(deployed, tmp_path, peer, database_url=url, statement_cache=True) as server:
             # Until the pooler switches the connection under a statement; other statements can put that off.
             async with asyncio.timeout(25):
                 while True:

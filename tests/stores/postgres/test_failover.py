@@ -1,122 +1,27 @@
 """A primary is killed under a load of turns, and a standby takes its place: no turn lost, none asked twice."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import cast
-from uuid import uuid4
 
-import asyncpg
 import pytest
-from pydantic import SecretStr
 
-from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.errors import StoreError
-from agentapi_mcp.core.conversations.models import Turn, TurnStatus
-from agentapi_mcp.core.conversations.requests import ChatRequest
-from agentapi_mcp.core.services import Services
-from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Steps
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.standbys import Pair
-
-WAIT = timedelta(seconds=60)
-ASKERS = 3  # for each replica
-
-
-@dataclass
-class Told:
-    """What the callers of turns were told: each answer by its message, and why calls were refused."""
-
-    answers: dict[str, Turn] = field(default_factory=dict[str, Turn])
-    refusals: list[str] = field(default_factory=list[str])
-
-    async def ask(self, services: Services, message: str) -> None:
-        """Ask until there is an answer, as a client with a key does."""
-        request = ChatRequest(message=message, agent="droid", idempotency_key=uuid4().hex)
-        while message not in self.answers:
-            try:
-                turn = await services.turns.chat(services.principal, request, wait=WAIT)
-            except StoreError as exc:
-                self.refusals.append(str(exc))
-                continue
-            if turn.status.is_final:
-                self.answers[message] = turn
-
-    async def ask_until(self, services: Services, done: asyncio.Event) -> None:
-        """Ask one message after the other, the last of them after `done`."""
-        is_last = False
-        while not is_last:
-            is_last = done.is_set()
-            await self.ask(services, f"load {uuid4().hex}")
-
-
-@asynccontextmanager
-async def replica(url: str, home: Path, peer: OpenAIPeer) -> AsyncGenerator[Services]:
-    """Open a program on a database."""
-    settings = Settings(home=home, database_url=SecretStr(url), shutdown_grace_seconds=0)
-    environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
-    async with open_app(settings, environ) as app:
-        yield await app.services_provider.services()
-
-
-def asked_of(peer: OpenAIPeer) -> Counter[str]:
-    """Count how often the provider was asked each message."""
-    messages = (exchange.json["messages"] for exchange in peer.exchanges if exchange.path.endswith("completions"))
-    return Counter(str(cast("list[dict[str, object]]", each)[-1]["content"]) for each in messages)
-
-
-async def kept(url: str) -> list[tuple[str, str, str | None]]:
-    """Read what a database has of each turn: its message, how it ended, and the reply."""
-    connection = await asyncpg.connect(url)
-    try:
-        rows = await connection.fetch(
-            "SELECT u.content AS message, t.status, a.content AS reply FROM agentapi.turns t "
-            "JOIN public.chat_messages u ON u.id = t.user_message_id "
-            "LEFT JOIN public.chat_messages a ON a.id = t.assistant_message_id"
-        )
-    finally:
-        await connection.close()
-    return [(row["message"], row["status"], row["reply"]) for row in rows]
-
-
-async def answer_through(told: Told, replicas: list[Services], pair: Pair, peer: OpenAIPeer, steps: Steps) -> None:
-    """Put the replicas under load, with a turn in the middle of its answer on each, while the primary changes."""
-    done = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for number, services in enumerate(replicas):
-            held = f"held {number} [[slow]] [[chunks3]]"
-            group.create_task(told.ask(services, held))
-            await peer.received(content=held)
-            for _ in range(ASKERS):
-                group.create_task(told.ask_until(services, done))
-        await peer.received(number=10, content="load")
-        await asyncio.to_thread(pair.kill_primary)
-        steps.release(1)
-        await asyncio.to_thread(pair.promote)
-        steps.release(100)
-        before = len(peer.exchanges)
-        await peer.received(number=before + 10)
-        done.set()
+from tests.support.turn_loads import answer_through, check_each_answered_once, replica
 
 
 @pytest.mark.timeout(180)
 async def test_no_turn_is_lost_and_none_is_asked_twice_when_a_standby_takes_over(pair: Pair, tmp_path: Path) -> None:
-    told, steps = Told(), Steps()
+    async def fail_over() -> None:
+        await asyncio.to_thread(pair.kill_primary)
+        await asyncio.to_thread(pair.promote)
+
+    steps = Steps()
     async with (
         OpenAIPeer(pace=steps) as peer,
         replica(pair.app, tmp_path, peer) as one,
         replica(pair.app, tmp_path, peer) as two,
     ):
-        await answer_through(told, [one, two], pair, peer, steps)
-    rows = await kept(pair.standby.address("postgres", "agentapi"))
-    assert {turn.status for turn in told.answers.values()} == {TurnStatus.COMPLETED}
-    assert {message: ("completed", turn.reply) for message, turn in told.answers.items()} == {
-        message: (status, reply) for message, status, reply in rows
-    }
-    assert len(rows) == len(told.answers) > 10
-    assert set(asked_of(peer).values()) == {1}
+        told = await answer_through([one, two], peer, steps, fail_over)
+    await check_each_answered_once(told, peer, pair.standby.address("postgres", "agentapi"))

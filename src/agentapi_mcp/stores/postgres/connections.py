@@ -11,6 +11,7 @@ import asyncpg
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.places import Places
 from agentapi_mcp.stores.postgres.pool import Pool, Row
+from agentapi_mcp.stores.postgres.poolers import stands_before
 
 # How long a process that the server refuses a connection waits before it asks again.
 _ASK_AGAIN = timedelta(milliseconds=100)
@@ -92,9 +93,13 @@ class Connections:
         """Call the listener when connections that were made before are not used again, until the result is called."""
         return self._pool.on_renewal(listener)
 
-    async def probe(self) -> None:
-        """Connect once: a wrong address or login fails here."""
-        self.release(await self.acquire(Lane.CALLS), Lane.CALLS)
+    async def probe(self, *, look_for_pooler: bool = False) -> bool:
+        """Connect once: a wrong address or login fails here. Return whether a pooler was looked for, and is there."""
+        raw = await self.acquire(Lane.CALLS)
+        try:
+            return look_for_pooler and await stands_before(raw)
+        finally:
+            self.release(raw, Lane.CALLS)
 
 
 class _Line:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, Protocol
 from uuid import UUID
@@ -22,6 +22,7 @@ from agentapi_mcp.stores.postgres.connections import Connections, Lane
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
 from agentapi_mcp.stores.postgres.hosts import Hosts
 from agentapi_mcp.stores.postgres.pool import Pool, Row
+from agentapi_mcp.stores.postgres.poolers import pools_transactions
 
 _PORT = 5432
 # A plan that is kept outlives the time when its tables were so small that a scan seemed cheap.
@@ -157,8 +158,9 @@ _CALL = Start()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """Options of the pool; behind a transaction pooler, statement cache and LISTEN are off.
+    """Options of the pool; without `statement_cache` it works behind a pooler in transaction mode, and does not LISTEN.
 
+    Where that is None, it is found out.
     A process that the server refuses a connection waits for `acquire_timeout`. Where many processes share a small
     server, `idle_lifetime`, for which one that nobody uses is kept, must be shorter.
     """
@@ -169,7 +171,7 @@ class PoolOptions:
     command_timeout: timedelta = timedelta(seconds=30)
     call_timeout: timedelta = timedelta(seconds=5)
     list_timeout: timedelta = timedelta(seconds=2)
-    statement_cache: bool = True
+    statement_cache: bool | None = True
     process: UUID = field(default_factory=new_id)  # by whose name the server lists the connections
     variable: str | None = None  # which has the address, for messages; None for the embedded server
     read_only: bool = False  # the server then refuses whatever would change a row
@@ -183,8 +185,9 @@ class Database:
         self._options = options
         self._answered_at: float | None = None
         self.process = options.process
-        # The connections of a pooler are its own, and outlive whoever uses them.
-        self.lists_processes = options.statement_cache
+        # Those of a pooler in transaction mode are its own: they outlive whoever uses them, hear no notification for
+        # them, and keep no statement.
+        self.owns_connections = options.statement_cache is not False
 
     @property
     def is_standby(self) -> bool:
@@ -209,7 +212,7 @@ class Database:
             StoreSlowError: a statement of a list took longer.
         """
         # Without the cache no statement stays prepared, so there is no generic plan to reuse.
-        plan_once = plan_once and self._options.statement_cache
+        plan_once = plan_once and self.owns_connections
         start = Start(plan_once=plan_once, is_list=is_list, user=principal.user_id)
         return self._transaction("authenticated", _claims(principal, _session_claim(session_id)), start, writes=False)
 
@@ -377,7 +380,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
             timeout=options.acquire_timeout.total_seconds(),
             # A prepared statement belongs to one server connection, and a transaction pooler may use another one next
             # time.
-            statement_cache_size=100 if options.statement_cache else 0,
+            statement_cache_size=0 if options.statement_cache is False else 100,
             server_settings={"application_name": f"{APPLICATION}{options.process}"},
         )
         connections.is_standby = getattr(raw.get_settings(), "in_hot_standby", "off") == "on"
@@ -398,7 +401,11 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
     connections = Connections(pool, options.max_size, options.acquire_timeout)
     try:
         with map_errors(options.variable):
-            await connections.probe()
+            has_pooler = await connections.probe(look_for_pooler=options.statement_cache is None)
+            if has_pooler:
+                pool.renew()
+                options = replace(options, statement_cache=False)
+                options = replace(options, statement_cache=not await pools_transactions(reach_or_recover))
         yield Database(connections, options)
     finally:
         # `close` would wait until connections in use are returned.

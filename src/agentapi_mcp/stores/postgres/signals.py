@@ -65,8 +65,10 @@ class PostgresSignals(Signals):
     statement.
     """
 
-    def __init__(self, server: Server, database: Database, clock: Clock) -> None:
+    def __init__(self, server: Server, database: Database, clock: Clock, variable: str | None = None) -> None:
+        """`server` is listened to, and may be reached past a pooler by the address in `variable`."""
         self._server = server
+        self._variable = variable
         self._database = database
         self._clock = clock
         self._listeners: dict[object, Callable[[Signal], None]] = {}
@@ -130,6 +132,16 @@ class PostgresSignals(Signals):
             async with self._database.as_system("tell the other processes what has changed") as connection:
                 await connection.execute(_TELL, self._sender, outgoing)
 
+    async def check_address(self) -> None:
+        """Connect once to where it listens; only an address that leads nowhere at any time is an error.
+
+        Raises:
+            ConfigurationError: the address is none.
+        """
+        with suppress(*LOST, asyncpg.PostgresError):
+            connection = await connect(await self._server.url(), self._variable, timeout=10, statement_cache_size=0)
+            connection.terminate()
+
     async def run(self, listening: Callable[[], None]) -> None:
         """Listen forever; `listening` is called after every (re)connect."""
         while True:
@@ -151,7 +163,7 @@ class PostgresSignals(Signals):
             raise AssertionError
         self._mark, self._seen = begin["mark"], frozenset()
         # Not from the pool, whose connections serve one transaction at a time: LISTEN needs one for itself.
-        connection = await connect(await self._server.url(), timeout=10, statement_cache_size=0)
+        connection = await connect(await self._server.url(), self._variable, timeout=10, statement_cache_size=0)
         # A server that another has replaced may be cut off, and then its connection stands, and tells nothing.
         stop = self._database.on_renewal(partial(self._lose, gone, connection))
         try:

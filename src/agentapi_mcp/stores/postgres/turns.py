@@ -112,7 +112,7 @@ class PostgresTurns(TurnStore):
             fingerprint=row["fingerprint"],
             owner=row["lease_owner"],
             lease_is_over=row["lease_is_over"],
-            owner_gone=row["owner_unlisted"] and self._database.lists_processes,
+            owner_gone=row["owner_unlisted"] and self._database.owns_connections,
             caller_left=row["caller_left"],
             delivered=row["delivered_at"] is not None,
             age=row["age"],
