@@ -15,7 +15,8 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
 from agentapi_mcp.stores.postgres.hosts import split_hosts
-from agentapi_mcp.stores.postgres.migrate import is_current, migrate, status
+from agentapi_mcp.stores.postgres.migrate import migrate, status
+from agentapi_mcp.stores.postgres.schema_state import is_current
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
 from tests.support.standbys import Pair
 
