@@ -1,7 +1,6 @@
 """The extension for tasks: slow calls are answered later, on any replica, and to their own caller alone."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,30 +16,21 @@ from mcp_types import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
-    CallToolResult,
-    ElicitRequest,
-    ElicitRequestFormParams,
-    ElicitResult,
     TextContent,
 )
-from typing_extensions import override
 
-from agentapi_mcp.core.conversations.models import Task, TurnStatus
-from agentapi_mcp.edges.mcp.callers import Caller
+from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
-from agentapi_mcp.edges.mcp.tasks.views import TurnView, TurnViews
-from agentapi_mcp.edges.mcp.tools.turn_results import task_message, turn_result
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.testing.http import Steps
 from agentapi_mcp.web.application import WebOptions
+from tests.support.asking_turns import ACCEPT, FORM, PLAIN, QUESTION, AskingTurns
 from tests.support.connect import Edge, ask_of_task, call, connect, fields_of, open_edge
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.raw_client import CLAUDE, SILENT, TASKS, Json, RawClient, RefusedError, raw_client
 
 SLOW = "[[slow]] [[chunks2]]"
-FORM = {"type": "object", "properties": {"choice": {"type": "string"}}, "required": ["choice"]}
-ACCEPT = {"action": "accept", "content": {"choice": "yes"}}
 NOBODYS = "A" * 32
 
 
@@ -274,33 +264,9 @@ async def test_where_no_task_can_be_kept_the_call_is_answered_as_others_are(edge
         steps.release(20)
 
 
-class Asking(TurnViews):
-    """Turns of an agent that asks while it runs; `open` are its questions, `answered` what came back."""
-
-    def __init__(self, *keys: str) -> None:
-        super().__init__(turn_result, task_message)
-        self.open = list(keys)
-        self.answered: dict[str, str] = {}
-
-    @override
-    async def view(self, caller: Caller, task: Task) -> TurnView:
-        view = await super().view(caller, task)
-        form = ElicitRequestFormParams(message="May I?", requested_schema=FORM)
-        questions = {key: ElicitRequest(params=form) for key in self.open}
-        if not questions or task.turn.status.is_final:
-            return view
-        plain = CallToolResult(content=[TextContent(type="text", text="The agent asks: May I?")])
-        return TurnView(outcome=plain, message="It waits for you.", questions=questions)
-
-    @override
-    async def answer(self, caller: Caller, task: Task, key: str, answer: ElicitResult) -> None:
-        self.open.remove(key)
-        self.answered[key] = f"{answer.action} {json.dumps(answer.content)}"
-
-
 async def test_questions_are_open_until_they_are_answered(edge_home: Path) -> None:
     async with scene(edge_home) as (edge, client, steps):
-        edge.server.parts.tasks.views = views = Asking("first", "second")
+        edge.server.parts.tasks.views = views = AskingTurns("first", "second")
         created = await begun(edge, client)
         assert (created["status"], "inputRequests" in created) == ("working", False)
         asked = await client.task(created["taskId"])
@@ -308,7 +274,7 @@ async def test_questions_are_open_until_they_are_answered(edge_home: Path) -> No
         assert asked["inputRequests"] == {
             key: {
                 "method": "elicitation/create",
-                "params": {"mode": "form", "message": "May I?", "requestedSchema": FORM},
+                "params": {"mode": "form", "message": QUESTION, "requestedSchema": FORM},
             }
             for key in ("first", "second")
         }
@@ -327,7 +293,7 @@ async def test_questions_are_open_until_they_are_answered(edge_home: Path) -> No
 
 async def test_what_is_no_answer_to_an_open_question_is_refused_and_answers_none(edge_home: Path) -> None:
     async with scene(edge_home) as (edge, client, _steps):
-        edge.server.parts.tasks.views = views = Asking("first", "second")
+        edge.server.parts.tasks.views = views = AskingTurns("first", "second")
         created = await begun(edge, client)
         for wrong in ({"no": "answer"}, "yes", None, {"action": "maybe"}):
             with pytest.raises(RefusedError, match=r"inputResponses\.second") as refused:
@@ -339,13 +305,13 @@ async def test_what_is_no_answer_to_an_open_question_is_refused_and_answers_none
 @pytest.mark.parametrize("how", ["a client that cannot ask", "a form that was closed"])
 async def test_a_question_that_nobody_can_answer_ends_the_call_with_the_question(how: str, edge_home: Path) -> None:
     async with scene(edge_home, SILENT if how == "a client that cannot ask" else CLAUDE) as (edge, client, steps):
-        edge.server.parts.tasks.views = views = Asking("first")
+        edge.server.parts.tasks.views = views = AskingTurns("first")
         created = await begun(edge, client)
         if client.capabilities is CLAUDE:
             await client.update(created["taskId"], first={"action": "cancel"})
         ended = await client.task(created["taskId"])
         assert ended["status"] == "completed"
-        assert ended["result"]["content"][0]["text"] == "The agent asks: May I?"
+        assert ended["result"]["content"][0]["text"] == PLAIN
         assert ended["result"]["resultType"] == "complete"
         assert views.answered == {}
         assert views.open == ["first"]
@@ -371,7 +337,7 @@ async def test_a_question_that_nobody_can_answer_ends_the_call_with_the_question
 async def test_a_form_is_for_clients_that_show_forms(elicitation: Json, status: str, edge_home: Path) -> None:
     capabilities: Json = {**SILENT, "elicitation": elicitation}
     async with scene(edge_home, capabilities) as (edge, client, _steps):
-        edge.server.parts.tasks.views = Asking("first")
+        edge.server.parts.tasks.views = AskingTurns("first")
         created = await begun(edge, client)
         assert (await client.task(created["taskId"]))["status"] == status
 

@@ -13,8 +13,9 @@ from agentapi_mcp.edges.mcp.callers import Caller
 class TurnView:
     """What a call would be answered now, whether or not its turn has ended, and what the agent asks meanwhile.
 
-    `outcome` is an error only where the call itself fails, by JSON-RPC; a turn that fails is a result. `questions` have
-    keys that no other question of the turn ever has. `message` says how far it is.
+    `outcome` is an error only where the call itself fails, by JSON-RPC; a turn that fails is a result. A result has the
+    structured content that the tool declares, for clients check it, that of a call that ends with a question, too.
+    `questions` have keys that no other question of the turn ever has. `message` says how far it is.
     """
 
     outcome: CallToolResult | ErrorData
