@@ -21,6 +21,8 @@ EXCEPTIONS = {
     ("telemetry.py", "sys.stderr"): "the stream of the log, which its handler cleans",
     ("telemetry.py", "StreamHandler"): "the handler that cleans",
     ("edges/mcp/transports/stdio.py", "os.dup2"): "stdout carries the protocol",
+    ("edges/mcp/transports/handed_over.py", "os.write"): "stdout carries the protocol",
+    ("edges/mcp/front/thread.py", "os.write"): "stdout carries the protocol",
 }
 
 

@@ -12,6 +12,7 @@ from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
+from agentapi_mcp.edges.mcp.front.thread import FrontThread
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from agentapi_mcp.settings import Settings, environment, for_stdio, load_settings, with_toolsets
@@ -22,20 +23,25 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS = 5
 
 
-def main(toolsets: str | None = None) -> None:
-    """Serve one client over stdin and stdout; `toolsets`, comma-separated, overrides the setting."""
+def main(toolsets: str | None = None, front: FrontThread | None = None) -> None:
+    """Serve one client over stdin and stdout, after the front, if there is one.
+
+    `toolsets`, comma-separated, override the setting.
+    """
     try:
         settings, ignored = for_stdio(with_toolsets(load_settings(), toolsets), environment())
     except ConfigurationError as exc:
+        if front is not None:
+            front.refuse(f"The server does not start: {exc}")
         print_err(f"agentapi-mcp: {exc}")
         sys.exit(3)
     configure_logs(settings.log_level)
     for name in ignored:
         _log.warning("variable_not_read_over_stdio", extra={"variable": name, "instead": f"AGENTAPI_{name}"})
-    asyncio.run(_serve_and_leave(settings))
+    asyncio.run(_serve_and_leave(settings, front))
 
 
-async def _serve_and_leave(settings: Settings) -> None:
+async def _serve_and_leave(settings: Settings, front: FrontThread | None) -> None:
     """Serve until stdin ends and no turn runs any more, or until a signal arrives; then end the process."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -46,7 +52,8 @@ async def _serve_and_leave(settings: Settings) -> None:
             loop.add_signal_handler(signal.SIGHUP, app.services_provider.reload)
             server = create_server(app.services_provider, mcp_options(settings))
             client = ClientConnection()
-            serving = group.create_task(serve_stdio(server, client=client))
+            handover = None if front is None else front.hand_over()
+            serving = group.create_task(serve_stdio(server, client=client, handover=handover))
             signals = [group.create_task(_wait_for(event)) for event in (stopped, client.broken, client.ended)]
             await asyncio.wait({serving, *signals}, return_when=asyncio.FIRST_COMPLETED)
             if client.ended.is_set():

@@ -172,6 +172,16 @@ def test_the_modern_revision_waits_for_its_resources() -> None:
     assert front.answer(modern("tools/list")) is not None
 
 
+def test_a_modern_connection_may_be_opened_by_a_request_that_waits() -> None:
+    for opening in (modern("resources/list"), request("tools/call", {"name": "x", "_meta": MODERN_META})):
+        front = loaded()
+        assert front.answer(opening) is None
+        answer = front.answer(modern("tools/list"))
+        assert answer is not None
+        assert not answer.forwarded
+        assert front.answer(initialize()) is None
+
+
 WAITING = {
     "a cursor": request("tools/list", {"cursor": "x"}),
     "no cursor": request("tools/list", {"cursor": None}),

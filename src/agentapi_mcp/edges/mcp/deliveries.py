@@ -13,7 +13,7 @@ Notes = list[Callable[[], None]]
 # Of the request that is being served; the tasks that serve it share the list.
 _waiting: ContextVar[Notes | None] = ContextVar("waiting_for_delivery", default=None)
 # The line of a response, as the SDK writes it: its id is the second member.
-_RESPONSE = re.compile(r'\{"jsonrpc":"2\.0","id":("(?:[^"\\]|\\.)*"|-?\d+),"(?:result|error)":')
+RESPONSE = re.compile(r'\{"jsonrpc":"2\.0","id":("(?:[^"\\]|\\.)*"|-?\d+),"(?:result|error)":')
 
 
 def after_response(note: Callable[[], None]) -> None:
@@ -58,7 +58,7 @@ class PipeDeliveries:
     async def flush(self) -> None:
         """Hand the line to the reader's pipe, which waits while the pipe is full."""
         await self._pipe.flush()
-        found = _RESPONSE.match(self._line) if self._notes else None
+        found = RESPONSE.match(self._line) if self._notes else None
         notes = self._notes.pop(json.loads(found[1]), []) if found else []
         if not self._has_ended():
             for note in notes:

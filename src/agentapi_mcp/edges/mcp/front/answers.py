@@ -89,11 +89,14 @@ class Front:
         if method == "initialize":
             return self._initialize(message)
         params = params_of(message)
-        if not params.keys() <= {"_meta"}:
-            return None
-        if has_envelope(params):
-            return self._listed(message, method, "modern")
-        return self._listed(message, method, "handshake") if has_plain_meta(params) else None
+        era = "modern" if has_envelope(params) else "handshake"
+        if params.keys() <= {"_meta"} and (era == "modern" or has_plain_meta(params)):
+            answer = self._listed(message, method, era)
+            if answer is not None:
+                return answer
+        if self._era is None and era == "modern":
+            self._era = era  # the server reads this request itself before any other
+        return None
 
     def _initialize(self, message: Members) -> Answer | None:
         params = params_of(message)

@@ -23,7 +23,9 @@ from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds, JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
+from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
+from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, unread_lines
 from agentapi_mcp.presentation.text import clean
 
 Incoming = SessionMessage | Exception
@@ -43,8 +45,9 @@ async def serve_stdio(
     stdout: AsyncFile[str] | None = None,
     *,
     client: ClientConnection | None = None,
+    handover: Handover | None = None,
 ) -> None:
-    """Serve one client until stdin ends; by default over the process's own stdin and stdout.
+    """Serve one client until stdin ends; by default over the process's own stdin and stdout, as the front left them.
 
     When stdout is closed, it sets `client.broken`, and returns when stdin ends, too: a thread waits there for a line.
     """
@@ -52,20 +55,33 @@ async def serve_stdio(
     # For the tasks that serve its requests, which inherit this context.
     connection.set(client)
     try:
-        await _serve(server, client, stdin, stdout)
+        with (
+            nullcontext(stdin) if stdin is not None else _kept_stdin(handover) as lines,
+            nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe,
+        ):
+            await _serve(server, client, lines, pipe, handover)
     except* BrokenPipeError:
         pass  # a client that died has closed both of its pipes, and its stdout may be noticed first
 
 
 async def _serve(
-    server: EdgeServer, client: ClientConnection, stdin: AsyncFile[str] | None, stdout: AsyncFile[str] | None
+    server: EdgeServer,
+    client: ClientConnection,
+    lines: AsyncFile[str],
+    pipe: AsyncFile[str],
+    handover: Handover | None,
 ) -> None:
-    with (
-        nullcontext(stdin) if stdin is not None else _kept_stdin() as lines,
-        nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe,
-    ):
+    if handover is None:
         client.pipe = PipeDeliveries(pipe, client.ended.is_set)
-        await _exchange(server, client, _BoundedLines(lines), cast("AsyncFile[str]", client.pipe))
+        await _exchange(server, client, _BoundedLines(lines))
+        return
+    taken = HandedOver(handover, lines, pipe)
+    file = cast("AsyncFile[str]", taken)
+    client.pipe = PipeDeliveries(file, client.ended.is_set)
+    async with anyio.create_task_group() as group:
+        group.start_soon(taken.catch_up)
+        await _exchange(server, client, _BoundedLines(file))
+        group.cancel_scope.cancel()
 
 
 class _BoundedLines:
@@ -99,7 +115,7 @@ class _BoundedLines:
 
 
 @contextmanager
-def _kept_stdin() -> Generator[AsyncFile[str]]:
+def _kept_stdin(handover: Handover | None) -> Generator[AsyncFile[str]]:
     """Keep the process's stdin for the protocol; whatever else reads it meanwhile finds its end."""
     kept = fcntl.fcntl(_STDIN, fcntl.F_DUPFD_CLOEXEC, 3)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -107,7 +123,7 @@ def _kept_stdin() -> Generator[AsyncFile[str]]:
     os.close(nothing)
     try:
         # Never closed: a thread may still read from it when this has ended.
-        yield anyio.wrap_file(TextIOWrapper(os.fdopen(kept, "rb", closefd=False), encoding="utf-8", errors="replace"))
+        yield anyio.wrap_file(unread_lines(handover or Handover(), kept))
     finally:
         os.dup2(kept, _STDIN)
 
@@ -132,8 +148,9 @@ def _kept_stdout() -> Generator[AsyncFile[str]]:
         os.dup2(kept, _STDOUT)
 
 
-async def _exchange(server: EdgeServer, client: ClientConnection, lines: _BoundedLines, stdout: AsyncFile[str]) -> None:
-    async with stdio_server(cast("AsyncFile[str]", lines), stdout) as (read_stream, write_stream):
+async def _exchange(server: EdgeServer, client: ClientConnection, lines: _BoundedLines) -> None:
+    stdin, stdout = cast("AsyncFile[str]", lines), cast("AsyncFile[str]", client.pipe)
+    async with stdio_server(stdin, stdout) as (read_stream, write_stream):
         # Without a buffer: while the server is busy, the client's messages wait in its pipe.
         messages_in, messages = anyio.create_memory_object_stream[Incoming](0)
         replies = write_stream.clone()
