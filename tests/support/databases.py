@@ -16,10 +16,10 @@ import asyncpg
 import pytest
 
 from agentapi_mcp.app.database import APP_LOGIN
+from agentapi_mcp.base import locks
 from agentapi_mcp.settings import VERSION
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.postgres.migrate import migrate
-from agentapi_mcp.stores.postgres.server import locks
 from agentapi_mcp.stores.postgres.server.binaries import own_binaries
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres, EmbeddedUrls
 from agentapi_mcp.stores.postgres.server.paths import Home

@@ -9,8 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+from agentapi_mcp.base import locks
 from agentapi_mcp.base.errors import StoreUnavailableError
-from agentapi_mcp.stores.postgres.server import locks, servers
+from agentapi_mcp.stores.postgres.server import servers
 from agentapi_mcp.stores.postgres.server.binaries import check_own_binaries, operator_binaries, own_binaries
 from agentapi_mcp.stores.postgres.server.errors import mapped_os_errors
 from agentapi_mcp.stores.postgres.server.paths import Home, default_home

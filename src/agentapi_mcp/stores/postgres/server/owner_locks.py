@@ -10,8 +10,8 @@ from uuid import UUID
 
 from typing_extensions import override
 
+from agentapi_mcp.base import locks
 from agentapi_mcp.core.conversations.ports import OwnerLocks
-from agentapi_mcp.stores.postgres.server import locks
 
 _OLD = timedelta(days=1)
 

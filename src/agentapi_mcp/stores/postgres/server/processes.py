@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from agentapi_mcp.stores.postgres.server.locks import pause
+from agentapi_mcp.base.locks import pause
 
 _HAS_PROC = os.access("/proc/self/cmdline", os.R_OK)
 # The eighth line of postmaster.pid has the status.

@@ -6,7 +6,7 @@ It imports only light modules, since it lives as long as the server.
 
 import os
 
-from agentapi_mcp.stores.postgres.server import locks
+from agentapi_mcp.base import locks
 from agentapi_mcp.stores.postgres.server.processes import stop_server
 
 _STOP_SECONDS = 60.0

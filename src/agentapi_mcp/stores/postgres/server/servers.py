@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import agentapi_mcp
+from agentapi_mcp.base import locks
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
-from agentapi_mcp.stores.postgres.server import locks
 from agentapi_mcp.stores.postgres.server.access import access_settings
 from agentapi_mcp.stores.postgres.server.accounts import ServerAccount, current_account, lent_account
 from agentapi_mcp.stores.postgres.server.errors import check_space, startup_error
