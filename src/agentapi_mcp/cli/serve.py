@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from agentapi_mcp.app.build import catalogue_watch
+from agentapi_mcp.app.mcp_options import mcp_options
 from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import SystemClock
@@ -26,7 +27,6 @@ from agentapi_mcp.base.exceptions import notes_of
 from agentapi_mcp.cli.garbage import leave_out_what_stays
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
-from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.services import ServicesProvider

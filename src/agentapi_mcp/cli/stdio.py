@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 
+from agentapi_mcp.app.mcp_options import mcp_options
 from agentapi_mcp.app.startup import open_app
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.cli.mcp_options import mcp_options
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.front.thread import FrontThread

@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 
 from agentapi_mcp.core.conversations.departures import Departure
-from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
+from agentapi_mcp.edges.mcp.deliveries import AfterArrival, PipeDeliveries, at_once
 
 T = TypeVar("T")
 
@@ -34,13 +34,14 @@ class ClientConnection:
     """A client's whole connection; the tasks that serve its requests find it in `connection`.
 
     `ended` is set when the client has closed its end, and `broken` when nothing can be sent any more, although it has
-    closed nothing. `pipe` is what its responses are written to.
+    closed nothing. `pipe` is what its responses are written to, and `after_arrival` knows when they have reached it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after_arrival: AfterArrival = at_once) -> None:
         self.ended = asyncio.Event()
         self.broken = asyncio.Event()
         self.pipe: PipeDeliveries | None = None
+        self.after_arrival = after_arrival
 
 
 connection = ContextVar[ClientConnection | None]("connection", default=None)
@@ -131,9 +132,10 @@ class Cancellations:
 
 
 async def _how_it_left(slot: _Slot) -> Departure:
-    with anyio.move_on_after(_REASON_TIMEOUT):
-        await slot.has_reason.wait()
     client = connection.get()
+    if client is None or not client.ended.is_set():  # one that has ended gives no reason any more
+        with anyio.move_on_after(_REASON_TIMEOUT):
+            await slot.has_reason.wait()
     is_gone = client is not None and client.ended.is_set() and not slot.has_reason.is_set()
     return Departure.CLIENT_GONE if is_gone else slot.departure
 

@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 from anyio import AsyncFile
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Notes = list[Callable[[], None]]
+# Calls a function when all that was flushed has reached the client: at once, or when what stands between says so.
+AfterArrival = Callable[[Callable[[], None]], None]
 # Of the request that is being served; the tasks that serve it share the list.
 _waiting: ContextVar[Notes | None] = ContextVar("waiting_for_delivery", default=None)
 # The line of a response, as the SDK writes it: its id is the second member.
@@ -25,12 +28,24 @@ def after_response(note: Callable[[], None]) -> None:
         waiting.append(note)
 
 
+def response_id(line: str) -> object:
+    """Return the id of the request that a line of the SDK's answers; None if it is no response."""
+    found = RESPONSE.match(line)
+    return None if found is None else json.loads(found[1])
+
+
+def at_once(note: Callable[[], None]) -> None:
+    """Call a function now: what was flushed is in the pipe that the client reads."""
+    note()
+
+
 class PipeDeliveries:
     """The pipe of one client over stdio: it tells which of the responses were handed over whole."""
 
-    def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool]) -> None:
+    def __init__(self, pipe: AsyncFile[str], has_ended: Callable[[], bool], after_arrival: AfterArrival) -> None:
         self._pipe = pipe
         self._has_ended = has_ended
+        self._after_arrival = after_arrival
         self._notes: dict[object, Notes] = {}
         self._line = ""
 
@@ -58,8 +73,11 @@ class PipeDeliveries:
     async def flush(self) -> None:
         """Hand the line to the reader's pipe, which waits while the pipe is full."""
         await self._pipe.flush()
-        found = RESPONSE.match(self._line) if self._notes else None
-        notes = self._notes.pop(json.loads(found[1]), []) if found else []
+        notes = self._notes.pop(response_id(self._line), []) if self._notes else []
+        if notes:
+            self._after_arrival(partial(self._note, notes))
+
+    def _note(self, notes: Notes) -> None:
         if not self._has_ended():
             for note in notes:
                 note()
