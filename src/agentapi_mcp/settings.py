@@ -233,6 +233,15 @@ class Settings(BaseSettings):
     audit_retention_days: Annotated[
         int, Field(ge=1, le=36_500, description="How long the audit log is kept, in whole months.")
     ] = 400
+    resident: Annotated[
+        bool | None,
+        Field(
+            description="Whether clients over stdio share one server, which outlives them; by default each has its own."
+        ),
+    ] = None
+    resident_linger_seconds: Annotated[
+        float, Field(ge=0, le=86_400, description="How long the server that clients share outlives its last client.")
+    ] = 300
     postgres_linger_seconds: Annotated[
         float, Field(ge=0, le=86_400, description="How long the embedded Postgres outlives its last user.")
     ] = 60

@@ -24,6 +24,7 @@ LIBRARIES = {
     "web": {"anyio", "cachetools", "opentelemetry", "starlette", "typing_extensions", "uvicorn"},
     "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
     "app": {"typing_extensions"},
+    "resident": {"anyio", "mcp"},
     "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
     "backends": {"httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions"},

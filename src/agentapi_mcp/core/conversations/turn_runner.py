@@ -158,6 +158,10 @@ class TurnRunner:
         left = self.options.settle_within + (timedelta(0) if self._stopping_now.is_set() else max(left, timedelta(0)))
         await first_of(self._idle.wait(), self._clock.sleep(left))
 
+    def count(self) -> int:
+        """Return how many turns run here."""
+        return len(self._runs)
+
     async def until_idle(self) -> None:
         """Wait until no turn runs here."""
         await self._idle.wait()

@@ -144,6 +144,10 @@ class Turns:
         """Refuse new messages, and let the running turns end or interrupt them; for a process that shuts down."""
         await self._runner.drain()
 
+    def count_running(self) -> int:
+        """Return how many turns run in this process."""
+        return self._runner.count()
+
     async def until_idle(self) -> None:
         """Wait until no turn runs in this process."""
         await self._runner.until_idle()

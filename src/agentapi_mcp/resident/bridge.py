@@ -1,0 +1,316 @@
+"""The bridge: what a client starts over stdio, where one server serves all clients of a home (docs/design/resident.md).
+
+It passes lines on as they are. When the server behind it ends, its client hears of it in words and not by an end.
+"""
+
+import os
+import time
+from _socket import SHUT_WR, socket
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Sequence
+
+from agentapi_mcp.base.locks import pause
+from agentapi_mcp.resident.environment import Environment
+from agentapi_mcp.resident.ledger import Ledger, Request
+from agentapi_mcp.resident.place import NoPlaceError, find_place
+from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, SYNC, Hello, synced
+from agentapi_mcp.resident.starting import Starter
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_CHUNK = 1 << 16
+# Seconds for the end of the session when the client has ended, between two tries to start a server that does not start,
+# and in which it must not die more than so many times.
+_LAST_WORDS, _TRY_AGAIN, _LATELY = 10.0, 2.0, 30.0
+_MOST_DEATHS, _MOST_EARLY = 5, 100
+_SYNC_SECONDS = 0.05
+_WRONG = 3
+_INTERNAL_ERROR = -32603
+_ENDED = (
+    "The server of agentapi-mcp ended while this call ran, and runs again now. What was sent is kept: list_sessions "
+    "shows it, and get_transcript how far its answer came. Send the same message again only if you want to ask again."
+)
+_DOES_NOT_START = "The server of agentapi-mcp does not start: {}"
+_OTHER_VERSION = "another version of agentapi-mcp was installed meanwhile. Restart this client."
+
+
+def serve(toolsets: str | None) -> None:
+    """Be the bridge until the client ends, and never return; return at once where there can be no resident server."""
+    environment = Environment(os.environb)
+    if environment.reason_against() or environment.is_wrong:
+        return
+    try:
+        bridge = Bridge(environment, toolsets)
+        bridge.open()
+    except NoPlaceError:
+        return  # the server in this process does without, and `status` tells why
+    for name in environment.ignored_addresses():
+        _warn(f"{name} is not read over stdio: set AGENTAPI_{name}.")
+    bridge.run()
+
+
+class Bridge:
+    """One client's connection to the resident server, opened again when that ends."""
+
+    def __init__(self, environment: Environment, toolsets: str | None) -> None:
+        self._environment = environment
+        self._toolsets = toolsets
+        self._starter = self._new_starter()
+        self._ledger = Ledger()
+        # Held while lines are sent, so that they keep their order, and while the connection is replaced.
+        self._sending = allocate_lock()
+        # Held while what the server must know to have arrived is written, until it knows.
+        self._syncing = allocate_lock()
+        self._writing = allocate_lock()
+        self._wanted = allocate_lock()
+        self._wanted.acquire()
+        self._connection: socket | None = None
+        self._is_accepted = False
+        self._is_foreign = False
+        self._was_started = False
+        self._has_client = True
+        self._read: int | None = None
+        self._deaths: list[float] = []
+        self._early = 0
+        self._has_spoken = False
+        self._broken = ""
+        self._broken_at = 0.0
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises:
+            NoPlaceError: there can be no resident server here.
+        """
+        connection, self._was_started = self._starter.open()
+        hello = Hello(NUMBER, os.getpid(), _directory())
+        self._is_accepted, self._read = False, None
+        _send(connection, hello.line())
+        self._connection = connection
+
+    def run(self) -> None:
+        """Pass lines on until the client ends; ends the process."""
+        start_new_thread(self._read_client, ())
+        while True:
+            if self._connection is not None:
+                self._read_server(self._connection)
+            if not self._has_client:
+                self._leave()
+            if not self._goes_on():
+                self._wanted.acquire()
+            self._reopen()
+
+    def _new_starter(self) -> Starter:
+        # Anew each time: the program may have been upgraded since.
+        place = find_place(self._environment, self._toolsets)
+        return Starter(place, self._environment.for_resident(self._environment.home()), self._toolsets)
+
+    # --- from the client
+
+    def _read_client(self) -> None:
+        parts: list[bytes] = []
+        while chunk := _receive(_STDIN):
+            *lines, rest = chunk.split(b"\n")
+            for line in lines:
+                self._from_client(b"".join((*parts, line, b"\n")))
+                parts = []
+            parts.append(rest)
+        if any(parts):
+            self._from_client(b"".join((*parts, b"\n")))
+        with self._sending:
+            self._has_client = False
+            if self._connection is None:
+                os._exit(0)
+            _end(self._connection)
+        pause(_LAST_WORDS)  # the server ends the session at once
+        os._exit(0)
+
+    def _from_client(self, line: bytes) -> None:
+        if line.startswith(MARK):
+            line = b" " + line
+        # The client may send this because of an answer that the server does not know to have arrived yet.
+        if self._syncing.acquire(timeout=_SYNC_SECONDS):
+            self._syncing.release()
+        with self._sending:
+            if self._connection is None:
+                self._while_closed(line)
+                return
+            self._ledger.sent(line)
+            _send(self._connection, line)
+        self._ledger.read()
+
+    def _while_closed(self, line: bytes) -> None:
+        """Take a line while there is no server: one that asks for something has it started."""
+        is_request = self._ledger.is_request(line)
+        self._ledger.sent(line)
+        if not is_request:
+            return
+        if self._broken and time.monotonic() - self._broken_at < _TRY_AGAIN:
+            self._refuse(self._ledger.refuse_all(), self._broken)
+        elif self._wanted.locked():
+            self._wanted.release()
+
+    # --- from the server
+
+    def _read_server(self, connection: socket) -> None:
+        """Pass on what the server writes, until it ends."""
+        parts: list[bytes] = []
+        while chunk := _receive_from(connection):
+            *lines, rest = chunk.split(b"\n")
+            if lines:
+                lines[0] = b"".join((*parts, lines[0]))
+                parts = []
+                self._from_server(connection, lines)
+            parts.append(rest)
+
+    def _from_server(self, connection: socket, lines: list[bytes]) -> None:
+        passed: list[bytes] = []
+        for line in lines:
+            if line.startswith(SYNC):
+                with self._syncing:
+                    self._write(passed)
+                    _send(connection, synced(line.removeprefix(SYNC)))
+                passed = []
+            elif line.startswith(OK):
+                self._accept(line)
+            elif line.startswith(BYE):
+                self._read = int(line.removeprefix(BYE))
+            elif self._ledger.passes(line):
+                passed.append(line)
+        self._write(passed)
+
+    def _accept(self, line: bytes) -> None:
+        """Note that the server reads; one of another version does not understand us."""
+        self._is_accepted = line.split()[1:2] == [b"%d" % NUMBER]
+        self._is_foreign = not self._is_accepted
+        if self._is_accepted:
+            self._early, self._broken = 0, ""
+
+    def _write(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        data = b"\n".join((*lines, b""))
+        self._has_spoken = True
+        with self._writing:
+            try:
+                while data:
+                    data = data[os.write(_STDOUT, data) :]
+            except OSError:
+                os._exit(0)  # nobody reads any more
+
+    def _leave(self) -> None:
+        """End the process; a client that ended before the server came up is told why that did not."""
+        if self._was_started and not self._is_accepted and not self._has_spoken:
+            _warn(self._starter.last_words())
+            os._exit(_WRONG)
+        os._exit(0)
+
+    # --- when the server has ended
+
+    def _goes_on(self) -> bool:
+        """Whether the next server is needed now; if not, the next request of the client will need it."""
+        was_stopped = self._read is not None or self._starter.place.was_stopped
+        with self._sending:
+            self._connection = None
+            reason = self._reason_to_give_up()
+            if reason:
+                self._break(reason)
+                return False
+            if not self._is_accepted:
+                return True
+            refused = self._ledger.lost(self._read, was_stopped=was_stopped)
+            self._refuse(refused, _ENDED)
+            return not was_stopped or self._ledger.has_unread(self._read)
+
+    def _reason_to_give_up(self) -> str:
+        """Return why there will be no next server, for now; empty if there may be one."""
+        if self._is_foreign:
+            return _OTHER_VERSION
+        if not self._is_accepted and not self._was_started:
+            # It was about to end when we came, and has read nothing.
+            self._early += 1
+            pause(0.01)
+            return self._starter.last_words() if self._early > _MOST_EARLY else ""
+        if self._read is not None:
+            return ""
+        now = time.monotonic()
+        self._deaths = [*(death for death in self._deaths if now - death < _LATELY), now]
+        if self._is_accepted:
+            return self._starter.last_words() if len(self._deaths) > _MOST_DEATHS else ""
+        return self._starter.last_words() if self._broken or len(self._deaths) > 1 else ""
+
+    def _reopen(self) -> None:
+        with self._sending:
+            self._wanted.acquire(blocking=False)
+            try:
+                self._starter = self._new_starter()
+                self.open()
+            except NoPlaceError as exc:
+                self._break(f"{exc}.")
+                return
+            if self._connection is not None:
+                for line in self._ledger.restart():
+                    _send(self._connection, line)
+
+    def _break(self, reason: str) -> None:
+        """Answer in words from now on; whoever has had no answer yet sees a server that does not start."""
+        self._broken, self._broken_at = _DOES_NOT_START.format(reason), time.monotonic()
+        _warn(reason)
+        if not self._has_spoken:
+            os._exit(_WRONG)
+        self._refuse(self._ledger.refuse_all(), self._broken)
+
+    def _refuse(self, requests: Sequence[Request], words: str) -> None:
+        if not requests:
+            return
+        import json  # noqa: PLC0415  # 8 ms, and most clients are never refused anything
+
+        for request in requests:
+            answer: dict[str, object] = {"jsonrpc": "2.0", "id": request.id}
+            if request.method == "tools/call":
+                answer["result"] = {"content": [{"type": "text", "text": words}], "isError": True}
+            else:
+                answer["error"] = {"code": _INTERNAL_ERROR, "message": words}
+            self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()])
+
+
+def _directory() -> str:
+    """Return where the client started us."""
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "?"
+
+
+def _receive(fd: int) -> bytes:
+    try:
+        return os.read(fd, _CHUNK)
+    except OSError:
+        return b""
+
+
+def _receive_from(connection: socket) -> bytes:
+    try:
+        return connection.recv(_CHUNK)
+    except OSError:
+        return b""
+
+
+def _send(connection: socket, line: bytes) -> None:
+    try:
+        connection.sendall(line)
+    except OSError:
+        return  # the reader sees the end, and what is open is sent again
+
+
+def _end(connection: socket) -> None:
+    try:
+        connection.shutdown(SHUT_WR)
+    except OSError:
+        os._exit(0)
+
+
+def _warn(text: str) -> None:
+    try:
+        os.write(_STDERR, f"agentapi-mcp: {text}\n".encode("utf-8", "replace"))
+    except OSError:
+        return

@@ -1,0 +1,248 @@
+"""Where a resident server is found: a private directory of the home, with a socket, a lock and a log for each of them.
+
+The lock is the only truth: the kernel frees it when the server ends, however it ends. There is no pid file, and nobody
+asks a server whether it lives.
+"""
+
+import os
+import stat
+import sys
+from _blake2 import blake2b
+from collections.abc import Iterator
+
+from agentapi_mcp.base.locks import open_lock, try_acquire
+from agentapi_mcp.resident.environment import PACKAGE, Environment
+
+# The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
+_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+_FINGERPRINT_DIGITS = 16
+_SOCKET, _LOCK, _LOG, _STOPPED = ".sock", ".lock", ".log", ".stopped"
+_KEY, _KEY_BYTES = "key", 32
+_LOG_BYTES = 1 << 20
+
+
+class NoPlaceError(Exception):
+    """There can be no resident server here; the message says why."""
+
+
+class Place:
+    """The files of one resident server."""
+
+    def __init__(self, run: str, fingerprint: str) -> None:
+        self.run = run
+        self.fingerprint = fingerprint
+        self.base = os.path.join(run, fingerprint)
+        self.socket = self.base + _SOCKET
+        self.log = self.base + _LOG
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody stopped the server, and nobody has asked for one since."""
+        return os.path.exists(self.base + _STOPPED)
+
+    def mark_stopped(self) -> None:
+        """Let no bridge start the server again before its client asks for something."""
+        os.close(os.open(self.base + _STOPPED, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+
+    def clear_mark(self) -> None:
+        """Forget that the server was stopped."""
+        _remove(self.base + _STOPPED)
+
+    def try_lock(self) -> int | None:
+        """Take the lock and return its descriptor; None while a server, or a bridge that starts one, has it."""
+        fd = open_lock(self.base + _LOCK)
+        # A file that was swept away meanwhile is not the one that the next process will lock.
+        if try_acquire(fd) and _is_at(fd, self.base + _LOCK):
+            return fd
+        os.close(fd)
+        return None
+
+    def is_locked(self) -> bool:
+        """Whether there is a server, or is about to be one."""
+        fd = self.try_lock()
+        if fd is not None:
+            os.close(fd)
+        return fd is None
+
+    def open_log(self) -> int:
+        """Open the log for what the server prints; a large one begins anew."""
+        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        trim(fd)
+        return fd
+
+    def last_words(self, since: int) -> str:
+        """Return the last line of the log that was written after this offset."""
+        try:
+            with open(self.log, "rb", buffering=0) as file:
+                file.seek(since)
+                text = file.read(1 << 16).decode(errors="replace")
+        except OSError:
+            text = ""
+        lines = [line for line in map(_visible, text.splitlines()) if line.strip()]
+        return lines[-1].removeprefix("agentapi-mcp: ") if lines else f"its log, {self.log}, does not say why."
+
+    def inode(self) -> tuple[int, int] | None:
+        """Return what tells the socket at this path from any other; None if there is none."""
+        try:
+            found = os.stat(self.socket)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def has_program(self) -> bool:
+        """Whether the program is still installed where it was started from."""
+        return os.path.exists(os.path.join(PACKAGE, "__init__.py"))
+
+    def remove_socket(self) -> None:
+        """Remove the socket; for whoever has the lock."""
+        _remove(self.socket)
+
+
+def trim(log: int) -> None:
+    """Empty a log that has become large; its writers append, and so go on at the new end."""
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
+
+
+def find_place(environment: Environment, toolsets: str | None) -> Place:
+    """Return the place of the resident server for this environment, and make the directory for it.
+
+    Raises:
+        NoPlaceError: there can be none here.
+    """
+    home = environment.home()
+    if not home:
+        raise NoPlaceError("AGENTAPI_HOME is no absolute path")
+    try:
+        run = _make_run(home)
+        key = _key(run)
+    except OSError as exc:
+        raise NoPlaceError(f"{os.fsdecode(exc.filename or home)} cannot be used ({exc.strerror})") from None
+    return Place(run, environment.fingerprint(home, key, os.fsencode(toolsets or "")))
+
+
+def places(environment: Environment) -> list[Place]:
+    """List the places of the home that have, or had, a resident server; none is made."""
+    run = _run_of(environment.home())
+    try:
+        names = sorted(os.listdir(run))
+    except OSError:
+        return []
+    return [Place(run, name.removesuffix(_LOCK)) for name in names if _is_lock(name)]
+
+
+def siblings(place: Place) -> Iterator[Place]:
+    """Yield the other resident servers of the home that run."""
+    for name in sorted(os.listdir(place.run)):
+        other = Place(place.run, name.removesuffix(_LOCK))
+        if _is_lock(name) and other.fingerprint != place.fingerprint and other.is_locked():
+            yield other
+
+
+def sweep(place: Place) -> None:
+    """Remove what servers have left that run no more: each upgrade and each change of a setting leaves some files."""
+    for name in os.listdir(place.run):
+        other = Place(place.run, name.removesuffix(_LOCK))
+        if not _is_lock(name) or other.fingerprint == place.fingerprint or other.was_stopped:
+            continue
+        fd = other.try_lock()
+        if fd is not None:
+            for ending in (_SOCKET, _LOG, _LOCK):
+                _remove(other.base + ending)
+            os.close(fd)
+
+
+def _run_of(home: bytes) -> str:
+    """Return the directory for sockets: in the home, or a short one where that path is too long for a socket."""
+    run = os.path.join(os.fsdecode(home), "run")
+    if len(os.fsencode(run)) + 1 + _FINGERPRINT_DIGITS + len(_SOCKET) <= _SOCKET_PATH_BYTES:
+        return run
+    # Not TMPDIR, which may differ between the clients of one home.
+    return f"{os.path.realpath('/tmp')}/agentapi-run-{blake2b(home, digest_size=8).hexdigest()}"  # noqa: S108  # private, checked
+
+
+def _make_run(home: bytes) -> str:
+    _make_home(home)
+    run = _run_of(home)
+    try:
+        os.mkdir(run, 0o700)
+    except FileExistsError:
+        found = os.lstat(run)
+        # Not `stat`: in /tmp, a symbolic link could lead to a directory of another account.
+        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077:
+            raise NoPlaceError(f"{run} is not a private directory of this user") from None
+    return run
+
+
+def _make_home(home: bytes) -> None:
+    try:
+        found = os.stat(home)
+    except FileNotFoundError:
+        # As root, Postgres' account must get through.
+        mode = 0o711 if os.geteuid() == 0 else 0o700
+        _make_parents(home, mode)
+        return
+    if found.st_uid != os.geteuid():
+        raise NoPlaceError(f"the home {os.fsdecode(home)} belongs to another account")
+
+
+def _make_parents(place: bytes, mode: int) -> None:
+    if not os.path.isdir(place):
+        _make_parents(os.path.dirname(place), mode)
+        try:
+            os.mkdir(place, mode)
+        except FileExistsError:
+            return
+        os.chmod(place, mode)  # whatever the umask
+
+
+def _key(run: str) -> bytes:
+    """Return the random key of the home's fingerprints; the first bridge makes it."""
+    path = os.path.join(run, _KEY)
+    for _ in range(2):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                key = file.read(_KEY_BYTES + 1)
+        except FileNotFoundError:
+            _make_key(path)
+            continue
+        if len(key) == _KEY_BYTES:
+            return key
+        break
+    raise NoPlaceError(f"{path} is no key: remove it")
+
+
+def _make_key(path: str) -> None:
+    """Make the key whole or not at all, and once, however many bridges start."""
+    new = f"{path}.{os.getpid()}"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb", buffering=0) as file:
+        file.write(os.urandom(_KEY_BYTES))
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        return  # another bridge was faster
+    finally:
+        _remove(new)
+
+
+def _visible(line: str) -> str:
+    return "".join(character for character in line if character.isprintable())
+
+
+def _is_lock(name: str) -> bool:
+    return name.endswith(_LOCK) and len(name) == _FINGERPRINT_DIGITS + len(_LOCK)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

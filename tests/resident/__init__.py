@@ -1,0 +1,1 @@
+"""The resident server: places, bridges, and what becomes of clients and turns."""

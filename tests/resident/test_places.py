@@ -1,0 +1,231 @@
+"""Where a resident server is found, and by whom."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentapi_mcp.app.database import home_of
+from agentapi_mcp.resident.environment import Environment
+from agentapi_mcp.resident.place import NoPlaceError, Place, find_place, places, siblings, sweep
+from agentapi_mcp.settings import Settings
+
+KEY = bytes(32)
+Change = Callable[[dict[bytes, bytes]], object]
+
+
+def named(home: Path, **more: str) -> dict[bytes, bytes]:
+    return {b"AGENTAPI_HOME": os.fsencode(home)} | {os.fsencode(n): os.fsencode(v) for n, v in more.items()}
+
+
+def fingerprint(environ: dict[bytes, bytes], toolsets: bytes = b"") -> str:
+    environment = Environment(environ)
+    return environment.fingerprint(environment.home(), KEY, toolsets)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"AGENTAPI_HOME": "/srv/agents"},
+        {"AGENTAPI_HOME": "/srv/../srv/agents/"},
+        {"agentapi_home": "/srv/agents"},
+        {"AGENTAPI_HOME": "", "HOME": "/srv/me"},
+        {"HOME": "/srv/me"},
+        {"HOME": "/srv/me", "XDG_DATA_HOME": "/srv/data"},
+        {"HOME": "/srv/me", "XDG_DATA_HOME": "relative"},
+    ],
+)
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_bridge_finds_the_home_that_the_server_finds(
+    environ: dict[str, str], uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    for name in ("AGENTAPI_HOME", "agentapi_home"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    as_bytes = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+    assert Environment(as_bytes).home() == os.path.realpath(os.fsencode(home_of(Settings(), environ)))
+
+
+def test_a_home_that_the_settings_refuse_has_no_place() -> None:
+    with pytest.raises(NoPlaceError, match="AGENTAPI_HOME is no absolute path"):
+        find_place(Environment({b"AGENTAPI_HOME": b"relative"}), None)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("AGENTAPI_WAIT_SECONDS", "agentapi_wait_seconds", "OPENROUTER_API_KEY", "PGPASSFILE", "OTEL_SDK_DISABLED"),
+        *("HTTPS_PROXY", "https_proxy", "GOOGLE_API_KEY", "PYTHONPATH", "HOME", "SSL_CERT_FILE", "MINE"),
+    ],
+)
+def test_a_variable_that_matters_makes_another_server(variable: str, tmp_path: Path) -> None:
+    (tmp_path / "agentapi.toml").write_text('[agents.a]\nkey = "${MINE:-none}"\n')
+    environs = [named(tmp_path), named(tmp_path, **{variable: "1"}), named(tmp_path, **{variable: "2"})]
+    assert len({fingerprint(environ) for environ in environs}) == 3
+    kept = Environment(environs[1]).for_resident(os.fsencode(tmp_path))
+    assert kept[variable.encode()] == b"1"
+
+
+@pytest.mark.parametrize(
+    "variable", ["PATH", "TERM", "LANG", "CLAUDECODE", "DATABASE_URL", "PYTHONUNBUFFERED", "TMPDIR", "MINE"]
+)
+def test_a_variable_of_the_client_makes_no_other_server_and_does_not_reach_it(variable: str, tmp_path: Path) -> None:
+    assert fingerprint(named(tmp_path)) == fingerprint(named(tmp_path, **{variable: "theirs"}))
+    kept = Environment(named(tmp_path, **{variable: "theirs"})).for_resident(os.fsencode(tmp_path))
+    assert b"theirs" not in kept.values()
+
+
+def test_what_says_whether_there_is_a_server_makes_no_other_one(tmp_path: Path) -> None:
+    asked = named(tmp_path, AGENTAPI_RESIDENT="1", AGENTAPI_RESIDENT_LINGER_SECONDS="5")
+    assert fingerprint(asked) == fingerprint(named(tmp_path))
+
+
+@pytest.mark.parametrize("cause", ["file", "command", "key"])
+def test_a_server_that_starts_programs_is_one_for_each_path(cause: str, tmp_path: Path) -> None:
+    more = {"command": {"AGENTAPI_DROID_COMMAND": "droid"}, "key": {"AGENTAPI_MASTER_KEY_COMMAND": "pass show key"}}
+    if cause == "file":
+        (tmp_path / "agentapi.toml").write_text("[agents.a]\nbackend = 'droid'\n")
+    one, other = [named(tmp_path, PATH=path, **more.get(cause, {})) for path in ("/one", "/other")]
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_command_that_prints_the_master_key_has_the_environment_of_who_began(tmp_path: Path) -> None:
+    environ = named(tmp_path, AGENTAPI_MASTER_KEY_COMMAND="pass show key", GNUPGHOME="/keys")
+    assert Environment(environ).for_resident(os.fsencode(tmp_path))[b"GNUPGHOME"] == b"/keys"
+
+
+def test_certificates_count_by_the_file_that_they_are(tmp_path: Path) -> None:
+    (tmp_path / "bundle.pem").touch()
+    (tmp_path / "link.pem").symlink_to("bundle.pem")
+    link, file = [named(tmp_path, SSL_CERT_FILE=str(tmp_path / name)) for name in ("link.pem", "bundle.pem")]
+    assert fingerprint(link) == fingerprint(file)
+
+
+def test_other_toolsets_make_another_server(tmp_path: Path) -> None:
+    assert fingerprint(named(tmp_path)) != fingerprint(named(tmp_path), b"core,admin")
+
+
+def test_the_fingerprint_depends_on_a_key_of_the_home(tmp_path: Path) -> None:
+    one, other = [find_place(Environment(named(tmp_path / name)), None) for name in ("one", "other")]
+    assert one.fingerprint != other.fingerprint
+    assert find_place(Environment(named(tmp_path / "one")), None).fingerprint == one.fingerprint
+    assert (tmp_path / "one" / "run" / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_directory_is_private_and_short_enough_for_a_socket(tmp_path: Path) -> None:
+    near = find_place(Environment(named(tmp_path / "h")), None)
+    assert near.run == str(tmp_path / "h" / "run")
+    far_home = tmp_path / ("far" * 30)
+    far = find_place(Environment(named(far_home)), None)
+    assert far.run.startswith(f"{Path(tempfile.gettempdir()).resolve()}/agentapi-run-")
+    assert len(os.fsencode(far.socket)) <= 103
+    for place in (near, far):
+        assert Path(place.run).stat().st_mode & 0o777 == 0o700
+    for each in Path(far.run).iterdir():
+        each.unlink()
+    Path(far.run).rmdir()
+
+
+def make_open(run: Path) -> None:
+    run.mkdir()
+    run.chmod(0o755)
+
+
+def make_link(run: Path) -> None:
+    (run.parent / "elsewhere").mkdir(mode=0o700)
+    run.symlink_to("elsewhere")
+
+
+def make_file(run: Path) -> None:
+    run.touch()
+
+
+@pytest.mark.parametrize("make", [make_open, make_link, make_file])
+def test_a_directory_that_is_not_ours_alone_is_not_used(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "run")
+    with pytest.raises(NoPlaceError, match="is not a private directory of this user"):
+        find_place(Environment(named(tmp_path)), None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can own another's home")
+def test_the_home_of_another_account_is_not_used(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(NoPlaceError, match="belongs to another account"):
+        find_place(Environment(named(tmp_path)), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_made_is_told_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NoPlaceError, match=r"file.* cannot be used \(Not a directory\)"):
+        find_place(Environment(named(tmp_path / "file" / "home")), None)
+
+
+def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    (Path(place.run) / "key").write_bytes(b"short")
+    with pytest.raises(NoPlaceError, match="key is no key: remove it"):
+        find_place(Environment(named(tmp_path)), None)
+
+
+def test_a_lock_is_taken_once_and_free_after_its_process(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    program = (
+        "import sys; from agentapi_mcp.resident.place import Place; print(Place(*sys.argv[1:]).try_lock() is None)"
+    )
+
+    def asked_elsewhere() -> str:
+        words = [sys.executable, "-c", program, place.run, place.fingerprint]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603  # ours
+
+    fd = place.try_lock()
+    assert fd is not None
+    assert asked_elsewhere() == "True"
+    os.close(fd)
+    assert asked_elsewhere() == "False"
+
+
+def test_a_lock_whose_file_was_removed_is_not_the_lock(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    fd = place.try_lock()
+    assert fd is not None
+    Path(f"{place.base}.lock").unlink()
+    other = place.try_lock()
+    assert other is not None
+    assert os.fstat(other).st_ino == Path(f"{place.base}.lock").stat().st_ino
+    os.close(fd)
+    os.close(other)
+
+
+def test_what_has_ended_is_swept_away_and_what_runs_is_left(tmp_path: Path) -> None:
+    environment = Environment(named(tmp_path))
+    ours = find_place(environment, None)
+    running, ended, stopped = [Place(ours.run, digit * 16) for digit in "abc"]
+    locks = [ours.try_lock(), running.try_lock()]
+    for place in (ended, stopped):
+        assert not place.is_locked()
+        Path(place.log).touch()
+    stopped.mark_stopped()
+    assert [each.fingerprint for each in siblings(ours)] == ["a" * 16]
+    sweep(ours)
+    assert [each.fingerprint[0] for each in places(environment) if each.fingerprint != ours.fingerprint] == ["a", "c"]
+    assert not Path(ended.log).exists()
+    for lock in locks:
+        assert lock is not None
+        os.close(lock)
+
+
+def test_the_last_words_are_those_since_the_start_without_what_drives_a_terminal(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    Path(place.log).write_text("of another\n")
+    before = Path(place.log).stat().st_size
+    assert "does not say why" in place.last_words(before)
+    with Path(place.log).open("a") as log:
+        log.write("Traceback\nagentapi-mcp: A setting\x1b[31m is wrong.\n\n")
+    assert place.last_words(before) == "A setting[31m is wrong."
