@@ -37,7 +37,7 @@ async def test_a_new_user_has_nothing_to_mend_and_is_told_what_is_on_offer(edge_
     status, checks = await examine(environ(edge_home))
     assert status == 0
     assert list(checks)[: len(NAMES)] == NAMES
-    known = {"agent ccrouter", "agent droid", "agent guide"}
+    known = {"agent ccrouter", "agent droid", "agent guide", "shared server"}
     others = {name: checks.pop(name) for name in checks.keys() - NAMES - known}  # of other tests in this home
     assert {check["outcome"] for check in others.values()} <= {"not_in_use"}
     assert found(checks) == {
@@ -47,6 +47,7 @@ async def test_a_new_user_has_nothing_to_mend_and_is_told_what_is_on_offer(edge_
         "agent ccrouter": "not_in_use",
         "agent droid": "not_in_use",
         "agent guide": "ok",
+        "shared server": "not_in_use",
     }
     assert checks["agent droid"]["mend"] == ["export OPENROUTER_API_KEY=..."]
     status, out, _ = await run(environ(edge_home), "doctor")
@@ -142,7 +143,7 @@ async def test_a_secret_that_the_file_names_and_nobody_set_is_told_with_the_line
 async def test_a_wrong_setting_stops_the_rest_and_a_misspelt_one_does_not(edge_home: Path) -> None:
     status, checks = await examine(environ(edge_home) | {"AGENTAPI_WAIT_SECONDS": "soon"})
     assert (status, checks["settings"]["mend"]) == (1, ["unset AGENTAPI_WAIT_SECONDS"])
-    assert set(found(checks).values()) == {"ok", "fault", "not_checked"}
+    assert set(found(checks).values()) - {"not_in_use"} == {"ok", "fault", "not_checked"}
     misspelt = environ(edge_home) | {"AGENTAPI_WAIT_SECOND": "5"}
     assert (await run(misspelt, "doctor"))[1].endswith("Everything works, with 1 warning.\n")
     status, checks = await examine(misspelt)

@@ -51,6 +51,8 @@ RUNS = {
     "preferences show": OPENED | {".presentation.models"},
     "secrets --help": SETTINGS,
     "sessions list": OPENED,
+    "status": SETTINGS,
+    "stop": SETTINGS,
     "tokens list": OPENED,
     "turns list": OPENED,
 }

@@ -31,6 +31,8 @@ ABOUT_NOBODY = {
     "secrets generate",
     "secrets rotate",
     "serve",
+    "status",
+    "stop",
 }
 FOR_ADMINISTRATORS = ("audit", "members", "organization set", "organization show", "organization unset")
 ADMINISTRATORS = {Role.OWNER, Role.ADMIN}

@@ -151,6 +151,12 @@ class Clients:
         assert (await client.shake_hands(name))["result"]["serverInfo"]["name"] == "agentapi-mcp"
         return client
 
+    async def served(self, env: Mapping[str, str], name: str = "t") -> LineClient:
+        """Start a client's server, and begin a conversation with it: it is there, and not only what answers before."""
+        client = await self.greeted(env, name)
+        assert (await client.called("served", "list_agents"))["structuredContent"]["agents"]
+        return client
+
     def pids(self) -> list[int]:
         """List the resident servers."""
         return pids_of(self.run)

@@ -19,10 +19,15 @@ _FINGERPRINT_DIGITS = 16
 _SOCKET, _LOCK, _LOG, _STOPPED = ".sock", ".lock", ".log", ".stopped"
 _KEY, _KEY_BYTES = "key", 32
 _LOG_BYTES = 1 << 20
+_NO_HOME = "AGENTAPI_HOME is no absolute path"
 
 
 class NoPlaceError(Exception):
-    """There can be no resident server here; the message says why."""
+    """There can be no resident server here; the message says why, and `path` is what its owner can close to others."""
+
+    def __init__(self, reason: str, path: str | None = None) -> None:
+        super().__init__(reason)
+        self.path = path
 
 
 class Place:
@@ -112,13 +117,31 @@ def find_place(environment: Environment, toolsets: str | None) -> Place:
     """
     home = environment.home()
     if not home:
-        raise NoPlaceError("AGENTAPI_HOME is no absolute path")
+        raise NoPlaceError(_NO_HOME)
     try:
         run = _make_run(home)
         key = _key(run)
     except OSError as exc:
-        raise NoPlaceError(f"{os.fsdecode(exc.filename or home)} cannot be used ({exc.strerror})") from None
+        raise NoPlaceError(_unusable(exc, home)) from None
     return Place(run, environment.fingerprint(home, key, os.fsencode(toolsets or "")))
+
+
+def check_place(environment: Environment) -> None:
+    """Check, without making anything, that a client of this environment finds or makes a place.
+
+    Raises:
+        NoPlaceError: it does not.
+    """
+    home = environment.home()
+    if not home:
+        raise NoPlaceError(_NO_HOME)
+    try:
+        _check_home(home)
+        _check_run(_run_of(home))
+    except FileNotFoundError:
+        return  # the first bridge makes them
+    except OSError as exc:
+        raise NoPlaceError(_unusable(exc, home)) from None
 
 
 def places(environment: Environment) -> list[Place]:
@@ -167,22 +190,28 @@ def _make_run(home: bytes) -> str:
     try:
         os.mkdir(run, 0o700)
     except FileExistsError:
-        found = os.lstat(run)
-        # Not `stat`: in /tmp, a symbolic link could lead to a directory of another account.
-        if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077:
-            raise NoPlaceError(f"{run} is not a private directory of this user") from None
+        _check_run(run)
     return run
+
+
+def _check_run(run: str) -> None:
+    # Not `stat`: in /tmp, a symbolic link could lead to a directory of another account.
+    found = os.lstat(run)
+    if found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077:
+        path = run if found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode) else None
+        raise NoPlaceError(f"{run} is not a private directory of this user", path)
 
 
 def _make_home(home: bytes) -> None:
     try:
-        found = os.stat(home)
+        _check_home(home)
     except FileNotFoundError:
         # As root, Postgres' account must get through.
-        mode = 0o711 if os.geteuid() == 0 else 0o700
-        _make_parents(home, mode)
-        return
-    if found.st_uid != os.geteuid():
+        _make_parents(home, 0o711 if os.geteuid() == 0 else 0o700)
+
+
+def _check_home(home: bytes) -> None:
+    if os.stat(home).st_uid != os.geteuid():
         raise NoPlaceError(f"the home {os.fsdecode(home)} belongs to another account")
 
 
@@ -228,6 +257,10 @@ def _make_key(path: str) -> None:
 
 def _visible(line: str) -> str:
     return "".join(character for character in line if character.isprintable())
+
+
+def _unusable(exc: OSError, home: bytes) -> str:
+    return f"{os.fsdecode(exc.filename or home)} cannot be used ({exc.strerror})"
 
 
 def _is_lock(name: str) -> bool:

@@ -4,20 +4,21 @@ No line of the server's here can be taken for JSON-RPC. A line of the bridge's b
 client's line that begins so gets a space in front, and is refused all the same.
 """
 
-from typing import NamedTuple
-
 NUMBER = 1  # of this protocol; it grows with every change of it
 MARK = b"\0"
 SYNCED = MARK + b"synced "
 OK, SYNC, BYE = b"ok ", b"sync ", b"bye "
 
 
-class Hello(NamedTuple):
+class Hello:
     """The first line of a bridge: which protocol it speaks, its process, and where its client started it."""
 
-    protocol: int
-    pid: int
-    cwd: str
+    __slots__ = ("cwd", "pid", "protocol")
+
+    def __init__(self, protocol: int, pid: int, cwd: str) -> None:
+        self.protocol = protocol
+        self.pid = pid
+        self.cwd = cwd
 
     def line(self) -> bytes:
         """Write it."""

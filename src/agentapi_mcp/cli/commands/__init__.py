@@ -18,6 +18,8 @@ SUMMARIES = {
     "secrets": "Look after the master keys, which seal what is secret in the database.",
     "serve": "Be the MCP server over HTTP: Streamable HTTP at /mcp, SSE for old clients at /sse.",
     "sessions": "Find, read, export, rename and delete conversations.",
+    "status": "Show the servers that clients over stdio share, and those clients.",
+    "stop": "End the servers that clients over stdio share; the next call of a client starts one again.",
     "tokens": "Make, list and revoke personal tokens, with which programs use the server over HTTP.",
     "turns": "List turns, look at one, or end one, from any terminal.",
 }

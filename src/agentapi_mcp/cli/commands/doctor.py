@@ -1,5 +1,6 @@
 """`agentapi-mcp doctor`: check the installation, with the command that fixes each fault."""
 
+import asyncio
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from agentapi_mcp.cli.outputs import FAILED, guarded, print_json
 from agentapi_mcp.cli.terminal import print_labelled, print_out
 from agentapi_mcp.core.diagnosis.doctor import Doctor
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome
+from agentapi_mcp.resident.diagnosis import check_servers
 from agentapi_mcp.settings import VERSION, environment
 from agentapi_mcp.telemetry import configure_logs
 
@@ -51,6 +53,7 @@ async def _run_checks(*, ask: bool, is_guarded: bool, as_json: bool) -> None:
     app = import_module("agentapi_mcp.app.doctor")  # slow to import, and its help needs it not
     doctor: Doctor = app.create_doctor(environment(), is_guarded=is_guarded)
     await doctor.examine(report, ask=ask)
+    report(await asyncio.to_thread(check_servers, environment()))
     faults = sum(check.outcome is CheckOutcome.FAULT for check in found)
     if as_json:
         print_json({"version": VERSION, "ok": not faults, "checks": [_json(check) for check in found]})

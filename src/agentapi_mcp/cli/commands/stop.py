@@ -1,0 +1,42 @@
+"""`agentapi-mcp stop`: end the servers that clients over stdio share."""
+
+import sys
+
+import click
+
+from agentapi_mcp.cli.options import json_option
+from agentapi_mcp.cli.outputs import FAILED, print_json
+from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.resident.control import ResidentServer, find_servers
+from agentapi_mcp.resident.control import stop as stop_server
+from agentapi_mcp.settings import environment
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Kill a server that does not end.")
+@json_option
+def stop(*, force: bool, as_json: bool) -> None:
+    """End the servers that clients over stdio share; the next call of a client starts one again."""
+    servers = find_servers(environment())
+    left = [server for server in servers if not stop_server(server, force=force)]
+    stopped = [server for server in servers if server not in left]
+    if as_json:
+        print_json({"stopped": [server.pid for server in stopped], "left": [server.pid for server in left]})
+    else:
+        _print(stopped, left)
+    if left:
+        sys.exit(FAILED)
+
+
+def _print(stopped: list[ResidentServer], left: list[ResidentServer]) -> None:
+    for server in stopped:
+        turns = server.running_turns
+        ran = f"; it ran {turns} turn{'s' if turns > 1 else ''}, of which `turns list` tells the end" if turns else ""
+        print_out(f"Stopped: the server with the process id {server.pid}{ran}.")
+    for server in left:
+        print_err(
+            f"agentapi-mcp: the server with the process id {server.pid or 'unknown'} does not end: say --force. "
+            f"Its log is {server.place.log}."
+        )
+    if not stopped and not left:
+        print_out("None runs.")
