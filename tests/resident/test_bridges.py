@@ -281,7 +281,7 @@ async def test_a_server_whose_home_vanishes_ends(seed: Seed) -> None:
         env = environ(server.home)
         async with clients(env) as here:
             client = await here.greeted(env)
-            assert len(here.pids()) == 1
+            await client.called("up", "list_agents")
             (server.home / "run").rename(server.home / "moved")
             await until(lambda: not here.pids())
             # The client is served again, by a server in the directory that is there now.
@@ -304,6 +304,7 @@ async def test_a_server_of_another_version_is_not_spoken_to(edge_home: Path) -> 
         place = place_of(env)
         lock = place.try_lock()
         assert lock is not None
+        place.remove_socket()  # of a server that another test has killed
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(place.socket)
             listener.listen()

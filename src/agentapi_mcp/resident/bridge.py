@@ -10,6 +10,7 @@ from _thread import allocate_lock, start_new_thread
 from collections.abc import Sequence
 
 from agentapi_mcp.base.locks import pause
+from agentapi_mcp.resident.before import AnswersBefore
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.ledger import Ledger, Request
 from agentapi_mcp.resident.place import NoPlaceError, find_place
@@ -56,6 +57,10 @@ class Bridge:
         self._toolsets = toolsets
         self._starter = self._new_starter()
         self._ledger = Ledger()
+        # What answers until the first server does.
+        self._before: AnswersBefore | None = AnswersBefore(
+            toolsets or os.fsdecode(environment.get(b"AGENTAPI_TOOLSETS"))
+        )
         # Held while lines are sent, so that they keep their order, and while the connection is replaced.
         self._sending = allocate_lock()
         # Held while what the server must know to have arrived is written, until it knows.
@@ -130,13 +135,31 @@ class Bridge:
         # The client may send this because of an answer that the server does not know to have arrived yet.
         if self._syncing.acquire(timeout=_SYNC_SECONDS):
             self._syncing.release()
+        if self._before is not None and self._answered_before(self._before, line):
+            return
+        self._send_on(line)
+        self._ledger.read()
+
+    def _send_on(self, line: bytes) -> None:
         with self._sending:
             if self._connection is None:
                 self._while_closed(line)
                 return
             self._ledger.sent(line)
             _send(self._connection, line)
-        self._ledger.read()
+
+    def _answered_before(self, before: AnswersBefore, line: bytes) -> bool:
+        """Answer a line for a server that is not there yet; return whether that was all."""
+        before.wait(at_once=self._was_started)
+        with before.gate:
+            answer = before.answer(line)
+            if answer is None:
+                return False
+            if answer.forwarded:
+                self._send_on(line)
+                self._ledger.swallow(line)
+            self._write([answer.line.removesuffix(b"\n")])
+        return True
 
     def _while_closed(self, line: bytes) -> None:
         """Take a line while there is no server: one that asks for something has it started."""
@@ -184,6 +207,9 @@ class Bridge:
         self._is_foreign = not self._is_accepted
         if self._is_accepted:
             self._early, self._broken = 0, ""
+            if self._before is not None:
+                self._write(self._before.end())
+                self._before = None
 
     def _write(self, lines: list[bytes]) -> None:
         if not lines:
