@@ -193,6 +193,17 @@ def test_server_that_was_told_to_stop_is_replaced(home: SharedHome) -> None:
     assert user.ask("app", "SELECT 1") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
+def test_server_in_another_pid_namespace_is_told_at_once(home: SharedHome, tmp_path: Path) -> None:
+    home.user().ask("app", "SELECT 1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(f'#!/bin/sh\nexec unshare --pid --fork --mount-proc {sys.executable} "$@"\n', encoding="ascii")
+    elsewhere.chmod(0o755)
+    home.python = str(elsewhere)
+    stranger = home.user()
+    assert "runs where this process cannot see it" in str(stranger.ask("app", "SELECT 1"))
+
+
 def test_children_write_nothing_to_our_channel(home: SharedHome) -> None:
     user = home.user()
     user.ask("ensure")

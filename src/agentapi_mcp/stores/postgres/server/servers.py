@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,7 +134,7 @@ def stopped(home: Home) -> Generator[int | None]:
     The server and its children hold the lock, so that a start waits for the children of a killed server.
 
     Raises:
-        StoreUnavailableError: one neither accepts connections nor stops.
+        StoreUnavailableError: one neither accepts connections nor stops, or runs out of sight.
     """
     lock = _await_stopped(home)
     try:
@@ -216,8 +217,26 @@ def _await_stopped(home: Home) -> int | None:
                 send(server.pid, signal.SIGINT)
         elif (lock := _acquire_server_lock(home)) is not None:
             return lock
+        elif _is_out_of_sight(home):
+            raise StoreUnavailableError(
+                f"The embedded database in {home.root} runs where this process cannot see it, as in another container "
+                "or sandbox that has the same home: give each a home of its own by AGENTAPI_HOME, or one database by "
+                "AGENTAPI_DATABASE_URL."
+            )
         locks.pause(0.01)
     raise _too_slow(home)
+
+
+def _is_out_of_sight(home: Home) -> bool:
+    """Whether a server accepts connections that has no process here: it is in another PID namespace."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)  # noqa: FBT003  # the name of the method says it
+        try:
+            connection.connect(str(home.socket))
+        except OSError:
+            return False
+    # Looked at last: a server that starts has a process before it has a socket.
+    return find_server(str(home.data)) is None
 
 
 def _too_slow(home: Home) -> StoreUnavailableError:
