@@ -111,7 +111,8 @@ def resident(pid: int) -> float:
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a product process on this home, and nothing of this shell's."""
-    return {"AGENTAPI_HOME": str(home), "PATH": os.defpath, "AGENTAPI_POSTGRES_LINGER_SECONDS": "5", **more}
+    given = {"AGENTAPI_HOME": str(home), "PATH": os.defpath, "AGENTAPI_POSTGRES_LINGER_SECONDS": "5"}
+    return given | {"AGENTAPI_RESIDENT": "0"} | more  # what is measured is the process that is started
 
 
 @contextmanager

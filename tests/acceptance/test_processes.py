@@ -34,6 +34,7 @@ COMMAND = [sys.executable, "-m", "agentapi_mcp"]
 def environ(home: Path, peer: OpenAIPeer | None = None) -> dict[str, str]:
     """Make the environment of a process on this home."""
     given = {"AGENTAPI_HOME": str(home), "AGENTAPI_POSTGRES_LINGER_SECONDS": "10", "PATH": os.defpath}
+    given["AGENTAPI_RESIDENT"] = "0"  # what a test starts ends with it; tests/resident is on the server that does not
     if peer is not None:
         given |= {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     return given

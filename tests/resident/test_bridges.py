@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from agentapi_mcp.resident.place import Place
 from agentapi_mcp.testing.http import Steps
 from tests.support.databases import Seed
 from tests.support.peers.openai import OpenAIPeer
@@ -249,6 +251,21 @@ async def test_a_message_that_a_leaving_server_has_not_read_goes_to_the_next(edg
             assert asked(peer) == 2
 
 
+async def test_a_bridge_that_is_told_to_has_the_server_read_its_file(edge_home: Path, tmp_path: Path) -> None:
+    config, name = tmp_path / "agentapi.toml", f"hup{uuid4().hex[:6]}"
+    config.touch()
+    env = environ(edge_home, AGENTAPI_CONFIG=str(config))
+    async with clients(env) as here:
+        client = await here.greeted(env)
+        await client.called("up", "list_sessions")
+        config.write_text(f'[agents.{name}]\nbackend = "guide"\n')
+        client.process.send_signal(signal.SIGHUP)
+        for number in range(1, 1000):  # within the time limit of the test
+            if not (await client.called(number, "chat", agent=name, message="which agents are there?")).get("isError"):
+                break
+        assert client.process.returncode is None
+
+
 async def test_a_server_that_nobody_uses_ends(edge_home: Path) -> None:
     env = environ(edge_home, AGENTAPI_RESIDENT_LINGER_SECONDS="0")
     async with clients(env) as here:
@@ -280,8 +297,7 @@ async def test_a_server_whose_home_vanishes_ends(seed: Seed) -> None:
     async with seed.started("gone-") as server:
         env = environ(server.home)
         async with clients(env) as here:
-            client = await here.greeted(env)
-            await client.called("up", "list_agents")
+            client = await here.served(env)
             (server.home / "run").rename(server.home / "moved")
             await until(lambda: not here.pids())
             # The client is served again, by a server in the directory that is there now.
@@ -351,3 +367,47 @@ async def test_where_there_can_be_none_the_server_runs_in_the_process_of_its_cli
         client = await here.greeted(env)
         assert here.pids() == []
         assert await client.end() == 0
+
+
+async def test_a_word_that_says_neither_yes_nor_no_is_refused(edge_home: Path) -> None:
+    env = environ(edge_home)
+    async with clients(env) as here:
+        client = await here.start(env | {"AGENTAPI_RESIDENT": "perhaps"})
+        _, err = await client.process.communicate(b"")
+        assert client.process.returncode == 3
+        assert b"AGENTAPI_RESIDENT must be true or false" in err
+        assert here.pids() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another account")
+async def test_another_account_gets_no_answer_even_where_it_can_connect(seed: Seed) -> None:
+    async with seed.started("uid-") as server:
+        env = environ(server.home)
+        async with clients(env) as here:
+            client = await here.served(env)
+            place = place_of(env)
+            await asyncio.to_thread(let_everybody_in, place)
+            for uid, said in ((65534, b""), (0, b"ok 1 ")):
+                words = (sys.executable, "-c", STRANGER, place.socket, str(uid))
+                stranger = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+                out, _ = await stranger.communicate()
+                assert (stranger.returncode, out[: len(said) or None]) == (0, said)
+            assert (await client.ask("ping", {}, 1))["result"] == {}
+
+
+STRANGER = """
+import os, socket, sys
+os.setuid(int(sys.argv[2]))
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(sys.argv[1])
+try:
+    connection.sendall(b"bridge 1 1 2f\\n")
+    sys.stdout.buffer.write(connection.recv(100))
+except ConnectionError:
+    pass
+"""
+
+
+def let_everybody_in(place: Place) -> None:
+    for path, mode in ((place.run, 0o711), (place.socket, 0o777)):
+        Path(path).chmod(mode)

@@ -35,6 +35,7 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
     env = {name: environ[name] for name in _INHERITED_VARIABLES if name in environ}
     env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)}
     env |= client.start_environment(entry, environ)
+    env |= {"AGENTAPI_RESIDENT": "0"}  # a trial leaves no server behind, and hears on stderr why one does not start
     args = [str(word) for word in as_list(entry["args"])]
     parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:

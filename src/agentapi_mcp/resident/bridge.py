@@ -14,7 +14,7 @@ from agentapi_mcp.resident.before import AnswersBefore
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.ledger import Ledger, Request
 from agentapi_mcp.resident.place import NoPlaceError, find_place
-from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, SYNC, Hello, synced
+from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, RELOAD, SYNC, Hello, synced
 from agentapi_mcp.resident.starting import Starter
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -95,6 +95,10 @@ class Bridge:
     def run(self) -> None:
         """Pass lines on until the client ends; ends the process."""
         start_new_thread(self._read_client, ())
+        import signal  # noqa: PLC0415  # 3 ms, for which nobody waits now
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         while True:
             if self._connection is not None:
                 self._read_server(self._connection)
@@ -103,6 +107,15 @@ class Bridge:
             if not self._goes_on():
                 self._wanted.acquire()
             self._reopen()
+
+    def _on_hangup(self, *_: object) -> None:
+        start_new_thread(self._ask_to_reload, ())  # this thread may hold what it needs
+
+    def _ask_to_reload(self) -> None:
+        """Have the server read its configuration file, as SIGHUP asks of any server."""
+        with self._sending:
+            if self._connection is not None:
+                _send(self._connection, RELOAD + b"\n")
 
     def _new_starter(self) -> Starter:
         # Anew each time: the program may have been upgraded since.

@@ -15,7 +15,7 @@ from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.deliveries import response_id
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from agentapi_mcp.resident.protocol import MARK, SYNCED, Hello, bye, sync
+from agentapi_mcp.resident.protocol import MARK, RELOAD, SYNCED, Hello, bye, sync
 
 _CHUNK = 1 << 16
 _MOST_WAITING = 64
@@ -32,9 +32,15 @@ class BridgeConnection:
     """One client of the resident server; it takes the place of the process's stdin and stdout."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Hello, since: datetime
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        hello: Hello,
+        since: datetime,
+        reload: Callable[[], None],
     ) -> None:
         self.hello = hello
+        self._reload = reload
         self.since = since
         self.name: str | None = None
         self._reader = reader
@@ -124,6 +130,8 @@ class BridgeConnection:
             for each in [each for each in self._arrivals if each <= number]:
                 self._arrivals.pop(each)()
             self._note_quiet()
+        elif line == RELOAD:
+            self._reload()
 
     def _after_arrival(self, note: Callable[[], None]) -> None:
         """Call a function when the bridge has handed to its client all that was written until now."""

@@ -6,7 +6,7 @@ client's line that begins so gets a space in front, and is refused all the same.
 
 NUMBER = 1  # of this protocol; it grows with every change of it
 MARK = b"\0"
-SYNCED = MARK + b"synced "
+SYNCED, RELOAD = MARK + b"synced ", MARK + b"reload"
 OK, SYNC, BYE = b"ok ", b"sync ", b"bye "
 
 

@@ -112,7 +112,7 @@ class Resident:
         writer.write(ok(VERSION, os.getpid()))
         if hello.protocol != NUMBER or self.stopped.is_set():
             return
-        connection = BridgeConnection(reader, writer, hello, self._clock.now())
+        connection = BridgeConnection(reader, writer, hello, self._clock.now(), self._app.services_provider.reload)
         self._connections.add(connection)
         self._note_presence()
         try:

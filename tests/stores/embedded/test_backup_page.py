@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import SharedHome
+from tests.support.embedded import SOURCE, SharedHome
 
 pytestmark = [
     pytest.mark.acceptance,
@@ -28,10 +28,15 @@ def script(title: str) -> str:
 
 def start(title: str, home: SharedHome) -> subprocess.Popen[str]:
     """Start one section's commands in the directory of the home."""
+    program = home.path.parent / "commands" / "agentapi-mcp"
+    program.parent.mkdir(exist_ok=True)
+    words = f'PYTHONPATH={SOURCE} exec {sys.executable} -m agentapi_mcp "$@" >/dev/null'
+    program.write_text(f"#!/bin/sh\n{words}\n", encoding="ascii")
+    program.chmod(0o755)
     return subprocess.Popen(  # noqa: S603  # the page's own commands
         ["/bin/sh", "-eu", "-c", script(title)],
         cwd=home.path.parent,
-        env={"PATH": os.defpath, "AGENTAPI_HOME": str(home.path)},
+        env={"PATH": f"{program.parent}:{os.defpath}", "AGENTAPI_HOME": str(home.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
