@@ -236,7 +236,8 @@ class Settings(BaseSettings):
     resident: Annotated[
         bool | None,
         Field(
-            description="Whether clients over stdio share one server, which outlives them; by default each has its own."
+            description="Whether clients over stdio share one server, which outlives them; by default on Linux, "
+            "outside containers."
         ),
     ] = None
     resident_linger_seconds: Annotated[

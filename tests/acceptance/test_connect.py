@@ -51,7 +51,9 @@ def without_ours(client: str, text: str) -> object:
 
 
 def of(edge_home: Path, home: Path, **more: str) -> dict[str, str]:
-    return environ(edge_home) | {"HOME": str(home)} | more
+    env = environ(edge_home) | {"HOME": str(home)} | more
+    del env["AGENTAPI_RESIDENT"]  # a trial starts no server that others share, whatever it is
+    return env
 
 
 @pytest.mark.parametrize("client", NAMES)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentapi_mcp.app.database import home_of
+from agentapi_mcp.resident import environment
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, Place, find_place, places, siblings, sweep
 from agentapi_mcp.settings import Settings
@@ -23,8 +24,8 @@ def named(home: Path, **more: str) -> dict[bytes, bytes]:
 
 
 def fingerprint(environ: dict[bytes, bytes], toolsets: bytes = b"") -> str:
-    environment = Environment(environ)
-    return environment.fingerprint(environment.home(), KEY, toolsets)
+    own = Environment(environ)
+    return own.fingerprint(own.home(), KEY, toolsets)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,39 @@ def test_a_bridge_finds_the_home_that_the_server_finds(
         monkeypatch.setenv(name, value)
     as_bytes = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
     assert Environment(as_bytes).home() == os.path.realpath(os.fsencode(home_of(Settings(), environ)))
+
+
+@pytest.fixture
+def on_a_laptop(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(environment, "_CONTAINER_FILES", ())
+    return monkeypatch
+
+
+@pytest.mark.parametrize("word", ["", "1", "true", "Yes"])
+def test_clients_on_linux_share_a_server(word: str, on_a_laptop: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    del on_a_laptop
+    assert Environment(named(tmp_path, AGENTAPI_RESIDENT=word)).reason_against() == ""
+
+
+@pytest.mark.parametrize("word", ["0", "false", "No"])
+def test_one_that_is_refused_is_not_shared(word: str, on_a_laptop: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    del on_a_laptop
+    assert Environment(named(tmp_path, AGENTAPI_RESIDENT=word)).reason_against() == "AGENTAPI_RESIDENT refuses it"
+
+
+@pytest.mark.parametrize("place", ["darwin", "file", "first process", "container", "KUBERNETES_SERVICE_HOST"])
+def test_elsewhere_it_has_to_be_asked_for(place: str, on_a_laptop: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    more = {place: "podman"} if place.lower() == "container" or place.isupper() else {}
+    if place == "darwin":
+        on_a_laptop.setattr(sys, "platform", "darwin")
+    elif place == "file":
+        on_a_laptop.setattr(environment, "_CONTAINER_FILES", (str(tmp_path),))
+    elif place == "first process":
+        on_a_laptop.setattr(os, "getpid", lambda: 1)
+    reason = Environment(named(tmp_path, **more)).reason_against()
+    assert reason.endswith(("by AGENTAPI_RESIDENT=1 alone", "unless AGENTAPI_RESIDENT=1 asks for it"))
+    assert Environment(named(tmp_path, AGENTAPI_RESIDENT="1", **more)).reason_against() == ""
 
 
 def test_a_home_that_the_settings_refuse_has_no_place() -> None:
@@ -204,8 +238,8 @@ def test_a_lock_whose_file_was_removed_is_not_the_lock(tmp_path: Path) -> None:
 
 
 def test_what_has_ended_is_swept_away_and_what_runs_is_left(tmp_path: Path) -> None:
-    environment = Environment(named(tmp_path))
-    ours = find_place(environment, None)
+    here = Environment(named(tmp_path))
+    ours = find_place(here, None)
     running, ended, stopped = [Place(ours.run, digit * 16) for digit in "abc"]
     locks = [ours.try_lock(), running.try_lock()]
     for place in (ended, stopped):
@@ -214,7 +248,7 @@ def test_what_has_ended_is_swept_away_and_what_runs_is_left(tmp_path: Path) -> N
     stopped.mark_stopped()
     assert [each.fingerprint for each in siblings(ours)] == ["a" * 16]
     sweep(ours)
-    assert [each.fingerprint[0] for each in places(environment) if each.fingerprint != ours.fingerprint] == ["a", "c"]
+    assert [each.fingerprint[0] for each in places(here) if each.fingerprint != ours.fingerprint] == ["a", "c"]
     assert not Path(ended.log).exists()
     for lock in locks:
         assert lock is not None

@@ -75,13 +75,15 @@ class Environment:
 
     def reason_against(self) -> str:
         """Say why the server runs in the client's own process; empty if a resident one may serve it."""
-        if self.wish is False:
-            return "AGENTAPI_RESIDENT refuses it"
-        if self.wish is True:
-            return ""
-        return "it is asked for by AGENTAPI_RESIDENT=1 alone"
+        if self.wish is not None:
+            return "" if self.wish else "AGENTAPI_RESIDENT refuses it"
+        if not sys.platform.startswith("linux"):
+            return "elsewhere than on Linux, it is asked for by AGENTAPI_RESIDENT=1 alone"
+        if self._is_in_a_container():
+            return "it would end with this container, unless AGENTAPI_RESIDENT=1 asks for it"
+        return ""
 
-    def in_a_container(self) -> bool:
+    def _is_in_a_container(self) -> bool:
         """Whether this process ends with what started it, as all processes of a container do."""
         if os.getpid() == 1 or any(self.environ.get(name) for name in _CONTAINER_NAMES):
             return True
