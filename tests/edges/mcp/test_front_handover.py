@@ -24,7 +24,7 @@ from agentapi_mcp.edges.mcp.front.answers import CHANGED, Front
 from agentapi_mcp.edges.mcp.front.thread import FrontThread, Handover
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
-from agentapi_mcp.edges.mcp.transports.handed_over import UnreadInput, unread_lines
+from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, UnreadInput, unread_lines
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
 from tests.support.front_answers import INITIALIZED, initialize, modern, request
 from tests.support.waiting import wait_until
@@ -338,3 +338,52 @@ async def test_what_the_client_has_not_read_comes_before_all_that_the_server_wri
         assert handover.unwritten
         answers = await heard(client, handover, len(lines))
     assert [json.loads(line)["id"] for line in answers] == list(range(16))
+
+
+@contextmanager
+def taken_over(client: Client, handover: Handover) -> Generator[HandedOver]:
+    stdout = TextIOWrapper(os.fdopen(client.stdout, "wb"), encoding="utf-8")
+    client.stdout = -1
+    with stdout:
+        yield HandedOver(handover, anyio.wrap_file(unread_lines(handover, client.stdin)), anyio.wrap_file(stdout))
+
+
+async def test_no_line_is_read_before_the_server_has_answered_the_opening_too() -> None:
+    # Else a cancellation of it, or its id used again, would leave the client without an answer.
+    lines = [initialize(key=1), request("tools/call", {"name": "chat"}, 1)]
+    with client_of() as client, client.writing(lines) as reached:
+        await asyncio.to_thread(wait_until, lambda: reached.is_set() and not client.unread())
+        handover = client.thread.hand_over()
+        assert handover.answer is not None
+        with taken_over(client, handover) as taken:
+            await taken.catch_up()
+            assert (await taken.readline()).encode() == lines[0]
+            async with asyncio.TaskGroup() as group:
+                second = group.create_task(taken.readline())
+                assert not (await asyncio.wait({second}, timeout=0.1))[0]
+                await taken.write(handover.answer.decode())
+            assert second.result().encode() == lines[1]
+        assert os.read(client.from_server, 65_536) == handover.answer
+
+
+async def test_the_server_writes_when_all_that_the_front_has_left_is_written() -> None:
+    lines = [initialize(key=0), *(request("tools/list", key=number) for number in range(1, 16))]
+    with client_of() as client, client.writing(lines) as reached:
+        await asyncio.to_thread(wait_until, lambda: reached.is_set() and not client.unread())
+        handover = client.thread.hand_over()
+        assert handover.answer is not None
+        size = len(handover.unwritten)
+        with taken_over(client, handover) as taken:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(taken.catch_up())
+                await taken.write(handover.answer.decode())
+                writing = group.create_task(taken.write("the server's\n"))
+                assert not (await asyncio.wait({writing}, timeout=0.1))[0]
+                group.create_task(asyncio.to_thread(read_bytes, client.from_server, size + 20_000))
+            await taken.flush()
+        assert b"".join(iter(lambda: os.read(client.from_server, 65_536), b"")).endswith(b"}\nthe server's\n")
+
+
+def read_bytes(descriptor: int, count: int) -> None:
+    while count > 0:
+        count -= len(os.read(descriptor, min(count, 65_536)))
