@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentapi_mcp.base.errors import NotFoundError
+from agentapi_mcp.base.errors import NotFoundError, StoreError
 from agentapi_mcp.base.ids import TaskId
 from agentapi_mcp.core.conversations.models import EndReason, Sent, TurnStatus
 from agentapi_mcp.core.conversations.tasks import LIFETIME
@@ -75,6 +75,8 @@ async def test_a_task_is_there_for_its_own_caller_alone(world: World, database: 
             await server.tasks.cancel(stranger, task.id)
         with pytest.raises(NotFoundError):
             await server.tasks.conclude(stranger, task.id, "forged")
+        with pytest.raises(StoreError):
+            await server.tasks.create(stranger, turn, SENT)
         assert await server.tasks.list_(stranger, [task.id]) == ()
     assert await server.tasks.list_(ann, [task.id, task.id]) == (await server.tasks.get(ann, task.id),)
 
