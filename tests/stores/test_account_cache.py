@@ -12,7 +12,8 @@ from agentapi_mcp.base.ids import UserId, new_id
 from agentapi_mcp.core.accounts.models import Account, AccountKind
 from agentapi_mcp.stores.postgres.database import Database
 from agentapi_mcp.stores.redis.accounts import RedisAccountCache
-from agentapi_mcp.stores.redis.client import make_redis, open_redis
+from agentapi_mcp.stores.redis.addresses import make_redis
+from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.keys import ROW_READ
 from tests.core.accounts.test_accounts import AccountSetup, LiveClock, another, open_setup
 from tests.support.clocks import ManualClock
@@ -155,7 +156,7 @@ async def test_a_disconnect_that_redis_did_not_hear_of_counts_within_ten_seconds
         alone = await stack.enter_async_context(another(database, at.peer, clock=at.clock))
         await alone.accounts.disconnect(ann, "vendor")
         raw = await stack.enter_async_context(make_redis(redis_url, deadline=5))
-        row_read = ROW_READ.name(redis_prefix, f"oauth_token:{ann.user_id}:vendor")
+        row_read = ROW_READ.name(redis_prefix, f"{redis_prefix}oauth_token:{ann.user_id}:vendor")
         assert 0 < await raw.pttl(row_read) <= 10_000
         await raw.delete(row_read)
         assert await raw.exists(f"{redis_prefix}oauth_token:{ann.user_id}:vendor")

@@ -54,9 +54,14 @@ class Told:
 
 
 @asynccontextmanager
-async def replica(url: str, home: Path, peer: OpenAIPeer) -> AsyncGenerator[Services]:
-    """Open a program on a database."""
-    settings = Settings(home=home, database_url=SecretStr(url), shutdown_grace_seconds=0)
+async def replica(url: str, home: Path, peer: OpenAIPeer, *, redis: str | None = None) -> AsyncGenerator[Services]:
+    """Open a program on a database, perhaps with a Redis."""
+    settings = Settings(
+        home=home,
+        database_url=SecretStr(url),
+        redis_url=None if redis is None else SecretStr(redis),
+        shutdown_grace_seconds=0,
+    )
     environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
     async with open_app(settings, environ) as app:
         yield await app.services_provider.services()

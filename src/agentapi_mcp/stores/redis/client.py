@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from enum import IntEnum
 from typing import TypeVar
@@ -11,17 +11,15 @@ from uuid import uuid4
 
 from redis import exceptions as faults
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.sentinel import MasterNotFoundError
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
-from agentapi_mcp.stores.redis.keys import PROBE, Key
+from agentapi_mcp.stores.redis.addresses import DEADLINE, is_cluster, open_connections
+from agentapi_mcp.stores.redis.keys import PROBE, Key, keeps_slots
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-# Seconds for the connection; a whole call has twice as long (docs/design/redis.md, rule 3).
-_DEADLINE = 0.5
 # Of one XREAD; it ends sooner when an event arrives.
 _BLOCK = timedelta(seconds=2)
 _BACKOFF = timedelta(seconds=2)
@@ -37,18 +35,23 @@ _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (faults.InvalidResponse, "what answers at {variable} is not Redis"),
     (faults.TimeoutError, "it does not answer in time"),
     (TimeoutError, "it does not answer in time"),
+    (MasterNotFoundError, "its sentinels know of no primary that is up"),
+    (faults.ClusterDownError, "its cluster is down, or is choosing another primary"),
+    (faults.RedisClusterException, "no node of its cluster can be used"),
     (faults.ConnectionError, "it cannot be reached"),
     (OSError, "it cannot be reached"),
     (faults.ResponseError, "it refuses a command"),
     (faults.RedisError, "it failed"),
 )
-_ALL_ERRORS = (faults.RedisError, OSError, TimeoutError, ValueError)
+_ALL_ERRORS = (faults.RedisError, faults.RedisClusterException, OSError, TimeoutError, ValueError)
 _CONNECTION_ERRORS = (
     faults.ConnectionError,
     faults.TimeoutError,
     OSError,
     TimeoutError,
     faults.InvalidResponse,
+    faults.ClusterDownError,
+    faults.RedisClusterException,
     ValueError,
 )
 # Of a script, these are about the server, and all else is about scripts.
@@ -68,6 +71,7 @@ class RedisClient:
 
     def __init__(self, redis: Redis, prefix: str, clock: Clock, variable: str = _VARIABLE) -> None:
         self.prefix = prefix
+        self.is_cluster = is_cluster(redis)
         self._variable = variable
         self._redis = redis
         self._clock = clock
@@ -109,11 +113,12 @@ class RedisClient:
         """
         key = self.key(PROBE, uuid4().hex)
         try:
-            async with asyncio.timeout(_DEADLINE * 2):
+            async with asyncio.timeout(DEADLINE * 2):
                 # A server that is full, read-only or closed to this user refuses it like any other write.
                 await self._redis.set(key, "1", ex=PROBE.lifetime, xx=True)
         except _ALL_ERRORS as exc:
             self._note(exc, _Call.WRITE)
+            await self._look_for_nodes_after(exc)
             raise StoreUnavailableError(f"{_meaning(exc, self._variable)}; the server works on without it") from exc
         self._note_success(_Call.WRITE)
 
@@ -121,13 +126,21 @@ class RedisClient:
         if self.is_backing_off:
             return default
         try:
-            async with asyncio.timeout(_DEADLINE * 2):
+            async with asyncio.timeout(DEADLINE * 2):
                 result = await work(self._redis)
         except _ALL_ERRORS as exc:
             self._note(exc, call)
+            await self._look_for_nodes_after(exc)
             return default
         self._note_success(call)
         return result
+
+    async def _look_for_nodes_after(self, exc: BaseException) -> None:
+        # A pipeline that is not tried again leaves the library with the nodes that it knew, dead ones too.
+        if self.is_cluster and isinstance(exc, _CONNECTION_ERRORS):
+            with suppress(*_ALL_ERRORS):
+                async with asyncio.timeout(DEADLINE):
+                    await self._redis.aclose()
 
     def _note(self, exc: BaseException, call: _Call) -> None:
         if isinstance(exc, _CONNECTION_ERRORS):
@@ -156,45 +169,29 @@ async def open_redis(url: str, prefix: str, clock: Clock, variable: str = _VARIA
     """Open a client; the server need not be reachable. Messages name `variable`, which has the URL.
 
     Raises:
-        ConfigurationError: the URL is not a Redis URL.
+        ConfigurationError: the URL is not a Redis URL, or the prefix does not fit a cluster.
     """
     # No time limit of the library's own, which costs a task and a timer for each command: that of the call ends it, and
     # the library closes the connection of a command that is cancelled.
-    async with make_redis(url, deadline=None, variable=variable) as redis:
+    async with open_connections(url, deadline=None, variable=variable) as redis:
+        if is_cluster(redis) and not keeps_slots(prefix):
+            raise ConfigurationError(
+                "AGENTAPI_REDIS_PREFIX has a brace, which in a cluster begins a hash tag: leave it out, or write a "
+                "whole one, as in {agentapi}:."
+            )
         yield RedisClient(redis, prefix, clock, variable)
 
 
 @asynccontextmanager
 async def open_blocking(url: str) -> AsyncGenerator[Redis]:
     """Open connections for commands that block at the server, for up to `block_milliseconds`."""
-    async with make_redis(url, deadline=_BLOCK.total_seconds() + _DEADLINE) as redis:
+    async with open_connections(url, deadline=_BLOCK.total_seconds() + DEADLINE, variable=_VARIABLE) as redis:
         yield redis
 
 
 def block_milliseconds() -> int:
     """Return the longest time that a blocking command waits at the server, in milliseconds."""
     return int(_BLOCK.total_seconds() * 1000)
-
-
-def make_redis(url: str, *, deadline: float | None, variable: str = _VARIABLE) -> Redis:
-    """Return a client that connects on first use."""
-    try:
-        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
-            url,
-            protocol=2,
-            # Blocking commands need a socket timeout above the time that they wait at the server.
-            socket_timeout=deadline,
-            socket_connect_timeout=_DEADLINE,
-            # The library retries by default, which would multiply the deadline.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            client_name="agentapi-mcp",
-        )
-    except ValueError:
-        raise ConfigurationError(
-            f"{variable} is no address of a Redis: it begins with redis://, rediss:// or unix://, "
-            "as in redis://:password@host:6379/0."
-        ) from None
 
 
 def _meaning(exc: BaseException, variable: str) -> str:

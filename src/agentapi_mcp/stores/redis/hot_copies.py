@@ -15,6 +15,8 @@ from agentapi_mcp.stores.redis.keys import ROW_READ
 TRUSTED_FOR = ROW_READ.lifetime
 _MILLISECOND = timedelta(milliseconds=1)
 _READ = "read"
+# A name of a client may have braces, which would be a hash tag of its own.
+_NO_TAG = str.maketrans({"{": "%7B", "}": "%7D", "%": "%25"})
 # A lease of Memcached ("Scaling Memcache at Facebook", NSDI 2013, section 3.2.1): whoever removes a copy removes the
 # claims of those who read its row at that moment, so that none of them puts back what it read before the change.
 _PUT = """#!lua
@@ -48,13 +50,18 @@ class HotCopies:
         """Read the copies that are still trusted."""
 
         async def read(redis: Redis) -> list[str | int | None]:
-            # Together, for another replica may replace a copy in between.
-            async with redis.pipeline(transaction=True) as pipe:
-                for copy, row_read in map(self._keys, names):
-                    pipe.get(copy)
-                    pipe.get(row_read)
-                    pipe.pttl(row_read)
-                return cast("list[str | int | None]", await pipe.execute())
+            # What belongs to a copy together, for another replica may replace it in between. In a cluster each copy is
+            # in a slot of its own.
+            at_once = [[name] for name in names] if self._client.is_cluster else [names]
+            found = list[str | int | None]()
+            for together in at_once:
+                async with redis.pipeline(transaction=True) as pipe:
+                    for copy, row_read in map(self._keys, together):
+                        pipe.get(copy)
+                        pipe.get(row_read)
+                        pipe.pttl(row_read)
+                    found += cast("list[str | int | None]", await pipe.execute())
+            return found
 
         found = await self._client.read(read, [None] * 3 * len(names))
         return [
@@ -88,7 +95,8 @@ class HotCopies:
         await self._client.write(lambda redis: redis.delete(*self._keys(name)))
 
     def _keys(self, name: str) -> tuple[str, str]:
-        return self._client.prefix + name, self._client.key(ROW_READ, name)
+        copy = self._client.prefix + name.translate(_NO_TAG)
+        return copy, self._client.key(ROW_READ, copy)
 
 
 def _copy(text: str | None, row_read: str | None, left: int) -> Copy | None:

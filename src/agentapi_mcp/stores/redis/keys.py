@@ -1,5 +1,6 @@
 """Every Redis key that is written, with its lifetime."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,6 +23,17 @@ class Key:
         return prefix + self.pattern.format(*ids)
 
 
+_TAG = re.compile(r"[^{]*\{[^{}]+\}[^{}]*")
+
+
+def keeps_slots(prefix: str) -> bool:
+    """Return whether keys that belong together are in one slot of a cluster: the prefix has a whole hash tag, or none.
+
+    Of a key with a part in braces that part alone decides on the slot (Redis, cluster specification, "Hash tags").
+    """
+    return not {"{", "}"} & set(prefix) or _TAG.fullmatch(prefix) is not None
+
+
 HISTORY = Key("chat:session:{}:messages", timedelta(hours=1), "recent history, with the id of its last message")
 SESSION = Key("session:{}", timedelta(hours=24), "a chat session's state: user, organisation, agent, model, metadata")
 # A row of `mcp_sessions` has a session_id of three parts, and that of a chat session is a UUID: both have one name.
@@ -36,7 +48,8 @@ OAUTH_TOKEN = Key(
     "a connected account's sealed access token; one that expires is kept until it is to be renewed",
 )
 ROW_READ = Key(
-    "row_read:{}",
+    # The braces are a hash tag: in a cluster it is in the slot of the copy.
+    "row_read:{{{}}}",
     timedelta(seconds=10),
     "for a copy of a row: the claim of who reads that row, and then that the copy may be trusted",
 )

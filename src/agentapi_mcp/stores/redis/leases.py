@@ -1,6 +1,6 @@
 """What is leased to all replicas of the shares of users, counted in Redis by its own clock; safe to lose."""
 
-from collections.abc import Awaitable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from hashlib import sha256
 from typing import cast
 from uuid import UUID, uuid4
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from agentapi_mcp.core.identity.leases import Claim, LeaseStore
 from agentapi_mcp.stores.redis.client import RedisClient
+from agentapi_mcp.stores.redis.gathered import Command
 from agentapi_mcp.stores.redis.keys import HELD, USED
 
 # Its first line makes a full or read-only server refuse it as a whole, before any of it is done.
@@ -63,7 +64,7 @@ return granted
 
 
 class RedisLeases(LeaseStore):
-    """Counts leases in one call for all claims, which is atomic."""
+    """Counts leases in one round trip for all claims; each of them is atomic."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
@@ -71,16 +72,23 @@ class RedisLeases(LeaseStore):
 
     @override
     async def claim(self, claims: Sequence[Claim]) -> Sequence[int] | None:
-        keys = [self._key(claim) for claim in claims]
+        # In a cluster each is in a slot of its own, and a script has the keys of one slot.
+        at_once = [[claim] for claim in claims] if self._client.is_cluster else [claims]
+
+        async def run(redis: Redis) -> Sequence[int]:
+            async with redis.pipeline(transaction=False) as pipe:
+                for together in at_once:
+                    pipe.execute_command(*self._command(together))  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
+                granted = cast("list[list[int]]", await pipe.execute())
+            return [amount for amounts in granted for amount in amounts]
+
+        return await self._client.script(run)
+
+    def _command(self, claims: Sequence[Claim]) -> Command:
         arguments: list[str | int] = [self._replica, int(HELD.lifetime.total_seconds())]
         for terms, _, amount in claims:
             arguments += ["rate" if terms.is_rate else "held", amount, terms.most]
-
-        async def run(redis: Redis) -> Sequence[int]:
-            granted = await cast("Awaitable[list[int]]", redis.eval(_CLAIM, len(keys), *keys, *arguments))
-            return [amount for _, amount in zip(claims, granted, strict=True)]
-
-        return await self._client.script(run)
+        return ("EVAL", _CLAIM, len(claims), *map(self._key, claims), *arguments)
 
     def _key(self, claim: Claim) -> str:
         kind = USED if claim.terms.is_rate else HELD

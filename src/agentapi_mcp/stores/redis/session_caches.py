@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 from uuid import UUID
 
+from redis.asyncio import Redis
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import MessageId, SessionId
@@ -81,7 +83,7 @@ class RedisSessionCache(SessionCache, Source):
 
         async def remove() -> None:
             self._saves.pop(session_id, None)  # again: the answer to what was on its way may have asked for more
-            await self._client.write(lambda redis: redis.delete(*keys))
+            await self._client.write(partial(_delete, keys))
 
         await self._gathered.after_flight(remove)
 
@@ -116,6 +118,14 @@ class RedisSessionCache(SessionCache, Source):
         newer = self._saves.get(session_id, save)
         self._saves[session_id] = newer.followed_by(newer.state, newer.history, extends=False)
         self._gathered.note()
+
+
+async def _delete(keys: Sequence[str], redis: Redis) -> None:
+    # Not by one command, since in a cluster they are in different slots.
+    async with redis.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.delete(key)
+        await pipe.execute()
 
 
 def _state_text(state: SessionState) -> str:
