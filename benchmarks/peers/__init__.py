@@ -1,0 +1,1 @@
+"""Other servers that stand before the same provider, measured beside ours."""
