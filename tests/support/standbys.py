@@ -94,6 +94,13 @@ class PairTemplate:
         ):
             yield Pair(primary, standby, process)
 
+    @contextmanager
+    def started_alone(self, place: Path) -> Generator[Cluster]:
+        """Start a primary without a standby."""
+        cluster = self._copy(self.made.place / "data", place / "data")
+        with cluster.started():
+            yield cluster
+
     def _copy(self, data: Path, place: Path) -> Cluster:
         cluster, account = Cluster(self.made.bindir, place), server_account()
         cluster.make_place()

@@ -1,5 +1,6 @@
 """Several Valkeys on loopback: a primary that Sentinel watches over, and a cluster with a replica."""
 
+import signal
 import socket
 import subprocess
 from collections.abc import Generator, Sequence
@@ -55,6 +56,11 @@ class Node:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def freeze(self) -> None:
+        """Let it answer nothing, though its connections stand."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
 
     def _answers(self) -> bool:
         try:
@@ -116,9 +122,12 @@ class Clustered:
         running = [node for node in (*self.nodes, self.replica) if node.process is not None]
         return {key for node in running for key in node.run("KEYS", "*")}
 
-    def fail_over(self) -> None:
-        """Kill the first node, and wait until its replica has taken its place."""
-        self.nodes[0].kill()
+    def fail_over(self, *, hangs: bool = False) -> None:
+        """Kill the first node, or let it hang, and wait until its replica has taken its place."""
+        if hangs:
+            self.nodes[0].freeze()
+        else:
+            self.nodes[0].kill()
         wait_until(lambda: self.replica.run("ROLE")[0] == "master")
         wait_until(lambda: all("cluster_state:ok" in node.run("CLUSTER", "INFO") for node in self.nodes[1:]))
 

@@ -36,8 +36,10 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def server(pair_template: PairTemplate) -> Iterator[Cluster]:
     """Return a server that asks for no password, with a migrated database."""
-    with pair_template.made.started():
-        yield pair_template.made
+    with tempfile.TemporaryDirectory(prefix="ps-", dir="/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o711)
+        with pair_template.started_alone(Path(path)) as alone:
+            yield alone
 
 
 @pytest.fixture

@@ -103,10 +103,9 @@ def _make_cluster_client(parts: SplitResult, deadline: float | None) -> Redis:
         raise ValueError(parts.path)
     found = [_parse(parts, place, "", parts.query) for place in _places(parts, 6379)]
     nodes = [ClusterNode(one.pop("host"), one.pop("port")) for one in found]
-    # With a time limit of its own, beside that of the call: only so does the library note that a node hangs, and look
-    # which others there are. What the other nodes have is used while some slots have none.
+    # What the other nodes have is used while some slots have none.
     options: dict[str, Any] = {
-        **_options(deadline or DEADLINE),
+        **_options(deadline),
         "require_full_coverage": False,
         "max_connections": _MOST_CONNECTIONS,
     }
