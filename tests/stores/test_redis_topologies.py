@@ -87,11 +87,12 @@ async def test_one_of_which_no_server_answers_is_told_and_not_waited_for(url: st
         assert client.is_backing_off
 
 
-async def until_true(work: Callable[[], Awaitable[bool]], clock: ManualClock) -> None:
-    """Repeat what a busy machine may fail to do in the second that a call has."""
+async def is_true_soon(work: Callable[[], Awaitable[bool]], clock: ManualClock) -> bool:
+    """Repeat what a busy machine may fail to do in the second that a call has, until it is done."""
     async with asyncio.timeout(60):
         while not await work():
             clock.advance(LONG)
+    return True
 
 
 async def check_copies(client: RedisClient, clock: ManualClock) -> None:
@@ -106,8 +107,8 @@ async def check_copies(client: RedisClient, clock: ManualClock) -> None:
     async def are_found() -> bool:
         return [found and found.text for found in await copies.find(names)] == texts
 
-    await until_true(are_put, clock)
-    await until_true(are_found, clock)
+    assert await is_true_soon(are_put, clock)
+    assert await is_true_soon(are_found, clock)
 
 
 @pytest.mark.parametrize("prefix", ["", "ours:", "{ours}:"])
@@ -130,7 +131,7 @@ async def test_claims_of_many_users_are_counted_on_all_nodes_of_a_cluster(cluste
             # What is held is held for five seconds, and claimed again and again.
             return (await one.claim(claims), await two.claim(claims)) == ([6] * 40, [4] * 40)
 
-        await until_true(are_counted, clock)
+        assert await is_true_soon(are_counted, clock)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
