@@ -14,7 +14,7 @@ import pytest
 
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import AgentId, OrgId, TaskId, TurnId, UserId, new_id
-from agentapi_mcp.core.conversations.models import AcceptedTurn, NewTask, Sent, Turn, TurnMark, TurnStatus
+from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, NewTask, Sent, Turn, TurnMark, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore, TaskStore, TurnStore
 from agentapi_mcp.core.identity.principals import Principal, Role, TokenScope
 from agentapi_mcp.stores.postgres.database import Connection, Database
@@ -49,6 +49,7 @@ class Scene:
     owner: UUID
     agent_id: AgentId
     task_id: TaskId
+    known: Defaults
     canary: str
     attackers: dict[str, Principal]
 
@@ -90,6 +91,7 @@ async def scene(database: Database) -> AsyncGenerator[Scene]:
         owner=owner,
         agent_id=agent_id,
         task_id=task_id,
+        known=await PostgresSessions(database).defaults(principal, done.session_id),
         canary=canary,
         attackers={
             "her colleague, an owner": Principal(abe, one, Role.OWNER),
@@ -131,6 +133,12 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "TaskStore.find": lambda who: tasks.find(who, [scene.task_id]),
         "TaskStore.conclude": lambda who: tasks.conclude(who, scene.task_id, "forged"),
         "TurnStore.begin": lambda who: turns.begin(who, new_turn(scene.agent_id, "mine now", session_id)),
+        "TurnStore.begin, by what is known of her session": lambda who: turns.begin(
+            who, replace(new_turn(scene.agent_id, "mine now", session_id), defaults=scene.known)
+        ),
+        "TurnStore.begin, anew by what is known of her session": lambda who: turns.begin(
+            who, replace(new_turn(scene.agent_id, "mine now"), defaults=scene.known)
+        ),
         "TurnStore.find": lambda who: turns.find(who, turn_id),
         "TurnStore.get": lambda who: turns.get(who, turn_id),
         "TurnStore.recent": lambda who: turns.recent(who, 100),

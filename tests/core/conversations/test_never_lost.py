@@ -97,7 +97,7 @@ async def test_an_owner_that_lost_its_lease_stops_the_turn(world: World) -> None
 
 
 @pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
-@pytest.mark.parametrize("statement", ["begin_turn_1", "end_turn_1"])
+@pytest.mark.parametrize("statement", ["begin_turn_2", "end_turn_1"])
 @pytest.mark.parametrize("key", [None, "k"])
 async def test_a_lost_acknowledgement_costs_neither_the_turn_nor_a_second_one(
     how: Break, statement: str, key: str | None, world: World
@@ -119,7 +119,7 @@ async def test_a_lost_acknowledgement_costs_neither_the_turn_nor_a_second_one(
 async def test_a_provider_is_not_asked_before_it_is_clear_that_the_turn_stands(world: World) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
-    wire.break_at("begin_turn_1", Break.BEFORE)
+    wire.break_at("begin_turn_2", Break.BEFORE)
     async with begun(server, asks(SLOW)) as asking:
         await world.peer.received(path="/api/v1/chat/completions")
         assert await world.owner.fetchval("SELECT asked_at IS NOT NULL AND asked_at > created_at FROM agentapi.turns")
@@ -134,7 +134,7 @@ async def test_a_call_is_bounded_while_the_database_is_silent_and_says_what_is_n
     wire, url = await world.wire()
     server = await world.program(url)
     request = asks(idempotency_key="k")
-    wire.break_at("begin_turn_1", Break.SILENT)
+    wire.break_at("begin_turn_2", Break.SILENT)
     turns, principal = server.turns, server.principal
     with pytest.raises(StoreUnclearError, match="it is not known whether the message was accepted") as raised:
         await (turns.chat(principal, request, wait=NOW) if waits else turns.start(principal, request))
@@ -601,7 +601,7 @@ async def test_a_call_that_goes_on_after_its_answer_was_given_up_makes_one_turn(
     server = await world.program(url)
     first = await world.answered(server, asks())
     await world.owner.execute(HELD)
-    wire.break_at("begin_turn_1", Break.SILENT)
+    wire.break_at("begin_turn_2", Break.SILENT)
     try:
         request = asks(idempotency_key=key, session_id=str(first.session_id) if continues else None)
         async with begun(server, request) as asking:
@@ -642,7 +642,7 @@ async def test_an_orphan_of_a_month_ago_is_settled(world: World) -> None:
 async def test_a_store_that_is_away_between_the_beginning_and_the_asking_is_waited_for(world: World) -> None:
     wire, url = await world.wire()
     server = await world.program(url)
-    wire.break_at("begin_turn_1", Break.BEFORE)
+    wire.break_at("begin_turn_2", Break.BEFORE)
     async with begun(server, asks(idempotency_key="k")) as asking:
         await wire.has_broken.wait()
         wire.break_at("SET asked_at", Break.BEFORE)

@@ -317,7 +317,7 @@ async def test_a_database_that_does_not_let_a_provider_be_asked_is_asked_ever_le
     wire, url = await world.wire()
     clock = HastyClock()
     server = await world.program(url, clock=clock, save_every=UNUSUAL, renew_every=UNUSUAL, renew_again=UNUSUAL)
-    wire.break_at("begin_turn_1", Break.BEFORE)
+    wire.break_at("begin_turn_2", Break.BEFORE)
     async with begun(server, asks(SLOW, idempotency_key="k")) as asking:
         await wire.has_broken.wait()
         wire.break_at("SET asked_at", Break.BEFORE, times=5)
@@ -428,7 +428,7 @@ async def test_a_message_that_is_asked_anew_after_its_call_was_lost_leaves_no_tu
     wire, url = await world.wire()
     server = await world.program(url)
     request = asks()
-    wire.break_at("begin_turn_1", Break.SILENT)
+    wire.break_at("begin_turn_2", Break.SILENT)
     with pytest.raises(StoreUnclearError):
         await server.turns.chat(server.principal, request, wait=NOW)
     told = await server.turns.chat(server.principal, replace(request, new=True), wait=LONG)

@@ -27,15 +27,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 pytestmark = pytest.mark.timeout(60)
 TURNS = 10
-TRANSACTION = 3  # begin, statement, commit
-# What is gathered is shared by all turns of a moment: there, signals and deliveries have a transaction each.
+# What is gathered is shared by all turns of a moment: there, signals and deliveries have a statement each.
 GATHERED = ("tasks gathered", "statements gathered")
 PRICE = {
     "tasks": 5,
-    "timers": 17,
-    "statements": TRANSACTION + 2,  # the choices that the turn begins with; its begin, and its end
+    "timers": 14,
+    "statements": 2,  # its begin, and its end
     "tasks gathered": 1,
-    "statements gathered": 2 * TRANSACTION,
+    "statements gathered": 2,
 }
 METHODS = ("fetch", "fetchrow", "fetchval", "execute")
 

@@ -171,7 +171,14 @@ async def test_a_preview_tells_all_and_changes_nothing(deployed: Project) -> Non
 async def test_a_preview_on_a_second_run_names_what_is_granted_only(deployed: Project) -> None:
     await migrate(deployed.owner, program="0.1.0")
     roles = ("agentapi_system", "agentapi_writer", "authenticated")
-    functions = ("begin_turn_1(text,jsonb,text)", "end_turn_1(text,jsonb,text,jsonb)")
+    functions = (
+        "begin_turn_1(text,jsonb,text)",
+        "begin_turn_2(text,jsonb,jsonb,text)",
+        "end_turn_1(text,jsonb,text,jsonb)",
+        "mark_delivered_1(uuid[])",
+        "tell_1(uuid,text[])",
+        "turn_defaults_1(text,uuid)",
+    )
     assert (await preview(deployed.owner, program="0.1.0", grant_to=APP)).changes == (
         *(f"grant the role {role} to {APP}" for role in roles),
         f"grant USAGE on agentapi to {APP}",

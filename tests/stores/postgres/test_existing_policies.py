@@ -76,6 +76,8 @@ async def test_policies_for_everybody_open_nothing_to_the_programs_writer(deploy
                 MEMBER, new_turn(await droid(database), "forged", SessionId(OLD_SESSION))
             )
         for principal in (MEMBER, VIEWER):
+            with pytest.raises(NotFoundError):
+                await PostgresSessions(database).defaults(principal, SessionId(OLD_SESSION))
             async with database.as_writer(principal) as connection:
                 hers = "SELECT count(*) FROM public.chat_sessions WHERE user_id = $1"
                 assert await connection.fetchval(hers, ALICE) == 0

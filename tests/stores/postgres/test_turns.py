@@ -1,6 +1,7 @@
 """Turns in Postgres: the order of what is said, and what is returned against what is kept."""
 
 import json
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from agentapi_mcp.core.conversations.models import (
     Obstacles,
     SettledTurn,
     SettlingRule,
+    StaleDefaults,
     Turn,
     TurnCost,
     TurnFault,
@@ -53,6 +55,15 @@ async def agent(database: Database) -> AgentId:
         return AgentId(
             await connection.fetchval("INSERT INTO public.agents (name, type) VALUES ('droid', 'custom') RETURNING id")
         )
+
+
+@pytest.fixture
+async def owner(database_urls: DatabaseUrls) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]"]:
+    """Connect as the owner of the tables, who sees all rows."""
+    connection = await asyncpg.connect(database_urls.owner)
+    await connection.execute("SET row_security = off")
+    yield connection
+    await connection.close()
 
 
 def new_turn(agent: AgentId, message: str, session: SessionId | None = None, *, lease: float = 60) -> NewTurn:
@@ -619,6 +630,69 @@ async def test_defaults_are_the_sessions_and_the_organisations_and_nobody_elses(
         await owner.execute(change, principal.org_id, before)
     finally:
         await owner.close()
+
+
+# Each changes what a message in the session begins with: settings, the session's agent and model, names, parameters.
+CHANGES = (
+    """UPDATE public.organizations SET settings = '{"default_agent": "droid"}'""",
+    "UPDATE public.agents SET name = 'robot' WHERE name = 'droid'",
+    "UPDATE public.chat_sessions SET agent_id = NULL",
+    "UPDATE public.chat_sessions SET model_id = (SELECT id FROM public.models LIMIT 1)",
+    """UPDATE public.chat_sessions SET metadata = '{"temperature": 1}'""",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_turn_that_was_chosen_by_what_has_changed_does_not_begin(
+    change: str, database: Database, owner: "asyncpg.Connection[asyncpg.Record]", principal: Principal, agent: AgentId
+) -> None:
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    await owner.execute(
+        "INSERT INTO public.models (agent_id, name, model_id, provider) VALUES ($1, 'm', 'm', 'p')", agent
+    )
+    first = (await begin(turns, principal, new_turn(agent, "hello"))).turn
+    await turns.finish(principal, replace(first, status=TurnStatus.COMPLETED, reply="yes"), ending(OWNER))
+    session = first.session_id
+    new = replace(new_turn(agent, "more", session), defaults=await sessions.defaults(principal, session))
+    before = await owner.fetchval("SELECT settings::text FROM public.organizations WHERE id = $1", principal.org_id)
+    await owner.execute(change)
+    try:
+        assert await turns.begin(principal, new) == StaleDefaults(again=False)
+        assert await turns.begin(principal, replace(new, again=True)) == StaleDefaults(again=True)
+        now = replace(new, defaults=await sessions.defaults(principal, session))
+        began = await begin(turns, principal, now)
+        # A repeated call finds what it wrote, although that has changed what the session goes on with.
+        assert (await begin(turns, principal, replace(new, again=True))).turn == began.turn
+    finally:
+        await owner.execute("UPDATE public.agents SET name = 'droid' WHERE name = 'robot'")
+        await owner.execute(
+            "UPDATE public.organizations SET settings = $2::text::jsonb WHERE id = $1", principal.org_id, before
+        )
+
+
+@pytest.mark.parametrize("has_model", [False, True])
+async def test_a_turn_that_began_tells_what_the_next_one_begins_with(
+    has_model: bool,  # noqa: FBT001  # a parameter of the test
+    database: Database,
+    principal: Principal,
+    agent: AgentId,
+) -> None:
+    turns, sessions = PostgresTurns(database), PostgresSessions(database)
+    async with database.as_system("add a model") as connection:
+        model = await connection.fetchval(
+            "INSERT INTO public.models (agent_id, name, model_id, provider) VALUES ($1, 'm', 'm', 'p') RETURNING id",
+            agent,
+        )
+    session: SessionId | None = None
+    for _ in range(3):
+        new = replace(new_turn(agent, "hello", session), defaults=await sessions.defaults(principal, session))
+        new = replace(new, model_row_id=model, model="m") if has_model else new
+        accepted = await begin(turns, principal, new)
+        session = accepted.turn.session_id
+        assert accepted.following is not None
+        assert replace(accepted.following, size=0) == replace(await sessions.defaults(principal, session), size=0)
+        said = replace(accepted.turn, status=TurnStatus.COMPLETED, reply="yes", end_reason=EndReason.ANSWERED)
+        await turns.finish(principal, said, ending(OWNER))
 
 
 async def marks(database: Database, turn: Turn) -> list[datetime | None]:

@@ -43,12 +43,19 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """Defaults for a message: the session's last agent and model, and the organisation's settings."""
+    """Defaults for a message: the session's last agent and model, and the organisation's settings.
 
+    The digests are the store's, which compares them when the turn begins. `size` is that of settings and metadata.
+    """
+
+    session_id: SessionId | None
     settings: Mapping[str, object]
     agent: str | None = None
     model: str | None = None
     metadata: Mapping[str, object]
+    settings_digest: str | None
+    metadata_digest: str | None
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +206,7 @@ class NewTurn:
     of the same request whose answer may not have arrived; `replaces` is a turn that was interrupted or given up, and
     that this one asks again. `asked` says that the request to the provider follows at once. `most` is what its user may
     have in all processes; a turn that is `refused` already is written in no case, and others that answer it are found.
+    `defaults` are what agent, model and parameters were chosen by, which the store compares; None compares nothing.
     """
 
     id: TurnId
@@ -226,16 +234,31 @@ class NewTurn:
     events: tuple[AuditEvent, ...] = ()
     most: Mapping[Resource, int] = field(default_factory=dict[Resource, int])
     refused: bool = False
+    defaults: Defaults | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTurn:
-    """A stored turn, with the newest message before it and the state that the backend saved last."""
+    """A stored turn, with the newest message before it and the state that the backend saved last.
+
+    `following` is what the next message of the session begins with, if that is known.
+    """
 
     turn: Turn
     previous_message_id: MessageId | None
     state: Mapping[str, str]
     session_created: bool
+    following: Defaults | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StaleDefaults:
+    """Nothing was written, since the defaults that the turn was chosen by have changed.
+
+    With `again`, an earlier call whose answer was lost may write the turn yet.
+    """
+
+    again: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

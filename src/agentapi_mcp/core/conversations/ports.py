@@ -26,6 +26,7 @@ from agentapi_mcp.core.conversations.models import (
     SessionState,
     SettledTurn,
     SettlingRule,
+    StaleDefaults,
     Task,
     Turn,
     TurnEvent,
@@ -41,8 +42,8 @@ T = TypeVar("T")
 class TurnStore(Protocol):
     """Turns, their leases and idempotency keys."""
 
-    async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
-        """Store session, user message and turn, or return what stands in the way.
+    async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles | StaleDefaults:
+        """Store session, user message and turn, or return what stands in the way: turns, or newer defaults.
 
         Raises:
             NotFoundError: there is no such session.

@@ -1,10 +1,11 @@
 """Accept messages: each is stored once, and answered by one turn."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import (
+    AgentApiError,
     ConflictError,
     LimitExceededError,
     NextStep,
@@ -21,11 +22,14 @@ from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.catalogue.policy import read_settings
 from agentapi_mcp.core.conversations.history import join_instructions
 from agentapi_mcp.core.conversations.joining import Asked, Decision, decide_keyed, decide_open, decide_same
+from agentapi_mcp.core.conversations.known_defaults import KnownDefaults
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
+    Defaults,
     FoundTurn,
     NewTurn,
     Obstacles,
+    StaleDefaults,
     Turn,
     TurnMark,
 )
@@ -46,6 +50,15 @@ _RETRY = timedelta(milliseconds=200)
 _MOST_LOOKS = 20
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What was resolved for a message, and the defaults that it was resolved by."""
+
+    defaults: Defaults
+    choice: Choice
+    parameters: Parameters
+
+
 class TurnAcceptance:
     """Resolve agent, model and parameters of a message, and store it, or find the turn that it belongs to."""
 
@@ -58,6 +71,7 @@ class TurnAcceptance:
         self._agents = agents
         self._wallet = wallet
         self._audit = audit
+        self._known = KnownDefaults(ports.clock)
 
     async def accept(
         self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, refused: LimitExceededError | None
@@ -72,9 +86,34 @@ class TurnAcceptance:
             ConflictError: the session is still answering, the key belongs to another request, or the turn to
                 retry was not interrupted.
         """
-        request = checked.request
-        defaults = await self._sessions.defaults(principal, checked.session_id)
-        settings = read_settings(defaults.settings)
+        again = False
+        for _ in range(_MOST_LOOKS):
+            known = self._known.find(principal, checked.session_id)
+            defaults = known or await self._sessions.defaults(principal, checked.session_id)
+            try:
+                chosen = await self._choose(principal, checked, defaults)
+            except AgentApiError:
+                if known is None:
+                    raise
+                # They may have changed, since nothing can be chosen by them.
+                self._known.forget(principal, checked.session_id)
+                continue
+            new = self._new(principal, checked, turn_id, chosen)
+            new = replace(new, refused=refused is not None, again=again, asked=not again)
+            try:
+                accepted = await self._store(principal, checked, new)
+            except LimitExceededError as exc:
+                raise refused or exc from None
+            if isinstance(accepted, Turn):
+                return replace(accepted, joined=True)
+            if isinstance(accepted, AcceptedTurn):
+                return self._job(principal, chosen, accepted)
+            self._known.forget(principal, checked.session_id)
+            again = accepted.again
+        raise ConflictError("The defaults of this session change all the time. Try again in a moment.")
+
+    async def _choose(self, principal: Principal, checked: CheckedRequest, defaults: Defaults) -> "_Chosen":
+        request, settings = checked.request, read_settings(defaults.settings)
         means = await self._wallet.means(principal)
         choice = await self._agents.resolve(
             agent=request.agent or defaults.agent,
@@ -87,15 +126,16 @@ class TurnAcceptance:
         )
         # Before the turn is stored: who has to connect an account again is asked to, and sends the same message.
         choice = replace(choice, token=await self._wallet.token(principal, means, choice.account))
-        chosen = request.preferences.of_agent(choice.agent)
-        parameters = merge_parameters(request.parameters, defaults.metadata, chosen, settings)
-        new = self._new(principal, checked, turn_id, choice, parameters)
-        try:
-            accepted = await self._store(principal, checked, replace(new, refused=refused is not None))
-        except LimitExceededError as exc:
-            raise refused or exc from None
-        if isinstance(accepted, Turn):
-            return replace(accepted, joined=True)
+        preferred = request.preferences.of_agent(choice.agent)
+        parameters = merge_parameters(request.parameters, defaults.metadata, preferred, settings)
+        return _Chosen(defaults, choice, parameters)
+
+    def _job(self, principal: Principal, chosen: "_Chosen", accepted: AcceptedTurn) -> TurnJob:
+        defaults, choice, parameters = chosen.defaults, chosen.choice, chosen.parameters
+        if accepted.following is not None:
+            self._known.keep(principal, accepted.following)
+        if defaults.session_id is None:
+            self._known.keep(principal, defaults)
         system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
         return TurnJob(
             accepted=accepted,
@@ -105,10 +145,8 @@ class TurnAcceptance:
             defaults=defaults,
         )
 
-    def _new(
-        self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, choice: Choice, parameters: Parameters
-    ) -> NewTurn:
-        request = checked.request
+    def _new(self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, chosen: "_Chosen") -> NewTurn:
+        request, choice = checked.request, chosen.choice
         model = choice.model
         details = AuditDetails(agent=choice.agent, model=model.name if model else None)
         target = AuditTarget("turn", str(turn_id))
@@ -117,6 +155,7 @@ class TurnAcceptance:
             message_id=MessageId(new_id()),
             session_id=checked.session_id,
             new_session_id=SessionId(new_id()),
+            defaults=chosen.defaults,
             agent_id=choice.agent_id,
             agent=choice.agent,
             backend=choice.declaration.backend,
@@ -124,7 +163,7 @@ class TurnAcceptance:
             model=model.name if model else None,
             message=request.message,
             title=checked.title,
-            parameters=parameters,
+            parameters=chosen.parameters,
             fingerprint=checked.fingerprint(principal),
             client=log_context.client.get(),
             idempotency_key=request.idempotency_key,
@@ -138,7 +177,9 @@ class TurnAcceptance:
 
     # --- storing
 
-    async def _store(self, principal: Principal, checked: CheckedRequest, new: NewTurn) -> AcceptedTurn | Turn:
+    async def _store(
+        self, principal: Principal, checked: CheckedRequest, new: NewTurn
+    ) -> AcceptedTurn | StaleDefaults | Turn:
         asked = Asked(
             fingerprint=new.fingerprint,
             has_key=new.idempotency_key is not None,
@@ -151,7 +192,7 @@ class TurnAcceptance:
             stored, new = await self._begin(principal, new)
             # A call whose answer was lost may still be running: whatever comes next looks for what it writes.
             first = replace(first, again=new.again, asked=new.asked)
-            if isinstance(stored, AcceptedTurn):
+            if isinstance(stored, AcceptedTurn | StaleDefaults):
                 return stored
             if new.id in (stored.open_turn, stored.keyed_turn):
                 new = replace(new, again=True)  # what stands in the way is what this call had written before
@@ -175,7 +216,9 @@ class TurnAcceptance:
                 new = _despite(first, found, decision, is_first=new.replaces is None)
         raise ConflictError("Other requests with this message come at the same time. Try again in a moment.")
 
-    async def _begin(self, principal: Principal, new: NewTurn) -> tuple[AcceptedTurn | Obstacles, NewTurn]:
+    async def _begin(
+        self, principal: Principal, new: NewTurn
+    ) -> tuple[AcceptedTurn | Obstacles | StaleDefaults, NewTurn]:
         """Store the turn, and return what was asked for last.
 
         Where the answer was lost, it is looked for by its own ids until it is clear whether it stands.

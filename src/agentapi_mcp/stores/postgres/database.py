@@ -14,7 +14,7 @@ import asyncpg
 from typing_extensions import override
 
 from agentapi_mcp.base.addresses import host_and_port
-from agentapi_mcp.base.errors import ConfigurationError, StoreUnclearError
+from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError, StoreUnclearError
 from agentapi_mcp.base.far_times import microseconds_of, time_of
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.core.identity.principals import Principal
@@ -252,15 +252,37 @@ class Database:
             StoreBusyError: a row is locked by another transaction for long; nothing was changed.
             StoreUnclearError: the answer was lost, and it is not known whether it was done.
         """
+        return await self._call(Start(user=principal.user_id), sql, _claims(principal, claims), *args)
+
+    async def call_to_read(self, principal: Principal, sql: LiteralString, *args: object) -> Row:
+        """Select a row from such a function which changes nothing."""
+        start, claims = Start(user=principal.user_id), _claims(principal)
+        try:
+            return await self._call(start, sql, claims, *args, writes=False)
+        except StoreUnavailableError as exc:
+            # A pooled connection may have died with its server, and nothing was changed.
+            if isinstance(exc.__cause__, TimeoutError) or not isinstance(exc.__cause__, LOST):
+                raise
+        return await self._call(start, sql, claims, *args, writes=False)
+
+    async def call_as_system(self, reason: LiteralString, sql: LiteralString, *args: object) -> Row:
+        """Select a row from a function that takes the role of the program itself; `reason` is that of `as_system`.
+
+        Raises:
+            StoreUnclearError: the answer was lost, and it is not known whether it was done.
+        """
+        del reason
+        return await self._call(_CALL, sql, *args)
+
+    async def _call(self, start: Start, sql: LiteralString, *args: object, writes: bool = True) -> Row:
         if self._options.read_only:  # these functions write, and their transaction is not begun here
             raise AssertionError
         with map_errors(self._options.variable):
-            start = Start(user=principal.user_id)
             raw = await self._connections.acquire(start.lane, start.user)
             timeout = self._options.call_timeout.total_seconds()
             try:
-                with committing() if not raw.is_closed() else nullcontext():
-                    row = await raw.fetchrow(sql, _claims(principal, claims), *args, timeout=timeout)
+                with committing() if writes and not raw.is_closed() else nullcontext():
+                    row = await raw.fetchrow(sql, *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST) as exc:
                 self._discard(raw, start, exc)
                 raise
@@ -271,6 +293,7 @@ class Database:
             self._connections.release(raw, start.lane, start.user)
         if row is None:
             raise AssertionError
+        self._answered_at = time.monotonic()
         return row
 
     @asynccontextmanager

@@ -63,7 +63,8 @@ async def is_current(database: Database, *, program: str) -> bool:
             may_call = await connection.fetchval(
                 "SELECT coalesce(bool_and(has_function_privilege(session_user, p.oid, 'EXECUTE')), false) "
                 "AND has_schema_privilege(session_user, 'agentapi', 'USAGE') FROM pg_proc p "
-                "WHERE p.pronamespace = to_regnamespace('agentapi') AND p.proname IN ('begin_turn_1', 'end_turn_1')"
+                "WHERE p.pronamespace = to_regnamespace('agentapi') "
+                "AND p.proname ~ '^(turn_defaults|begin_turn|end_turn|tell|mark_delivered)_[0-9]+$'"
             )
     except StoreError as exc:
         if isinstance(exc.__cause__, _NOT_THERE):

@@ -33,14 +33,7 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
 """
-_DEFAULTS: LiteralString = """
-SELECT o.settings, s.id, a.name AS agent, m.name AS model, s.metadata
-  FROM (SELECT) AS one
-  LEFT JOIN agentapi.own_organizations o ON o.id = $3
-  LEFT JOIN public.chat_sessions s ON s.id = $1 AND s.user_id = $2 AND s.org_id = $3
-  LEFT JOIN agentapi.agent_names a ON a.id = s.agent_id
-  LEFT JOIN agentapi.model_names m ON m.id = s.model_id
-"""
+_DEFAULTS: LiteralString = "SELECT * FROM agentapi.turn_defaults_1($1, $2)"
 # Uses the index agentapi_sessions_order, scanned backwards. A search looks at the kept opening of each session: whole
 # messages of up to a megabyte would be read for every session of the user.
 LIST: LiteralString = """
@@ -110,15 +103,18 @@ class PostgresSessions(SessionStore):
 
     @override
     async def defaults(self, principal: Principal, session_id: SessionId | None) -> Defaults:
-        async with self._database.as_principal(principal) as connection:
-            row = await connection.fetchrow(_DEFAULTS, session_id, principal.user_id, principal.org_id)
-        if row is None or (session_id is not None and row["id"] is None):
+        row = await self._database.call_to_read(principal, _DEFAULTS, session_id)
+        if not row["session_found"]:
             raise no_session()
         return Defaults(
+            session_id=session_id,
             settings=json_object(row["settings"]),
             agent=row["agent"],
             model=row["model"],
             metadata=json_object(row["metadata"]),
+            settings_digest=row["settings_digest"],
+            metadata_digest=row["metadata_digest"],
+            size=len(row["settings"] or "") + len(row["metadata"] or ""),
         )
 
     @override

@@ -28,10 +28,7 @@ from agentapi_mcp.stores.postgres.faults import LOST
 from agentapi_mcp.stores.postgres.jsons import json_object
 
 # The payload lets the sender ignore its own notification. Whoever forges one hides nothing but that.
-_TELL: LiteralString = """
-WITH told AS (INSERT INTO agentapi.signals (sender, signal) SELECT $1::uuid, unnest($2::text[]))
-SELECT pg_notify(value, $1::uuid::text) FROM agentapi.facts WHERE name = 'signal_channel'
-"""
+_TELL: LiteralString = "SELECT agentapi.tell_1($1, $2)"
 _BEGIN: LiteralString = """
 SELECT value AS channel, pg_snapshot_xmin(pg_current_snapshot())::text AS mark
   FROM agentapi.facts WHERE name = 'signal_channel'
@@ -129,8 +126,9 @@ class PostgresSignals(Signals):
         outgoing = list(self._outgoing)
         self._outgoing.clear()
         if outgoing:
-            async with self._database.as_system("tell the other processes what has changed") as connection:
-                await connection.execute(_TELL, self._sender, outgoing)
+            await self._database.call_as_system(
+                "tell the other processes what has changed", _TELL, self._sender, outgoing
+            )
 
     async def check_address(self) -> None:
         """Connect once to where it listens; only an address that leads nowhere at any time is an error.

@@ -17,6 +17,7 @@ from agentapi_mcp.base.ids import SessionId, TurnId
 from agentapi_mcp.core.conversations.models import (
     LISTED_CHARACTERS,
     AcceptedTurn,
+    Defaults,
     Ending,
     FoundTurn,
     NewTurn,
@@ -25,6 +26,7 @@ from agentapi_mcp.core.conversations.models import (
     RenewedLease,
     SettledTurn,
     SettlingRule,
+    StaleDefaults,
     Turn,
     TurnMark,
     TurnStatus,
@@ -34,11 +36,12 @@ from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import SHARES, Resource
 from agentapi_mcp.stores.postgres.audit import event_fields
 from agentapi_mcp.stores.postgres.database import Connection, Database, Row
+from agentapi_mcp.stores.postgres.jsons import json_object
 from agentapi_mcp.stores.postgres.orphans import settle
 from agentapi_mcp.stores.postgres.turn_mapping import TURN, TURN_FOUND, TURN_LISTED, cost_record, fault_record, to_turn
 
-# The functions are versioned, since programs of several versions can share a database (0002_turns.sql).
-_BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_1($1, $2::text::jsonb, $3)"
+# The functions are versioned, since programs of several versions can share a database (0015_turn_price.sql).
+_BEGIN: LiteralString = "SELECT * FROM agentapi.begin_turn_2($1, $2::text::jsonb, $3::text::jsonb, $4)"
 _END: LiteralString = "SELECT * FROM agentapi.end_turn_1($1, $2::text::jsonb, $3, $4::text::jsonb)"
 _OVER_SHARE = "AA003"
 _OF_USER: LiteralString = " WHERE t.user_id = $1 AND t.org_id = $2"
@@ -65,7 +68,7 @@ class PostgresTurns(TurnStore):
         self._database = database
 
     @override
-    async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles:
+    async def begin(self, principal: Principal, new: NewTurn) -> AcceptedTurn | Obstacles | StaleDefaults:
         row = await self._call_begin(principal, new)
         match row["outcome"]:
             case "begun":
@@ -74,7 +77,10 @@ class PostgresTurns(TurnStore):
                     row["previous"],
                     {} if row["state"] is None else json.loads(row["state"]),
                     session_created=new.session_id is None,
+                    following=_following(new, row),
                 )
+            case "stale":
+                return StaleDefaults(again=new.again)
             case "no_session":
                 raise no_session()
             case "ended":
@@ -86,7 +92,12 @@ class PostgresTurns(TurnStore):
         shares: dict[str, object] = {**new.most, **({"refused": True} if new.refused else {})}
         try:
             return await self._database.call(
-                principal, _BEGIN, _new_json(new), new.message, claims={"agentapi_shares": shares}
+                principal,
+                _BEGIN,
+                new.defaults and _known_json(new.defaults),
+                _new_json(new),
+                new.message,
+                claims={"agentapi_shares": shares},
             )
         except StoreError as exc:
             if isinstance(exc.__cause__, asyncpg.PostgresError) and exc.__cause__.sqlstate == _OVER_SHARE:
@@ -143,10 +154,9 @@ class PostgresTurns(TurnStore):
 
     @override
     async def mark_delivered(self, turn_ids: Sequence[TurnId]) -> None:
-        async with self._database.as_system("which answers of this process have arrived") as connection:
-            await connection.execute(
-                "UPDATE agentapi.turns SET delivered_at = clock_timestamp() WHERE id = ANY($1::uuid[])", list(turn_ids)
-            )
+        await self._database.call_as_system(
+            "which answers of this process have arrived", "SELECT agentapi.mark_delivered_1($1)", list(turn_ids)
+        )
 
     @override
     async def mark_asked(self, owner: UUID, turn_id: TurnId) -> bool:
@@ -294,6 +304,35 @@ def _begun(principal: Principal, new: NewTurn, row: Row) -> Turn:
         created_at=row["began"],
         last_message_id=row["user_message"],
         asked_at=row["began_asking"],
+    )
+
+
+def _following(new: NewTurn, row: Row) -> Defaults | None:
+    """Return what the next message of the session of a turn that has begun begins with; None where it is not known."""
+    if new.defaults is None or new.again:
+        return None
+    known = replace(new.defaults, agent=new.agent, model=new.model if new.model_row_id else None)
+    if new.session_id is None:
+        metadata = row["metadata"]
+        return replace(
+            known,
+            session_id=SessionId(row["in_session"]),
+            metadata=json_object(metadata),
+            metadata_digest=row["metadata_digest"],
+            size=known.size + len(metadata or ""),
+        )
+    return known if new.session_id == known.session_id else None
+
+
+def _known_json(defaults: Defaults) -> str:
+    return json.dumps(
+        {
+            "session": defaults.session_id and str(defaults.session_id),
+            "settings": defaults.settings_digest,
+            "agent": defaults.agent,
+            "model": defaults.model,
+            "metadata": defaults.metadata_digest,
+        }
     )
 
 
