@@ -7,7 +7,7 @@ import pytest
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import yield_to_others
-from agentapi_mcp.base.deadlines import Deadline
+from agentapi_mcp.base.deadlines import Deadline, done_within
 
 
 class TimedLoop(asyncio.SelectorEventLoop):
@@ -144,5 +144,105 @@ def test_whoever_is_cancelled_is_not_late() -> None:
             await loop.advance(1)
             step.cancel()
         assert step.cancelled()
+
+    run(work)
+
+
+def test_a_step_that_waits_for_nothing_needs_no_timer() -> None:
+    async def work(loop: TimedLoop, deadline: Deadline) -> None:
+        assert await deadline.until(loop.time() + 10, at_once()) == 5
+        assert not deadline.has_waited
+        assert await done_within(10, at_once()) == 5
+        await deadline.until(loop.time() + 10, yield_to_others())
+        assert deadline.has_waited
+
+    assert len(run(work).timers) == 1
+
+
+async def at_once() -> int:
+    """Wait for nothing."""
+    return 5
+
+
+def test_the_timer_of_a_step_does_for_a_later_one_that_was_foreseen() -> None:
+    async def work(loop: TimedLoop, deadline: Deadline) -> None:
+        started = loop.time()
+        await deadline.until(started + 12, yield_to_others(), then=started + 10)
+        async with asyncio.TaskGroup() as group:
+            step = group.create_task(until(deadline, started + 9.995))
+            await loop.advance(9)
+            assert not step.done()
+            await loop.advance(1)
+            assert step.done()
+
+    assert len(run(work).timers) == 1
+
+
+def test_a_timer_for_a_later_step_does_not_end_the_one_before() -> None:
+    async def work(loop: TimedLoop, deadline: Deadline) -> None:
+        started = loop.time()
+
+        async def step() -> None:
+            with pytest.raises(TimeoutError):
+                await deadline.until(started + 12, pending(), then=started + 10)
+
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(step())
+            await loop.advance(11)
+            assert not waiting.done()
+            await loop.advance(1)
+            assert waiting.done()
+
+    run(work)
+
+
+def test_work_that_waits_ends_in_time() -> None:
+    async def work(loop: TimedLoop, _: Deadline) -> None:
+        cancelled = False
+
+        async def wait() -> None:
+            nonlocal cancelled
+            try:
+                await pending()
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+
+        async def within() -> None:
+            with pytest.raises(TimeoutError):
+                await done_within(10, wait())
+
+        async with asyncio.TaskGroup() as group:
+            step = group.create_task(within())
+            await yield_to_others()
+            await loop.advance(9)
+            assert not step.done()
+            await loop.advance(1)
+            assert step.done()
+        assert cancelled
+
+    run(work)
+
+
+def test_work_that_waits_returns_and_raises_as_if_it_were_awaited() -> None:
+    async def work(loop: TimedLoop, _: Deadline) -> None:
+        async def wait(then: Exception | None) -> int:
+            await yield_to_others()
+            try:
+                await asyncio.wait_for(asyncio.shield(loop.create_future()), 0)
+            except TimeoutError:
+                await yield_to_others()
+            if then is not None:
+                raise then
+            return 5
+
+        assert await done_within(10, wait(None)) == 5
+        with pytest.raises(ValueError, match="so"):
+            await done_within(10, wait(ValueError("so")))
+        task = asyncio.create_task(done_within(10, pending()))  # noqa: TID251  # to be cancelled
+        await yield_to_others()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     run(work)

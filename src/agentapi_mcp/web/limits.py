@@ -1,6 +1,5 @@
 """Limits on a client: size of a body and of what it holds, time to send and to read, its share of requests."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentapi_mcp.base.deadlines import done_within
 from agentapi_mcp.base.errors import LimitExceededError, retry_after_seconds
 from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
@@ -100,8 +100,8 @@ class Limits:
                     def count(size: int) -> None:
                         arriving.enter_context(self._shares.held(Resource.BODY_BYTES, holder, size))
 
-                    async with asyncio.timeout(self._limits.body_time.total_seconds()):
-                        body = await _read(receive, self._most, count)
+                    within = self._limits.body_time.total_seconds()
+                    body = await done_within(within, _read(receive, self._most, count))
         except TimeoutError:
             seconds = self._limits.body_time.total_seconds()
             return _unread(HTTPStatus.REQUEST_TIMEOUT, f"The body did not come within {seconds:g} s.")
@@ -123,14 +123,19 @@ class Limits:
 
     def _timed(self, send: Send) -> Send:
         # Without a deadline, a client that reads nothing would hold its request open for good.
+        within = self._limits.write_time.total_seconds()
+
         async def timed(message: Message) -> None:
             try:
-                async with asyncio.timeout(self._limits.write_time.total_seconds()):
-                    await send(message)
+                await done_within(within, _send(send, message))
             except TimeoutError:
                 raise ClientStuckError from None
 
         return timed
+
+
+async def _send(send: Send, message: Message) -> None:
+    await send(message)
 
 
 def _over(error: LimitExceededError, headers: Mapping[str, str]) -> Refusal:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentapi_mcp.backends.wire.redaction import HIDDEN, LONGEST_LINE, Redactor, StreamRedactor
+from agentapi_mcp.backends.wire.redaction import (
+    HIDDEN,
+    LONGEST_LINE,
+    Redactor,
+    SecretsInAnswers,
+    StreamRedactor,
+)
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
@@ -59,7 +65,7 @@ texts = st.text("ab1 ", max_size=60)
 
 def streamed(known: list[str], pieces: list[str]) -> list[str]:
     """Return what is shown after each piece, and at the end."""
-    redactor = StreamRedactor(known)
+    redactor = StreamRedactor(SecretsInAnswers(known))
     return [*map(redactor.feed, pieces), redactor.flush()]
 
 
@@ -88,7 +94,7 @@ def test_nothing_is_held_back_that_cannot_begin_a_secret(text: str, cuts: list[i
 
 @given(st.lists(secrets, min_size=1, max_size=3), st.lists(texts, max_size=8))
 def test_less_is_held_back_than_the_longest_secret_has(known: list[str], pieces: list[str]) -> None:
-    redactor, shown = StreamRedactor(known), ""
+    redactor, shown = StreamRedactor(SecretsInAnswers(known)), ""
     for count, piece in enumerate(pieces, 1):
         shown += redactor.feed(piece)
         said = "".join(pieces[:count])
@@ -126,7 +132,7 @@ def test_a_secret_is_hidden_also_at_the_end_of_an_answer(said: str, shown: str) 
     ],
 )
 def test_what_counts_as_a_secret_in_an_answer(value: str, said: str, shown: str | None) -> None:
-    redactor = StreamRedactor(Redactor([value]).secrets)
+    redactor = StreamRedactor(SecretsInAnswers(Redactor([value]).secrets))
     assert redactor.feed(said) + redactor.flush() == (said if shown is None else shown)
 
 

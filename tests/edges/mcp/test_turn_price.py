@@ -31,7 +31,7 @@ TURNS = 10
 GATHERED = ("tasks gathered", "statements gathered")
 PRICE = {
     "tasks": 5,
-    "timers": 14,
+    "timers": 8,
     "statements": 2,  # its begin, and its end
     "tasks gathered": 1,
     "statements gathered": 2,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from pydantic import SecretStr
+from pydantic_core import to_json
 
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
@@ -35,6 +36,8 @@ class HttpApi:
 
     def __init__(self, options: HttpOptions, host: BackendHost) -> None:
         self._options = options
+        self._deadlines = deadlines_of(options)
+        self._own_headers = {name.lower(): value.get_secret_value() for name, value in options.headers.items()}
         self._client = host.shared(HttpClient)
 
     @asynccontextmanager
@@ -48,9 +51,8 @@ class HttpApi:
             method="POST",
             url=f"{self._options.base_url}{request.path}",
             headers=self._headers({"content-type": "application/json", **request.headers}),
-            # Text may hold a lone surrogate, which UTF-8 cannot encode.
-            content=Body(json.dumps(request.body, ensure_ascii=False).encode(errors="replace")),
-            deadlines=deadlines_of(self._options),
+            content=Body(_encoded(request.body)),
+            deadlines=self._deadlines,
             waits_for_all=not request.streams,
         )
         async with self._client.exchange(outgoing) as reply:
@@ -65,7 +67,7 @@ class HttpApi:
         Raises:
             BackendError: there was no reply, it is an error, or it is not JSON.
         """
-        deadlines = deadlines_of(self._options)
+        deadlines = self._deadlines
         total = deadlines.total if within is None else min(within, deadlines.total)
         request = HttpRequest(
             method="GET",
@@ -78,8 +80,15 @@ class HttpApi:
             return parse_json(await reply.body(), what="The provider's reply")
 
     def _headers(self, headers: Headers) -> dict[str, str]:
-        own = self._options.headers.items()
-        return {**headers, **{name.lower(): value.get_secret_value() for name, value in own}}
+        return {**headers, **self._own_headers}
+
+
+def _encoded(body: Mapping[str, object]) -> bytes:
+    try:
+        # A third of the time that `json` takes, which counts for the history of a long session.
+        return to_json(body, inf_nan_mode="constants")
+    except ValueError:  # text may hold a lone surrogate, which UTF-8 cannot encode
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
 def bearer(key: SecretStr | None) -> dict[str, str]:

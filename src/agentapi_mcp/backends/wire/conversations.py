@@ -2,22 +2,27 @@
 
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 
+# Looked up once: as an attribute of its class, a member costs as much as all else that is done for a message.
+_USER, _SYSTEM = MessageRole.USER, MessageRole.SYSTEM
+
 
 def instructions_of(turn: BackendTurn) -> str:
     """Join the turn's instructions and the system messages of its history; may be empty."""
-    system = [turn.system or "", *(message.text for message in turn.history if message.role is MessageRole.SYSTEM)]
+    system = [turn.system or "", *[message.text for message in turn.history if message.role is _SYSTEM]]
     return "\n\n".join(part for part in system if part.strip())
 
 
 def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
     """List the messages, the new one last; consecutive messages of one role are merged."""
-    spoken = [message for message in turn.history if message.role is not MessageRole.SYSTEM and message.text.strip()]
+    spoken = [message for message in turn.history if message.role is not _SYSTEM and message.text.strip()]
     merged: list[dict[str, str]] = []
-    for message in (*spoken, HistoryMessage(MessageRole.USER, turn.message)):
+    last = ""
+    for message in (*spoken, HistoryMessage(_USER, turn.message)):
         # Providers reject tool output without its tool call, so it becomes part of the assistant's message.
-        role = "user" if message.role is MessageRole.USER else "assistant"
-        if merged and merged[-1]["role"] == role:
+        role = "user" if message.role is _USER else "assistant"
+        if role == last:
             merged[-1]["content"] += f"\n\n{message.text}"
         else:
             merged.append({"role": role, "content": message.text})
+            last = role
     return merged

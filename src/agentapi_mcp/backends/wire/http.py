@@ -7,20 +7,21 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
-from agentapi_mcp.base.deadlines import Deadline
+from agentapi_mcp.base.deadlines import Deadline, done_within
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
@@ -137,16 +138,18 @@ class HttpClient:
     async def _send(self, request: HttpRequest) -> httpx2.Response:
         client = self._opened()
         connect = request.deadlines.connect.total_seconds()
-        with _mapped(_BEFORE_THE_REPLY):
+        try:
             outgoing = client.build_request(
                 request.method,
-                request.url,
+                _parsed(request.url),
                 headers=_with_trace(request.headers) | _size_of(request.content),
                 content=request.content,
                 # Reading is timed by `_Timer`, which knows the deadline of the whole exchange too.
                 timeout=httpx2.Timeout(None, connect=connect, pool=connect),
             )
             return await client.send(outgoing, stream=True, follow_redirects=False)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _fault_of(error, _BEFORE_THE_REPLY) from error
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:
@@ -193,6 +196,7 @@ class Reply:
         """
         async with aclosing(self._body):
             while (chunk := await self._timer.step(self._next(), idle=True)) is not None:
+                waited = self._timer.has_waited
                 # Counted after decompression, so that a small reply cannot expand without limit.
                 self._read += len(chunk)
                 if self._read > LARGEST_REPLY:
@@ -202,7 +206,8 @@ class Reply:
                     if start:
                         await yield_in_line()
                     yield chunk[start : start + _PIECE]
-                await yield_to_others()
+                if not waited:  # otherwise the others had their turn
+                    await yield_to_others()
 
     async def body(self) -> bytes:
         """Read the whole body."""
@@ -221,14 +226,20 @@ class Reply:
 
     async def drain(self) -> None:
         """Wait briefly for the end of a completed stream, so that its connection can be reused."""
-        with suppress(TimeoutError, httpx2.HTTPError, StopAsyncIteration):
-            async with asyncio.timeout(_DRAIN):
-                while self._read < LARGEST_REPLY:
-                    self._read += len(await anext(self._body))
+        with suppress(TimeoutError, httpx2.HTTPError):
+            await done_within(_DRAIN, self._drain())
+
+    async def _drain(self) -> None:
+        async for chunk in self._body:
+            self._read += len(chunk)
+            if self._read >= LARGEST_REPLY:
+                break
 
     async def _next(self) -> bytes | None:
-        with _mapped(_WITHIN_THE_REPLY):
+        try:
             return await anext(self._body, None)
+        except httpx2.HTTPError as error:
+            raise _fault_of(error, _WITHIN_THE_REPLY) from error
 
 
 def _size_of(body: Body | None) -> dict[str, str]:
@@ -253,11 +264,16 @@ class _Timer:
     def close(self) -> None:
         self._deadline.close()
 
-    async def step(self, awaitable: Awaitable[T], *, idle: bool) -> T:
+    @property
+    def has_waited(self) -> bool:
+        """Whether the last step waited for anything."""
+        return self._deadline.has_waited
+
+    async def step(self, step: Coroutine[Any, Any, T], *, idle: bool) -> T:
         # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.
         silent_at = self._loop.time() + self._idle if idle else self._end
         try:
-            return await self._deadline.until(min(silent_at, self._end), awaitable)
+            return await self._deadline.until(min(silent_at, self._end), step)
         except TimeoutError as error:
             if silent_at < self._end:
                 raise BackendError(
@@ -266,13 +282,14 @@ class _Timer:
             raise BackendError(BackendFault.TIMEOUT_TOTAL, "The agent did not finish in time.") from error
 
 
-@contextmanager
-def _mapped(table: tuple[tuple[type[Exception], _Meaning], ...]) -> Generator[None]:
-    try:
-        yield
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        meaning = next(meaning for kind, meaning in table if isinstance(error, kind))
-        raise BackendError(meaning.fault, _cause(error) or meaning.message) from error
+@lru_cache(100)  # parsing one takes a tenth of the CPU of its request
+def _parsed(url: str) -> httpx2.URL:
+    return httpx2.URL(url)
+
+
+def _fault_of(error: Exception, table: tuple[tuple[type[Exception], _Meaning], ...]) -> BackendError:
+    meaning = next(meaning for kind, meaning in table if isinstance(error, kind))
+    return BackendError(meaning.fault, _cause(error) or meaning.message)
 
 
 def _cause(error: BaseException) -> str | None:

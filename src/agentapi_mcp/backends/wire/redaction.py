@@ -40,6 +40,7 @@ class Redactor:
         known |= {part for secret in given for part in credentials_in(secret)}
         # Longest first: a secret may contain another one.
         self._secrets = sorted(known, key=len, reverse=True)
+        self._answers = SecretsInAnswers(self._secrets)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -48,6 +49,8 @@ class Redactor:
 
     def also(self, secret: str) -> "Redactor":
         """Return a redactor with an additional secret."""
+        if secret in self._secrets:  # with its parts
+            return self
         return Redactor((*self._secrets, secret))
 
     def line(self, message: str) -> str:
@@ -63,7 +66,7 @@ class Redactor:
 
     async def events(self, events: AsyncGenerator[BackendEvent]) -> AsyncGenerator[BackendEvent]:
         """Yield the events of a run without the secrets, also where one comes in pieces."""
-        text, thought = StreamRedactor(self._secrets), StreamRedactor(self._secrets)
+        text, thought = StreamRedactor(self._answers), StreamRedactor(self._answers)
         try:
             async with aclosing(events):
                 async for event in events:
@@ -83,10 +86,10 @@ class Redactor:
         match event:
             case TextDelta(piece):
                 shown = text.feed(piece)
-                return TextDelta(shown) if shown else SignOfLife()
+                return event if shown == piece else TextDelta(shown) if shown else SignOfLife()
             case ThoughtDelta(piece):
                 shown = thought.feed(piece)
-                return ThoughtDelta(shown) if shown else SignOfLife()
+                return event if shown == piece else ThoughtDelta(shown) if shown else SignOfLife()
             case ToolActivity(name, state, detail):
                 return ToolActivity(self._hide(name), state, self._hide(detail))
             case Finished():
@@ -102,29 +105,38 @@ class Redactor:
                 return event
 
     def _hide(self, whole: str) -> str:
-        redactor = StreamRedactor(self._secrets)
+        redactor = StreamRedactor(self._answers)
         return redactor.feed(whole) + redactor.flush()
+
+
+class SecretsInAnswers:
+    """Those of some secrets that are hidden in answers, made ready to be looked for."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # Longest first: of two that begin alike, the longer is hidden.
+        self.secrets = sorted({secret for secret in secrets if is_hidden_in_answers(secret)}, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, self.secrets))) if self.secrets else None
+        self.begins = re.compile("|".join({re.escape(secret[0]) for secret in self.secrets}))
+        self.longest = max(map(len, self.secrets), default=0)
+        self.may_show = min(_LONGEST_BEGINNING, min(map(len, self.secrets), default=0) // 2)
 
 
 class StreamRedactor:
     """Redacts a text that comes in pieces; holds back only an end that may be the beginning of a secret."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first: of two that begin alike, the longer is hidden.
-        self._secrets = sorted({secret for secret in secrets if is_hidden_in_answers(secret)}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._secrets))) if self._secrets else None
-        self._begins = re.compile("|".join({re.escape(secret[0]) for secret in self._secrets}))
-        self._longest = max(map(len, self._secrets), default=0)
-        self._may_show = min(_LONGEST_BEGINNING, min(map(len, self._secrets), default=0) // 2)
+    def __init__(self, hidden: SecretsInAnswers) -> None:
+        self._hidden = hidden
         self._held = ""
 
     def feed(self, piece: str) -> str:
         """Add a piece, and return what can be shown by now."""
-        if self._pattern is None:
+        pattern = self._hidden.pattern
+        # Without the first character of any, there is none in it, nor the beginning of one.
+        if pattern is None or (not self._held and self._hidden.begins.search(piece) is None):
             return piece
         text, shown, place = self._held + piece, "", 0
         while True:
-            found = self._pattern.search(text, place)
+            found = pattern.search(text, place)
             begin = len(text) if found is None else found.start()
             held = self._possible_beginning(text, place)
             # A longer secret may begin where, or before, a shorter one stands.
@@ -140,18 +152,19 @@ class StreamRedactor:
     def flush(self) -> str:
         """Return what was held back, at the end of the text."""
         held, self._held = self._held, ""
-        if self._pattern is None:
+        pattern = self._hidden.pattern
+        if pattern is None or not held:
             return held
         # A secret within the beginning of a longer one is hidden, and so is most of a secret that breaks off.
-        shown = self._pattern.sub(HIDDEN, held)
+        shown = pattern.sub(HIDDEN, held)
         place = self._possible_beginning(shown, 0)
-        return shown[:place] + HIDDEN if len(shown) - place > self._may_show else shown
+        return shown[:place] + HIDDEN if len(shown) - place > self._hidden.may_show else shown
 
     def _possible_beginning(self, text: str, place: int) -> int:
         """Return the first place from which on the text is the beginning, not the whole, of a secret; else past it."""
-        for begin in self._begins.finditer(text, max(place, len(text) - self._longest + 1)):
+        for begin in self._hidden.begins.finditer(text, max(place, len(text) - self._hidden.longest + 1)):
             rest = text[begin.start() :]
-            if any(len(rest) < len(secret) and secret.startswith(rest) for secret in self._secrets):
+            if any(len(rest) < len(secret) and secret.startswith(rest) for secret in self._hidden.secrets):
                 return begin.start()
         return len(text) + 1
 

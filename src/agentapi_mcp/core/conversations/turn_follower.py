@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of
+from agentapi_mcp.base.deadlines import Deadline, done_within
 from agentapi_mcp.base.errors import StoreError
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
@@ -70,6 +71,11 @@ class Pacer:
         self._started = self._reported_at = started
         self._reported = 0
 
+    @property
+    def every(self) -> timedelta:
+        """How long to wait at most before it may be time."""
+        return timedelta.max if self._report is None else REPORT_EVERY
+
     async def report(self, turn: FollowedTurn) -> None:
         """Report if it is time."""
         now = self._clock.monotonic()
@@ -93,11 +99,13 @@ class TurnFollower:
         self._clock = ports.clock
         self._runner = runner
 
-    async def wait_here(self, run: RunningTurn, until: float, report: ReportProgress | None, started: float) -> Turn:
+    async def wait_here(
+        self, run: RunningTurn, until: float, report: ReportProgress | None, started: float, deadline: Deadline
+    ) -> Turn:
         """Wait for the outcome of a turn that runs here to be stored, and return it; else the turn as it is known.
 
-        `until` and `started` are monotonic seconds. An outcome that is not stored is returned only while the store
-        cannot be reached.
+        `until` and `started` are monotonic seconds; `deadline` is that of the caller's waiting. An outcome that is not
+        stored is returned only while the store cannot be reached.
 
         Raises:
             NotFoundError: the session was deleted meanwhile.
@@ -105,7 +113,7 @@ class TurnFollower:
         """
         async with self._runner.callers.following(run):
             await self._wait(
-                _LocalTurn(run, is_reported=report is not None), until, Pacer(self._clock, report, started)
+                _LocalTurn(run, deadline, is_reported=report is not None), until, Pacer(self._clock, report, started)
             )
             if run.answered.is_set() and not run.saved.is_set():
                 await self._wait_until_told(run, until)
@@ -179,7 +187,7 @@ class TurnFollower:
 
     async def _wait(self, turn: FollowedTurn, until: float, pacer: Pacer) -> None:
         while not turn.has_ended and (left := until - self._clock.monotonic()) > 0:
-            await turn.changed(min(timedelta(seconds=left), REPORT_EVERY))
+            await turn.changed(min(timedelta(seconds=left), pacer.every))
             await pacer.report(turn)
 
     async def _wait_until_told(self, run: RunningTurn, until: float) -> None:
@@ -187,9 +195,9 @@ class TurnFollower:
         watch = self._runner.watch
         # Nearly always it is stored at once, and no task is needed to wait for the other two.
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_SAVED_SOON.total_seconds(), max(0.0, until - self._clock.monotonic()))):
-                await run.saved.wait()
-                return
+            soon = min(_SAVED_SOON.total_seconds(), max(0.0, until - self._clock.monotonic()))
+            await done_within(soon, run.saved.wait())
+            return
         left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
         await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(left))
         if not run.saved.is_set() and not watch.is_up:
@@ -219,6 +227,7 @@ class TurnFollower:
 @dataclass(slots=True)
 class _LocalTurn(FollowedTurn):
     run: RunningTurn
+    deadline: Deadline
     is_reported: bool
 
     @property
@@ -233,10 +242,10 @@ class _LocalTurn(FollowedTurn):
 
     @override
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
+        is_next_the_end = not self.is_reported or self.run.begun.is_set()
+        awaited = self.run.answered if is_next_the_end else self.run.begun
         with suppress(TimeoutError):
-            async with asyncio.timeout(within.total_seconds()):
-                is_next_the_end = not self.is_reported or self.run.begun.is_set()
-                await (self.run.answered if is_next_the_end else self.run.begun).wait()
+            await self.deadline.until(asyncio.get_running_loop().time() + within.total_seconds(), awaited.wait())
         return ()
 
 

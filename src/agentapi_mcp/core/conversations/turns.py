@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from contextlib import aclosing, closing, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
+from agentapi_mcp.base.deadlines import Deadline
 from agentapi_mcp.base.errors import StoreUnclearError
 from agentapi_mcp.base.ids import TurnId, new_id, parse_id
 from agentapi_mcp.base.store_waits import store_answers_within
@@ -63,22 +64,24 @@ class Turns:
         require(principal, Action.CHAT)
         check_wait(wait)
         started = self._clock.monotonic()
-        while True:
-            left = max(0.0, started + _bound(wait) - self._clock.monotonic())
-            submitted = await self._submit(principal, request, left)
-            turn = await self._wait(principal, submitted, started, wait, report)
-            if isinstance(submitted, RunningTurn):
-                return turn
-            is_late = self._clock.monotonic() >= started + wait.total_seconds()
-            # It was being stopped for want of a caller when this one joined it. A turn that was stopped answers nobody,
-            # except for the key that it belongs to; this message is asked anew.
-            if request.idempotency_key is not None or not was_given_up(turn) or is_late:
-                return replace(turn, joined=True)
+        with closing(Deadline()) as deadline:
+            while True:
+                spent = timedelta(seconds=self._clock.monotonic() - started)
+                submitted = await self._submit(principal, request, deadline, wait - spent)
+                turn = await self._wait(principal, submitted, started, wait, report, deadline)
+                if isinstance(submitted, RunningTurn):
+                    return turn
+                is_late = self._clock.monotonic() >= started + wait.total_seconds()
+                # It was being stopped for want of a caller when this one joined it. A turn that was stopped answers
+                # nobody, except for the key that it belongs to; this message is asked anew.
+                if request.idempotency_key is not None or not was_given_up(turn) or is_late:
+                    return replace(turn, joined=True)
 
     async def start(self, principal: Principal, request: ChatRequest) -> Turn:
         """Send a message without waiting; the turn runs even if no caller follows it."""
         require(principal, Action.CHAT)
-        submitted = await self._submit(principal, request, _bound(timedelta(0)))
+        with closing(Deadline()) as deadline:
+            submitted = await self._submit(principal, request, deadline, timedelta(0))
         if isinstance(submitted, Turn):
             self._runner.callers.told_running(principal, submitted)
             return submitted
@@ -158,19 +161,22 @@ class Turns:
 
     # --- within the time that the caller gives
 
-    async def _submit(self, principal: Principal, request: ChatRequest, within: float) -> RunningTurn | Turn:
+    async def _submit(
+        self, principal: Principal, request: ChatRequest, deadline: Deadline, wait: timedelta
+    ) -> RunningTurn | Turn:
         checked, turn_id = check_request(request), TurnId(new_id())
+        submission = Submission(
+            turn_id=turn_id,
+            principal=principal,
+            session_id=checked.session_id,
+            size=checked.size,
+            accept=partial(self._acceptance.accept, principal, checked, turn_id),
+        )
+        now = asyncio.get_running_loop().time()
+        # The one timer of the call: the answer is waited for until `then`.
+        then = now + wait.total_seconds()
         try:
-            async with asyncio.timeout(within):
-                return await self._runner.submit(
-                    Submission(
-                        turn_id=turn_id,
-                        principal=principal,
-                        session_id=checked.session_id,
-                        size=checked.size,
-                        accept=partial(self._acceptance.accept, principal, checked, turn_id),
-                    )
-                )
+            return await deadline.until(now + _bound(wait), self._runner.submit(submission), then=then)
         except TimeoutError as exc:
             raise StoreUnclearError(
                 "The database does not answer in time, and it is not known whether the message was accepted; if so, "
@@ -184,11 +190,13 @@ class Turns:
         started: float,
         wait: timedelta,
         report: ReportProgress | None,
+        deadline: Deadline | None = None,
     ) -> Turn:
         until = started + wait.total_seconds()
         run = known if isinstance(known, RunningTurn) else self._runner.find(principal, known.id)
         if run is not None:
-            turn = await self._follower.wait_here(run, until, report, started)
+            with closing(Deadline()) if deadline is None else nullcontext(deadline) as waiting:
+                turn = await self._follower.wait_here(run, until, report, started, waiting)
         elif isinstance(known, RunningTurn):
             raise AssertionError
         elif known.status.is_final:

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import timedelta
 from functools import partial
 from typing import LiteralString
@@ -207,8 +207,12 @@ class PostgresSignals(Signals):
             listener(signal)
 
 
+_FIELDS = tuple(field.name for field in fields(Signal))
+
+
 def _to_json(signal: Signal) -> str:
-    return json.dumps({name: str(value) for name, value in asdict(signal).items() if value is not None})
+    values = ((name, getattr(signal, name)) for name in _FIELDS)  # `asdict` would copy each
+    return json.dumps({name: str(value) for name, value in values if value is not None})
 
 
 def _from_json(text: str) -> Signal | None:

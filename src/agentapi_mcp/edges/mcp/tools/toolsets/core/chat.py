@@ -7,7 +7,7 @@ from functools import partial
 
 from mcp_types import CallToolResult
 
-from agentapi_mcp.base.store_waits import STORE_SECONDS, store_answers_within
+from agentapi_mcp.base.store_waits import STORE_SECONDS, answered_within
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -89,8 +89,8 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
 
     async def work() -> CallToolResult | CreateTaskResult:
         caller = await call.identify()
-        async with store_answers_within(patience.for_store()):
-            asked = replace(request, preferences=await preferences_of(caller, call.context))
+        preferences = await answered_within(patience.for_store(), preferences_of(caller, call.context))
+        asked = replace(request, preferences=preferences)
         wait = moment(patience.left()) if declares_tasks(call.context) else patience.left()
         turn = await caller.services.turns.chat(caller.principal, asked, wait=wait, report=reporter(call.context))
         later = await call.edge.tasks.answer_later(call.context, caller, turn, request.sent)
