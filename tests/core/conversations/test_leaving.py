@@ -8,8 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from typing_extensions import override
 
 from agentapi_mcp.app.startup import open_app
+from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.core.conversations.departures import Departure
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -18,6 +20,8 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.testing.http import Exchange, Steps
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.wires import Break
+from tests.support.worlds import SLOW, World, asks, begun
 
 LONG = timedelta(seconds=25)
 DAY = 86_400
@@ -109,3 +113,32 @@ def test_stop_ends_a_turn_within_two_seconds_and_a_closed_stream_within_fifteen(
     assert options.stopped_grace < timedelta(seconds=2)
     assert options.abandon_grace == timedelta(seconds=15)
     assert timedelta(seconds=Settings().abandon_grace_seconds) == options.abandon_grace
+
+
+class Unhurried(SystemClock):
+    """A clock on which nobody tries again before the test says so."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    @override
+    async def sleep(self, duration: timedelta) -> None:
+        await (self.go_on.wait() if duration == timedelta(milliseconds=200) else super().sleep(duration))
+
+
+async def test_stop_counts_of_a_caller_who_joined_a_turn_whose_begin_was_lost(world: World) -> None:
+    wire, url = await world.wire()
+    clock = Unhurried()
+    server = await world.program(url, clock=clock)
+    request = asks(SLOW, idempotency_key=uuid4().hex)
+    its = "id = (SELECT turn_id FROM agentapi.idempotency_keys WHERE key = $1)"
+    wire.break_at("begin_turn_2", Break.AFTER)
+    async with begun(server, request) as first:
+        await world.until(its, request.idempotency_key)
+        async with begun(server, request) as second:
+            await world.until(f"{its} AND followed_at IS NOT NULL", request.idempotency_key)
+            for caller, how in ((first, Departure.TIMED_OUT), (second, Departure.STOPPED)):
+                caller.cancel(how)
+                await asyncio.wait({caller})
+            clock.go_on.set()
+    await world.until(f"{its} AND status = 'cancelled'", request.idempotency_key)

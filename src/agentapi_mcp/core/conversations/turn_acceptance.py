@@ -205,6 +205,8 @@ class TurnAcceptance:
             ):
                 # Before the owner, about to abandon the turn, looks whether a caller is back.
                 followed_at = await self._turns.mark(principal, found.turn.id, TurnMark.FOLLOWED)
+                # Where it begins here, and the answer to that was lost: else nobody would hear when this caller leaves.
+                await self._runner.accepted(found.turn.id)
                 self._runner.callers.came_back(found.turn, followed_at)
                 return found.turn
             if decision is Decision.AWAIT_NEWS:

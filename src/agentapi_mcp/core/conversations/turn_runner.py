@@ -97,7 +97,7 @@ class TurnRunner:
         self._work = work
         self._locks = locks
         self._runs: dict[TurnId, RunningTurn] = {}
-        self._accepting: set[TurnId] = set()
+        self._accepting: dict[TurnId, asyncio.Future[RunningTurn | Turn]] = {}
         self._busy = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,6 +143,11 @@ class TurnRunner:
             return None
         turn = run.job.accepted.turn
         return run if (turn.user_id, turn.org_id) == (principal.user_id, principal.org_id) else None
+
+    async def accepted(self, turn_id: TurnId) -> None:
+        """Wait while a turn is being accepted here, which may be stored already."""
+        if turn_id in self._accepting:
+            await asyncio.wait((self._accepting[turn_id],))
 
     async def drain(self) -> None:
         """Refuse new turns, give running ones the shutdown grace, interrupt the rest, and store how all have ended."""
@@ -304,7 +309,7 @@ class TurnRunner:
         """Store a turn and begin to run it; None if another one answers it, or it was refused."""
         turn_id = submission.turn_id
         log_context.turn_id.set(str(turn_id))
-        self._accepting.add(turn_id)
+        self._accepting[turn_id] = submitted
         self._idle.clear()
         try:
             # One place for each session: those who wait for its row must not keep others waiting.
@@ -325,7 +330,7 @@ class TurnRunner:
         finally:
             if not submitted.done():  # the program ends: its caller must not wait for ever
                 submitted.cancel()
-            self._accepting.discard(turn_id)
+            self._accepting.pop(turn_id, None)
             self._note_idle()
 
     @asynccontextmanager
