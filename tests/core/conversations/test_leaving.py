@@ -130,7 +130,7 @@ async def test_stop_counts_of_a_caller_who_joined_a_turn_whose_begin_was_lost(wo
     wire, url = await world.wire()
     clock = Unhurried()
     server = await world.program(url, clock=clock)
-    request = asks(SLOW, idempotency_key=uuid4().hex)
+    request, before = asks(SLOW, idempotency_key=uuid4().hex), await world.turns()
     its = "id = (SELECT turn_id FROM agentapi.idempotency_keys WHERE key = $1)"
     wire.break_at("begin_turn_2", Break.AFTER)
     async with begun(server, request) as first:
@@ -142,3 +142,4 @@ async def test_stop_counts_of_a_caller_who_joined_a_turn_whose_begin_was_lost(wo
                 await asyncio.wait({caller})
             clock.go_on.set()
     await world.until(f"{its} AND status = 'cancelled'", request.idempotency_key)
+    assert await world.turns() == before + 1

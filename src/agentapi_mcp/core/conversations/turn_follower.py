@@ -198,11 +198,13 @@ class TurnFollower:
             soon = min(_SAVED_SOON.total_seconds(), max(0.0, until - self._clock.monotonic()))
             await done_within(soon, run.saved.wait())
             return
-        left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
-        await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(left))
-        if not run.saved.is_set() and not watch.is_up:
-            left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
-            await first_of(run.saved.wait(), self._clock.sleep(min(left, _WAIT_FOR_STORE)))
+        while not run.saved.is_set() and (left := until - self._clock.monotonic()) > 0:
+            if watch.is_up:
+                await first_of(run.saved.wait(), watch.until_down(), self._clock.sleep(timedelta(seconds=left)))
+                continue
+            await first_of(run.saved.wait(), self._clock.sleep(min(timedelta(seconds=left), _WAIT_FOR_STORE)))
+            if not watch.is_up:  # otherwise it was seen again meanwhile, if only by an answer that was on its way
+                return
 
     @asynccontextmanager
     async def _remote(self, principal: Principal, turn: Turn) -> AsyncGenerator["_RemoteTurn"]:
