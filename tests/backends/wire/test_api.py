@@ -160,6 +160,30 @@ async def test_a_check_is_timed_and_says_what_is_wrong() -> None:
     assert (await measure(clock, busy, {})).status is HealthStatus.UNHEALTHY
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_a_request_goes_through_the_proxy_of_the_environment(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeHost() as host, Server() as proxy:
+        monkeypatch.setenv(variable, proxy.origin.removeprefix("http://"))
+        given = read_options(HttpOptions, {"base_url": "http://provider.example:81/base/"})
+        await HttpApi(given, host).get("/models", {}, FAULTS)
+        assert proxy.exchanges[0].headers["host"] == "provider.example:81"
+        assert proxy.exchanges[0].path == "http://provider.example:81/base/models"
+
+
+async def test_a_request_to_a_host_of_no_proxy_goes_there_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with open_setup() as at:
+        assert await at.api.get("/models", {}, FAULTS) == {"a": 1}
+    monkeypatch.delenv("NO_PROXY")
+    async with open_setup() as at:
+        with pytest.raises(BackendError) as refused:
+            await at.api.get("/models", {}, FAULTS)
+    assert refused.value.fault is BackendFault.CONNECTION
+
+
 async def test_a_body_is_let_go_when_it_is_sent_and_has_its_size_before_it() -> None:
     class Watched(bytearray):
         """A body of which it can be seen whether anybody still has it."""

@@ -12,7 +12,6 @@ from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,6 +19,7 @@ import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from typing_extensions import override
 
+from agentapi_mcp.backends.wire.proxies import proxy_of
 from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
 from agentapi_mcp.base.deadlines import Deadline, done_within
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -103,13 +103,19 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 _TRACES = TraceContextTextMapPropagator()
+_OURS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "connection": "keep-alive", "user-agent": "agentapi-mcp"}
 
 
 class HttpClient:
-    """Sends requests over pooled connections; opened by the first request, closed by its owner."""
+    """Sends requests over pooled connections; opened by the first request, closed by its owner.
+
+    It uses httpx's transports without its client, which costs as much CPU as a transport does: for redirects, cookies,
+    credentials in URLs and other things that no provider is asked for.
+    """
 
     def __init__(self) -> None:
-        self._client: httpx2.AsyncClient | None = None
+        self._transports = dict[str | None, httpx2.AsyncHTTPTransport]()  # by the URL of the proxy
+        self._of_origin = dict[tuple[str, bytes], httpx2.AsyncHTTPTransport]()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,9 +123,9 @@ class HttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        transports, self._transports, self._of_origin = self._transports, {}, {}
+        for transport in transports.values():
+            await transport.aclose()
 
     @asynccontextmanager
     async def exchange(self, request: HttpRequest) -> AsyncGenerator["Reply"]:
@@ -136,32 +142,36 @@ class HttpClient:
                 await response.aclose()
 
     async def _send(self, request: HttpRequest) -> httpx2.Response:
-        client = self._opened()
         connect = request.deadlines.connect.total_seconds()
         try:
-            outgoing = client.build_request(
+            url = _parsed(request.url)
+            outgoing = httpx2.Request(
                 request.method,
-                _parsed(request.url),
-                headers=_with_trace(request.headers) | _size_of(request.content),
-                content=request.content,
+                url,
+                headers={**_OURS, "host": url.netloc.decode("ascii"), **_with_trace(request.headers)}
+                | _size_of(request.content),
+                stream=request.content or httpx2.ByteStream(b""),
                 # Reading is timed by `_Timer`, which knows the deadline of the whole exchange too.
-                timeout=httpx2.Timeout(None, connect=connect, pool=connect),
+                extensions={"timeout": {"connect": connect, "pool": connect, "read": None, "write": None}},
             )
-            return await client.send(outgoing, stream=True, follow_redirects=False)
+            return await self._transport(url).handle_async_request(outgoing)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise _fault_of(error, _BEFORE_THE_REPLY) from error
 
-    def _opened(self) -> httpx2.AsyncClient:
-        if self._client is None:
-            for library in ("httpx2", "httpcore2"):  # httpx logs URLs and headers, which may hold secrets
-                logging.getLogger(library).setLevel(logging.WARNING)
-            self._client = httpx2.AsyncClient(
-                headers={"user-agent": "agentapi-mcp"},
-                # Agents share this client: a cookie of one must not be sent by another.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30),
-            )
-        return self._client
+    def _transport(self, url: httpx2.URL) -> httpx2.AsyncHTTPTransport:
+        origin = (url.scheme, url.netloc)
+        found = self._of_origin.get(origin)
+        if found is None:  # the environment is read once for each server
+            proxy = proxy_of(url)
+            found = self._transports.get(proxy) or self._open(proxy)
+            self._of_origin[origin] = found
+        return found
+
+    def _open(self, proxy: str | None) -> httpx2.AsyncHTTPTransport:
+        logging.getLogger("httpcore2").setLevel(logging.WARNING)  # it logs URLs and headers, which may hold secrets
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
+        self._transports[proxy] = transport = httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy)
+        return transport
 
 
 class Reply:
