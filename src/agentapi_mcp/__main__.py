@@ -22,7 +22,7 @@ def main() -> None:
 
 def _serve(toolsets: str | None) -> None:
     if sys.platform != "win32":  # without the sockets that it needs
-        import_module("agentapi_mcp.resident.bridge").serve(toolsets)  # it returns where no server is shared
+        import_module("agentapi_mcp.resident.entry").serve(toolsets)  # it returns where no server is shared
     # First of all, and with next to nothing imported: clients ask their model without our tools meanwhile.
     front = import_module("agentapi_mcp.edges.mcp.front.thread").start(toolsets)
     prepare()

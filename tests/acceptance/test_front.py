@@ -221,8 +221,9 @@ async def test_a_server_that_does_not_start_says_why_to_all_who_wait(edge_home: 
 
 
 async def test_next_to_nothing_is_imported_before_the_first_answer() -> None:
+    env = {"PATH": os.defpath, "AGENTAPI_RESIDENT": "0"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-S", "-c", COUNTED, str(SOURCE), stdout=subprocess.PIPE, env={"PATH": os.defpath}
+        sys.executable, "-S", "-c", COUNTED, str(SOURCE), stdout=subprocess.PIPE, env=env
     )
     out, _ = await process.communicate()
     modules = out.decode().split()
@@ -233,6 +234,7 @@ async def test_next_to_nothing_is_imported_before_the_first_answer() -> None:
         ".edges",
         ".edges.mcp",
         *(f".edges.mcp.front{part}" for part in ("", ".answers", ".messages", ".thread")),
+        *(f".resident{part}" for part in ("", ".entry", ".environment")),
     )
     assert ours == {f"agentapi_mcp{part}" for part in parts}
     assert {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names} == ours

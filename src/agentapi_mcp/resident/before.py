@@ -3,7 +3,7 @@
 from _thread import allocate_lock
 
 # So long a server that was there may take to say that it reads; one that is being started takes longer anyway.
-_PATIENCE = 0.05
+_PATIENCE = 0.02
 _CHANGED = b'{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}'
 
 

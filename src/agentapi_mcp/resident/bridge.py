@@ -34,11 +34,8 @@ _DOES_NOT_START = "The server of agentapi-mcp does not start: {}"
 _OTHER_VERSION = "another version of agentapi-mcp was installed meanwhile. Restart this client."
 
 
-def serve(toolsets: str | None) -> None:
-    """Be the bridge until the client ends, and never return; return at once where there can be no resident server."""
-    environment = Environment(os.environb)
-    if environment.reason_against() or environment.is_wrong:
-        return
+def serve(environment: Environment, toolsets: str | None) -> None:
+    """Be the bridge until the client ends, and never return; return at once where no server comes up."""
     try:
         bridge = Bridge(environment, toolsets)
         bridge.open()
