@@ -64,9 +64,10 @@ def test_what_the_server_asks_closes_nothing() -> None:
 
 def test_after_a_crash_only_what_changes_nothing_is_asked_again() -> None:
     reads, keyed = call("get_turn", 1), call("chat", 2, idempotency_key="k")
-    ledger = begun(reads, keyed, call("chat", 3), call("cancel_turn", 4), line("tools/list", {}, 5))
-    assert [each.id for each in ledger.lost(None, was_stopped=False)] == [3, 4]
-    assert ledger.restart()[2:] == [reads, keyed, line("tools/list", {}, 5)]
+    polls, ends = line("tasks/get", {"taskId": "t"}, 6), line("tasks/cancel", {"taskId": "t"}, 7)
+    ledger = begun(reads, keyed, call("chat", 3), call("cancel_turn", 4), line("tools/list", {}, 5), polls, ends)
+    assert [each.id for each in ledger.lost(None, was_stopped=False)] == [3, 4, 7]
+    assert ledger.restart()[2:] == [reads, keyed, line("tools/list", {}, 5), polls]
 
 
 def test_a_new_server_hears_how_the_conversation_began_and_its_client_does_not_hear_that_again() -> None:

@@ -11,7 +11,7 @@ SAFE = frozenset(
     (
         *("ping", "initialize", "server/discover", "tools/list", "prompts/list", "prompts/get", "completion/complete"),
         *("resources/list", "resources/read", "resources/templates/list", "resources/subscribe"),
-        *("resources/unsubscribe", "subscriptions/listen", "logging/setLevel"),
+        *("resources/unsubscribe", "subscriptions/listen", "logging/setLevel", "tasks/get"),
     )
 )
 # Tools that only read (tests/resident/test_ledger.py compares them with the annotations).
