@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +15,7 @@ import pytest
 from agentapi_mcp.resident.place import Place
 from agentapi_mcp.testing.http import Steps
 from tests.support.databases import Seed
+from tests.support.embedded import SharedHome
 from tests.support.peers.openai import OpenAIPeer
 from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, clients, environ, place_of
 from tests.support.waiting import wait_until
@@ -411,3 +413,27 @@ except ConnectionError:
 def let_everybody_in(place: Place) -> None:
     for path, mode in ((place.run, 0o711), (place.socket, 0o777)):
         Path(path).chmod(mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root alone Postgres runs as another account")
+async def test_a_closed_home_of_roots_is_opened_to_postgres_although_the_bridge_was_there_first() -> None:
+    with tempfile.TemporaryDirectory(prefix="closed-", dir="/tmp", ignore_cleanup_errors=True) as path:  # a short one
+        home = closed_home(Path(path))
+        env = environ(home.path)
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            client.call(1, "list_agents")
+            await client.hear(1)  # whether or not the first start was quick enough for it
+        assert mode_of(home.path) == 0o711
+        await asyncio.to_thread(home.remove)
+
+
+def closed_home(place: Path) -> SharedHome:
+    place.chmod(0o711)
+    home = SharedHome(place / "home")
+    home.path.mkdir(mode=0o700)
+    return home
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777

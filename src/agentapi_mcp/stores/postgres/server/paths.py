@@ -19,6 +19,7 @@ _SOCKET_NAME = ".s.PGSQL.5432"
 # The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _ROOTS_HOME = Path("/var/lib/agentapi-mcp")
+_SHARED_SERVERS = "run"  # the directory of resident/place.py
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -184,7 +185,7 @@ class Home:
         self._check_reachable(account, [place for place in self.root.parents if place.is_dir()])
 
     def _holds_only_ours(self) -> bool:
-        return {entry.name for entry in self.root.iterdir()} <= {self.bin.name, self.base.name}
+        return {entry.name for entry in self.root.iterdir()} <= {self.bin.name, self.base.name, _SHARED_SERVERS}
 
     def _check_reachable(self, account: ServerAccount, places: list[Path]) -> None:
         if account.is_other and (closed := _find_closed(places[::-1], account)):
