@@ -107,7 +107,7 @@ async def held(env: Mapping[str, str], *words: str) -> AsyncGenerator[Program]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HELD, str(waiting), *words,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=dict(env), pass_fds=(waiting,), limit=2**20,
+        env={"AGENTAPI_RESIDENT": "0", **env}, pass_fds=(waiting,), limit=2**20,
     )  # fmt: skip
     os.close(waiting)
     try:
