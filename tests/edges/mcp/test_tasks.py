@@ -128,13 +128,24 @@ async def test_who_does_not_declare_it_waits_as_before(edge_home: Path) -> None:
 
 async def test_in_the_2025_era_the_declaration_is_passed_over(edge_home: Path) -> None:
     steps = Steps()
-    async with open_edge(edge_home, OpenAIPeer(pace=steps)) as edge, connect(edge.server, "http-2025") as client:
-        assert client.server_capabilities.extensions is None
-        meta = {"io.modelcontextprotocol/clientCapabilities": CLAUDE}
-        asked = {"agent": "droid", "message": f"{edge.tag} {SLOW}", "wait_seconds": 0}
-        running = await client.session.call_tool("chat", asked, meta=meta)  # type: ignore[arg-type]  # what no client of this era says
+    async with (
+        open_edge(edge_home, OpenAIPeer(pace=steps)) as edge,
+        connect(edge.server, "http-2025", extensions=[advertise(TASKS)]) as client,
+    ):
+        running = await call(client, "chat", agent="droid", message=f"{edge.tag} {SLOW}", wait_seconds=0)
         assert fields_of(running)["status"] == "running"
         assert await code_of(client, "tasks/get") == METHOD_NOT_FOUND
+
+
+async def test_in_the_2025_era_the_extension_is_not_advertised(edge_home: Path) -> None:
+    start = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
+    async with scene(edge_home) as (_edge, client, _steps):
+        answer = await client.http.post(
+            client.url, json=body, headers={"accept": "application/json, text/event-stream"}
+        )
+        assert TASKS not in answer.text
+        assert "serverInfo" in answer.text
 
 
 async def test_the_extension_is_advertised_in_its_era(edge_home: Path) -> None:
@@ -320,9 +331,15 @@ async def test_a_question_that_nobody_can_answer_ends_the_call_with_the_question
         await edge.services.turns.until_idle()
         client.capabilities = CLAUDE
         assert await client.task(created["taskId"]) == ended  # what a call was answered never changes
-        # Its turn was not: the same message gets it.
-        joined = (await client.chat(agent="droid", message=f"{edge.tag} {SLOW}"))["structuredContent"]
-        assert (joined["status"], joined["joined"]) == ("completed", True)
+        # The answer of the turn has not arrived. That of another has since, and is noted with all before it.
+        client.capabilities = {}
+        other_turn = (await client.chat(agent="droid", message=f"{edge.tag} another"))["structuredContent"]["turn_id"]
+        turn = ended["result"]["structuredContent"]["turn_id"]
+        async with owner_of(edge_home) as owner:
+            delivered = "SELECT delivered_at IS NOT NULL FROM agentapi.turns WHERE id = $1"
+            while not await owner.fetchval(delivered, other_turn):
+                pass
+            assert not await owner.fetchval(delivered, turn)
 
 
 @pytest.mark.parametrize(

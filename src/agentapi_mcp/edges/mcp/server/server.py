@@ -10,7 +10,6 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp_types import CallToolRequestParams, NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
@@ -64,7 +63,7 @@ class Parts:
 
 
 class EdgeServer(Server[TaskSupervisor]):
-    """The SDK's server; of all lists, it declares `listChanged` only for resources, and extensions in their era."""
+    """The SDK's server; of all lists, it declares `listChanged` only for resources."""
 
     parts: Parts
 
@@ -84,8 +83,6 @@ class EdgeServer(Server[TaskSupervisor]):
         )
         capabilities.tools = ToolsCapability(list_changed=False)
         capabilities.prompts = PromptsCapability(list_changed=False)
-        if protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            capabilities.extensions = None
         return capabilities
 
     @override
