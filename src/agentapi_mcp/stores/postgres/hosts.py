@@ -45,7 +45,7 @@ class Hosts:
         """Whether another server may become the primary."""
         return len(self._urls) > 1
 
-    async def connect(self, timeout: float, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401, ASYNC109  # asyncpg's own
+    async def connect(self, timeout: float = 60, **options: Any) -> "asyncpg.Connection[Row]":  # noqa: ANN401, ASYNC109  # asyncpg's own
         """Connect to the primary within a time in seconds, of which each server gets its part.
 
         Raises:

@@ -27,13 +27,15 @@ INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_se
 SELECT $1, $2, $3, $4, $5, $6, $7, now, now + $8::interval FROM clock_timestamp() AS now
 RETURNING created_at
 """
-# OFFSET 0 keeps the turn of each task a look-up of its own: for several, the planner would read all messages of a user.
+# OFFSET 0 keeps each task and its turn look-ups of their own: for several, the planner would read all tasks (that of
+# Postgres 15) or messages of a user.
 _FIND: LiteralString = f"""
 SELECT k.id AS task_id, k.joined, k.has_key, k.in_session, k.result, k.created_at AS task_created_at, k.concluded_at,
        k.expires_at, turn.*
-  FROM agentapi.tasks k
+  FROM unnest($1::text[]) AS wanted (id)
+ CROSS JOIN LATERAL (SELECT * FROM agentapi.tasks WHERE id = wanted.id AND user_id = $2 AND org_id = $3
+                        AND expires_at > clock_timestamp() OFFSET 0) AS k
  CROSS JOIN LATERAL ({TURN} WHERE t.id = k.turn_id AND t.user_id = $2 AND t.org_id = $3 OFFSET 0) AS turn
- WHERE k.id = ANY($1::text[]) AND k.user_id = $2 AND k.org_id = $3 AND k.expires_at > clock_timestamp()
 """  # noqa: S608  # made of literals
 _CONCLUDE: LiteralString = """
 UPDATE agentapi.tasks SET result = $4, concluded_at = clock_timestamp()
