@@ -86,6 +86,7 @@ async def connect(
     link: Link,
     *,
     name: str = "tests",
+    version: str = "1.0",
     message_handler: MessageHandlerFnT | None = None,
     extensions: Sequence[ClientExtension] = (),
 ) -> AsyncGenerator[Client]:
@@ -101,7 +102,7 @@ async def connect(
             Client(
                 target,
                 mode="legacy" if era == "2025" else "auto",
-                client_info=Implementation(name=name, version="1.0"),
+                client_info=Implementation(name=name, version=version),
                 message_handler=message_handler,
                 extensions=extensions,
                 cache=None,

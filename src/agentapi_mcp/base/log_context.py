@@ -8,6 +8,8 @@ turn_id: ContextVar[str | None] = ContextVar("turn_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 address: ContextVar[str | None] = ContextVar("address", default=None)
 client: ContextVar[str | None] = ContextVar("client", default=None)
+# The client without its version, which may differ when it comes back: clients update themselves.
+client_program: ContextVar[str | None] = ContextVar("client_program", default=None)
 
 _log = logging.getLogger(__name__)
 

@@ -88,6 +88,7 @@ def run(
         settings = load_settings().model_copy(update=overrides)
         configure_logs(settings.log_level)
         log_context.client.set(f"agentapi-mcp {VERSION}, a command")
+        log_context.client_program.set("agentapi-mcp")
         startup = import_module("agentapi_mcp.app.startup")  # slow to import, and some commands open nothing
         async with startup.open_app(settings, environment()) as app:
             services: Services = await app.services_provider.services()

@@ -89,6 +89,21 @@ async def test_a_joined_answer_says_so_first_and_how_to_ask_anew(link: Link, edg
             await call(client, "cancel_turn", turn_id=turn["turn_id"])
 
 
+async def test_a_client_that_was_updated_meanwhile_joins_its_turn_and_another_client_does_not(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge:
+        said: dict[str, object] = {"agent": "droid", "message": f"{edge.tag} [[slow]]", "wait_seconds": 0}
+        turns: list[dict[str, object]] = []
+        for name, version in (("ide", "1.0"), ("ide", "1.1"), ("other", "1.0")):
+            async with connect(edge.server, "stdio-2026", name=name, version=version) as client:
+                turns.append(fields_of(await call(client, "chat", **said)))
+        running, joined, others = turns
+        assert (joined["turn_id"], joined["joined"]) == (running["turn_id"], True)
+        assert (others["turn_id"] != running["turn_id"], others["joined"]) == (True, False)
+        async with connect(edge.server, "stdio-2026") as client:
+            for turn in (running, others):
+                await call(client, "cancel_turn", turn_id=turn["turn_id"])
+
+
 async def test_a_joined_answer_offers_to_ask_anew_only_where_that_is_not_refused(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
         said: dict[str, object] = {"agent": "droid", "message": edge.tag, "idempotency_key": edge.tag}

@@ -165,7 +165,7 @@ class TurnAcceptance:
             title=checked.title,
             parameters=chosen.parameters,
             fingerprint=checked.fingerprint(principal),
-            client=log_context.client.get(),
+            client=log_context.client_program.get(),
             idempotency_key=request.idempotency_key,
             lease_owner=self._runner.owner,
             lease=self._runner.options.lease,

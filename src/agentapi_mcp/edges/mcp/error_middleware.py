@@ -14,7 +14,7 @@ from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.base.log_context import request_id as current_request
 from agentapi_mcp.core.audit.models import AuditTarget
-from agentapi_mcp.edges.mcp.callers import Callers, Context, client_of, request_key
+from agentapi_mcp.edges.mcp.callers import Callers, Context, client_of, preferring_client, request_key
 from agentapi_mcp.edges.mcp.cancellations import Cancellations, connection
 from agentapi_mcp.edges.mcp.errors import rpc_error
 from agentapi_mcp.web.requests import address_of
@@ -38,6 +38,7 @@ class ErrorMiddleware:
         token = current_request.set(current_request.get() or uuid4().hex[:12])
         log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
         log_context.client.set(client_of(ctx))
+        log_context.client_program.set(preferring_client(ctx) or None)
         try:
             with traced(), _delivering(ctx), _held(ctx):
                 return await call_next(ctx)
