@@ -77,9 +77,17 @@ async def test_a_client_of_the_newest_revision_is_answered_before_its_server_rea
         early = [
             await client.ask(method, MODERN, number) for number, method in enumerate(("server/discover", *LISTS[:3]))
         ]
+        client.say("subscriptions/listen", MODERN | {"notifications": {"resourcesListChanged": True}}, "l")
+        resources = await client.ask("resources/list", MODERN, 8)
+        acknowledged = await client.told("notifications/subscriptions/acknowledged")
+        assert acknowledged["params"]["notifications"] == {"resourcesListChanged": True}
         client.say("tools/call", {"name": "list_agents", "arguments": {}} | MODERN, 9)
         os.kill(pid, signal.SIGCONT)
         assert (await client.result(9))["structuredContent"]["agents"]
+        changed = await client.told("notifications/resources/list_changed")
+        assert changed["params"]["_meta"] == acknowledged["params"]["_meta"]
+        assert [each for each in client.heard if each.get("method") == acknowledged["method"]] == [acknowledged]
+        assert resources["result"]["resources"]
         other = await here.start(env)
         late = [
             await other.ask(method, MODERN, number) for number, method in enumerate(("server/discover", *LISTS[:3]))

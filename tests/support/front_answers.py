@@ -49,6 +49,12 @@ def modern(method: str, key: object = 1, **meta: object) -> bytes:
     return request(method, {"_meta": MODERN_META | meta}, key)
 
 
+def listen(key: object = 1, **filters: object) -> bytes:
+    """Write a subscription as a line; without filters, to changes of the list of resources."""
+    given = filters or {"resourcesListChanged": True}
+    return request("subscriptions/listen", {"_meta": MODERN_META, "notifications": given}, key)
+
+
 def combined() -> list[tuple[str, ...]]:
     """Return every combination of the toolsets that can be set."""
     return [each for count in range(1, len(TOOLSETS) + 1) for each in combinations(TOOLSETS, count)]
@@ -68,9 +74,13 @@ class Pipes:
     async def ask(self, line: bytes) -> bytes:
         """Write a line, and return the next that comes and is no notification."""
         await self.say(line)
-        while '"method":' in (answer := await asyncio.to_thread(self._reader.readline))[:30]:
+        while b'"method":' in (answer := await self.hear())[:30]:
             continue
-        return answer.encode()
+        return answer
+
+    async def hear(self) -> bytes:
+        """Return the next line."""
+        return (await asyncio.to_thread(self._reader.readline)).encode()
 
 
 @asynccontextmanager
@@ -119,7 +129,7 @@ async def modern_answers(services: ServicesProvider) -> dict[str, object]:
         async with served(services, (toolset,)) as client:
             texts[toolset] = _result(await client.ask(modern("tools/list")))
     async with served(services) as client:
-        methods = ("server/discover", "prompts/list", "resources/templates/list")
+        methods = ("server/discover", "prompts/list", "resources/templates/list", "resources/list")
         answers: dict[str, object] = {method: _result(await client.ask(modern(method))) for method in methods}
     return answers | {"tools/list": _split(texts)}
 

@@ -75,14 +75,16 @@ class LineClient:
 
     async def hear(self, number: str | int) -> Fields:
         """Read until the answer to a request."""
-        assert self.process.stdout is not None
         while True:
-            line = await self.process.stdout.readline()
-            assert line, f"the client saw the end; heard {self.heard[-3:]}"
-            read = cast("Fields", json.loads(line))
-            self.heard.append(read)
+            read = await self._read()
             if read.get("id") == number and "method" not in read:
                 return read
+
+    async def told(self, method: str) -> Fields:
+        """Read until a notification, which may have come already."""
+        while not (found := [each for each in self.heard if each.get("method") == method]):
+            await self._read()
+        return found[0]
 
     async def ask(self, method: str, params: object, number: str | int) -> Fields:
         """Send a request, and read its answer."""
@@ -117,6 +119,13 @@ class LineClient:
         answer = await self.ask("initialize", hello, 0)
         self.say("notifications/initialized")
         return answer
+
+    async def _read(self) -> Fields:
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        assert line, f"the client saw the end; heard {self.heard[-3:]}"
+        self.heard.append(cast("Fields", json.loads(line)))
+        return self.heard[-1]
 
     async def end(self) -> int:
         """Close its output, and wait for its server."""

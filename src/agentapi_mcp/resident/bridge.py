@@ -66,6 +66,8 @@ class Bridge:
         self._wanted = allocate_lock()
         self._wanted.acquire()
         self._connection: socket | None = None
+        # What the client has of a server's next words already, and what takes its place.
+        self._acknowledged, self._instead = b"", b""
         self._is_accepted = False
         self._is_foreign = False
         self._was_started = False
@@ -168,6 +170,9 @@ class Bridge:
             if answer.forwarded:
                 self._send_on(line)
                 self._ledger.swallow(line)
+            if answer.instead:
+                self._acknowledged, self._instead = answer.line.rstrip(b"\n"), answer.instead.rstrip(b"\n")
+                self._send_on(line)
             self._write([answer.line.removesuffix(b"\n")])
         return True
 
@@ -207,6 +212,9 @@ class Bridge:
                 self._accept(line)
             elif line.startswith(BYE):
                 self._read = int(line.removeprefix(BYE))
+            elif self._acknowledged and line == self._acknowledged:
+                passed.append(self._instead)
+                self._acknowledged = b""
             elif self._ledger.passes(line):
                 passed.append(line)
         self._write(passed)

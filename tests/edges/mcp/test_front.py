@@ -25,6 +25,7 @@ from tests.support.front_answers import (
     answers_file,
     combined,
     initialize,
+    listen,
     modern,
     request,
     served,
@@ -170,6 +171,40 @@ def test_the_modern_revision_waits_for_its_resources() -> None:
     assert front.answer(modern("server/discover")) is not None
     assert front.answer(modern("resources/list")) is None
     assert front.answer(modern("tools/list")) is not None
+
+
+@pytest.mark.parametrize("filters", [{"toolsListChanged": True}, {"resourcesListChanged": False}, {"taskIds": []}])
+def test_only_a_subscription_to_the_resources_is_acknowledged(filters: dict[str, object]) -> None:
+    front = loaded()
+    assert front.answer(modern("server/discover")) is not None
+    assert front.answer(listen(1, **filters)) is None
+    assert front.answer(listen(2, resourcesListChanged=True, more=1)) is None
+    more = {"_meta": MODERN_META, "notifications": {"resourcesListChanged": True}, "more": 1}
+    assert front.answer(request("subscriptions/listen", more)) is None
+    assert front.answer(modern("resources/list")) is None
+    assert front.answer(listen(3)) is not None
+    assert front.answer(listen(4)) is None
+
+
+async def test_a_subscription_is_acknowledged_as_by_the_server_and_the_resources_are_listed(seed: Seed) -> None:
+    async with seed.started("mcp-") as server, open_app(Settings(home=server.home), {}) as app:
+        for key in (*IDS, "listen:0"):
+            async with served(app.services_provider) as client:
+                front = loaded()
+                discover = front.answer(modern("server/discover"))
+                assert discover is not None
+                assert discover.line == await client.ask(modern("server/discover"))
+                answer = front.answer(listen(key))
+                assert answer is not None
+                await client.say(listen(key))
+                assert answer.line == await client.hear()
+                told = json.loads(answer.instead)
+                assert told["method"] == "notifications/resources/list_changed"
+                assert told["params"]["_meta"] == json.loads(answer.line)["params"]["_meta"]
+                resources = front.answer(modern("resources/list", 2))
+                assert resources is not None
+                assert resources.line == await client.ask(modern("resources/list", 2))
+                assert front.answer(modern("resources/list", 3)) is None
 
 
 def test_a_modern_connection_may_be_opened_by_a_request_that_waits() -> None:

@@ -26,7 +26,7 @@ from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, UnreadInput, unread_lines
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from tests.support.front_answers import INITIALIZED, initialize, modern, request
+from tests.support.front_answers import INITIALIZED, initialize, listen, modern, request
 from tests.support.waiting import wait_until
 
 # What the front keeps at most, and one more read of it.
@@ -154,6 +154,8 @@ def expected(lines: bytes, written: bytes) -> tuple[bytes, bytes]:
             continue
         written = written.removeprefix(answer.line)
         opening = line if answer.forwarded else opening
+        if answer.instead:
+            rest.append(line)
     return written.removeprefix(CHANGED), opening + b"".join(rest)
 
 
@@ -172,6 +174,7 @@ def conversation(kinds: Sequence[str], era: str) -> bytes:
                 "no text": call.replace(b"list_", b"\xff\xfe"),
                 "no JSON": b"what is this %d\n" % number,
                 "empty": b"\n",
+                "listen": listen(number),
                 "no end": call.rstrip(),
             }.get(kind, listed)
         )
@@ -184,7 +187,7 @@ ODD_KINDS = ["no text", "no JSON", "empty"]
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kinds=st.lists(st.sampled_from([*KINDS, *ODD_KINDS]), max_size=8),
+    kinds=st.lists(st.sampled_from([*KINDS, *ODD_KINDS, "listen"]), max_size=8),
     end=st.sampled_from(["ping", "no end"]),
     era=st.sampled_from(["handshake", "modern"]),
     cuts=st.lists(st.floats(0, 1), max_size=6),
@@ -364,6 +367,30 @@ async def test_no_line_is_read_before_the_server_has_answered_the_opening_too() 
                 await taken.write(handover.answer.decode())
             assert second.result().encode() == lines[1]
         assert os.read(client.from_server, 65_536) == handover.answer
+
+
+async def test_a_client_hears_of_its_resources_in_place_of_a_second_acknowledgement() -> None:
+    lines = [modern("server/discover", 1), listen("a"), modern("resources/list", 2)]
+    with client_of() as client, client.writing(lines) as reached:
+        await asyncio.to_thread(wait_until, lambda: reached.is_set() and not client.unread())
+        handover = client.thread.hand_over()
+        assert handover.answer is not None
+        assert handover.acknowledged is not None
+        with taken_over(client, handover) as taken:
+            await taken.catch_up()
+            assert (await taken.readline()).encode() == lines[0]
+            await taken.write(handover.answer.decode())
+            assert (await taken.readline()).encode() == lines[1]
+            assert await taken.readline() == ""
+            for _ in range(2):  # only the first is the one that the client has
+                await taken.write(handover.acknowledged.decode())
+            await taken.flush()
+        heard_lines = b"".join(iter(lambda: os.read(client.from_server, 65_536), b"")).splitlines(keepends=True)
+    assert handover.acknowledged == heard_lines[1] == heard_lines[4]
+    assert [json.loads(line).get("method", "result") for line in heard_lines] == [
+        *("result", "notifications/subscriptions/acknowledged", "result"),
+        *("notifications/resources/list_changed", "notifications/subscriptions/acknowledged"),
+    ]
 
 
 async def test_the_server_writes_when_all_that_the_front_has_left_is_written() -> None:

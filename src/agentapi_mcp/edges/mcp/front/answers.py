@@ -14,6 +14,7 @@ from agentapi_mcp.edges.mcp.front.messages import (
     has_plain_meta,
     is_initialize,
     is_request,
+    is_to_resources_alone,
     params_of,
     parse,
 )
@@ -21,21 +22,26 @@ from agentapi_mcp.edges.mcp.front.messages import (
 FILE = join(dirname(__file__), "answers.json")  # noqa: PTH118, PTH120  # pathlib is imported in 11 ms
 CHANGED = b'{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}\n'
 _DEFAULT = "core"
+_ACKNOWLEDGED = '"notifications/subscriptions/acknowledged"', ',"notifications":{"resourcesListChanged":true}'
+_TOLD = '"notifications/resources/list_changed"', ""
 
 
 class Answer:
     """What goes to the client, and what is owed for it.
 
     `forwarded`: the server must read the request as well, before any other; its own answer is dropped. `changed`: the
-    client must be told by `CHANGED` that the list was not the whole, once the server is there.
+    client must be told by `CHANGED` that the list was not the whole, once the server is there. `instead`, if there is
+    any: the line acknowledges a subscription, which the server must read in its turn; this takes the place of the
+    server's acknowledgement, the same line.
     """
 
-    __slots__ = ("changed", "forwarded", "line")
+    __slots__ = ("changed", "forwarded", "instead", "line")
 
-    def __init__(self, line: bytes, *, forwarded: bool, changed: bool) -> None:
+    def __init__(self, line: bytes, *, forwarded: bool = False, changed: bool = False, instead: bytes = b"") -> None:
         self.line = line
         self.forwarded = forwarded
         self.changed = changed
+        self.instead = instead
 
 
 class Front:
@@ -48,6 +54,7 @@ class Front:
         self._era: str | None = None
         self._is_initialized = False
         self._has_listed_resources = False
+        self._has_subscribed = False
         self._has_given_up = False
 
     @classmethod
@@ -90,6 +97,8 @@ class Front:
             return self._initialize(message)
         params = params_of(message)
         era = "modern" if has_envelope(params) else "handshake"
+        if method == "subscriptions/listen" and era == self._era == "modern":
+            return self._subscribe(message, params)
         if params.keys() <= {"_meta"} and (era == "modern" or has_plain_meta(params)):
             answer = self._listed(message, method, era)
             if answer is not None:
@@ -107,6 +116,12 @@ class Front:
         known = isinstance(revision, str) and revision in self._handshakes
         return _answer(message, self._handshakes[str(revision) if known else self._newest], forwarded=True)
 
+    def _subscribe(self, message: Members, params: Members) -> Answer | None:
+        if self._has_subscribed or not is_to_resources_alone(params):
+            return None
+        self._has_subscribed = True
+        return Answer(_streamed(message, *_ACKNOWLEDGED), instead=_streamed(message, *_TOLD))
+
     def _listed(self, message: Members, method: str, era: str) -> Answer | None:
         # The first request decides the era of a connection, so the server has to see it; only `initialize` opens that
         # of the handshake (MCP 2026-07-28, basic/versioning).
@@ -115,11 +130,13 @@ class Front:
         if result is None or not (is_opening or self._era == era):
             return None
         if method == "resources/list":
-            if self._has_listed_resources or not self._is_initialized:
+            # Only who is told of a change may be given less than there is.
+            is_told = self._has_subscribed if era == "modern" else self._is_initialized
+            if self._has_listed_resources or not is_told:
                 return None
             self._has_listed_resources = True
         self._era = era
-        return _answer(message, result, forwarded=is_opening, changed=method == "resources/list")
+        return _answer(message, result, forwarded=is_opening, changed=method == "resources/list" and era == "handshake")
 
 
 def parse_answers(text: bytes) -> Members:
@@ -156,6 +173,13 @@ def _answer(message: Members, result: str, *, forwarded: bool, changed: bool = F
     key = json.dumps(message["id"], ensure_ascii=False)
     line = f'{{"jsonrpc":"2.0","id":{key},"result":{result}}}\n'
     return Answer(line.encode(), forwarded=forwarded, changed=changed)
+
+
+def _streamed(message: Members, method: str, more: str) -> bytes:
+    """Return a notification on the stream that a request for a subscription opens."""
+    key = json.dumps(message["id"], ensure_ascii=False)
+    meta = f'{{"io.modelcontextprotocol/subscriptionId":{key}}}'
+    return f'{{"jsonrpc":"2.0","method":{method},"params":{{"_meta":{meta}{more}}}}}\n'.encode()
 
 
 def _object(members: Members, name: str) -> Members:

@@ -98,6 +98,17 @@ def has_envelope(params: Members) -> bool:
     )
 
 
+def is_to_resources_alone(params: Members) -> bool:
+    """Return whether a subscription is to changes of the list of resources and to nothing else."""
+    filters = params.get("notifications")
+    return (
+        params.keys() == {"_meta", "notifications"}
+        and isinstance(filters, Members)
+        and filters.keys() == {"resourcesListChanged"}
+        and filters["resourcesListChanged"] is True
+    )
+
+
 def _is_plain(body: bytes) -> bool:
     return (
         len(body) <= _LONGEST

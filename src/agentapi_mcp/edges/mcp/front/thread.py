@@ -28,14 +28,17 @@ class Handover:
     """What the server takes over: it reads `unread` before stdin, and writes `unwritten` before anything else.
 
     `opening` is a request that the server must read first of all. The client has its `answer`, so that of the server
-    is dropped. `has_ended`: there is nothing more on stdin.
+    is dropped. `acknowledged`: the client has this line, too; `instead` takes its place. `has_ended`: there is nothing
+    more on stdin.
     """
 
-    __slots__ = ("answer", "has_ended", "opening", "unread", "unwritten")
+    __slots__ = ("acknowledged", "answer", "has_ended", "instead", "opening", "unread", "unwritten")
 
     def __init__(self) -> None:
         self.opening: bytes | None = None
         self.answer: bytes | None = None
+        self.acknowledged: bytes | None = None
+        self.instead = b""
         self.unread = bytearray()
         self.unwritten = bytearray()
         self.has_ended = False
@@ -163,6 +166,9 @@ class FrontThread:
             return
         if answer.forwarded:
             handover.opening, handover.answer = line, answer.line
+        if answer.instead:
+            handover.unread += line
+            handover.acknowledged, handover.instead = answer.line, answer.instead
         handover.unwritten += answer.line
         self._owes_change = self._owes_change or answer.changed
 

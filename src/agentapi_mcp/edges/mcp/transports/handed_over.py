@@ -56,6 +56,7 @@ class HandedOver:
         self._lines = lines
         self._pipe = pipe
         self._opening = handover.opening
+        self._acknowledged = handover.acknowledged
         self._is_open = asyncio.Event()
         self._is_written = asyncio.Event()
         if self._opening is None:
@@ -82,6 +83,8 @@ class HandedOver:
             self._is_open.set()
             return None
         await self._is_written.wait()
+        if self._acknowledged is not None and line.encode() == self._acknowledged:
+            self._acknowledged, line = None, self._handover.instead.decode()
         return await self._pipe.write(line)
 
     async def flush(self) -> None:
