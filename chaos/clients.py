@@ -1,10 +1,14 @@
-"""MCP clients that report every way in which a call can fail: bare HTTP in both eras, and the SDK's."""
+"""MCP clients that report every way in which a call can fail: bare HTTP and stdio in both eras, and the SDK's."""
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import httpx2
@@ -23,7 +27,10 @@ _META = {
 
 
 class RefusedError(Exception):
-    """A call told nothing about a turn; `kind` says where it ended: timeout, transport, http, rpc, tool."""
+    """A call told nothing about a turn; `kind` says where it ended: timeout, transport, http, rpc, tool.
+
+    Over stdio, `killed` is the end of a client's own server that the harness killed, and `ended` any other end of it.
+    """
 
     def __init__(self, kind: str, text: str, retry_after: float | None = None) -> None:
         super().__init__(f"{kind}: {text}")
@@ -111,6 +118,100 @@ class BareClient(Client):
             return await self.http.post(self.url, json=body, headers={**accept, **headers})
         except httpx2.HTTPError as exc:
             raise RefusedError("transport", f"{type(exc).__name__} {exc}") from exc
+
+
+@dataclass
+class StdioClient(Client):
+    """A client of one era over stdio, which starts its server again when that has ended."""
+
+    env: Mapping[str, str]
+    output: Path  # for what its server says on stderr
+    era: Era
+    began: float = 0.0
+    ended: float = 0.0
+    _process: asyncio.subprocess.Process | None = None
+    _killed: bool = False
+    _number: int = 0
+    _calling: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def pid(self) -> int | None:
+        """The process that serves it; None if none runs."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
+
+    @override
+    async def call(self, tool: str, arguments: Mapping[str, object], within: float) -> dict[str, Any]:
+        params: dict[str, object] = {"name": tool, "arguments": dict(arguments)}
+        try:
+            async with asyncio.timeout(within), self._calling:
+                await self._greeted()
+                if self.era == "2026-07-28":
+                    params["_meta"] = _META
+                self.began = now()
+                try:
+                    return structured(await self._ask("tools/call", params))
+                finally:
+                    self.ended = now()
+        except TimeoutError as exc:
+            raise RefusedError("timeout", f"no answer in {within:g} s") from exc
+
+    async def kill(self) -> None:
+        """Kill the process that serves it."""
+        if self._process is not None and self.pid is not None:
+            self._killed = True
+            self._process.kill()
+            await self._process.wait()
+
+    async def end(self, within: float = 30.0) -> int | None:
+        """Close what its server reads, and return with what status that ends: None if it does not in time."""
+        if self._process is None or self._process.stdin is None:
+            return 0
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(within):
+                return await self._process.wait()
+        except TimeoutError:
+            return None
+
+    async def _greeted(self) -> None:
+        if self.pid is not None:
+            return
+        with self.output.open("ab") as file:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "agentapi_mcp"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=dict(self.env),
+                cwd=os.sep,
+                limit=2**22,
+            )
+        self._killed = False
+        if self.era == "2025-11-25":
+            await self._ask("initialize", _HELLO)
+            await self._write({"method": "notifications/initialized"})
+
+    async def _ask(self, method: str, params: object) -> dict[str, Any]:
+        self._number += 1
+        number = self._number
+        assert self._process is not None
+        assert self._process.stdout is not None
+        await self._write({"id": number, "method": method, "params": params})
+        while line := await self._process.stdout.readline():
+            answer = cast("dict[str, Any]", json.loads(line))
+            if answer.get("id") == number and "method" not in answer:
+                return _unwrapped(answer)
+        status = await self._process.wait()
+        if self._killed:
+            raise RefusedError("killed", "its own server was killed")
+        raise RefusedError("ended", f"its own server ended with status {status}")
+
+    async def _write(self, fields: Mapping[str, object]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"jsonrpc": "2.0", **fields}).encode() + b"\n")
+        with suppress(ConnectionError):  # the end of what it says tells of it
+            await self._process.stdin.drain()
 
 
 @dataclass

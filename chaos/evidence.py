@@ -67,7 +67,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A call that told nothing about a turn: `kind` is timeout, transport, http, rpc or tool (an error in a 200)."""
+    """A call that told nothing about a turn: `kind` is one of `RefusedError`'s, where tool is an error in a 200."""
 
     at: float
     kind: str

@@ -140,9 +140,7 @@ def answers_kept(evidence: Evidence) -> Iterator[Violation]:
         if any(_is_kept(turn, asked) for turn in mine):
             continue
         if not _is_excused(mine, lives.get(asked.process), evidence.outages):
-            yield Violation(
-                "answer_lost", asked.marker, f"is {[turn.status for turn in mine]}; asked by {asked.process}"
-            )
+            yield Violation("answer_lost", asked.marker, _told_of_answer(asked, mine, lives.get(asked.process)))
 
 
 def accepted_is_run(evidence: Evidence) -> Iterator[Violation]:
@@ -247,6 +245,14 @@ def all_answered(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("never_answered", message.marker, f"told {told}")
 
 
+def never_silent(evidence: Evidence) -> Iterator[Violation]:
+    """Require that every call over stdio has an answer, and that nothing but the harness ends a client's own server."""
+    for message in evidence.messages:
+        for refusal in message.refusals:
+            if refusal.kind not in {"rpc", "tool", "killed"}:
+                yield Violation("call_unanswered", message.marker, f"{refusal.kind}: {refusal.text}")
+
+
 def may_settle_by(life: Life, lives: Sequence[Life], outages: Sequence[Outage]) -> float | None:
     """Return until when what a dead process left must be settled: None while no process had the time to.
 
@@ -288,6 +294,17 @@ def _told_of(requests: Sequence[Asked], lives: Sequence[Life]) -> str:
     first = requests[0].at
     died = {life.process: f", died at {life.until - first:.2f}" for life in lives if life.killed and life.until}
     return "; ".join(f"{each.process} at {each.at - first:.2f}{died.get(each.process, '')}" for each in requests)
+
+
+def _told_of_answer(asked: Asked, turns: Sequence[Turn], life: Life | None) -> str:
+    """Say what became of an answer, in seconds from when it was asked for."""
+
+    def after(at: float | None) -> str:
+        return "never" if at is None else f"at {at - asked.at:.2f}"
+
+    ends = ", ".join(f"{turn.status} {after(turn.ended_at)} ({turn.end_reason})" for turn in turns)
+    gone = "" if life is None else f", told to stop {after(life.stopping)}, gone {after(life.until)}"
+    return f"answered {after(asked.ended_at)} to {asked.process}{gone}; the turn is {ends or 'not there'}"
 
 
 def _is_kept(turn: Turn, asked: Asked) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from chaos.clients import BareClient, Client, RefusedError, SdkClient
+from chaos.clients import BareClient, Client, Era, RefusedError, SdkClient
 from chaos.evidence import CallTime, Message, Refusal, Told, marked
 from chaos.timing import now, pause
 from chaos.world import AGENT, World
@@ -34,6 +34,7 @@ class Habit:
     script: Callable[[random.Random], str] = short
     keyed: bool = True
     in_session: int = 4  # messages in one session; 0 names no session
+    mixed: bool = False  # by chance, a message has no key, and a conversation no session
     wait: int = 8
     patience: float = 90.0
     leaves: float = 0.0
@@ -72,7 +73,7 @@ class Load:
         await pause(self.chance.random() * min(2.0, self.seconds / 4))
         while now() < end:
             session: str | None = None
-            for position in range(max(1, self.habit.in_session)):
+            for position in range(self._length()):
                 if now() >= end:
                     return
                 message = self.new_message(client=number, number=position, session_id=session)
@@ -82,9 +83,16 @@ class Load:
                 session = message.last.session_id
                 await pause(self.habit.idle * 2 * self.chance.random())
 
+    def _length(self) -> int:
+        """Choose how many messages a conversation has: one names no session."""
+        is_alone = self.habit.mixed and self.chance.random() < 0.5
+        return 1 if is_alone else max(1, self.habit.in_session)
+
     def _client(self, number: int) -> Client:
-        eras = ("2026-07-28", "2025-11-25")
+        eras: tuple[Era, ...] = ("2026-07-28", "2025-11-25")
         era = eras[number % 2]
+        if self.world.residents is not None:
+            return self.world.residents.client(era)
         if self.habit.at_once or (not self.habit.bare and number % 8 >= 6):
             return SdkClient(self.world.balancer.url, era)
         return BareClient(self.world.http, self.world.balancer.url, era)
@@ -104,7 +112,7 @@ class Load:
         }
         if message.session_id is not None:
             arguments["session_id"] = message.session_id
-        if self.habit.keyed:
+        if self.habit.keyed and not (self.habit.mixed and self.chance.random() < 0.5):
             arguments["idempotency_key"] = f"k-{message.marker}"
         give_up = now() + self.habit.patience
         may_cancel = self.chance.random() < self.habit.cancels

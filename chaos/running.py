@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from chaos.clients import BareClient, Era, RefusedError
+from chaos.clients import BareClient, Client, Era, RefusedError
 from chaos.evidence import Message, Outage, marked
 from chaos.invariants import SETTLED_WITHIN, TIMED, Rule, Violation, check, ends_audited, split_known
 from chaos.load import USUAL, Habit, Load, tell
@@ -49,8 +49,10 @@ class Run:
         """Report what a scenario found by itself."""
         self.found.append(Violation(name, subject, detail))
 
-    def client(self, replica: Replica | None = None, era: Era = "2026-07-28") -> BareClient:
-        """Return a client of the balancer, or of one replica."""
+    def client(self, replica: Replica | None = None, era: Era = "2026-07-28") -> Client:
+        """Return a client of the balancer, or of one replica; over stdio where the world has a home for that."""
+        if self.world.residents is not None:
+            return self.world.residents.client(era)
         return BareClient(self.world.http, self.world.balancer.url if replica is None else replica.url, era)
 
     @asynccontextmanager
@@ -117,6 +119,7 @@ class Scenario:
     seconds: float = 40
     clients: int = 12
     rules: Sequence[Rule] = ()
+    afterwards: Fault = nothing  # what is tried when the load is over and has been settled
     obstacle: Callable[[], str | None] = lambda: None  # why it cannot be run here
 
 
@@ -144,6 +147,7 @@ async def drive(name: str, scenario: Scenario, programs: Programs, options: Opti
             group.create_task(load.run())
             group.create_task(_inject(scenario, run))
         await _settle(run)
+        await scenario.afterwards(run)
         evidence = await world.evidence(load.messages)
         if not any(told.status == "completed" for message in load.messages for told in message.told):
             run.violates("nothing_answered", "world", "not one message was answered, so that nothing was tried")

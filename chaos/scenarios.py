@@ -3,13 +3,13 @@
 import signal
 from collections.abc import Mapping
 
-from chaos.invariants import all_answered, refused_by_status, waits_bounded
+from chaos.invariants import all_answered, never_silent, refused_by_status, waits_bounded
 from chaos.load import Habit, long
 from chaos.postgres import can_mount
 from chaos.running import Scenario, nothing, together
 from chaos.world import Shape
 
-from chaos import clocks, faults, moments, versions
+from chaos import clocks, faults, moments, stdio, versions
 
 _LONG = Habit(script=long)
 _HONOURS_RETRY_AFTER = Habit(script=long, bare=True)  # as the SDK's clients do not
@@ -278,6 +278,16 @@ ALL: Mapping[str, Scenario] = {
         shape=Shape(embedded=True),
         habit=_LONG,
         clients=6,
+    ),
+    "resident": Scenario(
+        about="the server that stdio clients share killed, stopped and frozen in mid-turn, and bridges killed",
+        fault=together(stdio.break_servers, stdio.kill_bridges),
+        shape=Shape(stdio=True),
+        habit=Habit(script=long, mixed=True),
+        seconds=60,
+        clients=6,
+        rules=(never_silent,),
+        afterwards=stdio.everything_ends,
     ),
     "two_versions": Scenario(
         about="a replica of the version before, killed and restarted with the others",

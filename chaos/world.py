@@ -22,6 +22,7 @@ from chaos.clocks import clock_file, placed
 from chaos.evidence import Evidence, Life, Message, Outage, read_database, read_log
 from chaos.postgres import APP, OWNER, Postgres, Programs
 from chaos.processes import ROOT, SOURCE, Process, free_port, listens, python_path, send_all, start
+from chaos.residents import Residents
 from chaos.timing import now, until
 from chaos.wire import Wire
 from tests.support.valkey import Valkey
@@ -133,6 +134,7 @@ class Shape:
     replicas: int = 3
     wired: bool = False
     embedded: bool = False
+    stdio: bool = False  # clients over stdio that share a server, in a home with its embedded Postgres; no replicas
     small_disk: bool = False
     postgres_settings: tuple[str, ...] = ()
     postgres_env: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -242,6 +244,7 @@ class World:
     wire: Wire | None
     lives: list[Life]
     outages: list[Outage]
+    residents: Residents | None = None
 
     @property
     def postgres(self) -> Postgres:
@@ -270,8 +273,11 @@ class World:
             asked=read_log(self.provider.log),
             lives=self.lives,
             outages=self.outages,
-            logged={f"replica-{replica.number}": replica.said for replica in self.replicas},
+            logged={f"replica-{replica.number}": replica.said for replica in self.replicas} | self._said_by_residents(),
         )
+
+    def _said_by_residents(self) -> dict[str, str]:
+        return {} if self.residents is None else {"resident": self.residents.said}
 
 
 @dataclass
@@ -334,11 +340,12 @@ async def open_world(shape: Shape, programs: Programs, chance: random.Random) ->
         stack.push_async_callback(provider.kill)
         env = {"PATH": os.defpath, "CHAOS_PROVIDER": provider.url, "AGENTAPI_LOG_LEVEL": "warning", **python_path()}
         store, wire, more = await _open_store(stack, shape, place, programs, chance)
-        valkey = _open_valkey(stack, place) if not shape.embedded else None
+        valkey = _open_valkey(stack, place) if not _has_home(shape) else None
         if valkey is not None:
             more["AGENTAPI_REDIS_URL"] = valkey.url
         lives: list[Life] = []
-        replicas = [_replica(shape, place, number, {**env, **more}, lives) for number in range(shape.replicas)]
+        replicas = [_replica(shape, place, number, {**env, **more}, lives) for number in range(_replicas(shape))]
+        residents = await _open_residents(stack, place, {**env, **more}, lives) if shape.stdio else None
         if isinstance(store, Postgres):
             await _migrate({**env, **more, "AGENTAPI_HOME": str(place), "AGENTAPI_DATABASE_URL": store.url(OWNER)})
         balancer = Balancer([replica.port for replica in replicas], chance)
@@ -348,14 +355,14 @@ async def open_world(shape: Shape, programs: Programs, chance: random.Random) ->
         async with asyncio.TaskGroup() as group:
             for replica in replicas:
                 group.create_task(replica.start())
-        yield World(place, shape, store, replicas, balancer, provider, http, valkey, wire, lives, [])
+        yield World(place, shape, store, replicas, balancer, provider, http, valkey, wire, lives, [], residents)
 
 
 async def _open_store(
     stack: AsyncExitStack, shape: Shape, place: Path, programs: Programs, chance: random.Random
 ) -> tuple[Store, Wire | None, dict[str, str]]:
     """Bring the database up; return it, the wire before it, and what the program has to know of them."""
-    if shape.embedded:
+    if _has_home(shape):
         home = place / "home"
         embedded = EmbeddedStore(home)
         await embedded.start()
@@ -371,6 +378,20 @@ async def _open_store(
     if wire is not None:
         await stack.enter_async_context(wire.open())
     return postgres, wire, {"AGENTAPI_DATABASE_URL": postgres.url(APP, None if wire is None else wire.port)}
+
+
+def _has_home(shape: Shape) -> bool:
+    return shape.embedded or shape.stdio
+
+
+def _replicas(shape: Shape) -> int:
+    return 0 if shape.stdio else shape.replicas
+
+
+async def _open_residents(stack: AsyncExitStack, place: Path, env: Mapping[str, str], lives: list[Life]) -> Residents:
+    residents = Residents(place, env, _CATALOGUE.format(model="instant"), lives)
+    await stack.enter_async_context(residents.open())
+    return residents
 
 
 def _open_valkey(stack: AsyncExitStack, place: Path) -> Valkey:

@@ -23,7 +23,15 @@ from chaos.evidence import (
     read_database,
     read_log,
 )
-from chaos.invariants import all_answered, check, may_settle_by, refused_by_status, split_known, waits_bounded
+from chaos.invariants import (
+    all_answered,
+    check,
+    may_settle_by,
+    never_silent,
+    refused_by_status,
+    split_known,
+    waits_bounded,
+)
 
 from tests.support.databases import DatabaseUrls
 
@@ -158,7 +166,7 @@ async def trial(database_urls: DatabaseUrls, tmp_path: Path) -> AsyncGenerator[T
 
 async def names(trial: Trial) -> set[str]:
     """Return the names of all violations."""
-    found = check(await trial.evidence(), waits_bounded, refused_by_status, all_answered)
+    found = check(await trial.evidence(), waits_bounded, refused_by_status, never_silent, all_answered)
     return {violation.name for violation in found}
 
 
@@ -308,6 +316,11 @@ async def fail_a_call(trial: Trial) -> None:
     message.refusals.append(Refusal(at=_SENT, kind="http", text="502"))
 
 
+async def say_nothing(trial: Trial) -> None:
+    message = await trial.answered()
+    message.refusals.append(Refusal(at=_SENT, kind="timeout", text="no answer in 53 s"))
+
+
 async def leave_a_message_unanswered(trial: Trial) -> None:
     trial.send()
 
@@ -338,7 +351,8 @@ SPOILERS: tuple[tuple[Spoiler, set[str]], ...] = (
     (log_an_error, {"unexpected_error"}),
     (outlast_a_wait, {"call_outlasted_wait"}),
     (refuse_in_a_200, {"refused_in_200"}),
-    (fail_a_call, {"call_failed"}),
+    (fail_a_call, {"call_failed", "call_unanswered"}),
+    (say_nothing, {"call_failed", "call_unanswered"}),
     (leave_a_message_unanswered, {"never_answered"}),
 )
 
@@ -378,6 +392,17 @@ async def test_a_message_that_may_be_asked_anew_is_no_violation(trial: Trial) ->
     await trial.store(message, at=5)
     message.copies = 2
     assert await names(trial) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_violation"), [("tool", False), ("rpc", False), ("killed", False), ("ended", True)]
+)
+async def test_a_call_has_words_for_an_answer_or_its_client_was_killed(
+    trial: Trial, kind: str, *, is_violation: bool
+) -> None:
+    message = await trial.answered()
+    message.refusals.append(Refusal(at=_SENT, kind=kind, text="not answered"))
+    assert bool(list(never_silent(await trial.evidence()))) == is_violation
 
 
 async def test_an_answer_that_its_process_took_with_it_is_no_violation(trial: Trial) -> None:
