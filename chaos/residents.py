@@ -126,6 +126,12 @@ class Residents:
         with suppress(ProcessLookupError):
             os.kill(server.pid, signal.SIGKILL)
 
+        async def is_gone() -> bool:
+            return _is_gone(server.pid)
+
+        assert await until(is_gone, 30, 0.01), "it outlives a kill -9"
+        server.life.until = now()  # `_watch` may be listening to the next one
+
     async def stop(self, server: Server) -> tuple[int, str]:
         """Have it stopped by the command; return with what status that ended, and what it said."""
         server.is_ending = True
@@ -136,6 +142,8 @@ class Residents:
         )
         said, _ = await process.communicate()
         assert process.returncode is not None
+        if _is_gone(server.pid):
+            server.life.until = now()
         return process.returncode, said.decode()
 
     async def freeze(self, server: Server, seconds: float) -> None:
