@@ -100,6 +100,8 @@ async def test_a_frozen_server_is_told_and_killed_by_force_alone(edge_home: Path
         client = await here.served(env)
         pid = here.pid()
         os.kill(pid, signal.SIGSTOP)
+        # One that came too late for it, and is answered before it.
+        late = await here.greeted(env)
         (server,) = (await told(env))["servers"]
         assert (server["pid"], server["answers"]) == (pid, False)
         assert "does not answer" in (await run_command(env, "status")).out
@@ -107,9 +109,22 @@ async def test_a_frozen_server_is_told_and_killed_by_force_alone(edge_home: Path
         forced = await stopped(env, "--force", "--json")
         assert (forced.status, json.loads(forced.out)) == (0, {"stopped": [pid], "left": []})
         assert here.pids() == []
-        # Its client's bridge does not start another one by itself.
+        # The bridges of neither client start another one by themselves.
         assert (await told(env))["servers"] == []
-        assert (await client.called(1, "list_agents"))["structuredContent"]["agents"]
+        for each in (client, late):
+            assert (await each.called(1, "list_agents"))["structuredContent"]["agents"]
+        assert len(here.pids()) == 1
+
+
+async def test_what_a_server_that_was_killed_by_force_never_read_has_the_next_one_started(edge_home: Path) -> None:
+    env = environ(edge_home)
+    async with clients(env) as here:
+        await here.served(env)
+        os.kill(here.pid(), signal.SIGSTOP)
+        late = await here.greeted(env)
+        late.call(1, "list_agents")
+        assert (await stopped(env, "--force")).status == 0
+        assert (await late.result(1))["structuredContent"]["agents"]
 
 
 async def test_stop_where_nothing_runs_is_no_fault(tmp_path: Path) -> None:

@@ -139,3 +139,15 @@ def test_a_line_that_asks_for_something_is_told_from_one_that_does_not() -> None
     assert ledger.is_request(call("chat", 1))
     assert not ledger.is_request(line("notifications/initialized"))
     assert not ledger.is_request(answer(1))
+
+
+def test_a_client_that_has_been_answered_already_waits_for_nothing() -> None:
+    ledger = Ledger()
+    hello = line("initialize", HELLO, 0)
+    ledger.swallow(hello)
+    ledger.sent(hello)
+    assert not ledger.is_awaited()
+    ledger.sent(call("list_agents", 1))
+    assert ledger.is_awaited()
+    assert ledger.passes(answer(1))
+    assert not ledger.is_awaited()

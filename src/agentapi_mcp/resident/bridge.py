@@ -168,8 +168,8 @@ class Bridge:
             if answer is None:
                 return False
             if answer.forwarded:
+                self._ledger.swallow(line)  # before the server can end: nobody waits for its answer
                 self._send_on(line)
-                self._ledger.swallow(line)
             if answer.instead:
                 self._acknowledged, self._instead = answer.line.rstrip(b"\n"), answer.instead.rstrip(b"\n")
                 self._send_on(line)
@@ -259,8 +259,8 @@ class Bridge:
             if reason:
                 self._break(reason)
                 return False
-            if not self._is_accepted:
-                return True
+            if not self._is_accepted:  # it has read nothing
+                return not was_stopped or self._ledger.is_awaited()
             refused = self._ledger.lost(self._read, was_stopped=was_stopped)
             self._refuse(refused, _ENDED)
             return not was_stopped or self._ledger.has_unread(self._read)

@@ -107,6 +107,12 @@ class Ledger:
         with self._gate:
             return read is not None and any(each.number > read for each in self._open.values())
 
+    def is_awaited(self) -> bool:
+        """Whether the client waits for an answer: one to what it has been answered already does not count."""
+        with self._gate:
+            self._read()
+            return any(key not in self._swallowed for key in self._open)
+
     def restart(self) -> list[bytes]:
         """Return what a new server must hear: how the conversation began, and what is open."""
         with self._gate:
