@@ -1,5 +1,6 @@
 """`status` and `stop`: what they tell of resident servers, and how those end."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,8 @@ from agentapi_mcp.testing.http import Steps
 from tests.support.command_runs import CommandRun, run_command
 from tests.support.databases import Seed
 from tests.support.peers.openai import OpenAIPeer
-from tests.support.residents import COMPLETIONS, asked, clients, environ
+from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, clients, environ
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -125,6 +127,51 @@ async def test_what_a_server_that_was_killed_by_force_never_read_has_the_next_on
         late.call(1, "list_agents")
         assert (await stopped(env, "--force")).status == 0
         assert (await late.result(1))["structuredContent"]["agents"]
+
+
+async def ends_slowly(here: Clients, client: LineClient, peer: OpenAIPeer) -> Path:
+    """Have the server end while a turn runs; return the file that tells of it."""
+    client.call(1, "chat", agent="droid", message=f"{uuid4()} [[slow]] [[chunks4]]")
+    await peer.received(1, path=COMPLETIONS)
+    os.kill(here.pid(), signal.SIGTERM)
+    (file,) = await asyncio.to_thread(wait_until, lambda: list(Path(here.run).glob(f"*.{here.pid()}.ending")))
+    return file
+
+
+async def test_a_server_whose_last_turns_end_is_told_of_and_waited_for(edge_home: Path) -> None:
+    steps = Steps()
+    async with OpenAIPeer(pace=steps) as peer:
+        env = environ(edge_home, peer, AGENTAPI_SHUTDOWN_GRACE_SECONDS="3600")
+        async with clients(env) as here, asyncio.TaskGroup() as group:
+            client = await here.served(env)
+            pid, file = here.pid(), await ends_slowly(here, client, peer)
+            (server,) = (await told(env))["servers"]
+            assert (server["pid"], server["ending"]) == (pid, True)
+            assert (server["running_turns"], server["clients"]) == (1, [])
+            assert (await run_command(env, "status")).out.rstrip().endswith("\tending")
+            waiting = group.create_task(stopped(env, "--json"))
+            steps.release(50)
+            assert (await client.turn(1))["status"] == "completed"
+            assert json.loads((await waiting).out)["left"] == []
+            assert here.pids() == []
+            assert (await told(env))["servers"] == []
+            assert not file.exists()
+
+
+async def test_a_server_that_never_ends_its_end_is_killed_by_force_alone(edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        env = environ(edge_home, peer, AGENTAPI_SHUTDOWN_GRACE_SECONDS="3600")
+        async with clients(env) as here:
+            file = await ends_slowly(here, await here.served(env), peer)
+            pid = here.pid()
+            os.utime(file, (0, 0))  # its time is over
+            for words, expected in (
+                ((), {"stopped": [], "left": [pid]}),
+                (("--force",), {"stopped": [pid], "left": []}),
+            ):
+                assert json.loads((await stopped(env, "--json", *words)).out) == expected
+            assert here.pids() == []
+            assert (await told(env))["servers"] == []
 
 
 async def test_stop_where_nothing_runs_is_no_fault(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from agentapi_mcp.app.database import home_of
 from agentapi_mcp.resident import environment
 from agentapi_mcp.resident.environment import Environment
-from agentapi_mcp.resident.place import NoPlaceError, Place, find_place, places, siblings, sweep
+from agentapi_mcp.resident.place import NoPlaceError, Place, endings, find_place, places, siblings, sweep
 from agentapi_mcp.settings import Settings
 
 KEY = bytes(32)
@@ -253,6 +253,27 @@ def test_what_has_ended_is_swept_away_and_what_runs_is_left(tmp_path: Path) -> N
     for lock in locks:
         assert lock is not None
         os.close(lock)
+
+
+def test_a_server_that_ends_is_listed_until_its_process_has_ended(tmp_path: Path) -> None:
+    here = Environment(named(tmp_path))
+    place = find_place(here, None)
+    program = (
+        "import sys; from agentapi_mcp.resident.place import Place; Place(*sys.argv[1:]).note_ending(b'facts'); "
+        "print(flush=True); input()"
+    )
+    words = (sys.executable, "-c", program, place.run, place.fingerprint)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603  # of this test
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        sweep(place)
+        (ending,) = endings(here)
+        assert (ending.place.base, ending.pid, ending.told()) == (place.base, process.pid, b"facts")
+        assert not place.is_locked()
+        process.kill()
+    sweep(place)
+    assert not Path(ending.path).exists()
+    assert (endings(here), ending.told(), ending.is_over()) == ([], b"", True)
 
 
 def test_the_last_words_are_those_since_the_start_without_what_drives_a_terminal(tmp_path: Path) -> None:

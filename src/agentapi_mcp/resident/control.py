@@ -13,7 +13,7 @@ from pathlib import Path
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.base.locks import pause
 from agentapi_mcp.resident.environment import Environment
-from agentapi_mcp.resident.place import Place, places
+from agentapi_mcp.resident.place import Ending, Place, endings, places
 
 _ANSWERS_WITHIN = 5.0  # one that is starting, too
 # What a server needs beside the grace of its turns: for the last answers, and to close what it has open.
@@ -29,6 +29,7 @@ class ResidentServer:
     place: Place
     pid: int | None
     facts: Mapping[str, object] = field(default_factory=dict[str, object])
+    ending: Ending | None = None  # it takes nothing any more, and lets its last turns end
 
     @property
     def answers(self) -> bool:
@@ -45,18 +46,22 @@ class ResidentServer:
 def find_servers(environ: Mapping[str, str]) -> list[ResidentServer]:
     """List the resident servers of the home, of whatever version and settings."""
     environment = Environment({os.fsencode(name): os.fsencode(value) for name, value in environ.items()})
-    found = (_find(place) for place in places(environment))
-    return [server for server in found if server is not None]
+    found = [server for place in places(environment) if (server := _find(place)) is not None]
+    # Afterwards: one that begins to end meanwhile is found in one of the two.
+    pids = {server.pid for server in found}
+    return found + [_told_by(ending) for ending in endings(environment) if ending.pid not in pids]
 
 
 def stop(server: ResidentServer, *, force: bool) -> bool:
     """End a server until a client needs one again, and return whether it has ended; by force also one that does not."""
+    if server.ending is not None:
+        left = _time_to_end(server) - server.ending.age()
+        return _has_ended(server.ending, left) or (force and _kill_ending(server.ending))
     server.place.mark_stopped()
     connection = _ask(server.place, b"stop\n")
     if connection is not None:
         with connection:
-            grace = server.facts.get("grace_seconds")
-            connection.settimeout(_ENDS_WITHIN + (grace if isinstance(grace, float | int) else _GRACE))
+            connection.settimeout(_time_to_end(server))
             if _read_to_end(connection) is not None:
                 return True
     return force and _kill(server)
@@ -79,6 +84,35 @@ def _find(place: Place) -> ResidentServer | None:
             return ResidentServer(place, _pid_of(place))
         pause(0.01)
     return None
+
+
+def _told_by(ending: Ending) -> ResidentServer:
+    # Its clients look for the next server.
+    return ResidentServer(
+        ending.place, ending.pid, {**_facts(ending.told()), "clients": [], "idle_since": None}, ending
+    )
+
+
+def _time_to_end(server: ResidentServer) -> float:
+    grace = server.facts.get("grace_seconds")
+    return _ENDS_WITHIN + (grace if isinstance(grace, float | int) else _GRACE)
+
+
+def _has_ended(ending: Ending, within: float) -> bool:
+    end = time.monotonic() + within
+    while not ending.is_over():
+        if time.monotonic() > end:
+            return False
+        pause(0.01)
+    return True
+
+
+def _kill_ending(ending: Ending) -> bool:
+    if not ending.place.is_locked():  # else it has a successor, which runs on
+        ending.place.mark_stopped()
+    with suppress(ProcessLookupError):
+        os.kill(ending.pid, signal.SIGKILL)
+    return _has_ended(ending, _LEAVES_WITHIN)
 
 
 def _ask(place: Place, words: bytes) -> socket.socket | None:

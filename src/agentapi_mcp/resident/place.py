@@ -7,6 +7,7 @@ asks a server whether it lives.
 import os
 import stat
 import sys
+import time
 from _blake2 import blake2b
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from agentapi_mcp.resident.environment import PACKAGE, Environment
 # The size of `sun_path` is 104 on macOS and 108 on Linux, with the terminating NUL.
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _FINGERPRINT_DIGITS = 16
-_SOCKET, _LOCK, _LOG, _STOPPED = ".sock", ".lock", ".log", ".stopped"
+_SOCKET, _LOCK, _LOG, _STOPPED, _ENDING = ".sock", ".lock", ".log", ".stopped", ".ending"
 _KEY, _KEY_BYTES = "key", 32
 _LOG_BYTES = 1 << 20
 _NO_HOME = "AGENTAPI_HOME is no absolute path"
@@ -61,6 +62,19 @@ class Place:
             return fd
         os.close(fd)
         return None
+
+    def note_ending(self, told: bytes) -> None:
+        """Say, until this process has ended, that it ends, and what it told of itself.
+
+        For whoever has the lock, and is about to free it before the last turns have ended.
+        """
+        path = f"{self.base}.{os.getpid()}{_ENDING}"
+        fd = open_lock(path + ".new")  # under its name it is locked, or left over
+        try_acquire(fd)
+        # The descriptor stays open: the kernel frees the lock when the process ends.
+        with open(fd, "wb", buffering=0, closefd=False) as file:
+            file.write(told)
+        os.rename(path + ".new", path)
 
     def is_locked(self) -> bool:
         """Whether there is a server, or is about to be one."""
@@ -154,6 +168,54 @@ def places(environment: Environment) -> list[Place]:
     return [Place(run, name.removesuffix(_LOCK)) for name in names if _is_lock(name)]
 
 
+class Ending:
+    """A server that has freed its lock, and lets its last turns end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        base, number, _ = path.rsplit(".", 2)
+        self.place = Place(*os.path.split(base))
+        self.pid = int(number)
+
+    def told(self) -> bytes:
+        """Return what it told of itself when it began to end; nothing if it has ended."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def age(self) -> float:
+        """Return for how many seconds it has been ending."""
+        try:
+            return time.time() - os.stat(self.path).st_mtime
+        except FileNotFoundError:
+            return 0
+
+    def is_over(self) -> bool:
+        """Whether it has ended; what it left is removed."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return True
+        is_over = try_acquire(fd)
+        if is_over:
+            _remove(self.path)
+        os.close(fd)
+        return is_over
+
+
+def endings(environment: Environment) -> list[Ending]:
+    """List the servers of the home that are about to end."""
+    run = _run_of(environment.home())
+    try:
+        names = sorted(os.listdir(run))
+    except OSError:
+        return []
+    found = (Ending(os.path.join(run, name)) for name in names if name.endswith(_ENDING))
+    return [ending for ending in found if not ending.is_over()]
+
+
 def siblings(place: Place) -> Iterator[Place]:
     """Yield the other resident servers of the home that run."""
     for name in sorted(os.listdir(place.run)):
@@ -165,6 +227,8 @@ def siblings(place: Place) -> Iterator[Place]:
 def sweep(place: Place) -> None:
     """Remove what servers have left that run no more: each upgrade and each change of a setting leaves some files."""
     for name in os.listdir(place.run):
+        if name.endswith(_ENDING):
+            Ending(os.path.join(place.run, name)).is_over()
         other = Place(place.run, name.removesuffix(_LOCK))
         if not _is_lock(name) or other.fingerprint == place.fingerprint or other.was_stopped:
             continue

@@ -76,6 +76,8 @@ class Resident:
         """Let the next bridge start another server, and read no further line of those there are."""
         for connection in self._connections:
             connection.leave()
+        with suppress(OSError):  # it ends all the same, though nobody sees it
+            self._place.note_ending(json.dumps(self._told()).encode())
         # While we have the lock, since after that the socket may be another server's.
         if self._owns_socket():
             self._place.remove_socket()

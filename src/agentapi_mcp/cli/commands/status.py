@@ -48,17 +48,28 @@ def _reason_against(environ: Mapping[str, str]) -> str:
 
 
 def _json(server: ResidentServer) -> dict[str, object]:
-    return {"pid": server.pid, "answers": server.answers, "log": server.place.log, **server.facts}
+    return {
+        "pid": server.pid,
+        "answers": server.answers,
+        "ending": server.ending is not None,
+        "log": server.place.log,
+        **server.facts,
+    }
 
 
 def _row(server: ResidentServer) -> Sequence[object]:
     facts = server.facts
     if not server.answers:
         return server.pid, None, None, None, None, "does not answer"
-    idle = facts.get("idle_since")
     clients = len(as_list(facts.get("clients")))
-    state = "in use" if idle is None else f"idle since {_time(idle)}"
-    return server.pid, facts.get("version"), _time(facts.get("since")), clients, server.running_turns, state
+    return server.pid, facts.get("version"), _time(facts.get("since")), clients, server.running_turns, _state(server)
+
+
+def _state(server: ResidentServer) -> str:
+    if server.ending is not None:
+        return "ending"
+    idle = server.facts.get("idle_since")
+    return "in use" if idle is None else f"idle since {_time(idle)}"
 
 
 def _clients(server: ResidentServer) -> list[Sequence[object]]:
