@@ -57,12 +57,9 @@ class GatheredWrites:
 
     async def flush(self) -> None:
         """Send what has been gathered, and what follows from the results."""
-        while True:
-            async with self._in_flight:
-                self._has_more.clear()
-                await self._send([source.take() for source in self._sources])
-            if not self._has_more.is_set():
-                return
+        await self._send_once()
+        while self._has_more.is_set():
+            await self._send_once()
 
     async def after_flight(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do the work once no write is on its way, so that none of them is done after it; later ones wait."""
@@ -87,7 +84,13 @@ class GatheredWrites:
             await self._has_more.wait()
             if not self._is_closing:
                 await self._clock.sleep(_GATHER)
-            await guarded(self.flush())
+            # Once: what comes meanwhile is gathered, too. A busy process would never wait otherwise.
+            await guarded(self._send_once())
+
+    async def _send_once(self) -> None:
+        async with self._in_flight:
+            self._has_more.clear()
+            await self._send([source.take() for source in self._sources])
 
     async def _send(self, batches: Sequence[Batch]) -> None:
         commands = [command for batch in batches for command in batch.commands]
