@@ -1,6 +1,7 @@
 """The extension for tasks: slow calls are answered later, on any replica, and to their own caller alone."""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from mcp_types import (
     TextContent,
 )
 
-from agentapi_mcp.core.conversations.models import TurnStatus
+from agentapi_mcp.core.conversations.models import Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.testing.http import Steps
@@ -382,6 +383,19 @@ async def test_a_listener_hears_of_its_tasks_at_first_and_when_they_end(edge_hom
             assert last["params"]["status"] == "completed"
         async with client.listening(taskIds=[created["taskId"]]) as messages:  # of one that has ended, too
             assert [(await anext(messages))["method"] for _ in range(2)][1] == "notifications/tasks"
+
+
+async def test_a_stream_keeps_nothing_of_what_it_has_looked_at(edge_home: Path) -> None:
+    async with scene(edge_home) as (edge, client, _steps):
+        created = await begun(edge, client)
+        async with client.listening(taskIds=[created["taskId"]]) as messages:
+            await anext(messages)
+            await anext(messages)
+            for number in range(10):  # each end of a turn of this user makes it look again
+                await client.chat(agent="guide", message=f"{edge.tag} {number}")
+            gc.collect()
+            kept = [each for each in gc.get_objects() if isinstance(each, Turn) and each.message.endswith(SLOW)]
+    assert 1 <= len(kept) <= 4  # as it began, as it is, and what was told last
 
 
 async def of_tasks(messages: AsyncGenerator[Json]) -> AsyncGenerator[Json]:

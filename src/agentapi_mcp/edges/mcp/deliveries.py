@@ -28,6 +28,16 @@ def after_response(note: Callable[[], None]) -> None:
         waiting.append(note)
 
 
+@contextmanager
+def no_response() -> Generator[None]:
+    """Let nothing be noted: what is told within is no response, and the one that it belongs to comes much later."""
+    token = _waiting.set([])
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
 def response_id(line: str) -> object:
     """Return the id of the request that a line of the SDK's answers; None if it is no response."""
     found = RESPONSE.match(line)

@@ -24,6 +24,7 @@ from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.json_values import is_list
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.edges.mcp.callers import Caller, Context
+from agentapi_mcp.edges.mcp.deliveries import no_response
 from agentapi_mcp.edges.mcp.tasks.messages import DetailedTask, TaskNotification, TaskNotificationParams, require_tasks
 from agentapi_mcp.edges.mcp.tasks.tasks import McpTasks
 
@@ -97,7 +98,9 @@ class TaskStream:
             return
         news.open_ids.intersection_update(task.id for task in found)
         for task in found:
-            now = await self._tasks.detailed(context, caller, task)
+            # Its client fetches the result; a notification may be lost, and an answer that has arrived is given once.
+            with no_response():
+                now = await self._tasks.detailed(context, caller, task)
             state = now.status, tuple(now.input_requests or ())
             if news.told.get(task.id) != state:
                 await context.session.send_notification(_notification(now, context.request_id), context.request_id)
