@@ -25,27 +25,19 @@ def _serve(toolsets: str | None) -> None:
         import_module("agentapi_mcp.resident.entry").serve(toolsets)  # it returns where no server is shared
     # First of all, and with next to nothing imported: clients ask their model without our tools meanwhile.
     front = import_module("agentapi_mcp.edges.mcp.front.thread").start(toolsets)
-    prepare()
+    import_module("agentapi_mcp.base.preparation").prepare()
     import_module("agentapi_mcp.cli.terminal").clean_streams()
     import_module("agentapi_mcp.cli.stdio").main(toolsets, front)
 
 
 def _run() -> None:
-    prepare()
+    import_module("agentapi_mcp.base.preparation").prepare()
     import_module("agentapi_mcp.cli.terminal").clean_streams()
     try:
         import_module("agentapi_mcp.cli.main").main()
     finally:
         # The interpreter looks for garbage as it ends, which is a fifth of the time of most commands.
         gc.freeze()
-
-
-def prepare() -> None:
-    """Make imports cheap, before there are any."""
-    # What a module makes stays: to look for garbage among it would be a tenth of the time of most commands.
-    gc.set_threshold(10_000, 20, 20)
-    # structlog loads rich where something else installed it, for colours that no log of ours has.
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is turned off (the import system, 5.3.1)
 
 
 if __name__ == "__main__":

@@ -349,7 +349,7 @@ async def test_the_server_ends_well(edge_home: Path, how: str) -> None:
 
 async def test_the_stdio_path_loads_no_command_line_and_no_redis(edge_home: Path) -> None:
     program = (
-        "import sys; sys.argv = ['agentapi-mcp']; import agentapi_mcp.__main__ as m; m.prepare(); "
+        "import sys; sys.argv = ['agentapi-mcp']; import agentapi_mcp.base.preparation as p; p.prepare(); "
         "import agentapi_mcp.cli.stdio; print(sorted({'redis', 'rich', 'agentapi_mcp.cli.main'} & "
         "{n for n, loaded in sys.modules.items() if loaded}))"
     )

@@ -24,7 +24,7 @@ from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError, sentences
 from agentapi_mcp.base.exceptions import notes_of
-from agentapi_mcp.cli.garbage import leave_out_what_stays
+from agentapi_mcp.base.preparation import leave_out_what_stays
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.terminal import print_err

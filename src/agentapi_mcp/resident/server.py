@@ -21,6 +21,7 @@ from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import Clock, SystemClock
 from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import ConfigurationError
+from agentapi_mcp.base.preparation import leave_out_what_stays
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.resident.connections import BridgeConnection, count_requests
 from agentapi_mcp.resident.place import Place, siblings, sweep, trim
@@ -205,7 +206,6 @@ def main(words: Sequence[str]) -> None:
     listener, lock, base, *toolsets = words
     for fd in (listener, lock):  # no program that we start may keep them
         os.set_inheritable(int(fd), False)  # noqa: FBT003  # the name of the function says it
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is turned off (the import system, 5.3.1)
     try:
         settings, _ = for_stdio(with_toolsets(load_settings(), next(iter(toolsets), None)), environment())
     except ConfigurationError as exc:
@@ -226,6 +226,7 @@ async def _serve_and_leave(settings: Settings, place: Place, listener: socket.so
             loop.add_signal_handler(signal.SIGHUP, app.services_provider.reload)
             accepting = group.create_task(resident.accept(group))
             sweep(place)
+            leave_out_what_stays()
             await resident.until_over()
             resident.stopped.set()
             accepting.cancel()

@@ -16,6 +16,7 @@ _TRIES = 4000
 _BACKLOG = 100
 _PROGRAM = (
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.append(root); "
+    "from agentapi_mcp.base.preparation import prepare; prepare(); "
     "from agentapi_mcp.resident.server import main; main(sys.argv[1:])  # agentapi-mcp: the server that clients share"
 )
 

@@ -1,4 +1,4 @@
-"""What `serve` leaves to the garbage collector."""
+"""What a server leaves to the garbage collector."""
 
 import asyncio
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import agentapi_mcp
+from tests.support.residents import clients, environ
+from tests.support.waiting import wait_until
 
 PROGRAM = """
 import atexit, gc, sys
@@ -20,6 +22,18 @@ def tell():
 atexit.register(tell)
 sys.argv = ["agentapi-mcp", "serve", "--port", "0"]
 main()
+"""
+
+
+# It is imported by every Python that finds it (module site).
+HOOK = """
+import gc, pathlib, signal, sys
+
+def tell(*_):
+    told = gc.get_freeze_count() > 50_000, gc.get_threshold()[0] > 700, sys.modules.get("rich", ...) is None
+    pathlib.Path({path!r}).write_text(f"{{told}}\\n")
+
+signal.signal(signal.SIGUSR2, tell)
 """
 
 
@@ -43,3 +57,16 @@ async def test_what_a_server_has_loaded_at_its_start_is_never_visited_again(edge
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@pytest.mark.acceptance
+async def test_nor_is_what_a_shared_server_has_loaded(edge_home: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    (tmp_path / "sitecustomize.py").write_text(HOOK.format(path=str(told)))
+    env = environ(edge_home)
+    env["PYTHONPATH"] = os.pathsep.join((str(tmp_path), env["PYTHONPATH"]))
+    async with clients(env) as here:
+        await here.served(env)
+        os.kill(here.pid(), signal.SIGUSR2)
+        await asyncio.to_thread(wait_until, lambda: told.exists() and told.read_text().endswith("\n"))
+    assert told.read_text() == "(True, True, True)\n"
