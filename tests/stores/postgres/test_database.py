@@ -90,6 +90,30 @@ async def test_a_server_that_hangs_is_waited_for_once() -> None:
     assert server.recovered == 0
 
 
+async def test_a_server_may_take_longer_to_start_than_to_connect(database_urls: DatabaseUrls) -> None:
+    within = timedelta(seconds=2)
+
+    @dataclass
+    class Starting(Server):
+        """A server that is not there yet, as an embedded one at its first start."""
+
+        started: bool = False
+
+        @override
+        async def url(self) -> str:
+            if not self.started:
+                await asyncio.sleep(1.1 * within.total_seconds())  # noqa: TID251  # it takes that long
+                self.started = True
+            return database_urls.app
+
+        @override
+        async def recover(self) -> str:
+            return await self.url()
+
+    async with open_database(Starting(), PoolOptions(acquire_timeout=within)) as database:
+        assert await one(database) == 1
+
+
 async def test_a_transaction_that_hangs_as_it_begins_is_not_begun_again(database_urls: DatabaseUrls) -> None:
     options = PoolOptions(max_size=2, command_timeout=timedelta(seconds=1))  # in which the server answers
     async with open_wire(database_urls.app) as (wire, url), open_database(RemoteServer(url), options) as database:

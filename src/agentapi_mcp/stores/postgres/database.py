@@ -424,6 +424,8 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
     connections = Connections(pool, options.max_size, options.acquire_timeout)
     try:
         with map_errors(options.variable):
+            # Not within the time for a connection: the first start of an embedded server makes its data.
+            await server.url()
             has_pooler = await connections.probe(look_for_pooler=options.statement_cache is None)
             if has_pooler:
                 pool.renew()
