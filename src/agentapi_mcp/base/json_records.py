@@ -61,10 +61,11 @@ def to_json(record: Record, amount: Callable[[Decimal], object] = str) -> dict[s
     written: dict[str, object] = {}
     for field in record_fields(type(record)):
         value: Any = getattr(record, field.attribute)
-        if value is not None and field.kind not in _AS_THEY_ARE:
-            value = [_one_to_json(each, amount) for each in value] if field.many else _one_to_json(value, amount)
-        elif field.many:
-            value = list(value)
+        is_plain = field.kind in _AS_THEY_ARE
+        if field.many:
+            value = list(value) if is_plain else [_one_to_json(each, amount) for each in value]
+        elif value is not None and not is_plain:
+            value = _one_to_json(value, amount)
         written[field.name] = value
     return written
 
