@@ -16,7 +16,8 @@ from agentapi_mcp.base.durations import from_milliseconds, to_milliseconds
 from agentapi_mcp.base.json_values import as_list, as_object
 
 _NAME = "json"
-_KINDS = frozenset({str, int, bool, Decimal, timedelta})
+_AS_THEY_ARE = frozenset({str, int, bool})
+_KINDS = _AS_THEY_ARE | {Decimal, timedelta}
 
 
 class Record(Protocol):
@@ -57,7 +58,16 @@ def record_fields(record: type[Record]) -> tuple[RecordField, ...]:
 
 def to_json(record: Record, amount: Callable[[Decimal], object] = str) -> dict[str, object]:
     """Serialize a record."""
-    return {field.name: _to_json(getattr(record, field.attribute), amount) for field in record_fields(type(record))}
+    written: dict[str, object] = {}
+    for field in record_fields(type(record)):
+        value: Any = getattr(record, field.attribute)
+        is_plain = field.kind in _AS_THEY_ARE
+        if field.many:
+            value = list(value) if is_plain else [_one_to_json(each, amount) for each in value]
+        elif value is not None and not is_plain:
+            value = _one_to_json(value, amount)
+        written[field.name] = value
+    return written
 
 
 def from_json(record: type[RecordT], values: Mapping[str, object]) -> RecordT:
@@ -89,7 +99,7 @@ def _is_kind(hint: object) -> bool:
     return kind in _KINDS or issubclass(kind, Enum) or is_dataclass(kind)
 
 
-def _to_json(value: object, amount: Callable[[Decimal], object]) -> object:
+def _one_to_json(value: object, amount: Callable[[Decimal], object]) -> object:
     match value:
         case timedelta():
             return to_milliseconds(value)
@@ -97,12 +107,8 @@ def _to_json(value: object, amount: Callable[[Decimal], object]) -> object:
             return amount(value)
         case Enum():
             return value.value
-        case tuple():
-            return [_to_json(each, amount) for each in cast("tuple[object, ...]", value)]
-        case _ if is_dataclass(value) and not isinstance(value, type):
-            return to_json(value, amount)
         case _:
-            return value
+            return to_json(cast("Record", value), amount)
 
 
 def _value(field: RecordField, value: object) -> object:

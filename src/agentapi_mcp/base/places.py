@@ -1,9 +1,9 @@
 """A limited number of places for concurrent work, shared fairly."""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator, Hashable
-from contextlib import asynccontextmanager
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from types import TracebackType
 
 
 class Places:
@@ -17,27 +17,18 @@ class Places:
         self._shared = total - reserved
         self._per_key = per_key
         self._taken = 0
-        self._held = Counter[Hashable]()
+        self._held = dict[Hashable, int]()  # of those that have any
+        self._held_in_all = 0
         self._urgent = deque[asyncio.Future[None]]()
         self._waiting = OrderedDict[Hashable, deque[asyncio.Future[None]]]()
 
-    @asynccontextmanager
-    async def urgent(self) -> AsyncGenerator[None]:
-        """Hold a place for urgent work."""
-        await self.acquire(None)
-        try:
-            yield
-        finally:
-            self.release(None)
+    def urgent(self) -> "Place":
+        """Hold a place for urgent work within the context."""
+        return Place(self, None)
 
-    @asynccontextmanager
-    async def of(self, key: Hashable) -> AsyncGenerator[None]:
-        """Hold a place for other work on behalf of a key."""
-        await self.acquire(key)
-        try:
-            yield
-        finally:
-            self.release(key)
+    def of(self, key: Hashable) -> "Place":
+        """Hold a place for other work on behalf of a key within the context."""
+        return Place(self, key)
 
     async def acquire(self, key: Hashable | None) -> None:
         """Wait for a place on behalf of a key, or for urgent work if it is None."""
@@ -64,9 +55,11 @@ class Places:
         """Give a place back to whoever waits."""
         self._taken -= 1
         if key is not None:
-            self._held[key] -= 1
-            if not self._held[key]:
+            self._held_in_all -= 1
+            if (left := self._held[key] - 1) == 0:
                 del self._held[key]
+            else:
+                self._held[key] = left
         self._admit()
 
     async def _wait(self, turn: asyncio.Future[None], key: Hashable | None) -> None:
@@ -79,11 +72,13 @@ class Places:
             raise
 
     def _has_room(self, key: Hashable) -> bool:
-        return self._taken < self._total and self._held.total() < self._shared and self._held[key] < self._per_key
+        has_place = self._taken < self._total and self._held_in_all < self._shared
+        return has_place and self._held.get(key, 0) < self._per_key
 
     def _take(self, key: Hashable) -> None:
         self._taken += 1
-        self._held[key] += 1
+        self._held_in_all += 1
+        self._held[key] = self._held.get(key, 0) + 1
 
     def _admit(self) -> None:
         while self._urgent and self._taken < self._total:
@@ -91,7 +86,7 @@ class Places:
             if not turn.done():
                 self._taken += 1
                 turn.set_result(None)
-        while not self._urgent and self._admit_one():
+        while self._waiting and not self._urgent and self._admit_one():
             pass
 
     def _admit_one(self) -> bool:
@@ -108,3 +103,23 @@ class Places:
                     del self._waiting[key]
                 return True
         return False
+
+
+class Place:
+    """A context with a place; a class, since each turn has several, and a generator costs more."""
+
+    __slots__ = ("_key", "_places")
+
+    def __init__(self, places: Places, key: Hashable | None) -> None:
+        self._places = places
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        """Wait for a place."""
+        await self._places.acquire(self._key)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        self._places.release(self._key)

@@ -13,6 +13,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._/:@+,~#-]*")
 
 def printable(text: str) -> str:
     """Replace every character that a terminal cannot print with a space."""
+    if text.isprintable():  # as nearly all are, and many are looked at for each turn
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 

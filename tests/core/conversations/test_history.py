@@ -1,7 +1,9 @@
 """What of a session is sent to a model, and what is learned about its tokens."""
 
 import pytest
+from typing_extensions import override
 
+from agentapi_mcp.base.ids import MessageId, new_id
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.history import TokenRatios, fit_history
 from agentapi_mcp.core.conversations.models import History
@@ -49,3 +51,26 @@ def test_the_newest_messages_that_fit_are_sent_and_the_older_ones_counted(
     fitted = fit_history(history_of(*texts, dropped=4), max_bytes)
     assert [message.text for message in fitted.messages] == kept
     assert fitted.dropped == dropped
+
+
+class Measured(str):  # noqa: SLOT000  # it counts in an attribute
+    """A text that counts how often its length is asked for."""
+
+    times = 0
+
+    @override
+    def __len__(self) -> int:
+        self.times += 1
+        return super().__len__()
+
+
+def test_a_turn_of_a_long_session_counts_its_new_messages_alone() -> None:
+    old = [Measured("old") for _ in range(50)]
+    history = history_of(*old, dropped=2)
+    assert [text.times for text in old] == [1] * 50
+    for number in range(3):
+        last = MessageId(new_id())
+        history = history.followed_by((HistoryMessage(MessageRole.ASSISTANT, "new!"),), last)
+        assert fit_history(history, 1_000_000) is history
+        assert (history.characters, history.dropped, history.last_message_id) == (150 + 4 * (number + 1), 2, last)
+    assert [text.times for text in old] == [1] * 50

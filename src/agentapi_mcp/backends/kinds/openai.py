@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -95,7 +96,7 @@ class OpenAIBackend:
             redactor=Redactor(secrets_of(options)),
         )
 
-    @property
+    @cached_property
     def capabilities(self) -> frozenset[Capability]:
         """Declare a free check; whether a disconnect stops billing is the operator's option."""
         known = {Capability.FREE_CHECK}

@@ -14,15 +14,18 @@ def instructions_of(turn: BackendTurn) -> str:
 
 def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
     """List the messages, the new one last; consecutive messages of one role are merged."""
-    spoken = [message for message in turn.history if message.role is not _SYSTEM and message.text.strip()]
     merged: list[dict[str, str]] = []
     last = ""
-    for message in (*spoken, HistoryMessage(_USER, turn.message)):
+    new = HistoryMessage(_USER, turn.message)
+    for message in (*turn.history, new):
+        said, text = message.role, message.text
+        if message is not new and (said is _SYSTEM or not text or text.isspace()):
+            continue
         # Providers reject tool output without its tool call, so it becomes part of the assistant's message.
-        role = "user" if message.role is _USER else "assistant"
-        if role == last:
-            merged[-1]["content"] += f"\n\n{message.text}"
-        else:
-            merged.append({"role": role, "content": message.text})
+        role = "user" if said is _USER else "assistant"
+        if role != last:
+            merged.append({"role": role, "content": text})
             last = role
+        else:
+            merged[-1]["content"] += f"\n\n{text}"
     return merged

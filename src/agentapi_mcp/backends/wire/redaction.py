@@ -94,13 +94,10 @@ class Redactor:
                 return ToolActivity(self._hide(name), state, self._hide(detail))
             case Finished():
                 # Its state is for the backend alone.
-                return replace(
-                    event,
-                    model=event.model and self._hide(event.model),
-                    provider=event.provider and self._hide(event.provider),
-                    provider_request_id=event.provider_request_id and self._hide(event.provider_request_id),
-                    warning=event.warning and self._hide(event.warning),
-                )
+                texts = {"model": event.model, "provider": event.provider, "warning": event.warning}
+                texts["provider_request_id"] = event.provider_request_id
+                hidden = {name: self._hide(text) for name, text in texts.items() if text}
+                return replace(event, **hidden) if any(hidden[name] != texts[name] for name in hidden) else event
             case _:
                 return event
 

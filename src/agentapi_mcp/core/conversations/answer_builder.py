@@ -84,6 +84,12 @@ class AnswerBuilder:
             self.parts[:] = ["".join(self.parts)]
         return storable(self.parts[0]) if self.parts else ""
 
+    @property
+    def latency(self) -> timedelta:
+        """The time from the beginning to the end, or to now."""
+        now = self.clock.monotonic() if self.ended is None else self.ended
+        return timedelta(seconds=now - self.started)
+
     def tail(self, characters: int) -> str:
         """Return the last characters of the text so far."""
         return self.text[-characters:]
@@ -104,7 +110,10 @@ class AnswerBuilder:
             case UsageReported(usage):
                 self.usage = plausible(usage)
             case Finished():
-                self.finished = replace(event, model=_named(event.model), provider=_named(event.provider))
+                model, provider = _named(event.model), _named(event.provider)
+                if (model, provider) != (event.model, event.provider):
+                    event = replace(event, model=model, provider=provider)
+                self.finished = event
             case _:
                 pass
 
@@ -139,12 +148,11 @@ class AnswerBuilder:
         whole = self.status is TurnStatus.COMPLETED
         # The usage of an interrupted turn is partial, so a computed cost would be too low; only a reported one counts.
         cost, source = cost_of(self.usage, self.prices if whole else Prices())
-        now = self.clock.monotonic() if self.ended is None else self.ended
-        latency = timedelta(seconds=now - self.started)
+        latency = self.latency
         outcome = self.fault.fault or "internal" if self.fault else str(self.status)
         model_used = self.finished.model if self.finished else None
         return TurnCost(
-            usage=replace(self.usage, cost_usd=cost),
+            usage=self.usage if cost == self.usage.cost_usd else replace(self.usage, cost_usd=cost),
             cost_source=source,
             latency=latency,
             time_to_first_token=None

@@ -46,8 +46,8 @@ def history_budget(context_window: int | None, max_tokens: int | None, fixed_byt
 
 def fit_history(history: History, max_bytes: int) -> History:
     """Drop the oldest messages until the rest fits."""
-    # Fast path: encoding all texts only to measure them would cost more than the check.
-    if _BYTES_PER_CHARACTER * sum(len(message.text) for message in history.messages) <= max_bytes:
+    # Encoding all texts only to measure them would cost more than all else that is done for a turn.
+    if _BYTES_PER_CHARACTER * history.characters <= max_bytes:
         return history
     newest: list[HistoryMessage] = []
     left = max_bytes

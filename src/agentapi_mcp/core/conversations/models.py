@@ -1,6 +1,6 @@
 """Models of sessions, messages and turns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,6 +25,8 @@ class TurnEnded:
 
 
 TurnEvent = BackendEvent | TurnEnded
+
+_NOT_COUNTED = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +73,30 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The newest messages of a session, oldest first; `dropped` counts the older ones left out."""
+    """The newest messages of a session, oldest first; `dropped` counts the older ones left out.
+
+    `characters` is the length of all texts. Each turn needs it, and a long session has many: it is counted once.
+    """
 
     messages: tuple[HistoryMessage, ...]
     dropped: int = 0
     last_message_id: MessageId | None = None
+    characters: int = field(default=_NOT_COUNTED, compare=False)
+
+    def __post_init__(self) -> None:
+        """Count the characters, unless that was done."""
+        if self.characters == _NOT_COUNTED:
+            object.__setattr__(self, "characters", characters_of(self.messages))
+
+    def followed_by(self, added: tuple[HistoryMessage, ...], last_message_id: MessageId) -> "History":
+        """Return this history with newer messages, of which alone the characters are counted."""
+        characters = self.characters + characters_of(added)
+        return History((*self.messages, *added), self.dropped, last_message_id, characters)
+
+
+def characters_of(messages: Iterable[HistoryMessage]) -> int:
+    """Count the characters of the texts of messages."""
+    return sum(len(message.text) for message in messages)
 
 
 class TurnStatus(StrEnum):

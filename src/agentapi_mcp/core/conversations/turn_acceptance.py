@@ -59,6 +59,14 @@ class _Chosen:
     parameters: Parameters
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """Whether a turn is only looked for, and whether the answer to an earlier attempt to store it was lost."""
+
+    refused: bool
+    again: bool
+
+
 class TurnAcceptance:
     """Resolve agent, model and parameters of a message, and store it, or find the turn that it belongs to."""
 
@@ -98,8 +106,7 @@ class TurnAcceptance:
                 # They may have changed, since nothing can be chosen by them.
                 self._known.forget(principal, checked.session_id)
                 continue
-            new = self._new(principal, checked, turn_id, chosen)
-            new = replace(new, refused=refused is not None, again=again, asked=not again)
+            new = self._new(principal, checked, turn_id, chosen, _Attempt(refused=refused is not None, again=again))
             try:
                 accepted = await self._store(principal, checked, new)
             except LimitExceededError as exc:
@@ -125,7 +132,8 @@ class TurnAcceptance:
             preferences=request.preferences,
         )
         # Before the turn is stored: who has to connect an account again is asked to, and sends the same message.
-        choice = replace(choice, token=await self._wallet.token(principal, means, choice.account))
+        token = await self._wallet.token(principal, means, choice.account)
+        choice = choice if token is None else replace(choice, token=token)
         preferred = request.preferences.of_agent(choice.agent)
         parameters = merge_parameters(request.parameters, defaults.metadata, preferred, settings)
         return _Chosen(defaults, choice, parameters)
@@ -137,15 +145,19 @@ class TurnAcceptance:
         if defaults.session_id is None:
             self._known.keep(principal, defaults)
         system = join_instructions(defaults.settings, choice.instructions, parameters.system_prompt)
+        if system != parameters.system_prompt:
+            parameters = replace(parameters, system_prompt=system)
         return TurnJob(
             accepted=accepted,
             principal=principal,
             choice=choice,
-            parameters=replace(parameters, system_prompt=system),
+            parameters=parameters,
             defaults=defaults,
         )
 
-    def _new(self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, chosen: "_Chosen") -> NewTurn:
+    def _new(
+        self, principal: Principal, checked: CheckedRequest, turn_id: TurnId, chosen: "_Chosen", attempt: "_Attempt"
+    ) -> NewTurn:
         request, choice = checked.request, chosen.choice
         model = choice.model
         details = AuditDetails(agent=choice.agent, model=model.name if model else None)
@@ -171,6 +183,9 @@ class TurnAcceptance:
             lease=self._runner.options.lease,
             join=not request.new,
             retry=request.retry,
+            refused=attempt.refused,
+            again=attempt.again,
+            asked=not attempt.again,
             most=self._shares.most_of_users(),
             events=(self._audit.event(principal, AuditAction.TURN_ACCEPTED, target=target, details=details),),
         )
@@ -191,7 +206,8 @@ class TurnAcceptance:
         for _ in range(_MOST_LOOKS):
             stored, new = await self._begin(principal, new)
             # A call whose answer was lost may still be running: whatever comes next looks for what it writes.
-            first = replace(first, again=new.again, asked=new.asked)
+            if (first.again, first.asked) != (new.again, new.asked):
+                first = replace(first, again=new.again, asked=new.asked)
             if isinstance(stored, AcceptedTurn | StaleDefaults):
                 return stored
             if new.id in (stored.open_turn, stored.keyed_turn):

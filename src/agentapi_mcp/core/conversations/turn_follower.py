@@ -78,15 +78,16 @@ class Pacer:
 
     async def report(self, turn: FollowedTurn) -> None:
         """Report if it is time."""
+        if self._report is None or turn.has_ended:
+            return
         now = self._clock.monotonic()
         progress = turn.progress(timedelta(seconds=now - self._started))
         is_first = self._reported == 0 and progress.characters > 0
         pace = REPORT_EVERY if progress.characters != self._reported else REPORT_AT_LEAST_EVERY
         is_due = is_first or now - self._reported_at >= pace.total_seconds()
-        if self._report is None or turn.has_ended or not is_due:
-            return
-        self._reported, self._reported_at = progress.characters, now
-        await self._report(progress)
+        if is_due:
+            self._reported, self._reported_at = progress.characters, now
+            await self._report(progress)
 
 
 class TurnFollower:

@@ -314,8 +314,12 @@ class TurnRunner:
         try:
             # One place for each session: those who wait for its row must not keep others waiting.
             place = self._places.of(submission.principal.user_id)
-            async with self._session_lock(submission.session_id), place:
-                accepted = await submission.accept(refused)
+            lock = await self._locked(submission.session_id)
+            try:
+                async with place:
+                    accepted = await submission.accept(refused)
+            finally:
+                lock.release()
         except Exception as exc:  # noqa: BLE001  # raised in the task of the caller
             submitted.set_exception(exc)
             submitted.exception()  # marks it as retrieved: the caller may have gone
@@ -333,21 +337,17 @@ class TurnRunner:
             self._accepting.pop(turn_id, None)
             self._note_idle()
 
-    @asynccontextmanager
-    async def _session_lock(self, session_id: SessionId | None) -> AsyncGenerator[None]:
-        if session_id is None:
-            yield
-            return
-        lock = self._session_locks.get(session_id)
+    async def _locked(self, session_id: SessionId | None) -> asyncio.Lock:
+        """Return the lock of a session, which is held; a new session's is its own."""
+        lock = None if session_id is None else self._session_locks.get(session_id)
         if lock is None:  # nobody has it, and it is there at once
-            lock = self._session_locks[session_id] = asyncio.Lock()
+            lock = asyncio.Lock()
+            if session_id is not None:
+                self._session_locks[session_id] = lock
             await lock.acquire()
         else:
             await self._wait_for(lock)
-        try:
-            yield
-        finally:
-            lock.release()
+        return lock
 
     async def _wait_for(self, lock: asyncio.Lock) -> None:
         try:
@@ -457,8 +457,8 @@ class TurnRunner:
                 and answer.status in {TurnStatus.COMPLETED, TurnStatus.FAILED}
                 and answer.end_reason is not EndReason.INTERNAL
             ):
-                latency = answer.bill(run.job.accepted.turn).latency
-                await self._work.observe(run.job, check_of_turn(answer.fault and answer.fault.fault, latency=latency))
+                check = check_of_turn(answer.fault and answer.fault.fault, latency=answer.latency)
+                await self._work.observe(run.job, check)
         except Exception as exc:  # noqa: BLE001  # it must not end the other turns of the group
             unexpected = None if isinstance(exc, AgentApiError) else exc
             _log.warning("turn_not_observed", exc_info=unexpected, extra={"turn_id": str(run.id), "error": str(exc)})

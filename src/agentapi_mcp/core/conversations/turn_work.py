@@ -40,8 +40,7 @@ class Prompt:
     @classmethod
     def of(cls, turn: BackendTurn, history: History) -> Self:
         """Measure what is sent."""
-        sent = (*(message.text for message in turn.history), turn.message, turn.system or "")
-        return cls(history, sum(map(len, sent)))
+        return cls(history, history.characters + len(turn.message) + len(turn.system or ""))
 
 
 class TurnWork:
@@ -115,8 +114,7 @@ class TurnWork:
             added = (HistoryMessage(MessageRole.USER, turn.message),)
             if turn.reply:
                 added = (*added, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
-            history = prompt.history
-            grown = History((*history.messages, *added), history.dropped, turn.last_message_id)
+            grown = prompt.history.followed_by(added, turn.last_message_id)
         state = SessionState(
             user_id=turn.user_id,
             org_id=turn.org_id,

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from cachetools import LRUCache
@@ -22,7 +23,7 @@ _MINUTE = 60.0
 _MOST_REMEMBERED = 10_000  # users whose uses are counted by the minute
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Terms:
     """How much of a resource one user may have on all replicas together: held at once, or used within a minute."""
 
@@ -30,12 +31,12 @@ class Terms:
     is_rate: bool
     most: int
 
-    @property
+    @cached_property
     def slice(self) -> float:
         """How much a user may have on a replica beyond what is leased to it."""
         return max(1.0, self.most / _SLICES)
 
-    @property
+    @cached_property
     def free(self) -> float:
         """How much of a slice is never claimed: half, or less where another use would not fit into the rest."""
         return min(self.slice / 2, self.slice - 1)

@@ -1,11 +1,12 @@
 """What users can hold or use up, and the share of it that one user and one organisation may have."""
 
-from collections import Counter
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
+from types import TracebackType
 from typing import NamedTuple
 
 from cachetools import LRUCache
@@ -194,18 +195,20 @@ class _Held:
 
     def __init__(self) -> None:
         self._total = 0
-        self._users = Counter[Hashable]()
-        self._orgs = Counter[Hashable]()
+        self._users = dict[Hashable, int]()
+        self._orgs = dict[Hashable, int]()
 
     def level(self, holder: Holder) -> _Level:
-        return _Level(self._total, self._users[holder.user], self._orgs[holder.org])
+        return _Level(self._total, self._users.get(holder.user, 0), self._orgs.get(holder.org, 0))
 
     def add(self, holder: Holder, amount: int) -> None:
         self._total += amount
         for counts, key in ((self._users, holder.user), (self._orgs, holder.org)):
-            counts[key] += amount
-            if not counts[key]:  # so that those who hold nothing take no memory
-                del counts[key]
+            held = counts.get(key, 0) + amount
+            if held:
+                counts[key] = held
+            else:  # so that those who hold nothing take no memory
+                counts.pop(key, None)
 
 
 class _Used:
@@ -254,6 +257,26 @@ class _Bucket:
         self.level, self.since = self.at(now) + amount, now
 
 
+class Hold:
+    """A context in which something is held; a class, since each request has several, and a generator costs more."""
+
+    __slots__ = ("_give_back", "_take")
+
+    def __init__(self, take: Callable[[], None], give_back: Callable[[], None]) -> None:
+        self._take = take
+        self._give_back = give_back
+
+    def __enter__(self) -> None:
+        """Take it."""
+        self._take()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        self._give_back()
+
+
 class Shares:
     """Counts what the users of this process hold and use, and refuses what would be more than their share.
 
@@ -296,18 +319,13 @@ class Shares:
         """
         self._take(resource, holder, 1)
 
-    @contextmanager
-    def held(self, resource: Resource, holder: Holder, amount: int = 1) -> Generator[None]:
+    def held(self, resource: Resource, holder: Holder, amount: int = 1) -> "Hold":
         """Hold some of a resource while the context lasts.
 
         Raises:
-            LimitExceededError: it is more than the holder's share; it carries the time to wait.
+            LimitExceededError: on entering, it is more than the holder's share; it carries the time to wait.
         """
-        self._take(resource, holder, amount)
-        try:
-            yield
-        finally:
-            self._add(resource, holder, -amount)
+        return Hold(partial(self._take, resource, holder, amount), partial(self._add, resource, holder, -amount))
 
     def _take(self, resource: Resource, holder: Holder, amount: int) -> None:
         share, meter, capacity = SHARES[resource], self._meters[resource], self._capacities[resource]

@@ -1,6 +1,5 @@
 """In-process cache of recent session history, for an hour."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from cachetools import TTLCache
@@ -18,18 +17,12 @@ _MAX_TOTAL_SIZE = 32_000_000  # characters of all histories together
 _MESSAGE_OVERHEAD = 100  # size of a message beside its text, in characters
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedHistory:
-    history: History
-    size: int
-
-
 class LocalSessionCache(SessionCache):
     """Bounded cache of the most recently used histories; a very large history is not cached."""
 
     def __init__(self, clock: Clock) -> None:
-        self._cache = TTLCache[SessionId, _CachedHistory](
-            _MAX_TOTAL_SIZE, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=lambda cached: cached.size
+        self._cache = TTLCache[SessionId, History](
+            _MAX_TOTAL_SIZE, _LIFETIME.total_seconds(), timer=clock.monotonic, getsizeof=_size
         )
 
     @override
@@ -38,10 +31,10 @@ class LocalSessionCache(SessionCache):
         if cached is None:
             return None
         # Another process has written to the session since.
-        if cached.history.last_message_id != last_message_id:
+        if cached.last_message_id != last_message_id:
             self._drop(session_id)
             return None
-        return cached.history
+        return cached
 
     @override
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
@@ -59,25 +52,25 @@ class LocalSessionCache(SessionCache):
     def find_predecessor(self, session_id: SessionId, history: History) -> History | None:
         """Return the cached history if the given one extends it."""
         cached = self._cache.get(session_id)
-        if cached is None or cached.history.dropped != history.dropped:
+        if cached is None or cached.dropped != history.dropped:
             return None
-        previous = cached.history.messages
-        return cached.history if history.messages[: len(previous)] == previous else None
+        previous = cached.messages
+        return cached if history.messages[: len(previous)] == previous else None
 
     def put(self, session_id: SessionId, history: History) -> bool:
         """Cache the history; return False when it is too large."""
-        previous, cached = self.find_predecessor(session_id, history), self._cache.get(session_id)
-        # Only new messages are measured: summing the whole history for each turn would grow with the session.
-        size = 0 if previous is None or cached is None else cached.size
-        size += sum(len(message.text) + _MESSAGE_OVERHEAD for message in new_messages(previous, history))
         self._drop(session_id)
-        if size > _MAX_SIZE:
+        if _size(history) > _MAX_SIZE:
             return False
-        self._cache[session_id] = _CachedHistory(history, size)
+        self._cache[session_id] = history
         return True
 
     def _drop(self, session_id: SessionId) -> None:
         self._cache.pop(session_id, None)
+
+
+def _size(history: History) -> int:
+    return history.characters + _MESSAGE_OVERHEAD * len(history.messages)
 
 
 def new_messages(previous: History | None, history: History) -> tuple[HistoryMessage, ...]:

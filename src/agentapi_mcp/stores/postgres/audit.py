@@ -7,6 +7,7 @@ from typing import LiteralString
 
 from typing_extensions import override
 
+from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.base.paging import Page
 from agentapi_mcp.core.audit.models import AuditAction, AuditEvent, AuditFilter, AuditOutcome, AuditTarget
 from agentapi_mcp.core.audit.ports import AuditStore
@@ -58,7 +59,7 @@ class PostgresAudit(AuditStore):
     @override
     async def append(self, events: Sequence[AuditEvent]) -> None:
         # One parameter for the whole batch, so one statement whatever its size.
-        payload = json.dumps([event_fields(event) for event in events], allow_nan=False)
+        payload = json_text([event_fields(event) for event in events])
         async with self._database.as_system("write down what happened, whoever did it") as connection:
             await connection.execute(_APPEND, payload)
 
@@ -125,10 +126,10 @@ def event_fields(event: AuditEvent) -> dict[str, object]:
     """Serialize an event, by the names of its columns."""
     target = event.target
     return {
-        "id": str(event.id),
+        "id": event.id,
         "at": event.at.isoformat(),
-        "org_id": event.org_id and str(event.org_id),
-        "user_id": event.user_id and str(event.user_id),
+        "org_id": event.org_id,
+        "user_id": event.user_id,
         "via": event.via,
         "client": event.client,
         "address": event.address,

@@ -17,6 +17,7 @@ from agentapi_mcp.base.addresses import host_and_port
 from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError, StoreUnclearError
 from agentapi_mcp.base.far_times import microseconds_of, time_of
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
+from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.connections import Connections, Lane
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
@@ -372,9 +373,9 @@ def _session_claim(session_id: SessionId | None) -> Mapping[str, object]:
 def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> str:
     """Serialize the principal's claims for the policies (0001_schema.sql, section 5)."""
     claims: dict[str, object] = {
-        "sub": str(principal.user_id),
+        "sub": principal.user_id,
         "role": "authenticated",
-        "agentapi_org": str(principal.org_id),
+        "agentapi_org": principal.org_id,
         "agentapi_role": principal.role,
     }
     limits: dict[str, frozenset[str] | None] = {
@@ -383,7 +384,7 @@ def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> s
         "agentapi_denied": principal.exceptions.denied or None,
     }
     claims |= {name: sorted(names) for name, names in limits.items() if names is not None}
-    return json.dumps(claims | dict(more or {}), separators=(",", ":"))
+    return json_text(claims if more is None else claims | dict(more))
 
 
 @asynccontextmanager

@@ -2,10 +2,12 @@
 
 import socket
 import ssl
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from types import TracebackType
 
 import asyncpg
 
@@ -138,21 +140,32 @@ _POOLED: tuple[type[Exception], ...] = (
 )
 
 
-@contextmanager
-def map_errors(variable: str | None = None) -> Generator[None]:
+class _Mapping:
+    """A context that raises other exceptions; a class, since each turn has four, and a generator costs more."""
+
+    __slots__ = ("_error_of",)
+
+    def __init__(self, error_of: Callable[[Exception], Exception | None]) -> None:
+        self._error_of = error_of
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(raised, Exception) and not isinstance(raised, AgentApiError):
+            error = self._error_of(raised)
+            if error is not None:
+                raise with_notes_of(raised, error) from raised
+
+
+def map_errors(variable: str | None = None) -> AbstractContextManager[None]:
     """Map the driver's exceptions to ours; the driver's message stays in the cause.
 
     `variable` is the environment variable with the address, which messages name.
     """
-    try:
-        yield
-    except AgentApiError:
-        raise
-    except Exception as exc:
-        error = _error_of(exc, variable or VARIABLE)
-        if error is None:
-            raise
-        raise with_notes_of(exc, error) from exc
+    return _Mapping(partial(_error_of, variable=variable or VARIABLE))
 
 
 def is_unavailable(exc: Exception) -> bool:
@@ -161,17 +174,13 @@ def is_unavailable(exc: Exception) -> bool:
     return fault is not None and fault.error is StoreUnavailableError
 
 
-@contextmanager
-def committing() -> Generator[None]:
+def committing() -> AbstractContextManager[None]:
     """Raise that the outcome is not known if the connection is lost, or the answer late, during a COMMIT.
 
     Raises:
         StoreUnclearError: the transaction may be committed or not.
     """
-    try:
-        yield
-    except _UNCLEAR as exc:
-        raise with_notes_of(exc, _unclear()) from exc
+    return _COMMITTING
 
 
 @contextmanager
@@ -222,3 +231,6 @@ def _unclear() -> StoreUnclearError:
     return StoreUnclearError(
         "The database did not confirm a change: it is not known whether the change was made. Look before you try again."
     )
+
+
+_COMMITTING = _Mapping(lambda exc: _unclear() if isinstance(exc, _UNCLEAR) else None)

@@ -5,7 +5,6 @@ no outside role can write: one that is forged or repeated leads to a read that f
 """
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -22,6 +21,7 @@ from typing_extensions import override
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
+from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.core.signals import Signal, SignalKind, Signals
 from agentapi_mcp.stores.postgres.database import Connection, Database, Server, connect
 from agentapi_mcp.stores.postgres.faults import LOST
@@ -212,7 +212,7 @@ _FIELDS = tuple(field.name for field in fields(Signal))
 
 def _to_json(signal: Signal) -> str:
     values = ((name, getattr(signal, name)) for name in _FIELDS)  # `asdict` would copy each
-    return json.dumps({name: str(value) for name, value in values if value is not None})
+    return json_text({name: value for name, value in values if value is not None})
 
 
 def _from_json(text: str) -> Signal | None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import LiteralString
@@ -14,6 +14,8 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import LimitExceededError, NextStep, NotFoundError, StoreError, StoreUnclearError
 from agentapi_mcp.base.ids import SessionId, TurnId
+from agentapi_mcp.base.json_texts import json_text
+from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import (
     LISTED_CHARACTERS,
     AcceptedTurn,
@@ -59,6 +61,7 @@ _MARK: dict[TurnMark, LiteralString] = {
     f"WHERE id = $1 AND user_id = $2 AND org_id = $3 RETURNING {column}"
     for mark, column in _MARKED.items()
 }
+_PARAMETERS = tuple(field.name for field in fields(Parameters))
 
 
 class PostgresTurns(TurnStore):
@@ -228,7 +231,7 @@ class PostgresTurns(TurnStore):
 
     @override
     async def finish(self, principal: Principal, ended: Turn, ending: Ending) -> Turn | None:
-        cost = json.dumps(cost_record(ended.bill))
+        cost = json_text(cost_record(ended.bill))
         row = await self._database.call(principal, _END, _end_json(ended, ending), ended.reply, cost)
         if row["outcome"] != "ended":
             return None
@@ -325,9 +328,9 @@ def _following(new: NewTurn, row: Row) -> Defaults | None:
 
 
 def _known_json(defaults: Defaults) -> str:
-    return json.dumps(
+    return json_text(
         {
-            "session": defaults.session_id and str(defaults.session_id),
+            "session": defaults.session_id,
             "settings": defaults.settings_digest,
             "agent": defaults.agent,
             "model": defaults.model,
@@ -337,26 +340,26 @@ def _known_json(defaults: Defaults) -> str:
 
 
 def _new_json(new: NewTurn) -> str:
-    return json.dumps(
+    return json_text(
         {
-            "id": str(new.id),
-            "message": str(new.message_id),
-            "session": new.session_id and str(new.session_id),
-            "new_session": None if new.session_id else str(new.new_session_id),
+            "id": new.id,
+            "message": new.message_id,
+            "session": new.session_id,
+            "new_session": None if new.session_id else new.new_session_id,
             "title": new.title,
-            "agent_id": str(new.agent_id),
+            "agent_id": new.agent_id,
             "agent": new.agent,
             "backend": new.backend,
-            "model_id": new.model_row_id and str(new.model_row_id),
+            "model_id": new.model_row_id,
             "model": new.model,
             "fingerprint": f"\\x{new.fingerprint.hex()}",
-            "parameters": asdict(new.parameters),
-            "owner": str(new.lease_owner),
+            "parameters": {name: getattr(new.parameters, name) for name in _PARAMETERS},
+            "owner": new.lease_owner,
             "lease": new.lease.total_seconds(),
             "client": new.client,
             "key": new.idempotency_key,
             "join": new.join,
-            "replaces": new.replaces and str(new.replaces),
+            "replaces": new.replaces,
             "asked": new.asked,
             "again": new.again,
             "retry": new.retry,
@@ -366,12 +369,12 @@ def _new_json(new: NewTurn) -> str:
 
 
 def _end_json(ended: Turn, ending: Ending) -> str:
-    return json.dumps(
+    return json_text(
         {
-            "id": str(ended.id),
-            "session": str(ended.session_id),
-            "owner": str(ending.lease_owner),
-            "message": ending.message_id and str(ending.message_id),
+            "id": ended.id,
+            "session": ended.session_id,
+            "owner": ending.lease_owner,
+            "message": ending.message_id,
             "status": ended.status,
             "end_reason": ended.end_reason,
             "stop_reason": ended.stop_reason,
@@ -382,6 +385,5 @@ def _end_json(ended: Turn, ending: Ending) -> str:
             "asked": ending.asked,
             "caller_gone": ending.caller_gone,
             "events": [event_fields(event) for event in ending.events],
-        },
-        allow_nan=False,
+        }
     )

@@ -15,6 +15,7 @@ from typing_extensions import override
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import guarded
 from agentapi_mcp.base.ids import TurnId
+from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import TurnEnded, TurnEvent
 from agentapi_mcp.core.conversations.ports import TurnEvents
@@ -171,7 +172,7 @@ def _text(event: TurnEvent) -> str:
             data = {"kind": "ended", "at": at.isoformat()}
         case _:
             data = {"kind": "other"}
-    return json.dumps(data)
+    return json_text(data)
 
 
 def _entries(found: object) -> list[tuple[str, dict[str, str]]]:

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import MessageId, SessionId
+from agentapi_mcp.base.json_texts import json_text
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
 from agentapi_mcp.core.conversations.models import History, SessionState
 from agentapi_mcp.core.conversations.ports import SessionCache
@@ -67,8 +68,9 @@ class RedisSessionCache(SessionCache, Source):
     async def save(self, session_id: SessionId, state: SessionState, history: History | None) -> None:
         """Store both, in Redis a moment later; a history that is too large only removes the old one."""
         previous = None if history is None else self._local.find_predecessor(session_id, history)
-        await self._local.save(session_id, state, history)
-        if history is not None and self._local.find_predecessor(session_id, history) is None:
+        if history is None:
+            await self._local.remove(session_id)
+        elif not self._local.put(session_id, history):
             history = None  # too large to cache
         waiting = self._saves.get(session_id, _Save(state, previous, previous))
         self._saves[session_id] = waiting.followed_by(state, history, extends=previous is not None)
@@ -129,10 +131,10 @@ async def _delete(keys: Sequence[str], redis: Redis) -> None:
 
 
 def _state_text(state: SessionState) -> str:
-    return json.dumps(
+    return json_text(
         {
-            "user_id": str(state.user_id),
-            "org_id": str(state.org_id),
+            "user_id": state.user_id,
+            "org_id": state.org_id,
             "agent": state.agent,
             "model": state.model,
             "metadata": dict(state.metadata),
@@ -141,13 +143,13 @@ def _state_text(state: SessionState) -> str:
 
 
 def _text(previous: History | None, history: History) -> str:
-    return json.dumps(
+    return json_text(
         {
-            "after": previous and str(previous.last_message_id),
-            "last_message_id": str(history.last_message_id),
+            "after": previous and previous.last_message_id,
+            "last_message_id": history.last_message_id,
             "dropped": history.dropped,
             "messages": [
-                {"role": str(message.role), "content": message.text} for message in new_messages(previous, history)
+                {"role": message.role, "content": message.text} for message in new_messages(previous, history)
             ],
         }
     )
