@@ -125,7 +125,7 @@ async def test_a_second_interrupt_gives_no_more_time_and_every_caller_an_answer(
     async with OpenAIPeer(pace=steps) as peer, serving(environ(edge_home, peer) | env) as server:
         async with Client(f"{server.base}/mcp") as client, asyncio.TaskGroup() as group:
             asked = f"[[slow]] [[chunks3]] {os.urandom(4).hex()}"
-            chat = group.create_task(call(client, "chat", agent="droid", message=asked))
+            chat = group.create_task(call(client, "chat", agent="droid", message=asked, wait_seconds=240))
             await peer.received(path="/chat/completions")
             server.process.send_signal(signal.SIGINT)
             async with httpx2.AsyncClient() as http:
