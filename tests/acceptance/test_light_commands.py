@@ -20,15 +20,15 @@ from agentapi_mcp.__main__ import main
 atexit.register(lambda: print("\\n#", *(name for name, module in sys.modules.items() if module), file=sys.stderr))
 main()
 """
-CLIENT = {"httpx2", "opentelemetry"}
+CLIENT = {"opentelemetry"}
 SETTINGS = {"asyncio", "pydantic", "pydantic_settings"}
 # Each takes 10 ms at least; `agentapi_mcp.` stands before the names of our own.
 HEAVY = frozenset(
     {
         *CLIENT,
         *SETTINGS,
-        *("anthropic", "anyio", "asyncpg", "cryptography", "google", "httptools", "httpx", "jwt", "mcp", "mcp_types"),
-        *("openai", "redis", "rich", "starlette", "structlog", "tomlkit", "uvicorn", "uvloop"),
+        *("aiohttp", "anthropic", "anyio", "asyncpg", "cryptography", "google", "httptools", "httpx", "httpx2", "jwt"),
+        *("mcp", "mcp_types", "openai", "redis", "rich", "starlette", "structlog", "tomlkit", "uvicorn", "uvloop"),
         *(".app.startup", ".backends.kinds.openai", ".presentation.models", ".stores.postgres.migrate"),
     }
 )

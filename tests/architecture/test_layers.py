@@ -27,7 +27,7 @@ LIBRARIES = {
     "resident": {"anyio", "mcp"},
     "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
-    "backends": {"httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions"},
+    "backends": {"aiohttp", "httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions", "yarl"},
     "auth": {"anyio", "cryptography", "httpx2", "jwt", "typing_extensions"},
 }
 

@@ -14,11 +14,13 @@ IMPLEMENTED_ELSEWHERE = {
     "Backend": "by each kind, in packages of others too, without inheriting",
     "BackendCase": "by the tests of each kind of backend",
     "Clock": "by the clock of the tests, which stands still",
+    "Connections": "by a module that is imported with the first request",
     "Fetch": "by the tests, which wait for a shorter time",
     "GuideHost": "by the host of all backends, which has a view besides",
     "Installation": "by a class of fields, which cannot inherit read-only properties",
     "Peer": "by the tests of each kind of backend",
     "Record": "by every dataclass",
+    "Response": "by a module that is imported with the first request",
     "_Credentials": "by google-auth, an optional dependency without types",
 }
 

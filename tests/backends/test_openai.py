@@ -184,9 +184,9 @@ async def test_a_stream_without_its_last_word_is_whole_once_the_model_said_why_i
     assert isinstance(events[-1], Finished)
 
 
-async def test_a_reply_that_is_not_read_frees_its_connection() -> None:
+async def test_a_reply_that_is_not_read_to_its_end_frees_its_connection() -> None:
     async with open_setup() as it:
-        await it.fail("redirect")
+        await it.fail("huge")
         await expect_soon(it.peer.client_gone(), "the connection is closed")
 
 

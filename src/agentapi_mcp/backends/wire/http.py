@@ -4,22 +4,17 @@ It does not retry, follow redirects or store cookies, and limits the size of rep
 """
 
 import asyncio
-import logging
-import socket
-import ssl
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-import httpx2
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from typing_extensions import override
 
-from agentapi_mcp.backends.wire.proxies import proxy_of
+from agentapi_mcp.backends.wire.bodies import Body
+from agentapi_mcp.backends.wire.decoding import decoder_of
 from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
 from agentapi_mcp.base.deadlines import Deadline, done_within
 from agentapi_mcp.base.errors import BackendError, BackendFault
@@ -41,19 +36,6 @@ class Deadlines:
     total: timedelta
 
 
-class Body(httpx2.AsyncByteStream):
-    """The body of a request, which is let go when it is sent: the answer may take minutes."""
-
-    def __init__(self, content: bytes) -> None:
-        self.size = len(content)
-        self._content = [content]
-
-    @override
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        while self._content:
-            yield self._content.pop()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
     """A request; with `waits_for_all` the first byte has the total deadline instead of the idle one."""
@@ -66,40 +48,40 @@ class HttpRequest:
     waits_for_all: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    fault: BackendFault
-    message: str
+class Response(Protocol):
+    """A reply as it comes over a connection."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The headers, with case-insensitive names."""
+        ...
+
+    async def read_some(self) -> bytes:
+        """Return what has come, or comes next, of the body; nothing at its end."""
+        ...
+
+    def close(self) -> None:
+        """Leave the provider, unless all was received."""
+        ...
 
 
-# The first match wins, so subclasses precede their base classes.
-_BEFORE_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
-    (
-        httpx2.ConnectTimeout,
-        _Meaning(BackendFault.TIMEOUT_CONNECT, "The provider did not accept a connection in time."),
-    ),
-    (httpx2.PoolTimeout, _Meaning(BackendFault.TIMEOUT_CONNECT, "No connection to the provider was free in time.")),
-    (httpx2.TimeoutException, _Meaning(BackendFault.TIMEOUT_IDLE, "The provider went silent.")),
-    (httpx2.ConnectError, _Meaning(BackendFault.CONNECTION, "The provider refused the connection.")),
-    (httpx2.ProxyError, _Meaning(BackendFault.CONNECTION, "The proxy refused to connect to the provider.")),
-    (
-        httpx2.LocalProtocolError,
-        _Meaning(BackendFault.BAD_REQUEST, "The request is not valid HTTP; check its headers."),
-    ),
-    (httpx2.UnsupportedProtocol, _Meaning(BackendFault.BAD_REQUEST, "The base URL is not one of HTTP.")),
-    (httpx2.InvalidURL, _Meaning(BackendFault.BAD_REQUEST, "The base URL is not a valid URL.")),
-    (httpx2.HTTPError, _Meaning(BackendFault.CONNECTION, "The provider closed the connection without an answer.")),
-)
-_WITHIN_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
-    (httpx2.TimeoutException, _Meaning(BackendFault.TIMEOUT_IDLE, "The provider went silent in mid-answer.")),
-    (httpx2.DecodingError, _Meaning(BackendFault.BAD_REPLY, "The provider's reply could not be decompressed.")),
-    (httpx2.HTTPError, _Meaning(BackendFault.STREAM_CUT, "The connection broke in mid-answer.")),
-)
-_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
-    (socket.gaierror, "The provider's host name cannot be resolved."),
-    (ssl.SSLCertVerificationError, "The provider's certificate is not trusted."),
-    (ssl.SSLError, "The provider does not speak TLS as expected."),
-)
+class Connections(Protocol):
+    """What sends requests: by aiohttp, which is imported with the first of them."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], content: Body | None, *, connect: float
+    ) -> Response:
+        """Send a request, and return the head of its reply."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
 
 
 _TRACES = TraceContextTextMapPropagator()
@@ -107,15 +89,10 @@ _OURS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "connection": "kee
 
 
 class HttpClient:
-    """Sends requests over pooled connections; opened by the first request, closed by its owner.
-
-    It uses httpx's transports without its client, which costs as much CPU as a transport does: for redirects, cookies,
-    credentials in URLs and other things that no provider is asked for.
-    """
+    """Sends requests over pooled connections; opened by the first request, closed by its owner."""
 
     def __init__(self) -> None:
-        self._transports = dict[str | None, httpx2.AsyncHTTPTransport]()  # by the URL of the proxy
-        self._of_origin = dict[tuple[str, bytes], httpx2.AsyncHTTPTransport]()
+        self._connections: Connections | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,9 +100,9 @@ class HttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        transports, self._transports, self._of_origin = self._transports, {}, {}
-        for transport in transports.values():
-            await transport.aclose()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.close()
 
     @asynccontextmanager
     async def exchange(self, request: HttpRequest) -> AsyncGenerator["Reply"]:
@@ -139,59 +116,44 @@ class HttpClient:
             try:
                 yield Reply(response, timer)
             finally:
-                await response.aclose()
+                response.close()
 
-    async def _send(self, request: HttpRequest) -> httpx2.Response:
+    async def _send(self, request: HttpRequest) -> Response:
+        connections = self._connections
+        if connections is None:
+            kind = await asyncio.to_thread(_connections)
+            connections = self._connections = self._connections or kind()  # another request may have been faster
+        headers = {**_OURS, **_with_trace(request.headers)}
         connect = request.deadlines.connect.total_seconds()
-        try:
-            url = _parsed(request.url)
-            outgoing = httpx2.Request(
-                request.method,
-                url,
-                headers={**_OURS, "host": url.netloc.decode("ascii"), **_with_trace(request.headers)}
-                | _size_of(request.content),
-                stream=request.content or httpx2.ByteStream(b""),
-                # Reading is timed by `_Timer`, which knows the deadline of the whole exchange too.
-                extensions={"timeout": {"connect": connect, "pool": connect, "read": None, "write": None}},
-            )
-            return await self._transport(url).handle_async_request(outgoing)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise _fault_of(error, _BEFORE_THE_REPLY) from error
+        return await connections.send(request.method, request.url, headers, request.content, connect=connect)
 
-    def _transport(self, url: httpx2.URL) -> httpx2.AsyncHTTPTransport:
-        origin = (url.scheme, url.netloc)
-        found = self._of_origin.get(origin)
-        if found is None:  # the environment is read once for each server
-            proxy = proxy_of(url)
-            found = self._transports.get(proxy) or self._open(proxy)
-            self._of_origin[origin] = found
-        return found
 
-    def _open(self, proxy: str | None) -> httpx2.AsyncHTTPTransport:
-        logging.getLogger("httpcore2").setLevel(logging.WARNING)  # it logs URLs and headers, which may hold secrets
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30)
-        self._transports[proxy] = transport = httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy)
-        return transport
+def _connections() -> Callable[[], Connections]:
+    from agentapi_mcp.backends.wire.connections import Connections  # noqa: PLC0415  # 0.1 s
+
+    return Connections
 
 
 class Reply:
     """A reply with status and headers, whose body can be read once."""
 
-    def __init__(self, response: httpx2.Response, timer: "_Timer") -> None:
+    def __init__(self, response: Response, timer: "_Timer") -> None:
         self._response = response
         self._timer = timer
-        self._body = response.aiter_bytes()
+        self._headers = response.fields
+        self._decode = decoder_of(self._headers.get("content-encoding", ""))
+        self._pieces: Iterator[bytes] = iter(())
         self._read = 0
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return self._response.status_code
+        return self._response.status
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers, with case-insensitive names."""
-        return self._response.headers
+        return self._headers
 
     @property
     def is_event_stream(self) -> bool:
@@ -204,20 +166,19 @@ class Reply:
         Raises:
             BackendError: STREAM_CUT, a timeout, or BAD_REPLY when the body is too large.
         """
-        async with aclosing(self._body):
-            while (chunk := await self._timer.step(self._next(), idle=True)) is not None:
-                waited = self._timer.has_waited
-                # Counted after decompression, so that a small reply cannot expand without limit.
-                self._read += len(chunk)
-                if self._read > LARGEST_REPLY:
-                    raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
-                # A provider that sends faster than events are processed must not keep the loop from other requests.
-                for start in range(0, len(chunk), _PIECE):
-                    if start:
-                        await yield_in_line()
-                    yield chunk[start : start + _PIECE]
-                if not waited:  # otherwise the others had their turn
-                    await yield_to_others()
+        while chunk := await self._timer.step(self._next(), idle=True):
+            waited = self._timer.has_waited
+            # Counted after decompression, so that a small reply cannot expand without limit.
+            self._read += len(chunk)
+            if self._read > LARGEST_REPLY:
+                raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is too large.")
+            # A provider that sends faster than events are processed must not keep the loop from other requests.
+            for start in range(0, len(chunk), _PIECE):
+                if start:
+                    await yield_in_line()
+                yield chunk[start : start + _PIECE]
+            if not waited:  # otherwise the others had their turn
+                await yield_to_others()
 
     async def body(self) -> bytes:
         """Read the whole body."""
@@ -236,25 +197,22 @@ class Reply:
 
     async def drain(self) -> None:
         """Wait briefly for the end of a completed stream, so that its connection can be reused."""
-        with suppress(TimeoutError, httpx2.HTTPError):
+        with suppress(TimeoutError, BackendError):
             await done_within(_DRAIN, self._drain())
 
     async def _drain(self) -> None:
-        async for chunk in self._body:
+        while chunk := await self._next():
             self._read += len(chunk)
             if self._read >= LARGEST_REPLY:
                 break
 
-    async def _next(self) -> bytes | None:
-        try:
-            return await anext(self._body, None)
-        except httpx2.HTTPError as error:
-            raise _fault_of(error, _WITHIN_THE_REPLY) from error
-
-
-def _size_of(body: Body | None) -> dict[str, str]:
-    # Without it the body would be sent in chunks, which not every provider takes.
-    return {} if body is None else {"content-length": str(body.size)}
+    async def _next(self) -> bytes:
+        while not (piece := next(self._pieces, b"")):
+            data = await self._response.read_some()
+            if self._decode is None or not data:
+                return data
+            self._pieces = self._decode(data)
+        return piece
 
 
 def _with_trace(headers: Mapping[str, str]) -> dict[str, str]:
@@ -290,23 +248,3 @@ class _Timer:
                     BackendFault.TIMEOUT_IDLE, f"The agent said nothing for {self._idle:g} s."
                 ) from error
             raise BackendError(BackendFault.TIMEOUT_TOTAL, "The agent did not finish in time.") from error
-
-
-@lru_cache(100)  # parsing one takes a tenth of the CPU of its request
-def _parsed(url: str) -> httpx2.URL:
-    return httpx2.URL(url)
-
-
-def _fault_of(error: Exception, table: tuple[tuple[type[Exception], _Meaning], ...]) -> BackendError:
-    meaning = next(meaning for kind, meaning in table if isinstance(error, kind))
-    return BackendError(meaning.fault, _cause(error) or meaning.message)
-
-
-def _cause(error: BaseException) -> str | None:
-    seen: BaseException | None = error
-    while seen is not None:
-        for kind, message in _CAUSES:
-            if isinstance(seen, kind):
-                return message
-        seen = seen.__cause__ or seen.__context__
-    return None

@@ -2,15 +2,13 @@
 
 from urllib.request import getproxies, proxy_bypass
 
-import httpx2
-
 _ANY = "all"
 
 
-def proxy_of(url: httpx2.URL) -> str | None:
-    """Return the URL of the proxy for a request, None if there is none."""
+def proxy_of(scheme: str, host: str) -> str | None:
+    """Return the URL of the proxy for requests to a host, with its port, by this scheme; None if there is none."""
     known = getproxies()
-    proxy = known.get(url.scheme) or known.get(_ANY)
-    if not proxy or proxy_bypass(url.netloc.decode("ascii")):
+    proxy = known.get(scheme) or known.get(_ANY)
+    if not proxy or proxy_bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
