@@ -92,6 +92,13 @@ async def test_an_evil_host_or_origin_is_refused_everywhere(method: str, path: s
         assert "access-control-allow-origin" not in evil.headers
 
 
+async def test_no_cache_gives_a_page_what_nobodys_page_asked_for(edge_home: Path) -> None:
+    async with served(edge_home) as (_, _, http):
+        for origin in ({}, {"origin": "http://localhost:3000"}):
+            answer = await http.post("/mcp", json=message("ping"), headers=ACCEPT | origin)
+            assert (answer.status_code, answer.headers.get_list("vary")) == (200, ["Origin"])
+
+
 async def test_a_host_and_an_origin_that_the_operator_allows_get_in(edge_home: Path) -> None:
     options = WebOptions(hosts=("agents.example",), origins=("https://app.example",))
     async with served(edge_home, options) as (_, _, http):
