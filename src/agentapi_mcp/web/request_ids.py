@@ -47,7 +47,10 @@ class RequestIds:
             await send(message)
 
         token = request_id.set(ours)
-        with traced(head):
+        with traced(
+            {name.decode(): head.text(name) for name in (b"traceparent", b"tracestate") if name in head.first},
+            anew=True,
+        ):
             try:
                 await self._serve(scope, receive, stamped, lambda: status != 0)
             finally:

@@ -1,6 +1,7 @@
 """W3C trace context (https://www.w3.org/TR/trace-context/): continued from the caller, or started here."""
 
-import secrets
+import os
+from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
 
@@ -9,33 +10,39 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from agentapi_mcp.base.log_context import trace_id
-from agentapi_mcp.web.requests import Head
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-_HEADERS = (b"traceparent", b"tracestate")
+_FIELDS = ("traceparent", "tracestate")
+_SPAN_BITS, _TRACE_AND_SPAN_BYTES = 64, 24
 
 
 class traced:  # noqa: N801  # used as a function; a generator would cost every request twice as much
-    """While it lasts, continue the trace of a head or the current one, or an unsampled one that starts here."""
+    """While it lasts, continue the trace that a caller sent or the current one, or an unsampled one that starts here.
 
-    __slots__ = ("_attached", "_head", "_token")
+    `anew` leaves the current one out: requests of one connection are not one trace.
+    """
 
-    def __init__(self, head: Head | None = None) -> None:
-        self._head = head
+    __slots__ = ("_anew", "_attached", "_sent", "_token")
+
+    def __init__(self, sent: Mapping[str, object] | None, *, anew: bool = False) -> None:
+        self._sent = sent
+        self._anew = anew
         self._attached: Token[otel.Context] | None = None
         self._token: Token[str | None] | None = None
 
     def __enter__(self) -> None:
-        found = otel.get_current() if self._head is None else _extract(self._head)
-        span = trace.get_current_span(found).get_span_context()
+        context = otel.Context() if self._anew else otel.get_current()
+        if self._sent and "traceparent" in self._sent:
+            context = _PROPAGATOR.extract(_texts(self._sent), context)
+        span = trace.get_current_span(context).get_span_context() if context else trace.INVALID_SPAN_CONTEXT
         if not span.is_valid:
+            random = int.from_bytes(os.urandom(_TRACE_AND_SPAN_BYTES), "big")
             # Ids of zeros only are invalid (W3C Trace Context, section 3.2.2).
-            span = trace.SpanContext(secrets.randbits(128) or 1, secrets.randbits(64) or 1, is_remote=False)
-            found = trace.set_span_in_context(trace.NonRecordingSpan(span))
-        elif self._head is None and trace_id.get() == trace.format_trace_id(span.trace_id):
-            return
-        self._attached = otel.attach(found)
-        self._token = trace_id.set(trace.format_trace_id(span.trace_id))
+            ids = random >> _SPAN_BITS or 1, random % 2**_SPAN_BITS or 1
+            span = trace.SpanContext(*ids, is_remote=False)
+            context = trace.set_span_in_context(trace.NonRecordingSpan(span), context)
+        name = f"{span.trace_id:032x}"
+        self._attached, self._token = otel.attach(context), trace_id.set(name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -45,7 +52,5 @@ class traced:  # noqa: N801  # used as a function; a generator would cost every 
             otel.detach(self._attached)
 
 
-def _extract(head: Head) -> otel.Context:
-    if b"traceparent" not in head.first:
-        return otel.Context()
-    return _PROPAGATOR.extract({name.decode(): head.text(name) for name in _HEADERS if name in head.first})
+def _texts(sent: Mapping[str, object]) -> dict[str, str]:
+    return {name: value for name in _FIELDS if isinstance(value := sent.get(name), str)}

@@ -10,6 +10,7 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp_types import CallToolRequestParams, NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+from opentelemetry import trace
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
@@ -111,7 +112,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         instructions=INSTRUCTIONS,
         cache_hints=_CACHE_HINTS,
         lifespan=_background,
-        get_tool_input_schema=tools.schema,
+        get_tool_input_schema=_no_argument_is_a_header,
         on_list_tools=tools.list_,
         on_list_resources=resources.list_,
         on_list_resource_templates=resources.templates,
@@ -129,10 +130,17 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
     server.add_request_handler("tasks/get", TaskParams, tasks.get)
     server.add_request_handler("tasks/update", UpdateTaskParams, tasks.update)
     server.add_request_handler("tasks/cancel", TaskParams, tasks.cancel)
+    records_spans = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    if not records_spans:
+        server.middleware.clear()  # the SDK's one, which would describe each request for nobody
     # The outermost layer, so that no exception passes it.
-    server.middleware.append(ErrorMiddleware(cancellations, callers))
+    server.middleware.append(ErrorMiddleware(cancellations, callers, continues_traces=not records_spans))
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
+
+
+def _no_argument_is_a_header(_tool: str) -> None:
+    """Return no schema: with one, the SDK walks all of it for headers to compare; without the function, it lists."""
 
 
 @asynccontextmanager
