@@ -1,11 +1,11 @@
 """The caller of a request: the services, the principal, and a record of the MCP client."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cachetools import LRUCache
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
@@ -76,7 +76,8 @@ class Callers:
     def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
         self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
-        self._recorded = LRUCache[tuple[Principal, str, str, str], bool](options.max_remembered_clients)
+        self._recorded = OrderedDict[tuple[int, int, str, str, str], None]()
+        self._most_recorded = options.max_remembered_clients
 
     async def identify(self, context: Context) -> Caller:
         """Wait for the services, and return the caller.
@@ -115,11 +116,15 @@ class Callers:
         """Record the client once; a failure is logged and does not fail the request."""
         params, name = context.session.client_params, preferring_client(context)
         version = _brief(params.client_info.version) if params else ""
-        client = (caller.principal, name, version, context.protocol_version)
-        if self._recorded.get(client):  # unlike `in`, this marks the key as recently used
+        # By numbers: a record's hash is worked out anew each time.
+        client = (caller.principal.user_id.int, caller.principal.org_id.int, name, version, context.protocol_version)
+        if client in self._recorded:
+            self._recorded.move_to_end(client)
             return
         # Before the write: concurrent requests must not all write, and a failed write is not worth repeating.
-        self._recorded[client] = True
+        self._recorded[client] = None
+        if len(self._recorded) > self._most_recorded:
+            self._recorded.popitem(last=False)
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets
         try:
@@ -132,4 +137,6 @@ class Callers:
 
 
 def _brief(text: str) -> str:
+    if text.isprintable():
+        return text[:_MAX_NAME] or "unknown"
     return "".join(character for character in clean(text) if character.isprintable())[:_MAX_NAME] or "unknown"
