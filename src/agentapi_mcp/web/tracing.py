@@ -31,7 +31,8 @@ class traced:  # noqa: N801  # used as a function; a generator would cost every 
         self._token: Token[str | None] | None = None
 
     def __enter__(self) -> None:
-        context = otel.Context() if self._anew else otel.get_current()
+        current = None if self._anew else otel.get_current()
+        context = otel.Context() if current is None else current
         if self._sent and "traceparent" in self._sent:
             context = _PROPAGATOR.extract(_texts(self._sent), context)
         span = trace.get_current_span(context).get_span_context() if context else trace.INVALID_SPAN_CONTEXT
@@ -42,6 +43,8 @@ class traced:  # noqa: N801  # used as a function; a generator would cost every 
             span = trace.SpanContext(*ids, is_remote=False)
             context = trace.set_span_in_context(trace.NonRecordingSpan(span), context)
         name = f"{span.trace_id:032x}"
+        if context is current and trace_id.get() == name:
+            return
         self._attached, self._token = otel.attach(context), trace_id.set(name)
 
     def __exit__(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -67,6 +68,16 @@ class EdgeServer(Server[TaskSupervisor]):
     """The SDK's server; of all lists, it declares `listChanged` only for resources."""
 
     parts: Parts
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        return self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+    @property
+    @override
+    def server_info_stamp(self) -> dict[str, Any]:
+        """What every result says of the server: a copy, which need not be deep since all of it is texts."""
+        return dict(self._identity)
 
     @override
     def get_capabilities(

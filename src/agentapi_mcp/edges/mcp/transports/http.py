@@ -131,9 +131,8 @@ class _Endpoints:
     def __init__(self, server: EdgeServer, body_bytes: int) -> None:
         self._server = server
         self._open = set[anyio.CancelScope]()
-        self._modern = StreamableHTTPSessionManager(
-            server, stateless=True, security_settings=_CHECKED, max_request_body_size=body_bytes
-        )
+        self._modern = StreamableHTTPSessionManager(server, stateless=True, security_settings=_CHECKED)
+        self._serve_modern = self._modern.asgi_app.app  # behind the limit of a body, which is read already
         logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # it logs what clients send
         logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
         self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
@@ -166,7 +165,7 @@ class _Endpoints:
         if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
         if is_modern(head_of(scope)):
-            await self._modern.handle_request(scope, receive, send)
+            await self._serve_modern(scope, receive, send)
         else:
             await self._legacy(scope, receive, send)
 
