@@ -55,5 +55,10 @@ class traced:  # noqa: N801  # used as a function; a generator would cost every 
             otel.detach(self._attached)
 
 
+def records_spans() -> bool:
+    """Return whether the operator's program records spans (docs/dependencies.md)."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def _texts(sent: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name in _FIELDS if isinstance(value := sent.get(name), str)}

@@ -1,11 +1,11 @@
 """The caller of a request: the services, the principal, and a record of the MCP client."""
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cachetools import LRUCache
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 
@@ -76,8 +76,7 @@ class Callers:
     def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
         self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
-        self._recorded = OrderedDict[tuple[int, int, str, str, str], None]()
-        self._most_recorded = options.max_remembered_clients
+        self._recorded = LRUCache[tuple[int, int, str, str, str], bool](options.max_remembered_clients)
 
     async def identify(self, context: Context) -> Caller:
         """Wait for the services, and return the caller.
@@ -118,13 +117,10 @@ class Callers:
         version = _brief(params.client_info.version) if params else ""
         # By numbers: a record's hash is worked out anew each time.
         client = (caller.principal.user_id.int, caller.principal.org_id.int, name, version, context.protocol_version)
-        if client in self._recorded:
-            self._recorded.move_to_end(client)
+        if self._recorded.get(client):  # unlike `in`, this marks the key as recently used
             return
         # Before the write: concurrent requests must not all write, and a failed write is not worth repeating.
-        self._recorded[client] = None
-        if len(self._recorded) > self._most_recorded:
-            self._recorded.popitem(last=False)
+        self._recorded[client] = True
         state: dict[str, object] = {"client": name, "version": version, "protocol": context.protocol_version}
         state["toolsets"] = self._toolsets
         try:

@@ -11,7 +11,6 @@ from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp_types import CallToolRequestParams, NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
-from opentelemetry import trace
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
@@ -32,6 +31,7 @@ from agentapi_mcp.edges.mcp.tasks.views import TurnViews
 from agentapi_mcp.edges.mcp.tools.declarations import ToolEdge
 from agentapi_mcp.edges.mcp.tools.registry import Tools
 from agentapi_mcp.edges.mcp.tools.turn_results import task_message, turn_result
+from agentapi_mcp.web.tracing import records_spans
 
 INSTRUCTIONS = (
     "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
@@ -141,11 +141,11 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
     server.add_request_handler("tasks/get", TaskParams, tasks.get)
     server.add_request_handler("tasks/update", UpdateTaskParams, tasks.update)
     server.add_request_handler("tasks/cancel", TaskParams, tasks.cancel)
-    records_spans = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    if not records_spans:
+    spans_are_recorded = records_spans()
+    if not spans_are_recorded:
         server.middleware.clear()  # the SDK's one, which would describe each request for nobody
     # The outermost layer, so that no exception passes it.
-    server.middleware.append(ErrorMiddleware(cancellations, callers, continues_traces=not records_spans))
+    server.middleware.append(ErrorMiddleware(cancellations, callers, continues_traces=not spans_are_recorded))
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
 
