@@ -456,6 +456,16 @@ async def test_a_head_that_nothing_follows_does_not_wait() -> None:
     assert transport.pieces[2:] == [b"head ", b"closed"]
 
 
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
+    async with served(Echo()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"POST /waits HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ab")
+        assert (await reader.readuntil(b"body=ab")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 async def test_heads_without_bodies_are_answered_in_their_order() -> None:
     asked = b"".join(b"%b /%d HTTP/1.1\r\nHost: a\r\n\r\n" % (b"HEAD" if n % 2 else b"GET", n) for n in range(6))
     async with served(Echo()) as address:
