@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, MOST_PIPELINED, HttpProtocol
+from agentapi_mcp.cli.http_protocol import LARGEST_HEAD, MOST_HEADERS, MOST_PIPELINED, HttpProtocol, WholeAnswers
 from agentapi_mcp.web.framing import Framing, framing_refusal
 from agentapi_mcp.web.requests import ARRIVAL, Arrival
 from tests.support.http_servers import serving
@@ -411,6 +411,69 @@ async def test_of_a_request_that_is_held_no_more_is_read_until_its_body_is_asked
         assert await at.reader.readexactly(50_000) == b"a" * 50_000
 
 
+class Written(asyncio.Transport):
+    """Notes what is written at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.pieces.append(bytes(data))
+
+    @override
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.pieces.append(b"".join(list_of_data))
+
+    @override
+    def close(self) -> None:
+        self.pieces.append(b"closed")
+
+
+async def test_a_head_leaves_with_what_follows_it_at_once() -> None:
+    transport = Written()
+    answer = WholeAnswers(transport, asyncio.get_running_loop())
+    for part in (b"head ", b"body ", b"more "):
+        answer.write(part)
+    await checkpoint()
+    assert transport.pieces == [b"head body ", b"more "]
+
+
+async def test_a_head_that_nothing_follows_does_not_wait() -> None:
+    transport = Written()
+    answer = WholeAnswers(transport, asyncio.get_running_loop())
+    answer.write(b"head ")
+    assert transport.pieces == []
+    await checkpoint()
+    assert transport.pieces == [b"head "]
+    answer.write(b"event ")
+    assert transport.pieces == [b"head ", b"event "]
+    last = WholeAnswers(transport, asyncio.get_running_loop())
+    last.write(b"head ")
+    last.close()
+    await checkpoint()
+    assert transport.pieces[2:] == [b"head ", b"closed"]
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
+    async with served(Echo()) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"POST /waits HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ab")
+        assert (await reader.readuntil(b"body=ab")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_heads_without_bodies_are_answered_in_their_order() -> None:
+    asked = b"".join(b"%b /%d HTTP/1.1\r\nHost: a\r\n\r\n" % (b"HEAD" if n % 2 else b"GET", n) for n in range(6))
+    async with served(Echo()) as address:
+        answer = await said(address, asked, b"HEAD /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert statuses(answer) == [200] * 7
+    assert [answer.find(b"path=/%d " % n) >= 0 for n in range(6)] == [True, False] * 3
+
+
 async def test_a_part_of_the_next_head_has_time_until_the_response_is_complete() -> None:
     longer = asyncio.Event()
     async with connected(Echo(lambda _: longer.wait())) as at:
@@ -468,6 +531,13 @@ async def test_trailers_may_be_no_larger_than_a_head(trailers: bytes) -> None:
     async with served(echo) as address:
         assert statuses(await said(address, CHUNKED + b"\r\n0\r\n" + trailers, NEXT)) == [431]
     assert "/next" not in echo.served
+
+
+async def test_the_head_of_each_request_is_counted_alone() -> None:
+    half = b"GET /large HTTP/1.1\r\nHost: a\r\nX-A: %b\r\n" % (b"a" * (LARGEST_HEAD // 2))
+    async with served(Echo()) as address:
+        answer = await said(address, half + b"\r\n", half + b"Connection: close\r\n\r\n")
+    assert statuses(answer) == [200, 200]
 
 
 async def test_the_trailers_of_each_request_are_counted_alone() -> None:

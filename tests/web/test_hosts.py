@@ -3,10 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from starlette.types import Message
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.origins import Authority
-from agentapi_mcp.web.hosts import allowed_names
+from agentapi_mcp.web.hosts import Hosts, allowed_names
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount
 
 HOSTS = st.text(alphabet="localhst127.0:@[]*evi-%", max_size=24)
 
@@ -75,3 +78,29 @@ def test_only_this_machines_names_pass_a_server_without_allowed_hosts(text: str)
     if host is not None and allowed_names([], []).has_host(host):
         assert host.host in {"localhost", "127.0.0.1", "[::1]"}
         assert "@" not in text
+
+
+async def test_however_many_hosts_were_served_the_next_is_judged_by_its_name() -> None:
+    app = PlainTextResponse("served")
+    hosts = Hosts(app, Mount(paths=("/",), app=app, authentication=AuthenticationMode.OPEN), allowed_names([], []))
+
+    async def ask(host: str) -> int:
+        statuses: list[int] = []
+
+        async def send(message: Message) -> None:
+            statuses.append(message.get("status", 0))
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host.encode())]}
+        await hosts(scope, receive, send)
+        return statuses[0]
+
+    for round_ in range(2):
+        assert {await ask(f"localhost:{port}") for port in range(1, 300)} == {200}, round_
+        assert [await ask(host) for host in ("evil.example", "localhost.evil.example", "localhost:x")] == [
+            421,
+            421,
+            400,
+        ]

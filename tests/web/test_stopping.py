@@ -151,3 +151,15 @@ async def test_what_is_not_answered_in_the_end_is_refused() -> None:
         served.stopping.give_up()
     assert_refused(asked.result())
     await expect_soon(served.stopping.wait_answered(), "nothing is left")
+
+
+async def test_a_request_that_somebody_else_cancels_is_not_answered() -> None:
+    served = Served()
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(served.ask())
+        await served.let_in.wait()
+        served.stopping.begin()
+        served.stopping.give_up()
+        asked.cancel()
+    assert asked.cancelled()
+    await expect_soon(served.stopping.wait_answered(), "nothing is left")

@@ -5,7 +5,7 @@ import logging
 import select
 from http import HTTPStatus
 from socket import SocketType
-from typing import cast
+from typing import Any, cast
 
 import httptools
 from typing_extensions import override
@@ -20,6 +20,7 @@ MOST_HEADERS = 100
 MOST_PIPELINED = 16
 # Linux alone tells of an end that stands behind unread bytes.
 _CLOSED = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_BLANK = (b" ", b"\t")
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
     _awaits_head = True
     _parts = 0  # heads, pieces of bodies and ends of requests that were parsed
     _head_bytes = 0  # since the last of them
+    _header_bytes = 0  # of the head that is being parsed
     _trailers = 0
     _trailer_bytes = 0
     _status = HTTPStatus.BAD_REQUEST
@@ -106,10 +108,13 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._awaits_head:
             self._drop_trailer(name, value)
             return
-        if len(self.headers) >= MOST_HEADERS:
+        self._header_bytes += len(name) + len(value)
+        if len(self.headers) >= MOST_HEADERS or self._header_bytes > LARGEST_HEAD:
             self._raise_too_large()
         # RFC 9110, section 5.5: white space around a value is no part of it; the parser leaves what follows it.
-        super().on_header(name, value.strip(b" \t"))
+        if value[-1:] in _BLANK:
+            value = value.strip(b" \t")
+        super().on_header(name, value)
 
     def _drop_trailer(self, name: bytes, value: bytes) -> None:
         # RFC 9110, section 6.5.1: never merged into the head, of which a proxy has set or removed headers.
@@ -122,8 +127,9 @@ class HttpProtocol(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         """Begin the request."""
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+        if len(self.url) + self._header_bytes > LARGEST_HEAD:
             self._raise_too_large()
+        self._header_bytes = 0
         if self._is_offer():
             return  # this head comes again, without the offer
         if len(self.pipeline) >= MOST_PIPELINED:
@@ -133,7 +139,10 @@ class HttpProtocol(HttpToolsProtocol):
             authority = self.url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
             self.headers[:] = [header for header in self.headers if header[0] != b"host"] + [(b"host", authority)]
         super().on_headers_complete()
-        cast("dict[str, object]", self.scope)[ARRIVAL] = self._arrival_of(self.cycle)
+        cycle: Any = self.cycle
+        cycle.transport = WholeAnswers(self.transport, self.loop)
+        scope: Any = self.scope
+        scope[ARRIVAL] = self._arrival_of(cycle)
         self._stop_deadline()
         self._awaits_head = False
         self._trailers = self._trailer_bytes = 0
@@ -170,6 +179,8 @@ class HttpProtocol(HttpToolsProtocol):
     @override
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of a body that was refused."""
+        cycle: Any = self.cycle
+        cycle.transport.flush()  # a head alone is a whole response, too
         super().on_response_complete()
         if not self._awaits_head:
             self._start_deadline()
@@ -237,6 +248,46 @@ class HttpProtocol(HttpToolsProtocol):
         text = f"{status.phrase}."
         head = f"HTTP/1.1 {int(status)} {status.phrase}\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n{text}".encode())
+
+
+class WholeAnswers:
+    """What one response is written to: its head leaves with what follows it at once, in one system call.
+
+    A head that nothing follows at once, as that of a stream, leaves when the loop turns.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._has_begun = False
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write a part of the response."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif self._has_begun:
+            self._transport.write(data)
+        else:
+            self._has_begun = True
+            self._head = data
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write a head that waits."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
+
+    def close(self) -> None:
+        """Close the connection once everything is written."""
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Return whether the connection closes."""
+        return self._transport.is_closing()
 
 
 def _is_closed_by_peer(transport: asyncio.Transport) -> bool:

@@ -7,7 +7,7 @@ _MAX_SHOWN = 60
 
 def clean(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def shown(text: str) -> str:
@@ -18,6 +18,8 @@ def shown(text: str) -> str:
 
 def cut(text: str, max_bytes: int = MAX_REPLY_BYTES) -> tuple[str, int]:
     """Truncate the text at a whole character, and return it with the number of bytes cut off."""
+    if text.isascii() and len(text) <= max_bytes:
+        return text, 0
     raw = clean(text).encode()
     if len(raw) <= max_bytes:
         return raw.decode(), 0

@@ -119,7 +119,7 @@ class _Dispatcher:
     """Dispatches each request to its mount, and lifespan messages to Starlette."""
 
     def __init__(self, mounts: Sequence[tuple[Mount, ASGIApp]], lifespan: Starlette) -> None:
-        self._mounts = mounts
+        self._mounts = [(mount.paths, mount.parents, app) for mount, app in mounts]
         self._lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,8 +127,12 @@ class _Dispatcher:
         if scope["type"] != "http":
             await self._lifespan(scope, receive, send)
             return
-        app = next((app for mount, app in self._mounts if mount.serves(scope["path"])), _nothing_here)
-        await app(scope, receive, send)
+        path: str = scope["path"]
+        for paths, parents, app in self._mounts:
+            if path in paths or path.startswith(parents):
+                await app(scope, receive, send)
+                return
+        await _nothing_here(scope, receive, send)
 
 
 def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:

@@ -8,7 +8,7 @@ from functools import partial
 from http import HTTPStatus
 
 from cachetools import LRUCache
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.base import log_context
@@ -29,7 +29,7 @@ from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
 from agentapi_mcp.web.forwarding import is_forwarded
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
-from agentapi_mcp.web.requests import PRINCIPAL, address_of, source_of
+from agentapi_mcp.web.requests import PRINCIPAL, address_of, head_of, source_of
 from agentapi_mcp.web.stream_reauth import GRANT, REAUTHENTICATE_EVERY, StreamGrant
 from agentapi_mcp.web.turnstile import Sender
 
@@ -41,6 +41,7 @@ _FORWARDED = Refusal(
     "operator gives it a token (AGENTAPI_BEARER_TOKEN, --require-token or a sign-in), or starts it with --insecure.",
 )
 _MOST_REMEMBERED = 10_000  # tokens whose owners are remembered
+_BEARER = "agentapi.bearer"  # scope key of the bearer token and its digest
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
@@ -81,9 +82,10 @@ class TokenAuthenticator:
         It is the user whose token this was when it was last found valid, or else the address: so a user with many
         tokens is one sender, and so is whoever makes them up.
         """
-        _, digest = _bearer_token(scope)
-        if digest in self._owners:
-            return Sender(("user", self._owners[digest]), is_known=True)
+        if b"authorization" in head_of(scope).first:
+            _, digest = _bearer_token(scope)
+            if digest in self._owners:
+                return Sender(("user", self._owners[digest]), is_known=True)
         return Sender(("address", source_of(scope)), is_known=False)
 
     async def identify(self, scope: Scope) -> Principal | None:
@@ -120,7 +122,7 @@ class TokenAuthenticator:
         """Record an invalid token in the audit log."""
         # A client without a token is not an attempt: it only requests the challenge, to find the issuer.
         services = self._services_provider.find()
-        if services is None or not ("authorization" in Headers(scope=scope) or _is_in_the_url(scope)):
+        if services is None or not (_authorization_headers(scope) or _is_in_the_url(scope)):
             return
         member = error.member if isinstance(error, PermissionDeniedError) else None
         await services.audit.record(
@@ -170,7 +172,8 @@ class Authentication:
             if self._comes_from_elsewhere(scope):
                 await self._mount.render(_FORWARDED)(scope, receive, send)
             else:
-                await self._app({**scope, PRINCIPAL: None}, receive, send)
+                scope[PRINCIPAL] = None
+                await self._app(scope, receive, send)
             return
         try:
             principal = await self._authenticator.identify(scope)
@@ -180,7 +183,8 @@ class Authentication:
         else:
             again = partial(self._authenticator.reauthenticate, scope)
             grant = None if principal is None else StreamGrant(principal, again, self._every)
-            await self._app({**scope, PRINCIPAL: principal, GRANT: grant}, receive, send)
+            scope[PRINCIPAL], scope[GRANT] = principal, grant
+            await self._app(scope, receive, send)
 
     def _is_verified(self, scope: Scope) -> bool:
         match self._mount.authentication:
@@ -189,8 +193,8 @@ class Authentication:
             case AuthenticationMode.OPTIONAL:
                 return bool(_authorization_headers(scope)) or _is_in_the_url(scope)
             case AuthenticationMode.REQUIRED:
-                headers = _authorization_headers(scope)
-                return self._authenticator.accepted.requires_token or any(PREFIX in header for header in headers)
+                accepted = self._authenticator.accepted
+                return accepted.requires_token or any(PREFIX in header for header in _authorization_headers(scope))
 
     def _comes_from_elsewhere(self, scope: Scope) -> bool:
         is_required = self._mount.authentication is AuthenticationMode.REQUIRED
@@ -215,26 +219,30 @@ class Authentication:
     def _challenge(self, scope: Scope, error: AgentApiError) -> str:
         """Return the challenge that leads a client to the sign-in."""
         parameters: list[tuple[str, str]] = []
-        if "authorization" in Headers(scope=scope):
+        if _authorization_headers(scope):
             parameters = [("error", "invalid_token"), ("error_description", str(error).replace('"', "'"))]
         oauth = self._authenticator.accepted.oauth
         return challenge(oauth, parameters, None if oauth is None else _FIRST_SCOPES)
 
 
 def _is_in_the_url(scope: Scope) -> bool:
-    return any(name in QueryParams(scope["query_string"]) for name in _IN_THE_URL)
+    query: bytes = scope["query_string"]
+    return query != b"" and any(name in QueryParams(query) for name in _IN_THE_URL)
 
 
 def _authorization_headers(scope: Scope) -> list[str]:
-    return Headers(scope=scope).getlist("authorization")
+    return [value.decode("latin-1") for value in head_of(scope).all(b"authorization")]
 
 
 def _bearer_token(scope: Scope) -> tuple[str, bytes]:
     """Return the bearer token of a request, or an empty one, with its digest."""
-    headers = _authorization_headers(scope)
-    kind, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-    token = token.strip() if kind.lower() == "bearer" else ""
-    return token, _digest(token)
+    found: tuple[str, bytes] | None = scope.get(_BEARER)
+    if found is None:
+        headers = _authorization_headers(scope)
+        kind, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+        token = token.strip() if kind.lower() == "bearer" else ""
+        found = scope[_BEARER] = token, _digest(token)
+    return found
 
 
 def _digest(token: str) -> bytes:

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.web.mounts import Refusal, json_refusal
+from agentapi_mcp.web.requests import head_of
 
 _VERSIONS = frozenset({"1.0", "1.1"})
 
@@ -30,15 +31,16 @@ class Framing:
 def framing_refusal(scope: Scope) -> Refusal | None:
     """Return why the framing of a request is refused, or None if it is sound."""
     version: str = scope["http_version"]
-    lengths, codings, hosts = (_values(scope, name) for name in (b"content-length", b"transfer-encoding", b"host"))
+    head = head_of(scope)
+    lengths, codings, hosts = head.all(b"content-length"), head.all(b"transfer-encoding"), head.all(b"host")
     if version not in _VERSIONS:
         return _refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "This server speaks HTTP/1.1.")
-    if len(lengths) > 1 or any(not _is_length(length) for length in lengths):
+    if lengths and not (len(lengths) == 1 and _is_length(lengths[0])):
         return _refusal(HTTPStatus.BAD_REQUEST, "Send one Content-Length, of digits alone.")
     # RFC 9112, section 6.1: both together, or a coding in HTTP/1.0, are signs of smuggling.
     if codings and (lengths or version == "1.0"):
         return _refusal(HTTPStatus.BAD_REQUEST, "Send either Content-Length or, in HTTP/1.1, Transfer-Encoding.")
-    if codings and [coding.lower() for coding in codings] != [b"chunked"]:
+    if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
         return _refusal(HTTPStatus.NOT_IMPLEMENTED, "The only Transfer-Encoding that this server knows is chunked.")
     # RFC 9112, section 3.2. A probe of HTTP/1.0 may have none.
     if len(hosts) > 1 or (not hosts and version == "1.1"):
@@ -46,13 +48,8 @@ def framing_refusal(scope: Scope) -> Refusal | None:
     return None
 
 
-def _values(scope: Scope, wanted: bytes) -> list[bytes]:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    return [value.strip() for name, value in headers if name.lower() == wanted]
-
-
 def _is_length(value: bytes) -> bool:
-    return value.isdigit()  # of bytes: ASCII digits alone, without a sign
+    return value.strip().isdigit()  # of bytes: ASCII digits alone, without a sign
 
 
 def _refusal(status: HTTPStatus, message: str) -> Refusal:

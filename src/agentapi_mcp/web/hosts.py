@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
@@ -12,8 +11,11 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.origins import DEFAULT_PORTS, Authority, Origin
 from agentapi_mcp.web.mounts import Mount, Refusal
+from agentapi_mcp.web.requests import ADDED, Head, head_of
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_MOST_REMEMBERED = 100  # hosts as clients write them, with ports
+_VARIES = (b"vary", b"Origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,15 @@ class Cors(CORSMiddleware):
         self._allowed = allowed
 
     @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if b"origin" in head_of(scope).first:
+            await super().__call__(scope, receive, send)
+        else:  # no page reads this response, and caches must not give it to one
+            scope[ADDED].append(_VARIES)
+            await self.app(scope, receive, send)
+
+    @override
     def is_allowed_origin(self, origin: str) -> bool:
         """Return whether a page of this origin may read the response."""
         return self._allowed.has_origin(origin)
@@ -74,17 +85,23 @@ class Hosts:
         self._app = app
         self._mount = mount
         self._allowed = allowed.with_origins(mount.origins)
+        self._accepted = set[bytes]()  # the same few hosts come again and again
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        refusal = self._refusal(Headers(scope=scope))
+        refusal = self._refusal(head_of(scope))
         if refusal is None:
             await self._app(scope, receive, send)
         else:
             await self._mount.render(refusal)(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> Refusal | None:
-        host = Authority.parse(headers.get("host", ""))
+    def _refusal(self, head: Head) -> Refusal | None:
+        return self._wrong_host(head.first.get(b"host", b"")) or self._wrong_page(head)
+
+    def _wrong_host(self, sent: bytes) -> Refusal | None:
+        if sent in self._accepted:
+            return None
+        host = Authority.parse(sent.decode("latin-1"))
         if host is None:  # RFC 9112, section 3.2
             message = "The header Host is no host with a port."
             return Refusal(status=HTTPStatus.BAD_REQUEST, message=message)
@@ -92,11 +109,16 @@ class Hosts:
         if not self._allowed.has_host(host):
             message = "This Host is not one of this server's; its operator adds it with --allowed-host."
             return Refusal(status=HTTPStatus.MISDIRECTED_REQUEST, message=message)
-        origins = headers.getlist("origin")
-        if len(origins) > 1 or not all(self._allowed.has_origin(origin) for origin in origins):
+        if len(self._accepted) < _MOST_REMEMBERED:
+            self._accepted.add(sent)
+        return None
+
+    def _wrong_page(self, head: Head) -> Refusal | None:
+        origins = head.all(b"origin")
+        if len(origins) > 1 or (origins and not self._allowed.has_origin(head.text(b"origin"))):
             message = "This Origin is not one of this server's; its operator adds it with --allowed-origin."
             return Refusal(status=HTTPStatus.FORBIDDEN, message=message)
-        if _is_embedded(headers):
+        if _is_embedded(head):
             message = "A page of another web site asks for this without saying its origin; only a CORS request says it."
             return Refusal(status=HTTPStatus.FORBIDDEN, message=message)
         return None
@@ -138,10 +160,10 @@ def _origin(text: str) -> Origin | _AnyPort:
     return origin if bare == text else _AnyPort(origin.host, origin.scheme)
 
 
-def _is_embedded(headers: Headers) -> bool:
+def _is_embedded(head: Head) -> bool:
     """Return whether a page of another site embeds the request, as it does an image."""
     # Browsers send no Origin with such requests; Fetch Metadata tells them apart (W3C Fetch Metadata, section 2).
-    if "origin" in headers or headers.get("sec-fetch-site", "none") in {"none", "same-origin"}:
+    if b"origin" in head.first or head.first.get(b"sec-fetch-site", b"none") in {b"none", b"same-origin"}:
         return False
     # Following a link is allowed.
-    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")
+    return (head.text(b"sec-fetch-mode"), head.text(b"sec-fetch-dest")) != ("navigate", "document")

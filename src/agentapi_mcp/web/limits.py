@@ -1,13 +1,13 @@
 """Limits on a client: size of a body and of what it holds, time to send and to read, its share of requests."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.base.deadlines import done_within
@@ -16,7 +16,7 @@ from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
-from agentapi_mcp.web.requests import BODY, HOLD, PRINCIPAL, JsonBody, source_of
+from agentapi_mcp.web.requests import BODY, HOLD, PRINCIPAL, JsonBody, head_of, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,9 @@ class Limits:
         self._mount = mount
         self._limits = limits
         self._shares = shares
+        self._body_seconds = limits.body_time.total_seconds()
+        self._write_seconds = limits.write_time.total_seconds()
+        self._content_type = mount.content_type.encode()
         own = mount.max_body_bytes
         # A mount may lower the limit of the server, never raise it.
         self._most = limits.body_bytes if own is None else min(own, limits.body_bytes)
@@ -51,25 +54,32 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         timed = self._timed(send)
-        scope = {**scope, HOLD: partial(self._shares.held, Resource.OPEN_REQUESTS, self._holder(scope))}
-        with ExitStack() as held:
-            refusal = self._over_share(scope, held)
-            body = refusal or await self._body(scope, receive)
+        holder = self._holder(scope)
+        scope[HOLD] = partial(self._shares.held, Resource.OPEN_REQUESTS, holder)
+        held = self._shares.held(Resource.OPEN_REQUESTS, holder)
+        refusal = self._over_share(holder, held)
+        if refusal is not None:
+            await self._mount.render(refusal)(scope, receive, timed)
+            return
+        try:
+            body = await self._body(scope, receive, holder) if scope["method"] == "POST" else None
             match body:
                 case Refusal():
                     await self._mount.render(body)(scope, receive, timed)
                 case None:
                     await self._app(scope, receive, timed)
                 case JsonBody():
-                    await self._app({**scope, BODY: body}, body.replayed(receive), timed)
+                    scope[BODY] = body
+                    await self._app(scope, body.replayed(receive), timed)
+        finally:
+            held.__exit__(None, None, None)
 
-    def _over_share(self, scope: Scope, held: ExitStack) -> Refusal | None:
+    def _over_share(self, holder: Holder, held: AbstractContextManager[None]) -> Refusal | None:
         """Count the request, and hold it open; return why that is more than its sender's share."""
-        holder = self._holder(scope)
         try:
             for resource in self._mount.uses:
                 self._shares.use(resource, holder)
-            held.enter_context(self._shares.held(Resource.OPEN_REQUESTS, holder))
+            held.__enter__()
         except LimitExceededError as exc:
             return _over(exc, {})
         return None
@@ -81,36 +91,52 @@ class Limits:
         # Whoever opens a page has no account yet; all who call with the server's own token, or need none, are one user.
         return Holder(source_of(scope) if self._mount.authentication is AuthenticationMode.OPEN else None)
 
-    async def _body(self, scope: Scope, receive: Receive) -> JsonBody | Refusal | None:
-        """Read the whole body, or return why the request is rejected; None if it has none."""
-        if scope["method"] != "POST":
-            return None
-        headers = Headers(scope=scope)
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != self._mount.content_type:
+    async def _body(self, scope: Scope, receive: Receive, holder: Holder) -> JsonBody | Refusal:
+        """Read the whole body, or return why the request is rejected."""
+        head = head_of(scope)
+        sent = head.first.get(b"content-type", b"")
+        if sent != self._content_type and sent.partition(b";")[0].strip().lower() != self._content_type:
             message = f"Send the body as Content-Type: {self._mount.content_type}."
             return _unread(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
-        declared = headers.get("content-length", "")
+        declared = head.first.get(b"content-length", b"")
         body: bytes | None = None
-        holder = self._holder(scope)
         try:
             # Refused by the declared length, before any of the body is read.
-            if not declared.isdecimal() or int(declared) <= self._most:
-                with ExitStack() as arriving:
-
-                    def count(size: int) -> None:
-                        arriving.enter_context(self._shares.held(Resource.BODY_BYTES, holder, size))
-
-                    within = self._limits.body_time.total_seconds()
-                    body = await done_within(within, _read(receive, self._most, count))
+            if not declared.isdigit() or int(declared) <= self._most:
+                body = await done_within(self._body_seconds, self._read(receive, holder))
         except TimeoutError:
-            seconds = self._limits.body_time.total_seconds()
-            return _unread(HTTPStatus.REQUEST_TIMEOUT, f"The body did not come within {seconds:g} s.")
+            message = f"The body did not come within {self._body_seconds:g} s."
+            return _unread(HTTPStatus.REQUEST_TIMEOUT, message)
         except LimitExceededError as exc:
             return _over(exc, {"connection": "close"})
         if body is None:
             message = f"The body is larger than {self._most:,} bytes, or incomplete."
             return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
         return self._excess(body) or JsonBody(body)
+
+    async def _read(self, receive: Receive, holder: Holder) -> bytes | None:
+        """Read the whole body; None if it is too large, or the client disconnects before its end.
+
+        Raises:
+            LimitExceededError: there is no room for the rest of it.
+        """
+        body = bytearray()
+        arriving: list[AbstractContextManager[None]] = []
+        try:
+            while (message := await receive())["type"] == "http.request":
+                part = message.get("body", b"")
+                held = self._shares.held(Resource.BODY_BYTES, holder, len(part))
+                held.__enter__()
+                arriving.append(held)
+                body += part
+                if len(body) > self._most:
+                    return None
+                if not message.get("more_body", False):
+                    return bytes(body)
+        finally:
+            for held in arriving:
+                held.__exit__(None, None, None)
+        return None
 
     def _excess(self, body: bytes) -> Refusal | None:
         if self._mount.content_type != _JSON:
@@ -123,19 +149,16 @@ class Limits:
 
     def _timed(self, send: Send) -> Send:
         # Without a deadline, a client that reads nothing would hold its request open for good.
-        within = self._limits.write_time.total_seconds()
+        within = self._write_seconds
 
         async def timed(message: Message) -> None:
+            sending: Any = send(message)  # a coroutine, as those of all servers are
             try:
-                await done_within(within, _send(send, message))
+                await done_within(within, sending)
             except TimeoutError:
                 raise ClientStuckError from None
 
         return timed
-
-
-async def _send(send: Send, message: Message) -> None:
-    await send(message)
 
 
 def _over(error: LimitExceededError, headers: Mapping[str, str]) -> Refusal:
@@ -147,21 +170,3 @@ def _over(error: LimitExceededError, headers: Mapping[str, str]) -> Refusal:
 def _unread(status: int, message: str) -> Refusal:
     # The rest of the body is not read, so the connection cannot be used again.
     return Refusal(status=status, message=message, headers={"connection": "close"})
-
-
-async def _read(receive: Receive, most: int, count: Callable[[int], object]) -> bytes | None:
-    """Read the whole body; None if it is too large, or the client disconnects before its end.
-
-    Raises:
-        LimitExceededError: there is no room for the rest of it.
-    """
-    body = bytearray()
-    while (message := await receive())["type"] == "http.request":
-        part = message.get("body", b"")
-        count(len(part))
-        body += part
-        if len(body) > most:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
-    return None

@@ -70,9 +70,10 @@ class Mount:
     stop: Callable[[], None] = lambda: None
     serves_while_stopping: Callable[[Scope], bool] = lambda _scope: False
 
-    def serves(self, path: str) -> bool:
-        """Return whether this mount serves the path."""
-        return any(path == each or path.startswith(each.rstrip("/") + "/") for each in self.paths)
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """What a path begins with that is below one of the `paths`."""
+        return tuple(each.rstrip("/") + "/" for each in self.paths)
 
 
 async def pass_on(_request: Request, error: Exception) -> Response:

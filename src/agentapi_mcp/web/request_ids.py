@@ -1,13 +1,12 @@
 """The outermost middleware: the request's id, trace and log line, and the response to an unexpected error."""
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentapi_mcp.base.errors import StoreError
@@ -15,10 +14,11 @@ from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.log_context import internal_message, log_unexpected, request_id
 from agentapi_mcp.web.limits import ClientStuckError
 from agentapi_mcp.web.mounts import Mount, Refusal
-from agentapi_mcp.web.requests import RECEIVED, client_of
+from agentapi_mcp.web.requests import ADDED, RECEIVED, client_of, head_of
 from agentapi_mcp.web.tracing import traced
 
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_ID_BYTES = 6
 _log = logging.getLogger(__name__)
 
 
@@ -28,30 +28,37 @@ class RequestIds:
     def __init__(self, app: ASGIApp, mount: Mount) -> None:
         self._app = app
         self._mount = mount
+        self._level = logging.DEBUG if mount.quiet else logging.INFO
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; an id set by a proxy is reused."""
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        ours = given if _GIVEN_ID.fullmatch(given) else uuid4().hex[:12]
+        head = head_of(scope)
+        given = head.first.get(b"x-request-id")
+        ours = given.decode() if given is not None and _GIVEN_ID.fullmatch(given) else os.urandom(_ID_BYTES).hex()
+        added = [(b"x-request-id", ours.encode())]
         begun, status = time.monotonic(), 0
+        scope[RECEIVED], scope[ADDED] = begun, added
 
         async def stamped(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = ours
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         token = request_id.set(ours)
-        with traced(headers):
+        with traced(
+            {name.decode(): head.text(name) for name in (b"traceparent", b"tracestate") if name in head.first},
+            anew=True,
+        ):
             try:
-                await self._serve({**scope, RECEIVED: begun}, receive, stamped, lambda: status != 0)
+                await self._serve(scope, receive, stamped, lambda: status != 0)
             finally:
-                took = round((time.monotonic() - begun) * 1000)
-                extra = {"method": scope["method"], "path": scope["path"], "status": status, "milliseconds": took}
-                extra["client"] = client_of(scope)
-                _log.log(logging.DEBUG if self._mount.quiet else logging.INFO, "http_request", extra=extra)
+                if _log.isEnabledFor(self._level):
+                    took = round((time.monotonic() - begun) * 1000)
+                    extra = {"method": scope["method"], "path": scope["path"], "status": status, "milliseconds": took}
+                    extra["client"] = client_of(scope)
+                    _log.log(self._level, "http_request", extra=extra)
                 request_id.reset(token)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, begun: Callable[[], bool]) -> None:

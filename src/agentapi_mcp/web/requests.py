@@ -1,21 +1,61 @@
-"""What middleware notes in an ASGI scope: the principal, the client's address, and a body that has been read."""
+"""What middleware notes in an ASGI scope: the head, the principal, the client's address, and a body that was read."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from agentapi_mcp.base.json_values import load_json
 
+HEAD = "agentapi.head"  # scope key of the headers, once they have been read
 RECEIVED = "agentapi.received"  # scope key of when the request arrived, in monotonic seconds
 ARRIVAL = "agentapi.arrival"  # scope key of the `Arrival` of a request, where the HTTP server tells of it
+ADDED = "agentapi.added"  # scope key of the headers that are added to the response, as a list
 BODY = "agentapi.body"  # scope key of a body of JSON
 PRINCIPAL = "agentapi.principal"  # scope key of the authenticated principal; None is the operator
 HOLD = "agentapi.hold"  # scope key of a function: while its context lasts, the sender has one more open request
 _LONGEST_ADDRESS = 64  # a proxy may send any text
 _NETWORK_BITS = 64  # of an IPv6 address; its client chooses the rest
+
+
+class Head:
+    """The headers of a request, read once for all checks, by their names in lower case.
+
+    `first` has the first value of each name. What a second one could change is asked with `all`.
+    """
+
+    __slots__ = ("_lines", "first")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        lines = [(name.lower(), value) for name, value in headers]
+        self.first = dict(lines)
+        self._lines = None
+        if len(self.first) < len(lines):  # hardly ever: some name comes twice
+            self._lines = lines
+            self.first = dict(reversed(lines))
+
+    def all(self, name: bytes) -> list[bytes]:
+        """Return all values of a name."""
+        if self._lines is not None:
+            return [value for each, value in self._lines if each == name]
+        value = self.first.get(name)
+        return [] if value is None else [value]
+
+    def text(self, name: bytes) -> str:
+        """Return the first value of a name as a text; empty if there is none."""
+        value = self.first.get(name)
+        return "" if value is None else value.decode("latin-1")
+
+
+def head_of(scope: Scope) -> Head:
+    """Return the headers of a request, which are read at the first time."""
+    head: Head | None = scope.get(HEAD)
+    if head is None:
+        head = scope[HEAD] = Head(scope["headers"])
+    return head
 
 
 class Arrival(NamedTuple):
@@ -76,7 +116,7 @@ def json_of(scope: Mapping[str, object]) -> object:
 
 def client_of(scope: Mapping[str, object]) -> str:
     """Return the client's address, or an empty string; behind a trusted proxy it is the forwarded one."""
-    client = cast("tuple[object, int] | None", scope.get("client"))
+    client: Any = scope.get("client")
     return "" if client is None else str(client[0])[:_LONGEST_ADDRESS]
 
 
@@ -84,12 +124,19 @@ def address_of(scope: Mapping[str, object]) -> str | None:
     """Return the client's address in printable form, for the audit log; None if there is none (stdio)."""
     if scope.get("client") is None:
         return None
-    return "".join(character for character in client_of(scope) if character.isprintable()) or "unknown"
+    client = client_of(scope)
+    if not client.isprintable():
+        client = "".join(filter(str.isprintable, client))
+    return client or "unknown"
 
 
 def source_of(scope: Mapping[str, object]) -> str:
     """Return the key of the rate limit on tokens: an IPv4 address, or the /64 network of an IPv6 address."""
-    client = client_of(scope)
+    return _source(client_of(scope))
+
+
+@lru_cache(maxsize=1024)
+def _source(client: str) -> str:
     try:
         address = ip_address(client.partition("%")[0])
     except ValueError:  # no address, or any text from a proxy

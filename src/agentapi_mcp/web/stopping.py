@@ -1,12 +1,9 @@
 """Stopping without a lost request: what was let in is served to its end, what comes later goes to another replica."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from http import HTTPStatus
 
-import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,12 +18,25 @@ _REFUSAL = Refusal(
 )
 
 
-@dataclass(slots=True, eq=False)
 class _Request:
-    """A request that was let in; `refused` once the core had no room for it any more."""
+    """A request that was let in: `refused` once the core had no room for it, `answered` once its response began."""
 
-    work: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    refused: bool = False
+    __slots__ = ("_cancelling", "_task", "answered", "given_up", "refused")
+
+    def __init__(self) -> None:
+        self.refused = self.answered = self.given_up = False
+        self._task = asyncio.current_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
+
+    def give_up(self) -> None:
+        """Cancel its work, once."""
+        if self._task is not None and not self.given_up:
+            self.given_up = True
+            self._task.cancel()
+
+    def has_ended(self) -> bool:
+        """Take back the cancellation; return whether it was that alone which ended the work."""
+        return self.given_up and self._task is not None and self._task.uncancel() <= self._cancelling
 
 
 class Stopping:
@@ -54,20 +64,15 @@ class Stopping:
     def give_up(self) -> None:
         """Refuse the requests that still have no response, so that their clients send them to another replica."""
         for request in tuple(self._unanswered):
-            request.work.cancel()
+            request.give_up()
 
-    @asynccontextmanager
-    async def unanswered(self, request: _Request) -> AsyncGenerator[None]:
-        """Count a request within the context, until `answer`."""
+    def let_in(self, request: _Request) -> None:
+        """Count a request until `answer`."""
         self._unanswered.add(request)
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.answer(request)
 
     def answer(self, request: _Request) -> None:
-        """Note that the response of a request begins."""
+        """Note that the response of a request begins, or that it has ended without one."""
         self._unanswered.discard(request)
         if not self._unanswered:
             self._idle.set()
@@ -89,25 +94,31 @@ class Draining:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, answered = _Request(), False
+        request = _Request()
 
         async def answer(message: Message) -> None:
-            nonlocal answered
-            if message["type"] == "http.response.start":
-                if self._is_late(request):
-                    return
-                answered = True
-                self._stopping.answer(request)
-                if self._stopping.begun:
-                    MutableHeaders(scope=message)["connection"] = "close"
-            if answered:
+            if message["type"] == "http.response.start" and not self._is_late(request):
+                self._begin_response(request, message)
+            if request.answered:
                 await send(message)
 
-        async with self._stopping.unanswered(request):
-            with request.work:
-                await self._app({**scope, _REQUEST: request}, receive, answer)
-        if not answered and (request.work.cancelled_caught or self._is_late(request)):
+        scope[_REQUEST] = request
+        self._stopping.let_in(request)
+        try:
+            await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not request.has_ended():
+                raise
+        finally:
+            self._stopping.answer(request)
+        if not request.answered and (request.given_up or self._is_late(request)):
             await self._refuse(scope, receive, send)
+
+    def _begin_response(self, request: _Request, message: Message) -> None:
+        request.answered = True
+        self._stopping.answer(request)
+        if self._stopping.begun:
+            MutableHeaders(scope=message)["connection"] = "close"
 
     def _is_late(self, request: _Request) -> bool:
         return request.refused and self._stopping.begun

@@ -92,6 +92,13 @@ async def test_an_evil_host_or_origin_is_refused_everywhere(method: str, path: s
         assert "access-control-allow-origin" not in evil.headers
 
 
+async def test_no_cache_gives_a_page_what_nobodys_page_asked_for(edge_home: Path) -> None:
+    async with served(edge_home) as (_, _, http):
+        for origin in ({}, {"origin": "http://localhost:3000"}):
+            answer = await http.post("/mcp", json=message("ping"), headers=ACCEPT | origin)
+            assert (answer.status_code, answer.headers.get_list("vary")) == (200, ["Origin"])
+
+
 async def test_a_host_and_an_origin_that_the_operator_allows_get_in(edge_home: Path) -> None:
     options = WebOptions(hosts=("agents.example",), origins=("https://app.example",))
     async with served(edge_home, options) as (_, _, http):
@@ -328,6 +335,28 @@ async def test_the_callers_trace_goes_on_to_the_provider(modern: bool, edge_home
         sent = edge.peer.exchanges[-1].headers
         assert sent["traceparent"].startswith(f"00-{trace}-")
         assert "baggage" not in sent
+
+
+@pytest.mark.parametrize("sent", [f"00-{'0af7' * 8}-b7ad6b7169203331-01", f"00-{'0' * 32}-b7ad6b7169203331-01", 7, [7]])
+async def test_the_trace_of_a_message_goes_on_if_it_is_one(sent: object, edge_home: Path) -> None:
+    async with served(edge_home) as (_, edge, http):
+        arguments = {"agent": "droid", "message": edge.tag}
+        params: dict[str, object] = {"name": "chat", "arguments": arguments, "_meta": META | {"traceparent": sent}}
+        headers = MODERN | {"mcp-method": "tools/call", "mcp-name": "chat"}
+        answer = await http.post("/mcp", json=message("tools/call", params), headers=headers)
+        assert answer.json()["result"]["structuredContent"]["status"] == "completed"
+        _, trace, span, _ = edge.peer.exchanges[-1].headers["traceparent"].split("-")
+        assert (trace == "0af7" * 8, len(span)) == (isinstance(sent, str) and "0af7" in sent, 16)
+        assert trace != "0" * 32
+
+
+async def test_requests_of_one_connection_are_not_one_trace(edge_home: Path) -> None:
+    async with served(edge_home) as (_, edge, http):
+        for number in range(2):
+            arguments = {"agent": "droid", "message": f"{edge.tag} {number}"}
+            asked = message("tools/call", {"name": "chat", "arguments": arguments})
+            await http.post("/mcp", json=asked, headers=ACCEPT)
+        assert len({exchange.headers["traceparent"].split("-")[1] for exchange in edge.peer.exchanges[-2:]}) == 2
 
 
 async def test_a_trace_begins_where_none_came(edge_home: Path) -> None:

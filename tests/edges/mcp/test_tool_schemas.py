@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from mcp.shared.inbound import x_mcp_header_map
 from mcp_types import Tool
 
 from agentapi_mcp.base.errors import StoreUnavailableError
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.tools.registry import find_tools
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from tests.support.connect import LINKS, Link, connect
 from tests.support.records import without_new
 
@@ -151,3 +154,13 @@ async def test_tool_and_pages_say_where_only_a_key_protects() -> None:
     for text in (about or "", *pages):
         said = " ".join(text.split()).lower()
         assert "behind a proxy that may swallow answers, only an idempotency" in said
+
+
+def test_no_argument_is_a_header_too_which_the_server_tells_the_sdk() -> None:
+    options = McpOptions(toolsets=frozenset(toolset_names()))
+    listed = [tool.spec.listed() for tool in find_tools(options.toolsets)]
+    assert listed
+    assert not any(x_mcp_header_map(tool.input_schema) for tool in listed)
+    lookup = create_server(NoServices(), options).get_tool_input_schema
+    assert lookup is not None
+    assert [lookup(tool.name) for tool in listed] == [None] * len(listed)

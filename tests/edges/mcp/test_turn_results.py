@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -14,12 +15,12 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId, new_id
 from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.backends.events import Usage
-from agentapi_mcp.core.conversations.models import Turn, TurnCost, TurnFault, TurnStatus
+from agentapi_mcp.core.conversations.models import RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.conversations.turn_follower import Progress
 from agentapi_mcp.edges.mcp.progress import describe
 from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
-from agentapi_mcp.presentation.models import SessionOut
+from agentapi_mcp.presentation.models import SessionOut, TurnOut
 from agentapi_mcp.presentation.sessions import session_line
 from agentapi_mcp.presentation.text import MAX_REPLY_BYTES, clean
 from tests.support.hostile import TEXTS
@@ -152,3 +153,16 @@ def test_a_title_is_one_name_in_the_list_of_sessions(title: str) -> None:
 def test_progress_tells_the_servers_facts_first_and_the_words_of_the_agent_last(tail: str) -> None:
     told = describe(Progress(5, tail, timedelta(seconds=1), "thinking"))
     assert told == "thinking, 5 characters so far" + (f": …{clean(tail)}" if tail else "")
+
+
+@pytest.mark.parametrize("status", TurnStatus)
+@given(reply=TEXTS, cost=st.none() | st.decimals(0, 100, places=6))
+def test_the_fields_of_an_answer_are_those_of_its_schema(status: TurnStatus, reply: str, cost: Decimal | None) -> None:
+    latency = timedelta(milliseconds=7)
+    step = RouteStep(agent="droid", backend="openai", model="gpt-4o", outcome="completed", latency=latency)
+    turn = a_turn(reply, status=status)
+    bill = replace(turn.bill, usage=replace(turn.bill.usage, cost_usd=cost), route=(step, step))
+    fault = turn.error and replace(turn.error, retry_after=timedelta(seconds=2))
+    fields = turn_result(replace(turn, bill=bill, error=fault)).structured_content
+    assert TurnOut.model_validate(fields, strict=True).model_dump(mode="json") == fields
+    assert json.loads(json.dumps(fields)) == fields

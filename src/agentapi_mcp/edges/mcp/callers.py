@@ -76,7 +76,7 @@ class Callers:
     def __init__(self, services_provider: ServicesProvider, options: McpOptions) -> None:
         self._services_provider = services_provider
         self._toolsets = sorted(options.toolsets)
-        self._recorded = LRUCache[tuple[Principal, str, str, str], bool](options.max_remembered_clients)
+        self._recorded = LRUCache[tuple[int, int, str, str, str], bool](options.max_remembered_clients)
 
     async def identify(self, context: Context) -> Caller:
         """Wait for the services, and return the caller.
@@ -115,7 +115,8 @@ class Callers:
         """Record the client once; a failure is logged and does not fail the request."""
         params, name = context.session.client_params, preferring_client(context)
         version = _brief(params.client_info.version) if params else ""
-        client = (caller.principal, name, version, context.protocol_version)
+        # By numbers: a record's hash is worked out anew each time.
+        client = (caller.principal.user_id.int, caller.principal.org_id.int, name, version, context.protocol_version)
         if self._recorded.get(client):  # unlike `in`, this marks the key as recently used
             return
         # Before the write: concurrent requests must not all write, and a failed write is not worth repeating.
@@ -132,4 +133,6 @@ class Callers:
 
 
 def _brief(text: str) -> str:
+    if text.isprintable():
+        return text[:_MAX_NAME] or "unknown"
     return "".join(character for character in clean(text) if character.isprintable())[:_MAX_NAME] or "unknown"

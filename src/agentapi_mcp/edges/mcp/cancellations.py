@@ -104,31 +104,24 @@ class Cancellations:
 
     async def run(self, key: Key, work: Callable[[], Awaitable[T]]) -> T:
         """Run the work; if the request is cancelled, cancel the work with the `Departure` as the message."""
-        with self._slot(key) as slot:
+        slot = self._slots[key] = _Slot()
+        try:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(_outcome(work))
                 try:
-                    await asyncio.wait((task,))
+                    outcome = await asyncio.shield(task)
                 except asyncio.CancelledError:
                     # Shielded: the work must end before the handler does, whatever else is cancelled.
                     with anyio.CancelScope(shield=True):
                         task.cancel(await _how_it_left(slot))
                         await asyncio.wait((task,))
                     raise
-        outcome = task.result()
-        if isinstance(outcome, _Raised):
-            raise outcome.error
-        return outcome
-
-    @contextmanager
-    def _slot(self, key: Key) -> Generator[_Slot]:
-        slot = _Slot()
-        self._slots[key] = slot
-        try:
-            yield slot
         finally:
             if self._slots.get(key) is slot:
                 del self._slots[key]
+        if isinstance(outcome, _Raised):
+            raise outcome.error
+        return outcome
 
 
 async def _how_it_left(slot: _Slot) -> Departure:

@@ -1,8 +1,9 @@
 """The outermost middleware of the edge: request ids for the log, open calls, and safe answers to unexpected errors."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from uuid import uuid4
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
@@ -20,28 +21,35 @@ from agentapi_mcp.edges.mcp.errors import rpc_error
 from agentapi_mcp.web.requests import address_of
 from agentapi_mcp.web.tracing import traced
 
+_ID_BYTES = 6
 HELD_BY_CALL = "agentapi.held_by_call"  # scope key of what counts a call as an open request, where its own ends before
 
 
 class ErrorMiddleware:
-    """Middleware around every request and notification."""
+    """Middleware around every request and notification; `continues_traces` unless something before it does."""
 
-    def __init__(self, cancellations: Cancellations, callers: Callers) -> None:
+    def __init__(self, cancellations: Cancellations, callers: Callers, *, continues_traces: bool) -> None:
         self._cancellations = cancellations
         self._callers = callers
+        self._continues_traces = continues_traces
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Handle one message."""
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             self._cancellations.set_reason(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
         # Over HTTP, the id is set already, and is in the response's X-Request-Id.
-        token = current_request.set(current_request.get() or uuid4().hex[:12])
-        log_context.address.set(address_of(getattr(ctx.request, "scope", {})))
+        token = current_request.set(current_request.get() or os.urandom(_ID_BYTES).hex())
+        scope: Mapping[str, object] = getattr(ctx.request, "scope", {})
+        log_context.address.set(address_of(scope))
         log_context.client.set(client_of(ctx))
         log_context.client_program.set(preferring_client(ctx) or None)
         try:
-            with traced(), _delivering(ctx), _held(ctx):
-                return await call_next(ctx)
+            with traced(ctx.meta if self._continues_traces else None):
+                around = _around(ctx, scope)
+                if around is None:
+                    return await call_next(ctx)
+                with around:
+                    return await call_next(ctx)
         except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
         except AgentApiError as exc:
@@ -56,14 +64,15 @@ class ErrorMiddleware:
             current_request.reset(token)
 
 
-def _held(ctx: Context) -> AbstractContextManager[None]:
-    """Count a call over SSE as an open request; that of any other transport lasts as long as the call."""
-    hold: Callable[[], AbstractContextManager[None]] = getattr(ctx.request, "scope", {}).get(HELD_BY_CALL, nullcontext)
-    return nullcontext() if ctx.request_id is None else hold()
+def _around(ctx: Context, scope: Mapping[str, object]) -> AbstractContextManager[None] | None:
+    """Return what lasts as long as a request, where its transport does not see to that, as HTTP does.
 
-
-def _delivering(ctx: Context) -> AbstractContextManager[None]:
-    """Note what waits for the response to a request over stdio; over HTTP, that is done around the whole exchange."""
+    Over stdio, what waits for the response is noted. A call over SSE counts as an open request.
+    """
+    if ctx.request_id is None:
+        return None
     client = connection.get()
-    pipe = None if client is None or ctx.request_id is None else client.pipe
-    return nullcontext() if pipe is None else pipe.of(ctx.request_id)
+    if client is not None and client.pipe is not None:
+        return client.pipe.of(ctx.request_id)
+    hold: Any = scope.get(HELD_BY_CALL)
+    return None if hold is None else hold()

@@ -26,6 +26,8 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agentapi_mcp.web.requests import Head
+
 Answer = JSONRPCResponse | JSONRPCError
 Headers = list[tuple[bytes, bytes]]
 # Takes a factory of the request by its id, a function that sends it, and a timeout; returns the client's result.
@@ -45,6 +47,7 @@ EVENT_STREAM: Headers = [
 ]
 PING = b": ping\r\n\r\n"
 _BUFFERED = 256
+_HANDSHAKE_VERSIONS = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 
 
 @dataclass(eq=False)
@@ -147,11 +150,11 @@ class AsgiConnection:
         await self.reply(status, error, headers)
 
 
-def is_modern(headers: Mapping[str, str]) -> bool:
+def is_modern(head: Head) -> bool:
     """Return whether a request is of the 2026 era, which the SDK serves."""
     # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
-    version = headers.get("mcp-protocol-version")
-    return version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
+    version = head.first.get(b"mcp-protocol-version")
+    return version is not None and version not in _HANDSHAKE_VERSIONS
 
 
 def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:

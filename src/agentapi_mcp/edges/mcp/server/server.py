@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -30,6 +31,7 @@ from agentapi_mcp.edges.mcp.tasks.views import TurnViews
 from agentapi_mcp.edges.mcp.tools.declarations import ToolEdge
 from agentapi_mcp.edges.mcp.tools.registry import Tools
 from agentapi_mcp.edges.mcp.tools.turn_results import task_message, turn_result
+from agentapi_mcp.web.tracing import records_spans
 
 INSTRUCTIONS = (
     "Talk to agents through this server: call list_agents to see whom you can ask, then chat. "
@@ -66,6 +68,16 @@ class EdgeServer(Server[TaskSupervisor]):
     """The SDK's server; of all lists, it declares `listChanged` only for resources."""
 
     parts: Parts
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        return self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+    @property
+    @override
+    def server_info_stamp(self) -> dict[str, Any]:
+        """What every result says of the server: a copy, which need not be deep since all of it is texts."""
+        return dict(self._identity)
 
     @override
     def get_capabilities(
@@ -111,7 +123,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         instructions=INSTRUCTIONS,
         cache_hints=_CACHE_HINTS,
         lifespan=_background,
-        get_tool_input_schema=tools.schema,
+        get_tool_input_schema=_no_argument_is_a_header,
         on_list_tools=tools.list_,
         on_list_resources=resources.list_,
         on_list_resource_templates=resources.templates,
@@ -129,10 +141,17 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
     server.add_request_handler("tasks/get", TaskParams, tasks.get)
     server.add_request_handler("tasks/update", UpdateTaskParams, tasks.update)
     server.add_request_handler("tasks/cancel", TaskParams, tasks.cancel)
+    spans_are_recorded = records_spans()
+    if not spans_are_recorded:
+        server.middleware.clear()  # the SDK's one, which would describe each request for nobody
     # The outermost layer, so that no exception passes it.
-    server.middleware.append(ErrorMiddleware(cancellations, callers))
+    server.middleware.append(ErrorMiddleware(cancellations, callers, continues_traces=not spans_are_recorded))
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
+
+
+def _no_argument_is_a_header(_tool: str) -> None:
+    """Return no schema: with one, the SDK walks all of it for headers to compare; without the function, it lists."""
 
 
 @asynccontextmanager

@@ -109,7 +109,7 @@ def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str
 def _check_value(argument: Argument, value: object) -> Value:
     match argument.kind, value:
         case "string", str():
-            return _check_choice(argument, value)
+            return _check_choice(argument, value) if argument.one_of else value
         case "array", _ if is_list(value):
             return _check_items(argument, value)
         case "boolean", bool():
@@ -125,7 +125,7 @@ def _check_value(argument: Argument, value: object) -> Value:
 
 
 def _check_choice(argument: Argument, value: str) -> str:
-    if argument.one_of and value not in argument.one_of:
+    if value not in argument.one_of:
         raise InvalidRequestError(f"{argument.name} must be one of {', '.join(argument.one_of)}.")
     return value
 

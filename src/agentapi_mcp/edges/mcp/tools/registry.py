@@ -24,7 +24,7 @@ from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult
 from agentapi_mcp.edges.mcp.tools import toolsets
-from agentapi_mcp.edges.mcp.tools.arguments import check_arguments, input_schema
+from agentapi_mcp.edges.mcp.tools.arguments import check_arguments
 from agentapi_mcp.edges.mcp.tools.declarations import DeclaredTool, ToolCall, ToolEdge, Toolset
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
@@ -73,11 +73,6 @@ class Tools:
         """List them, in one page."""
         refuse_cursor(params)
         return ListToolsResult(tools=self._listed)
-
-    def schema(self, name: str) -> dict[str, object] | None:
-        """Return a tool's input schema, None when there is no such tool."""
-        tool = self._tools.get(name)
-        return None if tool is None else input_schema(tool.spec.arguments)
 
     def action(self, name: str) -> Action | None:
         """Return what calling a tool needs leave for, None when there is no such tool."""

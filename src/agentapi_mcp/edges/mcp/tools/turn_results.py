@@ -9,12 +9,13 @@ from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.joining import was_given_up
 from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
-from agentapi_mcp.presentation.models import CancelOut, TurnOut
+from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import cut
 from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields
 from agentapi_mcp.presentation.uris import transcript_uri
 
 _LONGEST_WARNING = 500
+_FOR_THE_MODEL, _FOR_BOTH = Annotations(audience=["assistant"]), Annotations(audience=["user", "assistant"])
 _ANEW = AnewWords(
     keyed="Pass another idempotency_key to ask it anew.",
     bare="Pass new: true to ask it anew.",
@@ -34,7 +35,6 @@ def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
     alone, whatever stands in the others. `sent` is how the message was sent that it answers, by this call or its task.
     """
     reply, left_out = cut(turn.reply)
-    structured = TurnOut.model_validate(turn_fields(turn, reply, truncated=left_out > 0, next_step=next_step(turn)))
     said = reply if turn.status is not TurnStatus.RUNNING else ""
     # First, since some clients show the first block alone.
     trouble = _trouble(turn, has_reply=said != "")
@@ -44,7 +44,8 @@ def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
             *(text_block(text) for text in (trouble, said) if text),
             text_block(_server_text(turn, sent, left_out), _annotations(turn)),
         ],
-        structured_content=structured.model_dump(mode="json"),
+        # Those of `TurnOut`, as the tests find: to check each answer would cost as much as to write it.
+        structured_content=turn_fields(turn, reply, truncated=left_out > 0, next_step=next_step(turn)),
         is_error=turn.status is TurnStatus.FAILED,
     )
 
@@ -70,7 +71,7 @@ def task_message(turn: Turn) -> str | None:
 
 def _annotations(turn: Turn) -> Annotations:
     # A user who reads an answer needs no ids; that there is none, and what to do now, is for both.
-    return Annotations(audience=["assistant"] if turn.status is TurnStatus.COMPLETED else ["user", "assistant"])
+    return _FOR_THE_MODEL if turn.status is TurnStatus.COMPLETED else _FOR_BOTH
 
 
 def _trouble(turn: Turn, *, has_reply: bool) -> str:

@@ -13,7 +13,6 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import INVALID_REQUEST
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount as StarletteMount
@@ -31,11 +30,12 @@ from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.oauth import OAuth
-from agentapi_mcp.web.requests import HOLD, PRINCIPAL, json_of
+from agentapi_mcp.web.requests import HOLD, PRINCIPAL, head_of, json_of
 from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
 _CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+_STREAMABLE = ("/mcp", "/mcp/")  # some clients lose the body on a redirect
 _HELD_ELSEWHERE = (
     "This SSE session has ended or is held by another process; the legacy HTTP+SSE transport needs a balancer with "
     "session affinity. Use /mcp, which needs none."
@@ -45,21 +45,19 @@ _HELD_ELSEWHERE = (
 def mcp_mount(server: EdgeServer, *, oauth: OAuth | None, body_bytes: int) -> Mount:
     """Mount the server at every path that no other mount serves; the mount can be served once."""
     endpoints = _Endpoints(server, body_bytes)
-    app: ASGIApp = Starlette(
-        routes=[
-            Route("/mcp", endpoint=endpoints.streamable),
-            Route("/mcp/", endpoint=endpoints.streamable),  # some clients lose the body on a redirect
-            Route("/sse", endpoint=endpoints.sse),
-            StarletteMount("/messages", app=endpoints.messages),
-        ],
+    others = Starlette(
+        routes=[Route("/sse", endpoint=endpoints.sse), StarletteMount("/messages", app=endpoints.messages)],
         exception_handlers={404: _nothing_here, Exception: pass_on},
     )
     app = ScopeStepUp(
-        app, services_provider=server.parts.services_provider, oauth=oauth, action_of_tool=server.parts.tools.action
+        _Paths(endpoints.streamable, _Users(others)),
+        services_provider=server.parts.services_provider,
+        oauth=oauth,
+        action_of_tool=server.parts.tools.action,
     )
     return Mount(
         paths=("/",),
-        app=_Users(app),
+        app=app,
         authentication=AuthenticationMode.REQUIRED,
         render=rpc_refusal,
         cors=True,
@@ -86,6 +84,18 @@ def _concerns_running_work(scope: Scope) -> bool:
     if not is_object(message):
         return False
     return "id" not in message or "method" not in message or message["method"] == "tools/list"
+
+
+class _Paths:
+    """Leads to Streamable HTTP without the layers that the other paths need."""
+
+    def __init__(self, streamable: ASGIApp, others: ASGIApp) -> None:
+        self._streamable = streamable
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await (self._streamable if scope["path"] in _STREAMABLE else self._others)(scope, receive, send)
 
 
 class _Users:
@@ -121,14 +131,13 @@ class _Endpoints:
     def __init__(self, server: EdgeServer, body_bytes: int) -> None:
         self._server = server
         self._open = set[anyio.CancelScope]()
-        self._modern = StreamableHTTPSessionManager(
-            server, stateless=True, security_settings=_CHECKED, max_request_body_size=body_bytes
-        )
+        self._modern = StreamableHTTPSessionManager(server, stateless=True, security_settings=_CHECKED)
+        self._serve_modern = self._modern.asgi_app.app  # behind the limit of a body, which is read already
         logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # it logs what clients send
         logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
         self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
         self._legacy: LegacyHttp | None = None
-        self.streamable = Deliveries(_Asgi(self._serve_streamable))
+        self.streamable = Deliveries(self._serve_streamable)
         self.sse = _Asgi(self._serve_sse)
         self.messages = _Asgi(self._serve_messages)
 
@@ -155,8 +164,8 @@ class _Endpoints:
     async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
-        if is_modern(Headers(scope=scope)):
-            await self._modern.handle_request(scope, receive, send)
+        if is_modern(head_of(scope)):
+            await self._serve_modern(scope, receive, send)
         else:
             await self._legacy(scope, receive, send)
 

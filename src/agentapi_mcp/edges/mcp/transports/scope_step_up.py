@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from mcp.shared.inbound import MCP_METHOD_HEADER, MCP_NAME_HEADER, decode_header_value
 from mcp_types import INVALID_REQUEST
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentapi_mcp.base.json_values import as_object
@@ -15,7 +14,7 @@ from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.mcp.errors import explain
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.web.oauth import OAuth, challenge
-from agentapi_mcp.web.requests import PRINCIPAL, json_of
+from agentapi_mcp.web.requests import PRINCIPAL, head_of, json_of
 
 # The action that each method needs. For tools/call the tool declares it; methods without an entry return no user data.
 METHODS: Mapping[str, Action] = {
@@ -79,10 +78,10 @@ class ScopeStepUp:
 
 def _called(scope: Scope) -> tuple[object, object]:
     """Return a request's method and tool, without parsing a body that the SDK parses."""
-    headers = Headers(scope=scope)
-    if is_modern(headers):
+    head = head_of(scope)
+    if is_modern(head):
         # The SDK refuses a request whose headers and body differ (MCP 2026-07-28, transports).
-        return headers.get(MCP_METHOD_HEADER), decode_header_value(headers.get(MCP_NAME_HEADER))
+        return head.text(MCP_METHOD_HEADER.encode()), decode_header_value(head.text(MCP_NAME_HEADER.encode()))
     try:
         request = as_object(json_of(scope))
     except (ValueError, RecursionError):

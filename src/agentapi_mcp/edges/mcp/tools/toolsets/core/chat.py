@@ -1,13 +1,13 @@
 """The tools that talk: chat, get_turn, cancel_turn."""
 
 import time
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from mcp_types import CallToolResult
 
 from agentapi_mcp.base.store_waits import STORE_SECONDS, answered_within
+from agentapi_mcp.core.catalogue.models import Preferences
 from agentapi_mcp.core.catalogue.parameters import Parameters
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
@@ -18,7 +18,7 @@ from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
 from agentapi_mcp.edges.mcp.progress import reporter
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tasks
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
-from agentapi_mcp.edges.mcp.tools.arguments import Argument
+from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments
 from agentapi_mcp.edges.mcp.tools.declarations import ToolCall, Toolset, ToolSpec
 from agentapi_mcp.edges.mcp.tools.turn_results import cancel_result, turn_result
 from agentapi_mcp.presentation.models import CancelOut, TurnOut
@@ -71,33 +71,20 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
 )
 async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
     """Send a message and wait as long as asked; clients that take tasks get one instead, after a moment."""
-    request = ChatRequest(
-        message=call.given.text("message"),
-        agent=call.given.find_text("agent"),
-        model=call.given.find_text("model"),
-        session_id=call.given.find_text("session_id"),
-        idempotency_key=call.given.find_text("idempotency_key"),
-        retry=call.given.flag("retry"),
-        new=call.given.flag("new"),
-        parameters=Parameters(
-            system_prompt=call.given.find_text("system_prompt"),
-            temperature=call.given.find_number("temperature"),
-            max_tokens=call.given.find_integer("max_tokens"),
-        ),
-    )
     patience = _Patience(call)
 
     async def work() -> CallToolResult | CreateTaskResult:
         caller = await call.identify()
         preferences = await answered_within(patience.for_store(), preferences_of(caller, call.context))
-        asked = replace(request, preferences=preferences)
+        request = _request(call.given, preferences)
+        sent = request.sent
         wait = moment(patience.left()) if declares_tasks(call.context) else patience.left()
-        turn = await caller.services.turns.chat(caller.principal, asked, wait=wait, report=reporter(call.context))
-        later = await call.edge.tasks.answer_later(call.context, caller, turn, request.sent)
+        turn = await caller.services.turns.chat(caller.principal, request, wait=wait, report=reporter(call.context))
+        later = await call.edge.tasks.answer_later(call.context, caller, turn, sent)
         if later is not None:
             return later
         after_response(partial(caller.services.turns.delivered, turn))
-        return turn_result(turn, request.sent)
+        return turn_result(turn, sent)
 
     return await call.edge.cancellations.run(request_key(call.context, call.context.request_id), work)
 
@@ -143,6 +130,24 @@ async def cancel_turn(call: ToolCall) -> CallToolResult:
     """End a turn."""
     caller = await call.identify()
     return cancel_result(await caller.services.turns.cancel(caller.principal, call.given.text("turn_id")))
+
+
+def _request(given: ToolArguments, preferences: Preferences) -> ChatRequest:
+    return ChatRequest(
+        message=given.text("message"),
+        agent=given.find_text("agent"),
+        model=given.find_text("model"),
+        session_id=given.find_text("session_id"),
+        idempotency_key=given.find_text("idempotency_key"),
+        retry=given.flag("retry"),
+        new=given.flag("new"),
+        preferences=preferences,
+        parameters=Parameters(
+            system_prompt=given.find_text("system_prompt"),
+            temperature=given.find_number("temperature"),
+            max_tokens=given.find_integer("max_tokens"),
+        ),
+    )
 
 
 def _wait(call: ToolCall) -> timedelta:
