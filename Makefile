@@ -22,7 +22,7 @@ help:
 	@echo 'make audit   look for known vulnerabilities of the dependencies'
 	@echo 'make bench   measure against the bare SDK (ROWS="sequential burst" for some, ROWS="million steady" for the long ones)'
 	@echo 'make chaos   break the program, and count what it lost (SCENARIO="kill9 rolling" SECONDS=60 CLIENTS=12)'
-	@echo 'make chaos-short  five scenarios of it in their smallest form, in three minutes'
+	@echo 'make chaos-short  six scenarios of it in their smallest form, in three minutes'
 	@echo 'make mutate  change the engine of turns in small ways, and count what its tests notice (SAMPLE=200 MODULE=turn_runner AGAIN=1)'
 	@echo 'make lock    pin the dependencies anew (needs uv)'
 	@echo 'make clean   remove the environment'

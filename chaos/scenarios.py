@@ -315,11 +315,12 @@ BY_NAME: Mapping[str, Scenario] = {
         clients=5,
     ),
 }
-# Five in their smallest form, for CI: three minutes.
+# Six in their smallest form, for CI: three minutes.
 SHORT: Mapping[str, tuple[float, int]] = {
     "back_and_read": (5, 0),
     "commit_cut": (8, 8),
     "key_after_crash": (5, 0),
     "kill9": (12, 6),
+    "resident": (12, 4),
     "rowlock": (8, 0),
 }
