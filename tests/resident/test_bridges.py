@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from agentapi_mcp.resident.place import Place
+from agentapi_mcp.resident.protocol import NUMBER, Hello
 from agentapi_mcp.testing.http import Steps
 from tests.support.databases import Seed
 from tests.support.embedded import SharedHome
@@ -251,6 +252,24 @@ async def test_a_message_that_a_leaving_server_has_not_read_goes_to_the_next(edg
             assert (await client.turn(1))["status"] == "completed"
             assert (await client.turn(2))["status"] == "completed"
             assert asked(peer) == 2
+
+
+async def test_a_bridge_that_comes_too_late_for_a_leaving_server_hears_no_word_of_it(edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        env = environ(edge_home, peer) | {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "60"}
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            client.call(1, "chat", agent="droid", message=slow())
+            await peer.received(1, path=COMPLETIONS)
+            place = place_of(env)
+            reader, writer = await asyncio.open_unix_connection(place.socket)
+            await client.ask("ping", {}, 2)  # by now it has accepted the connection
+            os.kill(here.pid(), signal.SIGTERM)
+            await until(lambda: not place.is_locked())
+            writer.write(Hello(NUMBER, os.getpid(), "/").line())
+            # With its `ok`, what follows would count as read, and its client would be told that it ran.
+            assert await reader.read() == b""
+            writer.close()
 
 
 async def test_a_bridge_that_is_told_to_has_the_server_read_its_file(edge_home: Path, tmp_path: Path) -> None:
