@@ -193,7 +193,9 @@ def _may_repeat(method: str, params: Fields) -> bool:
 
 
 def _key(request_id: object) -> Key:
-    return type(request_id), request_id if isinstance(request_id, str | int) else None
+    if isinstance(request_id, str):
+        return str, request_id.encode("utf-8", "replace").decode()  # without lone surrogates, as the server answers
+    return type(request_id), request_id if isinstance(request_id, int) else None
 
 
 def _answered(line: bytes) -> Key | None:
@@ -218,10 +220,11 @@ def _answered(line: bytes) -> Key | None:
 
 
 def _fields(line: bytes) -> Fields:
+    """Parse a line as the server does: what is no UTF-8 is replaced, and no other encoding is guessed."""
     import json  # noqa: PLC0415  # 8 ms, after the first line is on its way
 
     try:
-        return _object(json.loads(line))
+        return _object(json.loads(line.decode("utf-8", "replace")))
     except (ValueError, RecursionError):
         return {}
 
