@@ -185,7 +185,8 @@ async def test_a_server_that_is_killed_in_mid_turn_is_told_of_in_words_and_follo
         env = environ(edge_home, peer)
         async with clients(env) as here:
             client = await here.greeted(env)
-            client.call(1, "chat", agent="droid", message=slow())
+            message = slow()
+            client.call(1, "chat", agent="droid", message=message)
             client.call("reads", "get_turn", turn_id=str(uuid4()), wait_seconds=0)
             client.say("resources/subscribe", {"uri": "agentapi://catalog/agents"}, 2)
             await client.hear(2)
@@ -199,10 +200,16 @@ async def test_a_server_that_is_killed_in_mid_turn_is_told_of_in_words_and_follo
             assert words["content"][0]["text"].startswith(ENDED)
             # With a key it is asked for again, and what is kept of it is told.
             assert (await client.turn(3))["status"] == "interrupted"
+            # What the words promise: the same message is not asked twice, and with `retry` it is.
+            client.call("same", "chat", agent="droid", message=message)
+            turn = await client.turn("same")
+            assert (turn["status"], turn["joined"]) == ("interrupted", True)
+            client.call("again", "chat", agent="droid", message=message, retry=True)
+            await peer.received(3, path=COMPLETIONS)
             assert (await client.called(4, "list_agents"))["structuredContent"]["agents"]
             assert here.pid() != pid
             assert [each["id"] for each in client.heard if "id" in each].count(0) == 1
-            assert asked(peer) == 2
+            assert asked(peer) == 3
 
 
 async def test_a_frozen_server_keeps_its_clients_waiting_and_answers_them_later(edge_home: Path) -> None:

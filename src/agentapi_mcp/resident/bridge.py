@@ -26,10 +26,13 @@ _MOST_DEATHS, _MOST_EARLY = 5, 100
 _SYNC_SECONDS = 0.05
 _WRONG = 3
 _INTERNAL_ERROR = -32603
-_ENDED = (
-    "The server of agentapi-mcp ended while this call ran, and runs again now. What was sent is kept: list_sessions "
-    "shows it, and get_transcript how far its answer came. Send the same message again only if you want to ask again."
+_ENDED = "The server of agentapi-mcp ended while this call ran; the next call has it started again. "
+# What holds in each case: the turn had not begun, was asked, or has ended (docs/turns.md, After a crash or restart).
+_CHAT_ENDED = _ENDED + (
+    "Send the same message again, without `new`: if it was asked already, it is not asked twice, but you get its turn "
+    "with what came of the answer. With `retry: true` it is asked again, which may cost twice."
 )
+_CALL_ENDED = _ENDED + "Whether it was carried out is not known: look before you repeat it."
 _DOES_NOT_START = "The server of agentapi-mcp does not start: {}"
 _OTHER_VERSION = "another version of agentapi-mcp was installed meanwhile. Restart this client."
 
@@ -261,8 +264,8 @@ class Bridge:
                 return False
             if not self._is_accepted:  # it has read nothing
                 return not was_stopped or self._ledger.is_awaited()
-            refused = self._ledger.lost(self._read, was_stopped=was_stopped)
-            self._refuse(refused, _ENDED)
+            for request in self._ledger.lost(self._read, was_stopped=was_stopped):
+                self._refuse([request], _CHAT_ENDED if request.tool == "chat" else _CALL_ENDED)
             return not was_stopped or self._ledger.has_unread(self._read)
 
     def _reason_to_give_up(self) -> str:
