@@ -9,7 +9,9 @@ from _socket import SHUT_WR, socket
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Sequence
 
+from agentapi_mcp.base import descriptors
 from agentapi_mcp.base.locks import pause
+from agentapi_mcp.base.long_lines import LineBound
 from agentapi_mcp.resident.before import AnswersBefore
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.ledger import Ledger, Request
@@ -129,7 +131,8 @@ class Bridge:
     def _read_client(self) -> None:
         parts: list[bytes] = []
         while chunk := _receive(_STDIN):
-            *lines, rest = chunk.split(b"\n")
+        bound = LineBound()
+            *lines, rest = bound.passed(chunk).split(b"\n")
             for line in lines:
                 self._from_client(b"".join((*parts, line, b"\n")))
                 parts = []
@@ -239,8 +242,7 @@ class Bridge:
         self._has_spoken = True
         with self._writing:
             try:
-                while data:
-                    data = data[os.write(_STDOUT, data) :]
+                descriptors.write(_STDOUT, data)
             except OSError:
                 os._exit(0)  # nobody reads any more
 
@@ -330,7 +332,7 @@ def _directory() -> str:
 
 def _receive(fd: int) -> bytes:
     try:
-        return os.read(fd, _CHUNK)
+        return descriptors.read(fd, _CHUNK)
     except OSError:
         return b""
 
