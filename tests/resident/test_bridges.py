@@ -1,17 +1,20 @@
 """Clients over stdio that share a resident server, and what they see when it or they end."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from agentapi_mcp.base.long_lines import LONGEST_LINE
 from agentapi_mcp.resident.place import Place
 from agentapi_mcp.resident.protocol import NUMBER, Hello
 from agentapi_mcp.testing.http import Steps
@@ -361,6 +364,93 @@ async def test_a_server_of_another_version_is_not_spoken_to(edge_home: Path) -> 
         assert b"another version of agentapi-mcp was installed meanwhile. Restart this client." in err
         os.close(lock)
         place.remove_socket()
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+async def test_pipes_that_another_process_made_non_blocking_are_waited_for(shared: str, edge_home: Path) -> None:
+    env = environ(edge_home) | {"AGENTAPI_RESIDENT": shared}
+    theirs, ours = os.pipe()
+    answers, stdout = os.pipe()
+    os.set_blocking(theirs, False)  # noqa: FBT003  # the name of the function says it
+    os.set_blocking(stdout, False)  # noqa: FBT003  # as above
+    async with clients(env) as here:
+        await here.start(env, stdin=theirs, stdout=stdout)
+        for fd in (theirs, stdout):
+            os.close(fd)
+        with open(ours, "wb", buffering=0) as pipe, open(answers, "rb") as lines:  # noqa: ASYNC230  # as below
+
+            def asked(method: str, number: int, params: object) -> bytes:
+                message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+                pipe.write(json.dumps(message).encode() + b"\n")
+                return lines.readline() if number < 2 else b""
+
+            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            assert b"serverInfo" in await asyncio.to_thread(asked, "initialize", 0, hello)
+            pipe.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+            # The server itself answers this, after a pause of its client's.
+            call = {"name": "list_agents", "arguments": {}}
+            assert b'"id":1' in await asyncio.to_thread(asked, "tools/call", 1, call)
+            for number in range(2, 42):  # more than a pipe takes
+                await asyncio.to_thread(asked, "tools/list", number, {})
+            found = [json.loads(await asyncio.to_thread(lines.readline)) for _ in range(40)]
+            assert sorted(each["id"] for each in found) == list(range(2, 42))
+
+
+async def test_a_directory_that_became_unusable_is_told_at_once_and_once(seed: Seed) -> None:
+    async with seed.started("closed-") as server:
+        env = environ(server.home)
+        run = server.home / "run"
+        async with clients(env) as here:
+            client = await here.served(env)
+            run.chmod(0o755)
+            os.kill(here.pid(), signal.SIGKILL)
+            why = f"{run} is not a private directory of this user."
+            assert client.process.stderr is not None
+            assert await client.process.stderr.readline() == f"agentapi-mcp: {why}\n".encode()
+            words = (await client.called(1, "list_agents"))["content"][0]["text"]
+            assert words == f"The server of agentapi-mcp does not start: {why}"
+            run.chmod(0o700)
+            for number in count(2):  # it tries again after two seconds
+                if not (await client.called(number, "list_agents"))["isError"]:
+                    break
+            assert await client.end() == 0
+            assert b"does not say why" not in await client.process.stderr.read()
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+async def test_a_line_that_is_too_long_is_refused_to_whom_it_concerns(shared: str, edge_home: Path) -> None:
+    env = environ(edge_home) | {"AGENTAPI_RESIDENT": shared}
+    async with clients(env) as here:
+        client = await here.greeted(env)
+        long = "x" * (LONGEST_LINE + 1_000_000)
+        for line in (
+            f'{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{long}"}}}}',
+            f'{{"method":"ping","params":{{"x":"{long}"}},"jsonrpc":"2.0","id":1}}',
+        ):
+            client.write(line)
+            assert (await client.hear(1))["error"]["message"] == "The message is longer than 8,388,608 bytes."
+        assert (await client.ask("ping", {}, 2))["result"] == {}
+
+
+async def test_a_line_that_never_ends_is_not_kept_for_whoever_sends_it(edge_home: Path) -> None:
+    env = environ(edge_home)
+    async with clients(env) as here:
+        client = await here.served(env)
+        before = resident_bytes(here.pid())
+        reader, writer = await asyncio.open_unix_connection(place_of(env).socket)
+        writer.write(Hello(NUMBER, os.getpid(), "/").line())
+        assert (await reader.readline()).startswith(b"ok ")
+        for _ in range(200):
+            writer.write(b"x" * 1_000_000)
+            await writer.drain()
+        assert (await client.ask("ping", {}, 1))["result"] == {}
+        assert resident_bytes(here.pid()) - before < 50_000_000
+        writer.close()
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has in use (proc(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("line", [b"", b"GET / HTTP/1.1\r\n", b"bridge x y z\n", b"\xff\n", b"bridge 1 1 zz\n"])

@@ -16,7 +16,7 @@ from agentapi_mcp.resident.before import AnswersBefore
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.ledger import Ledger, Request
 from agentapi_mcp.resident.place import NoPlaceError, find_place
-from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, RELOAD, SYNC, Hello, synced
+from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, RELOAD, SYNC, Hello, read_bye, synced
 from agentapi_mcp.resident.starting import Starter
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -110,7 +110,8 @@ class Bridge:
                 self._leave()
             if not self._goes_on():
                 self._wanted.acquire()
-            self._reopen()
+            while not self._reopen():
+                self._wanted.acquire()
 
     def _on_hangup(self, *_: object) -> None:
         start_new_thread(self._ask_to_reload, ())  # this thread may hold what it needs
@@ -130,8 +131,8 @@ class Bridge:
 
     def _read_client(self) -> None:
         parts: list[bytes] = []
-        while chunk := _receive(_STDIN):
         bound = LineBound()
+        while chunk := _receive(_STDIN):
             *lines, rest = bound.passed(chunk).split(b"\n")
             for line in lines:
                 self._from_client(b"".join((*parts, line, b"\n")))
@@ -217,7 +218,7 @@ class Bridge:
             elif line.startswith(OK):
                 self._accept(line)
             elif line.startswith(BYE):
-                self._read = int(line.removeprefix(BYE))
+                self._read = read_bye(line)
             elif self._acknowledged and line == self._acknowledged:
                 passed.append(self._instead)
                 self._acknowledged = b""
@@ -284,10 +285,17 @@ class Bridge:
         now = time.monotonic()
         self._deaths = [*(death for death in self._deaths if now - death < _LATELY), now]
         if self._is_accepted:
-            return self._starter.last_words() if len(self._deaths) > _MOST_DEATHS else ""
+            return self._words_of_deaths() if len(self._deaths) > _MOST_DEATHS else ""
         return self._starter.last_words() if self._broken or len(self._deaths) > 1 else ""
 
-    def _reopen(self) -> None:
+    def _words_of_deaths(self) -> str:
+        # The last line need not be why: a server that was killed said nothing of that.
+        line = self._starter.last_line()
+        words = f"It said last: {line}" if line else "It did not say why."
+        return f"it has ended {len(self._deaths)} times within {_LATELY:.0f} seconds. {words}"
+
+    def _reopen(self) -> bool:
+        """Connect to the next server; return whether there is one."""
         with self._sending:
             self._wanted.acquire(blocking=False)
             try:
@@ -295,10 +303,11 @@ class Bridge:
                 self.open()
             except NoPlaceError as exc:
                 self._break(f"{exc}.")
-                return
+                return False
             if self._connection is not None:
                 for line in self._ledger.restart():
                     _send(self._connection, line)
+            return True
 
     def _break(self, reason: str) -> None:
         """Answer in words from now on; whoever has had no answer yet sees a server that does not start."""

@@ -90,7 +90,11 @@ class Place:
         return fd
 
     def last_words(self, since: int) -> str:
-        """Return the last line of the log that was written after this offset."""
+        """Return the last line of the log that was written after this offset, or that there is none."""
+        return self.last_line(since) or f"its log, {self.log}, does not say why."
+
+    def last_line(self, since: int) -> str:
+        """Return the last line of the log that was written after this offset; empty if there is none."""
         try:
             with open(self.log, "rb", buffering=0) as file:
                 file.seek(since)
@@ -98,7 +102,7 @@ class Place:
         except OSError:
             text = ""
         lines = [line for line in map(_visible, text.splitlines()) if line.strip()]
-        return lines[-1].removeprefix("agentapi-mcp: ") if lines else f"its log, {self.log}, does not say why."
+        return lines[-1].removeprefix("agentapi-mcp: ") if lines else ""
 
     def inode(self) -> tuple[int, int] | None:
         """Return what tells the socket at this path from any other; None if there is none."""

@@ -58,6 +58,10 @@ class Starter:
         """Return what a server that has just ended said last."""
         return self.place.last_words(self.log_offset)
 
+    def last_line(self) -> str:
+        """Return the last line that it wrote; empty if it wrote none."""
+        return self.place.last_line(self.log_offset)
+
     def _start(self, lock: int) -> socket | None:
         self.place.remove_socket()  # we have the lock: it is nobody's
         self.place.clear_mark()
