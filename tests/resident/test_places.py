@@ -143,6 +143,41 @@ def test_certificates_count_by_the_file_that_they_are(tmp_path: Path) -> None:
     assert fingerprint(link) == fingerprint(file)
 
 
+RELATIVE = ("AGENTAPI_CONFIG", "AGENTAPI_MASTER_KEY_FILE", "agentapi_config", "PGPASSFILE", "SSL_CERT_FILE")
+
+
+@pytest.mark.parametrize("variable", RELATIVE)
+def test_a_relative_path_starts_at_the_directory_of_the_client(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints: set[str] = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(f"${{OF_{name}}}")
+        monkeypatch.chdir(tmp_path / name)
+        environ = named(tmp_path, **{variable: "file", f"OF_{name}": "x"})
+        prints.add(fingerprint(environ))
+        kept = Environment(environ).for_resident(os.fsencode(tmp_path))
+        assert kept[variable.encode()] == os.fsencode(tmp_path / name / "file")
+        assert (f"OF_{name}".encode() in kept) == (variable.upper() == "AGENTAPI_CONFIG")
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("value", ["~/file", "/srv/file", "system", ""])
+def test_what_is_no_relative_path_stays_as_it_is(value: str) -> None:
+    environ = {b"PGSSLROOTCERT": os.fsencode(value), b"AGENTAPI_CONFIG": b"~/x", b"AGENTAPI_WAIT_SECONDS": b"5"}
+    assert Environment(environ).environ == environ
+
+
+def test_every_setting_that_is_a_path_is_known_to_the_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {name for name, found in Settings.model_fields.items() if "Path" in str(found.annotation)}
+    # The home must be absolute, and only `serve` has certificates.
+    for name in paths - {"home", "tls_cert", "tls_key"}:
+        variable = b"AGENTAPI_" + name.upper().encode()
+        assert Environment({variable: b"x"}).environ == {variable: os.fsencode(tmp_path / "x")}
+
+
 def test_other_toolsets_make_another_server(tmp_path: Path) -> None:
     assert fingerprint(named(tmp_path)) != fingerprint(named(tmp_path), b"core,admin")
 
@@ -224,10 +259,10 @@ FULL = (
 )
 
 
-def test_a_full_disk_leaves_nothing_but_what_tells_of_an_end(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_but_what_tells_of_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (sys.executable, "-c", FULL + "find_place(Environment(os.environb), None)")
-    env = {**os.environ, "AGENTAPI_HOME": str(tmp_path)}
-    ran = subprocess.run(words, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    monkeypatch.setenv("AGENTAPI_HOME", str(tmp_path))
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  # ours
     assert "NoPlaceError" in ran.stderr
     assert list((tmp_path / "run").iterdir()) == []
     here = Environment(named(tmp_path))
