@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 def test_what_does_not_block_is_waited_for() -> None:
     theirs, ours = os.pipe()
     for fd in (theirs, ours):
-        os.set_blocking(fd, False)  # noqa: FBT003  # the name of the function says it
+        os.set_blocking(fd, False)  # the name of the function says it
     sent, heard = b"x" * 1_000_000, bytearray()
 
     def read() -> None:

@@ -25,6 +25,10 @@ from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, cli
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
+HELLO_LINES = (
+    b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
+    b'"clientInfo":{"name":"t","version":"1"}}}\n{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+)
 ENDED = "The server of agentapi-mcp ended while this call ran"
 
 
@@ -371,29 +375,24 @@ async def test_pipes_that_another_process_made_non_blocking_are_waited_for(share
     env = environ(edge_home) | {"AGENTAPI_RESIDENT": shared}
     theirs, ours = os.pipe()
     answers, stdout = os.pipe()
-    os.set_blocking(theirs, False)  # noqa: FBT003  # the name of the function says it
-    os.set_blocking(stdout, False)  # noqa: FBT003  # as above
+    os.set_blocking(theirs, False)  # the name of the function says it
+    os.set_blocking(stdout, False)  # as above
     async with clients(env) as here:
         await here.start(env, stdin=theirs, stdout=stdout)
         for fd in (theirs, stdout):
             os.close(fd)
-        with open(ours, "wb", buffering=0) as pipe, open(answers, "rb") as lines:  # noqa: ASYNC230  # as below
-
-            def asked(method: str, number: int, params: object) -> bytes:
-                message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-                pipe.write(json.dumps(message).encode() + b"\n")
-                return lines.readline() if number < 2 else b""
-
-            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-            assert b"serverInfo" in await asyncio.to_thread(asked, "initialize", 0, hello)
-            pipe.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        with os.fdopen(ours, "wb", buffering=0) as pipe, os.fdopen(answers, "rb") as lines:
+            pipe.write(HELLO_LINES)
+            assert b"serverInfo" in await asyncio.to_thread(lines.readline)
             # The server itself answers this, after a pause of its client's.
-            call = {"name": "list_agents", "arguments": {}}
-            assert b'"id":1' in await asyncio.to_thread(asked, "tools/call", 1, call)
-            for number in range(2, 42):  # more than a pipe takes
-                await asyncio.to_thread(asked, "tools/list", number, {})
-            found = [json.loads(await asyncio.to_thread(lines.readline)) for _ in range(40)]
-            assert sorted(each["id"] for each in found) == list(range(2, 42))
+            pipe.write(
+                b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"list_agents","arguments":{}}}\n'
+            )
+            assert b'"id":1,' in await asyncio.to_thread(lines.readline)
+            numbers = range(2, 42)  # so many answers are more than a pipe takes
+            pipe.write(b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"tools/list"}\n' % number for number in numbers))
+            found = [json.loads(await asyncio.to_thread(lines.readline)) for _ in numbers]
+            assert sorted(each["id"] for each in found) == list(numbers)
 
 
 async def test_a_directory_that_became_unusable_is_told_at_once_and_once(seed: Seed) -> None:

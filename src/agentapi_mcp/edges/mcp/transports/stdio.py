@@ -101,9 +101,7 @@ class _BoundedLines:
         if not line:
             raise StopAsyncIteration
         try:
-            if is_too_long(line):
-                raise JsonBoundsError(f"is longer than {LONGEST_LINE:,} bytes")
-            _BOUNDS.check(line)
+            _check(line)
         except JsonBoundsError as exc:
             self._count += 1
             key = f"refused line {self._count}"
@@ -115,6 +113,12 @@ class _BoundedLines:
         """Return the error of a line that was refused, if that is what the SDK passes on."""
         text: object = fault.errors(include_url=False)[0]["input"]
         return self._refused.pop(text, None) if isinstance(text, str) else None
+
+
+def _check(line: str) -> None:
+    if is_too_long(line):
+        raise JsonBoundsError(f"is longer than {LONGEST_LINE:,} bytes")
+    _BOUNDS.check(line)
 
 
 @contextmanager
