@@ -222,9 +222,7 @@ async def test_a_server_that_is_killed_in_mid_turn_is_told_of_in_words_and_follo
 async def test_a_frozen_server_keeps_its_clients_waiting_and_answers_them_later(edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
-        await here.greeted(env)
-        pid = here.pid()
-        os.kill(pid, signal.SIGSTOP)
+        pid = await here.frozen(env)
         client = await here.start(env)
         client.say("initialize", {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}
@@ -353,7 +351,7 @@ async def test_a_server_of_another_version_is_not_spoken_to(edge_home: Path) -> 
     env = environ(edge_home)
     async with clients(env) as here:
         place = place_of(env)
-        lock = place.try_lock()
+        lock = await asyncio.to_thread(wait_until, place.try_lock)
         assert lock is not None
         place.remove_socket()  # of a server that another test has killed
         with socket.socket(socket.AF_UNIX) as listener:

@@ -168,6 +168,13 @@ class Clients:
         assert (await client.called("served", "list_agents"))["structuredContent"]["agents"]
         return client
 
+    async def frozen(self, env: Mapping[str, str]) -> int:
+        """Have a server started, and freeze it."""
+        await self.served(env)
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
     def pids(self) -> list[int]:
         """List the resident servers."""
         return pids_of(self.run)

@@ -124,15 +124,21 @@ class Environment:
         depends on a `key` of the home.
         """
         digest = blake2b(key=key, digest_size=8)
-        names = self._names(home)
         words = [*_program(), *_namespaces(), home, toolsets, self.get(b"AGENTAPI_CONFIG"), b"%d" % os.geteuid()]
-        for name in sorted(self.environ):
-            if self.environ[name] and _matters(name, names) and name.upper() not in _OURS:
-                value = self.environ[name]
-                words += (name, os.path.realpath(value) if name in _CERTIFICATES else value)
+        for name, value in sorted(self.counted(home).items()):
+            words += (name, value)
         for word in words:
             digest.update(b"%d:%s," % (len(word), word))
         return digest.hexdigest()
+
+    def counted(self, home: bytes) -> dict[bytes, bytes]:
+        """Return the variables that tell a server from others of the same program and home."""
+        names = self._names(home)
+        return {
+            name: os.path.realpath(value) if name in _CERTIFICATES else value
+            for name, value in self.environ.items()
+            if value and _matters(name, names) and name.upper() not in _OURS
+        }
 
     def _names(self, home: bytes) -> frozenset[bytes]:
         """Return which variables matter, beside those with the prefixes."""
