@@ -92,7 +92,7 @@ class Bridge:
         """
         connection, self._was_started = self._starter.open()
         hello = Hello(NUMBER, os.getpid(), _directory())
-        self._is_accepted, self._read = False, None
+        self._is_accepted, self._is_foreign, self._read = False, False, None
         _send(connection, hello.line())
         self._connection = connection
 

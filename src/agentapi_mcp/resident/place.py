@@ -72,7 +72,7 @@ class Place:
         fd = open_lock(path + ".new")  # under its name it is locked, or left over
         try_acquire(fd)
         # The descriptor stays open: the kernel frees the lock when the process ends.
-        _write(fd, told)
+        _write(fd, told)  # on a full disk the lock tells what matters
         os.rename(path + ".new", path)
 
     def is_locked(self) -> bool:
@@ -351,9 +351,11 @@ def _is_at(fd: int, path: str) -> bool:
 
 
 def _write(fd: int, data: bytes) -> None:
+    """Write to a file, which stays open, if there is space."""
     try:
-        os.write(fd, data)
-    except OSError:  # a full disk: the lock says what matters
+        with open(fd, "wb", buffering=0, closefd=False) as file:
+            file.write(data)
+    except OSError:
         return
 
 

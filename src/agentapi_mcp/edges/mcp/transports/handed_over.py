@@ -9,7 +9,7 @@ import anyio
 from anyio import AsyncFile
 from typing_extensions import Buffer, override
 
-from agentapi_mcp.base.descriptors import read, write
+from agentapi_mcp.base import descriptors
 from agentapi_mcp.base.long_lines import LineBound
 from agentapi_mcp.edges.mcp.deliveries import RESPONSE
 from agentapi_mcp.edges.mcp.front.thread import Handover
@@ -45,7 +45,7 @@ class UnreadInput(RawIOBase):
 
     def _read(self, size: int) -> bytes:
         if not self._unread and not self._has_ended:
-            return read(self._descriptor, size)
+            return descriptors.read(self._descriptor, size)
         piece = bytes(self._unread[:size])
         del self._unread[: len(piece)]
         return piece
@@ -68,7 +68,7 @@ class Output(RawIOBase):
     @override
     def write(self, data: Buffer, /) -> int:
         view = memoryview(data)
-        write(self._descriptor, view)
+        descriptors.write(self._descriptor, view)
         return len(view)
 
 
@@ -99,7 +99,9 @@ class HandedOver:
         """Write what the front has not; whatever the server writes meanwhile comes after it."""
         unwritten = bytes(self._handover.unwritten)
         if unwritten:
-            await anyio.to_thread.run_sync(write, self._pipe.wrapped.fileno(), unwritten, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(
+                descriptors.write, self._pipe.wrapped.fileno(), unwritten, abandon_on_cancel=True
+            )
         self._is_written.set()
 
     async def readline(self) -> str:
