@@ -393,6 +393,18 @@ async def test_pipes_that_another_process_made_non_blocking_are_waited_for(share
             assert sorted(each["id"] for each in found) == list(numbers)
 
 
+async def test_a_reason_with_a_path_that_is_no_utf_8_is_told_all_the_same() -> None:
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as path:  # a short one
+        home = Path(path) / os.fsdecode(b"caf\xe9")
+        env = environ(home, AGENTAPI_DATABASE_URL="postgresql://127.0.0.1:1/none")
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            (home / "run").chmod(0o755)
+            os.kill(here.pid(), signal.SIGKILL)
+            words = (await client.called(1, "list_agents"))["content"][0]["text"]
+            assert words.endswith("/caf?/run is not a private directory of this user.")
+
+
 async def test_a_directory_that_became_unusable_is_told_at_once_and_once(seed: Seed) -> None:
     async with seed.started("closed-") as server:
         env = environ(server.home)

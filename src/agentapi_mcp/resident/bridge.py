@@ -328,7 +328,7 @@ class Bridge:
                 answer["result"] = {"content": [{"type": "text", "text": words}], "isError": True}
             else:
                 answer["error"] = {"code": _INTERNAL_ERROR, "message": words}
-            self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()])
+            self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")])
 
 
 def _directory() -> str:
