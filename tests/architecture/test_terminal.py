@@ -21,9 +21,11 @@ EXCEPTIONS = {
     ("telemetry.py", "sys.stderr"): "the stream of the log, which its handler cleans",
     ("telemetry.py", "StreamHandler"): "the handler that cleans",
     ("edges/mcp/transports/stdio.py", "os.dup2"): "stdout carries the protocol",
-    ("edges/mcp/transports/handed_over.py", "os.write"): "stdout carries the protocol",
+    ("base/descriptors.py", "os.write"): "what carries the protocol is written with it",
+    ("edges/mcp/transports/handed_over.py", "descriptors.write"): "stdout carries the protocol",
     ("edges/mcp/front/thread.py", "os.write"): "stdout carries the protocol",
-    ("resident/bridge.py", "os.write"): "stdout carries the protocol, and stderr what is printable",
+    ("resident/bridge.py", "descriptors.write"): "stdout carries the protocol",
+    ("resident/bridge.py", "os.write"): "stderr carries what is printable",
 }
 
 
@@ -40,8 +42,8 @@ def names_past_the_sink(tree: ast.AST) -> Iterator[str]:
                 yield f"sys.{stream}"
             case ast.Attribute(value=ast.Name(id="click"), attr=name) if name in CLICKS:
                 yield f"click.{name}"
-            case ast.Attribute(value=ast.Name(id="os"), attr="write" | "dup2" as name):
-                yield f"os.{name}"
+            case ast.Attribute(value=ast.Name(id="os" | "descriptors" as module), attr="write" | "dup2" as name):
+                yield f"{module}.{name}"
             case ast.Attribute(attr=name) if name in HANDLERS | PRINTERS - {"input"} and not _of_os(node):
                 yield name
             case ast.Call(func=ast.Name(id=name)) if name in PRINTERS:

@@ -45,9 +45,7 @@ def test_what_is_owed_for_a_short_list_is_what_the_answers_say() -> None:
 async def test_a_client_is_answered_before_its_server_reads_and_once(edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
-        await here.served(env)
-        pid = here.pid()
-        os.kill(pid, signal.SIGSTOP)
+        pid = await here.frozen(env)
         client = await here.start(env)
         early = [await client.shake_hands()]
         early += [await client.ask(method, {}, number) for number, method in enumerate(LISTS, 1)]
@@ -70,9 +68,7 @@ async def test_a_client_is_answered_before_its_server_reads_and_once(edge_home: 
 async def test_a_client_of_the_newest_revision_is_answered_before_its_server_reads(edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
-        await here.served(env)
-        pid = here.pid()
-        os.kill(pid, signal.SIGSTOP)
+        pid = await here.frozen(env)
         client = await here.start(env)
         early = [
             await client.ask(method, MODERN, number) for number, method in enumerate(("server/discover", *LISTS[:3]))

@@ -1,18 +1,22 @@
 """Clients over stdio that share a resident server, and what they see when it or they end."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from agentapi_mcp.base.long_lines import LONGEST_LINE
 from agentapi_mcp.resident.place import Place
+from agentapi_mcp.resident.protocol import NUMBER, Hello
 from agentapi_mcp.testing.http import Steps
 from tests.support.databases import Seed
 from tests.support.embedded import SharedHome
@@ -21,6 +25,10 @@ from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, cli
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
+HELLO_LINES = (
+    b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
+    b'"clientInfo":{"name":"t","version":"1"}}}\n{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+)
 ENDED = "The server of agentapi-mcp ended while this call ran"
 
 
@@ -184,7 +192,8 @@ async def test_a_server_that_is_killed_in_mid_turn_is_told_of_in_words_and_follo
         env = environ(edge_home, peer)
         async with clients(env) as here:
             client = await here.greeted(env)
-            client.call(1, "chat", agent="droid", message=slow())
+            message = slow()
+            client.call(1, "chat", agent="droid", message=message)
             client.call("reads", "get_turn", turn_id=str(uuid4()), wait_seconds=0)
             client.say("resources/subscribe", {"uri": "agentapi://catalog/agents"}, 2)
             await client.hear(2)
@@ -198,18 +207,22 @@ async def test_a_server_that_is_killed_in_mid_turn_is_told_of_in_words_and_follo
             assert words["content"][0]["text"].startswith(ENDED)
             # With a key it is asked for again, and what is kept of it is told.
             assert (await client.turn(3))["status"] == "interrupted"
+            # What the words promise: the same message is not asked twice, and with `retry` it is.
+            client.call("same", "chat", agent="droid", message=message)
+            turn = await client.turn("same")
+            assert (turn["status"], turn["joined"]) == ("interrupted", True)
+            client.call("again", "chat", agent="droid", message=message, retry=True)
+            await peer.received(3, path=COMPLETIONS)
             assert (await client.called(4, "list_agents"))["structuredContent"]["agents"]
             assert here.pid() != pid
             assert [each["id"] for each in client.heard if "id" in each].count(0) == 1
-            assert asked(peer) == 2
+            assert asked(peer) == 3
 
 
 async def test_a_frozen_server_keeps_its_clients_waiting_and_answers_them_later(edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
-        await here.greeted(env)
-        pid = here.pid()
-        os.kill(pid, signal.SIGSTOP)
+        pid = await here.frozen(env)
         client = await here.start(env)
         client.say("initialize", {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}
@@ -251,6 +264,24 @@ async def test_a_message_that_a_leaving_server_has_not_read_goes_to_the_next(edg
             assert (await client.turn(1))["status"] == "completed"
             assert (await client.turn(2))["status"] == "completed"
             assert asked(peer) == 2
+
+
+async def test_a_bridge_that_comes_too_late_for_a_leaving_server_hears_no_word_of_it(edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        env = environ(edge_home, peer) | {"AGENTAPI_SHUTDOWN_GRACE_SECONDS": "60"}
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            client.call(1, "chat", agent="droid", message=slow())
+            await peer.received(1, path=COMPLETIONS)
+            place = place_of(env)
+            reader, writer = await asyncio.open_unix_connection(place.socket)
+            await client.ask("ping", {}, 2)  # by now it has accepted the connection
+            os.kill(here.pid(), signal.SIGTERM)
+            await until(lambda: not place.is_locked())
+            writer.write(Hello(NUMBER, os.getpid(), "/").line())
+            # With its `ok`, what follows would count as read, and its client would be told that it ran.
+            assert await reader.read() == b""
+            writer.close()
 
 
 async def test_a_bridge_that_is_told_to_has_the_server_read_its_file(edge_home: Path, tmp_path: Path) -> None:
@@ -320,7 +351,7 @@ async def test_a_server_of_another_version_is_not_spoken_to(edge_home: Path) -> 
     env = environ(edge_home)
     async with clients(env) as here:
         place = place_of(env)
-        lock = place.try_lock()
+        lock = await asyncio.to_thread(wait_until, place.try_lock)
         assert lock is not None
         place.remove_socket()  # of a server that another test has killed
         with socket.socket(socket.AF_UNIX) as listener:
@@ -335,6 +366,100 @@ async def test_a_server_of_another_version_is_not_spoken_to(edge_home: Path) -> 
         assert b"another version of agentapi-mcp was installed meanwhile. Restart this client." in err
         os.close(lock)
         place.remove_socket()
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+async def test_pipes_that_another_process_made_non_blocking_are_waited_for(shared: str, edge_home: Path) -> None:
+    env = environ(edge_home) | {"AGENTAPI_RESIDENT": shared}
+    theirs, ours = os.pipe()
+    answers, stdout = os.pipe()
+    os.set_blocking(theirs, False)  # the name of the function says it
+    os.set_blocking(stdout, False)  # as above
+    async with clients(env) as here:
+        await here.start(env, stdin=theirs, stdout=stdout)
+        for fd in (theirs, stdout):
+            os.close(fd)
+        with os.fdopen(ours, "wb", buffering=0) as pipe, os.fdopen(answers, "rb") as lines:
+            pipe.write(HELLO_LINES)
+            assert b"serverInfo" in await asyncio.to_thread(lines.readline)
+            # The server itself answers this, after a pause of its client's.
+            pipe.write(
+                b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"list_agents","arguments":{}}}\n'
+            )
+            assert b'"id":1,' in await asyncio.to_thread(lines.readline)
+            numbers = range(2, 42)  # so many answers are more than a pipe takes
+            pipe.write(b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"tools/list"}\n' % number for number in numbers))
+            found = [json.loads(await asyncio.to_thread(lines.readline)) for _ in numbers]
+            assert sorted(each["id"] for each in found) == list(numbers)
+
+
+async def test_a_reason_with_a_path_that_is_no_utf_8_is_told_all_the_same() -> None:
+    with tempfile.TemporaryDirectory(prefix="b-", dir="/tmp") as path:  # a short one
+        home = Path(path) / os.fsdecode(b"caf\xe9")
+        env = environ(home, AGENTAPI_DATABASE_URL="postgresql://127.0.0.1:1/none")
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            (home / "run").chmod(0o755)
+            os.kill(here.pid(), signal.SIGKILL)
+            words = (await client.called(1, "list_agents"))["content"][0]["text"]
+            assert words.endswith("/caf?/run is not a private directory of this user.")
+
+
+async def test_a_directory_that_became_unusable_is_told_at_once_and_once(seed: Seed) -> None:
+    async with seed.started("closed-") as server:
+        env = environ(server.home)
+        run = server.home / "run"
+        async with clients(env) as here:
+            client = await here.served(env)
+            run.chmod(0o755)
+            os.kill(here.pid(), signal.SIGKILL)
+            why = f"{run} is not a private directory of this user."
+            assert client.process.stderr is not None
+            assert await client.process.stderr.readline() == f"agentapi-mcp: {why}\n".encode()
+            words = (await client.called(1, "list_agents"))["content"][0]["text"]
+            assert words == f"The server of agentapi-mcp does not start: {why}"
+            run.chmod(0o700)
+            for number in count(2):  # it tries again after two seconds
+                if not (await client.called(number, "list_agents"))["isError"]:
+                    break
+            assert await client.end() == 0
+            assert b"does not say why" not in await client.process.stderr.read()
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+async def test_a_line_that_is_too_long_is_refused_to_whom_it_concerns(shared: str, edge_home: Path) -> None:
+    env = environ(edge_home) | {"AGENTAPI_RESIDENT": shared}
+    async with clients(env) as here:
+        client = await here.greeted(env)
+        long = "x" * (LONGEST_LINE + 1_000_000)
+        for line in (
+            f'{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{long}"}}}}',
+            f'{{"method":"ping","params":{{"x":"{long}"}},"jsonrpc":"2.0","id":1}}',
+        ):
+            client.write(line)
+            assert (await client.hear(1))["error"]["message"] == "The message is longer than 8,388,608 bytes."
+        assert (await client.ask("ping", {}, 2))["result"] == {}
+
+
+async def test_a_line_that_never_ends_is_not_kept_for_whoever_sends_it(edge_home: Path) -> None:
+    env = environ(edge_home)
+    async with clients(env) as here:
+        client = await here.served(env)
+        before = resident_bytes(here.pid())
+        reader, writer = await asyncio.open_unix_connection(place_of(env).socket)
+        writer.write(Hello(NUMBER, os.getpid(), "/").line())
+        assert (await reader.readline()).startswith(b"ok ")
+        for _ in range(200):
+            writer.write(b"x" * 1_000_000)
+            await writer.drain()
+        assert (await client.ask("ping", {}, 1))["result"] == {}
+        assert resident_bytes(here.pid()) - before < 50_000_000
+        writer.close()
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process has in use (proc(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("line", [b"", b"GET / HTTP/1.1\r\n", b"bridge x y z\n", b"\xff\n", b"bridge 1 1 zz\n"])

@@ -52,6 +52,10 @@ async def test_status_tells_of_every_server_and_its_clients(edge_home: Path) -> 
             assert [each["name"] for each in idle["clients"]] == ["another-ide 1"]
             _, out, _ = await run_command(env, "status")
             assert out.startswith("Clients here share a server.\n")
+            # Why there are two, without what is secret.
+            assert tells["differ_in"] == ["OPENROUTER_API_KEY"]
+            assert "The servers differ in these variables: OPENROUTER_API_KEY.\n" in out
+            assert "sk-or-v1" not in out
             assert f"{busy['pid']}\t0.1.0\t" in out
             assert "an-ide 1" in out
 
@@ -63,7 +67,9 @@ async def test_status_says_why_a_client_has_a_server_of_its_own_and_makes_nothin
         ({"AGENTAPI_HOME": "relative"}, "AGENTAPI_HOME is no absolute path"),
         ({}, None),
     ):
-        assert await told(environ(home) | given) == {"shared": reason is None, "reason": reason, "servers": []}
+        assert await told(environ(home) | given) == {
+            "shared": reason is None, "reason": reason, "servers": [], "differ_in": []
+        }  # fmt: skip
     assert not home.exists()
     (home / "run").mkdir(parents=True)
     (home / "run").chmod(0o755)
@@ -107,6 +113,11 @@ async def test_a_frozen_server_is_told_and_killed_by_force_alone(edge_home: Path
         (server,) = (await told(env))["servers"]
         assert (server["pid"], server["answers"]) == (pid, False)
         assert "does not answer" in (await run_command(env, "status")).out
+        waited = await stopped(env)
+        assert (waited.status, waited.out) == (1, "")
+        said = waited.err.splitlines()
+        assert said[0] == f"agentapi-mcp: the server with the process id {pid} does not answer; waiting for its end."
+        assert said[1].endswith(f"say --force. Its log is {server['log']}.")
         # A signal that it gets later would end it, too; it is told nothing while it is frozen.
         forced = await stopped(env, "--force", "--json")
         assert (forced.status, json.loads(forced.out)) == (0, {"stopped": [pid], "left": []})
@@ -121,8 +132,7 @@ async def test_a_frozen_server_is_told_and_killed_by_force_alone(edge_home: Path
 async def test_what_a_server_that_was_killed_by_force_never_read_has_the_next_one_started(edge_home: Path) -> None:
     env = environ(edge_home)
     async with clients(env) as here:
-        await here.served(env)
-        os.kill(here.pid(), signal.SIGSTOP)
+        await here.frozen(env)
         late = await here.greeted(env)
         late.call(1, "list_agents")
         assert (await stopped(env, "--force")).status == 0

@@ -129,6 +129,26 @@ def test_a_cancelled_request_has_no_answer() -> None:
     assert ledger.refuse_all() == []
 
 
+@pytest.mark.parametrize(
+    ("line", "answered"),
+    [
+        (b'{"id":1,"method":"tools/call","params":{"name":"caf\xe9"}}\n', 1),
+        (b'{"id":"caf\xe9","method":"tools/call"}\n', "caf\ufffd"),
+        (rb'{"id":"\ud800x","method":"tools/call"}', "?x"),
+    ],
+)
+def test_a_request_is_remembered_as_the_server_reads_it(line: bytes, answered: str | int) -> None:
+    assert [each.id for each in begun(line).refuse_all()] == [answered]
+    ledger = begun(line)
+    assert ledger.passes(answer(answered))
+    assert ledger.refuse_all() == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_the_server_cannot_read_is_not_remembered(encoding: str) -> None:
+    assert begun(call("chat", 1).decode().encode(encoding)).refuse_all() == []
+
+
 @pytest.mark.parametrize("text", [b"nonsense\n", b"[1]\n", b'{"id":true,"method":"ping"}\n', b'{"method":5,"id":1}\n'])
 def test_what_is_no_request_is_not_remembered(text: bytes) -> None:
     assert begun(text).refuse_all() == []

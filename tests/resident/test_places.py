@@ -1,6 +1,7 @@
 """Where a resident server is found, and by whom."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from agentapi_mcp.app.database import home_of
 from agentapi_mcp.resident import environment
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, Place, endings, find_place, places, siblings, sweep
+from agentapi_mcp.resident.starting import connect
 from agentapi_mcp.settings import Settings
 
 KEY = bytes(32)
@@ -141,6 +143,41 @@ def test_certificates_count_by_the_file_that_they_are(tmp_path: Path) -> None:
     assert fingerprint(link) == fingerprint(file)
 
 
+RELATIVE = ("AGENTAPI_CONFIG", "AGENTAPI_MASTER_KEY_FILE", "agentapi_config", "PGPASSFILE", "SSL_CERT_FILE")
+
+
+@pytest.mark.parametrize("variable", RELATIVE)
+def test_a_relative_path_starts_at_the_directory_of_the_client(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints: set[str] = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(f"${{OF_{name}}}")
+        monkeypatch.chdir(tmp_path / name)
+        environ = named(tmp_path, **{variable: "file", f"OF_{name}": "x"})
+        prints.add(fingerprint(environ))
+        kept = Environment(environ).for_resident(os.fsencode(tmp_path))
+        assert kept[variable.encode()] == os.fsencode(tmp_path / name / "file")
+        assert (f"OF_{name}".encode() in kept) == (variable.upper() == "AGENTAPI_CONFIG")
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize("value", ["~/file", "/srv/file", "system", ""])
+def test_what_is_no_relative_path_stays_as_it_is(value: str) -> None:
+    environ = {b"PGSSLROOTCERT": os.fsencode(value), b"AGENTAPI_CONFIG": b"~/x", b"AGENTAPI_WAIT_SECONDS": b"5"}
+    assert Environment(environ).environ == environ
+
+
+def test_every_setting_that_is_a_path_is_known_to_the_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = {name for name, found in Settings.model_fields.items() if "Path" in str(found.annotation)}
+    # The home must be absolute, and only `serve` has certificates.
+    for name in paths - {"home", "tls_cert", "tls_key"}:
+        variable = b"AGENTAPI_" + name.upper().encode()
+        assert Environment({variable: b"x"}).environ == {variable: os.fsencode(tmp_path / "x")}
+
+
 def test_other_toolsets_make_another_server(tmp_path: Path) -> None:
     assert fingerprint(named(tmp_path)) != fingerprint(named(tmp_path), b"core,admin")
 
@@ -206,6 +243,55 @@ def test_a_key_that_is_none_is_told(tmp_path: Path) -> None:
     (Path(place.run) / "key").write_bytes(b"short")
     with pytest.raises(NoPlaceError, match="key is no key: remove it"):
         find_place(Environment(named(tmp_path)), None)
+
+
+def test_a_key_that_is_a_pipe_is_told(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    (Path(place.run) / "key").unlink()
+    os.mkfifo(Path(place.run) / "key")
+    with pytest.raises(NoPlaceError, match="key is no key: remove it"):
+        find_place(Environment(named(tmp_path)), None)
+
+
+FULL = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+    "from agentapi_mcp.resident.environment import Environment; from agentapi_mcp.resident.place import *; "
+)
+
+
+def test_a_full_disk_leaves_nothing_but_what_tells_of_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (sys.executable, "-c", FULL + "find_place(Environment(os.environb), None)")
+    monkeypatch.setenv("AGENTAPI_HOME", str(tmp_path))
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  # ours
+    assert "NoPlaceError" in ran.stderr
+    assert list((tmp_path / "run").iterdir()) == []
+    here = Environment(named(tmp_path))
+    place = find_place(here, None)
+    words = (sys.executable, "-c", FULL + "Place(*sys.argv[1:]).note_ending(b'x'); print(flush=True); input()")
+    words = (*words, place.run, place.fingerprint)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603  # of this test
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        assert [(ending.pid, ending.told()) for ending in endings(here)] == [(process.pid, b"")]
+        process.kill()
+    assert endings(here) == []
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"key"}
+
+
+def test_where_too_many_wait_for_a_server_nobody_waits_without_a_limit(tmp_path: Path) -> None:
+    place = find_place(Environment(named(tmp_path)), None)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place.socket)
+        listener.listen(0)
+        waiting = connect(place)
+        assert waiting is not None
+        assert connect(place) is None
+        listener.accept()[0].close()
+        waiting.close()
+        after = connect(place)
+        assert after is not None
+        assert after.getblocking()
+        after.close()
 
 
 def test_a_lock_is_taken_once_and_free_after_its_process(tmp_path: Path) -> None:
@@ -284,3 +370,6 @@ def test_the_last_words_are_those_since_the_start_without_what_drives_a_terminal
     with Path(place.log).open("a") as log:
         log.write("Traceback\nagentapi-mcp: A setting\x1b[31m is wrong.\n\n")
     assert place.last_words(before) == "A setting[31m is wrong."
+    with Path(place.log).open("a") as log:
+        log.write("x" * 100_000 + "\nthe end\n")
+    assert place.last_line(before) == "the end"

@@ -141,11 +141,13 @@ class Clients:
     run: str
     started: list[LineClient] = field(default_factory=list[LineClient])
 
-    async def start(self, env: Mapping[str, str], *words: str, stdout: int = subprocess.PIPE) -> LineClient:
+    async def start(
+        self, env: Mapping[str, str], *words: str, stdin: int = subprocess.PIPE, stdout: int = subprocess.PIPE
+    ) -> LineClient:
         """Start a client's server."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "agentapi_mcp", *words),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
             env=dict(env),
@@ -165,6 +167,13 @@ class Clients:
         client = await self.greeted(env, name)
         assert (await client.called("served", "list_agents"))["structuredContent"]["agents"]
         return client
+
+    async def frozen(self, env: Mapping[str, str]) -> int:
+        """Have a server started, and freeze it."""
+        await self.served(env)
+        pid = self.pid()
+        os.kill(pid, signal.SIGSTOP)
+        return pid
 
     def pids(self) -> list[int]:
         """List the resident servers."""

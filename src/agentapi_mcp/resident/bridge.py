@@ -9,12 +9,14 @@ from _socket import SHUT_WR, socket
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Sequence
 
+from agentapi_mcp.base import descriptors
 from agentapi_mcp.base.locks import pause
+from agentapi_mcp.base.long_lines import LineBound
 from agentapi_mcp.resident.before import AnswersBefore
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.ledger import Ledger, Request
 from agentapi_mcp.resident.place import NoPlaceError, find_place
-from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, RELOAD, SYNC, Hello, synced
+from agentapi_mcp.resident.protocol import BYE, MARK, NUMBER, OK, RELOAD, SYNC, Hello, read_bye, synced
 from agentapi_mcp.resident.starting import Starter
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -26,10 +28,13 @@ _MOST_DEATHS, _MOST_EARLY = 5, 100
 _SYNC_SECONDS = 0.05
 _WRONG = 3
 _INTERNAL_ERROR = -32603
-_ENDED = (
-    "The server of agentapi-mcp ended while this call ran, and runs again now. What was sent is kept: list_sessions "
-    "shows it, and get_transcript how far its answer came. Send the same message again only if you want to ask again."
+_ENDED = "The server of agentapi-mcp ended while this call ran; the next call has it started again. "
+# What holds in each case: the turn had not begun, was asked, or has ended (docs/turns.md, After a crash or restart).
+_CHAT_ENDED = _ENDED + (
+    "Send the same message again, without `new`: if it was asked already, it is not asked twice, but you get its turn "
+    "with what came of the answer. With `retry: true` it is asked again, which may cost twice."
 )
+_CALL_ENDED = _ENDED + "Whether it was carried out is not known: look before you repeat it."
 _DOES_NOT_START = "The server of agentapi-mcp does not start: {}"
 _OTHER_VERSION = "another version of agentapi-mcp was installed meanwhile. Restart this client."
 
@@ -87,7 +92,7 @@ class Bridge:
         """
         connection, self._was_started = self._starter.open()
         hello = Hello(NUMBER, os.getpid(), _directory())
-        self._is_accepted, self._read = False, None
+        self._is_accepted, self._is_foreign, self._read = False, False, None
         _send(connection, hello.line())
         self._connection = connection
 
@@ -105,7 +110,8 @@ class Bridge:
                 self._leave()
             if not self._goes_on():
                 self._wanted.acquire()
-            self._reopen()
+            while not self._reopen():
+                self._wanted.acquire()
 
     def _on_hangup(self, *_: object) -> None:
         start_new_thread(self._ask_to_reload, ())  # this thread may hold what it needs
@@ -125,8 +131,9 @@ class Bridge:
 
     def _read_client(self) -> None:
         parts: list[bytes] = []
+        bound = LineBound()
         while chunk := _receive(_STDIN):
-            *lines, rest = chunk.split(b"\n")
+            *lines, rest = bound.passed(chunk).split(b"\n")
             for line in lines:
                 self._from_client(b"".join((*parts, line, b"\n")))
                 parts = []
@@ -211,7 +218,7 @@ class Bridge:
             elif line.startswith(OK):
                 self._accept(line)
             elif line.startswith(BYE):
-                self._read = int(line.removeprefix(BYE))
+                self._read = read_bye(line)
             elif self._acknowledged and line == self._acknowledged:
                 passed.append(self._instead)
                 self._acknowledged = b""
@@ -236,8 +243,7 @@ class Bridge:
         self._has_spoken = True
         with self._writing:
             try:
-                while data:
-                    data = data[os.write(_STDOUT, data) :]
+                descriptors.write(_STDOUT, data)
             except OSError:
                 os._exit(0)  # nobody reads any more
 
@@ -261,8 +267,8 @@ class Bridge:
                 return False
             if not self._is_accepted:  # it has read nothing
                 return not was_stopped or self._ledger.is_awaited()
-            refused = self._ledger.lost(self._read, was_stopped=was_stopped)
-            self._refuse(refused, _ENDED)
+            for request in self._ledger.lost(self._read, was_stopped=was_stopped):
+                self._refuse([request], _CHAT_ENDED if request.tool == "chat" else _CALL_ENDED)
             return not was_stopped or self._ledger.has_unread(self._read)
 
     def _reason_to_give_up(self) -> str:
@@ -279,10 +285,17 @@ class Bridge:
         now = time.monotonic()
         self._deaths = [*(death for death in self._deaths if now - death < _LATELY), now]
         if self._is_accepted:
-            return self._starter.last_words() if len(self._deaths) > _MOST_DEATHS else ""
+            return self._words_of_deaths() if len(self._deaths) > _MOST_DEATHS else ""
         return self._starter.last_words() if self._broken or len(self._deaths) > 1 else ""
 
-    def _reopen(self) -> None:
+    def _words_of_deaths(self) -> str:
+        # The last line need not be why: a server that was killed said nothing of that.
+        line = self._starter.last_line()
+        words = f"It said last: {line}" if line else "It did not say why."
+        return f"it has ended {len(self._deaths)} times within {_LATELY:.0f} seconds. {words}"
+
+    def _reopen(self) -> bool:
+        """Connect to the next server; return whether there is one."""
         with self._sending:
             self._wanted.acquire(blocking=False)
             try:
@@ -290,10 +303,11 @@ class Bridge:
                 self.open()
             except NoPlaceError as exc:
                 self._break(f"{exc}.")
-                return
+                return False
             if self._connection is not None:
                 for line in self._ledger.restart():
                     _send(self._connection, line)
+            return True
 
     def _break(self, reason: str) -> None:
         """Answer in words from now on; whoever has had no answer yet sees a server that does not start."""
@@ -314,7 +328,7 @@ class Bridge:
                 answer["result"] = {"content": [{"type": "text", "text": words}], "isError": True}
             else:
                 answer["error"] = {"code": _INTERNAL_ERROR, "message": words}
-            self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode()])
+            self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")])
 
 
 def _directory() -> str:
@@ -327,7 +341,7 @@ def _directory() -> str:
 
 def _receive(fd: int) -> bytes:
     try:
-        return os.read(fd, _CHUNK)
+        return descriptors.read(fd, _CHUNK)
     except OSError:
         return b""
 

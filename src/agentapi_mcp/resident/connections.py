@@ -10,6 +10,7 @@ from typing import cast
 from anyio import AsyncFile
 from mcp.server.context import CallNext, HandlerResult
 
+from agentapi_mcp.base.long_lines import LineBound
 from agentapi_mcp.edges.mcp.callers import Context, client_of
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.deliveries import response_id
@@ -113,9 +114,10 @@ class BridgeConnection:
 
     async def _read_lines(self) -> None:
         parts: list[bytes] = []
+        bound = LineBound()
         with suppress(ConnectionError):
             while chunk := await self._reader.read(_CHUNK):
-                *lines, rest = chunk.split(b"\n")
+                *lines, rest = bound.passed(chunk).split(b"\n")
                 for line in lines:
                     await self._take(b"".join((*parts, line)))
                     parts = []

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +52,30 @@ def find_servers(environ: Mapping[str, str]) -> list[ResidentServer]:
     return found + [_told_by(ending) for ending in endings(environment) if ending.pid not in pids]
 
 
+def differences(servers: Sequence[ResidentServer]) -> list[str]:
+    """Name the variables because of which there are several, as far as the kernel shows them (proc(5))."""
+    environs = [_counted(server.pid) for server in servers if server.pid is not None]
+    names = {name for environ in environs for name in environ}
+    return sorted(os.fsdecode(name) for name in names if len({environ.get(name) for environ in environs}) > 1)
+
+
+def _counted(pid: int) -> Mapping[bytes, bytes]:
+    try:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    environment = Environment(dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair))
+    return environment.counted(environment.home())
+
+
 def stop(server: ResidentServer, *, force: bool) -> bool:
     """End a server until a client needs one again, and return whether it has ended; by force also one that does not."""
     if server.ending is not None:
         left = _time_to_end(server) - server.ending.age()
         return _has_ended(server.ending, left) or (force and _kill_ending(server.ending))
     server.place.mark_stopped()
+    if force and not server.answers:
+        return _kill(server)  # it has been given time to answer
     connection = _ask(server.place, b"stop\n")
     if connection is not None:
         with connection:

@@ -28,7 +28,15 @@ _NAMES = frozenset(
 )
 # What only a program that the server starts reads (backends/kinds/droid.py).
 _OF_PROGRAMS = frozenset((b"PATH", b"LANG", b"LC_ALL", b"TMPDIR", b"NODE_EXTRA_CA_CERTS"))
-_PATHS = frozenset((b"SSL_CERT_FILE", b"SSL_CERT_DIR"))
+_CERTIFICATES = frozenset((b"SSL_CERT_FILE", b"SSL_CERT_DIR"))
+# What may be a relative path, which starts at the client's directory; the server runs in another.
+_OUR_PATHS = frozenset((b"AGENTAPI_CONFIG", b"AGENTAPI_MASTER_KEY_FILE", b"AGENTAPI_POSTGRES_BINDIR"))
+_PATHS = _CERTIFICATES | frozenset(
+    (
+        *(b"PGPASSFILE", b"PGSERVICEFILE", b"PGSYSCONFDIR", b"PGSSLCERT", b"PGSSLKEY", b"PGSSLROOTCERT", b"PGSSLCRL"),
+        *(b"NETRC", b"GOOGLE_APPLICATION_CREDENTIALS", b"CLOUDSDK_CONFIG", b"OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    )
+)
 # They decide whether and how long there is a resident, and nothing of what its clients see.
 _OURS = frozenset((b"AGENTAPI_RESIDENT", b"AGENTAPI_RESIDENT_LINGER_SECONDS", b"AGENTAPI_HOME"))
 _ADDRESSES = (b"DATABASE_URL", b"REDIS_URL")
@@ -40,8 +48,8 @@ class Environment:
     """The environment of one bridge; as the settings read it, the case of a name does not matter."""
 
     def __init__(self, environ: Environ) -> None:
-        self.environ = environ
-        self._values = {name.upper(): value for name, value in environ.items() if value}
+        self.environ = {name: _absolute(name.upper(), value) for name, value in environ.items()}
+        self._values = {name.upper(): value for name, value in self.environ.items() if value}
 
     def get(self, name: bytes) -> bytes:
         """Return the value of a variable, empty if it is not set."""
@@ -116,15 +124,21 @@ class Environment:
         depends on a `key` of the home.
         """
         digest = blake2b(key=key, digest_size=8)
-        names = self._names(home)
         words = [*_program(), *_namespaces(), home, toolsets, self.get(b"AGENTAPI_CONFIG"), b"%d" % os.geteuid()]
-        for name in sorted(self.environ):
-            if self.environ[name] and _matters(name, names) and name.upper() not in _OURS:
-                value = self.environ[name]
-                words += (name, os.path.realpath(value) if name in _PATHS else value)
+        for name, value in sorted(self.counted(home).items()):
+            words += (name, value)
         for word in words:
             digest.update(b"%d:%s," % (len(word), word))
         return digest.hexdigest()
+
+    def counted(self, home: bytes) -> dict[bytes, bytes]:
+        """Return the variables that tell a server from others of the same program and home."""
+        names = self._names(home)
+        return {
+            name: os.path.realpath(value) if name in _CERTIFICATES else value
+            for name, value in self.environ.items()
+            if value and _matters(name, names) and name.upper() not in _OURS
+        }
 
     def _names(self, home: bytes) -> frozenset[bytes]:
         """Return which variables matter, beside those with the prefixes."""
@@ -139,6 +153,18 @@ class Environment:
 
 def _matters(name: bytes, names: frozenset[bytes]) -> bool:
     return name in names or name.upper() in names or name.upper().startswith(_PREFIXES)
+
+
+def _absolute(name: bytes, value: bytes) -> bytes:
+    """Return the value of a variable, without what depends on the directory of this process."""
+    # What a library takes for a path need not be one: `system`, of PGSSLROOTCERT.
+    is_path = name in _OUR_PATHS or (name in _PATHS and os.path.exists(value))
+    if not is_path or not value or value.startswith((b"/", b"~")):
+        return value
+    try:
+        return os.path.abspath(value)
+    except FileNotFoundError:  # the directory was removed
+        return value
 
 
 def _named_in(text: bytes) -> Iterator[bytes]:

@@ -29,14 +29,15 @@ _STANDING = frozenset(("initialize", "logging/setLevel", "resources/subscribe", 
 class Request:  # no dataclass or tuple with names: the modules for them cost 10 ms
     """A request without an answer: its line, and which of those sent to the server that was."""
 
-    __slots__ = ("id", "line", "may_repeat", "method", "number")
+    __slots__ = ("id", "line", "may_repeat", "method", "number", "tool")
 
-    def __init__(self, request_id: str | int, method: str, line: bytes, *, number: int, may_repeat: bool) -> None:
+    def __init__(self, request_id: str | int, method: str, params: Fields, line: bytes, number: int) -> None:
         self.id = request_id
         self.method = method
+        self.tool = params.get("name") if method == "tools/call" else None
         self.line = line
         self.number = number
-        self.may_repeat = may_repeat
+        self.may_repeat = _may_repeat(method, params)
 
 
 class Ledger:
@@ -176,7 +177,7 @@ class Ledger:
         elif method == "notifications/cancelled":
             self._open.pop(_key(params.get("requestId")), None)
         if isinstance(key[1], str | int) and key[0] is not bool:
-            self._open[key] = Request(key[1], method, line, number=number, may_repeat=_may_repeat(method, params))
+            self._open[key] = Request(key[1], method, params, line, number)
 
 
 def _is_standing(request: Request) -> bool:
@@ -193,7 +194,9 @@ def _may_repeat(method: str, params: Fields) -> bool:
 
 
 def _key(request_id: object) -> Key:
-    return type(request_id), request_id if isinstance(request_id, str | int) else None
+    if isinstance(request_id, str):
+        return str, request_id.encode("utf-8", "replace").decode()  # without lone surrogates, as the server answers
+    return type(request_id), request_id if isinstance(request_id, int) else None
 
 
 def _answered(line: bytes) -> Key | None:
@@ -218,10 +221,11 @@ def _answered(line: bytes) -> Key | None:
 
 
 def _fields(line: bytes) -> Fields:
+    """Parse a line as the server does: what is no UTF-8 is replaced, and no other encoding is guessed."""
     import json  # noqa: PLC0415  # 8 ms, after the first line is on its way
 
     try:
-        return _object(json.loads(line))
+        return _object(json.loads(line.decode("utf-8", "replace")))
     except (ValueError, RecursionError):
         return {}
 

@@ -19,7 +19,7 @@ _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
 _FINGERPRINT_DIGITS = 16
 _SOCKET, _LOCK, _LOG, _STOPPED, _ENDING = ".sock", ".lock", ".log", ".stopped", ".ending"
 _KEY, _KEY_BYTES = "key", 32
-_LOG_BYTES = 1 << 20
+_LOG_BYTES, _LAST_BYTES = 1 << 20, 1 << 16
 _NO_HOME = "AGENTAPI_HOME is no absolute path"
 
 
@@ -72,8 +72,7 @@ class Place:
         fd = open_lock(path + ".new")  # under its name it is locked, or left over
         try_acquire(fd)
         # The descriptor stays open: the kernel frees the lock when the process ends.
-        with open(fd, "wb", buffering=0, closefd=False) as file:
-            file.write(told)
+        _write(fd, told)  # on a full disk the lock tells what matters
         os.rename(path + ".new", path)
 
     def is_locked(self) -> bool:
@@ -89,16 +88,27 @@ class Place:
         trim(fd)
         return fd
 
+    def log_size(self) -> int:
+        """Return how long the log is by now."""
+        try:
+            return os.stat(self.log).st_size
+        except OSError:
+            return 0
+
     def last_words(self, since: int) -> str:
-        """Return the last line of the log that was written after this offset."""
+        """Return the last line of the log that was written after this offset, or that there is none."""
+        return self.last_line(since) or f"its log, {self.log}, does not say why."
+
+    def last_line(self, since: int) -> str:
+        """Return the last line of the log that was written after this offset; empty if there is none."""
         try:
             with open(self.log, "rb", buffering=0) as file:
-                file.seek(since)
-                text = file.read(1 << 16).decode(errors="replace")
+                file.seek(max(since, self.log_size() - _LAST_BYTES))
+                text = file.read(_LAST_BYTES).decode(errors="replace")
         except OSError:
             text = ""
         lines = [line for line in map(_visible, text.splitlines()) if line.strip()]
-        return lines[-1].removeprefix("agentapi-mcp: ") if lines else f"its log, {self.log}, does not say why."
+        return lines[-1].removeprefix("agentapi-mcp: ") if lines else ""
 
     def inode(self) -> tuple[int, int] | None:
         """Return what tells the socket at this path from any other; None if there is none."""
@@ -294,8 +304,10 @@ def _key(run: str) -> bytes:
     path = os.path.join(run, _KEY)
     for _ in range(2):
         try:
-            with open(path, "rb", buffering=0) as file:
-                key = file.read(_KEY_BYTES + 1)
+            # Not blocking, since what is there may be a pipe.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(fd, "rb", buffering=0) as file:
+                key = file.read(_KEY_BYTES + 1) or b""
         except FileNotFoundError:
             _make_key(path)
             continue
@@ -309,9 +321,9 @@ def _make_key(path: str) -> None:
     """Make the key whole or not at all, and once, however many bridges start."""
     new = f"{path}.{os.getpid()}"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb", buffering=0) as file:
-        file.write(os.urandom(_KEY_BYTES))
     try:
+        with os.fdopen(fd, "wb", buffering=0) as file:
+            file.write(os.urandom(_KEY_BYTES))
         os.link(new, path)
     except FileExistsError:
         return  # another bridge was faster
@@ -336,6 +348,15 @@ def _is_at(fd: int, path: str) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write to a file, which stays open, if there is space."""
+    try:
+        with open(fd, "wb", buffering=0, closefd=False) as file:
+            file.write(data)
+    except OSError:
+        return
 
 
 def _remove(path: str) -> None:

@@ -59,3 +59,9 @@ def synced(number: bytes) -> bytes:
 def bye(read: int) -> bytes:
     """Say that the server leaves, and how many of the client's lines it has read: the last line."""
     return BYE + b"%d\n" % read
+
+
+def read_bye(line: bytes) -> int | None:
+    """Read it; None if it does not say how many."""
+    number = line.removeprefix(BYE)
+    return int(number) if number.isdigit() else None

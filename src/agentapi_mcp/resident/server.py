@@ -112,8 +112,10 @@ class Resident:
         if hello is None:
             await self._control(first, writer)
             return
+        if self.stopped.is_set():
+            return  # without a word: so the bridge knows that nothing of it was read
         writer.write(ok(VERSION, os.getpid()))
-        if hello.protocol != NUMBER or self.stopped.is_set():
+        if hello.protocol != NUMBER:
             return
         connection = BridgeConnection(reader, writer, hello, self._clock.now(), self._app.services_provider.reload)
         self._connections.add(connection)

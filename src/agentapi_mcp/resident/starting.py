@@ -13,7 +13,7 @@ from agentapi_mcp.resident.environment import PACKAGE, Environ
 from agentapi_mcp.resident.place import NoPlaceError, Place
 
 _TRIES = 4000
-_BACKLOG = 100
+_BACKLOG = 4096  # what Linux allows by default: all clients of a frozen server can wait for it
 _PROGRAM = (
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.append(root); "
     "from agentapi_mcp.base.preparation import prepare; prepare(); "
@@ -37,7 +37,7 @@ class Starter:
             NoPlaceError: it cannot be started.
         """
         for _ in range(_TRIES):
-            connection = connect(self.place)
+            connection = self._connect()
             if connection is not None:
                 return connection, False
             lock = self.place.try_lock()
@@ -45,7 +45,7 @@ class Starter:
                 pause(0.003)
                 continue
             try:
-                connection = connect(self.place)  # it may have come up between the two
+                connection = self._connect()  # it may have come up between the two
                 if connection is not None:
                     return connection, False
                 connection = self._start(lock)
@@ -58,6 +58,14 @@ class Starter:
     def last_words(self) -> str:
         """Return what a server that has just ended said last."""
         return self.place.last_words(self.log_offset)
+
+    def last_line(self) -> str:
+        """Return the last line that it wrote; empty if it wrote none."""
+        return self.place.last_line(self.log_offset)
+
+    def _connect(self) -> socket | None:
+        self.log_offset = self.place.log_size()  # what was written earlier says nothing of its end
+        return connect(self.place)
 
     def _start(self, lock: int) -> socket | None:
         self.place.remove_socket()  # we have the lock: it is nobody's
@@ -114,11 +122,14 @@ class Starter:
 
 
 def connect(place: Place) -> socket | None:
-    """Return a connection to the server of a place; None if nobody listens there."""
+    """Return a connection to the server of a place; None if nobody listens there, or too many wait already."""
     connection = socket(AF_UNIX, SOCK_STREAM)
+    # Where a server that is frozen has as many waiting as it can have, this would wait, too, and nobody knew.
+    connection.setblocking(False)  # noqa: FBT003  # the name of the method says it
     try:
         connection.connect(place.socket)
     except OSError:
         connection.close()
         return None
+    connection.setblocking(True)  # noqa: FBT003  # as above
     return connection

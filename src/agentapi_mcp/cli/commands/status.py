@@ -10,7 +10,7 @@ from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import print_json, table
 from agentapi_mcp.cli.terminal import print_out
-from agentapi_mcp.resident.control import ResidentServer, find_servers
+from agentapi_mcp.resident.control import ResidentServer, differences, find_servers
 from agentapi_mcp.resident.environment import Environment
 from agentapi_mcp.resident.place import NoPlaceError, check_place
 from agentapi_mcp.settings import environment
@@ -24,13 +24,17 @@ def status(*, as_json: bool) -> None:
     reason = _reason_against(environ)
     servers = find_servers(environ)
     if as_json:
-        print_json({"shared": not reason, "reason": reason or None, "servers": [_json(server) for server in servers]})
+        told = {"shared": not reason, "reason": reason or None, "servers": [_json(server) for server in servers]}
+        print_json({**told, "differ_in": differences(servers)})
         return
     print_out(f"A client here gets a server of its own: {reason}." if reason else "Clients here share a server.")
     if not servers:
         print_out("None runs.")
         return
     table(("PID", "VERSION", "SINCE", "CLIENTS", "RUNNING TURNS", "STATE"), [_row(server) for server in servers])
+    names = differences(servers)
+    if names:
+        print_out(f"The servers differ in these variables: {', '.join(names)}.")
     rows = [row for server in servers for row in _clients(server)]
     if rows:
         print_out("")

@@ -18,7 +18,7 @@ from agentapi_mcp.settings import environment
 def stop(*, force: bool, as_json: bool) -> None:
     """End the servers that clients over stdio share; the next call of a client starts one again."""
     servers = find_servers(environment())
-    left = [server for server in servers if not stop_server(server, force=force)]
+    left = [server for server in servers if not _stop(server, force=force)]
     stopped = [server for server in servers if server not in left]
     if as_json:
         print_json({"stopped": [server.pid for server in stopped], "left": [server.pid for server in left]})
@@ -28,15 +28,22 @@ def stop(*, force: bool, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
+def _stop(server: ResidentServer, *, force: bool) -> bool:
+    if not server.answers and not force:
+        print_err(f"agentapi-mcp: {_name(server)} does not answer; waiting for its end.")
+    return stop_server(server, force=force)
+
+
+def _name(server: ResidentServer) -> str:
+    return f"the server with the process id {server.pid or 'unknown'}"
+
+
 def _print(stopped: list[ResidentServer], left: list[ResidentServer]) -> None:
     for server in stopped:
         turns = server.running_turns
         ran = f"; it ran {turns} turn{'s' if turns > 1 else ''}, of which `turns list` tells the end" if turns else ""
-        print_out(f"Stopped: the server with the process id {server.pid}{ran}.")
+        print_out(f"Stopped: {_name(server)}{ran}.")
     for server in left:
-        print_err(
-            f"agentapi-mcp: the server with the process id {server.pid or 'unknown'} does not end: say --force. "
-            f"Its log is {server.place.log}."
-        )
+        print_err(f"agentapi-mcp: {_name(server)} does not end: say --force. Its log is {server.place.log}.")
     if not stopped and not left:
         print_out("None runs.")

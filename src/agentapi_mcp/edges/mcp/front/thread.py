@@ -210,7 +210,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 def _refusal(line: bytes, words: str) -> bytes:
     """Return the error for a line that is a request, else nothing."""
     try:
-        message: object = json.loads(line, object_hook=Members)
+        message: object = json.loads(line.decode("utf-8", "replace"), object_hook=Members)
     except (ValueError, RecursionError):
         return b""
     key = message.get("id") if isinstance(message, Members) and "method" in message else None

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import logging
-import os
 from io import BufferedReader, RawIOBase, TextIOWrapper
 
 import anyio
 from anyio import AsyncFile
 from typing_extensions import Buffer, override
 
+from agentapi_mcp.base import descriptors
+from agentapi_mcp.base.long_lines import LineBound
 from agentapi_mcp.edges.mcp.deliveries import RESPONSE
 from agentapi_mcp.edges.mcp.front.thread import Handover
 
@@ -17,12 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 class UnreadInput(RawIOBase):
-    """The bytes that the front has read and not answered, then those of a descriptor."""
+    """The bytes that the front has read and not answered, then those of a descriptor; long lines are cut."""
 
     def __init__(self, handover: Handover, descriptor: int) -> None:
         self._unread = handover.unread
         self._has_ended = handover.has_ended
         self._descriptor = descriptor
+        self._bound = LineBound()
+        self._passed = b""
 
     @override
     def readable(self) -> bool:
@@ -31,12 +34,42 @@ class UnreadInput(RawIOBase):
     @override
     def readinto(self, buffer: Buffer, /) -> int:
         view = memoryview(buffer)
-        if not self._unread and not self._has_ended:
-            return os.readv(self._descriptor, [view])
-        piece = self._unread[: len(view)]
+        while not self._passed:
+            piece = self._read(len(view))
+            if not piece:
+                return 0
+            self._passed = self._bound.passed(piece)
+        piece, self._passed = self._passed[: len(view)], self._passed[len(view) :]
         view[: len(piece)] = piece
-        del self._unread[: len(piece)]
         return len(piece)
+
+    def _read(self, size: int) -> bytes:
+        if not self._unread and not self._has_ended:
+            return descriptors.read(self._descriptor, size)
+        piece = bytes(self._unread[:size])
+        del self._unread[: len(piece)]
+        return piece
+
+
+class Output(RawIOBase):
+    """A descriptor to write to; it stays open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def fileno(self) -> int:
+        return self._descriptor
+
+    @override
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data)
+        descriptors.write(self._descriptor, view)
+        return len(view)
 
 
 def unread_lines(handover: Handover, descriptor: int) -> TextIOWrapper:
@@ -66,7 +99,9 @@ class HandedOver:
         """Write what the front has not; whatever the server writes meanwhile comes after it."""
         unwritten = bytes(self._handover.unwritten)
         if unwritten:
-            await anyio.to_thread.run_sync(_write, self._pipe.wrapped.fileno(), unwritten, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(
+                descriptors.write, self._pipe.wrapped.fileno(), unwritten, abandon_on_cancel=True
+            )
         self._is_written.set()
 
     async def readline(self) -> str:
@@ -100,8 +135,3 @@ class HandedOver:
         if line != answer:
             _log.warning("front_answered_otherwise", extra={"server": line, "front": answer})
         return True
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
-from io import TextIOWrapper
+from io import BufferedWriter, TextIOWrapper
 from typing import Self, cast
 
 import anyio
@@ -21,11 +21,12 @@ from pydantic import ValidationError
 
 from agentapi_mcp.base.json_bounds import BOUNDS, JsonBounds, JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.base.long_lines import LONGEST_LINE, is_too_long
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
-from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, unread_lines
+from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
 from agentapi_mcp.presentation.text import clean
 
 Incoming = SessionMessage | Exception
@@ -100,7 +101,7 @@ class _BoundedLines:
         if not line:
             raise StopAsyncIteration
         try:
-            _BOUNDS.check(line)
+            _check(line)
         except JsonBoundsError as exc:
             self._count += 1
             key = f"refused line {self._count}"
@@ -112,6 +113,12 @@ class _BoundedLines:
         """Return the error of a line that was refused, if that is what the SDK passes on."""
         text: object = fault.errors(include_url=False)[0]["input"]
         return self._refused.pop(text, None) if isinstance(text, str) else None
+
+
+def _check(line: str) -> None:
+    if is_too_long(line):
+        raise JsonBoundsError(f"is longer than {LONGEST_LINE:,} bytes")
+    _BOUNDS.check(line)
 
 
 @contextmanager
@@ -143,7 +150,7 @@ def _kept_stdout() -> Generator[AsyncFile[str]]:
         os.close(nowhere)
     try:
         # Never closed: a thread may still write to it when this has ended.
-        yield anyio.wrap_file(TextIOWrapper(os.fdopen(kept, "wb", closefd=False), encoding="utf-8"))
+        yield anyio.wrap_file(TextIOWrapper(BufferedWriter(Output(kept)), encoding="utf-8"))
     finally:
         os.dup2(kept, _STDOUT)
 
