@@ -350,7 +350,11 @@ async def test_the_server_is_as_well_as_the_worst_of_its_parts() -> None:
     async def remark() -> str:
         return "look at it"
 
-    parts = (Part("a", "x", remark, remarked=HealthStatus.DEGRADED), Part("b", "x", refuse, needed=True), Part("c", "x"))
+    parts = (
+        Part("a", "x", remark, remarked=HealthStatus.DEGRADED),
+        Part("b", "x", refuse, needed=True),
+        Part("c", "x"),
+    )
     for worst, some in ((HealthStatus.UNHEALTHY, parts), (HealthStatus.DEGRADED, (parts[0], parts[2]))):
         assert health_out(await Scene({}, parts=some).health.report(ALICE)).status == worst
 
@@ -369,7 +373,9 @@ async def test_a_database_that_is_down_is_in_the_report_and_breaks_no_turn() -> 
         raise StoreUnavailableError("The database does not answer.")
 
     clock = ManualClock()
-    scene = Scene({"a": CheckedBackend()}, parts=(Part("postgres", "remote", refuse, needed=True),), store=DownStore(clock))
+    scene = Scene(
+        {"a": CheckedBackend()}, parts=(Part("postgres", "remote", refuse, needed=True),), store=DownStore(clock)
+    )
     report = await scene.health.report(ALICE)
     assert [part.status for part in report.parts] == [HealthStatus.UNHEALTHY]
     assert report.agents == ()

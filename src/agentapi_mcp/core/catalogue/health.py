@@ -41,7 +41,8 @@ class Part:
     """A part of the server; `probe` makes a real request and may return a remark, None means there is nothing to probe.
 
     A part with a remark has the status `remarked`. The server is ready only if all `needed` parts work; it continues
-    without the others, which therefore only degrade it. One that `has_answered_lately`, to requests of callers, works without a probe.
+    without the others, which therefore only degrade it. One that `has_answered_lately`, to requests of callers, works
+    without a probe.
     """
 
     name: str
