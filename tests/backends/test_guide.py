@@ -382,6 +382,14 @@ def test_a_long_section_is_cut_between_blocks_and_says_where_the_rest_is() -> No
     assert trimmed(section, 90) == section.body
 
 
+def test_what_a_colon_announces_is_shown_with_it() -> None:
+    section = next(iter(split_page("page.md", "like this:\n\n```\na\n```\n\nand that:\n\n- b\n\nthe end\n")))
+    rest = "(The rest is in docs/page.md.)"
+    assert trimmed(section, 10) == f"like this:\n\n```\na\n```\n\n{rest}"
+    assert trimmed(section, 30) == f"like this:\n\n```\na\n```\n\n{rest}"
+    assert trimmed(section, 40) == f"like this:\n\n```\na\n```\n\nand that:\n\n- b\n\n{rest}"
+
+
 async def test_a_guide_without_documentation_is_unhealthy_and_says_so(tmp_path: Path) -> None:
     guide = GuideBackend(FakeHost(), partial(find_documentation, tmp_path / "lib" / "agentapi_mcp"))
     check = await guide.check()

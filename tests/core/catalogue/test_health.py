@@ -213,6 +213,8 @@ async def test_an_agent_that_lacks_something_or_is_off_is_not_checked() -> None:
     scene = Scene({"lacking": lacking, "off": off}, missing={"lacking": "KEY is not set"})
     scene.rows["off"] = replace(scene.rows["off"], enabled=False)
     scene.health = scene.process()
+    await scene.health.observe(scene.rows["lacking"].id, DOWN)  # while it was set up
+    assert (await scene.health.report(ALICE, "lacking")).agents[0].health.last_error is None
     assert await scene.statuses() == {"lacking": HealthStatus.NOT_CONFIGURED, "off": HealthStatus.UNKNOWN}
     assert lacking.checks + off.checks == 0
 
