@@ -47,6 +47,15 @@ async def test_both_ways_print_the_same_object(message: str, edge_home: Path) ->
 
 
 @pytest.mark.parametrize("words", WAYS, ids=" ".join)
+async def test_a_session_may_be_named_by_the_end_of_its_id(words: tuple[str, ...], edge_home: Path) -> None:
+    env = environ(edge_home)
+    begun = json.loads((await run(env, *words, "--agent", "guide", "--json", "which agents work?"))[1])
+    _, out, err = await run(env, *words, "--session", begun["session_id"][-10:], "--json", "which models are there?")
+    assert out, err
+    assert json.loads(out)["session_id"] == begun["session_id"]
+
+
+@pytest.mark.parametrize("words", WAYS, ids=" ".join)
 async def test_an_answer_that_joined_says_so_and_how_to_ask_anew(words: tuple[str, ...], edge_home: Path) -> None:
     sent_before = "(This message was sent before, and this is the turn that answers it."
     env, key = environ(edge_home), str(uuid4())

@@ -118,7 +118,7 @@ async def test_what_cannot_be_meant_is_refused_and_changes_nothing(edge_home: Pa
         (("sessions", "show", session[:5]), b"", "six characters"),
         (("sessions", "show", "zzzzzzz"), b"", "No sessions begin or end with zzzzzzz"),
         (("sessions", "show", NOBODYS), b"", "no such session. `agentapi-mcp sessions list`"),
-        (("chat", "--session", "x", "hello"), b"", "SESSION_ID is not an id"),
+        (("chat", "--session", "x", "hello"), b"", "x is too short: give at least six characters of a session's id"),
         (("turns", "cancel", NOBODYS), b"", "no such turn. `agentapi-mcp "),
     ):
         status, _, err = await run(env, *words, stdin=stdin)

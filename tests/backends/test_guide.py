@@ -28,6 +28,7 @@ from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.backends.models import HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentTraffic, AgentView, ModelView
 from agentapi_mcp.core.conversations.models import EndReason, RouteStep, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.core.identity.principals import Principal
@@ -139,6 +140,19 @@ async def test_which_agents_work_is_told_with_what_the_others_lack(question: str
     assert "1 of 2 agents work right now" in said
     assert "**droid**: not set up: OPENROUTER_API_KEY is not set." in said
     assert "**guide**: works, checked 3 minutes ago." in said
+
+
+async def test_the_parts_of_the_server_are_told_with_what_is_wrong() -> None:
+    postgres = PartHealth(name="postgres", status=HealthStatus.HEALTHY, detail="embedded")
+    redis = PartHealth(name="redis", status=HealthStatus.DEGRADED, detail="by URL: Redis does not answer in time.")
+    view = FakeView((GUIDE,), probed=(postgres,))
+    assert "The parts of the server work: postgres." in await Conversation(view).ask("is everything healthy?")
+    view.probed = (postgres, redis)
+    said = await Conversation(view).ask("is everything healthy?")
+    assert "**guide**: works" in said
+    assert "Not all parts of the server work:\n\n- **redis**: degraded, by URL: Redis does not answer in time." in said
+    assert "postgres" not in said
+    assert "redis" not in await Conversation(view).ask("what did my last turn cost?")
 
 
 async def test_an_agent_that_nobody_measured_is_not_called_working() -> None:
@@ -366,6 +380,14 @@ def test_a_long_section_is_cut_between_blocks_and_says_where_the_rest_is() -> No
     assert trimmed(section, 10) == "first\n\n(The rest is in docs/page.md.)"
     assert trimmed(section, 20) == "first\n\n```\na\n\nb\n```\n\n(The rest is in docs/page.md.)"
     assert trimmed(section, 90) == section.body
+
+
+def test_what_a_colon_announces_is_shown_with_it() -> None:
+    section = next(iter(split_page("page.md", "like this:\n\n```\na\n```\n\nand that:\n\n- b\n\nthe end\n")))
+    rest = "(The rest is in docs/page.md.)"
+    assert trimmed(section, 10) == f"like this:\n\n```\na\n```\n\n{rest}"
+    assert trimmed(section, 30) == f"like this:\n\n```\na\n```\n\n{rest}"
+    assert trimmed(section, 40) == f"like this:\n\n```\na\n```\n\nand that:\n\n- b\n\n{rest}"
 
 
 async def test_a_guide_without_documentation_is_unhealthy_and_says_so(tmp_path: Path) -> None:

@@ -173,6 +173,18 @@ def test_a_value_is_copied_into_the_clients_own_file_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("client", NAMES)
+def test_what_is_only_shown_needs_no_value(client: str, tmp_path: Path) -> None:
+    options = ConnectOptions(client=client, env=("OPENROUTER_API_KEY",), force=True)
+    with environment_of(tmp_path):
+        for shown in (replace(options, only_print=True), replace(options, dry_run=True)):
+            said = run(shown)
+            assert "OPENROUTER_API_KEY" in said
+            assert "is not set here" not in said
+        assert "the variable OPENROUTER_API_KEY is not set here" in run(options)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("client", NAMES)
 async def test_what_a_server_says_of_its_keys_when_it_fails_is_hidden(client: str) -> None:
     known = find_client(client, "linux", {"HOME": "/"})
     entry = known.entry([sys.executable, "-c", "import os; exit(f'{os.environ[chr(75)]} is bad')"], {}, {"K": CANARY})

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from agentapi_mcp.base.paging import Page
 from agentapi_mcp.cli.chats import ChatClient, ChatOptions, chat
 from agentapi_mcp.cli.main import main
 from agentapi_mcp.cli.outputs import json_text, print_json, table
@@ -121,6 +122,11 @@ class HostileClient(ChatClient):
     @override
     async def newest_session(self) -> str | None:
         return self.text
+
+    @override
+    async def sessions(self, cursor: str | None) -> Page[str]:
+        del cursor
+        return Page((self.text,))
 
     @override
     async def agents(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing_extensions import override
 from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.core.backends.ports import BackendHost
+from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.identity.principals import Principal
@@ -64,6 +65,10 @@ class LiveServerView(ServerView):
         if self._services is None:
             return ()
         return (await self._services.agents.list_(principal, limit=200)).items
+
+    @override
+    async def parts(self, principal: Principal) -> tuple[PartHealth, ...]:
+        return () if self._services is None else (await self._services.health.report(principal)).parts
 
     @override
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:

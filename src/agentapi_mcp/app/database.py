@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from agentapi_mcp.base.errors import StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.settings import VERSION, Settings, variable_of
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, Server, open_database
+from agentapi_mcp.stores.postgres.faults import POOLER
 from agentapi_mcp.stores.postgres.schema_state import is_current
 from agentapi_mcp.stores.postgres.server.launcher import EmbeddedPostgres
 from agentapi_mcp.stores.postgres.server.paths import default_home
@@ -120,8 +121,12 @@ async def open_unchanged_store(settings: Settings, environ: Mapping[str, str]) -
         options = PoolOptions(statement_cache=settings.statement_cache, read_only=True)
         if settings.database_url is not None:
             remote = RemoteServer(settings.database_url.get_secret_value())
-            options = replace(options, variable=variable_of("database_url", environ))
+            # A pooler that the operator rules out is looked for all the same: statements through it fail now and then.
+            cache = None if settings.statement_cache else settings.statement_cache
+            options = replace(options, variable=variable_of("database_url", environ), statement_cache=cache)
             database = await stack.enter_async_context(open_database(remote, options))
+            if settings.statement_cache and not database.owns_connections:
+                raise StoreMismatchError(POOLER)
             if not await is_current(database, program=VERSION):
                 _refuse_standby(database, options.variable)
                 raise _not_ready(settings, options.variable)

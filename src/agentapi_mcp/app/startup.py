@@ -45,7 +45,8 @@ class Startup(ServicesProvider):
                 return await asyncio.shield(self._attempt)
         except TimeoutError:
             raise StoreUnavailableError(
-                "The database is not up yet; try again in a moment. `agentapi-mcp migrate --status` tells more."
+                "The database is not up yet; the first start makes it, which takes longer on a busy machine. Try again "
+                "in a moment. `agentapi-mcp migrate --status` tells more."
             ) from None
 
     @override

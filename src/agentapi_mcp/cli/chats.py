@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.errors import AgentApiError, InvalidRequestError
-from agentapi_mcp.base.paging import read_all
+from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.cli.found_sessions import find_session, session_ids
 from agentapi_mcp.cli.outputs import FAILED, INTERRUPTED, explain, print_json
 from agentapi_mcp.cli.replies import ChatReply, to_reply, turn_fields
 from agentapi_mcp.cli.terminal import print_err, print_fact, print_out
@@ -63,6 +64,10 @@ class ChatClient(Protocol):
         """Return the id of the most recently used session."""
         ...
 
+    async def sessions(self, cursor: str | None) -> Page[str]:
+        """Read a page of the ids of the sessions."""
+        ...
+
     async def agents(self) -> list[str]:
         """List the agents, one line each: the name, and what is missing or the description."""
         ...
@@ -87,6 +92,10 @@ class InProcessChatClient(ChatClient):
     async def newest_session(self) -> str | None:
         page = await self._services.sessions.list_(self._services.principal, limit=1)
         return str(page.items[0].id) if page.items else None
+
+    @override
+    async def sessions(self, cursor: str | None) -> Page[str]:
+        return await session_ids(self._services, cursor)
 
     @override
     async def agents(self) -> list[str]:
@@ -120,6 +129,8 @@ async def chat(client: ChatClient, options: ChatOptions, message: str | None) ->
     """Send one message, or run a conversation until the end of input."""
     if options.newest:
         options = replace(options, session_id=await client.newest_session())
+    elif options.session_id is not None:
+        options = replace(options, session_id=await find_session(client.sessions, options.session_id))
     if message is None and not sys.stdin.isatty():
         message = _decode(await asyncio.to_thread(sys.stdin.buffer.read))
         if not message.strip():

@@ -37,6 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
 _UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY",)
+_BLANK = "<the value of {}>"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
 _PRIVATE = 0o600
@@ -100,12 +101,13 @@ async def connect(options: ConnectOptions) -> None:
         raise InvalidRequestError("--name takes letters, digits, '-' and '_', at most 64.")
     environ = environment()
     client = find_client(options.client, platform(), environ)
-    paths, handed_on = _paths(environ), _handed_on(options.env, environ)
-    start = start_command(environ, None if options.only_print or options.dry_run else _ask())
+    is_shown = options.only_print or options.dry_run
+    paths, handed_on = _paths(environ), _handed_on(options.env, environ, is_shown=is_shown)
+    start = start_command(environ, None if is_shown else _ask())
     new = client.entry(start.words, paths, handed_on)
     path = options.file or client.file
     if options.only_print:
-        blanks = {each: f"<the value of {each}>" for each in handed_on}
+        blanks = {each: _BLANK.format(each) for each in handed_on}
         _print_entry(client, path, options.name, start, client.entry(start.words, paths, blanks))
         return
     config = _read(client, path)
@@ -314,15 +316,18 @@ def _paths(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: str(Path(environ[name]).expanduser().absolute()) for name in _PATH_VARIABLES if environ.get(name)}
 
 
-def _handed_on(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `--env`; any of them may be a secret, since agents name their keys as they like."""
+def _handed_on(names: Sequence[str], environ: Mapping[str, str], *, is_shown: bool) -> dict[str, str]:
+    """Return the variables of `--env`; any of them may be a secret, since agents name their keys as they like.
+
+    What is only shown needs no value: nothing is started with it.
+    """
     for name in names:
         if not _VARIABLE.fullmatch(name):
             # What was given is not repeated: it may be NAME=value.
             raise InvalidRequestError("--env takes the name of a variable alone, without its value.")
-        if not environ.get(name):
+        if not environ.get(name) and not is_shown:
             raise InvalidRequestError(f"--env {name}: the variable {name} is not set here.")
-    return {name: environ[name] for name in names if name not in _PATH_VARIABLES}
+    return {name: environ.get(name) or _BLANK.format(name) for name in names if name not in _PATH_VARIABLES}
 
 
 def _related_variables(environ: Mapping[str, str]) -> list[str]:

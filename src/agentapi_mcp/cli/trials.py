@@ -18,6 +18,7 @@ from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.config_secrets import hide
 from agentapi_mcp.cli.mcp_clients import Entry, McpClient
+from agentapi_mcp.core.clients.models import TRIAL
 from agentapi_mcp.settings import VERSION, platform
 
 _TRIAL_SECONDS = 120.0  # includes a first start, which creates the embedded database
@@ -62,7 +63,7 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
 
 async def _probe(client: McpClient, parameters: StdioServerParameters, log: TextIO) -> tuple[bool, str]:
     """Return whether the server works, with its tools and usable agents, or its error."""
-    info = Implementation(name=f"agentapi-mcp connect ({client.title})", version=VERSION)
+    info = Implementation(name=f"{TRIAL} ({client.title})", version=VERSION)
     async with Client(stdio_client(parameters, errlog=log), client_info=info) as session:
         tools = (await session.list_tools()).tools
         try:

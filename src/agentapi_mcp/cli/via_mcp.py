@@ -34,6 +34,11 @@ class McpChatClient(ChatClient):
         return sessions[0]["session_id"] if sessions else None
 
     @override
+    async def sessions(self, cursor: str | None) -> Page[str]:
+        answer = await self._call("list_sessions", {} if cursor is None else {"cursor": cursor})
+        return Page(tuple(session["session_id"] for session in answer["sessions"]), answer["next_cursor"])
+
+    @override
     async def agents(self) -> list[str]:
         async def read(cursor: str | None) -> Page[dict[str, Any]]:
             answer = await self._call("list_agents", {} if cursor is None else {"cursor": cursor})

@@ -191,7 +191,10 @@ class OrganizationSettingsOut(OutputModel):
 
 
 class OrganizationNumbersOut(OutputModel):
-    """Usage of an organisation; turns by status, tokens and cost cover the last thirty days."""
+    """Usage of an organisation; turns by status, tokens and cost cover the last thirty days.
+
+    `unknown_tokens` and `unknown_costs` are how many turns are missing in the sums, since nobody knows theirs.
+    """
 
     members: int
     sessions: int
@@ -200,6 +203,8 @@ class OrganizationNumbersOut(OutputModel):
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    unknown_tokens: int
+    unknown_costs: int
 
 
 class OrganizationLimitOut(OutputModel):

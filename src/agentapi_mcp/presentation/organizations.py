@@ -22,9 +22,16 @@ def organization_out(organization: Organization) -> OrganizationOut:
 def describe_usage(numbers: OrganizationNumbersOut) -> str:
     """Describe tokens and cost; what is unknown is called so, and is never zero."""
     unknown = numbers.input_tokens is None or numbers.output_tokens is None
-    tokens = "unknown tokens" if unknown else f"{numbers.input_tokens} + {numbers.output_tokens} tokens"
-    cost = "unknown cost" if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
-    return f"{tokens}, {cost}"
+    tokens = None if unknown else f"{numbers.input_tokens} + {numbers.output_tokens} tokens"
+    cost = None if numbers.cost_usd is None else f"${numbers.cost_usd:.4f}"
+    return f"{_sum('tokens', tokens, numbers.unknown_tokens)}; {_sum('cost', cost, numbers.unknown_costs)}"
+
+
+def _sum(what: str, known: str | None, missing: int) -> str:
+    if known is None:
+        return f"unknown {what}"
+    turns = "1 turn" if missing == 1 else f"{missing} turns"
+    return f"{known} and {turns} of unknown {what}" if missing else known
 
 
 def describe_limits(limits: Mapping[str, OrganizationLimitOut]) -> list[str]:

@@ -287,7 +287,7 @@ class BackendContract:
                     pass
             await expect_soon(rig.peer.freed(), "the agent sees that nobody waits for it")
 
-    # --- capability: STOPS_BILLING, FREE_CHECK
+    # --- capability: STOPS_BILLING, LIVE, FREE_CHECK
 
     async def test_who_stops_billing_can_be_stopped_or_costs_nothing(self, subject: Subject) -> None:
         """STOPS_BILLING requires an agent that is freed, as above, or a cost of zero."""
@@ -297,6 +297,14 @@ class BackendContract:
         costs = [event.usage.cost_usd for event in events if isinstance(event, UsageReported)]
         freed = {Behaviour.HANGS, Behaviour.WAITS} <= subject.case.words.keys()
         assert not declared or freed or (costs and costs[-1] == 0)
+
+    async def test_who_is_asked_again_each_time_costs_nothing(self, subject: Subject) -> None:
+        """LIVE, whose turns no other request joins, requires a cost of zero."""
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+            declared = rig.declares(Capability.LIVE)
+        costs = [event.usage.cost_usd for event in events if isinstance(event, UsageReported)]
+        assert not declared or (costs and costs[-1] == 0)
 
     async def test_a_check_tells_how_the_agent_is_and_asks_no_turn(self, subject: Subject) -> None:
         """With FREE_CHECK a running agent is healthy; without it the status may be unknown. A check runs no turn."""

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from agentapi_mcp.backends.guide.ports import ServerView
 from agentapi_mcp.base.clock import Clock, SystemClock
+from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.identity.principals import Principal
@@ -23,12 +24,19 @@ class FakeView(ServerView):
 
     listed: tuple[AgentView, ...] = ()
     turns: tuple[Turn, ...] = ()
+    probed: tuple[PartHealth, ...] = ()
 
     @override
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
         """List the agents of the test."""
         del principal
         return self.listed
+
+    @override
+    async def parts(self, principal: Principal) -> tuple[PartHealth, ...]:
+        """Tell of the parts of the test."""
+        del principal
+        return self.probed
 
     @override
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:

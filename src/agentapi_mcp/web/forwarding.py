@@ -57,7 +57,7 @@ class UnknownProxies:
 
     def part(self) -> Part:
         """Return them as a part of the server, which stays ready whoever forwards to it."""
-        return Part(PROXY_PART, "in front of this server", self.remark, remarked=HealthStatus.DEGRADED)
+        return Part(PROXY_PART, "all that forwards requests to it", self.remark, remarked=HealthStatus.DEGRADED)
 
 
 class Forwarding:

@@ -213,6 +213,8 @@ async def test_an_agent_that_lacks_something_or_is_off_is_not_checked() -> None:
     scene = Scene({"lacking": lacking, "off": off}, missing={"lacking": "KEY is not set"})
     scene.rows["off"] = replace(scene.rows["off"], enabled=False)
     scene.health = scene.process()
+    await scene.health.observe(scene.rows["lacking"].id, DOWN)  # while it was set up
+    assert (await scene.health.report(ALICE, "lacking")).agents[0].health.last_error is None
     assert await scene.statuses() == {"lacking": HealthStatus.NOT_CONFIGURED, "off": HealthStatus.UNKNOWN}
     assert lacking.checks + off.checks == 0
 
@@ -285,9 +287,9 @@ async def test_parts_are_measured_by_asking_them() -> None:
     scene = Scene(
         {},
         parts=(
-            Part("postgres", "embedded", answer),
-            Part("replica", "remote", refuse),
-            Part("far", "remote", hang),
+            Part("postgres", "embedded", answer, needed=True),
+            Part("replica", "remote", refuse, needed=True),
+            Part("far", "remote", hang, needed=True),
             Part("cache", "in process"),
         ),
         clock=clock,
@@ -323,6 +325,26 @@ async def test_a_remark_gives_a_part_the_status_that_was_agreed_and_leaves_the_s
     assert await scene.health.is_ready()
 
 
+async def test_a_part_that_is_not_needed_degrades_the_server_and_is_a_warning() -> None:
+    async def refuse() -> None:
+        raise StoreUnavailableError("Redis does not answer.")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    parts = (Part("redis", "by URL", refuse), Part("jobs", "here", hang), Part("cache", "here"))
+    scene = Scene({}, parts=parts, deadline=timedelta(milliseconds=20))
+    report = await scene.health.report(ALICE)
+    assert [part.status for part in report.parts] == [
+        HealthStatus.DEGRADED,
+        HealthStatus.DEGRADED,
+        HealthStatus.HEALTHY,
+    ]
+    assert health_out(report).status == HealthStatus.DEGRADED
+    assert await scene.health.is_ready()
+    assert await Scene({}, parts=parts).health.warnings(timedelta(milliseconds=20)) == ("redis",)
+
+
 async def test_the_server_is_as_well_as_the_worst_of_its_parts() -> None:
     async def refuse() -> None:
         raise StoreUnavailableError("The database does not answer.")
@@ -330,7 +352,11 @@ async def test_the_server_is_as_well_as_the_worst_of_its_parts() -> None:
     async def remark() -> str:
         return "look at it"
 
-    parts = (Part("a", "x", remark, remarked=HealthStatus.DEGRADED), Part("b", "x", refuse), Part("c", "x"))
+    parts = (
+        Part("a", "x", remark, remarked=HealthStatus.DEGRADED),
+        Part("b", "x", refuse, needed=True),
+        Part("c", "x"),
+    )
     for worst, some in ((HealthStatus.UNHEALTHY, parts), (HealthStatus.DEGRADED, (parts[0], parts[2]))):
         assert health_out(await Scene({}, parts=some).health.report(ALICE)).status == worst
 
@@ -349,7 +375,9 @@ async def test_a_database_that_is_down_is_in_the_report_and_breaks_no_turn() -> 
         raise StoreUnavailableError("The database does not answer.")
 
     clock = ManualClock()
-    scene = Scene({"a": CheckedBackend()}, parts=(Part("postgres", "remote", refuse),), store=DownStore(clock))
+    scene = Scene(
+        {"a": CheckedBackend()}, parts=(Part("postgres", "remote", refuse, needed=True),), store=DownStore(clock)
+    )
     report = await scene.health.report(ALICE)
     assert [part.status for part in report.parts] == [HealthStatus.UNHEALTHY]
     assert report.agents == ()

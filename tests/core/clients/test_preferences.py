@@ -19,7 +19,7 @@ from agentapi_mcp.core.catalogue.models import (
     Preferences,
 )
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
-from agentapi_mcp.core.clients.models import ClientState
+from agentapi_mcp.core.clients.models import TRIAL, ClientState
 from agentapi_mcp.core.clients.preferences import Clients, read_preferences
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.stores.postgres.clients import MOST_CLIENTS, PostgresClients
@@ -176,6 +176,28 @@ async def test_a_command_says_which_clients_there_are(database: Database) -> Non
     assert await mine.find_client(ann, "phone") == "phone"
     with pytest.raises(NotFoundError, match="name one of: 'desk', 'phone'"):
         await mine.find_client(ann, None)
+
+
+async def test_a_trial_of_ours_is_no_client(database: Database) -> None:
+    ann, mine = await new_member(database), clients(database)
+    for trial in ("Cursor", "Claude Code"):
+        await mine.record(ann, f"{TRIAL} ({trial})", {})
+        # As a version did that recorded them.
+        await PostgresClients(database).record(ann, f"{TRIAL} (of a version before, {trial})", {})
+    await mine.record(ann, "claude-code", {})
+    assert [one.client for one in await mine.list_(ann)] == ["claude-code"]
+    assert await mine.find_client(ann, None) == "claude-code"
+
+
+async def test_a_client_is_found_by_the_name_that_people_give_it(database: Database) -> None:
+    ann, mine = await new_member(database), clients(database)
+    for name in ("claude-code", "Visual Studio Code", "a_b", "a-b"):
+        await mine.record(ann, name, {})
+    assert await mine.find_client(ann, "Claude Code") == "claude-code"
+    assert await mine.find_client(ann, "visual studio code") == "Visual Studio Code"
+    assert await mine.find_client(ann, "a-b") == "a-b"
+    with pytest.raises(NotFoundError, match="no MCP client 'A B' of yours"):
+        await mine.find_client(ann, "A B")
 
 
 async def test_the_agents_of_a_client_are_bounded(database: Database) -> None:

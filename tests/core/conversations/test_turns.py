@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -237,6 +238,18 @@ async def test_a_session_may_change_its_agent(edge_home: Path) -> None:
         assert (other.agent, other.session_id) == ("guide", begun.session_id)
         transcript = await server.sessions.transcript(server.principal, session)
         assert [m.turn.agent for m in transcript.messages if m.turn] == ["droid", "droid", "guide", "guide"]
+
+
+async def test_who_answers_from_the_state_of_the_moment_is_asked_again(edge_home: Path) -> None:
+    async with OpenAIPeer() as peer, program(edge_home, peer) as server:
+        begun = await server.turns.chat(server.principal, asks("begin"), wait=LONG)
+        # Whose answer is not known to have arrived; in a session, where the same message is never a parallel sample.
+        live = ChatRequest(message="which agents work?", agent="guide", session_id=str(begun.session_id))
+        keyed = replace(live, idempotency_key=str(uuid4()))
+        for request, joins in ((replace(live, agent="droid"), True), (live, False), (keyed, True)):
+            first = await server.turns.chat(server.principal, request, wait=LONG)
+            again = await server.turns.chat(server.principal, request, wait=LONG)
+            assert (again.id == first.id) is joins
 
 
 BAD: list[tuple[ChatRequest, type[Exception]]] = [

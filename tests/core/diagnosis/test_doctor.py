@@ -11,11 +11,12 @@ import pytest
 
 from agentapi_mcp.app.doctor import ThisInstallation
 from agentapi_mcp.base.clock import SystemClock
-from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.base.errors import ConfigurationError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.core.diagnosis.doctor import CheckTimeouts, Doctor
 from agentapi_mcp.core.diagnosis.models import Check, CheckOutcome, DatabaseFacts
 from agentapi_mcp.core.diagnosis.ports import Installation
 from agentapi_mcp.settings import Settings
+from agentapi_mcp.stores.postgres.faults import POOLER
 from tests.conftest import DatabaseUrls
 from tests.support.installations import WELL, FakeInstallation
 from tests.support.peers.account_provider import AccountProviderPeer
@@ -155,6 +156,11 @@ async def test_a_command_that_an_error_names_is_the_advice(tmp_path: Path) -> No
     assert checks["database"].advice == ("agentapi-mcp migrate",)
 
 
+async def test_a_setting_that_an_error_names_is_the_advice(tmp_path: Path) -> None:
+    checks = await examine(FakeInstallation(tmp_path, database=StoreMismatchError(POOLER)))
+    assert checks["database"].advice == ("export AGENTAPI_STATEMENT_CACHE=false",)
+
+
 @pytest.mark.parametrize(
     ("facts", "is_remote", "is_exposed", "outcome", "advice"),
     [
@@ -204,6 +210,24 @@ async def test_redis_is_written_to(tmp_path: Path, database_urls: DatabaseUrls, 
     check = (await examine_this(settings, {"REDIS_URL": valkey.url}))["redis"]
     assert check.advice == (REDIS_LINE,)
     assert f"or correct REDIS_URL (it names {address})." in check.detail
+
+
+@pytest.mark.parametrize(
+    ("named", "lines"),
+    [
+        ("redis+cluster://127.0.0.1:9", ("redis+cluster://:PASSWORD@HOST:6379", "redis://:PASSWORD@HOST:6379/0")),
+        (
+            "rediss+sentinel://127.0.0.1:9/prime",
+            ("redis+sentinel://:PASSWORD@HOST:26379/NAME/0", "redis://:PASSWORD@HOST:6379/0"),
+        ),
+    ],
+)
+async def test_the_line_for_redis_is_of_the_kind_that_was_named(
+    named: str, lines: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = settings_on("postgresql://me@127.0.0.1:9/x", tmp_path, redis_url=named)
+    check = (await examine_this(settings, {"AGENTAPI_REDIS_URL": named}))["redis"]
+    assert check.advice == tuple(f"export AGENTAPI_REDIS_URL='{line}'" for line in lines)
 
 
 async def test_a_database_is_told_by_the_variable_that_was_set(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
+from agentapi_mcp.app.database import open_unchanged_store
 from agentapi_mcp.app.startup import open_app
-from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError
+from agentapi_mcp.base.errors import ConfigurationError, StoreMismatchError, StoreUnavailableError
 from agentapi_mcp.core.conversations.models import TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.services import Services
@@ -90,6 +91,15 @@ async def test_a_database_without_a_pooler_and_a_pooler_in_session_mode_are_told
         with open_pgbouncer(server, place / f"of{connections}", mode="session", connections=connections) as pooler:
             async with found_out(pooler.address(APP, DATABASE)) as database:
                 assert database.owns_connections
+
+
+async def test_doctor_finds_a_pooler_that_the_settings_rule_out(pgbouncer: PgBouncer, tmp_path: Path) -> None:
+    url = SecretStr(pgbouncer.address(APP, DATABASE))
+    with pytest.raises(StoreMismatchError, match="AGENTAPI_STATEMENT_CACHE=false"):
+        async with open_unchanged_store(Settings(home=tmp_path, database_url=url, statement_cache=True), {}):
+            raise AssertionError
+    async with open_unchanged_store(Settings(home=tmp_path, database_url=url, statement_cache=False), {}) as found:
+        assert found is not None
 
 
 async def test_the_migrations_run_through_it(pgbouncer: PgBouncer) -> None:

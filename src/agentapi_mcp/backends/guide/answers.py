@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agentapi_mcp.backends.guide.index import Index, Match
 from agentapi_mcp.backends.guide.intents import (
@@ -19,6 +20,7 @@ from agentapi_mcp.backends.guide.state import (
     LiveState,
     describe_costs,
     describe_named,
+    describe_parts,
     explain_failure,
     last_failure,
     list_agents,
@@ -78,6 +80,8 @@ class Answers:
         text = _chosen(_readable_part(turn.message), turn.history)
         names = tuple(agent.name for agent in state.agents)
         question = read_question(text, names, tuple(each.name for agent in state.agents for each in agent.models))
+        if find_intent(question) is Intent.AGENTS:
+            state = await self._with_parts(state, turn)
         found = self._search(text, turn.history)
         shown, parts = self._parts(question, state, found)
         suggestions = self._suggestions(text, found, shown)
@@ -94,6 +98,12 @@ class Answers:
         except AgentApiError as error:
             return LiveState((), (), clock.now(), fault=f"I could not read the server's live state just now. {error}")
         return LiveState(agents, tuple(each for each in turns if each.id != turn.turn_id), clock.now())
+
+    async def _with_parts(self, state: LiveState, turn: BackendTurn) -> LiveState:
+        try:
+            return replace(state, parts=await self._host.view.parts(turn.principal))
+        except AgentApiError:  # who may not see them asked for the agents, too, and was told
+            return state
 
     def _search(self, text: str, history: Sequence[HistoryMessage]) -> list[Match]:
         context = _last_message(history, MessageRole.USER) if is_follow_up(text) else ""
@@ -114,7 +124,7 @@ class Answers:
         sections = _fitting(found)
         if intent is None:
             return (sections, _quoted(sections)) if sections else ((), self._nothing(found))
-        parts = [state.fault or _LIVE[intent](state, question)]
+        parts = [state.fault or _LIVE[intent](state, question), *([describe_parts(state)] if state.parts else [])]
         if intent is Intent.FAILURE:
             sections = self._about_fault(state)
         elif not (intent is Intent.NAMED and asks_how(question.text)):

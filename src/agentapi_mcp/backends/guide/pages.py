@@ -135,11 +135,22 @@ def blocks(text: str) -> list[str]:
     return [*found, "\n".join(lines)] if lines else found
 
 
+def _units(text: str) -> list[str]:
+    """Return the blocks, each together with those that its colon announces."""
+    found: list[str] = []
+    for block in blocks(text):
+        if found and found[-1].endswith(":"):
+            found[-1] += f"\n\n{block}"
+        else:
+            found.append(block)
+    return found
+
+
 def trimmed(section: Section, budget: int) -> str:
     """Return as many whole blocks as fit, at least one, and a reference to the rest."""
     taken: list[str] = []
     room = budget
-    parts = blocks(section.body)
+    parts = _units(section.body)
     for block in parts:
         room -= len(block)
         if taken and room < 0:

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from agentapi_mcp.core.backends.ports import BackendHost
+from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView
 from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.identity.principals import Principal
@@ -13,6 +14,10 @@ class ServerView(Protocol):
 
     async def agents(self, principal: Principal) -> tuple[AgentView, ...]:
         """List the agents with their current state."""
+        ...
+
+    async def parts(self, principal: Principal) -> tuple[PartHealth, ...]:
+        """Ask the parts of the server, such as its database, how they are."""
         ...
 
     async def recent_turns(self, principal: Principal, limit: int) -> tuple[Turn, ...]:

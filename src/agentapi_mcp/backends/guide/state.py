@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from agentapi_mcp.base.durations import to_milliseconds
 from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.core.catalogue.health import PartHealth
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 
@@ -31,12 +32,16 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """A snapshot of the live state, turns newest first; `fault` says why it could not be read."""
+    """A snapshot of the live state, turns newest first; `fault` says why it could not be read.
+
+    The `parts` of the server are asked only for who wants to know of them.
+    """
 
     agents: tuple[AgentView, ...]
     turns: tuple[Turn, ...]
     now: datetime
     fault: str = ""
+    parts: tuple[PartHealth, ...] = ()
 
 
 def works(agent: AgentView) -> bool:
@@ -69,6 +74,15 @@ def list_agents(state: LiveState) -> str:
     count = f"{len(working)} of {len(state.agents)} agents work right now" if working else "No agent works right now"
     lines = [f"- **{agent.name}**: {condition(agent, state.now)}.{_purpose(agent)}" for agent in state.agents]
     return f"{count}.\n\n" + "\n".join(lines)
+
+
+def describe_parts(state: LiveState) -> str:
+    """Say which parts of the server do not work, or that all do."""
+    troubled = [part for part in state.parts if part.status is not HealthStatus.HEALTHY]
+    if not troubled:
+        return f"The parts of the server work: {', '.join(part.name for part in state.parts)}."
+    lines = [f"- **{part.name}**: {part.status}, {part.detail.rstrip('.')}." for part in troubled]
+    return "Not all parts of the server work:\n\n" + "\n".join(lines)
 
 
 def _purpose(agent: AgentView) -> str:

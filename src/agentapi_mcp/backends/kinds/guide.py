@@ -22,7 +22,7 @@ _PIECE = re.compile(r".+?(?:(?<=[.!?:])[ ]+|\n+|$)", re.DOTALL)
 class GuideBackend:
     """Answers in process, without key or network; the index is built on the first question."""
 
-    capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING})
+    capabilities = frozenset({Capability.FREE_CHECK, Capability.STOPS_BILLING, Capability.LIVE})
 
     def __init__(self, host: GuideHost, find: Callable[[], Traversable] = find_documentation) -> None:
         self._host = host

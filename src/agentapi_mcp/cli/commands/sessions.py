@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
-from agentapi_mcp.base.errors import InvalidRequestError, NotFoundError
-from agentapi_mcp.base.paging import Page
+from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.cli.found_sessions import find_session, session_ids
 from agentapi_mcp.cli.options import FILE, json_option
 from agentapi_mcp.cli.outputs import json_text, print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
@@ -16,9 +17,6 @@ from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.settings import Settings
-
-_MIN_LENGTH = 6
-_ID_LENGTH = 36  # of a UUID as text
 
 
 @click.group()
@@ -59,7 +57,7 @@ def sessions_rename(session_id: str, title: str) -> None:
     """Give a session another title."""
 
     async def rename(services: Services, _settings: Settings) -> None:
-        found = await find_session(services, session_id)
+        found = await _find_session(services, session_id)
         await services.sessions.rename(services.principal, found, title)
         print_err(f"Renamed {found}.")
 
@@ -93,38 +91,9 @@ async def _list_sessions(
         print_err(f"There are more; ask for them with --limit, or narrow with --query. Shown: {len(page.items)}.")
 
 
-async def find_session(services: Services, text: str) -> str:
-    """Return the full id of the session whose id begins or ends with a text.
-
-    Raises:
-        InvalidRequestError: the text is too short.
-        NotFoundError: no session fits, or more than one.
-    """
-    if len(text) >= _ID_LENGTH:
-        return text
-    if len(text) < _MIN_LENGTH:
-        raise InvalidRequestError(
-            f"{text} is too short: give at least six characters of a session's id, best its last."
-        )
-    found: list[Session] = []
-    cursor: str | None = None
-    while True:
-        page: Page[Session] = await services.sessions.list_(services.principal, cursor=cursor, limit=200)
-        found += [session for session in page.items if _matches(text, str(session.id))]
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    if len(found) != 1:
-        raise NotFoundError(
-            f"{len(found) or 'No'} sessions begin or end with {text}; `agentapi-mcp sessions list` shows them. "
-            "Ids begin with the time: their ends differ most."
-        )
-    return str(found[0].id)
-
-
-def _matches(text: str, id_: str) -> bool:
-    # Ids are UUIDs of version 7, which begin with the time: those of one day share a prefix, not an end.
-    return id_.startswith(text.lower()) or id_.endswith(text.lower())
+async def _find_session(services: Services, text: str) -> str:
+    """Return the full id of the session whose id begins or ends with a text."""
+    return await find_session(partial(session_ids, services), text)
 
 
 async def _whole_transcript(services: Services, session_id: str) -> Transcript:
@@ -138,7 +107,7 @@ async def _whole_transcript(services: Services, session_id: str) -> Transcript:
 
 async def _export_session(services: Services, session_id: str, form: str, out: Path | None) -> None:
     """Write a whole transcript to a file, or to stdout."""
-    transcript = await _whole_transcript(services, await find_session(services, session_id))
+    transcript = await _whole_transcript(services, await _find_session(services, session_id))
     if form == "json" and out is None:
         print_json(render_json(transcript))
         return
@@ -154,7 +123,7 @@ async def _export_session(services: Services, session_id: str, form: str, out: P
 
 async def _delete_session(services: Services, session_id: str, *, confirmed: bool) -> None:
     """Delete a session, after confirmation."""
-    found = await find_session(services, session_id)
+    found = await _find_session(services, session_id)
     session = await services.sessions.get(services.principal, found)
     if not confirmed and not sys.stdin.isatty():
         raise InvalidRequestError("Nobody can be asked whether you are sure: say --yes.")

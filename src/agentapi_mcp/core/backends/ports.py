@@ -21,6 +21,8 @@ class Capability(StrEnum):
     STOPS_BILLING = "stops_billing"
     # `check` measures, without cost; without this, it may always be UNKNOWN.
     FREE_CHECK = "free_check"
+    # Answers for nothing from what is so at the moment: the same message is asked again, and joins no earlier turn.
+    LIVE = "live"
     # Uses `BackendTurn.api_key` in place of the operator's; without this, it never sends that key.
     OWN_KEYS = "own_keys"
     # The same with `BackendTurn.access_token`, a bearer token of an account that the caller connected.

@@ -20,6 +20,8 @@ class Measurements:
 def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
     """Build the view of an agent; one with missing configuration is never reported as healthy."""
     health = measured.health.get(entry.row.id, AgentHealth())
+    if entry.missing:  # why it failed while it was set up is not why it does not work now
+        health = replace(health, status=HealthStatus.NOT_CONFIGURED, last_error=None)
     default = entry.default_model()
     return AgentView(
         name=entry.name,
@@ -30,7 +32,7 @@ def agent_view(entry: CatalogueEntry, measured: Measurements) -> AgentView:
         default_model=default.name if default else None,
         models=model_views(entry),
         missing=entry.missing,
-        health=replace(health, status=HealthStatus.NOT_CONFIGURED) if entry.missing else health,
+        health=health,
         traffic=measured.traffic.get(entry.name, AgentTraffic()),
     )
 

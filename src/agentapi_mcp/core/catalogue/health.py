@@ -41,7 +41,8 @@ class Part:
     """A part of the server; `probe` makes a real request and may return a remark, None means there is nothing to probe.
 
     A part with a remark has the status `remarked`. The server is ready only if all `needed` parts work; it continues
-    without the others. One that `has_answered_lately`, to requests of callers, works without a probe.
+    without the others, which therefore only degrade it. One that `has_answered_lately`, to requests of callers, works
+    without a probe.
     """
 
     name: str
@@ -132,10 +133,22 @@ class Health:
         probed = await self._probe_all(silent)
         return all(part.status is HealthStatus.HEALTHY for part in probed)
 
-    async def warnings(self) -> tuple[str, ...]:
-        """Return the names of the degraded parts, which leave the server ready."""
-        probed = await self._probe_all(part for part in self._parts if part.remarked is HealthStatus.DEGRADED)
-        return tuple(part.name for part in probed if part.status is HealthStatus.DEGRADED)
+    async def warnings(self, within: timedelta) -> tuple[str, ...]:
+        """Return the names of the degraded parts, which leave the server ready.
+
+        One that says nothing `within` this time is not named: it may wait behind callers.
+        """
+        parts = [part for part in self._parts if not part.needed]
+        async with asyncio.TaskGroup() as group:
+            found = [group.create_task(self._is_degraded(part, within)) for part in parts]
+        return tuple(part.name for part, one in zip(parts, found, strict=True) if one.result())
+
+    async def _is_degraded(self, part: Part, within: timedelta) -> bool:
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                return (await self._probe(part)).status is HealthStatus.DEGRADED
+        except TimeoutError:
+            return False
 
     async def observe(self, agent_id: AgentId, outcome: HealthCheck) -> None:
         """Record the outcome of real traffic, and repeated success at most every 5 s; store errors are only logged."""
@@ -209,14 +222,15 @@ class Health:
             async with asyncio.timeout(self._deadline.total_seconds()):
                 remark = await part.probe()
         except TimeoutError:
-            return _unhealthy(part, "it got no answer in time")
+            return _failed(part, "it got no answer in time")
         except AgentApiError as exc:
-            return _unhealthy(part, str(exc))
+            return _failed(part, str(exc))
         latency = timedelta(seconds=self._clock.monotonic() - begun)
         if remark is None:
             return PartHealth(name=part.name, status=HealthStatus.HEALTHY, detail=part.detail, latency=latency)
         return PartHealth(name=part.name, status=part.remarked, detail=f"{part.detail}; {remark}", latency=latency)
 
 
-def _unhealthy(part: Part, reason: str) -> PartHealth:
-    return PartHealth(name=part.name, status=HealthStatus.UNHEALTHY, detail=f"{part.detail}: {reason}")
+def _failed(part: Part, reason: str) -> PartHealth:
+    status = HealthStatus.UNHEALTHY if part.needed else HealthStatus.DEGRADED
+    return PartHealth(name=part.name, status=status, detail=f"{part.detail}: {reason}")

@@ -35,7 +35,8 @@ class OrganizationSettings:
 class OrganizationNumbers:
     """Usage of an organisation; turns, tokens and cost in USD cover the last thirty days.
 
-    Tokens and `cost_usd` are None if no turn has a known number of them, or a known cost.
+    Tokens and `cost_usd` are None if no turn has a known number of them, or a known cost. `unknown_tokens` and
+    `unknown_costs` are how many turns that an agent was asked for are missing in these sums.
     """
 
     members: int
@@ -45,6 +46,8 @@ class OrganizationNumbers:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: Decimal | None
+    unknown_tokens: int
+    unknown_costs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

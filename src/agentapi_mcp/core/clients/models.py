@@ -8,6 +8,9 @@ from agentapi_mcp.core.identity.principals import Principal
 
 State = Mapping[str, object]
 
+# How the names of our own trials begin, which are no clients of anybody's.
+TRIAL = "agentapi-mcp connect"
+
 
 @dataclass(frozen=True, slots=True)
 class ClientState:

@@ -1,6 +1,7 @@
 """MCP clients of a user in an organisation, and the preferences of each client."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from agentapi_mcp.core.catalogue.catalogue import CatalogueEntry
 from agentapi_mcp.core.catalogue.models import AgentPreferences, ClientPreferences, Preferences
 from agentapi_mcp.core.catalogue.organization_settings import check_names, check_setting
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy, typed_setting
-from agentapi_mcp.core.clients.models import ClientState, State
+from agentapi_mcp.core.clients.models import TRIAL, ClientState, State
 from agentapi_mcp.core.clients.ports import ClientStore
 from agentapi_mcp.core.identity.principals import Action, Principal, require
 
@@ -44,8 +45,9 @@ class Clients:
         self._noted = LRUCache[tuple[UserId, str], bool](_MOST_NOTED)
 
     async def record(self, principal: Principal, client: str, state: State) -> None:
-        """Record that a client connected, with its name, version, protocol and toolsets."""
-        await self._store.record(principal, client, state)
+        """Record that a client connected, with its name, version, protocol and toolsets; a trial of ours is none."""
+        if not client.startswith(TRIAL):
+            await self._store.record(principal, client, state)
 
     async def preferences(self, principal: Principal, client: str) -> Preferences:
         """Return the preferences for the messages of a client, from the cache if possible."""
@@ -69,6 +71,7 @@ class Clients:
         return tuple(
             ClientPreferences(client=client, preferences=read_preferences(state))
             for client, state in await self._store.list_(principal)
+            if not client.startswith(TRIAL)  # earlier versions recorded them
         )
 
     async def change(self, principal: Principal, client: str, name: str, value: object | None) -> ClientPreferences:
@@ -99,18 +102,27 @@ class Clients:
     async def find_client(self, principal: Principal, client: str | None) -> str:
         """Find a client by name; the name can be omitted if there is only one.
 
+        Case, spaces and punctuation do not matter where only one is meant: "Claude Code" calls itself `claude-code`.
+
         Raises:
             NotFoundError: no client has this name, or there are several; the message lists them.
         """
         names = [one.client for one in await self.list_(principal)]
         if client in names or (client is None and len(names) == 1):
             return client or names[0]
+        alike = [name for name in names if client is not None and _letters(name) == _letters(client)]
+        if len(alike) == 1:
+            return alike[0]
         if not names:
             raise NotFoundError("No MCP client of yours has been here in the last thirty days; connect one first.")
         known = listed([repr(name) for name in names])
         if client is None:
             raise NotFoundError(f"You have several MCP clients; name one of: {known}.")
         raise NotFoundError(f"There is no MCP client {one_line(client, 60)!r} of yours; there are: {known}.")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from agentapi_mcp.base.errors import (
 from agentapi_mcp.base.ids import MessageId, SessionId, TurnId, new_id
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditTarget
+from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.agents import Agents, Choice
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
@@ -181,7 +182,8 @@ class TurnAcceptance:
             idempotency_key=request.idempotency_key,
             lease_owner=self._runner.owner,
             lease=self._runner.options.lease,
-            join=not request.new,
+            # An old answer of one that is live would tell what was so before; asking it again costs nothing.
+            join=not request.new and (request.retry or Capability.LIVE not in choice.backend.capabilities),
             retry=request.retry,
             refused=attempt.refused,
             again=attempt.again,

@@ -37,7 +37,12 @@ _QUESTION = "Reply with the one word: well."
 _HOME_LINE = "export AGENTAPI_HOME=/another/directory"
 _DATABASE_URL = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 _REDIS_URL = "redis://:PASSWORD@HOST:6379/0"
+_REDIS_URLS = {
+    "sentinel": "redis+sentinel://:PASSWORD@HOST:26379/NAME/0",
+    "cluster": "redis+cluster://:PASSWORD@HOST:6379",
+}
 _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
+_ASSIGNMENT = re.compile(r"\bset (AGENTAPI_[A-Z_]+=\w+)")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
 _UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) is not set\b")
 _AT_LINE = re.compile(r", line (\d+):")
@@ -166,7 +171,7 @@ class _Examination:
             reason = f"it gave no answer within {limit.total_seconds():.0f} s"
         except AgentApiError as exc:
             reason = sentences(str(exc), *notes_of(exc))
-        lines = _COMMAND.findall(reason)
+        lines = _COMMAND.findall(reason) or [f"export {given}" for given in _ASSIGNMENT.findall(reason)]
         if not lines and self.parts.is_remote:
             lines = [self._export("database_url", _DATABASE_URL)]
         elif not lines:
@@ -196,17 +201,23 @@ class _Examination:
         return ok("database", detail)
 
     async def _redis(self) -> Check:
-        limit, line = self.timeouts.part.total_seconds(), self._export("redis_url", _REDIS_URL)
+        limit, lines = self.timeouts.part.total_seconds(), self._redis_lines()
         try:
             async with asyncio.timeout(limit):
                 took = await self.parts.check_redis()
         except TimeoutError:
-            return fault("redis", f"it gave no answer within {limit:.0f} s", line)
+            return fault("redis", f"it gave no answer within {limit:.0f} s", *lines)
         except AgentApiError as exc:
-            return fault("redis", sentences(str(exc), *notes_of(exc)), line)
+            return fault("redis", sentences(str(exc), *notes_of(exc)), *lines)
         if took is None:
             return not_in_use("redis", "no AGENTAPI_REDIS_URL: caches and events stay in this process")
         return ok("redis", f"takes writes, and answers in {took.total_seconds() * 1000:.1f} ms")
+
+    def _redis_lines(self) -> list[str]:
+        """Return the commands that name a Redis: one of the kind that is named now, and a plain one."""
+        scheme = self.environ.get(self.parts.variable_of("redis_url"), "").partition("://")[0]
+        kind = _REDIS_URLS.get(scheme.partition("+")[2].lower())
+        return [self._export("redis_url", url) for url in (kind, _REDIS_URL) if url is not None]
 
     def _export(self, field: str, value: str) -> str:
         """Return the command that sets a setting, in a variable that no other program reads."""

@@ -133,6 +133,7 @@ _MISFIT: tuple[type[Exception], ...] = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.InvalidSchemaNameError,
 )
+POOLER = "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
 # A prepared statement is missing or exists already: a transaction pooler has switched the server connection.
 _POOLED: tuple[type[Exception], ...] = (
     asyncpg.InvalidSQLStatementNameError,
@@ -208,9 +209,7 @@ def _error_of(exc: Exception, variable: str) -> AgentApiError | None:
         what = f"The database cannot be used: {fault.what}" if fault.error is StoreUnavailableError else fault.what
         return fault.error(f"{what}; {_UNCHANGED}. {fault.next_step.format(variable=variable)}")
     if isinstance(exc, _POOLED):
-        return StoreMismatchError(
-            "A connection pooler in transaction mode stands before the database: set AGENTAPI_STATEMENT_CACHE=false."
-        )
+        return StoreMismatchError(POOLER)
     if isinstance(exc, _MISFIT):
         return StoreMismatchError("The database is not of the shape this program needs; run `agentapi-mcp migrate`.")
     if not isinstance(exc, asyncpg.PostgresError):

@@ -24,6 +24,13 @@ SELECT o.id, o.name::text AS name, o.settings::text AS settings, n.members, n.se
  WHERE o.id = $1 AND o.id = ANY (agentapi.own_organization_ids())
    AND agentapi.may('organization:read', '{admin,owner}', 'admin')
 """
+# What the sums leave out. A turn whose agent was never asked costs nothing, and is not one of these.
+_UNKNOWN: LiteralString = """
+SELECT count(*) FILTER (WHERE cost_usd IS NULL) AS costs,
+       count(*) FILTER (WHERE input_tokens IS NULL OR output_tokens IS NULL) AS tokens
+  FROM agentapi.turns
+ WHERE org_id = $1 AND created_at > now() - interval '30 days' AND asked_at IS NOT NULL
+"""
 # Key by key, since other programs store theirs in the same column. The role is checked here as well, in case the table
 # has no row-level security.
 _CHANGE: LiteralString = """
@@ -67,6 +74,11 @@ class PostgresOrganizations(OrganizationStore):
             if row is None:
                 raise NotFoundError("There is no such organisation.")
             limits = await connection.fetch("SELECT resource, most, used, readable FROM agentapi.organization_limits()")
+        # Nobody comes here without the right to the numbers: then there was no row.
+        async with self._database.as_system(
+            "count an organisation's turns of unknown cost", user=principal.user_id
+        ) as connection:
+            left_out = await connection.fetchrow(_UNKNOWN, principal.org_id)
         turns = {status: as_count(count) or 0 for status, count in json_object(row["turns"]).items()}
         # The function adds up what is known, to zero where nothing is: an answer of which tokens are known has some.
         unknown = turns and not row["input_tokens"] and not row["output_tokens"]
@@ -82,6 +94,8 @@ class PostgresOrganizations(OrganizationStore):
                 input_tokens=None if unknown else row["input_tokens"],
                 output_tokens=None if unknown else row["output_tokens"],
                 cost_usd=row["cost_usd"],
+                unknown_tokens=left_out["tokens"] if left_out else 0,
+                unknown_costs=left_out["costs"] if left_out else 0,
             ),
             limits=tuple(
                 OrganizationLimit(
