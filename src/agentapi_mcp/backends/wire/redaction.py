@@ -94,10 +94,12 @@ class Redactor:
                 return ToolActivity(self._hide(name), state, self._hide(detail))
             case Finished():
                 # Its state is for the backend alone.
-                texts = {"model": event.model, "provider": event.provider, "warning": event.warning}
-                texts["provider_request_id"] = event.provider_request_id
-                hidden = {name: self._hide(text) for name, text in texts.items() if text}
-                return replace(event, **hidden) if any(hidden[name] != texts[name] for name in hidden) else event
+                texts = (event.model, event.provider, event.provider_request_id, event.warning)
+                hidden = tuple(text and self._hide(text) for text in texts)
+                if hidden == texts:
+                    return event
+                model, provider, request_id, warning = hidden
+                return replace(event, model=model, provider=provider, provider_request_id=request_id, warning=warning)
             case _:
                 return event
 
