@@ -79,8 +79,8 @@ async def connect(
     """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
     Raises:
-        ConfigurationError: the URL is not a Postgres URL, has a parameter that the server does not know, or asks for a
-            server that cannot be written.
+        ConfigurationError: the URL is not a Postgres URL, has a parameter that the server does not know or whose value
+            it refuses, or asks for a server that cannot be written.
     """
     hosts = parse_hosts(address, variable) if isinstance(address, str) else address
     try:
@@ -94,7 +94,13 @@ async def connect(
         raise ConfigurationError(
             f"{variable or VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
         ) from exc
-    except (ValueError, OverflowError) as exc:  # the latter for a port beyond 65535
+    except (asyncpg.InvalidParameterValueError, asyncpg.PostgresSyntaxError) as exc:
+        # Not in its words, which repeat the value.
+        raise ConfigurationError(
+            f"{variable or VARIABLE} has a parameter after its `?` with a value that the server refuses. Correct or "
+            "remove it."
+        ) from exc
+    except ValueError as exc:
         raise _no_address(variable) from exc
     except Exception as exc:
         place = host_and_port(hosts.url, _PORT)
@@ -108,7 +114,8 @@ async def connect(
 def _no_address(variable: str | None) -> ConfigurationError:
     return ConfigurationError(
         f"{variable or VARIABLE} is no address of a Postgres: it is "
-        "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
+        "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded; after "
+        "a `?` there may be parameters as libpq knows them."
     )
 
 
