@@ -1,5 +1,6 @@
 """The servers of one address, of which one at a time is the primary."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ _MOST_PORT = 65535
 class Hosts:
     """An address that names one server or several; the one that was the primary last is tried first.
 
+    One that said nothing is tried last: whoever waits a few seconds for the primary would not get past it.
     `moved` is called whenever another server is found to be the primary.
     asyncpg goes on to the next host too, but gives all of the time to the first one, and each time begins with it.
 
@@ -41,6 +43,7 @@ class Hosts:
         _check_files(url, variable or VARIABLE)
         self._target = parse_qs(urlsplit(url).query).get(_TARGET, [None])[-1]
         self._moved = moved
+        self._primary: str | None = None
         can_write = _WRITABLE if self.are_several else _WRITABLE | {"any"}
         if self._target is not None and self._target not in can_write:
             raise ConfigurationError(
@@ -66,18 +69,31 @@ class Hosts:
         for url in self._urls:
             try:
                 raw = await asyncpg.connect(url, timeout=timeout / len(self._urls), **options)
+            except asyncio.CancelledError:
+                self._try_last(url)
+                raise
             except (*LOST, *_TELLING) as exc:
                 failures.append(exc)
+                if isinstance(exc, TimeoutError):
+                    self._try_last(url)
             else:
                 self._note_primary(url)
                 return raw
         raise next((exc for kind in _TELLING for exc in failures if isinstance(exc, kind)), failures[0])
 
+    def doubt_primary(self) -> None:
+        """Note that what was the primary says nothing, or takes no writes any more."""
+        if self._primary is not None:
+            self._try_last(self._primary)
+
+    def _try_last(self, url: str) -> None:
+        self._urls = (*(other for other in self._urls if other != url), url)
+
     def _note_primary(self, url: str) -> None:
-        if url == self._urls[0]:
-            return
         self._urls = (url, *(other for other in self._urls if other != url))
-        self._moved()
+        before, self._primary = self._primary, url
+        if before not in {None, url}:
+            self._moved()
 
 
 def split_hosts(url: str) -> tuple[str, ...]:
