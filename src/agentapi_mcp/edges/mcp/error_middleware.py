@@ -1,6 +1,6 @@
 """The outermost middleware of the edge: request ids for the log, open calls, and safe answers to unexpected errors."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.base.log_context import request_id as current_request
 from agentapi_mcp.core.audit.models import AuditTarget
@@ -41,7 +42,7 @@ class ErrorMiddleware:
         log_context.client_program.set(preferring_client(ctx) or None)
         try:
             with traced(), _delivering(ctx), _held(ctx):
-                return await call_next(ctx)
+                return await _alone(call_next(ctx))
         except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
         except AgentApiError as exc:
@@ -54,6 +55,17 @@ class ErrorMiddleware:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
+
+
+async def _alone(work: Awaitable[HandlerResult]) -> HandlerResult:
+    """Raise what is for the caller without the group of a task that runs beside the work, as a stream has some."""
+    try:
+        return await work
+    except ExceptionGroup as exc:
+        reason = innermost(exc)
+        if isinstance(reason, MCPError | AgentApiError):
+            raise reason from exc
+        raise
 
 
 def _held(ctx: Context) -> AbstractContextManager[None]:
