@@ -22,6 +22,7 @@ from agentapi_mcp.stores.redis.client import open_redis
 from agentapi_mcp.stores.redis.gathered import Batch, GatheredWrites, Source, open_gathered
 from agentapi_mcp.stores.redis.session_caches import RedisSessionCache
 from tests.support.clocks import ManualClock
+from tests.support.valkey import Valkey
 
 STATE = SessionState(user_id=UserId(new_id()), org_id=OrgId(new_id()), agent="droid", model=None, metadata={"a": 1})
 Kind = Literal["local", "redis", "other replica"]
@@ -120,18 +121,6 @@ async def test_replicas_that_write_by_turns_make_one_history(redis_url: str, red
             assert await find(there, session, kept) == kept
 
 
-async def test_a_gap_is_never_taken_for_a_history(redis_url: str, redis_prefix: str) -> None:
-    session, first = SessionId(new_id()), history("first")
-    one, other = grown(first, "one"), grown(first, "other")
-    async with opened("other replica", redis_url, redis_prefix) as cache:
-        await cache.save(session, first)
-        assert await find(cache.read, session, first) == first
-        await cache.save(session, one)
-        await cache.save(session, other, by=cache.read)  # which cannot be: each follows the same message
-    async with opened("redis", redis_url, redis_prefix) as late:
-        assert [await find(late.read, session, each) for each in (first, one, other)] == [None, None, None]
-
-
 async def test_what_was_flushed_is_written_whole_again(redis_url: str, redis_prefix: str) -> None:
     session, kept = SessionId(new_id()), history()
     key = f"{redis_prefix}chat:session:{session}:messages"
@@ -141,6 +130,65 @@ async def test_what_was_flushed_is_written_whole_again(redis_url: str, redis_pre
         kept = grown(kept, "more")
         await cache.save(session, kept)
         assert await find(cache.read, session, kept) == kept
+
+
+Failure = Literal["lost", "refused", "unclear"]
+
+
+async def fail_to_write(cache: Pair, valkey: Valkey, failure: Failure) -> None:
+    """Let what waits to be written fail: on its way there, at the server, or on its way back."""
+    written, gathered = cache.written, cache.gathered[cache.written]
+    assert isinstance(written, RedisSessionCache)
+    match failure:
+        case "lost":
+            written.take()
+        case "refused":
+            valkey.run("CONFIG", "SET", "maxmemory", "1")
+            await gathered.flush()
+            valkey.run("CONFIG", "SET", "maxmemory", "0")
+        case "unclear":
+            for command in written.take().commands:
+                valkey.run(*map(str, command))
+
+
+@pytest.mark.parametrize("failure", ["lost", "refused", "unclear"])
+@pytest.mark.parametrize("before", [1, 2])
+async def test_one_of_which_a_write_failed_is_whole_after_the_next_turn(
+    before: int, failure: Failure, valkey: Valkey
+) -> None:
+    session, kept = SessionId(new_id()), history()
+    async with opened("other replica", valkey.url, "") as cache:
+        for number in range(before):
+            kept = grown(kept, f"before {number}")
+            await cache.save(session, kept)
+        kept = grown(kept, "meanwhile")
+        await cache.written.save(session, STATE, kept)
+        await fail_to_write(cache, valkey, failure)
+        for number in range(2):
+            kept = grown(kept, f"after {number}")
+            await cache.save(session, kept)
+            assert await find(cache.read, session, kept) == kept
+        assert valkey.run("LLEN", f"chat:session:{session}:messages") == 2
+
+
+async def test_a_gap_is_never_taken_for_a_history_and_closed_by_the_next_turn(
+    redis_url: str, redis_prefix: str
+) -> None:
+    session, first = SessionId(new_id()), history("first")
+    second = grown(first, "second")
+    third = grown(second, "third")
+    async with (
+        opened("other replica", redis_url, redis_prefix) as cache,
+        opened("redis", redis_url, redis_prefix) as late,
+    ):
+        await cache.save(session, first)
+        await cache.written.save(session, STATE, second)
+        await cache.save(session, third, by=cache.read)
+        await cache.gathered[cache.written].flush()  # the second turn is written after the third
+        assert [await find(late.read, session, each) for each in (first, second, third)] == [None, None, None]
+        fourth = grown(third, "fourth")
+        await cache.save(session, fourth, by=cache.read)
+        assert await find(late.read, session, fourth) == fourth
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -75,11 +75,14 @@ class Wire:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect a client to the server until either leaves, or the wire breaks."""
-        if self.is_down:
+        link = None if self.is_down else _Link((reader, writer), await open_server(self.target))
+        if link is not None and self.is_down:  # it went down meanwhile
+            link.cut()
+            link = None
+        if link is None:
             self.refused += 1
             writer.transport.abort()
             return
-        link = _Link((reader, writer), await open_server(self.target))
         self._links.add(link)
         try:
             await self._greet(link)

@@ -42,6 +42,15 @@ async def test_a_task_that_joined_a_turn_says_so_and_how_it_was_sent(world: Worl
     assert found.sent == sent
 
 
+async def test_a_turn_that_several_tasks_wait_for_is_read_once(world: World) -> None:
+    server = await world.program()
+    turns = [await server.turns.chat(server.principal, asks(), wait=LONG) for _ in range(2)]
+    ids = [(await server.tasks.create(server.principal, turn, SENT)).id for turn in turns for _ in range(3)]
+    found = {task.id: task.turn for task in await server.tasks.list_(server.principal, ids)}
+    assert [found[id_].id for id_ in ids] == [turn.id for turn in turns for _ in range(3)]
+    assert len({id(turn.reply) for turn in found.values()}) == 2
+
+
 async def test_ids_are_unguessable_and_never_the_same(world: World) -> None:
     server = await world.program()
     turn = await server.turns.chat(server.principal, asks(), wait=LONG)

@@ -20,6 +20,7 @@ from tests.support.connect import Link, call, connect, fields_of, text_of
 from tests.support.databases import DatabaseUrls
 from tests.support.edges import mcp_application, serve_app
 from tests.support.peers.openai import OpenAIPeer
+from tests.support.raw_client import CLAUDE, RawClient, RefusedError
 from tests.support.wires import Break, Wire, open_wire
 
 # Less than the 30 s after which a statement is given up.
@@ -101,6 +102,24 @@ async def test_a_session_whose_end_is_not_confirmed_is_told_so(
         refused = await http.delete(MCP, headers=headers)
         assert (refused.status_code, "The database" in refused.json()["error"]["message"]) == (503, True)
         assert (await http.delete(MCP, headers=headers)).status_code == 204
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_stream_whose_tasks_cannot_be_read_is_refused_in_words(
+    wired: Wired, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await wired.services.personal_tokens.create(wired.services.principal, "a stream")
+    token = {"authorization": f"Bearer {made.secret}"}
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve_app(mcp_application(wired.server, WebOptions(needs_token=True))) as served,
+        httpx2.AsyncClient(headers=token, timeout=PATIENCE) as http,
+    ):
+        client = RawClient(served.mcp, http, CLAUDE)
+        wired.wire.break_at("AS wanted (id)", Break.SILENT)
+        with pytest.raises(RefusedError, match=SILENT):
+            async with client.listening(taskIds=["A" * 32]) as messages:
+                await anext(messages)
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 

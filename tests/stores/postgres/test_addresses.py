@@ -1,10 +1,13 @@
 """An address that leads to no usable database is answered with what is wrong and what to do, not with a riddle."""
 
 import asyncio
+from datetime import timedelta
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, StoreUnavailableError
 from agentapi_mcp.base.exceptions import notes_of
@@ -34,12 +37,89 @@ async def connection_error(url: str, variable: str | None = None) -> AgentApiErr
         "http://127.0.0.1:5432/x",
         "postgresql://u:p@h:port/x",
         "postgresql://u:p@127.0.0.1:99999/x",
+        "postgresql://u:p@127.0.0.1:0/x",
+        "postgresql://u:p@127.0.0.1:9,127.0.0.1:99999/x",
+        "postgresql://u:p@127.0.0.1:9,,127.0.0.1:9/x",
+        "postgresql://u:p@/x?host=127.0.0.1&port=65536",
+        "postgresql://u:p@/x?host=127.0.0.1,127.0.0.1&port=9,-1",
+        "postgresql://u:p@127.0.0.1:9/x?port=x",
+        "postgresql://u:p@127.0.0.1:9/x?sslmode=sometimes",
+        "postgresql://u:p@127.0.0.1:9/x?nonsense",
     ],
 )
 async def test_what_is_no_address_shows_what_one_looks_like(url: str) -> None:
     error = await connection_error(url)
     assert isinstance(error, ConfigurationError)
     assert "postgresql://USER:PASSWORD@HOST:5432/DATABASE" in str(error)
+
+
+HIDDEN = "S3cr3tPw"
+PLACES = (
+    "@127.0.0.1:9/x",
+    "@127.0.0.1:9,127.0.0.1:10/x",
+    "@/x?host=/nowhere",
+    "@/x?host=127.0.0.1,127.0.0.1&port=9,10",
+)
+OPTIONS = """
+application_name command_timeout connect_timeout database dbname foo gsslib host krbsrvname options passfile
+password port service sslcert sslcrl sslkey sslmode sslnegotiation sslpassword sslrootcert
+ssl_max_protocol_version ssl_min_protocol_version statement_cache_size target_session_attrs user work_mem
+"""
+VALUES = (
+    "",
+    "0",
+    "9",
+    "-1",
+    "99999",
+    "x",
+    "/nowhere",
+    "127.0.0.1",
+    "a,b",
+    ",",
+    "require",
+    "TLSv1.2",
+    "%00",
+    "%zz",
+    HIDDEN,
+)
+
+
+@settings(deadline=timedelta(seconds=20), max_examples=150)
+@given(
+    place=st.sampled_from(PLACES),
+    options=st.lists(st.tuples(st.sampled_from(OPTIONS.split()), st.sampled_from(VALUES)), max_size=2),
+    more=st.sampled_from(["", "", "", "&", "&x", "&=", "#x"]),
+)
+@example(place=PLACES[0], options=[("port", "99999")], more="")
+@example(place=PLACES[1], options=[("sslrootcert", "/nowhere"), ("sslmode", "require")], more="")
+async def test_each_address_is_refused_at_the_start_or_that_of_a_server_that_is_away(
+    place: str, options: list[tuple[str, str]], more: str
+) -> None:
+    query = "&".join(f"{name}={value}" for name, value in options) + more
+    url = f"postgresql://u:{HIDDEN}{place}" + (f"{'&' if '?' in place else '?'}{query}" if query else "")
+    with pytest.raises(AgentApiError) as caught:
+        async with open_database(RemoteServer(url), PoolOptions(acquire_timeout=timedelta(seconds=9))):
+            pass
+    assert isinstance(caught.value, ConfigurationError | StoreUnavailableError)
+    assert HIDDEN not in "".join([str(caught.value), *notes_of(caught.value)])
+
+
+@pytest.mark.parametrize("name", ["sslcert", "sslcrl", "sslkey", "sslrootcert"])
+@pytest.mark.parametrize("path", ["/nowhere", "/"])
+async def test_a_file_that_is_not_there_is_told_from_a_server_that_is_not(name: str, path: str) -> None:
+    error = await connection_error(f"postgresql://u:p@127.0.0.1:9/x?{name}={path}")
+    assert isinstance(error, ConfigurationError)
+    assert f"AGENTAPI_DATABASE_URL names a file in its {name} that is not there" in str(error)
+
+
+@pytest.mark.parametrize("option", ["work_mem=S3cr3tPw", "statement_timeout=-2", "role=S3cr3tPw", "options=S3cr3tPw"])
+async def test_a_value_that_the_server_refuses_is_told_and_not_repeated(
+    option: str, own_database: DatabaseUrls
+) -> None:
+    error = await connection_error(f"{own_database.app}{'&' if '?' in own_database.app else '?'}{option}")
+    assert isinstance(error, ConfigurationError)
+    assert "a parameter after its `?` with a value that the server refuses" in str(error)
+    assert HIDDEN not in str(error)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:p@nobody.invalid/x", "postgresql://u:p@ss/w#rd@127.0.0.1/x"])

@@ -158,6 +158,18 @@ async def test_what_became_of_a_change_whose_commit_is_not_confirmed_is_not_clai
     await owner.close()
 
 
+async def test_a_server_that_does_not_begin_a_transaction_is_not_waited_for_as_for_a_statement(
+    own_database: DatabaseUrls,
+) -> None:
+    options = PoolOptions(begin_timeout=timedelta(seconds=1), command_timeout=timedelta(hours=1))
+    async with open_wire(own_database.app) as (wire, url), open_database(RemoteServer(url), options) as database:
+        wire.break_at("BEGIN", Break.SILENT)
+        with pytest.raises(StoreUnavailableError, match="does not answer in time; nothing was changed"):
+            async with database.as_system("a test") as connection:
+                await connection.execute("SELECT 1")
+        assert wire.broken == 1
+
+
 async def test_a_connection_lost_before_the_commit_has_changed_nothing(own_database: DatabaseUrls) -> None:
     owner = await asyncpg.connect(own_database.owner)
     await _create_table(owner)

@@ -1,6 +1,7 @@
 """An address that names several servers: what is connected to is the primary, before a failover and after it."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +15,15 @@ from agentapi_mcp.base.errors import ConfigurationError, StoreMismatchError, Sto
 from agentapi_mcp.core.signals import Signal, SignalKind
 from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.database import Database, PoolOptions, RemoteServer, open_database
-from agentapi_mcp.stores.postgres.hosts import split_hosts
+from agentapi_mcp.stores.postgres.hosts import Hosts, split_hosts
 from agentapi_mcp.stores.postgres.migrate import migrate, status
 from agentapi_mcp.stores.postgres.schema_state import is_current
 from agentapi_mcp.stores.postgres.signals import PostgresSignals
+from tests.conftest import DatabaseUrls
 from tests.support.standbys import Pair
+from tests.support.wires import open_wire
 
-IMPATIENT = PoolOptions(acquire_timeout=timedelta(seconds=8), command_timeout=timedelta(seconds=2))
+PATIENT = PoolOptions(command_timeout=timedelta(hours=1))
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -112,7 +115,7 @@ async def test_a_start_between_two_primaries_waits_for_the_next_one(pair: Pair) 
 
 async def test_nothing_leads_to_a_primary_that_was_cut_off_once_another_one_is_found(pair: Pair) -> None:
     server, connected, heard = RemoteServer(pair.app), asyncio.Semaphore(0), asyncio.Event()
-    async with open_database(server, IMPATIENT) as database, asyncio.TaskGroup() as group:
+    async with open_database(server, PATIENT) as database, asyncio.TaskGroup() as group:
         listener = PostgresSignals(server, database, SystemClock())
         listener.subscribe(lambda _: heard.set())
         listening = group.create_task(listener.run(connected.release))
@@ -121,10 +124,10 @@ async def test_nothing_leads_to_a_primary_that_was_cut_off_once_another_one_is_f
         pair.freeze_primary()
         try:
             await asyncio.to_thread(pair.promote)
-            with pytest.raises(StoreUnavailableError, match="does not answer in time"):
-                await is_standby(database)
-            # The other idle connections led to it too, and none of them is tried.
-            assert not await is_standby(database)
+            # The idle connections lead to it, and each call finds the other server by itself.
+            async with asyncio.TaskGroup() as calls:
+                found = [calls.create_task(is_standby(database)) for _ in range(3)]
+            assert [call.result() for call in found] == [False] * 3
             await connected.acquire()
             async with open_database(server, PoolOptions()) as other:
                 sender = PostgresSignals(server, other, SystemClock())
@@ -134,6 +137,40 @@ async def test_nothing_leads_to_a_primary_that_was_cut_off_once_another_one_is_f
             listening.cancel()
         finally:
             pair.thaw_primary()
+
+
+async def test_a_caller_who_gives_up_on_a_server_that_says_nothing_leaves_no_connection_to_it(pair: Pair) -> None:
+    options = PoolOptions(begin_timeout=timedelta(seconds=1), call_timeout=timedelta(seconds=60))
+    async with open_database(RemoteServer(pair.app), options) as database:
+        renewed = asyncio.Event()
+        database.on_renewal(renewed.set)
+        await hold_at_once(database, 3)
+        pair.freeze_primary()
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await database.call_as_system("test", "SELECT 1 AS one")
+            assert renewed.is_set()
+        finally:
+            pair.thaw_primary()
+
+
+async def test_whoever_gives_up_on_a_server_that_says_nothing_is_led_past_it_next_time(
+    own_database: DatabaseUrls,
+) -> None:
+    async with open_wire(own_database.app) as (_, url), asyncio.TaskGroup() as group:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(0)
+            hosts = Hosts(url.replace("@", f"@127.0.0.1:{silent.getsockname()[1]},"))
+            connecting = group.create_task(hosts.connect(timeout=1000))
+            taken, _ = await asyncio.get_running_loop().sock_accept(silent)
+            with taken:
+                connecting.cancel()
+                await asyncio.wait([connecting])
+                connection = await hosts.connect(timeout=1000)
+                connection.terminate()
+            with pytest.raises(BlockingIOError):
+                silent.accept()  # nobody else came
 
 
 async def hold_at_once(database: Database, count: int) -> None:

@@ -1,7 +1,7 @@
 """The outermost middleware of the edge: request ids for the log, open calls, and safe answers to unexpected errors."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
+from agentapi_mcp.base.exceptions import innermost
 from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.base.log_context import request_id as current_request
 from agentapi_mcp.core.audit.models import AuditTarget
@@ -47,9 +48,9 @@ class ErrorMiddleware:
             with traced(ctx.meta if self._continues_traces else None):
                 around = _around(ctx, scope)
                 if around is None:
-                    return await call_next(ctx)
+                    return await _alone(call_next(ctx))
                 with around:
-                    return await call_next(ctx)
+                    return await _alone(call_next(ctx))
         except (MCPError, ValidationError):  # the SDK answers these itself, without internal detail
             raise
         except AgentApiError as exc:
@@ -62,6 +63,17 @@ class ErrorMiddleware:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
+
+
+async def _alone(work: Awaitable[HandlerResult]) -> HandlerResult:
+    """Raise what is for the caller without the group of a task that runs beside the work, as a stream has some."""
+    try:
+        return await work
+    except ExceptionGroup as exc:
+        reason = innermost(exc)
+        if isinstance(reason, MCPError | AgentApiError):
+            raise reason from exc
+        raise
 
 
 def _around(ctx: Context, scope: Mapping[str, object]) -> AbstractContextManager[None] | None:

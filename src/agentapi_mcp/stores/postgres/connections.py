@@ -10,6 +10,7 @@ import asyncpg
 
 from agentapi_mcp.base.ids import UserId
 from agentapi_mcp.base.places import Places
+from agentapi_mcp.stores.postgres.hosts import Hosts
 from agentapi_mcp.stores.postgres.pool import Pool, Row
 from agentapi_mcp.stores.postgres.poolers import stands_before
 
@@ -50,8 +51,13 @@ class Connections:
         reserved = reserved_of(size)
         calls = _Line(pool, size - reserved)
         self._lines = {Lane.CALLS: calls, Lane.RESERVED: _Line(pool, reserved) if reserved else calls}
-        self.has_several_hosts = False
+        self.hosts: Hosts | None = None  # to which the connections of the pool lead
         self.is_standby = False
+
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether another server may be the primary by now."""
+        return self.hosts is not None and self.hosts.are_several
 
     async def acquire(self, lane: Lane, user: UserId | None = None) -> "asyncpg.Connection[Row]":
         """Wait for a connection of a lane.
@@ -81,12 +87,16 @@ class Connections:
         for line in self._lines.values():
             line.look()
 
-    def note(self, failure: BaseException) -> None:
+    def note(self, failure: BaseException, raw: "asyncpg.Connection[Row]") -> None:
         """Note how a statement failed: after a failover, no connection that was made before is used again."""
         # A server that was demoted reads on. One that is cut off says nothing, and another may be the primary by now.
         # During a commit, what the driver raised is the cause of an error of ours.
         doubtful = (asyncpg.ReadOnlySQLTransactionError, *([TimeoutError] if self.has_several_hosts else []))
-        if isinstance(failure, doubtful) or isinstance(failure.__cause__, doubtful):
+        is_doubtful = isinstance(failure, doubtful) or isinstance(failure.__cause__, doubtful)
+        # What several connections have to say of the same server counts once.
+        if is_doubtful and not self._pool.is_outdated(raw):
+            if self.hosts is not None:
+                self.hosts.doubt_primary()
             self._pool.renew()
 
     def on_renewal(self, listener: Callable[[], None]) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from agentapi_mcp.base.errors import ConfigurationError, StoreUnavailableError, 
 from agentapi_mcp.base.far_times import microseconds_of, time_of
 from agentapi_mcp.base.ids import SessionId, UserId, new_id
 from agentapi_mcp.base.json_texts import json_text
+from agentapi_mcp.base.store_waits import STORE_SECONDS
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.stores.postgres.connections import Connections, Lane
 from agentapi_mcp.stores.postgres.faults import LOST, VARIABLE, committing, is_unavailable, limiting, map_errors
@@ -80,8 +81,8 @@ async def connect(
     """Connect to a server; a failure notes which address `variable` names, where it is the operator's.
 
     Raises:
-        ConfigurationError: the URL is not a Postgres URL, has a parameter that the server does not know, or asks for a
-            server that cannot be written.
+        ConfigurationError: the URL is not a Postgres URL, has a parameter that the server does not know or whose value
+            it refuses, or asks for a server that cannot be written.
     """
     hosts = parse_hosts(address, variable) if isinstance(address, str) else address
     try:
@@ -95,7 +96,13 @@ async def connect(
         raise ConfigurationError(
             f"{variable or VARIABLE} has a parameter after its `?` that the server refuses: {exc}. Remove it."
         ) from exc
-    except (ValueError, OverflowError) as exc:  # the latter for a port beyond 65535
+    except (asyncpg.InvalidParameterValueError, asyncpg.PostgresSyntaxError) as exc:
+        # Not in its words, which repeat the value.
+        raise ConfigurationError(
+            f"{variable or VARIABLE} has a parameter after its `?` with a value that the server refuses. Correct or "
+            "remove it."
+        ) from exc
+    except ValueError as exc:
         raise _no_address(variable) from exc
     except Exception as exc:
         place = host_and_port(hosts.url, _PORT)
@@ -109,7 +116,8 @@ async def connect(
 def _no_address(variable: str | None) -> ConfigurationError:
     return ConfigurationError(
         f"{variable or VARIABLE} is no address of a Postgres: it is "
-        "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded."
+        "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special characters of the password percent-encoded; after "
+        "a `?` there may be parameters as libpq knows them."
     )
 
 
@@ -162,14 +170,16 @@ class PoolOptions:
     """Options of the pool; without `statement_cache` it works behind a pooler in transaction mode, and does not LISTEN.
 
     Where that is None, it is found out.
-    A process that the server refuses a connection waits for `acquire_timeout`. Where many processes share a small
-    server, `idle_lifetime`, for which one that nobody uses is kept, must be shorter.
+    A process that the server refuses a connection waits for `acquire_timeout`. A server that has not begun a
+    transaction after `begin_timeout` hangs; one of several has half of that, so that another is found within it. Where
+    many processes share a small server, `idle_lifetime`, for which one that nobody uses is kept, must be shorter.
     """
 
     max_size: int = 5
     acquire_timeout: timedelta = timedelta(seconds=10)
     idle_lifetime: timedelta = timedelta(minutes=5)
     command_timeout: timedelta = timedelta(seconds=30)
+    begin_timeout: timedelta = timedelta(seconds=STORE_SECONDS)
     call_timeout: timedelta = timedelta(seconds=5)
     list_timeout: timedelta = timedelta(seconds=2)
     statement_cache: bool | None = True
@@ -262,7 +272,8 @@ class Database:
             return await self._call(start, sql, claims, *args, writes=False)
         except StoreUnavailableError as exc:
             # A pooled connection may have died with its server, and nothing was changed.
-            if isinstance(exc.__cause__, TimeoutError) or not isinstance(exc.__cause__, LOST):
+            hangs = isinstance(exc.__cause__, TimeoutError) and not self._connections.has_several_hosts
+            if hangs or not isinstance(exc.__cause__, LOST):
                 raise
         return await self._call(start, sql, claims, *args, writes=False)
 
@@ -280,15 +291,18 @@ class Database:
             raise AssertionError
         with map_errors(self._options.variable):
             raw = await self._connections.acquire(start.lane, start.user)
-            timeout = self._options.call_timeout.total_seconds()
+            timeout = self._options.call_timeout.total_seconds() if writes else self._begin_seconds
+            began = time.monotonic()
             try:
                 with committing() if writes and not raw.is_closed() else nullcontext():
                     row = await raw.fetchrow(sql, *args, timeout=timeout)
             except (asyncio.CancelledError, StoreUnclearError, *LOST) as exc:
-                self._discard(raw, start, exc)
+                # Who gives up after that time has waited for a server that says nothing.
+                gave_up = isinstance(exc, asyncio.CancelledError) and time.monotonic() - began >= self._begin_seconds
+                self._discard(raw, start, TimeoutError() if gave_up else exc)
                 raise
             except BaseException as exc:  # the statement was a transaction of its own, and is undone
-                self._connections.note(exc)
+                self._connections.note(exc, raw)
                 self._connections.release(raw, start.lane, start.user)
                 raise
             self._connections.release(raw, start.lane, start.user)
@@ -315,7 +329,7 @@ class Database:
                 self._discard(raw, start, exc)
                 raise
             except BaseException as exc:
-                self._connections.note(exc)
+                self._connections.note(exc, raw)
                 # Only a failure is shielded: a task around every commit would cost a turn 3 ms.
                 await asyncio.shield(self._undo(raw, start))
                 raise
@@ -324,7 +338,7 @@ class Database:
 
     def _discard(self, raw: "asyncpg.Connection[Row]", start: Start, why: BaseException) -> None:
         """Close a connection whose server does not answer, without a word to it, and make room in the pool."""
-        self._connections.note(why)
+        self._connections.note(why, raw)
         with suppress(*LOST):
             raw.terminate()
         self._connections.release(raw, start.lane, start.user)
@@ -336,6 +350,13 @@ class Database:
                 await raw.execute("ROLLBACK")
         finally:
             self._connections.release(raw, start.lane, start.user)
+
+    @property
+    def _begin_seconds(self) -> float:
+        """How long a server may take for what it does at once."""
+        # A pooler begins once it has a connection for it.
+        most = self._options.begin_timeout if self.owns_connections else self._options.acquire_timeout
+        return most.total_seconds() / (2 if self._connections.has_several_hosts else 1)
 
     async def _begin(self, role: LiteralString, claims: str, start: Start) -> "asyncpg.Connection[Row]":
         # BEGIN, role and claims in one round trip; separately they would cost every turn four.
@@ -351,11 +372,13 @@ class Database:
         for last in (False, True):
             raw = await self._connections.acquire(start.lane, start.user)
             try:
-                await raw.execute(begin)
+                await raw.execute(begin, timeout=self._begin_seconds)
             except (asyncio.CancelledError, *LOST) as exc:
                 self._discard(raw, start, exc)
-                # A TimeoutError is one of LOST: the server hangs, and the caller has waited long enough.
-                if last or isinstance(exc, asyncio.CancelledError | TimeoutError):
+                # A TimeoutError is one of LOST: the server hangs, and if there is no other, the caller has waited long
+                # enough.
+                hangs = isinstance(exc, TimeoutError) and not self._connections.has_several_hosts
+                if last or hangs or isinstance(exc, asyncio.CancelledError):
                     raise
             except BaseException:
                 await asyncio.shield(self._undo(raw, start))
@@ -396,7 +419,7 @@ async def open_database(server: Server, options: PoolOptions) -> AsyncGenerator[
         nonlocal hosts
         if hosts is None or hosts.url != url:  # an embedded server may have another address after `recover`
             hosts = parse_hosts(url, options.variable, pool.renew)
-        connections.has_several_hosts = hosts.are_several
+        connections.hosts = hosts
         raw = await connect(
             hosts,
             options.variable,

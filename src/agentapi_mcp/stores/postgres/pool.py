@@ -76,6 +76,10 @@ class Pool:
         for listener in tuple(self._listeners.values()):
             listener()
 
+    def is_outdated(self, raw: "asyncpg.Connection[Row]") -> bool:
+        """Return whether a connection in use was made before the last renewal."""
+        return raw in self._outdated
+
     def on_renewal(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call the listener at each renewal, until the returned function is called."""
         token = object()

@@ -8,7 +8,7 @@ from typing import LiteralString
 from typing_extensions import override
 
 from agentapi_mcp.base.ids import TaskId
-from agentapi_mcp.core.conversations.models import NewTask, Sent, Task
+from agentapi_mcp.core.conversations.models import NewTask, Sent, Task, Turn
 from agentapi_mcp.core.conversations.ports import TaskStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Resource, most_rows
@@ -27,15 +27,18 @@ INSERT INTO agentapi.tasks (id, turn_id, user_id, org_id, joined, has_key, in_se
 SELECT $1, $2, $3, $4, $5, $6, $7, now, now + $8::interval FROM clock_timestamp() AS now
 RETURNING created_at
 """
-# OFFSET 0 keeps each task and its turn look-ups of their own: for several, the planner would read all tasks (that of
+# OFFSET 0 keeps each task and each turn a look-up of its own: for several, the planner would read all tasks (that of
 # Postgres 15) or messages of a user.
-_FIND: LiteralString = f"""
-SELECT k.id AS task_id, k.joined, k.has_key, k.in_session, k.result, k.created_at AS task_created_at, k.concluded_at,
-       k.expires_at, turn.*
+_FIND: LiteralString = """
+SELECT k.*
   FROM unnest($1::text[]) AS wanted (id)
  CROSS JOIN LATERAL (SELECT * FROM agentapi.tasks WHERE id = wanted.id AND user_id = $2 AND org_id = $3
                         AND expires_at > clock_timestamp() OFFSET 0) AS k
- CROSS JOIN LATERAL ({TURN} WHERE t.id = k.turn_id AND t.user_id = $2 AND t.org_id = $3 OFFSET 0) AS turn
+"""
+_TURNS: LiteralString = f"""
+SELECT turn.*
+  FROM unnest($1::uuid[]) AS wanted (id)
+ CROSS JOIN LATERAL ({TURN} WHERE t.id = wanted.id AND t.user_id = $2 AND t.org_id = $3 OFFSET 0) AS turn
 """  # noqa: S608  # made of literals
 _CONCLUDE: LiteralString = """
 UPDATE agentapi.tasks SET result = $4, concluded_at = clock_timestamp()
@@ -67,9 +70,14 @@ class PostgresTasks(TaskStore):
 
     @override
     async def find(self, principal: Principal, task_ids: Sequence[TaskId]) -> tuple[Task, ...]:
+        owner = principal.user_id, principal.org_id
         async with self._database.as_principal(principal) as connection:
-            rows = await connection.fetch(_FIND, list(task_ids), principal.user_id, principal.org_id)
-        return tuple(map(_task, rows))
+            tasks = await connection.fetch(_FIND, list(task_ids), *owner)
+            # Each once, however many tasks wait for it: a user may have hundreds, of a turn with a megabyte of text.
+            wanted = list({row["turn_id"] for row in tasks})
+            rows = await connection.fetch(_TURNS, wanted, *owner) if wanted else []
+        turns = {turn.id: turn for turn in map(to_turn, rows)}
+        return tuple(_task(row, turns[row["turn_id"]]) for row in tasks if row["turn_id"] in turns)
 
     @override
     async def conclude(self, principal: Principal, task_id: TaskId, result: str) -> None:
@@ -77,12 +85,12 @@ class PostgresTasks(TaskStore):
             await connection.execute(_CONCLUDE, task_id, principal.user_id, principal.org_id, result)
 
 
-def _task(row: Row) -> Task:
+def _task(row: Row, turn: Turn) -> Task:
     return Task(
-        id=row["task_id"],
-        turn=replace(to_turn(row), joined=row["joined"]),
+        id=row["id"],
+        turn=replace(turn, joined=row["joined"]),
         sent=Sent(has_key=row["has_key"], in_session=row["in_session"]),
-        created_at=row["task_created_at"],
+        created_at=row["created_at"],
         expires_at=row["expires_at"],
         result=row["result"],
         concluded_at=row["concluded_at"],

@@ -7,10 +7,11 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from agentapi_mcp.base.errors import ConfigurationError
 
@@ -19,6 +20,17 @@ DEADLINE = 0.5
 _SENTINEL_PORT = 26379
 _SENTINEL_LOGIN = {"sentinel_username": "username", "sentinel_password": "password"}
 _MOST_CONNECTIONS = 10_000  # to each node of a cluster; each follower of a turn blocks one
+_LOGIN = ("username", "password")
+_TLS = (
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+    "ssl_keyfile",
+    "ssl_min_version",
+)
 
 
 @asynccontextmanager
@@ -51,11 +63,14 @@ def make_redis(url: str, *, deadline: float | None, variable: str = "AGENTAPI_RE
         ConfigurationError: it is no address of a Redis.
     """
     try:
-        kind = urlsplit(url).scheme.partition("+")[2]
+        parts = urlsplit(url)
+        kind = parts.scheme.partition("+")[2]
+        _check_options(parts, kind, variable)
         if kind == "sentinel":
-            return _make_sentinel_client(urlsplit(url), deadline)
+            return _make_sentinel_client(parts, deadline)
         if kind == "cluster":
-            return _make_cluster_client(urlsplit(url), deadline)
+            return _make_cluster_client(parts, deadline)
+        _check_database("" if parts.scheme == "unix" else parts.path.strip("/"))
         return Redis.from_url(url, **_options(deadline))  # pyright: ignore[reportUnknownMemberType]  # redis leaves its keywords untyped
     except ValueError:
         raise ConfigurationError(
@@ -63,6 +78,44 @@ def make_redis(url: str, *, deadline: float | None, variable: str = "AGENTAPI_RE
             "redis://:password@host:6379/0; for Sentinel it is redis+sentinel://host:26379,host:26379/NAME/0, for a "
             "cluster redis+cluster://host:6379,host:6379."
         ) from None
+
+
+def _check_options(parts: SplitResult, kind: str, variable: str) -> None:
+    """Refuse what each connection would fail for, or would no longer be what this program needs.
+
+    The library takes every option for one of its connections', and looks at its value when the first one is opened.
+    No option is named that is not known: it may be a part of a password.
+    """
+    pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    known = (
+        *(("db",) if kind != "cluster" else ()),  # which has one alone
+        *_LOGIN,
+        *(_SENTINEL_LOGIN if kind == "sentinel" else ()),
+        *(_TLS if parts.scheme.startswith("rediss") else ()),
+    )
+    if not {name for name, _ in pairs}.issubset(known):
+        raise ConfigurationError(
+            f"{variable} has an option after its `?` that is not known: here there are {', '.join(known)}. Remove it; "
+            "in a password, write %3F for ? and %26 for &."
+        )
+    for name, value in pairs:
+        if name == "db":
+            _check_database(value)
+    try:
+        given: Mapping[str, Any] = cast("Mapping[str, Any]", parse_url(f"redis://?{parts.query}"))
+        connection = SSLConnection(**{name: value for name, value in given.items() if name in _TLS})
+        cast("Any", connection.ssl_context).get()  # redis leaves it untyped
+    except (RedisError, OSError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"{variable} has an option for TLS (ssl_...) with a value that cannot be used: a file that cannot be read, "
+            "or a word that is not known."
+        ) from None
+
+
+def _check_database(number: str) -> None:
+    # The library takes 0 for what is no number, and that may be somebody else's.
+    if number and not number.isdecimal():
+        raise ValueError(number)
 
 
 def _options(deadline: float | None) -> dict[str, Any]:
@@ -82,6 +135,7 @@ def _make_sentinel_client(parts: SplitResult, deadline: float | None) -> Redis:
     name, _, database = parts.path.strip("/").partition("/")
     if not name:
         raise ValueError(parts.path)
+    _check_database(database)
     query = parse_qsl(parts.query, strict_parsing=bool(parts.query))
     login = {_SENTINEL_LOGIN[key]: value for key, value in query if key in _SENTINEL_LOGIN}
     rest = urlencode([pair for pair in query if pair[0] not in _SENTINEL_LOGIN])

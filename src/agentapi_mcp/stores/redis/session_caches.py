@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 from uuid import UUID
 
+from cachetools import LRUCache
 from redis.asyncio import Redis
 from typing_extensions import override
 
@@ -19,6 +20,9 @@ from agentapi_mcp.stores.local.session_caches import LocalSessionCache, new_mess
 from agentapi_mcp.stores.redis.client import RedisClient
 from agentapi_mcp.stores.redis.gathered import Batch, Command, GatheredWrites, Source
 from agentapi_mcp.stores.redis.keys import HISTORY, SESSION
+
+# Of what is used longest ago it is forgotten how much is stored: such a history is written whole, which costs no more.
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ class RedisSessionCache(SessionCache, Source):
     A history is a list: the first entry holds the messages so far, each later one those of a batch, with the id of the
     message before it. A turn therefore costs the same in a long session as in a new one, and entries interleaved by
     concurrent writers are detected as a gap. The state is for other programs; this one reads it from Postgres.
+
+    A history is only added to while it is known to have as many entries as this process has seen: one of which a write
+    was lost, or that somebody else has written to, would otherwise have a gap for as long as its session lasts.
     """
 
     def __init__(self, local: LocalSessionCache, client: RedisClient, gathered: GatheredWrites) -> None:
@@ -47,6 +54,7 @@ class RedisSessionCache(SessionCache, Source):
         self._client = client
         self._gathered = gathered
         self._saves: dict[SessionId, _Save] = {}
+        self._entries = LRUCache[SessionId, int](_MOST_KNOWN)
         gathered.add(self)
 
     @override
@@ -60,6 +68,7 @@ class RedisSessionCache(SessionCache, Source):
         history = _history(cast("list[str]", texts))
         if history is None or history.last_message_id != last_message_id:
             return None
+        self._entries[session_id] = len(texts)
         # The next turn of this session in this process needs no round trip.
         self._local.put(session_id, history)
         return history
@@ -92,15 +101,20 @@ class RedisSessionCache(SessionCache, Source):
     @override
     def take(self) -> Batch:
         saves, self._saves = self._saves, {}
-        commands, appended = list[Command](), list[tuple[int, SessionId]]()
+        commands, pushed = list[Command](), list[tuple[int, SessionId, int]]()
         for session_id, save in saves.items():
-            if save.stored is not None and save.history is not None:
-                appended.append((len(commands), session_id))
-            commands += self._commands(session_id, save)
+            # Until the answer nothing is known, so that of a write without one the next is whole.
+            known = self._entries.pop(session_id, 0)
+            if save.history is not None:
+                added = known > 0 and save.stored is not None
+                pushed.append((len(commands) + (not added), session_id, known + 1 if added else 1))
+            commands += self._commands(session_id, save if known else replace(save, stored=None))
 
         def heard(results: Sequence[object]) -> None:
-            for at, session_id in appended:
-                if results[at] == 0:  # the list was evicted, flushed, or never written
+            for at, session_id, entries in pushed:
+                if results[at] == entries:
+                    self._entries[session_id] = entries
+                elif entries > 1 and isinstance(results[at], int):  # evicted, flushed, or written to by somebody else
                     self._write_whole(session_id, saves[session_id])
 
         return Batch(commands, heard)
