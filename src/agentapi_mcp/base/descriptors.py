@@ -19,9 +19,10 @@ def read(descriptor: int, size: int) -> bytes:
 
 def write(descriptor: int, data: bytes | memoryview) -> None:
     """Write all of it."""
-    while data:
+    left = memoryview(data)  # of which the rest is no copy
+    while left:
         try:
-            data = data[os.write(descriptor, data) :]
+            left = left[os.write(descriptor, left) :]
         except BlockingIOError:
             _wait(descriptor, select.POLLOUT)
 
