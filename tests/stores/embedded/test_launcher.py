@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agentapi_mcp.base import locks
 from agentapi_mcp.stores.postgres.server.paths import Home, default_home
 from tests.support.embedded import SOURCE, SharedHome, kill
 from tests.support.waiting import wait_until
@@ -202,6 +204,24 @@ def test_server_in_another_pid_namespace_is_told_at_once(home: SharedHome, tmp_p
     home.python = str(elsewhere)
     stranger = home.user()
     assert "runs where this process cannot see it" in str(stranger.ask("app", "SELECT 1"))
+
+
+def test_a_server_that_is_being_killed_is_not_taken_for_one_elsewhere(home: SharedHome) -> None:
+    home.user().ask("ensure")
+    home.kill_everything()
+    place = Home(home.path)
+    # What is left of its process for a moment: the socket still takes connections, and the lock is still held.
+    place.socket.unlink(missing_ok=True)
+    lock = locks.open_lock(place.lock("server"))
+    assert locks.try_acquire(lock)
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(place.socket))
+        dying.listen()
+        user = home.user()
+        user.tell("app", "SELECT 1")
+        dying.accept()[0].close()
+    os.close(lock)
+    assert user.hear() == 1
 
 
 def test_children_write_nothing_to_our_channel(home: SharedHome) -> None:

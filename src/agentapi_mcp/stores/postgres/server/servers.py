@@ -26,6 +26,8 @@ APP = "agentapi_app"
 DATABASE = "agentapi"
 
 _START_SECONDS = 90.0
+_ANSWER_SECONDS = 1.0
+_SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")  # the shortest question there is (message formats)
 _LOG_BYTES = 1 << 20
 _REAPER = (
     "import sys; sys.path.insert(0, sys.argv[1]); from agentapi_mcp.stores.postgres.server.reaper import main; "
@@ -228,15 +230,18 @@ def _await_stopped(home: Home) -> int | None:
 
 
 def _is_out_of_sight(home: Home) -> bool:
-    """Whether a server accepts connections that has no process here: it is in another PID namespace."""
+    """Whether a server answers that has no process here: it is in another PID namespace."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.setblocking(False)  # noqa: FBT003  # the name of the method says it
+        connection.settimeout(_ANSWER_SECONDS)
         try:
             connection.connect(str(home.socket))
+            # One that is being killed takes connections for a moment after its process cannot be told any more.
+            connection.sendall(_SSL_REQUEST)
+            answer = connection.recv(1)
         except OSError:
             return False
     # Looked at last: a server that starts has a process before it has a socket.
-    return find_server(str(home.data)) is None
+    return bool(answer) and find_server(str(home.data)) is None
 
 
 def _too_slow(home: Home) -> StoreUnavailableError:
