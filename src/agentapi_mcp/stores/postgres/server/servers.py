@@ -27,7 +27,7 @@ DATABASE = "agentapi"
 
 _START_SECONDS = 90.0
 _ANSWER_SECONDS = 1.0
-_SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")  # the shortest question there is (message formats)
+_SSL_REQUEST = (8).to_bytes(4, "big") + (80_877_103).to_bytes(4, "big")  # the shortest question there is
 _LOG_BYTES = 1 << 20
 _REAPER = (
     "import sys; sys.path.insert(0, sys.argv[1]); from agentapi_mcp.stores.postgres.server.reaper import main; "
