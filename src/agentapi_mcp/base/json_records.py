@@ -105,6 +105,8 @@ def _one_to_json(value: object, amount: Callable[[Decimal], object]) -> object:
             return to_milliseconds(value)
         case Decimal():
             return amount(value)
+        case str():  # of an enumeration, whose own `value` is slow
+            return str(value)
         case Enum():
             return value.value
         case _:

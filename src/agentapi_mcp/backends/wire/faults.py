@@ -98,7 +98,8 @@ class FaultReader:
 
     def hiding(self, key: SecretStr | None) -> Self:
         """Return a reader that also redacts the key of a single turn."""
-        return self if key is None else replace(self, redactor=self.redactor.also(key.get_secret_value()))
+        redactor = self.redactor if key is None else self.redactor.also(key.get_secret_value())
+        return self if redactor is self.redactor else replace(self, redactor=redactor)
 
     def of_reply(self, status: int, headers: Mapping[str, str], body: object) -> BackendError:
         """Map a reply with an error status to a fault."""

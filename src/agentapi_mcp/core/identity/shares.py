@@ -295,12 +295,13 @@ class Shares:
             for resource, capacity in self._capacities.items()
         }
         self._terms = {resource: self._terms_of(resource) for resource, share in SHARES.items() if share.is_leased}
+        counted = (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
+        self._most_of_users = {resource: self.most_of_user(resource) for resource in counted}
         self._leases: Leases | None = None
 
     def most_of_users(self) -> Mapping[Resource, int]:
         """Return what one user may have of each resource of which the database counts the rows of all processes."""
-        counted = (Resource.RUNNING_TURNS, Resource.RUNNING_BYTES)
-        return {resource: self.most_of_user(resource) for resource in counted}
+        return self._most_of_users
 
     @contextmanager
     def leased(self, leases: Leases) -> Generator[None]:

@@ -134,10 +134,10 @@ def event_fields(event: AuditEvent) -> dict[str, object]:
         "client": event.client,
         "address": event.address,
         "request_id": event.request_id,
-        "action": event.action,
+        "action": str(event.action),
         "target_kind": target and target.kind,
         "target_id": target and target.id,
-        "outcome": event.outcome,
+        "outcome": str(event.outcome),
         "details": dict(event.details),
     }
 

@@ -399,7 +399,7 @@ def _claims(principal: Principal, more: Mapping[str, object] | None = None) -> s
         "sub": principal.user_id,
         "role": "authenticated",
         "agentapi_org": principal.org_id,
-        "agentapi_role": principal.role,
+        "agentapi_role": str(principal.role),
     }
     limits: dict[str, frozenset[str] | None] = {
         "agentapi_scopes": principal.scopes,

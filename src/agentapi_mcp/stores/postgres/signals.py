@@ -212,7 +212,7 @@ _FIELDS = tuple(field.name for field in fields(Signal))
 
 def _to_json(signal: Signal) -> str:
     values = ((name, getattr(signal, name)) for name in _FIELDS)  # `asdict` would copy each
-    return json_text({name: value for name, value in values if value is not None})
+    return json_text({name: value for name, value in values if value is not None} | {"kind": str(signal.kind)})
 
 
 def _from_json(text: str) -> Signal | None:

@@ -92,7 +92,9 @@ class PostgresTurns(TurnStore):
                 return Obstacles(open_turn=row["open_turn"], keyed_turn=row["keyed_turn"], same_turn=row["same_turn"])
 
     async def _call_begin(self, principal: Principal, new: NewTurn) -> Row:
-        shares: dict[str, object] = {**new.most, **({"refused": True} if new.refused else {})}
+        shares: dict[str, object] = {str(what): most for what, most in new.most.items()}
+        if new.refused:
+            shares["refused"] = True
         try:
             return await self._database.call(
                 principal,
@@ -314,7 +316,9 @@ def _following(new: NewTurn, row: Row) -> Defaults | None:
     """Return what the next message of the session of a turn that has begun begins with; None where it is not known."""
     if new.defaults is None or new.again:
         return None
-    known = replace(new.defaults, agent=new.agent, model=new.model if new.model_row_id else None)
+    known, model = new.defaults, new.model if new.model_row_id else None
+    if (known.agent, known.model) != (new.agent, model):
+        known = replace(known, agent=new.agent, model=model)
     if new.session_id is None:
         metadata = row["metadata"]
         return replace(
@@ -375,9 +379,9 @@ def _end_json(ended: Turn, ending: Ending) -> str:
             "session": ended.session_id,
             "owner": ending.lease_owner,
             "message": ending.message_id,
-            "status": ended.status,
-            "end_reason": ended.end_reason,
-            "stop_reason": ended.stop_reason,
+            "status": str(ended.status),
+            "end_reason": ended.end_reason and str(ended.end_reason),
+            "stop_reason": ended.stop_reason and str(ended.stop_reason),
             "error": fault_record(ended.error),
             "warning": ended.warning,
             "history_dropped": ended.history_dropped,
