@@ -1,7 +1,7 @@
 """How often the progress of a turn is reported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from typing_extensions import override
@@ -17,6 +17,7 @@ class Answer(FollowedTurn):
 
     text: str = ""
     ended: bool = False
+    waits: list[timedelta] = field(default_factory=list[timedelta])
 
     @property
     @override
@@ -29,6 +30,8 @@ class Answer(FollowedTurn):
 
     @override
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
+        self.waits.append(within)
+        self.ended = True
         return ()
 
 
@@ -81,6 +84,13 @@ async def test_the_end_is_no_progress() -> None:
     scene = Scene()
     scene.answer.ended = True
     assert await scene.after(60, "all") == []
+
+
+async def test_what_came_before_anybody_followed_is_reported_at_once() -> None:
+    scene = Scene()
+    scene.answer.text = "ab"
+    await scene.pacer.follow(scene.answer, until=1060)
+    assert (scene.reported, scene.answer.waits) == ([(2, 0.0)], [timedelta(seconds=0.5)])
 
 
 async def test_nobody_is_told_who_did_not_ask() -> None:

@@ -71,10 +71,14 @@ class Pacer:
         self._started = self._reported_at = started
         self._reported = 0
 
-    @property
-    def every(self) -> timedelta:
-        """How long to wait at most before it may be time."""
-        return timedelta.max if self._report is None else REPORT_EVERY
+    async def follow(self, turn: FollowedTurn, until: float) -> None:
+        """Wait for the end of a turn, at most until this time of the clock, and report how far it is."""
+        every = timedelta.max if self._report is None else REPORT_EVERY
+        if until > self._clock.monotonic():
+            await self.report(turn)  # it may have begun before anybody follows it
+        while not turn.has_ended and (left := until - self._clock.monotonic()) > 0:
+            await turn.changed(min(timedelta(seconds=left), every))
+            await self.report(turn)
 
     async def report(self, turn: FollowedTurn) -> None:
         """Report if it is time."""
@@ -113,9 +117,8 @@ class TurnFollower:
             StoreError: the store refuses the outcome.
         """
         async with self._runner.callers.following(run):
-            await self._wait(
-                _LocalTurn(run, deadline, is_reported=report is not None), until, Pacer(self._clock, report, started)
-            )
+            here = _LocalTurn(run, deadline, is_reported=report is not None)
+            await Pacer(self._clock, report, started).follow(here, until)
             if run.answered.is_set() and not run.saved.is_set():
                 await self._wait_until_told(run, until)
             if run.not_stored is not None:
@@ -143,7 +146,7 @@ class TurnFollower:
         try:
             async with asyncio.timeout(within), self._remote(principal, turn) as remote:
                 try:
-                    await self._wait(remote, until, Pacer(self._clock, report, started))
+                    await Pacer(self._clock, report, started).follow(remote, until)
                 finally:
                     known = remote.turn
                 if not known.status.is_final:
@@ -185,11 +188,6 @@ class TurnFollower:
                     if isinstance(event, ThoughtDelta | ToolActivity):
                         yield event
         yield TurnEnded(self._clock.now())
-
-    async def _wait(self, turn: FollowedTurn, until: float, pacer: Pacer) -> None:
-        while not turn.has_ended and (left := until - self._clock.monotonic()) > 0:
-            await turn.changed(min(timedelta(seconds=left), pacer.every))
-            await pacer.report(turn)
 
     async def _wait_until_told(self, run: RunningTurn, until: float) -> None:
         """Wait until the outcome is stored; while the store is away, for a moment."""
