@@ -14,6 +14,7 @@ from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from tests.edges.mcp.test_tool_schemas import NoServices
 from tests.support.connect import LINKS, Edge, Link, call, connect, fields_of, open_edge
+from tests.support.databases import Seed
 from tests.support.peers.openai import OpenAIPeer
 
 TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
@@ -139,6 +140,20 @@ async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link
         assert by_name.completion.values == ["guide"]
         nothing = await client.complete(prompt, {"name": "message", "value": "x"})
         assert nothing.completion.values == []
+
+
+async def test_an_agent_is_found_among_more_than_a_page_of_them(seed: Seed) -> None:
+    agent = (
+        '[agents.a{:03}]\nbackend = "openai"\noptions = {{ base_url = "http://127.0.0.1:9/v1", api_key = "none" }}\n'
+    )
+    async with seed.started("many-") as server:
+        (server.home / "agentapi.toml").write_text("".join(map(agent.format, range(101))))
+        async with open_edge(server.home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2025") as client:
+            prompt = PromptReference(name="ask_agent")
+            found = (await client.complete(prompt, {"name": "agent", "value": "gu"})).completion
+            assert (found.values, found.has_more) == (["guide"], False)
+            many = (await client.complete(prompt, {"name": "agent", "value": "a"})).completion
+            assert (many.values, many.has_more) == ([f"a{number:03}" for number in range(100)], True)
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -56,6 +56,13 @@ async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
 
 
 async def _agents(caller: Caller, preferences: Preferences, typed: str) -> tuple[list[str], bool]:
-    page = await caller.services.agents.list_(caller.principal, limit=_MOST, preferences=preferences)
-    names = [agent.name for agent in page.items if agent.name.lower().startswith(typed.lower())]
-    return names, page.next_cursor is not None
+    """Find agents by the beginning of their name, among all of them."""
+    agents, names, cursor = caller.services.agents, list[str](), None
+    while True:
+        page = await agents.list_(
+            caller.principal, query=typed or None, cursor=cursor, limit=_MOST, preferences=preferences
+        )
+        names += [agent.name for agent in page.items if agent.name.lower().startswith(typed.lower())]
+        cursor = page.next_cursor
+        if cursor is None or len(names) >= _MOST:
+            return names, cursor is not None or len(names) > _MOST
