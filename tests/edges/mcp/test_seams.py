@@ -41,6 +41,7 @@ def test_the_sdk_describes_requests_only_where_spans_are_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     provider = trace.NoOpTracerProvider() if recorded else trace.ProxyTracerProvider()
+    # A provider can be set once in a process, and never taken back.
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     names = [type(each).__name__ for each in create_server(NoServices(), McpOptions()).middleware]
     assert names == ["OpenTelemetryMiddleware"] * recorded + ["ErrorMiddleware"]
