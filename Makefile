@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 to 3.14, make and a network to a package index are enough.
 # What set-up says goes to stderr, so that `make run` with a pipe prints the answer alone.
-.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest check schema settings front audit lock bench chaos chaos-short mutate clean
+.PHONY: help run test test-fast test-inprocess coverage test-15 try-latest try-clients check schema settings front audit lock bench chaos chaos-short mutate clean
 PYTHON_RUN = .venv/bin/python
 TESTS ?= tests
 FAST_TESTS = tests/base tests/core tests/presentation tests/edges/key_pages tests/cli tests/auth tests/architecture tests/stores/postgres
@@ -15,6 +15,7 @@ help:
 	@echo 'make coverage  the same suite with every process measured; fails below the bounds'
 	@echo 'make test-15  the tests of stores, security and architecture on Postgres 15, which is installed where it can be'
 	@echo 'make try-latest  try the newest release of every peer that the tests pin from npm'
+	@echo 'make try-clients  try real clients with a fake model (CLIENTS="codex fastmcp" SCALE=0.1 TRIALS="chat,stop")'
 	@echo 'make check   format, lint, types, import contracts, dependencies, file sizes'
 	@echo 'make schema  write anew the dump of the schema that the tests compare'
 	@echo 'make settings  write anew the example of the settings (config/settings.example.env)'
@@ -69,6 +70,10 @@ mutate:
 try-latest:
 	@sh scripts/setup dev
 	@sh scripts/try-latest
+
+try-clients:
+	@sh scripts/setup dev
+	@$(PYTHON_RUN) -m clients $(CLIENTS) --scale $(or $(SCALE),1) $(if $(TRIALS),--trials "$(TRIALS)")
 
 check:
 	@sh scripts/setup dev

@@ -1,0 +1,113 @@
+"""Try real clients: `python -m clients [CLIENT ...]` prints what each did, as a table; all of them without a name."""
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from clients.place import Place, open_place
+from clients.plain import PLAIN, Plain, PlainRun
+from clients.programs import PROMPTED, Prompted
+from clients.provider import Script, open_provider
+from clients.running import PromptedRun
+from clients.trials import OVER_HTTP, TRIALS, FailedError, Sizes, Trial
+
+_WITHIN = 400.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one client did over one transport: a word for each trial."""
+
+    client: str
+    transport: str
+    cells: dict[str, str]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of the trials failed."""
+        return any(cell.startswith("**fails**") for cell in self.cells.values())
+
+
+def trial_of(client: Prompted | Plain, place: Place, transport: str) -> Trial:
+    """Return what is needed to try a client over a transport."""
+    if isinstance(client, Plain):
+        return Trial(client.name, place, transport, _beginning(client), ("read", _resource), Sizes())
+    reading = (client.read_tool, client.reading) if client.read_tool else None
+    return Trial(client.name, place, transport, _beginning(client), reading, Sizes())
+
+
+def _resource(uri: str) -> dict[str, object]:
+    return {"uri": uri}
+
+
+def _beginning(client: Prompted | Plain) -> Callable[[Place, str, Script], PromptedRun | PlainRun]:
+    def begin(place: Place, transport: str, script: Script) -> PromptedRun | PlainRun:
+        if isinstance(client, Plain):
+            return PlainRun(client, place, transport, script)
+        return PromptedRun(client, place, transport, script)
+
+    return begin
+
+
+async def try_client(client: Prompted | Plain, place: Place, transport: str, names: list[str]) -> Tried:
+    """Do the trials one after the other; what fails is said in its cell."""
+    trial, cells = trial_of(client, place, transport), dict[str, str]()
+    for name in names:
+        if name in OVER_HTTP and transport != "http":
+            cells[name] = "-"
+            continue
+        await place.ensure_server()
+        try:
+            async with asyncio.timeout(_WITHIN):
+                cells[name] = await TRIALS[name](trial)
+        except* (FailedError, TimeoutError, OSError, AssertionError, KeyError) as failed:
+            cells[name] = f"**fails**: {_words(failed)}"
+        print(f"{client.name}, {transport}, {name}: {cells[name]}", file=sys.stderr, flush=True)
+    return Tried(client.name, transport, cells)
+
+
+def _words(failed: BaseException) -> str:
+    first = failed
+    while isinstance(first, BaseExceptionGroup):
+        first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
+    return " ".join(f"{type(first).__name__}: {first}".split())[:600]
+
+
+async def _main(given: argparse.Namespace) -> bool:
+    everyone: dict[str, Prompted | Plain] = {**PROMPTED, **PLAIN}
+    names: list[str] = given.clients or list(everyone)
+    trials: list[str] = given.trials.split(",") if given.trials else list(TRIALS)
+    print(f"{platform.platform()}, {os.cpu_count()} CPUs; an answer of 90 words takes {90 * given.scale:g} s\n")
+    print("| client | version | transport |" + "".join(f" {name} |" for name in trials))
+    print("|---|---|---|" + "---|" * len(trials), flush=True)
+    sound = True
+    async with open_provider(given.scale) as provider, open_place(provider, given.scale) as place:
+        for client in (everyone[name] for name in names):
+            version = await asyncio.to_thread(client.version)
+            for transport in client.transports:
+                tried = await try_client(client, place, transport, trials)
+                sound = sound and not tried.has_failed
+                cells = "".join(f" {tried.cells[name]} |" for name in trials)
+                print(f"| {client.name} | {version} | {transport} |{cells}", flush=True)
+    return sound
+
+
+def _parse() -> argparse.Namespace:
+    everyone = [*PROMPTED, *PLAIN]
+    parser = argparse.ArgumentParser(prog="python -m clients", description="Try real clients with a fake model.")
+    parser.add_argument("clients", metavar="CLIENT", nargs="*", help=f"one of: {', '.join(everyone)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="how long a second is: 0.1 for tenths")
+    parser.add_argument("--trials", help=f"only these, with commas between: {', '.join(TRIALS)}")
+    given = parser.parse_args()
+    if unknown := [name for name in given.clients if name not in everyone]:
+        parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(everyone)}")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(_main(_parse())) else 1)

@@ -1,0 +1,25 @@
+"""Environments of Python clients, each made from a hashed lock of its own: some need `mcp` below 2."""
+
+import fcntl
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from chaos.processes import ROOT
+
+
+def python_of(client: str) -> Path:
+    """Return the interpreter of a client's environment, made by the first who asks."""
+    lock = Path(__file__).parent / "python" / f"{client}.lock"
+    place = ROOT / ".cache" / "python" / f"{client}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+    python = place / "bin" / "python"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (place / "done").exists():
+            install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", lock]
+            for words in ([sys.executable, "-m", "venv", "--clear", place], install):
+                subprocess.run(list(map(str, words)), check=True)  # noqa: S603  # Python's own
+            (place / "done").touch()
+    return python
