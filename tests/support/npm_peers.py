@@ -44,7 +44,8 @@ def node_environment(oldest: int = _OLDEST) -> dict[str, str]:
 def installed(project: str = "npm") -> Path:
     """Return `node_modules` with exactly what a project's lock says, installed by the first who asks.
 
-    With TEST_LATEST_PEERS (`make try-latest`), which says when they were looked for, with the newest of each instead.
+    With TEST_LATEST_PEERS (`make try-latest`), which says when they were looked for, with the newest of each instead,
+    pre-releases among them.
     """
     source = Path(__file__).with_name(project)
     locked = (source / "package-lock.json").read_bytes()
@@ -60,8 +61,10 @@ def installed(project: str = "npm") -> Path:
             done = _npm(place, "ci")
             assert done.returncode == 0, done.stderr
             if latest:
-                for key, pin in pins(source).items():
-                    _npm(place, "install", f"{key}@{_newest(pin)}")  # one that cannot be had stays as it is pinned
+                for name, pin in pins(source).items():
+                    # What cannot be had is no success: nothing newer would be tried, and nobody would know.
+                    tried = _npm(place, "install", f"{name}@{newest(name, pin)}")
+                    assert tried.returncode == 0, tried.stderr
             (place / "done").touch()
     return place / "node_modules"
 
@@ -78,10 +81,27 @@ def _npm(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=place, check=False, capture_output=True, text=True, env=env)  # noqa: S603  # npm
 
 
-def _newest(pin: str) -> str:
-    """Turn a pin into the newest release; what is pinned before its release stays."""
-    name, separator, version = pin.rpartition("@")
-    return pin if "-" in version else f"{name}{separator}latest"
+def newest(name: str, pin: str) -> str:
+    """Return the newest version that any tag of a package names: a release, or what comes before the next one.
+
+    Of a package that is there twice, under other names, the release stays a release: it is there for the difference.
+    """
+    alias, separator, version = pin.rpartition("@")
+    shown = _npm(ROOT, "view", alias.removeprefix("npm:") or name, "dist-tags", "--json")
+    assert shown.returncode == 0, shown.stderr
+    versions = [version, *json.loads(shown.stdout).values()]
+    if alias and "-" not in version:
+        versions = [each for each in versions if "-" not in each]
+    return f"{alias}{separator}{max(versions, key=precedence)}"
+
+
+def precedence(version: str) -> tuple[list[int], bool, list[tuple[bool, int, str]]]:
+    """Return a key that orders versions (Semantic Versioning 2.0, section 11); one that is none comes first."""
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?", version)
+    if found is None:
+        return [], False, []
+    before = [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in (found[4] or "").split(".")]
+    return [int(number) for number in found.groups()[:3]], found[4] is None, before
 
 
 def main() -> None:
