@@ -44,4 +44,4 @@ def test_every_python_client_has_a_lock_of_its_own() -> None:
     for lock in PYTHON.glob("*.lock"):
         text = lock.read_text()
         assert "--hash=sha256:" in text
-        assert "http" not in re.sub(r"^[\w-]*http[\w-]*==", "", text, flags=re.M), lock
+        assert "http" not in re.sub(r"^[\w-]*http[\w-]*==", "", text, flags=re.MULTILINE), lock
