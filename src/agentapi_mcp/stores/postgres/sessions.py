@@ -8,12 +8,21 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import ConflictError, NextStep
+from agentapi_mcp.base.errors import BackendFault, ConflictError, NextStep
 from agentapi_mcp.base.far_times import FIRST
 from agentapi_mcp.base.ids import SessionId, TurnId
+from agentapi_mcp.base.json_values import as_member
 from agentapi_mcp.base.paging import Page
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
-from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn
+from agentapi_mcp.core.conversations.kept_messages import (
+    REFUSED_FAULTS,
+    REFUSED_STOPS,
+    StoredMessage,
+    TurnOutcome,
+    kept_of,
+)
+from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
@@ -65,28 +74,33 @@ SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadat
  WHERE bytes <= $5 OR place = 1
  ORDER BY created_at DESC, id DESC
 """
+# A turn that is asked again may take over the message of the one that it replaces, whose answer is no part of the
+# conversation any more. What no prompt holds (core/conversations/kept_messages.py, whose lists are $4 and $5) takes no
+# room and is not counted.
 _HISTORY: LiteralString = """
 WITH bound AS (
     SELECT u.created_at, u.id FROM agentapi.turns t JOIN public.chat_messages u ON u.id = t.user_message_id
      WHERE t.id = $2
+), ends AS (
+    SELECT DISTINCT ON (m.id) m.id AS message_id, t.id AS turn_id, t.status, t.error ->> 'fault' AS fault,
+           t.stop_reason, t.replaced_by IS NOT NULL OR (t.status <> 'completed' AND t.assistant_message_id IS NULL)
+           OR coalesce(t.error ->> 'fault' = ANY($4::text[]) OR t.stop_reason = ANY($5::text[]), false) AS never
+      FROM agentapi.turns t, LATERAL (VALUES (t.user_message_id), (t.assistant_message_id)) AS m (id)
+     WHERE t.session_id = $1 ORDER BY m.id, t.replaced_by IS NOT NULL
+), kept AS NOT MATERIALIZED (
+    SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at, e.turn_id, e.status, e.fault, e.stop_reason
+      FROM bound JOIN public.chat_messages c ON (c.created_at, c.id) < (bound.created_at, bound.id)
+      LEFT JOIN ends e ON e.message_id = c.id
+     WHERE c.session_id = $1 AND NOT coalesce(e.never, false)
 ), fitting AS (
-    SELECT id, role, content, created_at,
-           sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
-      FROM (SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at FROM public.chat_messages c, bound
-             WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
-               -- What an interrupted turn had said before it was asked again is no part of the conversation.
-               AND NOT EXISTS (SELECT FROM agentapi.turns r
-                                WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
-             ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
+    SELECT n.*, sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
+      FROM (SELECT * FROM kept ORDER BY created_at DESC, id DESC LIMIT 1000) n
 )
-SELECT f.id, f.role, f.content, counted.total
-  FROM (SELECT count(*) AS total FROM public.chat_messages c, bound
-         WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
-           AND NOT EXISTS (SELECT FROM agentapi.turns r
-                            WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
-       ) counted
+SELECT f.id, f.role, f.content, f.turn_id, f.status, f.fault, f.stop_reason, counted.total
+  FROM (SELECT count(*) AS total FROM kept) counted
   LEFT JOIN fitting f ON f.bytes <= $3 ORDER BY f.created_at, f.id
 """
+_REFUSED = ([str(fault) for fault in REFUSED_FAULTS], [str(reason) for reason in REFUSED_STOPS])
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
 
 
@@ -161,10 +175,11 @@ class PostgresSessions(SessionStore):
     @override
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         async with self._database.as_principal(principal, session_id=session_id) as connection:
-            rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
+            rows = await connection.fetch(_HISTORY, session_id, before, max_bytes, *_REFUSED)
         # Where no message fits, there is one row with the total alone.
-        messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows if row["id"] is not None)
-        return History(messages, dropped=rows[0]["total"] - len(messages), last_message_id=rows[-1]["id"])
+        stored = [_to_stored(row) for row in rows if row["id"] is not None]
+        messages, unfinished = kept_of(stored)
+        return History(messages, rows[0]["total"] - len(stored), unfinished=unfinished)
 
     @override
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
@@ -235,6 +250,14 @@ async def _notify_changed(connection: Connection, principal: Principal, session_
 def _role(row: Row) -> MessageRole:
     # Other programs may write other roles; an unknown one must never be read as a system message.
     return _ROLES.get(row["role"], MessageRole.TOOL)
+
+
+def _to_stored(row: Row) -> StoredMessage:
+    said, outcome = HistoryMessage(_role(row), row["content"]), None
+    if row["status"] is not None:
+        fault, stop = as_member(BackendFault, row["fault"]), as_member(StopReason, row["stop_reason"])
+        outcome = TurnOutcome(TurnStatus(row["status"]), fault, stop)
+    return StoredMessage(said, row["turn_id"], outcome)
 
 
 def _to_session(row: Row) -> Session:
