@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -66,7 +67,9 @@ class Talk:
         server.turns.delivered(turn)
         return turn
 
-    async def begins(self, text: str, agent: str = "one", key: str | None = None, *, new: bool = False) -> Turn:
+    async def begins(
+        self, text: str, agent: str = "one", key: str | None = None, *, new: bool = False, retry: bool = False
+    ) -> Turn:
         """Send a message through the next replica."""
         server = self.replicas[self.turns % len(self.replicas)]
         self.turns += 1
@@ -76,6 +79,7 @@ class Talk:
             session_id=None if self.session is None else str(self.session),
             idempotency_key=key,
             new=new,
+            retry=retry,
         )
         turn = await server.turns.chat(server.principal, request, wait=NOW)
         self.session = turn.session_id
@@ -187,6 +191,26 @@ async def test_a_message_that_was_refused_stays_in_the_transcript(talk: Talk) ->
     assert [message.content for message in kept.messages] == ["BADWORD [[moderation]]", "hello", "w0 w1 w2 w3 w4 "]
 
 
+async def test_a_turn_that_is_asked_again_after_others_is_not_told_beside_the_new_one(
+    talk: Talk, database_urls: DatabaseUrls
+) -> None:
+    await talk.says("first [[chunks1]]")
+    lost = await talk.says("lost [[cut]]")
+    owner = await asyncpg.connect(database_urls.owner)
+    interrupted = (
+        "UPDATE agentapi.turns SET status = 'interrupted', end_reason = 'shutdown', error = NULL WHERE id = $1"
+    )
+    await owner.execute("SET row_security = off")
+    await owner.execute(interrupted, lost.id)
+    await owner.close()
+    await talk.says("since [[chunks1]]")
+    assert talk.told == ["first [[chunks1]]", "w0 ", "lost [[cut]]", "w0 w1 w2 ", "since [[chunks1]]"]
+    again = await talk.begins("lost [[cut]]", retry=True)
+    assert again.id != lost.id
+    await talk.peer.received(4)
+    assert talk.told == ["first [[chunks1]]", "w0 ", "since [[chunks1]]", "w0 ", "lost [[cut]]"]
+
+
 async def test_what_was_said_before_an_agent_that_resumes_by_itself_is_told_to_the_next(
     database_urls: DatabaseUrls, tmp_path: Path
 ) -> None:
@@ -217,3 +241,22 @@ async def test_what_a_model_teaches_about_tokens_is_found_by_the_name_it_was_ask
         assert {turn.bill.model_used for turn in turns} == {"stub-001"}
         assert turns[-1].history_dropped == 0
         assert len(talk.told) == 7
+
+
+async def test_tokens_are_learnt_of_bytes_and_not_of_characters(database_urls: DatabaseUrls, tmp_path: Path) -> None:
+    async with talking(database_urls, tmp_path, [None], window=100) as talk:
+        # Each message has the four bytes for a token that are estimated, in two characters.
+        turns = [await talk.says(letter * 22) for letter in "äöü"]
+        assert [turn.history_dropped for turn in turns] == [0, 0, 0]
+
+
+async def test_nothing_is_learnt_of_a_prompt_that_the_agent_keeps_itself(
+    database_urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    async with droid_peer() as cli:
+        more = DROID.format(options=inline(cli.given)) + "context_window = 130\n"
+        async with talking(database_urls, tmp_path, [None], more) as talk:
+            await talk.says("a" * 28, "cli")  # it counts seven tokens
+            await talk.says("b", "cli")  # of all that it knows
+            await talk.says("c" * 60, "one")
+            assert (await talk.says("d", "cli")).history_dropped == 0

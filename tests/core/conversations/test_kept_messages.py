@@ -113,6 +113,11 @@ def test_what_others_wrote_is_kept_without_reasoning_and_what_users_wrote_as_it_
     assert unfinished == 0
 
 
+def test_half_an_answer_whose_message_was_cut_off_is_not_taken_for_the_message() -> None:
+    half = StoredMessage(HistoryMessage(ASSISTANT, "so f"), TurnId(new_id()), CUT)
+    assert kept_of([half]) == ((half.said,), 0)
+
+
 @dataclass(frozen=True)
 class Ended:
     """A turn of a test."""

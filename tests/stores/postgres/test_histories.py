@@ -189,6 +189,13 @@ async def test_what_was_asked_again_after_others_had_overtaken_it_stands_once(ta
     assert await talk.history() == History(messages("two", "2", "one", "1"))
 
 
+async def test_a_turn_that_takes_over_the_message_of_the_one_it_replaces_is_read_with_it(talk: Talk) -> None:
+    lost = await talk.interrupted("one", "so f")
+    again = await talk.begin(replace(talk.message("one"), id=TurnId(new_id()), replaces=lost.id))
+    await talk.end(again, "1", DONE)
+    assert await talk.history() == History(messages("one", "1"))
+
+
 async def test_one_that_is_asked_again_and_lost_again_stands_once(talk: Talk) -> None:
     lost = await talk.interrupted("one", "so f")
     for reply in ("so fa", "so far"):
