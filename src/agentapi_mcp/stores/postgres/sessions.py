@@ -74,31 +74,45 @@ SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadat
  WHERE bytes <= $5 OR place = 1
  ORDER BY created_at DESC, id DESC
 """
-# A turn that is asked again may take over the message of the one that it replaces, whose answer is no part of the
-# conversation any more. What no prompt holds (core/conversations/kept_messages.py, whose lists are $4 and $5) takes no
-# room and is not counted.
+# What no prompt holds takes no room and is not counted (core/conversations/kept_messages.py has the lists $4 and $5),
+# except for the message that a turn asked again takes over from the one that it replaces. The messages that fit come
+# first, then the turns that began since the oldest of them: in a join, the planner, who cannot know how many there are,
+# would compare each message with each turn.
 _HISTORY: LiteralString = """
 WITH bound AS (
     SELECT u.created_at, u.id FROM agentapi.turns t JOIN public.chat_messages u ON u.id = t.user_message_id
      WHERE t.id = $2
-), ends AS (
-    SELECT DISTINCT ON (m.id) m.id AS message_id, t.id AS turn_id, t.status, t.error ->> 'fault' AS fault,
-           t.stop_reason, t.replaced_by IS NOT NULL OR (t.status <> 'completed' AND t.assistant_message_id IS NULL)
-           OR coalesce(t.error ->> 'fault' = ANY($4::text[]) OR t.stop_reason = ANY($5::text[]), false) AS never
-      FROM agentapi.turns t, LATERAL (VALUES (t.user_message_id), (t.assistant_message_id)) AS m (id)
-     WHERE t.session_id = $1 ORDER BY m.id, t.replaced_by IS NOT NULL
-), kept AS NOT MATERIALIZED (
-    SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at, e.turn_id, e.status, e.fault, e.stop_reason
-      FROM bound JOIN public.chat_messages c ON (c.created_at, c.id) < (bound.created_at, bound.id)
-      LEFT JOIN ends e ON e.message_id = c.id
-     WHERE c.session_id = $1 AND NOT coalesce(e.never, false)
+), never AS MATERIALIZED (
+    SELECT unnest(CASE WHEN EXISTS (SELECT FROM agentapi.turns r
+                                     WHERE r.id = t.replaced_by AND r.user_message_id = t.user_message_id)
+                       THEN ARRAY[t.assistant_message_id]
+                       ELSE ARRAY[t.user_message_id, t.assistant_message_id] END) AS id
+      FROM agentapi.turns t
+     WHERE t.session_id = $1
+       AND (t.replaced_by IS NOT NULL OR (t.status <> 'completed' AND t.assistant_message_id IS NULL)
+            OR t.error ->> 'fault' = ANY($4::text[]) OR t.stop_reason = ANY($5::text[]))
 ), fitting AS (
-    SELECT n.*, sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
-      FROM (SELECT * FROM kept ORDER BY created_at DESC, id DESC LIMIT 1000) n
+    SELECT id, role, content, created_at,
+           sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
+      FROM (SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at FROM public.chat_messages c, bound
+             WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+               AND c.id NOT IN (SELECT n.id FROM never n WHERE n.id IS NOT NULL)
+             ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
+), counted AS (
+    SELECT count(*) AS total FROM public.chat_messages c, bound
+     WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+       AND c.id NOT IN (SELECT n.id FROM never n WHERE n.id IS NOT NULL)
 )
-SELECT f.id, f.role, f.content, f.turn_id, f.status, f.fault, f.stop_reason, counted.total
-  FROM (SELECT count(*) AS total FROM kept) counted
-  LEFT JOIN fitting f ON f.bytes <= $3 ORDER BY f.created_at, f.id
+SELECT f.created_at, f.id, f.role, f.content, counted.total, NULL AS status, NULL AS fault, NULL AS stop_reason,
+       NULL::uuid AS user_message_id, NULL::uuid AS assistant_message_id
+  FROM counted LEFT JOIN fitting f ON f.bytes <= $3
+UNION ALL
+SELECT NULL, t.id, NULL, NULL, NULL, t.status, t.error ->> 'fault', t.stop_reason, t.user_message_id,
+       t.assistant_message_id
+  FROM agentapi.turns t
+ WHERE t.session_id = $1 AND t.replaced_by IS NULL
+   AND t.created_at >= (SELECT min(f.created_at) FROM fitting f WHERE f.bytes <= $3)
+ ORDER BY created_at, id
 """
 _REFUSED = ([str(fault) for fault in REFUSED_FAULTS], [str(reason) for reason in REFUSED_STOPS])
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
@@ -176,8 +190,7 @@ class PostgresSessions(SessionStore):
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         async with self._database.as_principal(principal, session_id=session_id) as connection:
             rows = await connection.fetch(_HISTORY, session_id, before, max_bytes, *_REFUSED)
-        # Where no message fits, there is one row with the total alone.
-        stored = [_to_stored(row) for row in rows if row["id"] is not None]
+        stored = _to_stored(rows)
         messages, unfinished = kept_of(stored)
         return History(messages, rows[0]["total"] - len(stored), unfinished=unfinished)
 
@@ -252,12 +265,19 @@ def _role(row: Row) -> MessageRole:
     return _ROLES.get(row["role"], MessageRole.TOOL)
 
 
-def _to_stored(row: Row) -> StoredMessage:
-    said, outcome = HistoryMessage(_role(row), row["content"]), None
-    if row["status"] is not None:
-        fault, stop = as_member(BackendFault, row["fault"]), as_member(StopReason, row["stop_reason"])
-        outcome = TurnOutcome(TurnStatus(row["status"]), fault, stop)
-    return StoredMessage(said, row["turn_id"], outcome)
+def _to_stored(rows: Sequence[Row]) -> list[StoredMessage]:
+    """Read the messages, and the turns behind them; where no message fits, there is one row with the total alone."""
+    ends, stored = dict[UUID, tuple[TurnId, TurnOutcome]](), list[StoredMessage]()
+    for row in rows:
+        if row["status"] is not None:
+            fault, stop = as_member(BackendFault, row["fault"]), as_member(StopReason, row["stop_reason"])
+            end = row["id"], TurnOutcome(TurnStatus(row["status"]), fault, stop)
+            ends[row["user_message_id"]] = ends[row["assistant_message_id"]] = end
+    for row in rows:
+        if row["role"] is not None:
+            turn_id, outcome = ends.get(row["id"], (None, None))
+            stored.append(StoredMessage(HistoryMessage(_role(row), row["content"]), turn_id, outcome))
+    return stored
 
 
 def _to_session(row: Row) -> Session:
