@@ -69,7 +69,7 @@ async def test_the_request_is_what_the_api_demands() -> None:
             "system": "Be brief.\n\na rule from before",
             "temperature": 0.5,
             "messages": [
-                {"role": "user", "content": "(Earlier messages are left out.)"},
+                {"role": "user", "content": "(The conversation so far, or the end of it.)"},
                 {"role": "assistant", "content": "an old answer"},
                 {"role": "user", "content": "one\n\ntwo\n\nthree"},
             ],

@@ -240,7 +240,8 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
     ),
     BackendFault.CONTEXT_LENGTH: FaultAdvice(
         retryable=False,
-        next_step="The conversation is too long for this model; start a new session or take a larger model.",
+        next_step="The conversation is too long for this model; shorten the message, start a new session or take a "
+        "larger model.",
     ),
     BackendFault.NOT_FOUND: FaultAdvice(
         retryable=False,
@@ -248,7 +249,9 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
         "base_url, which often ends in /v1.",
     ),
     BackendFault.CONTENT_POLICY: FaultAdvice(
-        retryable=False, next_step="The provider's content policy refused it; reword the message."
+        retryable=False,
+        next_step="The provider's content policy refused it; reword the message, which is not sent with later ones. If "
+        "they are refused too, start a new session.",
     ),
     BackendFault.OVERLOADED: FaultAdvice(
         retryable=True, next_step="The provider is overloaded; try again in a moment, or use another agent."

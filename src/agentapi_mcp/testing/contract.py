@@ -337,6 +337,24 @@ class BackendContract:
             events = await events_of(rig.backend, replace(rig.turn(Behaviour.RECALLS), history=history))
         assert secret in text_of(events)
 
+    async def test_a_history_that_others_wrote_is_told_as_the_agent_takes_it(self, subject: Subject) -> None:
+        """Other programs leave what strict templates refuse: the assistant first, nothing said, one role twice."""
+        subject.need(Behaviour.RECALLS)
+        secret, roles = uuid4().hex, MessageRole
+        history = (
+            HistoryMessage(roles.ASSISTANT, "Hello."),
+            HistoryMessage(roles.USER, secret),
+            HistoryMessage(roles.USER, " "),
+            HistoryMessage(roles.TOOL, "found"),
+            HistoryMessage(roles.ASSISTANT, ""),
+            HistoryMessage(roles.SYSTEM, "Be brief."),
+            HistoryMessage(roles.ASSISTANT, "Noted."),
+            HistoryMessage(roles.USER, "one"),
+        )
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, replace(rig.turn(Behaviour.RECALLS), history=history))
+        assert secret in text_of(events)
+
     async def test_a_state_is_resumed_by_the_next_process(self, subject: Subject) -> None:
         """With RESUME the state alone is enough to continue, also after a restart; without it there is no state."""
         secret = uuid4().hex

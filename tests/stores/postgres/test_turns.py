@@ -415,7 +415,7 @@ async def test_an_interrupted_turn_is_asked_again_with_its_message_and_without_w
     assert await contents(database, principal, lost) == ["before", "yes", "hello", "so f"]
     history = await PostgresSessions(database).history(principal, lost.session_id, retry.id, 9999)
     assert [message.text for message in history.messages] == ["before", "yes"]
-    assert history.last_message_id == accepted.previous_message_id
+    assert accepted.replaces
     assert await turns.begin(principal, replace(new, id=TurnId(new_id()))) == Obstacles(
         open_turn=retry.id, keyed_turn=retry.id
     )

@@ -17,6 +17,7 @@ from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import Behaviour, in_pieces
 from tests.support.peers.faults import ANSWERED, SILENT_AFTER_A_PIECE, Expected, faults_of
+from tests.support.peers.strict import complaint_about
 
 KEY = "messages-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 Json = dict[str, object]
@@ -104,7 +105,11 @@ class MessagesPeer(HttpPeer):
         """Answer one request."""
         path, _, query = exchange.path.partition("?")
         if path.endswith("/v1/messages"):
-            await self._message(exchange, answer)
+            complaint = complaint_about(exchange.json)
+            if complaint is None:
+                await self._message(exchange, answer)
+            else:
+                await answer.json(400, self.error(400, complaint))
         elif path.endswith("/v1/models"):
             await answer.json(200, _MODELS["after_id" in query])
         else:

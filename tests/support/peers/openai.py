@@ -36,6 +36,7 @@ from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import Behaviour, Peer, in_pieces
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
+from tests.support.peers.strict import complaint_about
 
 KEY = "openrouter-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
 Json = dict[str, object]
@@ -141,6 +142,10 @@ class OpenAIPeer(HttpPeer):
             await answer.json(404, {"error": {"message": "There is no such thing here.", "type": "not_found"}})
 
     async def _complete(self, exchange: Exchange, answer: Answer) -> None:
+        complaint = complaint_about(exchange.json)
+        if complaint is not None:
+            await answer.json(400, {"error": {"message": complaint, "type": "invalid_request_error"}})
+            return
         script = Script.of(exchange)
         if await _fail(script, exchange, answer):
             return

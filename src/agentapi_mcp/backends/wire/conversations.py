@@ -1,9 +1,11 @@
-"""A turn as model input: instructions, then alternating user and assistant messages."""
+"""A turn as model input: instructions, then what user and assistant said by turns, as strict templates want it."""
 
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
 
 # Looked up once: as an attribute of its class, a member costs as much as all else that is done for a message.
 _USER, _SYSTEM = MessageRole.USER, MessageRole.SYSTEM
+# A history that was cut, or that another program began, may begin with what the assistant said.
+_BEGINNING = "(The conversation so far, or the end of it.)"
 
 
 def instructions_of(turn: BackendTurn) -> str:
@@ -13,7 +15,7 @@ def instructions_of(turn: BackendTurn) -> str:
 
 
 def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
-    """List the messages, the new one last; consecutive messages of one role are merged."""
+    """List the messages, the new one last; the first is the user's, none is empty, and those of one role are merged."""
     merged: list[dict[str, str]] = []
     last = ""
     new = HistoryMessage(_USER, turn.message)
@@ -28,4 +30,6 @@ def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
             last = role
         else:
             merged[-1]["content"] += f"\n\n{text}"
+    if merged[0]["role"] != "user":
+        merged.insert(0, {"role": "user", "content": _BEGINNING})
     return merged

@@ -42,13 +42,10 @@ def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: boo
 
     The instructions are sent as one string: claude-code-router takes a second block for a choice of model.
     """
-    messages = spoken_of(turn)
-    if messages[0]["role"] != "user":  # a truncated history may begin with an assistant message, which the API rejects
-        messages.insert(0, {"role": "user", "content": "(Earlier messages are left out.)"})
     body: dict[str, object] = {
         "model": model,
         "max_tokens": turn.max_tokens or max_tokens,
-        "messages": messages,
+        "messages": spoken_of(turn),
         "stream": stream,
     }
     if system := instructions_of(turn):

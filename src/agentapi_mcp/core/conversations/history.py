@@ -4,29 +4,33 @@ from collections.abc import Mapping
 
 from cachetools import LRUCache
 
+from agentapi_mcp.base.ids import AgentId
 from agentapi_mcp.core.backends.models import HistoryMessage
-from agentapi_mcp.core.conversations.models import History
+from agentapi_mcp.core.conversations.models import History, bytes_of
 
 # An estimate; what providers report corrects it per model (docs/design/turns.md).
 _BYTES_PER_TOKEN = 4
-_BYTES_PER_CHARACTER = 4  # UTF-8 needs no more
 _UNKNOWN_WINDOW = 32_000
 _RESERVED_FOR_ANSWER = 4_096
 _MAX_HISTORY_BYTES = 8_000_000
 _WEIGHT = 0.3
 
 
+# An agent and the model that it is asked for, by the name that is sent: the one that answers may have another name.
+AskedModel = tuple[AgentId, str | None]
+
+
 class TokenRatios:
     """Ratio of reported to estimated tokens, learned for each model; of the `max_models` that were used last."""
 
     def __init__(self, max_models: int = 1_000) -> None:
-        self._ratios = LRUCache[str, float](max_models)
+        self._ratios = LRUCache[AskedModel, float](max_models)
 
-    def get(self, model: str) -> float:
+    def get(self, model: AskedModel) -> float:
         """Return the ratio of a model; 1 before the first report."""
         return self._ratios.get(model, 1.0)
 
-    def learn(self, model: str, prompt_bytes: int, input_tokens: int) -> None:
+    def learn(self, model: AskedModel, prompt_bytes: int, input_tokens: int) -> None:
         """Update the moving average with one reported usage."""
         if prompt_bytes <= 0 or input_tokens <= 0:
             return
@@ -46,18 +50,18 @@ def history_budget(context_window: int | None, max_tokens: int | None, fixed_byt
 
 def fit_history(history: History, max_bytes: int) -> History:
     """Drop the oldest messages until the rest fits."""
-    # Encoding all texts only to measure them would cost more than all else that is done for a turn.
-    if _BYTES_PER_CHARACTER * history.characters <= max_bytes:
+    if history.size <= max_bytes:
         return history
     newest: list[HistoryMessage] = []
     left = max_bytes
     for message in reversed(history.messages):
-        left -= len(message.text.encode())
+        left -= bytes_of(message.text)
         if left < 0:
             break
         newest.append(message)
     dropped = history.dropped + len(history.messages) - len(newest)
-    return History(tuple(reversed(newest)), dropped, history.last_message_id)
+    unfinished = history.unfinished if history.unfinished <= len(newest) else 0
+    return History(tuple(reversed(newest)), dropped, history.last_message_id, unfinished)
 
 
 def join_instructions(

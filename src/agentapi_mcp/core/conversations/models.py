@@ -1,6 +1,6 @@
 """Models of sessions, messages and turns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -73,30 +73,54 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The newest messages of a session, oldest first; `dropped` counts the older ones left out.
+    """What prompts hold of the newest messages of a session, oldest first; `dropped` counts the older ones left out.
 
-    `characters` is the length of all texts. Each turn needs it, and a long session has many: it is counted once.
+    `last_message_id` is that of the session's newest message, in the history or not, where a cache needs it.
+    `unfinished` counts the messages at the end, one and what was said to it, whose place the same message takes when it
+    is sent again. `size` is that of all texts in bytes. Each turn needs it, and a long session has many: it is counted
+    once.
     """
 
     messages: tuple[HistoryMessage, ...]
     dropped: int = 0
     last_message_id: MessageId | None = None
-    characters: int = field(default=_NOT_COUNTED, compare=False)
+    unfinished: int = 0
+    size: int = field(default=_NOT_COUNTED, compare=False)
 
     def __post_init__(self) -> None:
-        """Count the characters, unless that was done."""
-        if self.characters == _NOT_COUNTED:
-            object.__setattr__(self, "characters", characters_of(self.messages))
+        """Count the bytes, unless that was done."""
+        if self.size == _NOT_COUNTED:
+            object.__setattr__(self, "size", size_of(self.messages))
 
-    def followed_by(self, added: tuple[HistoryMessage, ...], last_message_id: MessageId) -> "History":
-        """Return this history with newer messages, of which alone the characters are counted."""
-        characters = self.characters + characters_of(added)
-        return History((*self.messages, *added), self.dropped, last_message_id, characters)
+    def before(self, message: str) -> "History":
+        """Return what is sent with a message: without the same one, if that was not answered in full."""
+        if not repeats(self.messages, self.unfinished, message):
+            return self
+        left, repeated = self.messages[: -self.unfinished], self.messages[-self.unfinished :]
+        return History(left, self.dropped, self.last_message_id, size=self.size - size_of(repeated))
+
+    def followed_by(
+        self, exchange: tuple[HistoryMessage, ...], last_message_id: MessageId, *, unfinished: bool = False
+    ) -> "History":
+        """Return this history with a message and what was said to it, of which alone the bytes are counted."""
+        size = self.size + size_of(exchange)
+        messages, count = (*self.messages, *exchange), len(exchange) if unfinished else 0
+        return History(messages, self.dropped, last_message_id, count, size)
 
 
-def characters_of(messages: Iterable[HistoryMessage]) -> int:
-    """Count the characters of the texts of messages."""
-    return sum(len(message.text) for message in messages)
+def repeats(messages: Sequence[HistoryMessage], unfinished: int, text: str) -> bool:
+    """Whether a text is that of the message whose answer is unfinished."""
+    return 0 < unfinished <= len(messages) and messages[-unfinished].text == text
+
+
+def size_of(messages: Iterable[HistoryMessage]) -> int:
+    """Count the bytes of the texts of messages."""
+    return sum(bytes_of(message.text) for message in messages)
+
+
+def bytes_of(text: str) -> int:
+    """Count the bytes of a text, which is encoded only where that is more than its characters."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 class TurnStatus(StrEnum):
@@ -262,7 +286,8 @@ class NewTurn:
 class AcceptedTurn:
     """A stored turn, with the newest message before it and the state that the backend saved last.
 
-    `following` is what the next message of the session begins with, if that is known.
+    `following` is what the next message of the session begins with, if that is known; `replaces` says that it is asked
+    in place of an earlier one.
     """
 
     turn: Turn
@@ -270,6 +295,7 @@ class AcceptedTurn:
     state: Mapping[str, str]
     session_created: bool
     following: Defaults | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,9 +380,8 @@ class TurnRunner:
             # A time-out without a time: `stop` sets it to now, which ends this part, and nothing else of the task.
             async with asyncio.timeout(None) as run.asking:
                 if run.end_reason is None:
-                    turn, history = await self._saver.through_outages(partial(self._work.prepare, run.job))
-                    prompt = Prompt.of(turn, history)
-                    run.answer.history_dropped = history.dropped
+                    turn, prompt = await self._saver.through_outages(partial(self._work.prepare, run.job))
+                    run.answer.history_dropped = prompt.dropped
                     await self._ask(run, turn)
         except Exception as exc:  # noqa: BLE001  # a failing turn must not cancel the others in the group
             was_stopped = isinstance(exc, TimeoutError) and run.asking is not None and run.asking.expired()

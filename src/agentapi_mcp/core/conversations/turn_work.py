@@ -1,19 +1,27 @@
 """What a turn needs before its agent is asked, and what remains to be done after its end."""
 
 from dataclasses import dataclass
-from typing import Self
 
 from agentapi_mcp.core.access.models import MembershipStatus
 from agentapi_mcp.core.audit.log import AuditLog
 from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditEvent, AuditOutcome, AuditTarget
-from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck
 from agentapi_mcp.core.backends.ports import Capability
 from agentapi_mcp.core.catalogue.agents import Choice
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
-from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, history_budget
-from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, History, SessionState, Turn, TurnStatus
+from agentapi_mcp.core.conversations.history import AskedModel, TokenRatios, fit_history, history_budget
+from agentapi_mcp.core.conversations.kept_messages import TurnOutcome, history_after
+from agentapi_mcp.core.conversations.models import (
+    AcceptedTurn,
+    Defaults,
+    History,
+    SessionState,
+    Turn,
+    TurnStatus,
+    bytes_of,
+)
 from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.keys.models import KeySource
@@ -32,15 +40,14 @@ class TurnJob:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The history that was sent with a message, and the number of characters of both."""
+    """What was sent with a message: `history` is what stands before it, None for an agent that has it already.
 
-    history: History
-    characters: int
+    `dropped` counts the older messages that were not sent, `size` the bytes of all that was.
+    """
 
-    @classmethod
-    def of(cls, turn: BackendTurn, history: History) -> Self:
-        """Measure what is sent."""
-        return cls(history, history.characters + len(turn.message) + len(turn.system or ""))
+    history: History | None
+    dropped: int = 0
+    size: int = 0
 
 
 class TurnWork:
@@ -56,12 +63,14 @@ class TurnWork:
         self._audit = audit
         self._ratios = TokenRatios()
 
-    async def prepare(self, job: TurnJob) -> tuple[BackendTurn, History]:
-        """Return what the backend is asked, and the history in it."""
+    async def prepare(self, job: TurnJob) -> tuple[BackendTurn, Prompt]:
+        """Return what the backend is asked, and what it is sent by that."""
         choice, accepted, parameters = job.choice, job.accepted, job.parameters
         turn = accepted.turn
         await self._wallet.mark_used(job.principal, choice.key)
-        history = await self._history(job)
+        fixed = bytes_of(turn.message) + bytes_of(parameters.system_prompt or "")
+        history = await self._history(job, fixed)
+        sent = History(()) if history is None else history.before(turn.message)
         return (
             BackendTurn(
                 turn_id=turn.id,
@@ -70,14 +79,14 @@ class TurnWork:
                 message=turn.message,
                 model_id=choice.model.model_id if choice.model else None,
                 system=parameters.system_prompt,
-                history=history.messages,
+                history=sent.messages,
                 temperature=parameters.temperature,
                 max_tokens=parameters.max_tokens,
                 api_key=choice.key.value if choice.key else None,
                 access_token=choice.token.value if choice.token else None,
                 state=accepted.state,
             ),
-            history,
+            Prompt(history, sent.dropped, fixed + sent.size),
         )
 
     def end_events(self, job: TurnJob, turn: Turn) -> tuple[AuditEvent, ...]:
@@ -106,15 +115,13 @@ class TurnWork:
 
     async def settled(self, job: TurnJob, turn: Turn, prompt: Prompt | None) -> None:
         """Learn from a stored turn, and cache its session as the next turn will need it."""
-        used = turn.bill.usage.input_tokens
-        if used is not None and prompt is not None:
-            self._ratios.learn(turn.bill.model_used or job.choice.agent, prompt.characters, used)
-        grown: History | None = None
-        if prompt is not None and turn.last_message_id is not None:
-            added = (HistoryMessage(MessageRole.USER, turn.message),)
-            if turn.reply:
-                added = (*added, HistoryMessage(MessageRole.ASSISTANT, turn.reply))
-            grown = prompt.history.followed_by(added, turn.last_message_id)
+        used, grown = turn.bill.usage.input_tokens, None
+        if prompt is not None and prompt.history is not None:
+            if used is not None:
+                self._ratios.learn(_asked_model(job.choice), prompt.size, used)
+            if turn.last_message_id is not None:
+                outcome = TurnOutcome(turn.status, turn.error and turn.error.fault, turn.stop_reason)
+                grown = history_after(prompt.history, turn.message, turn.reply, outcome, turn.last_message_id)
         state = SessionState(
             user_id=turn.user_id,
             org_id=turn.org_id,
@@ -130,20 +137,26 @@ class TurnWork:
         if job.choice.key_source is KeySource.SERVER:
             await self._health.observe(job.choice.agent_id, check)
 
-    async def _history(self, job: TurnJob) -> History:
+    async def _history(self, job: TurnJob, fixed: int) -> History | None:
+        """Return what stands before the message, as far as it fits beside `fixed` bytes; None if it is not needed."""
         choice, accepted, parameters = job.choice, job.accepted, job.parameters
-        resumes = Capability.RESUME in choice.backend.capabilities and bool(accepted.state)
-        # An agent that resumes from its own state has the history already.
-        if accepted.session_created or resumes:
+        if accepted.session_created:
             return History(())
+        if Capability.RESUME in choice.backend.capabilities and accepted.state:
+            return None  # the agent resumes from its own state
         turn = accepted.turn
-        fixed = len(turn.message.encode()) + len((parameters.system_prompt or "").encode())
-        ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
-        budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
+        budget = history_budget(
+            choice.context_window, parameters.max_tokens, fixed, self._ratios.get(_asked_model(choice))
+        )
         found, last = None, accepted.previous_message_id
-        if last is not None:
+        # What is cached holds the turn that this one replaces.
+        if last is not None and not accepted.replaces:
             # Valid only if it ends with the message that accept found: another process may have written since.
             found = await self._cache.find(turn.session_id, last)
         if found is None:
             found = await self._sessions.history(job.principal, turn.session_id, turn.id, budget)
         return fit_history(found, budget)
+
+
+def _asked_model(choice: Choice) -> AskedModel:
+    return choice.agent_id, choice.model.model_id if choice.model else None

@@ -12,9 +12,9 @@ from agentapi_mcp.core.conversations.models import History, SessionState
 from agentapi_mcp.core.conversations.ports import SessionCache
 
 _LIFETIME = timedelta(hours=1)
-_MAX_SIZE = 4_000_000  # characters of one history
-_MAX_TOTAL_SIZE = 32_000_000  # characters of all histories together
-_MESSAGE_OVERHEAD = 100  # size of a message beside its text, in characters
+_MAX_SIZE = 4_000_000  # bytes of one history
+_MAX_TOTAL_SIZE = 32_000_000  # bytes of all histories together
+_MESSAGE_OVERHEAD = 100  # size of a message beside its text
 
 
 class LocalSessionCache(SessionCache):
@@ -70,7 +70,7 @@ class LocalSessionCache(SessionCache):
 
 
 def _size(history: History) -> int:
-    return history.characters + _MESSAGE_OVERHEAD * len(history.messages)
+    return history.size + _MESSAGE_OVERHEAD * len(history.messages)
 
 
 def new_messages(previous: History | None, history: History) -> tuple[HistoryMessage, ...]:

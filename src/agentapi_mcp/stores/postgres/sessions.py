@@ -8,12 +8,21 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import ConflictError, NextStep
+from agentapi_mcp.base.errors import BackendFault, ConflictError, NextStep
 from agentapi_mcp.base.far_times import FIRST
 from agentapi_mcp.base.ids import SessionId, TurnId
+from agentapi_mcp.base.json_values import as_member
 from agentapi_mcp.base.paging import Page
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
-from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn
+from agentapi_mcp.core.conversations.kept_messages import (
+    REFUSED_FAULTS,
+    REFUSED_STOPS,
+    StoredMessage,
+    TurnOutcome,
+    kept_of,
+)
+from agentapi_mcp.core.conversations.models import Defaults, History, Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionStore
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.signals import Signal, SignalKind
@@ -65,28 +74,47 @@ SELECT id, session_id, role, content, created_at, tokens_in, tokens_out, metadat
  WHERE bytes <= $5 OR place = 1
  ORDER BY created_at DESC, id DESC
 """
+# What no prompt holds takes no room and is not counted (core/conversations/kept_messages.py has the lists $4 and $5),
+# except for the message that a turn asked again takes over from the one that it replaces. The messages that fit come
+# first, then the turns that began since the oldest of them: in a join, the planner, who cannot know how many there are,
+# would compare each message with each turn.
 _HISTORY: LiteralString = """
 WITH bound AS (
     SELECT u.created_at, u.id FROM agentapi.turns t JOIN public.chat_messages u ON u.id = t.user_message_id
      WHERE t.id = $2
+), never AS MATERIALIZED (
+    SELECT unnest(CASE WHEN EXISTS (SELECT FROM agentapi.turns r
+                                     WHERE r.id = t.replaced_by AND r.user_message_id = t.user_message_id)
+                       THEN ARRAY[t.assistant_message_id]
+                       ELSE ARRAY[t.user_message_id, t.assistant_message_id] END) AS id
+      FROM agentapi.turns t
+     WHERE t.session_id = $1
+       AND (t.replaced_by IS NOT NULL OR (t.status <> 'completed' AND t.assistant_message_id IS NULL)
+            OR t.error ->> 'fault' = ANY($4::text[]) OR t.stop_reason = ANY($5::text[]))
 ), fitting AS (
     SELECT id, role, content, created_at,
            sum(octet_length(content)) OVER (ORDER BY created_at DESC, id DESC) AS bytes
       FROM (SELECT c.id, c.role, coalesce(c.content, '') AS content, c.created_at FROM public.chat_messages c, bound
              WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
-               -- What an interrupted turn had said before it was asked again is no part of the conversation.
-               AND NOT EXISTS (SELECT FROM agentapi.turns r
-                                WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
+               AND c.id NOT IN (SELECT n.id FROM never n WHERE n.id IS NOT NULL)
              ORDER BY c.created_at DESC, c.id DESC LIMIT 1000) newest
+), counted AS (
+    SELECT count(*) AS total FROM public.chat_messages c, bound
+     WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
+       AND c.id NOT IN (SELECT n.id FROM never n WHERE n.id IS NOT NULL)
 )
-SELECT f.id, f.role, f.content, counted.total
-  FROM (SELECT count(*) AS total FROM public.chat_messages c, bound
-         WHERE c.session_id = $1 AND (c.created_at, c.id) < (bound.created_at, bound.id)
-           AND NOT EXISTS (SELECT FROM agentapi.turns r
-                            WHERE r.session_id = $1 AND r.replaced_by IS NOT NULL AND r.assistant_message_id = c.id)
-       ) counted
-  LEFT JOIN fitting f ON f.bytes <= $3 ORDER BY f.created_at, f.id
+SELECT f.created_at, f.id, f.role, f.content, counted.total, NULL AS status, NULL AS fault, NULL AS stop_reason,
+       NULL::uuid AS user_message_id, NULL::uuid AS assistant_message_id
+  FROM counted LEFT JOIN fitting f ON f.bytes <= $3
+UNION ALL
+SELECT NULL, t.id, NULL, NULL, NULL, t.status, t.error ->> 'fault', t.stop_reason, t.user_message_id,
+       t.assistant_message_id
+  FROM agentapi.turns t
+ WHERE t.session_id = $1 AND t.replaced_by IS NULL
+   AND t.created_at >= (SELECT min(f.created_at) FROM fitting f WHERE f.bytes <= $3)
+ ORDER BY created_at, id
 """
+_REFUSED = ([str(fault) for fault in REFUSED_FAULTS], [str(reason) for reason in REFUSED_STOPS])
 _ROLES = {**{str(role): role for role in MessageRole}, "human": MessageRole.USER, "ai": MessageRole.ASSISTANT}
 
 
@@ -161,10 +189,10 @@ class PostgresSessions(SessionStore):
     @override
     async def history(self, principal: Principal, session_id: SessionId, before: TurnId, max_bytes: int) -> History:
         async with self._database.as_principal(principal, session_id=session_id) as connection:
-            rows = await connection.fetch(_HISTORY, session_id, before, max_bytes)
-        # Where no message fits, there is one row with the total alone.
-        messages = tuple(HistoryMessage(_role(row), row["content"]) for row in rows if row["id"] is not None)
-        return History(messages, dropped=rows[0]["total"] - len(messages), last_message_id=rows[-1]["id"])
+            rows = await connection.fetch(_HISTORY, session_id, before, max_bytes, *_REFUSED)
+        stored = _to_stored(rows)
+        messages, unfinished = kept_of(stored)
+        return History(messages, rows[0]["total"] - len(stored), unfinished=unfinished)
 
     @override
     async def rename(self, principal: Principal, session_id: SessionId, title: str) -> None:
@@ -235,6 +263,21 @@ async def _notify_changed(connection: Connection, principal: Principal, session_
 def _role(row: Row) -> MessageRole:
     # Other programs may write other roles; an unknown one must never be read as a system message.
     return _ROLES.get(row["role"], MessageRole.TOOL)
+
+
+def _to_stored(rows: Sequence[Row]) -> list[StoredMessage]:
+    """Read the messages, and the turns behind them; where no message fits, there is one row with the total alone."""
+    ends, stored = dict[UUID, tuple[TurnId, TurnOutcome]](), list[StoredMessage]()
+    for row in rows:
+        if row["status"] is not None:
+            fault, stop = as_member(BackendFault, row["fault"]), as_member(StopReason, row["stop_reason"])
+            end = row["id"], TurnOutcome(TurnStatus(row["status"]), fault, stop)
+            ends[row["user_message_id"]] = ends[row["assistant_message_id"]] = end
+    for row in rows:
+        if row["role"] is not None:
+            turn_id, outcome = ends.get(row["id"], (None, None))
+            stored.append(StoredMessage(HistoryMessage(_role(row), row["content"]), turn_id, outcome))
+    return stored
 
 
 def _to_session(row: Row) -> Session:

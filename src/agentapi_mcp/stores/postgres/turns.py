@@ -81,6 +81,7 @@ class PostgresTurns(TurnStore):
                     {} if row["state"] is None else json.loads(row["state"]),
                     session_created=new.session_id is None,
                     following=_following(new, row),
+                    replaces=new.replaces is not None,
                 )
             case "stale":
                 return StaleDefaults(again=new.again)

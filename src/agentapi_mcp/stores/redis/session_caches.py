@@ -162,6 +162,7 @@ def _text(previous: History | None, history: History) -> str:
             "after": previous and previous.last_message_id,
             "last_message_id": history.last_message_id,
             "dropped": history.dropped,
+            "unfinished": history.unfinished,
             "messages": [
                 {"role": message.role, "content": message.text} for message in new_messages(previous, history)
             ],
@@ -172,7 +173,7 @@ def _text(previous: History | None, history: History) -> str:
 def _history(texts: list[str]) -> History | None:
     """Parse the stored entries; None for an unknown format or a gap."""
     messages: list[HistoryMessage] = []
-    last, dropped = None, 0
+    last, dropped, unfinished = None, 0, 0
     try:
         for text in texts:
             entry = json.loads(text)
@@ -180,9 +181,10 @@ def _history(texts: list[str]) -> History | None:
             if entry["after"] != last:
                 return None
             last, dropped = str(entry["last_message_id"]), int(entry["dropped"])
+            unfinished = int(entry["unfinished"])
             messages += (
                 HistoryMessage(MessageRole(message["role"]), str(message["content"])) for message in entry["messages"]
             )
-        return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)))
+        return None if last is None else History(tuple(messages), dropped, MessageId(UUID(last)), unfinished)
     except (ValueError, KeyError, TypeError):
         return None
