@@ -161,7 +161,7 @@ def test_a_chat_completion_of_any_shape_is_events_or_a_fault(pieces: list[object
 @given(st.lists(json_values(MESSAGES_KEYS, MESSAGES_KINDS), max_size=4), st.sampled_from([FAULTS, ROUTER_FAULTS]))
 @example([{"error": "\U00018cd6 \ud7fc"}], FAULTS)
 def test_a_message_of_any_shape_is_events_or_a_fault(pieces: list[object], faults: FaultReader) -> None:
-    answer = MessagesReply(faults, None, zero_is_unknown=faults is ROUTER_FAULTS)
+    answer = MessagesReply(faults, None)
     events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.feed(piece))]
     events += events_of(lambda: iter([answer.end(None)]))
     assert [event for event in events if not isinstance(event, BackendEvent)] == []
