@@ -211,6 +211,14 @@ def test_an_error_of_minimax_has_its_words_and_its_fault(status: int, said: str,
     assert (read.fault, str(read)) == (fault, f"stub says: {said}")
 
 
+def test_an_option_that_helps_is_named_for_what_is_refused_alone() -> None:
+    reader = FaultReader(provider="stub", redactor=Redactor(), hints={"stream_options": "Set it."})
+    body = {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}
+    assert reader.of_reply(422, {}, body).next_step == "Set it."
+    assert reader.of_reply(422, {}, error("no")).next_step == FAULTS.of_reply(422, {}, error("no")).next_step
+    assert reader.of_reply(401, {}, body).next_step == FAULTS.of_reply(401, {}, body).next_step
+
+
 def test_a_filter_is_answered_by_other_words_and_a_used_up_limit_by_money() -> None:
     assert "reword" in FAULTS.of_reply(400, {}, error(AZURE)).next_step
     used_up = FAULTS.of_reply(403, {}, error("Key limit exceeded"))

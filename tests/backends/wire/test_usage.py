@@ -62,6 +62,7 @@ SAID: dict[str, object] = {"type": "content_block_delta", "delta": {"type": "tex
         ({"cost": 1e-7}, "1e-7"),
         ({"cost": 0}, "0"),  # a free model
         ({"cost": 0, "is_byok": False, "cost_details": {"upstream_inference_cost": None}}, "0"),
+        ({"cost": 0, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.5}}, "0"),
         ({"cost": 0.5, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.5}}, "0.5"),
         ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.036}}, "0.036"),
         ({"cost": "0.95", "is_byok": True, "cost_details": {"upstream_inference_cost": "19"}}, "19.95"),
@@ -173,6 +174,10 @@ def test_reports_are_cumulative_and_a_zero_takes_nothing_back() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0}
     assert bill_of_chat({**PIECE, "usage": reports[1]}, {**END, "usage": zeros}) == Usage(11, 3, cost_usd=Decimal(3))
     assert bill_of_chat({**PIECE, "usage": zeros}) == Usage()
+    nulls = dict.fromkeys(zeros)
+    assert bill_of_chat({**PIECE, "usage": reports[1]}, {**END, "usage": nulls}) == Usage(11, 3, cost_usd=Decimal(3))
+    worse = {"prompt_tokens": -1, "completion_tokens": 7}
+    assert bill_of_chat({**PIECE, "usage": reports[1]}, {**END, "usage": worse}, has_cost=False) == Usage(None, 7)
     assert bill_of_messages(start(input_tokens=11, output_tokens=1), SAID, stop(output_tokens=5)) == Usage(11, 5)
     again = stop(input_tokens=0, cache_read_input_tokens=0, output_tokens=5)
     assert bill_of_messages(start(input_tokens=11, cache_read_input_tokens=4), SAID, again) == Usage(15, 5, 4)

@@ -11,6 +11,7 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     nousage          no bill                       nodone cutlate  no [DONE]; breaks off before the bill
     zeros texts      a bill of zeros; its counts as text and float
     explains says    refuses with the reason deep within; says in words when to come back
+    picky old        refuses stream_options; refuses max_tokens
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
     recall           repeats the earlier messages  repeats       repeats the key
@@ -316,6 +317,8 @@ _SPECIAL_ERRORS: dict[str, tuple[int, Json]] = {
     "contextlen": (400, {"error": {"message": _TOO_LONG, "type": "invalid_request_error"}}),
     "moderation": (403, {"error": {"code": 403, "message": "Flagged", "metadata": {"reasons": ["violence"]}}}),
     "quota": (429, {"error": {"message": "You have no quota left.", "code": "insufficient_quota"}}),
+    "picky": (422, {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}),
+    "old": (400, {"error": {"message": "'max_tokens' is not supported. Use 'max_completion_tokens' instead."}}),
     "says": (429, {"error": {"message": BUSY_WORDS, "type": "requests", "code": None}}),
     "err200": (200, {"error": {"code": 502, "message": "Upstream is away"}}),
     "typed": (500, {"error": {"code": 500, "message": "Slow", "metadata": {"error_type": "rate_limit_exceeded"}}}),

@@ -1,7 +1,7 @@
 """Map provider errors to faults: their reason, when to come back, and the provider's own words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from pydantic import SecretStr
@@ -18,10 +18,14 @@ _FIRST_ERROR = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultReader:
-    """Maps a provider's errors to faults; `provider` is its name in messages."""
+    """Maps a provider's errors to faults; `provider` is its name in messages.
+
+    `hints` are next steps for requests that are refused with certain words, where an option of the agent helps.
+    """
 
     provider: str
     redactor: Redactor
+    hints: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def hiding(self, key: SecretStr | None) -> Self:
         """Return a reader that also redacts the key of a single turn."""
@@ -45,11 +49,14 @@ class FaultReader:
         said = " ".join(error.words)
         # Redacted one by one: each may have a stack trace behind it.
         line = one_line("; ".join(filter(None, map(self.redactor.line, error.words))), LONGEST_LINE)
+        is_refused = fault is BackendFault.BAD_REQUEST
+        hint = next((hint for word, hint in self.hints.items() if is_refused and word in said), None)
         how = f"answered with HTTP {status}" if status else "failed"
         return BackendError(
             fault,
             f"{self.provider} says: {line}" if line else f"{self.provider} {how}.",
             retryable=retryable,
+            next_step=hint,
             retry_after=wait_of(error.waits, said, error.headers, headers, is_limited=is_limited)
             if retryable
             else None,
