@@ -287,7 +287,7 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
 
 
 class BackendError(AgentApiError):
-    """The agent failed; the message is ours, or the sanitized first line of the provider's.
+    """The agent failed; the message is ours, or the provider's own words, sanitized, as one line.
 
     `lacks_key_of` names a provider if the caller's own key for it would be enough. `next_step` replaces the advice for
     the fault class where more is known.

@@ -26,7 +26,7 @@ FAULTS = FaultReader(provider="stub", redactor=Redactor())
         (422, {"detail": "no"}, BackendFault.BAD_REQUEST),
         (404, {"error": {"message": "No endpoints found matching your data policy"}}, BackendFault.NOT_FOUND),
         (405, None, BackendFault.NOT_FOUND),
-        (410, {"message": "The model was retired"}, BackendFault.NOT_FOUND),
+        (410, None, BackendFault.NOT_FOUND),
         (413, None, BackendFault.CONTEXT_LENGTH),
         (498, None, BackendFault.OVERLOADED),
         (499, None, BackendFault.UPSTREAM),
@@ -72,6 +72,50 @@ def test_a_number_of_the_providers_own_is_no_http_status(code: int) -> None:
     assert error.fault is BackendFault.UPSTREAM
     assert "HTTP" not in str(error)
     assert len(str(error)) < 400
+
+
+CODES = {
+    BackendFault.AUTH: "invalid_api_key authentication_error unauthenticated api_key_invalid InvalidApiKey "
+    "UnrecognizedClientException",
+    BackendFault.PAYMENT: "payment_required insufficient_quota billing_hard_limit_reached billing_not_active "
+    "billing_error Arrearage 1113",
+    BackendFault.RATE_LIMIT: "rate_limit_exceeded rate_limit_error RESOURCE_EXHAUSTED ThrottlingException",
+    BackendFault.CONTEXT_LENGTH: "context_length_exceeded string_above_max_length request_too_large 1261",
+    BackendFault.CONTENT_POLICY: "content_policy_violation content_filter ResponsibleAIPolicyViolation "
+    "DataInspectionFailed data_inspection_failed 1301",
+    BackendFault.NOT_FOUND: "model_not_found not_found_error provider_not_found NOT_FOUND DeploymentNotFound "
+    "ResourceNotFoundException",
+    BackendFault.PERMISSION: "permission_error PERMISSION_DENIED AccessDeniedException",
+    BackendFault.OVERLOADED: "provider_overloaded overloaded_error UNAVAILABLE ModelNotReadyException "
+    "ServiceUnavailableException",
+    BackendFault.UPSTREAM: "provider_unavailable server timeout server_error timeout_error DEADLINE_EXCEEDED",
+}
+
+
+@pytest.mark.parametrize(("code", "fault"), [(code, fault) for fault, codes in CODES.items() for code in codes.split()])
+def test_a_known_code_beats_the_status(code: str, fault: BackendFault) -> None:
+    assert FAULTS.of_reply(418, {}, {"error": {"message": "?", "code": code}}).fault is fault
+    assert FAULTS.of_reply(418, {}, {"error": {"message": "?", "type": code}}).fault is fault
+    weak = {"error": {"type": "server_error", "metadata": {"error_type": code}}}
+    assert FAULTS.of_reply(418, {}, weak).fault is fault
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (401, BackendFault.AUTH),
+        (402, BackendFault.PAYMENT),
+        (403, BackendFault.PERMISSION),
+        (404, BackendFault.NOT_FOUND),
+        (424, BackendFault.UPSTREAM),
+        (429, BackendFault.RATE_LIMIT),
+        (503, BackendFault.OVERLOADED),
+        (529, BackendFault.OVERLOADED),
+    ],
+)
+def test_without_words_and_codes_there_is_the_status(status: int, fault: BackendFault) -> None:
+    assert FAULTS.of_reply(status, {}, {}).fault is fault
+    assert FAULTS.of_error({"error": {"code": status}}).fault is fault
 
 
 def error(message: str, **fields: object) -> dict[str, object]:
@@ -198,10 +242,14 @@ def test_googles_limit_of_a_day_is_told_from_that_of_a_minute(limit: str, fault:
 @pytest.mark.parametrize(
     ("status", "said", "fault"),
     [
-        (1002, "rate limit", BackendFault.RATE_LIMIT),
-        (1004, "login fail", BackendFault.AUTH),
-        (1008, "insufficient balance", BackendFault.PAYMENT),
-        (1027, "output new_sensitive", BackendFault.CONTENT_POLICY),
+        (1002, "no", BackendFault.RATE_LIMIT),
+        (1004, "no", BackendFault.AUTH),
+        (1008, "no", BackendFault.PAYMENT),
+        (1026, "no", BackendFault.CONTENT_POLICY),
+        (1027, "no", BackendFault.CONTENT_POLICY),
+        (1039, "no", BackendFault.RATE_LIMIT),
+        (2013, "no", BackendFault.BAD_REQUEST),
+        (2049, "no", BackendFault.AUTH),
         (2013, "invalid params, context window exceeds limit", BackendFault.CONTEXT_LENGTH),
         (9999, "insufficient balance", BackendFault.PAYMENT),
     ],
@@ -217,6 +265,116 @@ def test_an_option_that_helps_is_named_for_what_is_refused_alone() -> None:
     assert reader.of_reply(422, {}, body).next_step == "Set it."
     assert reader.of_reply(422, {}, error("no")).next_step == FAULTS.of_reply(422, {}, error("no")).next_step
     assert reader.of_reply(401, {}, body).next_step == FAULTS.of_reply(401, {}, body).next_step
+
+
+SENTENCES = {
+    BackendFault.CONTENT_POLICY: [
+        "Output blocked by content filtering policy",
+        "The content_policy was violated.",
+        "Stopped by content moderation.",
+        "Your input was flagged as violent.",
+        "Moderation failed for this input",
+        "Refused by Responsible AI practices",
+        "Your request was rejected as a result of our safety system.",
+        "The prompt was blocked for safety reasons",
+        "This violates our usage policies.",
+        "The request has prohibited content.",
+        "Input data may contain inappropriate content.",
+        "input new_sensitive",
+        "输入包含不安全或敏感内容",
+    ],
+    BackendFault.CONTEXT_LENGTH: [
+        "It does not fit the context window.",
+        "context_length_exceeded",
+        "This endpoint's maximum context is 8192",
+        "Prompt text too large",
+        "messages are too long",
+        "Too many tokens",
+        "The token count of 9 exceeds 8",
+        "size limit exceeded by 1000 tokens",
+        "The request exceeds the maximum number of tokens allowed",
+        "exceeded model token limit: 8192",
+        "Prompt exceeds max length",
+        "It is over the maximum prompt length",
+        "Make sure that `max_model_len` is no smaller than this",
+        "Range of input length should be [1, 30720]",
+        "input length 9000 exceeds 8192",
+        "`inputs` must have less than 4096 tokens",
+        "Please reduce the length of the messages.",
+    ],
+    BackendFault.AUTH: [
+        "Incorrect API key provided",
+        "Invalid access token",
+        "API key not valid. Please pass a valid one.",
+        "api_key is required",
+        "login fail: carry a key",
+        "Authentication Fails, no such user",
+    ],
+    BackendFault.PAYMENT: [
+        "Your credit balance is too low",
+        "Insufficient account balance",
+        "insufficient_quota",
+        "Key limit exceeded (daily limit)",
+        "Your spending limit was reached",
+        "Billing hard limit has been reached",
+        "Budget has been exceeded! Current cost: 10.1",
+        "ExceededBudget: User over budget",
+        "This request requires more credits, or fewer max_tokens.",
+        "You are out of credits",
+        "You have no credits left",
+        "please check your billing details",
+        "Your account is overdue",
+        "余额不足或无可用资源包,请充值。",
+    ],
+    BackendFault.NOT_FOUND: [
+        "model 'x:7b' not found, try pulling it first",
+        "The requested model does not exist",
+        "Model Not Exist",
+        "Model: x is not supported",
+        "The model x doesn't exist",
+        "The model `x` has been decommissioned and is no longer served.",
+        "x is not a valid model ID",
+        "Unknown model: x",
+        "404 page not found",
+    ],
+    BackendFault.RATE_LIMIT: [
+        "Rate limit reached for requests",
+        "Too many requests",
+        "Request was throttled.",
+        "Quota exceeded for this metric",
+        "Too many tokens, please wait before trying again.",
+    ],
+}
+
+
+@pytest.mark.parametrize(("fault", "said"), [(fault, said) for fault, several in SENTENCES.items() for said in several])
+def test_what_a_sentence_says_is_known_where_status_and_code_say_little(fault: BackendFault, said: str) -> None:
+    assert FAULTS.of_reply(400, {}, error(said, type="invalid_request_error", code=None)).fault is fault
+    assert FAULTS.of_reply(500, {}, error(said, type="server_error")).fault is fault
+    assert FAULTS.of_error(error(said)).fault is fault
+    assert FAULTS.of_reply(404, {}, error(said)).fault is BackendFault.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The engine is currently overloaded",
+        "We are at capacity",
+        "Capacity exceeded",
+        "The model is experiencing high demand",
+        "This is temporarily unavailable",
+        "The server is busy",
+        "no healthy upstream",
+    ],
+)
+def test_a_server_that_is_busy_is_told_from_one_that_failed(said: str) -> None:
+    assert FAULTS.of_reply(500, {}, error(said)).fault is BackendFault.OVERLOADED
+    assert FAULTS.of_reply(400, {}, error(said)).fault is BackendFault.BAD_REQUEST
+
+
+@pytest.mark.parametrize("said", ["Request too large for model `x`", "Limit 6000, please reduce your message size"])
+def test_a_request_that_no_minute_has_room_for_is_too_long(said: str) -> None:
+    assert FAULTS.of_reply(429, {}, error(said)).fault is BackendFault.CONTEXT_LENGTH
 
 
 def test_a_filter_is_answered_by_other_words_and_a_used_up_limit_by_money() -> None:
