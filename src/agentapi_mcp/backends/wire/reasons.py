@@ -86,9 +86,9 @@ class _Reading:
 
     def add(self, value: object, depth: int = 0, place: str = "") -> None:
         """Read a value; `place` names what its words are about."""
-        self._left -= 1
-        if self._left < 0 or depth > _DEEPEST:
+        if value is None or self._left <= 0 or depth > _DEEPEST:
             return
+        self._left -= 1
         if isinstance(value, str):
             self._add_text(value, depth, place)
         elif is_list(value):

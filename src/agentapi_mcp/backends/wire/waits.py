@@ -21,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from agentapi_mcp.base.json_values import as_amount
 
 _LONGEST = timedelta(days=7)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _A_DATE = 10**9  # from here on, a number of seconds is one since 1970
 _IN_MILLISECONDS = 10**11  # and from here on, one of milliseconds
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -110,7 +111,7 @@ def _number(number: Decimal, now: datetime) -> timedelta | None:
     if number >= _IN_MILLISECONDS:
         number /= 1000
     if number >= _A_DATE:
-        return datetime.fromtimestamp(float(number), UTC) - now
+        return _EPOCH + timedelta(seconds=float(number)) - now
     return timedelta(seconds=float(number))
 
 
