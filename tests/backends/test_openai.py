@@ -170,6 +170,14 @@ async def test_openrouter_says_whether_and_when_to_come_back() -> None:
     assert (later.may_retry, later.retry_after) == (True, timedelta(seconds=7))
 
 
+@pytest.mark.parametrize(("model", "option"), [("picky", "include_usage"), ("old", "max_tokens_parameter")])
+async def test_the_option_that_a_server_needs_is_named(model: str, option: str) -> None:
+    async with open_setup(path="/v1") as it:
+        error = await it.fail(model)
+    assert error.fault is BackendFault.BAD_REQUEST
+    assert option in error.next_step
+
+
 async def test_google_says_when_to_come_back() -> None:
     async with open_setup(path="/v1beta/openai") as it:
         error = await it.fail("e429")

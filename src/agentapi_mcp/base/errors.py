@@ -232,7 +232,9 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
         retryable=False, next_step="The provider's account may not do this; try another model, or ask the operator."
     ),
     BackendFault.PAYMENT: FaultAdvice(
-        retryable=False, next_step="The provider's account has no credit left; add credit, or use another agent."
+        retryable=False,
+        next_step="The provider's account or key has no credit or quota left; add credit, raise the limit, or use "
+        "another agent.",
     ),
     BackendFault.RATE_LIMIT: FaultAdvice(retryable=True, next_step="Wait and send the message again."),
     BackendFault.BAD_REQUEST: FaultAdvice(
@@ -288,7 +290,7 @@ FAULT_ADVICE: dict[BackendFault, FaultAdvice] = {
 
 
 class BackendError(AgentApiError):
-    """The agent failed; the message is ours, or the sanitized first line of the provider's.
+    """The agent failed; the message is ours, or the provider's own words, sanitized, as one line.
 
     `lacks_key_of` names a provider if the caller's own key for it would be enough. `next_step` replaces the advice for
     the fault class where more is known.

@@ -23,12 +23,12 @@ from typing_extensions import override
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.wire.redaction import HIDDEN
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, UsageReported
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import FAULTS, BackendCase, BackendDeadlines, Behaviour, Peer
+from agentapi_mcp.testing.peers import COUNTED, FAULTS, REASON, BackendCase, BackendDeadlines, Behaviour, Peer
 from agentapi_mcp.testing.waiting import expect_soon
 
 PATIENT = BackendDeadlines()
@@ -128,6 +128,11 @@ async def outcome_of(backend: Backend, turn: BackendTurn) -> tuple[list[BackendE
 def text_of(events: list[BackendEvent]) -> str:
     """Join the text of the answer."""
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def usage_of(events: list[BackendEvent]) -> Usage:
+    """Return the usage that was reported last; all of it is unknown if none was."""
+    return next((event.usage for event in reversed(events) if isinstance(event, UsageReported)), Usage())
 
 
 def end_of(events: list[BackendEvent]) -> Finished:
@@ -431,3 +436,35 @@ class BackendContract:
         for secret in (*subject.case.secrets, OWN_KEY.get_secret_value()):
             assert secret not in text_of(events)
             assert secret not in repr(events)
+
+    # --- the agent's own words and figures
+
+    async def test_the_reason_reaches_the_caller_in_the_agents_words(self, subject: Subject) -> None:
+        """The words of the agent's error are shown, wherever they stand in it; the fault follows them."""
+        subject.need(Behaviour.EXPLAINS)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(Behaviour.EXPLAINS))
+        assert REASON in str(error)
+        assert not error.may_retry
+
+    async def test_when_to_come_back_is_read_from_the_agents_words(self, subject: Subject) -> None:
+        """Where no header and no field says it, the words do."""
+        subject.need(Behaviour.SAYS_WHEN)
+        async with subject.open() as rig:
+            error = await failure_of(rig.backend, rig.turn(Behaviour.SAYS_WHEN))
+        assert error.retry_after == timedelta(seconds=2.5)
+
+    async def test_counts_may_come_as_text(self, subject: Subject) -> None:
+        """A count is one in whatever type of JSON it comes."""
+        subject.need(Behaviour.COUNTS_IN_TEXT)
+        async with subject.open() as rig:
+            usage = usage_of(await events_of(rig.backend, rig.turn(Behaviour.COUNTS_IN_TEXT)))
+        assert (usage.input_tokens, usage.output_tokens) == COUNTED
+
+    async def test_what_is_not_counted_is_unknown_and_not_zero(self, subject: Subject) -> None:
+        """An answer has used some tokens, so zeros say that nobody counted."""
+        subject.need(Behaviour.UNCOUNTED)
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, rig.turn(Behaviour.UNCOUNTED))
+        assert text_of(events).strip()
+        assert usage_of(events) == Usage()

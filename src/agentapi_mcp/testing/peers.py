@@ -41,6 +41,15 @@ class Behaviour(StrEnum):
     FAILS_LATE = "fails in mid-answer"
     LEAKS = "repeats the credentials in its refusal"
     REPEATS = "repeats the credentials in its answer, in pieces if it answers in pieces"
+    EXPLAINS = "refuses a conversation that is too long, with REASON deep within its error"
+    SAYS_WHEN = "has had too much, and says when to come back in BUSY_WORDS alone"
+    COUNTS_IN_TEXT = "answers, and reports COUNTED tokens as texts or as floats"
+    UNCOUNTED = "answers, and reports zeros because it does not count"
+
+
+REASON = "This model's maximum prompt length is 8 but the request contains 9 tokens"
+BUSY_WORDS = "Rate limit reached. Please try again in 2.5s."
+COUNTED = (11, 5)  # input, output
 
 
 FAULTS: Mapping[Behaviour, BackendFault] = {
@@ -62,6 +71,8 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
     Behaviour.EMPTY: BackendFault.BAD_REPLY,
     Behaviour.FAILS_LATE: BackendFault.UPSTREAM,
     Behaviour.LEAKS: BackendFault.AUTH,
+    Behaviour.EXPLAINS: BackendFault.CONTEXT_LENGTH,
+    Behaviour.SAYS_WHEN: BackendFault.RATE_LIMIT,
 }
 """The fault that a backend must raise for each misbehaviour that involves no deadline."""
 

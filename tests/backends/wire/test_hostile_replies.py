@@ -161,7 +161,7 @@ def test_a_chat_completion_of_any_shape_is_events_or_a_fault(pieces: list[object
 @given(st.lists(json_values(MESSAGES_KEYS, MESSAGES_KINDS), max_size=4), st.sampled_from([FAULTS, ROUTER_FAULTS]))
 @example([{"error": "\U00018cd6 \ud7fc"}], FAULTS)
 def test_a_message_of_any_shape_is_events_or_a_fault(pieces: list[object], faults: FaultReader) -> None:
-    answer = MessagesReply(faults, None, zero_is_unknown=faults is ROUTER_FAULTS)
+    answer = MessagesReply(faults, None)
     events = [event for piece in pieces for event in events_of(lambda piece=piece: answer.feed(piece))]
     events += events_of(lambda: iter([answer.end(None)]))
     assert [event for event in events if not isinstance(event, BackendEvent)] == []
@@ -249,6 +249,24 @@ async def test_bytes_of_any_kind_are_a_fault_of_the_provider(kind: str) -> None:
 
         streams = st.tuples(HEADS, STREAMS).map(b"".join)
         await holds(streams, check, examples=60, also=[b"HTTP/1.1 307 No\r\nlocation: http://[\r\n\r\n"])
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "ccrouter"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"no healthy upstream", "no healthy upstream"),
+        (b"<html><title>Gone</title><p>words</p></html>", "Gone"),
+        (b'{"detail": "caf\xe9"}', "café"),  # Latin-1
+        (b"caf\xc3\xa9", "café"),
+        (b'["x", {"error": "Nope"', '["x", {"error": "Nope"'),
+    ],
+)
+async def test_an_error_that_is_no_json_is_told_in_its_words(kind: str, body: bytes, said: str) -> None:
+    async with beside(kind, [b"HTTP/1.1 502 No\r\n\r\n" + body]) as backend:
+        with pytest.raises(BackendError) as caught:
+            _ = [event async for event in backend.run(backend_turn())]
+    assert str(caught.value).endswith(f"says: {said}")
 
 
 @pytest.mark.parametrize(

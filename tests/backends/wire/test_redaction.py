@@ -1,5 +1,6 @@
 """What is left of a provider's message."""
 
+import sys
 from collections.abc import AsyncGenerator
 from itertools import pairwise
 
@@ -30,7 +31,11 @@ from agentapi_mcp.core.backends.events import (
     ("said", "shown"),
     [
         ("Rate limit reached.", "Rate limit reached."),
-        ("\n\n  first \t line\nsecond", "first line"),
+        ("\n\n  first \t line\nsecond", "first line second"),
+        ("boom\n  it says\nTraceback (most recent call last):\n  more", "boom it says"),
+        ("boom\n    at async /srv/ccr/dist/cli.js:81:1234", "boom"),
+        ("boom\n    at process.processTicksAndRejections (node:internal)", "boom"),
+        ("look\nat (this)", "look at (this)"),
         ("key hunter2-hunter2 is wrong", "key [hidden] is wrong"),
         ("Incorrect API key provided: sk-abc12***xyz9.", "Incorrect API key provided: [hidden]"),
         ("Bearer ya29.c0ffee.beef refused", "[hidden] refused"),
@@ -38,6 +43,23 @@ from agentapi_mcp.core.backends.events import (
         ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln expired", "token [hidden] expired"),
         ("at https://example.test/v1?key=abc123&x=1", "at https://example.test/v1?[hidden]&x=1"),
         ("failed in /srv/app/main.py at line 3", "failed in [path] at line 3"),
+        (f"no such file: {__file__}", "no such file: [path]"),
+        (f"{sys.executable}: not found", "[path]: not found"),
+        (f"(file://{__file__})", "([path])"),
+        ("C:\\Users\\me\\x.txt and \\\\server\\share\\x", "[path] and [path]"),
+        ("~/.config/x, path=/home/me/x", "[path], path=[path]"),
+        ("/anywhere/else/keys.toml:3", "[path]:3"),
+        # of an API
+        ("Call `/v1/models` to view available models", None),
+        ("POST /v1/chat/completions is not here, nor /chat/completions", None),
+        ("/models/gemini-2.5-pro:generateContent and /openai/deployments/gpt-4.1/chat", None),
+        # words that only look like keys
+        ("key_limit_exceeded for key-management", None),
+        ("Bearer authentication is required, not basic authentication", None),
+        (
+            "Basic dXNlcjpwYXNz is wrong, and so is Bearer abcdefghijklmnopqrstuvwxyz",
+            "[hidden] is wrong, and so is [hidden]",
+        ),
         ("no model openai/gpt-4o, see https://example.test/docs/models", None),
         ("red \x1b[31malert\u202e", "red [31malert"),
         ("\x00\n", ""),
@@ -49,6 +71,12 @@ def test_a_line_is_shown_without_what_may_not_be_seen(said: str, shown: str | No
 
 def test_a_long_line_is_cut() -> None:
     assert len(Redactor().line("a " * 10_000)) == LONGEST_LINE
+
+
+@given(st.integers(0, 40), st.sampled_from(["x", " ", "\n"]))
+def test_a_secret_at_the_end_of_what_is_read_does_not_begin_there(missing: int, filling: str) -> None:
+    line = Redactor([KEY]).line(filling * (6_000 - missing) + KEY + filling)
+    assert KEY[:4] not in line
 
 
 def test_a_trivial_secret_does_not_blank_the_message() -> None:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, Pace, Ticks
-from agentapi_mcp.testing.peers import Behaviour, Peer
+from agentapi_mcp.testing.peers import BUSY_WORDS, REASON, Behaviour, Peer
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import Expected
 from tests.support.peers.messages import KEY, WORDS, Json, MessagesPeer, Script, messages_faults, messages_peer, say
@@ -25,6 +25,8 @@ _GOOGLE_BUSY: Json = {
 }
 _SAID: dict[str, tuple[int, Json]] = {
     "contextlen": (400, {"error": {"message": "This model's maximum context length is 8192 tokens."}}),
+    "explains": (400, {"detail": [{"loc": ["body", "messages"], "msg": REASON}]}),
+    "says": (429, {"error": {"message": BUSY_WORDS}}),
     "moderation": (403, {"error": {"code": 403, "message": "Flagged", "metadata": {"reasons": ["violence"]}}}),
 }
 

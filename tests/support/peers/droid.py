@@ -37,6 +37,9 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.FAILS_LATE: "late",
     Behaviour.LEAKS: "leak",
     Behaviour.REPEATS: "repeats",
+    Behaviour.EXPLAINS: "explains",
+    Behaviour.COUNTS_IN_TEXT: "texts",
+    Behaviour.UNCOUNTED: "zeros",
 }
 
 
@@ -114,6 +117,7 @@ class DroidCase:
         Behaviour.NONSENSE: "what is no message is for a person to read, and passed over",
         Behaviour.EMPTY: "a turn that ended with a refused permission says nothing, and is completed",
         Behaviour.BUSY: "the CLI tries again by itself, and does not say when to come back",
+        Behaviour.SAYS_WHEN: "the CLI tries again by itself, and does not say when to come back",
         Behaviour.MODERATED: "the CLI hands on the message alone, without the provider's words for it",
     }
     unreachable: str | None = "a program is started, not reached"

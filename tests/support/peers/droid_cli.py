@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TypedDict
 
+REASON = "This model's maximum prompt length is 8 but the request contains 9 tokens"
 KEY = os.environ.get("STUB_KEY", "")  # noqa: TID251  # a program of its own
 REFUSALS = {
     "e400": "400 Stub failure",
@@ -23,6 +24,7 @@ REFUSALS = {
     "e503": "503 Stub failure",
     "e529": "529 Stub failure",
     "toolong": "400 This model's maximum context length is 8192 tokens.",
+    "explains": f"400 {json.dumps({'error': {'message': REASON}})}",
     "leak": f"401 The key {KEY} is wrong, says /srv/app/keys.py\nTraceback",
 }
 
@@ -41,7 +43,26 @@ ASKS: dict[str, tuple[str, dict[str, object]]] = {
     "question": ("droid.ask_user", {"questions": [{"question": "Which?"}]}),
     "other": ("droid.never_heard_of", {}),
 }
-WAYS = (*REFUSALS, "answer", "recall", "chunks2", "waits", "hang", "drip", "cut", "drop", "late", "repeats", *ASKS)
+_COUNTED = {"inputTokens": 7, "outputTokens": 5, "cacheReadTokens": 4, "cacheCreationTokens": 0, "thinkingTokens": 0}
+USED: dict[str, dict[str, object]] = {
+    "texts": {"inputTokens": "7", "outputTokens": 5.0, "cacheReadTokens": "4"},
+    "zeros": dict.fromkeys(_COUNTED, 0),
+}
+WAYS = (
+    *REFUSALS,
+    *USED,
+    "answer",
+    "recall",
+    "chunks2",
+    "waits",
+    "hang",
+    "drip",
+    "cut",
+    "drop",
+    "late",
+    "repeats",
+    *ASKS,
+)
 
 
 def send(**message: object) -> None:
@@ -55,10 +76,9 @@ def tell(**notification: object) -> None:
     send(type="notification", method="droid.session_notification", params={"notification": notification})
 
 
-def complete(reason: str) -> None:
+def complete(reason: str, way: str = "") -> None:
     """End the turn."""
-    used = {"inputTokens": 7, "outputTokens": 5, "cacheReadTokens": 4, "cacheCreationTokens": 0, "thinkingTokens": 0}
-    tell(type="agent_turn_completed", reason=reason, tokenUsage=used)
+    tell(type="agent_turn_completed", reason=reason, tokenUsage=USED.get(way, _COUNTED))
 
 
 def drip(stopped: threading.Event) -> None:
@@ -95,9 +115,9 @@ class Cli:
         if way in ASKS:
             method, params = ASKS[way]
             send(type="request", id="p1", method=method, params=params)
-        elif way in {"answer", "chunks2"}:
+        elif way in {"answer", "chunks2", *USED}:
             tell(type="assistant_text_delta", textDelta="w1 ")
-            complete("completed")
+            complete("completed", way)
         elif way == "late" or way in REFUSALS:
             tell(type="error", message=REFUSALS.get(way, "502 Provider disconnected"))
             complete("model_provider_unavailable")

@@ -1,7 +1,8 @@
 """A server that speaks the Messages API; what it does is chosen by words in the model's name.
 
 The words are those of the Chat Completions peer: eNNN hang slow waits drip chunksN cut nofinish drop errchunk badjson
-badchunk empty nousage tool reason refusal contextlen moderation credit leak redirect ping echo recall repeats. Besides:
+badchunk empty nousage texts explains says tool reason refusal contextlen moderation credit leak redirect ping echo
+recall repeats, where nousage is a bill of zeros. Besides:
 lingers (holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
 """
 
@@ -15,7 +16,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
-from agentapi_mcp.testing.peers import Behaviour, in_pieces
+from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, in_pieces
 from tests.support.peers.faults import ANSWERED, SILENT_AFTER_A_PIECE, Expected, faults_of
 from tests.support.peers.strict import complaint_about
 
@@ -35,6 +36,7 @@ _TYPES = {
 _SAID_IN_400 = {
     "contextlen": "prompt is too long: 210000 tokens > 200000 maximum",
     "moderation": "Output blocked by content filtering policy",
+    "explains": REASON,
     "credit": "Your credit balance is too low to access the Anthropic API.",
 }
 
@@ -89,6 +91,8 @@ class Script:
         """The bill; the input is what was not cached."""
         if "nousage" in self.words:
             return {"input_tokens": 0, "output_tokens": 0}
+        if "texts" in self.words:
+            return {"input_tokens": str(COUNTED[0]), "output_tokens": float(COUNTED[1])}
         return {
             "input_tokens": 7,
             "output_tokens": 5,
@@ -127,6 +131,8 @@ class MessagesPeer(HttpPeer):
         if status is not None:
             headers = {"retry-after": "2"} if status in {429, 529} else {}
             await answer.json(status, self.error(status, f"A failure of status {status}"), headers)
+        elif "says" in script.words:
+            await answer.json(429, self.error(429, BUSY_WORDS))
         elif said is not None:
             await answer.json(400, self.error(400, said))
         elif "leak" in script.words:
@@ -297,6 +303,10 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.FAILS_LATE: "errchunk",
     Behaviour.LEAKS: "leak",
     Behaviour.REPEATS: "repeats",
+    Behaviour.EXPLAINS: "explains",
+    Behaviour.SAYS_WHEN: "says",
+    Behaviour.COUNTS_IN_TEXT: "texts",
+    Behaviour.UNCOUNTED: "nousage",
 }
 
 _FAULTS = {

@@ -9,6 +9,9 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     errchunk         an error after 3 pieces       err200        an error in a reply whose status is 200
     badjson badchunk nonsense                      empty         no choices
     nousage          no bill                       nodone cutlate  no [DONE]; breaks off before the bill
+    zeros texts      a bill of zeros; its counts as text and float
+    explains says    refuses with the reason deep within; says in words when to come back
+    picky old        refuses stream_options; refuses max_tokens
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
     recall           repeats the earlier messages  repeats       repeats the key
@@ -33,7 +36,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
 from agentapi_mcp.testing.model_peers import ModelPeer
-from agentapi_mcp.testing.peers import Behaviour, Peer, in_pieces
+from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, Peer, in_pieces
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
 from tests.support.peers.strict import complaint_about
@@ -100,6 +103,10 @@ class Script:
     @property
     def usage(self) -> Json:
         """The bill."""
+        if "zeros" in self.words:
+            return dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens", "cost"), 0)
+        if "texts" in self.words:
+            return {"prompt_tokens": str(COUNTED[0]), "completion_tokens": float(COUNTED[1])}
         bill: Json = {
             "prompt_tokens": 11,
             "completion_tokens": 5,
@@ -161,6 +168,8 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
     if status is not None:
         headers = {"retry-after": "2"} if status in {429, 503, 529} else {}
         await answer.json(status, _error(script.flavour, status), headers)
+    elif "explains" in script.words:
+        await answer.json(400, _EXPLAINED[script.flavour])
     elif special is not None:
         await answer.json(*_SPECIAL_ERRORS[special])
     elif plain := next((word for word in _PLAIN_REPLIES if word in script.words), None):
@@ -313,10 +322,24 @@ _SPECIAL_ERRORS: dict[str, tuple[int, Json]] = {
     "contextlen": (400, {"error": {"message": _TOO_LONG, "type": "invalid_request_error"}}),
     "moderation": (403, {"error": {"code": 403, "message": "Flagged", "metadata": {"reasons": ["violence"]}}}),
     "quota": (429, {"error": {"message": "You have no quota left.", "code": "insufficient_quota"}}),
+    "picky": (422, {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}),
+    "old": (400, {"error": {"message": "'max_tokens' is not supported. Use 'max_completion_tokens' instead."}}),
+    "says": (429, {"error": {"message": BUSY_WORDS, "type": "requests", "code": None}}),
     "err200": (200, {"error": {"code": 502, "message": "Upstream is away"}}),
     "typed": (500, {"error": {"code": 500, "message": "Slow", "metadata": {"error_type": "rate_limit_exceeded"}}}),
     "final": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": False}}}),
     "later": (503, {"error": {"code": 503, "message": "No", "availability": {"retryable": True, "retry_after": 7}}}),
+}
+_EXPLAINED: dict[Flavour, object] = {
+    Flavour.OPENROUTER: {
+        "error": {
+            "code": 400,
+            "message": "Provider returned error",
+            "metadata": {"provider_name": "xAI", "raw": json.dumps({"code": "Client error", "error": REASON})},
+        }
+    },
+    Flavour.GOOGLE: [{"error": {"code": 400, "message": REASON, "status": "INVALID_ARGUMENT"}}],
+    Flavour.PLAIN: {"detail": [{"type": "value_error", "loc": ["body", "messages"], "msg": REASON, "input": []}]},
 }
 _PLAIN_REPLIES: dict[str, tuple[int, str, dict[str, str]]] = {
     "badjson": (200, "<html>not JSON</html>", {}),
@@ -350,6 +373,10 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.FAILS_LATE: "errchunk",
     Behaviour.LEAKS: "leak",
     Behaviour.REPEATS: "repeats",
+    Behaviour.EXPLAINS: "explains",
+    Behaviour.SAYS_WHEN: "says",
+    Behaviour.COUNTS_IN_TEXT: "texts",
+    Behaviour.UNCOUNTED: "zeros",
 }
 
 

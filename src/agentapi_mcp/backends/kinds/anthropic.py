@@ -67,7 +67,7 @@ class AnthropicBackend:
             streams=options.stream,
         )
         faults = self._faults.hiding(turn.api_key)
-        answer = MessagesReply(faults, options.provider, zero_is_unknown=False)
+        answer = MessagesReply(faults, options.provider)
         async with aclosing(faults.redactor.events(exchange(self._api, request, faults, answer))) as events:
             async for event in events:
                 yield event

@@ -109,8 +109,7 @@ class CcrouterBackend:
             headers=bearer(options.api_key),
             streams=options.stream,
         )
-        # In most streams the router misses the provider's usage and reports zero, which therefore means unknown.
-        answer = MessagesReply(self._faults, options.provider, zero_is_unknown=True)
+        answer = MessagesReply(self._faults, options.provider)
         said = exchange(self._api, request, self._faults, answer)
         async with aclosing(self._faults.redactor.events(said)) as events:
             async for event in events:

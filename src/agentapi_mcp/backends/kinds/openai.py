@@ -37,6 +37,12 @@ _STATUSES = {
     BackendFault.BACKEND_MISSING: HealthStatus.NOT_CONFIGURED,
     BackendFault.RATE_LIMIT: HealthStatus.DEGRADED,
 }
+_HINTS = {
+    "stream_options": "The operator can set include_usage = false in the agent's options.",
+    "max_completion_tokens": (
+        'The operator can set max_tokens_parameter = "max_completion_tokens" in the agent\'s options.'
+    ),
+}
 _PROVIDERS = {
     "openrouter.ai": "openrouter",
     "googleapis.com": "google",
@@ -94,6 +100,7 @@ class OpenAIBackend:
         self._faults = FaultReader(
             provider=self._provider or "The provider",
             redactor=Redactor(secrets_of(options)),
+            hints=_HINTS,
         )
 
     @cached_property

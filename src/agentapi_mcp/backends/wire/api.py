@@ -132,5 +132,12 @@ async def refuse_errors(reply: Reply, faults: FaultReader) -> None:
     try:
         body = parse_json(raw, what="The error")
     except BackendError:
-        body = None
+        body = _text_of(raw)
     raise faults.of_reply(reply.status, reply.headers, body)
+
+
+def _text_of(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:  # every byte is a character of Latin-1
+        return raw.decode("latin-1")

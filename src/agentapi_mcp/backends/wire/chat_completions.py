@@ -6,8 +6,9 @@ from typing import Literal
 
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.usage import UsageMeter, usage_in
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_amount, as_count, as_list, as_object, as_text
+from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
@@ -16,7 +17,6 @@ from agentapi_mcp.core.backends.events import (
     ThoughtDelta,
     ToolActivity,
     ToolState,
-    Usage,
     UsageReported,
 )
 from agentapi_mcp.core.backends.models import BackendTurn
@@ -73,11 +73,10 @@ class ChatCompletionsReply:
     def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
         self._faults = faults
         self._provider = provider
-        self._has_cost = has_cost
         self._model: str | None = None
         self._id: str | None = None
         self._finish: str | None = None
-        self._usage = Usage()
+        self._meter = UsageMeter(has_cost=has_cost)
         self._choices_seen = False
         self._text_seen = False
         self._tools = set[tuple[int, str | None]]()
@@ -100,7 +99,7 @@ class ChatCompletionsReply:
                 raise self._faults.of_error(piece)
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
         if body.get("error"):
-            yield from self._report_usage(as_object(body.get("usage")))
+            yield from self._report_usage(body)
             raise self._faults.of_error(body)
         self._model = as_text(body.get("model")) or self._model
         self._id = as_text(body.get("id")) or self._id
@@ -108,7 +107,7 @@ class ChatCompletionsReply:
         # We ask for one choice.
         for choice in as_list(body.get("choices"))[:1]:
             yield from self._choice(as_object(choice))
-        yield from self._report_usage(as_object(body.get("usage")))
+        yield from self._report_usage(body)
 
     def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
         """Return the final event, at the end of the reply.
@@ -160,25 +159,8 @@ class ChatCompletionsReply:
                 yield ToolActivity(name, ToolState.STARTED)
 
     def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
-        usage = read_usage(body, has_cost=self._has_cost)
-        if usage not in {Usage(), self._usage}:
-            self._usage = usage
-            yield UsageReported(usage)
-
-
-def read_usage(body: Mapping[str, object], *, has_cost: bool) -> Usage:
-    """Read the usage; a server that does not count sends zero input tokens, which means unknown."""
-    cost = as_amount(body.get("cost")) if has_cost else None
-    tokens = as_count(body.get("prompt_tokens"))
-    if not tokens:
-        return Usage(cost_usd=cost)
-    return Usage(
-        input_tokens=tokens,
-        output_tokens=as_count(body.get("completion_tokens")),
-        cached_tokens=as_count(as_object(body.get("prompt_tokens_details")).get("cached_tokens")),
-        reasoning_tokens=as_count(as_object(body.get("completion_tokens_details")).get("reasoning_tokens")),
-        cost_usd=cost,
-    )
+        if usage := usage_in(body):
+            yield from self._meter.add(usage, is_empty=self.is_whole and not self._text_seen)
 
 
 def _spoken(content: object) -> str | None:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 
 from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.usage import UsageMeter
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_count, as_object, as_text
+from agentapi_mcp.base.json_values import as_object, as_text
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     SignOfLife,
@@ -13,8 +14,6 @@ from agentapi_mcp.core.backends.events import (
     ThoughtDelta,
     ToolActivity,
     ToolState,
-    Usage,
-    UsageReported,
 )
 
 COMPLETED = "agent_turn_completed"
@@ -61,7 +60,7 @@ class DroidAnswer:
                 )
             case "agent_turn_completed":
                 self._reason = as_text(notification.get("reason")) or "unknown"
-                return read_usage(as_object(notification.get("tokenUsage")))
+                return next(UsageMeter().add(notification.get("tokenUsage")), None)
             case kind:
                 self._error = as_text(notification.get("message")) if kind == "error" else self._error
                 return SignOfLife()
@@ -88,20 +87,3 @@ class DroidAnswer:
             return None
         self._tools[which] = name
         return ToolActivity(name, ToolState.STARTED)
-
-
-def read_usage(used: Mapping[str, object]) -> UsageReported | None:
-    """Read the usage: Droid counts cached tokens separately from the input, and sends zero for unknown."""
-    names = ("inputTokens", "cacheReadTokens", "cacheCreationTokens")
-    fresh, cached, written = (as_count(used.get(name)) or 0 for name in names)
-    output = as_count(used.get("outputTokens"))
-    if not (fresh + cached + written or output):
-        return None
-    return UsageReported(
-        Usage(
-            input_tokens=fresh + cached + written,
-            output_tokens=output,
-            cached_tokens=cached,
-            reasoning_tokens=as_count(used.get("thinkingTokens")) or None,
-        )
-    )

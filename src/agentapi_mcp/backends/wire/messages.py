@@ -9,8 +9,9 @@ from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.http import Reply
 from agentapi_mcp.backends.wire.sse import EventParser, StreamComment
+from agentapi_mcp.backends.wire.usage import UsageMeter
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text
+from agentapi_mcp.base.json_values import as_list, as_object, as_text
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     Finished,
@@ -20,7 +21,6 @@ from agentapi_mcp.core.backends.events import (
     ThoughtDelta,
     ToolActivity,
     ToolState,
-    Usage,
     UsageReported,
 )
 from agentapi_mcp.core.backends.models import BackendTurn
@@ -58,18 +58,16 @@ def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: boo
 class MessagesReply:
     """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
-    def __init__(self, faults: FaultReader, provider: str | None, *, zero_is_unknown: bool) -> None:
+    def __init__(self, faults: FaultReader, provider: str | None) -> None:
         self._faults = faults
         self._provider = provider
-        self._zero_is_unknown = zero_is_unknown
         self._begun = False
         self._model: str | None = None
         self._id: str | None = None
         self._stop: str | None = None
         self._over = False
         self._text_seen = False
-        self._counts: dict[str, int] = {}
-        self._usage = Usage()
+        self._meter = UsageMeter()
         self._readers: dict[str, Callable[[Mapping[str, object]], Iterator[BackendEvent]]] = {
             "message": self._whole,
             "message_start": self._start,
@@ -128,13 +126,15 @@ class MessagesReply:
         )
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
-        self._begin(as_object(body.get("message")))
-        self._counts.pop("output_tokens", None)  # a placeholder at the start of the answer
-        yield from self._report_usage({})  # the input is billed even if the stream breaks off
+        message = as_object(body.get("message"))
+        self._begin(message)
+        # The input is billed even if the stream breaks off; the output is a placeholder at the start of the answer.
+        usage = as_object(message.get("usage"))
+        yield from self._meter.add({name: count for name, count in usage.items() if name != "output_tokens"})
 
     def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
-        yield from self._report_usage(as_object(body.get("usage")))
+        yield from self._report_usage(body)
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -145,7 +145,6 @@ class MessagesReply:
         self._begun = True
         self._model = as_text(message.get("model")) or self._model
         self._id = as_text(message.get("id")) or self._id
-        self._count(as_object(message.get("usage")))
 
     def _whole(self, message: Mapping[str, object]) -> Iterator[BackendEvent]:
         self._begin(message)
@@ -154,7 +153,7 @@ class MessagesReply:
         self._stop = as_text(message.get("stop_reason"))
         # An empty reply holds no answer; it was not cut off.
         self._begun = bool(as_list(message.get("content")))
-        yield from self._report_usage({})
+        yield from self._report_usage(message)
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
@@ -185,22 +184,8 @@ class MessagesReply:
             self._text_seen = True
             yield TextDelta(text)
 
-    def _count(self, usage: Mapping[str, object]) -> None:
-        counted = {name: as_count(value) for name, value in usage.items()}
-        self._counts |= {name: value for name, value in counted.items() if value is not None}
-
-    def _report_usage(self, usage: Mapping[str, object]) -> Iterator[UsageReported]:
-        self._count(usage)
-        counts = self._counts
-        fresh, output_tokens = counts.get("input_tokens"), counts.get("output_tokens")
-        read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
-        if fresh is None or (self._zero_is_unknown and not fresh + read + written):
-            return
-        # In this format, `input_tokens` counts neither what was read from the cache nor what was written to it.
-        total = Usage(input_tokens=fresh + read + written, output_tokens=output_tokens, cached_tokens=read)
-        if total != self._usage:
-            self._usage = total
-            yield UsageReported(total)
+    def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
+        yield from self._meter.add(body.get("usage"), is_empty=self._stop is not None and not self._text_seen)
 
 
 async def exchange(

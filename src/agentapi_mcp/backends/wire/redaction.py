@@ -1,15 +1,19 @@
 """Redact what providers say: secrets in answers; secrets, paths and control characters in errors."""
 
 import re
+import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
 
 from agentapi_mcp.base.errors import BackendError
 from agentapi_mcp.base.text import one_line, printable
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, TextDelta, ThoughtDelta, ToolActivity
 
 LONGEST_LINE = 300
+_LONGEST_READ = 20 * LONGEST_LINE
 # Hiding a shorter one would garble every message.
 _SHORTEST_SECRET = 4
 HIDDEN = "[hidden]"
@@ -20,15 +24,28 @@ _LONGEST_BEGINNING = 7
 _PARTS = re.compile(r"[\s;,=]+")  # of the value of a header: scheme, parameters, cookies
 _KEY_LIKE = re.compile(
     r"""(?ix)
-    \b (?: sk | pk | rk | key | gsk | xai | hf | ghp | r8 ) [-_] [\w*.-]{6,}   # vendors' API keys, also half masked
+    \b (?: sk | pk | rk | key | gsk | xai | hf | ghp | r8 ) [-_]               # vendors' API keys, also half masked
+        (?= [\w.-]* [\d*] | [\w.-]{24} ) [\w*.-]{6,}                         # and no words such as key_limit_exceeded
     | \b AIza [\w-]{10,}
     | \b ya29\. [\w.-]{4,}
     | \b eyJ [\w-]{10,} (?: \. [\w-]* )*                                       # JSON web tokens
-    | \b (?: bearer | basic ) \s+ [\w.~+/=*-]{4,}
+    | \b (?: bearer | basic ) \s+ (?= [\w.~+/-]* [\d*=] | [\w.~+/-]{24} | (?-i: \w* [a-z] \w* [A-Z] ) ) [\w.~+/=*-]{4,}
     | (?<= [?&] ) (?: key | api_key | token | access_token ) = [^\s&]+
     """
 )
-_PATH = re.compile(r"(?<![\w/:.])(?:[A-Za-z]:)?[/\\](?:[\w.@~+-]+[/\\])+[\w.@~+-]+")
+_PATH = re.compile(r"(?<![\w/:.])(?:file:/*|~|[A-Za-z]:)?[/\\]{1,2}(?:[\w.@~+-]+[/\\])+[\w.@~+-]+")
+# A path of an API, such as /v1/models, has none of these: the first directory of a file system, or the end of a file.
+_ROOT = re.compile(
+    r"home|root|srv|var|usr|opt|etc|tmp|mnt|media|proc|sys|dev|run|boot|s?bin|lib(?:32|64)?|nix|snap|app|data|work"
+    r"|workspace|code|build|Users|Library|Applications|System|Volumes|private"
+)
+_OUR_ROOTS = frozenset(Path(place).parts[1] for place in (__file__, sys.prefix))
+_A_FILE = re.compile(
+    r".+\.(?:[cm]?[jt]sx?|py[cdw]?|go|rs|rb|java|php|c|cc|cpp|h|so|dll|exe|sh|log|json[lc]?|toml|ya?ml|ini|env|conf|cfg"
+    r"|pem|key|crt|db|sqlite3?|gguf|bin|txt|md|html?)",
+    re.IGNORECASE,
+)
+_STACK = re.compile(r"\s*(?:Traceback\b|File \"|at (?:async |new )?\S+ ?\(|at (?:async )?\S*[/\\]\S+:\d)")
 
 
 class Redactor:
@@ -54,15 +71,15 @@ class Redactor:
         return Redactor((*self._secrets, secret))
 
     def line(self, message: str) -> str:
-        """Return the first non-empty line, redacted; may be empty."""
+        """Return a message as one redacted line, up to a stack trace; may be empty."""
         # Cut first, so that the patterns do not run over a whole error page.
-        lines = (self._clean(line) for line in message[: 20 * LONGEST_LINE].splitlines())
-        return next((line for line in lines if line), "")
-
-    def _clean(self, line: str) -> str:
+        text = message[:_LONGEST_READ]
         for secret in self._secrets:
-            line = line.replace(secret, HIDDEN)
-        return one_line(_PATH.sub("[path]", _KEY_LIKE.sub(HIDDEN, printable(line))), LONGEST_LINE)
+            text = text.replace(secret, HIDDEN)
+        if len(message) > _LONGEST_READ and self._secrets:  # it may end within a secret
+            text = text[: -len(self._secrets[0])]
+        lines = takewhile(lambda line: not _STACK.match(line), text.splitlines())
+        return one_line(" ".join(map(_without_keys_and_paths, lines)), LONGEST_LINE)
 
     async def events(self, events: AsyncGenerator[BackendEvent]) -> AsyncGenerator[BackendEvent]:
         """Yield the events of a run without the secrets, also where one comes in pieces."""
@@ -166,6 +183,18 @@ class StreamRedactor:
             if any(len(rest) < len(secret) and secret.startswith(rest) for secret in self._hidden.secrets):
                 return begin.start()
         return len(text) + 1
+
+
+def _without_keys_and_paths(line: str) -> str:
+    return _PATH.sub(_api_path, _KEY_LIKE.sub(HIDDEN, printable(line)))
+
+
+def _api_path(found: re.Match[str]) -> str:
+    """Return a path of an API as it is, and any other hidden."""
+    path = found[0]
+    _, first, *_, last = path.split("/") if path.startswith("/") and "\\" not in path else ("", "home", "")
+    is_of_a_file = first in _OUR_ROOTS or _ROOT.fullmatch(first) or _A_FILE.fullmatch(last)
+    return "[path]" if is_of_a_file else path
 
 
 def is_hidden_in_answers(secret: str) -> bool:
