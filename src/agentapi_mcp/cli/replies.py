@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation import turns
@@ -26,6 +27,7 @@ class ChatReply:
     text: str
     bill: str
     error: str | None
+    warning: str | None
     joined: str | None
     turn: Fields
 
@@ -51,6 +53,7 @@ def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
         text=turn["reply"],
         bill=describe_cost(turn["agent"], status, read_cost(turn), turn["history_dropped"]),
         error=None if completed else _failure(turn),
+        warning=turn["warning"] and one_line(turn["warning"], 1000),
         joined=describe_joined(request.sent, status, turn["end_reason"], _ANEW) if turn["joined"] else None,
         turn=turn,
     )

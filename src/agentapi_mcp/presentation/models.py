@@ -37,6 +37,7 @@ class _TurnHead(OutputModel):
     session_id: str
     turn_id: str
     status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    stop_reason: str | None
     joined: bool
     asked: bool
     reply: str
@@ -52,7 +53,8 @@ _TurnWithCost = create_model("_TurnWithCost", __base__=_TurnHead, **cost_fields(
 class TurnOut(_TurnWithCost):
     """A turn, in the results of `chat` and `get_turn`.
 
-    `joined` says that an earlier request started it, `asked` that its provider may have been asked.
+    `joined` says that an earlier request started it, `asked` that its provider may have been asked, and `stop_reason`
+    why the agent ended its answer (`StopReason`).
     """
 
     history_dropped: int

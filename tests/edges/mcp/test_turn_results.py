@@ -102,7 +102,9 @@ def test_what_went_wrong_and_what_warns_add_no_line_to_the_servers_block(words: 
     turn = a_turn("", status=TurnStatus.FAILED)
     assert turn.error is not None
     shown = texts(replace(turn, error=replace(turn.error, message=words), warning=words or None))[-1]
-    assert len(shown.splitlines()) == len(texts(replace(turn, warning="x" if words else None))[-1].splitlines())
+    assert len(shown.splitlines()) == len(
+        texts(replace(turn, warning="x" if one_line(words) else None))[-1].splitlines()
+    )
 
 
 def test_what_the_server_says_of_a_reply_is_not_in_it() -> None:

@@ -11,7 +11,7 @@ from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import cut
-from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields
+from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields, warning_of
 from agentapi_mcp.presentation.uris import transcript_uri
 
 _LONGEST_WARNING = 500
@@ -91,7 +91,7 @@ def _server_text(turn: Turn, sent: Sent | None, left_out: int) -> str:
         if left_out
         else ""
     )
-    return "\n\n".join(part for part in (joined, _state(turn), cut_off, _facts(turn)) if part)
+    return "\n\n".join(part for part in (joined, _state(turn), cut_off, _warning(turn), _facts(turn)) if part)
 
 
 def _state(turn: Turn) -> str:
@@ -104,10 +104,13 @@ def _state(turn: Turn) -> str:
             return next_step(turn) or ""
 
 
+def _warning(turn: Turn) -> str:
+    warning = one_line(warning_of(turn) or "", _LONGEST_WARNING)
+    return f"(Warning: {warning})" if warning else ""
+
+
 def _facts(turn: Turn) -> str:
     facts = [describe_turn(turn), f"session_id {turn.session_id}", f"turn_id {turn.id}"]
-    if turn.warning:
-        facts.append(one_line(turn.warning, _LONGEST_WARNING))
     if turn.status.is_final and not turn.saved:
         facts.append("not saved yet")
     return f"[{' · '.join(facts)}]"
