@@ -86,7 +86,7 @@ TRANSCRIPT_TEXT = (
 
 
 def published(turn: Turn) -> dict[str, object]:
-    return turn_fields(turn, turn.reply, truncated=False, next_step="Wait.")
+    return turn_fields(turn, turn.reply, text="[droid]", truncated=False, next_step="Wait.")
 
 
 def as_published(value: object) -> object:

@@ -19,6 +19,7 @@ from agentapi_mcp.edges.mcp.tools.turn_results import turn_result
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
 from agentapi_mcp.presentation.turns import turn_json, warning_of
 from tests.edges.mcp.test_turn_results import a_turn, texts
+from tests.support.connect import fields_of
 
 MESSAGE_IDS = (MessageId(UUID(int=1)), MessageId(UUID(int=2)))
 NOT_WHOLE = [reason for reason in StopReason if reason is not StopReason.END]
@@ -90,8 +91,7 @@ def test_the_words_are_in_every_form_of_the_turn(reason: StopReason, own: str | 
     turn = ended(reason, warning=own)
     words = warning_of(turn) or ""
     assert words.startswith(own or "The ")
-    fields = turn_result(turn).structured_content or {}
-    for form in (fields, turn_json(turn), command_fields(turn)):
+    for form in (fields_of(turn_result(turn)), turn_json(turn), command_fields(turn)):
         assert (form["stop_reason"], form["warning"]) == (str(reason), words)
     whole = transcript(turn, answered=True)
     assert words in texts(turn)[-1]

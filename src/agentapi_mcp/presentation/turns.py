@@ -96,9 +96,10 @@ def turn_json(turn: Turn) -> dict[str, object]:
     }
 
 
-def turn_fields(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) -> dict[str, object]:
-    """Serialize a turn with its reply, and the next step in the words of the edge: the fields of `TurnOut`."""
+def turn_fields(turn: Turn, reply: str, *, text: str, truncated: bool, next_step: str | None) -> dict[str, object]:
+    """Serialize a turn with its reply, and what the edge says of it in its own words: the fields of `TurnOut`."""
     return {
+        "text": text,
         "session_id": str(turn.session_id),
         "turn_id": str(turn.id),
         "status": str(turn.status),
