@@ -8,6 +8,7 @@ from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.presentation.turns import describe_turn, turn_json, warning_of
+from agentapi_mcp.presentation.values import moment
 
 
 def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
@@ -38,8 +39,8 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
             "title": session.title,
             "agent": session.agent,
             "model": session.model,
-            "created_at": session.created_at.isoformat(),
-            "last_message_at": session.last_message_at.isoformat() if session.last_message_at else None,
+            "created_at": moment(session.created_at),
+            "last_message_at": session.last_message_at and moment(session.last_message_at),
             "message_count": session.message_count,
         },
         "older": older_uri,
@@ -88,7 +89,7 @@ def _message_json(message: Message) -> dict[str, object]:
         "id": str(message.id),
         "role": str(message.role),
         "content": message.content,
-        "created_at": message.created_at.isoformat(),
+        "created_at": moment(message.created_at),
         "turn": None if turn is None else turn_json(turn),
     }
 

@@ -9,6 +9,7 @@ from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
+from agentapi_mcp.presentation.values import moment
 
 # What an answer that is not whole lacks, and what to do, in words that fit the tools and the commands.
 _STOPS: dict[StopReason, str] = {
@@ -87,8 +88,8 @@ def turn_json(turn: Turn) -> dict[str, object]:
         "model": turn.model,
         "end_reason": turn.end_reason and str(turn.end_reason),
         "stop_reason": turn.stop_reason and str(turn.stop_reason),
-        "created_at": turn.created_at.isoformat(),
-        "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
+        "created_at": moment(turn.created_at),
+        "ended_at": turn.ended_at and moment(turn.ended_at),
         "error": None if turn.error is None else _fault_json(turn.error),
         "warning": warning_of(turn),
         "history_dropped": turn.history_dropped,
