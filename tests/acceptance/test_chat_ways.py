@@ -16,7 +16,7 @@ from tests.support.peers.openai import OpenAIPeer
 pytestmark = pytest.mark.acceptance
 WAYS = [("chat",), ("chat", "--via-mcp")]
 TIMES = {field.name for field in record_fields(TurnCost) if field.kind is timedelta}
-OWN = {"session_id", "turn_id", "transcript_uri", "route", "next_step"} | TIMES
+OWN = {"text", "session_id", "turn_id", "transcript_uri", "route", "next_step"} | TIMES
 SHOWN_TIMES = ("created_at", "asked_at", "ended_at")
 SOONER = {"saved"}  # a tool answers when the agent does, and the database may hear of it a moment later
 

@@ -145,6 +145,7 @@ class HostileClient(ChatClient):
             text=self.text,
             bill=self.text,
             error=self.text,
+            warning=self.text,
             joined=self.text,
             turn={self.text: self.text},
         )

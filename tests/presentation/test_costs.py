@@ -80,13 +80,13 @@ TOOL_TEXT = (
 )
 TRANSCRIPT_TEXT = (
     '{"id": "00000000-0000-0000-0000-000000000001", "status": "failed", "agent": "droid", "backend": "openai", '
-    '"model": "m", "end_reason": "fault", "stop_reason": "length", "created_at": "2026-07-01T12:00:00+00:00", '
-    f'"ended_at": "2026-07-01T12:01:00+00:00", {ERROR_TEXT}, "warning": "short", "history_dropped": 3, {COST_TEXT}}}'
+    '"model": "m", "end_reason": "fault", "stop_reason": "length", "created_at": "2026-07-01T12:00:00Z", '
+    f'"ended_at": "2026-07-01T12:01:00Z", {ERROR_TEXT}, "warning": "short", "history_dropped": 3, {COST_TEXT}}}'
 )
 
 
 def published(turn: Turn) -> dict[str, object]:
-    return turn_fields(turn, turn.reply, truncated=False, next_step="Wait.")
+    return turn_fields(turn, turn.reply, text="[droid]", truncated=False, next_step="Wait.")
 
 
 def as_published(value: object) -> object:

@@ -180,8 +180,8 @@ async def _send_message(
         print_out("")
     elif reply.text:
         print_out(reply.text)
-    if reply.error is not None:
-        print_err(f"agentapi-mcp: {reply.error}")
+    for told in filter(None, (reply.error, reply.warning)):
+        print_err(f"agentapi-mcp: {told}")
     if reply.joined is not None:
         print_fact(reply.joined)
     if not options.as_json:

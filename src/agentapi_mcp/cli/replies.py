@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentapi_mcp.base.errors import sentences
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.conversations.models import EndReason, Turn, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.presentation import turns
@@ -26,18 +27,25 @@ class ChatReply:
     text: str
     bill: str
     error: str | None
+    warning: str | None
     joined: str | None
     turn: Fields
 
 
 def turn_fields(turn: Turn) -> Fields:
     """Serialize a turn as the MCP tools do, with its whole reply."""
-    return with_next_step(turns.turn_fields(turn, turn.reply, truncated=False, next_step=None))
+    return in_commands(turns.turn_fields(turn, turn.reply, text="", truncated=False, next_step=None))
 
 
-def with_next_step(turn: Fields) -> Fields:
-    """Replace the next step, which names tools, with one that names commands."""
-    return turn | {"next_step": _next_step(turn)}
+def in_commands(turn: Fields) -> Fields:
+    """Replace the words of the server, which name tools, with those that name commands."""
+    step = _next_step(turn)
+    parts = (step or "", turn["warning"] or "", f"[{_bill(turn)}]")
+    return turn | {"text": "\n\n".join(part for part in parts if part), "next_step": step}
+
+
+def _bill(turn: Fields) -> str:
+    return describe_cost(turn["agent"], TurnStatus(turn["status"]), read_cost(turn), turn["history_dropped"])
 
 
 def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
@@ -49,8 +57,9 @@ def to_reply(turn: Fields, request: ChatRequest) -> ChatReply:
         completed=completed,
         cancelled=turn["end_reason"] == EndReason.CANCEL_TURN,
         text=turn["reply"],
-        bill=describe_cost(turn["agent"], status, read_cost(turn), turn["history_dropped"]),
+        bill=_bill(turn),
         error=None if completed else _failure(turn),
+        warning=turn["warning"] and one_line(turn["warning"], 1000),
         joined=describe_joined(request.sent, status, turn["end_reason"], _ANEW) if turn["joined"] else None,
         turn=turn,
     )

@@ -14,7 +14,7 @@ from typing_extensions import override
 from agentapi_mcp.base.errors import InvalidRequestError
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.cli.chats import ChatClient, ChatOptions
-from agentapi_mcp.cli.replies import ChatReply, Fields, to_reply, with_next_step
+from agentapi_mcp.cli.replies import ChatReply, Fields, in_commands, to_reply
 from agentapi_mcp.cli.terminal import show_status
 from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
 
@@ -64,7 +64,7 @@ class McpChatClient(ChatClient):
             cancelling.cancel()
         if turn["reply_truncated"]:
             turn |= {"reply": await self._whole_reply(turn), "reply_truncated": False}
-        return to_reply(with_next_step(turn | {"joined": begun["joined"]}), options.request(message))
+        return to_reply(in_commands(turn | {"joined": begun["joined"]}), options.request(message))
 
     async def _whole_reply(self, turn: Fields) -> str:
         """Read from the transcript a reply that was truncated in the tool's result."""

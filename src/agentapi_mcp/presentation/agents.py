@@ -1,9 +1,12 @@
 """Agents and models as JSON and as lines of a list."""
 
 from agentapi_mcp.base.durations import to_milliseconds
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.core.catalogue.models import AgentView, ModelView
 from agentapi_mcp.presentation.models import AgentOut, ModelOut
 from agentapi_mcp.presentation.values import number
+
+_LONGEST_ABOUT = 300
 
 
 def agent_out(view: AgentView) -> AgentOut:
@@ -64,4 +67,5 @@ def model_line(model: ModelOut) -> str:
         facts.append(f"{model.context_window:,} tokens")
     if model.input_price is not None and model.output_price is not None:
         facts.append(f"${model.input_price:g} in, ${model.output_price:g} out per million")
-    return f"- {model.name} ({', '.join(facts)})"
+    about = f": {one_line(model.description, _LONGEST_ABOUT)}" if model.description else ""
+    return f"- {model.name} ({', '.join(facts)}){about}"

@@ -30,7 +30,7 @@ def _agent_health_out(view: AgentView) -> AgentHealthOut:
         backend=view.backend,
         status=view.health.status,
         missing=list(view.missing),
-        checked_at=moment(view.health.checked_at),
+        checked_at=view.health.checked_at and moment(view.health.checked_at),
         last_error=view.health.last_error,
         consecutive_failures=view.health.consecutive_failures,
         turns=view.traffic.turns,

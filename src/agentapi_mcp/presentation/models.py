@@ -21,6 +21,7 @@ class FaultOut(OutputModel):
 class CancelOut(OutputModel):
     """What became of a turn, in the result of `cancel_turn`."""
 
+    text: str
     session_id: str
     turn_id: str
     status: str
@@ -34,9 +35,11 @@ class CancelOut(OutputModel):
 class _TurnHead(OutputModel):
     """The fields of a turn before those of its cost."""
 
+    text: str
     session_id: str
     turn_id: str
     status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    stop_reason: str | None
     joined: bool
     asked: bool
     reply: str
@@ -52,7 +55,9 @@ _TurnWithCost = create_model("_TurnWithCost", __base__=_TurnHead, **cost_fields(
 class TurnOut(_TurnWithCost):
     """A turn, in the results of `chat` and `get_turn`.
 
-    `joined` says that an earlier request started it, `asked` that its provider may have been asked.
+    `text` is what the server says of it, for models that get the fields alone; what the agent says is in `reply`.
+    `joined` says that an earlier request started it, `asked` that its provider may have been asked, and `stop_reason`
+    why the agent ended its answer (`StopReason`).
     """
 
     history_dropped: int
@@ -191,11 +196,12 @@ class OrganizationSettingsOut(OutputModel):
 
 
 class OrganizationNumbersOut(OutputModel):
-    """Usage of an organisation; turns by status, tokens and cost cover the last thirty days.
+    """Usage of an organisation; turns by status, tokens and cost cover the last `days`.
 
     `unknown_tokens` and `unknown_costs` are how many turns are missing in the sums, since nobody knows theirs.
     """
 
+    days: int = 30
     members: int
     sessions: int
     messages: int

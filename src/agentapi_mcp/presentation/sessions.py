@@ -17,8 +17,8 @@ def session_out(session: Session) -> SessionOut:
         agent=session.agent,
         model=session.model,
         message_count=session.message_count,
-        created_at=session.created_at.isoformat(),
-        last_message_at=moment(session.last_message_at),
+        created_at=moment(session.created_at),
+        last_message_at=session.last_message_at and moment(session.last_message_at),
         transcript_uri=transcript_uri(session.id),
     )
 

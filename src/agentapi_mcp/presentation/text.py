@@ -1,6 +1,10 @@
 """Text for output: valid Unicode, within the length that clients accept."""
 
-MAX_REPLY_BYTES = 80_000  # about 20k tokens, at four bytes each
+from agentapi_mcp.presentation.tokens import fitting
+
+# Claude Code takes 25,000 tokens, and counts the JSON of all fields. The estimate may be a fifth too low.
+MAX_REPLY_TOKENS = 20_000
+MAX_REPLY_BYTES = 80_000  # of what has few tokens, such as a drawing of blanks
 
 _MAX_SHOWN = 60
 
@@ -16,12 +20,12 @@ def shown(text: str) -> str:
     return whole if len(whole) <= _MAX_SHOWN else whole[: _MAX_SHOWN - 1] + "…"
 
 
-def cut(text: str, max_bytes: int = MAX_REPLY_BYTES) -> tuple[str, int]:
-    """Truncate the text at a whole character, and return it with the number of bytes cut off."""
-    if text.isascii() and len(text) <= max_bytes:
-        return text, 0
-    raw = clean(text).encode()
-    if len(raw) <= max_bytes:
-        return raw.decode(), 0
-    start = raw[:max_bytes].decode("utf-8", "ignore")
-    return start, len(raw) - len(start.encode())
+def cut(text: str) -> tuple[str, int]:
+    """Truncate a reply to what clients take, and return it with the number of bytes cut off."""
+    whole = clean(text)
+    size = len(whole) if whole.isascii() else len(whole.encode())
+    if size <= MAX_REPLY_TOKENS:  # a token is at least a byte
+        return whole, 0
+    start = whole[:MAX_REPLY_BYTES].encode()[:MAX_REPLY_BYTES].decode("utf-8", "ignore")
+    start = start[: fitting(start, MAX_REPLY_TOKENS)]
+    return start, size - len(start.encode())

@@ -7,7 +7,8 @@ from agentapi_mcp.base.text import one_line, quoted
 from agentapi_mcp.core.backends.models import MessageRole
 from agentapi_mcp.core.conversations.models import Message, Session, Turn, TurnStatus
 from agentapi_mcp.core.conversations.sessions import Transcript
-from agentapi_mcp.presentation.turns import describe_turn, turn_json
+from agentapi_mcp.presentation.turns import describe_turn, turn_json, warning_of
+from agentapi_mcp.presentation.values import moment
 
 
 def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> str:
@@ -25,7 +26,7 @@ def render_markdown(transcript: Transcript, *, older_uri: str | None = None) -> 
         if message.turn is not None and message.role is MessageRole.ASSISTANT:
             lines += ["", f"*{describe_turn(message.turn)}{_why(message.turn)}*"]
         elif message.turn is not None and message.role is MessageRole.USER:
-            lines += _unanswered(message.turn)
+            lines += _unanswered(message, message.turn)
     return "\n".join(lines) + "\n"
 
 
@@ -38,8 +39,8 @@ def render_json(transcript: Transcript, *, older_uri: str | None = None) -> dict
             "title": session.title,
             "agent": session.agent,
             "model": session.model,
-            "created_at": session.created_at.isoformat(),
-            "last_message_at": session.last_message_at.isoformat() if session.last_message_at else None,
+            "created_at": moment(session.created_at),
+            "last_message_at": session.last_message_at and moment(session.last_message_at),
             "message_count": session.message_count,
         },
         "older": older_uri,
@@ -66,16 +67,20 @@ def _speaker(message: Message) -> str:
     return {MessageRole.USER: "You", MessageRole.SYSTEM: "System", MessageRole.TOOL: "Tool"}[message.role]
 
 
-def _unanswered(turn: Turn) -> list[str]:
+def _unanswered(message: Message, turn: Turn) -> list[str]:
     if turn.status is TurnStatus.RUNNING:
         return ["", f"*Being answered (turn {turn.id}).*"]
-    if turn.reply or turn.status is TurnStatus.COMPLETED:
+    # The message of a completed answer may be in another part; without one, the question is the last of its turn.
+    if turn.reply or (turn.status is TurnStatus.COMPLETED and turn.last_message_id != message.id):
         return []
     return ["", f"*No answer: {describe_turn(turn)}{_why(turn)}*"]
 
 
 def _why(turn: Turn) -> str:
-    return f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}" if turn.error else ""
+    if turn.error is not None:
+        return f": {sentences(one_line(turn.error.message, 1000), turn.error.next_step)}"
+    warning = one_line(warning_of(turn) or "", 1000)
+    return f": {warning}" if warning else ""
 
 
 def _message_json(message: Message) -> dict[str, object]:
@@ -84,7 +89,7 @@ def _message_json(message: Message) -> dict[str, object]:
         "id": str(message.id),
         "role": str(message.role),
         "content": message.content,
-        "created_at": message.created_at.isoformat(),
+        "created_at": moment(message.created_at),
         "turn": None if turn is None else turn_json(turn),
     }
 

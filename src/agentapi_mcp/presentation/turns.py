@@ -5,9 +5,32 @@ from decimal import Decimal
 
 from agentapi_mcp.base.errors import sentences
 from agentapi_mcp.base.text import quoted
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.conversations.models import EndReason, Sent, Turn, TurnCost, TurnFault, TurnStatus
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.presentation.uris import transcript_uri
+from agentapi_mcp.presentation.values import moment
+
+# What an answer that is not whole lacks, and what to do, in words that fit the tools and the commands.
+_STOPS: dict[StopReason, str] = {
+    StopReason.END: "",
+    StopReason.LENGTH: "The answer was cut at its greatest length{after}: ask it to go on, or raise max_tokens.",
+    StopReason.TOOL_CALLS: "The answer ends in a call of a tool, and none is run here: ask for one without tools.",
+    StopReason.CONTENT_FILTER: (
+        "The model or its provider refused to say the rest: reword the message, or ask another model."
+    ),
+    StopReason.PAUSED: "The agent paused before its answer was whole: ask it to go on.",
+    StopReason.OTHER: "The answer ended for a reason that this server does not know, so it may not be whole.",
+}
+
+
+def warning_of(turn: Turn) -> str | None:
+    """Return what to know of an answer beside it: the warning of the backend, and why a completed one is not whole."""
+    if turn.status is not TurnStatus.COMPLETED or turn.stop_reason is None:
+        return turn.warning
+    tokens = turn.bill.usage.output_tokens
+    stop = _STOPS[turn.stop_reason].format(after="" if tokens is None else f", after {tokens:,} tokens")
+    return sentences(turn.warning or "", stop) or None if stop else turn.warning
 
 
 def describe_turn(turn: Turn) -> str:
@@ -65,21 +88,23 @@ def turn_json(turn: Turn) -> dict[str, object]:
         "model": turn.model,
         "end_reason": turn.end_reason and str(turn.end_reason),
         "stop_reason": turn.stop_reason and str(turn.stop_reason),
-        "created_at": turn.created_at.isoformat(),
-        "ended_at": turn.ended_at.isoformat() if turn.ended_at else None,
+        "created_at": moment(turn.created_at),
+        "ended_at": turn.ended_at and moment(turn.ended_at),
         "error": None if turn.error is None else _fault_json(turn.error),
-        "warning": turn.warning,
+        "warning": warning_of(turn),
         "history_dropped": turn.history_dropped,
         **cost_json(turn.bill),
     }
 
 
-def turn_fields(turn: Turn, reply: str, *, truncated: bool, next_step: str | None) -> dict[str, object]:
-    """Serialize a turn with its reply, and the next step in the words of the edge: the fields of `TurnOut`."""
+def turn_fields(turn: Turn, reply: str, *, text: str, truncated: bool, next_step: str | None) -> dict[str, object]:
+    """Serialize a turn with its reply, and what the edge says of it in its own words: the fields of `TurnOut`."""
     return {
+        "text": text,
         "session_id": str(turn.session_id),
         "turn_id": str(turn.id),
         "status": str(turn.status),
+        "stop_reason": turn.stop_reason and str(turn.stop_reason),
         "joined": turn.joined,
         "asked": turn.asked_at is not None,
         "reply": reply,
@@ -89,7 +114,7 @@ def turn_fields(turn: Turn, reply: str, *, truncated: bool, next_step: str | Non
         "model": turn.model,
         **cost_json(turn.bill),
         "history_dropped": turn.history_dropped,
-        "warning": turn.warning,
+        "warning": warning_of(turn),
         "end_reason": turn.end_reason and str(turn.end_reason),
         "saved": turn.saved,
         "transcript_uri": transcript_uri(turn.session_id),

@@ -1,6 +1,6 @@
 """Amounts and times as JSON values."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 
@@ -9,6 +9,6 @@ def number(amount: Decimal | None) -> float | None:
     return None if amount is None else float(amount)
 
 
-def moment(at: datetime | None) -> str | None:
-    """Return a time in ISO 8601; None stays None."""
-    return at.isoformat() if at else None
+def moment(at: datetime) -> str:
+    """Return a time as short as RFC 3339 has it: in UTC, to the second."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,6 +16,7 @@ from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.deliveries import response_id
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.resident.protocol import MARK, RELOAD, SYNCED, Hello, bye, sync
 
 _CHUNK = 1 << 16
@@ -170,7 +171,7 @@ class BridgeConnection:
             "name": self.name,
             "pid": self.hello.pid,
             "cwd": self.hello.cwd,
-            "since": self.since.isoformat(),
+            "since": moment(self.since),
             "open_requests": len(self._open),
         }
 

@@ -23,6 +23,7 @@ from agentapi_mcp.base.concurrency import first_of, guarded
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.preparation import leave_out_what_stays
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.resident.connections import BridgeConnection, count_requests
 from agentapi_mcp.resident.place import Place, siblings, sweep, trim
 from agentapi_mcp.resident.protocol import NUMBER, Hello, ok
@@ -148,8 +149,8 @@ class Resident:
         return {
             "version": VERSION,
             "pid": os.getpid(),
-            "since": self._since.isoformat(),
-            "idle_since": None if clients or self._running() else self._idle_since.isoformat(),
+            "since": moment(self._since),
+            "idle_since": None if clients or self._running() else moment(self._idle_since),
             "linger_seconds": self._linger.total_seconds(),
             "grace_seconds": self._app.settings.shutdown_grace_seconds,
             "home": str(home_of(self._app.settings, environment())),

@@ -1,6 +1,7 @@
 """Transcripts and the catalogue as resources, their completions, and the prompts."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,22 +53,37 @@ async def begin_here(edge: Edge, message: str) -> str:
 
 @pytest.mark.timeout(120)  # it makes more sessions than fit a page
 @pytest.mark.parametrize("link", LINKS)
-async def test_transcripts_are_listed_newest_first_in_pages_after_the_catalogue(link: Link, edge_home: Path) -> None:
+async def test_the_newest_transcripts_are_listed_and_lead_to_the_others(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         ids = [await begin_here(edge, f"{edge.tag} {number}") for number in range(52)]
         first = await client.list_resources()
         assert [resource.uri for resource in first.resources] == [
             "agentapi://catalog/agents",
             *(TEMPLATE.format(session_id=one) for one in ids[:1:-1]),
+            first.resources[-1].uri,
         ]
+        # Clients follow a cursor to the end before they show anything.
+        assert first.next_cursor is None
         newest = first.resources[1]
         assert newest.title == f"{edge.tag} 51"
         assert newest.annotations is not None
-        assert newest.annotations.last_modified
-        second = await client.list_resources(cursor=first.next_cursor)
-        assert [resource.uri for resource in second.resources][:2] == [
-            TEMPLATE.format(session_id=one) for one in ids[1::-1]
-        ]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest.annotations.last_modified or "")
+        older = json.loads((await read(client, first.resources[-1].uri)).text)
+        assert [session["session_id"] for session in older["sessions"]][:2] == ids[1::-1]
+        found = json.loads((await read(client, f"agentapi://chat/sessions?query={edge.tag}%201&cursor=")).text)
+        assert [session["session_id"] for session in found["sessions"]] == [*ids[19:9:-1], ids[1]]
+
+
+@pytest.mark.parametrize("link", LINKS)
+async def test_few_transcripts_lead_nowhere(link: Link, seed: Seed) -> None:
+    async with (
+        seed.started("few-") as server,
+        open_edge(server.home, OpenAIPeer()) as edge,
+        connect(edge.server, link) as client,
+    ):
+        session_id = await begin(client, edge)
+        uris = [resource.uri for resource in (await client.list_resources()).resources]
+        assert uris == ["agentapi://catalog/agents", TEMPLATE.format(session_id=session_id)]
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -100,6 +116,8 @@ async def test_the_catalogue_is_a_resource(link: Link, edge_home: Path) -> None:
         "agentapi://chat/sessions/no-id/transcript",
         "agentapi://catalog/",
         "file:///etc/passwd",
+        "agentapi://chat/sessions?agent=droid",
+        "agentapi://chat/sessions?query=a&query=b",
         NOBODYS + ".xml",
     ],
 )
@@ -117,6 +135,7 @@ async def test_a_forged_cursor_is_an_invalid_parameter(link: Link, edge_home: Pa
         session_id = await begin(client, edge)
         for fails in (
             client.list_resources(cursor="forged"),
+            client.read_resource("agentapi://chat/sessions?cursor=forged"),
             client.list_tools(cursor="forged"),
             client.list_prompts(cursor="forged"),
             client.list_resource_templates(cursor="forged"),

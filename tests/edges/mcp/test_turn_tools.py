@@ -20,8 +20,8 @@ from tests.support.connect import LINKS, Link, blocks_of, call, connect, fields_
 from tests.support.peers.openai import OpenAIPeer
 
 TURN_FIELDS = {
-    "session_id", "turn_id", "status", "reply", "reply_truncated", "agent", "backend", "model", "history_dropped",
-    "warning", "end_reason", "saved", "transcript_uri", "next_step", "error", "joined", "asked",
+    "text", "session_id", "turn_id", "status", "stop_reason", "reply", "reply_truncated", "agent", "backend", "model",
+    "history_dropped", "warning", "end_reason", "saved", "transcript_uri", "next_step", "error", "joined", "asked",
 } | cost_json(TurnCost()).keys()  # fmt: skip
 
 

@@ -15,7 +15,8 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
     recall           repeats the earlier messages  repeats       repeats the key
-    filtered         withheld by a filter          contextlen moderation quota typed leak redirect huge echo
+    stops_WORD       ends with this finish_reason  filtered      withheld by a filter
+    contextlen moderation quota typed leak redirect huge echo
 
 Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
 """
@@ -97,7 +98,10 @@ class Script:
 
     @property
     def finish(self) -> str:
-        """Why the model stops."""
+        """Why the model stops: what follows `stops_` in a word, or what fits the answer."""
+        chosen = next((word.removeprefix("stops_") for word in self.words if word.startswith("stops_")), None)
+        if chosen is not None:
+            return chosen
         return "tool_calls" if "tool" in self.words else "content_filter" if "filtered" in self.words else "stop"
 
     @property

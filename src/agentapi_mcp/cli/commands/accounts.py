@@ -8,6 +8,7 @@ from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.accounts.models import Account
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 
@@ -74,6 +75,6 @@ def _json(account: Account) -> dict[str, object]:
         "provider": account.provider,
         "state": str(account.state),
         "scopes": list(account.scopes),
-        "connected_at": account.connected_at.isoformat(),
-        "expires_at": account.expires_at and account.expires_at.isoformat(),
+        "connected_at": moment(account.connected_at),
+        "expires_at": account.expires_at and moment(account.expires_at),
     }

@@ -11,6 +11,7 @@ from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.keys.models import ApiKey
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 _MAX_CHARACTERS = 100_000  # a bound on what is read of a pipe; the core checks the length of a key
@@ -130,6 +131,6 @@ def _json(key: ApiKey) -> dict[str, object]:
         "model": key.model,
         "last_four": key.last_four,
         "active": key.active,
-        "created_at": key.created_at.isoformat(),
-        "last_used_at": key.last_used_at and key.last_used_at.isoformat(),
+        "created_at": moment(key.created_at),
+        "last_used_at": key.last_used_at and moment(key.last_used_at),
     }

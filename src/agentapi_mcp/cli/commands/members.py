@@ -9,6 +9,7 @@ from agentapi_mcp.cli.outputs import print_json, run, table
 from agentapi_mcp.cli.terminal import print_err
 from agentapi_mcp.core.identity.principals import Role
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 _ROLE = click.Choice([role.value for role in Role])
@@ -33,7 +34,7 @@ def members_list(*, as_json: bool, org_id: UUID | None) -> None:
                 for one in found.members
             ]
             invitations_json = [
-                {"email": one.email, "role": one.role, "expires_at": one.expires_at.isoformat()}
+                {"email": one.email, "role": one.role, "expires_at": moment(one.expires_at)}
                 for one in found.invitations
             ]
             print_json({"members": members_json, "invitations": invitations_json})

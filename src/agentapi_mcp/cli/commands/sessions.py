@@ -16,6 +16,7 @@ from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.core.conversations.sessions import Transcript
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 
@@ -144,6 +145,6 @@ def _fields(session: Session) -> dict[str, object]:
         "agent": session.agent,
         "model": session.model,
         "messages": session.message_count,
-        "created_at": session.created_at.isoformat(),
-        "last_message_at": session.last_message_at and session.last_message_at.isoformat(),
+        "created_at": moment(session.created_at),
+        "last_message_at": session.last_message_at and moment(session.last_message_at),
     }

@@ -17,6 +17,7 @@ from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -141,7 +142,7 @@ def _fields_of(token: PersonalToken) -> dict[str, object]:
         "name": token.name,
         "last_four": token.last_four,
         "scopes": _scopes_of(token),
-        "created_at": token.created_at.isoformat(),
-        "expires_at": token.expires_at.isoformat(),
-        "last_used_at": token.last_used_at and token.last_used_at.isoformat(),
+        "created_at": moment(token.created_at),
+        "expires_at": moment(token.expires_at),
+        "last_used_at": token.last_used_at and moment(token.last_used_at),
     }

@@ -75,4 +75,4 @@ def _listed_fields(turn: Turn) -> Fields:
 def _fields(turn: Turn) -> Fields:
     """Serialize a turn with the times that tell how long it has run, which an answer to a message needs not have."""
     times = {"created_at": turn.created_at, "asked_at": turn.asked_at, "ended_at": turn.ended_at}
-    return turn_fields(turn) | {name: moment(at) for name, at in times.items()}
+    return turn_fields(turn) | {name: at and moment(at) for name, at in times.items()}

@@ -20,17 +20,16 @@ from agentapi_mcp.edges.mcp.callers import Context
 from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
 from agentapi_mcp.presentation.text import clean, shown
 
+_SEND = "send this message as it stands, and show me the reply with its warning, if it has one."
+
 
 def _ask_agent(values: Mapping[str, str]) -> str:
     agent = f" with agent {values['agent']}" if "agent" in values else ""
-    return f"Call the chat tool{agent}, send this message as it stands, and show me the reply.\n\n{values['message']}"
+    return f"Call the chat tool{agent}, {_SEND}\n\n{values['message']}"
 
 
 def _continue_session(values: Mapping[str, str]) -> str:
-    return (
-        f"Call the chat tool with session_id {values['session_id']}, send this message as it stands, and show me the "
-        f"reply.\n\n{values['message']}"
-    )
+    return f"Call the chat tool with session_id {values['session_id']}, {_SEND}\n\n{values['message']}"
 
 
 def _sum_up_session(values: Mapping[str, str]) -> str:

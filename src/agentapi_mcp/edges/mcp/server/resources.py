@@ -2,10 +2,11 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from mcp_types import (
     Annotations,
@@ -28,9 +29,11 @@ from agentapi_mcp.edges.mcp.errors import resource_not_found
 from agentapi_mcp.edges.mcp.options import PAGE
 from agentapi_mcp.edges.mcp.tools.registry import refuse_cursor
 from agentapi_mcp.presentation.agents import agent_out
-from agentapi_mcp.presentation.models import AgentsOut
+from agentapi_mcp.presentation.models import AgentsOut, SessionsOut
+from agentapi_mcp.presentation.sessions import session_out
 from agentapi_mcp.presentation.transcripts import render_json, render_markdown
-from agentapi_mcp.presentation.uris import transcript_uri
+from agentapi_mcp.presentation.uris import sessions_uri, transcript_uri
+from agentapi_mcp.presentation.values import moment
 
 CATALOGUE_URI = "agentapi://catalog/agents"
 JSON = "application/json"
@@ -39,6 +42,8 @@ MARKDOWN = "text/markdown"
 _PART_BYTES = 1_000_000
 _PART_MESSAGES = 500
 _TRANSCRIPT = re.compile(r"agentapi://chat/sessions/([0-9A-Za-z-]{1,36})/transcript(\.json)?(?:\?cursor=([^&#]+))?")
+_SESSIONS = re.compile(r"agentapi://chat/sessions(?:\?([^#]*))?")
+_SESSIONS_TEMPLATE = "agentapi://chat/sessions{?query,cursor}"
 _MARKDOWN_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript"
 _JSON_TEMPLATE = "agentapi://chat/sessions/{session_id}/transcript.json"
 
@@ -61,6 +66,16 @@ def parse_transcript_uri(uri: str) -> TranscriptReference | None:
         session_id = SessionId(parse_id(match[1], "session_id"))
         return TranscriptReference(session_id, match[2] is not None, unquote(match[3]) if match[3] else None)
     return None
+
+
+def parse_sessions_uri(uri: str) -> dict[str, str] | None:
+    """Parse the URI of a page of sessions into `query` and `cursor`; None if it is not one."""
+    match = _SESSIONS.fullmatch(uri)
+    if match is None:
+        return None
+    pairs = parse_qsl(match[1] or "", keep_blank_values=True)
+    found = dict(pairs)
+    return found if len(found) == len(pairs) and found.keys() <= {"query", "cursor"} else None
 
 
 _TEMPLATES = [
@@ -92,6 +107,13 @@ _TEMPLATES = [
         description="The same for programs.",
         mime_type=JSON,
     ),
+    ResourceTemplate(
+        uri_template=_SESSIONS_TEMPLATE,
+        name="sessions",
+        title="Chat sessions",
+        description="Chat sessions, newest first, 50 at a time; query searches titles and how first messages begin.",
+        mime_type=JSON,
+    ),
 ]
 TEMPLATE_URIS = frozenset(template.uri_template for template in _TEMPLATES)
 
@@ -116,20 +138,23 @@ class Resources:
         return ListResourceTemplatesResult(resource_templates=_TEMPLATES)
 
     async def list_(self, context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
-        """List the catalogue, then the caller's transcripts, newest first."""
+        """List the catalogue, then the caller's newest transcripts, and the way to the others."""
+        # No further page: clients read all there are before they show one, and give a model hundreds of transcripts.
+        refuse_cursor(params)
         caller = await self._callers.identify(context)
-        cursor = params.cursor if params is not None else None
-        page = await caller.services.sessions.list_(caller.principal, cursor=cursor, limit=PAGE)
-        resources = [_transcript_resource(session) for session in page.items]
-        if cursor is None:
-            resources.insert(0, _CATALOGUE)
-        return ListResourcesResult(resources=resources, next_cursor=page.next_cursor)
+        page = await caller.services.sessions.list_(caller.principal, limit=PAGE)
+        transcripts = [_transcript_resource(session) for session in page.items]
+        older = [] if page.next_cursor is None else [_older_resource(page.next_cursor)]
+        return ListResourcesResult(resources=[_CATALOGUE, *transcripts, *older])
 
     async def read(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         """Read a resource."""
         caller = await self._callers.identify(context)
         if params.uri == CATALOGUE_URI:
             return _contents(params.uri, JSON, await _read_catalogue(caller, await preferences_of(caller, context)))
+        asked = parse_sessions_uri(params.uri)
+        if asked is not None:
+            return _contents(params.uri, JSON, await _read_sessions(caller, asked))
         reference = parse_transcript_uri(params.uri)
         if reference is None:
             _refuse(params.uri)
@@ -171,6 +196,14 @@ async def _read_catalogue(caller: Caller, preferences: Preferences) -> str:
     return AgentsOut(agents=[agent_out(view) for view in views], next_cursor=None).model_dump_json(indent=1)
 
 
+async def _read_sessions(caller: Caller, asked: Mapping[str, str]) -> str:
+    page = await caller.services.sessions.list_(
+        caller.principal, query=asked.get("query"), cursor=asked.get("cursor") or None, limit=PAGE
+    )
+    out = SessionsOut(sessions=[session_out(session) for session in page.items], next_cursor=page.next_cursor)
+    return out.model_dump_json(indent=1)
+
+
 async def _read_transcript(caller: Caller, reference: TranscriptReference) -> str:
     transcript = await caller.services.sessions.transcript(
         caller.principal,
@@ -196,5 +229,15 @@ def _transcript_resource(session: Session) -> Resource:
         title=session.title or "Untitled session",
         description=f"Conversation with {session.agent}." if session.agent else "A conversation.",
         mime_type=MARKDOWN,
-        annotations=Annotations(audience=["user"], last_modified=changed.isoformat()),
+        annotations=Annotations(audience=["user"], last_modified=moment(changed)),
+    )
+
+
+def _older_resource(cursor: str) -> Resource:
+    return Resource(
+        uri=sessions_uri(cursor),
+        name="older-sessions",
+        title="Older chat sessions",
+        description=f"The sessions after these {PAGE}, as list_sessions tells them; {_SESSIONS_TEMPLATE} searches all.",
+        mime_type=JSON,
     )

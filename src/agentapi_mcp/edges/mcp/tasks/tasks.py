@@ -26,6 +26,7 @@ from agentapi_mcp.edges.mcp.tasks.messages import (
     require_tasks,
 )
 from agentapi_mcp.edges.mcp.tasks.views import TurnView, TurnViews
+from agentapi_mcp.presentation import values
 
 Status = Literal["working", "input_required", "completed", "cancelled", "failed"]
 _log = logging.getLogger(__name__)
@@ -137,15 +138,11 @@ def _facts(task: Task) -> Json:
     age = datetime.now(UTC) - task.created_at
     return {
         "taskId": task.id,
-        "createdAt": _time(task.created_at),
-        "lastUpdatedAt": _time(updated),
+        "createdAt": values.moment(task.created_at),
+        "lastUpdatedAt": values.moment(updated),
         "ttlMs": (task.expires_at - task.created_at) // _MS,
         "pollIntervalMs": min(max(age * _POLL, _POLL_SOON), _POLL_LATE) // _MS,
     }
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _result(task: Task, view: TurnView) -> Json:

@@ -15,10 +15,16 @@ from agentapi_mcp.edges.mcp.tasks.tasks import McpTasks
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments, input_schema
 from agentapi_mcp.edges.mcp.tools.schemas import output_schema
 
+# Claude Code puts a result of more than 50,000 characters, or 25,000 tokens, into a file, unless the tool says so.
+_LONG_RESULTS = {"anthropic/maxResultSizeChars": 500_000}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """How a tool is described to clients, and what calling it needs leave for."""
+    """How a tool is described to clients, and what calling it needs leave for.
+
+    One with `long_results` asks clients to give their model the whole of it: what an agent said.
+    """
 
     name: str
     title: str
@@ -30,6 +36,7 @@ class ToolSpec:
     destructive: bool = False
     idempotent: bool = True
     open_world: bool = False
+    long_results: bool = False
 
     def listed(self) -> Tool:
         """Return the tool as clients see it."""
@@ -42,9 +49,11 @@ class ToolSpec:
             annotations=ToolAnnotations(
                 read_only_hint=self.reads_only,
                 destructive_hint=self.destructive,
-                idempotent_hint=self.idempotent,
+                # It says something of tools that change something, by the specification.
+                idempotent_hint=None if self.reads_only else self.idempotent,
                 open_world_hint=self.open_world,
             ),
+            _meta=dict(_LONG_RESULTS) if self.long_results else None,
         )
 
 

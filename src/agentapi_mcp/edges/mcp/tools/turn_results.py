@@ -1,6 +1,7 @@
 """A turn as a tool's answer: the reply, then what the server says of it, and everything for programs."""
 
 import math
+from dataclasses import replace
 
 from mcp_types import Annotations, CallToolResult
 
@@ -11,7 +12,7 @@ from agentapi_mcp.core.conversations.models import Sent, Turn, TurnStatus
 from agentapi_mcp.edges.mcp.tools.answers import text_block
 from agentapi_mcp.presentation.models import CancelOut
 from agentapi_mcp.presentation.text import cut
-from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields
+from agentapi_mcp.presentation.turns import AnewWords, describe_joined, describe_turn, turn_fields, warning_of
 from agentapi_mcp.presentation.uris import transcript_uri
 
 _LONGEST_WARNING = 500
@@ -31,10 +32,13 @@ _GIVEN_UP = (
 def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
     """Answer with a turn, whatever became of it; a failed one is an error that names its next step.
 
-    The reply is a block of its own, after what went wrong, which may quote the provider. The last block is the server's
-    alone, whatever stands in the others. `sent` is how the message was sent that it answers, by this call or its task.
+    All that the blocks say is in the fields too, for clients that give their model those alone: `text` is the last
+    block without the ids. The reply is a block of its own, after what went wrong, which may quote the provider. The
+    last block is the server's alone, whatever stands in the others. `sent` is how the message was sent that it
+    answers, by this call or its task.
     """
     reply, left_out = cut(turn.reply)
+    remarks, bill = _remarks(turn, sent, left_out), describe_turn(turn)
     said = reply if turn.status is not TurnStatus.RUNNING else ""
     # First, since some clients show the first block alone.
     trouble = _trouble(turn, has_reply=said != "")
@@ -42,16 +46,20 @@ def turn_result(turn: Turn, sent: Sent | None = None) -> CallToolResult:
         # No resource link beside it: adapters hand that to the model as a file at a URL, which providers refuse.
         content=[
             *(text_block(text) for text in (trouble, said) if text),
-            text_block(_server_text(turn, sent, left_out), _annotations(turn)),
+            text_block(_paragraphs(remarks, f"[{bill} · {_ids(turn)}]"), _annotations(turn)),
         ],
-        # Those of `TurnOut`, as the tests find: to check each answer would cost as much as to write it.
-        structured_content=turn_fields(turn, reply, truncated=left_out > 0, next_step=next_step(turn)),
+        # The fields of `TurnOut`, as the tests find: to check each answer would cost as much as to write it.
+        structured_content=turn_fields(
+            turn, reply, text=_paragraphs(remarks, f"[{bill}]"), truncated=left_out > 0, next_step=next_step(turn)
+        ),
         is_error=turn.status is TurnStatus.FAILED,
     )
 
 
 def cancel_result(turn: Turn) -> CallToolResult:
-    """Answer what became of a turn that was to be cancelled."""
+    """Answer what became of a turn that was to be cancelled: why one had failed is for `get_turn` to say."""
+    if turn.status is TurnStatus.FAILED:
+        turn = replace(turn, error=turn.error and replace(turn.error, message="The turn had failed before."))
     result = turn_result(turn)
     fields: dict[str, object] = result.structured_content or {}
     wanted = CancelOut.model_validate({name: fields[name] for name in CancelOut.model_fields})
@@ -82,7 +90,7 @@ def _trouble(turn: Turn, *, has_reply: bool) -> str:
     return sentences(what, "What it said before follows." if has_reply else "")
 
 
-def _server_text(turn: Turn, sent: Sent | None, left_out: int) -> str:
+def _remarks(turn: Turn, sent: Sent | None, left_out: int) -> str:
     """Write what the server says of a turn: no text of the agent, and no name from outside that is not quoted."""
     joined = describe_joined(sent, turn.status, turn.end_reason, _ANEW) if sent is not None and turn.joined else ""
     cut_off = (
@@ -91,7 +99,11 @@ def _server_text(turn: Turn, sent: Sent | None, left_out: int) -> str:
         if left_out
         else ""
     )
-    return "\n\n".join(part for part in (joined, _state(turn), cut_off, _facts(turn)) if part)
+    return _paragraphs(joined, _state(turn), cut_off, _warning(turn), _unsaved(turn))
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
 
 
 def _state(turn: Turn) -> str:
@@ -104,13 +116,17 @@ def _state(turn: Turn) -> str:
             return next_step(turn) or ""
 
 
-def _facts(turn: Turn) -> str:
-    facts = [describe_turn(turn), f"session_id {turn.session_id}", f"turn_id {turn.id}"]
-    if turn.warning:
-        facts.append(one_line(turn.warning, _LONGEST_WARNING))
-    if turn.status.is_final and not turn.saved:
-        facts.append("not saved yet")
-    return f"[{' · '.join(facts)}]"
+def _warning(turn: Turn) -> str:
+    warning = one_line(warning_of(turn) or "", _LONGEST_WARNING)
+    return f"(Warning: {warning})" if warning else ""
+
+
+def _unsaved(turn: Turn) -> str:
+    return "(The turn is not saved yet.)" if turn.status.is_final and not turn.saved else ""
+
+
+def _ids(turn: Turn) -> str:
+    return f"session_id {turn.session_id} · turn_id {turn.id}"
 
 
 def next_step(turn: Turn) -> str | None:

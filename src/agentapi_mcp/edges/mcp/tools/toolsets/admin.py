@@ -67,7 +67,7 @@ def _shown(organization: Organization) -> CallToolResult:
     out = organization_out(organization)
     numbers = out.numbers
     lines = [f"{out.name}: {numbers.members} members, {numbers.sessions} sessions, {numbers.messages} messages."]
-    lines.append(f"Last 30 days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
+    lines.append(f"Last {numbers.days} days: {sum(numbers.turns.values())} turns, {describe_usage(numbers)}.")
     values = {name: value for name, value in out.settings.model_dump().items() if value is not None}
     lines += [f"- {name}: {value}" for name, value in values.items()] or ["No settings: every agent, its own defaults."]
     lines += [f"- {limit}" for limit in describe_limits(out.limits)]

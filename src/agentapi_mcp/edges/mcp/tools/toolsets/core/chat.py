@@ -29,7 +29,7 @@ TOOLSET = Toolset()
 _WAIT = Argument(
     name="wait_seconds",
     kind="integer",
-    about="How long to wait for the answer; 0 returns at once",
+    about="How long to wait; 0: not at all",
     least=0,
     most=int(LONGEST_WAIT.total_seconds()),
 )
@@ -41,22 +41,20 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         name="chat",
         title="Chat with an agent",
         about=(
-            "Send a message to an agent and get its reply. Without session_id a new session begins; pass the "
-            "session_id of an earlier answer to go on, and the agent sees the messages before. If the answer takes "
-            "longer than wait_seconds, status is running: call get_turn with the turn_id. If a call was cut or timed "
-            "out, send the same message again: it gets the same turn. Behind a proxy that may swallow answers, only an "
-            "idempotency_key makes that certain."
+            "Ask another AI model or coding agent (Claude, GPT, Gemini, Codex, Droid, n8n …) for a review, a second "
+            "opinion, code, research. Pass the session_id of an earlier answer to go on with that session. "
+            "If status is running, call get_turn with the turn_id. If a call was cut or timed out, send the same "
+            "message again: it gets the same turn. Behind a proxy that may swallow answers, only an idempotency_key "
+            "makes that certain."
         ),
         arguments=(
-            Argument(name="message", about="What to say to the agent", required=True),
-            Argument(name="agent", about="A name from list_agents; default: the session's, else the server's"),
-            Argument(name="model", about="A name from list_models; default: the agent's"),
-            Argument(name="session_id", about="The session to go on with"),
-            Argument(
-                name="idempotency_key", about="The same key and message within 24 h: the same turn, not a new one"
-            ),
+            Argument(name="message", about="What to say", required=True),
+            Argument(name="agent", about="From list_agents; default: the session's or server's"),
+            Argument(name="model", about="From list_models; default: the agent's"),
+            Argument(name="session_id", about="Default: a new session"),
+            Argument(name="idempotency_key", about="Same key and message within 24 h: same turn"),
             Argument(name="retry", kind="boolean", about="Ask again what was interrupted; may cost twice"),
-            Argument(name="new", kind="boolean", about="Ask anew what an earlier turn may answer; costs again"),
+            Argument(name="new", kind="boolean", about="Ask anew what was answered; costs again"),
             _WAIT,
             Argument(name="system_prompt", about="Instructions for this turn"),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
@@ -67,6 +65,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
         reads_only=False,
         idempotent=False,
         open_world=True,
+        long_results=True,
     )
 )
 async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
@@ -97,6 +96,7 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
         arguments=(_TURN, _WAIT),
         answers=TurnOut,
         action=Action.READ_SESSIONS,
+        long_results=True,
     )
 )
 async def get_turn(call: ToolCall) -> CallToolResult:

@@ -31,8 +31,8 @@ from agentapi_mcp.presentation.uris import transcript_uri
 TOOLSET = Toolset()
 
 _TRANSCRIPT_BYTES = 60_000
-_QUERY = Argument(name="query", about="Only what contains this text")
-_CURSOR = Argument(name="cursor", about="next_cursor of the page before")
+_QUERY = Argument(name="query", about="Text to look for")
+_CURSOR = Argument(name="cursor", about="From the page before")
 
 
 @TOOLSET.tool(
@@ -120,11 +120,12 @@ async def list_sessions(call: ToolCall) -> CallToolResult:
         about="Read a session's messages, the newest part first; the cursor leads to earlier ones.",
         arguments=(
             Argument(name="session_id", about="From chat or list_sessions", required=True),
-            Argument(name="cursor", about="next_cursor of the part after"),
+            Argument(name="cursor", about="From the part after"),
             Argument(name="format", about="Default: markdown", one_of=("markdown", "json")),
         ),
         answers=TranscriptOut,
         action=Action.READ_SESSIONS,
+        long_results=True,
     )
 )
 async def get_transcript(call: ToolCall) -> CallToolResult:
