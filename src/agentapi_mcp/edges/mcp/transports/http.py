@@ -27,6 +27,16 @@ from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
+from agentapi_mcp.edges.mcp.transports.negotiation import (
+    OFFERED,
+    ONLY_EVENTS,
+    Accepted,
+    accepted,
+    needs_stream,
+    shaped,
+    version_refusal,
+    with_both,
+)
 from agentapi_mcp.edges.mcp.transports.scope_step_up import ScopeStepUp
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, pass_on
 from agentapi_mcp.web.oauth import OAuth
@@ -36,6 +46,7 @@ from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 # The HTTP host has checked host and origin, and has read the body within its limit: the SDK need not.
 _CHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 _STREAMABLE = ("/mcp", "/mcp/")  # some clients lose the body on a redirect
+_POST_ALONE = "Send a POST; in the revision 2026-07-28 there is nothing to GET or to DELETE."
 _HELD_ELSEWHERE = (
     "This SSE session has ended or is held by another process; the legacy HTTP+SSE transport needs a balancer with "
     "session affinity. Use /mcp, which needs none."
@@ -132,7 +143,7 @@ class _Endpoints:
         self._server = server
         self._open = set[anyio.CancelScope]()
         self._modern = StreamableHTTPSessionManager(server, stateless=True, security_settings=_CHECKED)
-        self._serve_modern = self._modern.asgi_app.app  # behind the limit of a body, which is read already
+        self._modern_app = self._modern.asgi_app.app  # behind the limit of a body, which is read already
         logging.getLogger("mcp.server.sse").setLevel(logging.CRITICAL)  # it logs what clients send
         logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs responses
         self._sse = SseServerTransport("/messages/", _CHECKED, body_bytes)
@@ -164,16 +175,36 @@ class _Endpoints:
     async def _serve_streamable(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._legacy is None:
             raise RuntimeError("the application is served without its lifespan")
-        if is_modern(head_of(scope)):
-            await self._serve_modern(scope, receive, send)
+        wire, takes = AsgiConnection(scope, receive, send), accepted(head_of(scope))
+        if not any(takes) and scope["method"] == "POST":
+            await wire.refuse(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST, OFFERED)
+            return
+        refused = version_refusal(scope)
+        if refused is not None:
+            await wire.reply(HTTPStatus.BAD_REQUEST, refused)
+        elif is_modern(head_of(scope)):
+            await self._serve_modern(wire, takes)
         else:
-            await self._legacy(scope, receive, send)
+            await self._legacy(scope, receive, send if takes.json else shaped(send, takes))
+
+    async def _serve_modern(self, wire: AsgiConnection, takes: Accepted) -> None:
+        scope, send = wire.scope, wire.send
+        if scope["method"] != "POST":
+            await wire.refuse(405, INVALID_REQUEST, _POST_ALONE, [(b"allow", b"POST")])
+            return
+        if not takes.events and needs_stream(scope):
+            await wire.refuse(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST, ONLY_EVENTS)
+            return
+        await self._modern_app(with_both(scope), wire.receive, shaped(send, takes))
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = AsgiConnection(scope, receive, send)
         if scope["method"] != "GET":
             message = "Open the stream with GET; /mcp is the newer transport."
             await wire.refuse(405, INVALID_REQUEST, message, [(b"allow", b"GET")])
+            return
+        if not accepted(head_of(scope)).events:
+            await wire.refuse(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST, ONLY_EVENTS)
             return
         serving = anyio.CancelScope()
         self._open.add(serving)
