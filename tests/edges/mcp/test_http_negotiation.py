@@ -1,5 +1,6 @@
 """What a client of Streamable HTTP accepts and speaks: served where it can be, and told what is served where not."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,48 @@ def test_the_narrowest_range_decides_in_any_order(ranges: list[tuple[str, str]],
     lines = [(b"accept", f"{kind}{weight}".encode()) for kind, weight in ranges]
     assert list(accepted(Head(lines))) == expected
     assert list(accepted(Head([(b"Accept", b" , ".join(value for _, value in lines))]))) == expected
+
+
+# --- bodies
+
+
+@pytest.mark.parametrize(
+    ("headers", "offered"),
+    [
+        ({"content-encoding": "gzip"}, ("accept-encoding", "identity")),
+        ({"content-encoding": "BR"}, ("accept-encoding", "identity")),
+        ({"content-encoding": "identity, gzip"}, ("accept-encoding", "identity")),
+        ({"content-type": "application/json; charset=iso-8859-1"}, ("accept", "application/json; charset=utf-8")),
+        ({"content-type": 'application/json; a=b; Charset="UTF-16"'}, ("accept", "application/json; charset=utf-8")),
+        ({"content-type": "text/plain"}, ("accept", JSON)),
+        ({"content-type": "application/json-rpc"}, ("accept", JSON)),
+        ({"content-type": ""}, ("accept", JSON)),
+    ],
+)
+async def test_a_body_that_is_not_read_is_told_what_is(
+    headers: dict[str, str], offered: tuple[str, str], edge_home: Path
+) -> None:
+    content = gzip.compress(json.dumps(message("ping")).encode())
+    async with served(edge_home) as (_, _, http):
+        for path, era in (("/mcp", {}), ("/mcp", MODERN), ("/messages/?session_id=0", {})):
+            answer = await http.post(path, content=content, headers={"content-type": JSON} | era | headers)
+            assert (answer.status_code, answer.headers[offered[0]]) == (415, offered[1])
+            assert fault(answer).startswith("Send the body as ")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": 'APPLICATION/JSON ; charset="UTF-8"'},
+        {"content-type": "application/json;charset=utf8"},
+        {"content-type": "application/json; charset=us-ascii"},
+        {"content-encoding": "identity"},
+    ],
+)
+async def test_a_body_in_utf_8_is_read_however_it_is_called(headers: dict[str, str], edge_home: Path) -> None:
+    async with served(edge_home) as (_, _, http):
+        answer = await http.post("/mcp", json=message("ping"), headers=headers)
+        assert (answer.status_code, answer.json()["result"]) == (200, {})
 
 
 # --- revisions
