@@ -59,6 +59,8 @@ async def _serve_and_leave(settings: Settings, front: FrontThread | None) -> Non
             if client.ended.is_set():
                 # A client that reads no more, but keeps its end of our output open, must not keep us for ever.
                 await asyncio.wait({serving, *signals[:2]}, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED)
+            if client.broken.is_set():
+                _log.warning("client_gone", extra={"reason": "nobody reads stdout any more"})
             services = app.services_provider.find()
             if services is not None and not stopped.is_set():
                 # The client is gone. What it asked runs on, for whoever asks again, and within limits of its own.
