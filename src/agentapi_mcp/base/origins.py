@@ -37,7 +37,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A web origin, whose port is known where its scheme has a usual one; pages of programs have schemes of their own."""
+    """A web origin; its port is None only where the scheme has no usual one, as those of programs' pages."""
 
     scheme: str
     host: str

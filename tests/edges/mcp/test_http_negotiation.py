@@ -237,3 +237,19 @@ async def test_two_revisions_in_one_request_are_none(edge_home: Path) -> None:
             answer = await http.post("/mcp", json=message("ping"), headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
             assert "MCP-Protocol-Version" in fault(answer)
+
+
+# --- batches
+
+
+async def test_a_batch_is_refused_in_words_and_nothing_of_it_is_done(edge_home: Path) -> None:
+    async with served(edge_home) as (_, edge, http):
+        session = await begin(http)
+        chat = message("tools/call", {"name": "chat", "arguments": {"agent": "droid", "message": edge.tag}})
+        for batch in ([message("ping"), chat], [chat], [message("notifications/initialized", {}, None)], []):
+            for more in ({}, {"mcp-protocol-version": "2025-03-26"}, session):
+                answer = await send(http, "*/*", batch, more)
+                assert (answer.status_code, answer.json()["id"]) == (400, None)
+                assert "send each message by itself" in fault(answer)
+            assert (await send(http, "*/*", batch, MODERN)).status_code == 400
+        assert edge.peer.exchanges == []

@@ -125,6 +125,8 @@ async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served
     async with served() as server:
         await server.ask(INITIALIZE)
         assert (await server.ask("this is not JSON"))["error"]["code"] == -32700
+        batch = await server.ask('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":2,"method":"ping"}]')
+        assert (batch["id"], "send each message by itself" in batch["error"]["message"]) == (None, True)
         refused = await server.ask('{"jsonrpc": "2.0", "id": 4, "method": 5}')
         assert (refused["id"], refused["error"]["code"]) == (4, -32600)
         half = await server.ask(

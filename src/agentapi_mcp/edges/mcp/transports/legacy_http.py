@@ -30,7 +30,7 @@ from starlette.types import Send as AsgiSend
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.json_values import as_object, is_object
+from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.base.text import storable_value
 from agentapi_mcp.core.clients.models import McpSession
@@ -39,7 +39,7 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.callers import Caller, Callers
 from agentapi_mcp.edges.mcp.cancellations import Cancellations, departure
 from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_TIMEOUT, PendingElicitations, Send, read_answer
-from agentapi_mcp.edges.mcp.errors import explain
+from agentapi_mcp.edges.mcp.errors import NO_BATCHES, explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
@@ -128,6 +128,9 @@ class LegacyHttp:
             message = json_of(wire.scope)
         except (ValueError, RecursionError):
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
+            return
+        if is_list(message):
+            await wire.refuse(400, INVALID_REQUEST, NO_BATCHES)
             return
         if is_object(message) and "id" not in message and "method" in message:
             # MCP: a notification or response that is accepted is answered by 202 without a body.

@@ -27,6 +27,7 @@ from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.long_lines import LONGEST_LINE, is_too_long
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
+from agentapi_mcp.edges.mcp.errors import NO_BATCHES
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
@@ -240,6 +241,8 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
         content = _content_of(fault)
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
+    if is_list(content):
+        return _fault(None, INVALID_REQUEST, NO_BATCHES)
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_cleaned(content), by_name=False))
     except ValidationError:
@@ -249,10 +252,12 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
 
 
 def _content_of(fault: ValidationError) -> object:
-    """Return the content of the line, from a validation error: its text if it is not JSON, else the invalid object."""
+    """Return the content of the line, from a validation error: its text if it is not JSON, else the object or list."""
     errors = fault.errors(include_url=False)
     if errors[0]["type"] == "json_invalid":
         return json.loads(str(errors[0]["input"]))
+    if all(is_list(error["input"]) for error in errors):
+        return errors[0]["input"]
     return next((error["input"] for error in errors if is_object(error["input"])), None)
 
 
