@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +17,7 @@ from agentapi_mcp import __version__
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.ids import check_clock
 from agentapi_mcp.base.origins import Origin
+from agentapi_mcp.base.placeholders import unfilled
 from agentapi_mcp.base.urls import parse_http_url
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.core.identity.shares import Resource
@@ -306,18 +307,32 @@ def capacities_of(settings: Settings) -> dict[Resource, int]:
     }
 
 
-def load_settings() -> Settings:
+def load_settings(ignored: Collection[str] = ()) -> Settings:
     """Read the settings from the environment, and check the clock.
+
+    Variables that are `ignored` later may hold anything that can be read.
 
     Raises:
         ConfigurationError: a variable is invalid; the message names it and the reason, never its value.
     """
     check_clock(time.time())
+    placeholders = "; ".join(_placeholders(environment(), ignored))
+    if placeholders:
+        raise ConfigurationError(f"A setting is wrong: {placeholders}.")
     try:
         return Settings()
     except ValidationError as exc:
         faults = "; ".join(f"{_variable(fault['loc'])} {describe_fault(fault)}" for fault in exc.errors())
         raise ConfigurationError(f"A setting is wrong: {faults}.") from None
+
+
+def _placeholders(environ: Mapping[str, str], ignored: Collection[str]) -> Iterator[str]:
+    # Not the command, whose arguments may be templates of a program's own.
+    read = {variable_of(field, environ) for field in Settings.model_fields if field != "master_key_command"}
+    for name, value in sorted(environ.items()):
+        reason = unfilled(value) if name.upper() in read - set(ignored) else None
+        if reason is not None:
+            yield f"{name} {reason}"
 
 
 def variable_of(field: str, environ: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.settings import Settings, for_stdio, load_settings, variable_of, with_prefixed_names
+from agentapi_mcp.settings import BARE_NAMES, Settings, for_stdio, load_settings, variable_of, with_prefixed_names
 from tests.support.settings_example import EXAMPLE, KEYS, example, variable
 
 UNSENDABLE = "must be of printable ASCII characters, with no space at an end: clients send it in a header"
@@ -124,6 +124,36 @@ def test_a_wrong_setting_is_told_by_its_variable_in_plain_words(
     with pytest.raises(ConfigurationError) as refused:
         load_settings()
     assert str(refused.value) == f"A setting is wrong: {variable(name)} {reason}."
+
+
+PLACEHOLDER = "is a placeholder of the form {}, in whose place nobody put the value"
+
+
+@pytest.mark.parametrize("field", [name for name in Settings.model_fields if name != "master_key_command"])
+def test_a_placeholder_that_a_client_did_not_fill_in_is_told_as_one(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    name = variable(field)
+    for value, form in ((f"${{{name}}}", "${...}"), ("${input:x}", "${...}"), ("{{x}}", "{{...}}"), ("<x>", "<...>")):
+        monkeypatch.setenv(name, value)
+        for ignored in ((), BARE_NAMES):
+            with pytest.raises(ConfigurationError) as refused:
+                load_settings(ignored)
+            assert str(refused.value) == f"A setting is wrong: {name} {PLACEHOLDER.format(form)}."
+
+
+def test_only_what_is_read_has_to_be_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "vault read -format {{.Data.key}} ${KEY}"
+    monkeypatch.setenv("AGENTAPI_MASTER_KEY_COMMAND", template)  # it is for the program, and read by no shell
+    monkeypatch.setenv("SOMEBODY_ELSES", "${TOKEN}")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:${PASSWORD}@localhost/db")
+    settings = load_settings(BARE_NAMES)  # as over stdio
+    assert settings.master_key_command is not None
+    assert settings.master_key_command.get_secret_value() == template
+    with pytest.raises(ConfigurationError, match=re.escape("DATABASE_URL is a placeholder of the form ${...}")):
+        load_settings()
+    monkeypatch.setenv("AGENTAPI_DATABASE_URL", "postgresql://localhost/db")
+    assert load_settings().database_url is not None
 
 
 # What an environment can hold: no NUL, and bytes that are not UTF-8 as halves of surrogate pairs.

@@ -204,6 +204,45 @@ async def test_what_a_token_must_say_it_must_say_rightly(changed: dict[str, obje
         assert (await at.verify()).subject == "user-1"
 
 
+@pytest.mark.parametrize(
+    ("aud", "nearly"),
+    [
+        (f"{RESOURCE}/", True),
+        (RESOURCE.upper(), True),
+        (RESOURCE.replace("https", "HTTPS"), True),
+        ([f"{RESOURCE}/", "https://x"], True),
+        (RESOURCE.replace("https", "http"), False),
+        (RESOURCE.replace("/mcp", ":443/mcp"), False),
+        (RESOURCE.removesuffix("/mcp"), False),
+        ("https://evil.example\n\x1b[31m", False),
+    ],
+)
+async def test_an_audience_is_compared_to_the_letter_and_a_wrong_one_is_told_as_such(
+    aud: object,
+    nearly: bool,  # noqa: FBT001  # a parameter
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "agentapi_mcp.auth.tokens")
+    async with open_setup() as at:
+        said = await at.refused(KEY.sign(at.claims(aud=aud)), TokenFlaw.UNSUITABLE)
+        assert f"must be {RESOURCE} to the letter" in said
+        [reason] = [str(record.__dict__["reason"]) for record in caplog.records]
+        assert reason.startswith("its audience is ")
+        assert (f"that of this server {RESOURCE}" in reason, reason.isprintable()) == (True, True)
+        assert ("a slash at the end" in reason) == nearly
+        # Whoever cannot sign learns nothing of what is checked after the signature.
+        assert await at.refused(OTHER.sign(at.claims(aud=aud), kid="one")) == "This token is not valid here."
+
+
+async def test_an_audience_that_the_operator_chose_is_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "agentapi_mcp.auth.tokens")
+    async with open_setup(audience="api://agents") as at:
+        said = await at.refused(KEY.sign(at.claims(aud=RESOURCE)), TokenFlaw.UNSUITABLE)
+        assert ("audience is another one" in said, "api://agents" in said) == (True, False)
+        assert "api://agents" in str(caplog.records[0].__dict__["reason"])
+        assert (await at.verify(aud="api://agents")).subject == "user-1"
+
+
 async def test_time_is_kept_with_half_a_minute_of_grace() -> None:
     async with open_setup() as at:
         now = at.clock.now().timestamp()

@@ -69,7 +69,8 @@ def test_origins_are_the_same_by_scheme_host_and_port(one: str, other: str, is_s
         "https://[v1.a]",
         "https://\u212aa",
         "https://-a",
-        "ftp://a",
+        "1tp://a",
+        "f_p://a",
         "https://a:00000443",
     ],
 )

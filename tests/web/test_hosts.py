@@ -53,6 +53,16 @@ def test_a_host_is_allowed_by_name_and_port(allowed: str, sent: str, is_allowed:
         ("https://a.example:*", "http://a.example:8443", False),
         ("https://a.example", "https://a.example@evil.example", False),
         ("https://a.example", "https://a.example.", False),
+        ("HTTP://A.example:80", "http://a.example", True),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef", True),
+        ("Chrome-Extension://ABCDEF/", "chrome-extension://abcdef", True),
+        ("chrome-extension://abcdef", "chrome-extension://abcdeg", False),
+        ("chrome-extension://abcdef", "moz-extension://abcdef", False),
+        ("chrome-extension://abcdef", "https://abcdef", False),
+        ("vscode-file://vscode-app", "vscode-file://vscode-app", True),
+        ("app://obsidian.md", "app://obsidian.md", True),
+        ("app://obsidian.md", "app://obsidian.md:1", False),
+        ("app://obsidian.md:*", "app://obsidian.md:1", True),
         ("https://a.example", "null", False),
         ("https://a.example", "", False),
     ],
@@ -68,8 +78,10 @@ def test_a_name_that_no_request_can_carry_is_refused_at_the_start(name: str) -> 
     if name != "a:":  # which is a host with no port
         with pytest.raises(ConfigurationError, match="is no allowed host"):
             allowed_names([name], [])
-    with pytest.raises(ConfigurationError, match="is no allowed origin"):
-        allowed_names([], [f"ftp://{name}"])
+    for origin in (f"ftp://{name}", f"1a://{name}", f"://{name}"):
+        if origin not in {"ftp://a:", "ftp://a/"}:  # whose end says nothing
+            with pytest.raises(ConfigurationError, match="is no allowed origin"):
+                allowed_names([], [origin])
 
 
 @given(HOSTS)

@@ -143,8 +143,8 @@ async def test_a_token_is_asked_for_where_the_operator_wants_one_and_judged_ever
         assert await at.status(made.secret) == 200
         for wrong in (revoked.secret, made.secret[:-1], made.secret + "0", PREFIX, f"x{made.secret}"):
             assert await at.status(wrong) == 401, wrong
-        assert await at.status(made.secret, made.secret) == 401
-        assert await at.status(OWN, revoked.secret) == 401
+        assert await at.status(made.secret, made.secret) == 400
+        assert await at.status(OWN, revoked.secret) == 400
 
 
 async def test_a_token_works_beside_sign_in_and_issuers_are_not_asked_about_it(edge_home: Path) -> None:
@@ -186,7 +186,7 @@ async def test_any_text_that_is_sent_as_a_token_is_refused_in_our_words(edge_hom
             value = bytes(byte for byte in raw if byte >= 0x20 and byte != 0x7F).strip()  # what a header can hold
             answer = await http.post("/mcp", json=message("ping"), headers=[(b"authorization", value)])
             is_one = value.decode("latin-1").partition(" ")[2].strip() == secret
-            assert answer.status_code == (200 if is_one else 401), answer.text
+            assert answer.status_code in ({200} if is_one else {400, 401}), answer.text
             assert secret not in answer.text
 
         also = [PREFIX + "0" * 49, PREFIX + "é" * 49, PREFIX * 1000, PREFIX + "\udcff", secret.replace("_", "-")]

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
+from jwt.types import Options
 
 from agentapi_mcp.auth.fetching import Fetch
 from agentapi_mcp.auth.keys import KeySet, NoKeyError
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import NotAuthenticatedError, TokenFlaw
 from agentapi_mcp.base.json_values import as_list
+from agentapi_mcp.base.text import one_line
 from agentapi_mcp.base.validation import PLAIN_EMAIL
 from agentapi_mcp.core.access.models import Issuer, TokenClaims
 
@@ -20,6 +22,7 @@ _LONGEST = 16 * 1024
 _LONGEST_NAME = 255
 _LEEWAY = timedelta(seconds=30)  # tolerated clock skew
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_LONGEST_SHOWN, _MOST_SHOWN = 200, 3  # of the audiences of a token
 _NOT_VALID = "This token is not valid here."
 _log = logging.getLogger(__name__)
 
@@ -101,21 +104,37 @@ class TokenVerifier:
         # RFC 8725, section 3.1: the algorithm is the configuration's choice, not the token's.
         if algorithm not in issuer.algorithms:
             raise ValueError("its algorithm is not allowed")
-        claims = jwt.decode(
-            token,
-            key=await keys.find(kid, algorithm),
-            algorithms=[algorithm],
-            issuer=issuer.issuer,
-            audience=issuer.audience or self._resource,
-            # Times are checked in `_read`, by the injected clock.
-            options={
-                "require": ["exp", "iss", "aud", "sub"],
-                "verify_exp": False,
-                "verify_nbf": False,
-                "verify_iat": False,
-            },
-        )
+        key, audience = await keys.find(kid, algorithm), issuer.audience or self._resource
+        # Times are checked in `_read`, by the injected clock.
+        options: Options = {
+            "require": ["exp", "iss", "aud", "sub"],
+            "verify_exp": False,
+            "verify_nbf": False,
+            "verify_iat": False,
+        }
+        try:
+            claims = jwt.decode(
+                token, key=key, algorithms=[algorithm], issuer=issuer.issuer, audience=audience, options=options
+            )
+        except jwt.InvalidAudienceError as exc:  # its signature is valid
+            raise self._for_another(audience, unverified.get("aud")) from exc
         return self._read(issuer, claims)
+
+    def _for_another(self, audience: str, said: object) -> NotAuthenticatedError:
+        """Return the error for a token with another audience, which the log shows beside that of this server.
+
+        They are compared to the letter (RFC 9068, section 4), so one that names this server in another way is told.
+        """
+        named = [said] if isinstance(said, str) else [each for each in as_list(said) if isinstance(each, str)]
+        nearly = any(each.rstrip("/").lower() == audience.rstrip("/").lower() for each in named)
+        why = "; they differ in the case of letters or in a slash at the end" if nearly else ""
+        shown = ", ".join(one_line(each, _LONGEST_SHOWN) for each in named[:_MOST_SHOWN]) or "none"
+        _log.info("token_refused", extra={"reason": f"its audience is {shown}, that of this server {audience}{why}"})
+        # The resource is public. Another audience is between the issuer and the operator.
+        own = f" (`aud`) must be {audience} to the letter" if audience == self._resource else " is another one"
+        return NotAuthenticatedError(
+            f"This token is not valid here: it is for another server. Its audience{own}.", flaw=TokenFlaw.UNSUITABLE
+        )
 
     def _read(self, issuer: Issuer, claims: Mapping[str, object]) -> TokenClaims:
         expires_at = _timestamp(claims["exp"])

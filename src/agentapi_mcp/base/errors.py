@@ -68,11 +68,13 @@ class TokenFlaw(StrEnum):
 
     - `FORGED`: unknown, or not signed by a trusted issuer; it may be a guess.
     - `ENDED`: it was valid once, and has expired or was revoked.
+    - `MALFORMED`: the request holds it in no form in which one can be read; it counts as one that is forged.
     - `UNSUITABLE`: signed by a trusted issuer, but for another server, or not valid yet.
     """
 
     FORGED = "forged"
     ENDED = "ended"
+    MALFORMED = "malformed"
     UNSUITABLE = "unsuitable"
 
 

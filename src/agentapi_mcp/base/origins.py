@@ -8,6 +8,7 @@ from typing_extensions import override
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]*))?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")  # RFC 3986, section 3.1
 _LARGEST_PORT = 65535
 
 
@@ -36,26 +37,26 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A web origin, whose port is always known."""
+    """A web origin; its port is None only where the scheme has no usual one, as those of programs' pages."""
 
     scheme: str
     host: str
-    port: int
+    port: int | None
 
     @classmethod
     def parse(cls, text: str) -> "Origin | None":
         """Return the origin that a text serializes; None for `null`, and for a URL with anything else in it."""
         scheme, _, rest = text.partition("://")
         authority = Authority.parse(rest)
-        usual = DEFAULT_PORTS.get(scheme.lower())
-        if authority is None or usual is None:
+        if authority is None or not _SCHEME.fullmatch(scheme):
             return None
+        usual = DEFAULT_PORTS.get(scheme.lower())
         return cls(scheme.lower(), authority.host, usual if authority.port is None else authority.port)
 
     @override
     def __str__(self) -> str:
         """Serialize it as browsers do (RFC 6454, section 6.2): the usual port is left out."""
-        return f"{self.scheme}://{self.host}{'' if self.port == DEFAULT_PORTS[self.scheme] else f':{self.port}'}"
+        return f"{self.scheme}://{self.host}{'' if self.port == DEFAULT_PORTS.get(self.scheme) else f':{self.port}'}"
 
 
 def _host(text: str) -> str | None:

@@ -15,7 +15,7 @@ from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.front.thread import FrontThread
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from agentapi_mcp.settings import Settings, environment, for_stdio, load_settings, with_toolsets
+from agentapi_mcp.settings import BARE_NAMES, Settings, environment, for_stdio, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def main(toolsets: str | None = None, front: FrontThread | None = None) -> None:
     `toolsets`, comma-separated, override the setting.
     """
     try:
-        settings, ignored = for_stdio(with_toolsets(load_settings(), toolsets), environment())
+        settings, ignored = for_stdio(with_toolsets(load_settings(BARE_NAMES), toolsets), environment())
     except ConfigurationError as exc:
         if front is not None:
             front.refuse(f"The server does not start: {exc}")
@@ -59,6 +59,8 @@ async def _serve_and_leave(settings: Settings, front: FrontThread | None) -> Non
             if client.ended.is_set():
                 # A client that reads no more, but keeps its end of our output open, must not keep us for ever.
                 await asyncio.wait({serving, *signals[:2]}, timeout=_LAST_WORDS, return_when=asyncio.FIRST_COMPLETED)
+            if client.broken.is_set():
+                _log.warning("client_gone", extra={"reason": "nobody reads stdout any more"})
             services = app.services_provider.find()
             if services is not None and not stopped.is_set():
                 # The client is gone. What it asked runs on, for whoever asks again, and within limits of its own.

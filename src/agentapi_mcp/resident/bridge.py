@@ -8,6 +8,7 @@ import time
 from _socket import SHUT_WR, socket
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Sequence
+from select import POLLERR, POLLHUP, poll
 
 from agentapi_mcp.base import descriptors
 from agentapi_mcp.base.locks import pause
@@ -99,6 +100,7 @@ class Bridge:
     def run(self) -> None:
         """Pass lines on until the client ends; ends the process."""
         start_new_thread(self._read_client, ())
+        start_new_thread(_watch_reader, ())
         import signal  # noqa: PLC0415  # 3 ms, for which nobody waits now
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -149,6 +151,8 @@ class Bridge:
         os._exit(0)
 
     def _from_client(self, line: bytes) -> None:
+        if line.isspace():
+            return
         if line.startswith(MARK):
             line = b" " + line
         # The client may send this because of an answer that the server does not know to have arrived yet.
@@ -329,6 +333,15 @@ class Bridge:
             else:
                 answer["error"] = {"code": _INTERNAL_ERROR, "message": words}
             self._write([json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")])
+
+
+def _watch_reader() -> None:
+    """End the process when nobody can read its answers any more; who has nothing to write would not notice."""
+    # No events are asked for: what is left is that the last reader has closed its end.
+    state = poll()
+    state.register(_STDOUT, 0)
+    if any(event & (POLLERR | POLLHUP) for _, event in state.poll()):
+        os._exit(0)
 
 
 def _directory() -> str:

@@ -27,7 +27,7 @@ from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.resident.connections import BridgeConnection, count_requests
 from agentapi_mcp.resident.place import Place, siblings, sweep, trim
 from agentapi_mcp.resident.protocol import NUMBER, Hello, ok
-from agentapi_mcp.settings import VERSION, Settings, environment, for_stdio, load_settings, with_toolsets
+from agentapi_mcp.settings import BARE_NAMES, VERSION, Settings, environment, for_stdio, load_settings, with_toolsets
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ def main(words: Sequence[str]) -> None:
     for fd in (listener, lock):  # no program that we start may keep them
         os.set_inheritable(int(fd), False)  # noqa: FBT003  # the name of the function says it
     try:
-        settings, _ = for_stdio(with_toolsets(load_settings(), next(iter(toolsets), None)), environment())
+        settings, _ = for_stdio(with_toolsets(load_settings(BARE_NAMES), next(iter(toolsets), None)), environment())
     except ConfigurationError as exc:
         sys.exit(f"agentapi-mcp: {exc}")  # the bridge reads it in the log
     configure_logs(settings.log_level)

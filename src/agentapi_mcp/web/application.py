@@ -19,7 +19,7 @@ from agentapi_mcp.web.framing import Framing
 from agentapi_mcp.web.health import health_mount
 from agentapi_mcp.web.hosts import AllowedNames, Cors, Hosts, allowed_names
 from agentapi_mcp.web.limits import HttpLimits, Limits
-from agentapi_mcp.web.mounts import Mount, Refusal, json_refusal
+from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal, json_refusal
 from agentapi_mcp.web.oauth import OAuth, metadata_mount
 from agentapi_mcp.web.request_ids import RequestIds
 from agentapi_mcp.web.stopping import Draining, Stopping
@@ -110,16 +110,17 @@ def create_web(services_provider: ServicesProvider, mounts: Sequence[Mount], opt
             mount.stop()
 
     wrapped = [(health, _wrap(health, shared, checked=False)), *((mount, _wrap(mount, shared)) for mount in checked)]
-    app = _Dispatcher(wrapped, Starlette(lifespan=lifespan))
+    app = _Dispatcher(wrapped, _nowhere(mounts, shared), Starlette(lifespan=lifespan))
     forwarding = Forwarding(app, options.trusted_proxies, options.unknown_proxies)
     return WebApplication(Framing(forwarding), stop, stopping)
 
 
 class _Dispatcher:
-    """Dispatches each request to its mount, and lifespan messages to Starlette."""
+    """Dispatches each request to its mount, or to `nowhere`, and lifespan messages to Starlette."""
 
-    def __init__(self, mounts: Sequence[tuple[Mount, ASGIApp]], lifespan: Starlette) -> None:
+    def __init__(self, mounts: Sequence[tuple[Mount, ASGIApp]], nowhere: ASGIApp, lifespan: Starlette) -> None:
         self._mounts = [(mount.paths, mount.parents, app) for mount, app in mounts]
+        self._nowhere = nowhere
         self._lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +133,7 @@ class _Dispatcher:
             if path in paths or path.startswith(parents):
                 await app(scope, receive, send)
                 return
-        await _nothing_here(scope, receive, send)
+        await self._nowhere(scope, receive, send)
 
 
 def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
@@ -154,6 +155,18 @@ def _wrap(mount: Mount, shared: _Shared, *, checked: bool = True) -> ASGIApp:
     return RequestIds(app, mount)
 
 
-async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    refusal = Refusal(status=HTTPStatus.NOT_FOUND, message="There is nothing here.")
-    await json_refusal(refusal)(scope, receive, send)
+def _nowhere(mounts: Sequence[Mount], shared: _Shared) -> ASGIApp:
+    """Return what answers at every other path, to whoever asks.
+
+    A client that looks for a sign-in at several paths would take 401 for one; in a page, it has to read the answer.
+    """
+    paths = [path for mount in mounts for path in mount.metadata_paths]
+    elsewhere = f"; this server is at {' and '.join(paths)}" if paths else ""
+    refusal = Refusal(status=HTTPStatus.NOT_FOUND, message=f"There is nothing here{elsewhere}.")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await json_refusal(refusal)(scope, receive, send)
+
+    mount = Mount(paths=("/",), app=app, authentication=AuthenticationMode.OPEN, cors=True)
+    hosts = Hosts(Cors(app, mount, shared.names), mount, shared.names)
+    return RequestIds(Paced(hosts, mount, shared.turnstile, shared.authenticator.sender_of), mount)

@@ -44,7 +44,7 @@ class AuthRateLimit:
         """
         if flaw is TokenFlaw.UNSUITABLE:
             return
-        counted = attempt.source if flaw is TokenFlaw.FORGED else attempt
+        counted = attempt if flaw is TokenFlaw.ENDED else attempt.source
         wait = self._wait(counted)
         if wait > 0:
             raise LimitExceededError(

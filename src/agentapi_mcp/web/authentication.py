@@ -1,6 +1,5 @@
 """Authentication of HTTP requests, as an OAuth 2.1 resource server (MCP authorization, 2026-07-28)."""
 
-import hashlib
 import hmac
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +16,7 @@ from agentapi_mcp.base.errors import (
     LimitExceededError,
     NotAuthenticatedError,
     PermissionDeniedError,
+    TokenFlaw,
     retry_after_seconds,
 )
 from agentapi_mcp.base.ids import OrgId, UserId
@@ -26,6 +26,7 @@ from agentapi_mcp.core.audit.models import AuditAction, AuditDetails, AuditOutco
 from agentapi_mcp.core.identity.principals import Principal, TokenScope
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.web.auth_rate_limit import AuthRateLimit, TokenAttempt
+from agentapi_mcp.web.bearer import Bearer, bearer_of, digest_of
 from agentapi_mcp.web.forwarding import is_forwarded
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
 from agentapi_mcp.web.oauth import OAuth, challenge
@@ -41,7 +42,7 @@ _FORWARDED = Refusal(
     "operator gives it a token (AGENTAPI_BEARER_TOKEN, --require-token or a sign-in), or starts it with --insecure.",
 )
 _MOST_REMEMBERED = 10_000  # tokens whose owners are remembered
-_BEARER = "agentapi.bearer"  # scope key of the bearer token and its digest
+_NEVER_IN_THE_URL = "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
 _IN_THE_URL = ("access_token", "bearer_token", "token", "api_key")
 
 
@@ -73,7 +74,7 @@ class TokenAuthenticator:
         self.accepted = accepted
         self._services_provider = services_provider
         self._refused = refused
-        self._digest = None if accepted.token is None else _digest(accepted.token)
+        self._digest = None if accepted.token is None else digest_of(accepted.token)
         self._owners = LRUCache[bytes, UserId | None](_MOST_REMEMBERED)
 
     def sender_of(self, scope: Scope) -> Sender:
@@ -83,7 +84,7 @@ class TokenAuthenticator:
         tokens is one sender, and so is whoever makes them up.
         """
         if b"authorization" in head_of(scope).first:
-            _, digest = _bearer_token(scope)
+            digest = bearer_of(scope).digest
             if digest in self._owners:
                 return Sender(("user", self._owners[digest]), is_known=True)
         return Sender(("address", source_of(scope)), is_known=False)
@@ -97,26 +98,24 @@ class TokenAuthenticator:
             LimitExceededError: the token is not valid, and too many were refused from the same address.
             StoreUnavailableError: the stores are down.
         """
+        bearer, has_header = bearer_of(scope), b"authorization" in head_of(scope).first
         if _is_in_the_url(scope):
-            raise NotAuthenticatedError(
-                "Never put the token into the URL, where logs keep it: send Authorization: Bearer and the token."
-            )
-        if not _authorization_headers(scope):
+            flaw = TokenFlaw.MALFORMED if has_header else TokenFlaw.FORGED
+            raise NotAuthenticatedError(_NEVER_IN_THE_URL, flaw=flaw)
+        if not has_header:
             raise NotAuthenticatedError("Send Authorization: Bearer and a token for this server.")
-        token, digest = _bearer_token(scope)
-        attempt = TokenAttempt(source_of(scope), digest)
         try:
-            principal = await self._verify(token, digest)
+            principal = await self._principal(bearer)
         except NotAuthenticatedError as exc:
-            self._refused.refuse(attempt, exc.flaw)
+            self._refused.refuse(TokenAttempt(source_of(scope), bearer.digest), exc.flaw)
             raise
-        self._owners[digest] = None if principal is None else principal.user_id
+        self._owners[bearer.digest] = None if principal is None else principal.user_id
         return principal
 
     async def reauthenticate(self, scope: Scope) -> Principal | None:
         """Verify the token of an open stream again."""
         # Past the rate limit: invalid tokens from the same address must not end another client's stream.
-        return await self._verify(*_bearer_token(scope))
+        return await self._verify(bearer_of(scope))
 
     async def record_refusal(self, scope: Scope, error: AgentApiError) -> None:
         """Record an invalid token in the audit log."""
@@ -133,9 +132,19 @@ class TokenAuthenticator:
             whose=None if member is None else EventOwner(OrgId(member[1]), UserId(member[0])),
         )
 
-    async def _verify(self, token: str, digest: bytes) -> Principal | None:
+    async def _principal(self, bearer: Bearer) -> Principal | None:
+        """Verify a token; if it is not valid and its form tells why, that is what is said."""
+        if bearer.fault:
+            raise bearer.error()
+        try:
+            return await self._verify(bearer)
+        except NotAuthenticatedError as exc:
+            raise bearer.hint() or exc from None
+
+    async def _verify(self, bearer: Bearer) -> Principal | None:
+        token = bearer.token
         # Digests in constant time: neither the length nor a common prefix of the token shows in the timing.
-        if self._digest is not None and hmac.compare_digest(digest, self._digest):
+        if self._digest is not None and hmac.compare_digest(bearer.digest, self._digest):
             return None
         if token.startswith(PREFIX):
             services = await self._services_provider.services()
@@ -205,7 +214,10 @@ class Authentication:
             case NotAuthenticatedError():
                 await self._authenticator.record_refusal(scope, error)
                 headers = {"www-authenticate": self._challenge(scope, error)}
-                return Refusal(status=HTTPStatus.UNAUTHORIZED, message=str(error), headers=headers)
+                # RFC 6750, section 3.1; MCP authorization, error handling.
+                is_malformed = error.flaw is TokenFlaw.MALFORMED
+                status = HTTPStatus.BAD_REQUEST if is_malformed else HTTPStatus.UNAUTHORIZED
+                return Refusal(status=status, message=str(error), headers=headers)
             case PermissionDeniedError():  # no challenge: another token would not help
                 await self._authenticator.record_refusal(scope, error)
                 return Refusal(status=HTTPStatus.FORBIDDEN, message=str(error))
@@ -216,11 +228,13 @@ class Authentication:
                 headers = {"retry-after": "5"}
                 return Refusal(status=HTTPStatus.SERVICE_UNAVAILABLE, message=str(error), error=error, headers=headers)
 
-    def _challenge(self, scope: Scope, error: AgentApiError) -> str:
-        """Return the challenge that leads a client to the sign-in."""
+    def _challenge(self, scope: Scope, error: NotAuthenticatedError) -> str:
+        """Return the challenge that leads a client to the sign-in; without a token there is no error in it."""
         parameters: list[tuple[str, str]] = []
-        if _authorization_headers(scope):
-            parameters = [("error", "invalid_token"), ("error_description", str(error).replace('"', "'"))]
+        is_malformed = error.flaw is TokenFlaw.MALFORMED
+        if is_malformed or bearer_of(scope).token:
+            kind = "invalid_request" if is_malformed else "invalid_token"
+            parameters = [("error", kind), ("error_description", str(error).replace('"', "'"))]
         oauth = self._authenticator.accepted.oauth
         return challenge(oauth, parameters, None if oauth is None else _FIRST_SCOPES)
 
@@ -232,18 +246,3 @@ def _is_in_the_url(scope: Scope) -> bool:
 
 def _authorization_headers(scope: Scope) -> list[str]:
     return [value.decode("latin-1") for value in head_of(scope).all(b"authorization")]
-
-
-def _bearer_token(scope: Scope) -> tuple[str, bytes]:
-    """Return the bearer token of a request, or an empty one, with its digest."""
-    found: tuple[str, bytes] | None = scope.get(_BEARER)
-    if found is None:
-        headers = _authorization_headers(scope)
-        kind, _, token = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-        token = token.strip() if kind.lower() == "bearer" else ""
-        found = scope[_BEARER] = token, _digest(token)
-    return found
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

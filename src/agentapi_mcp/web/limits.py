@@ -1,6 +1,6 @@
 """Limits on a client: size of a body and of what it holds, time to send and to read, its share of requests."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ from agentapi_mcp.base.json_bounds import BOUNDS, JsonBoundsError
 from agentapi_mcp.core.identity.principals import Principal
 from agentapi_mcp.core.identity.shares import Holder, Resource, Shares, holder_of
 from agentapi_mcp.web.mounts import AuthenticationMode, Mount, Refusal
-from agentapi_mcp.web.requests import BODY, HOLD, PRINCIPAL, JsonBody, head_of, source_of
+from agentapi_mcp.web.requests import BODY, HOLD, PRINCIPAL, Head, JsonBody, head_of, source_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class HttpLimits:
 
 
 _JSON = "application/json"
+_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})  # of the last two, UTF-8 is a superset
+_NOTHING: Mapping[str, str] = {}
 
 
 class ClientStuckError(Exception):
@@ -94,10 +96,9 @@ class Limits:
     async def _body(self, scope: Scope, receive: Receive, holder: Holder) -> JsonBody | Refusal:
         """Read the whole body, or return why the request is rejected."""
         head = head_of(scope)
-        sent = head.first.get(b"content-type", b"")
-        if sent != self._content_type and sent.partition(b";")[0].strip().lower() != self._content_type:
-            message = f"Send the body as Content-Type: {self._mount.content_type}."
-            return _unread(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+        unsupported = self._unsupported(head)
+        if unsupported is not None:
+            return unsupported
         declared = head.first.get(b"content-length", b"")
         body: bytes | None = None
         try:
@@ -113,6 +114,22 @@ class Limits:
             message = f"The body is larger than {self._most:,} bytes, or incomplete."
             return _unread(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
         return self._excess(body) or JsonBody(body)
+
+    def _unsupported(self, head: Head) -> Refusal | None:
+        """Return why a body of this type, charset or coding is not read (RFC 9110, section 15.5.16)."""
+        sent = head.first.get(b"content-type", b"")
+        if sent != self._content_type:
+            kind, *parameters = sent.split(b";")
+            if kind.strip().lower() != self._content_type:
+                message = f"Send the body as Content-Type: {self._mount.content_type}."
+                return _other_media(message, "accept", self._mount.content_type)
+            if not _CHARSETS.issuperset(_charsets(parameters)):
+                message = f"Send the body as Content-Type: {self._mount.content_type}, in UTF-8."
+                return _other_media(message, "accept", f"{self._mount.content_type}; charset=utf-8")
+        if any(coding.strip().lower() != b"identity" for coding in head.all(b"content-encoding")):
+            message = "Send the body as it is, without a Content-Encoding: this server unpacks none."
+            return _other_media(message, "accept-encoding", "identity")
+        return None
 
     async def _read(self, receive: Receive, holder: Holder) -> bytes | None:
         """Read the whole body; None if it is too large, or the client disconnects before its end.
@@ -167,6 +184,17 @@ def _over(error: LimitExceededError, headers: Mapping[str, str]) -> Refusal:
     return Refusal(status=status, message=str(error), error=error, headers=headers)
 
 
-def _unread(status: int, message: str) -> Refusal:
+def _unread(status: int, message: str, headers: Mapping[str, str] = _NOTHING) -> Refusal:
     # The rest of the body is not read, so the connection cannot be used again.
-    return Refusal(status=status, message=message, headers={"connection": "close"})
+    return Refusal(status=status, message=message, headers={"connection": "close", **headers})
+
+
+def _other_media(message: str, header: str, offered: str) -> Refusal:
+    return _unread(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message, {header: offered})
+
+
+def _charsets(parameters: Iterable[bytes]) -> Iterator[bytes]:
+    for parameter in parameters:
+        name, _, value = parameter.partition(b"=")
+        if name.strip().lower() == b"charset":
+            yield value.strip().strip(b'"').lower()

@@ -44,19 +44,21 @@ def json_refusal(refusal: Refusal) -> Response:
 class Mount:
     """An edge under its paths.
 
-    A request goes to the first mount whose `paths` hold its path or a parent of it; `/` is the parent of all. It passes
-    the checks of host, origin and limits; `origins` are accepted beside those of the operator. With `cors`, browsers
-    let pages of the operator's origins call the mount and read the `exposed_headers` of its responses. A body must have
-    the `content_type`, and at most `max_body_bytes` if that is less than the server's limit. Requests of a `quiet`
-    mount are logged at debug level. OAuth metadata is served below the well-known path at each of the `metadata_paths`.
-    `lifespan` runs while the application is served; `stop` ends streams before the process stops, so that their clients
-    see an orderly end. From then on only requests are served of which `serves_while_stopping` says, by their scope,
-    that they concern work in progress. Each request counts as one of the resources that it `uses`.
+    A request goes to the first mount whose `paths` hold its path or a parent of it; `/` is the parent of all, and those
+    of an `exact` mount are parents of none. It passes the checks of host, origin and limits; `origins` are accepted
+    beside those of the operator. With `cors`, browsers let pages of the operator's origins call the mount and read the
+    `exposed_headers` of its responses. A body must have the `content_type`, and at most `max_body_bytes` if that is
+    less than the server's limit. Requests of a `quiet` mount are logged at debug level. OAuth metadata is served below
+    the well-known path at each of the `metadata_paths`. `lifespan` runs while the application is served; `stop` ends
+    streams before the process stops, so that their clients see an orderly end. From then on only requests are served of
+    which `serves_while_stopping` says, by their scope, that they concern work in progress. Each request counts as one
+    of the resources that it `uses`.
     """
 
     paths: tuple[str, ...]
     app: ASGIApp
     authentication: AuthenticationMode
+    exact: bool = False
     render: Callable[[Refusal], Response] = json_refusal
     origins: tuple[str, ...] = ()
     cors: bool = False
@@ -73,7 +75,7 @@ class Mount:
     @property
     def parents(self) -> tuple[str, ...]:
         """What a path begins with that is below one of the `paths`."""
-        return tuple(each.rstrip("/") + "/" for each in self.paths)
+        return () if self.exact else tuple(each.rstrip("/") + "/" for each in self.paths)
 
 
 async def pass_on(_request: Request, error: Exception) -> Response:

@@ -82,15 +82,12 @@ def challenge(oauth: OAuth | None, parameters: Iterable[tuple[str, str]], scopes
 
 
 def metadata_mount(oauth: OAuth, paths_of_edges: Iterable[str]) -> Mount:
-    """Serve the metadata at the resource's path, at the root, and below each edge; some clients try these first."""
+    """Serve the metadata at the resource's path, at the root, and below each edge; some clients try these first.
+
+    Each is there with a slash at its end, too, as in the resource of a client.
+    """
     below = (f"{WELL_KNOWN}{path}" for path in paths_of_edges)
-    paths = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, *below))
-    app = Starlette(
-        routes=[Route(path, oauth.metadata) for path in paths],
-        exception_handlers={404: _nothing_here, Exception: pass_on},
-    )
-    return Mount(paths=(WELL_KNOWN,), app=app, authentication=AuthenticationMode.OPEN, cors=True)
-
-
-async def _nothing_here(_request: Request, _error: Exception) -> Response:
-    return json_refusal(Refusal(status=HTTPStatus.NOT_FOUND, message="There is no metadata at this path."))
+    found = dict.fromkeys((urlsplit(oauth.metadata_url).path, WELL_KNOWN, *below))
+    paths = tuple(f"{path}{slash}" for path in found for slash in ("", "/"))
+    app = Starlette(routes=[Route(path, oauth.metadata) for path in paths], exception_handlers={Exception: pass_on})
+    return Mount(paths=paths, exact=True, app=app, authentication=AuthenticationMode.OPEN, cors=True)

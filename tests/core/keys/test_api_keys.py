@@ -150,6 +150,16 @@ async def test_the_end_of_a_long_key_is_shown_and_nothing_else(
     assert value.strip() not in repr((key, used, await keys.list_(ann), new(value)))
 
 
+@pytest.mark.parametrize(
+    "value", ["${OPENROUTER_API_KEY}", "<YOUR_KEY_HERE>", "{{OPENROUTER_API_KEY}}", "$API_KEY_OF_OURS"]
+)
+async def test_a_placeholder_is_no_key_and_is_told_as_one(database: Database, value: str) -> None:
+    keys, ann = api_keys(database), await new_member(database)
+    with pytest.raises(InvalidRequestError, match="no API key: it is a placeholder") as refused:
+        await keys.add(ann, new(value))
+    assert value not in str(refused.value)
+
+
 @pytest.mark.parametrize("value", ["", "short", "sk-or v1-0123456789", "sk-é0123456789", "k" * 2001, "sk-01234\x00567"])
 async def test_what_is_no_key_is_refused_and_not_repeated(database: Database, value: str) -> None:
     keys, ann = api_keys(database), await new_member(database)

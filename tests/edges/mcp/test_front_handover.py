@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import struct
 import termios
 import threading
@@ -143,10 +144,15 @@ def everything(handover: Handover, descriptor: int) -> bytes:
     return bytes(found)
 
 
+def without_blank_lines(lines: bytes) -> bytes:
+    """Return the lines that say something; a front that stopped leaves the others to the server, which skips them."""
+    return re.sub(rb"(?m)^[ \t\r]*\n", b"", lines)
+
+
 def expected(lines: bytes, written: bytes) -> tuple[bytes, bytes]:
     """Return what the front wrote beyond its answers to these lines, and what it must have left to the server."""
     model, opening, rest = front(), b"", list[bytes]()
-    *whole, last = lines.split(b"\n")
+    *whole, last = without_blank_lines(lines).split(b"\n")
     for line in [*(each + b"\n" for each in whole), *filter(None, [last])]:
         answer = model.answer(line) if line.endswith(b"\n") else None
         if answer is None or not written.startswith(answer.line):
@@ -211,7 +217,18 @@ def test_every_byte_is_answered_or_left_to_the_server_in_order(
             left = everything(handover, client.stdin)
         more, given_to_server = expected(lines, client.rest() + bytes(handover.unwritten))
     assert more == b""
-    assert (handover.opening or b"") + left == given_to_server
+    assert without_blank_lines((handover.opening or b"") + left) == given_to_server
+
+
+def test_blank_lines_keep_nobody_from_an_answer() -> None:
+    lines = b"\n\r\n" + initialize() + b" \n" + INITIALIZED + b"\n\n" + request("tools/list", key=7) + b"\n"
+    with client_of() as client, client.writing([lines]) as reached:
+        reached.wait(20)
+        wait_until(lambda: not client.unread())
+        handover = client.thread.hand_over()
+        assert (handover.opening, everything(handover, client.stdin)) == (initialize(), INITIALIZED)
+        answered = (client.rest() + bytes(handover.unwritten)).splitlines()
+    assert [json.loads(line)["id"] for line in answered] == [json.loads(initialize())["id"], 7]
 
 
 def test_what_is_kept_for_a_server_that_is_slow_to_come_is_bounded() -> None:
@@ -288,7 +305,7 @@ ASKED = [each for each in (*KINDS, *ODD_KINDS, *KINDS) if each != "resources/lis
 @pytest.mark.parametrize("stops", [0, 1, 3, 9, 99])
 async def test_a_client_hears_the_same_with_and_without_a_front(era: str, stops: int) -> None:
     lines = conversation(ASKED, era).splitlines(keepends=True)
-    count = len(lines) - lines.count(INITIALIZED)
+    count = len(lines) - lines.count(INITIALIZED) - lines.count(b"\n")
     with client_of() as client, client.writing(lines, stops, closes=False) as reached:
         await asyncio.to_thread(wait_until, lambda: reached.is_set() and not client.unread())
         with_front = await heard(client, client.thread.hand_over(), count)

@@ -113,28 +113,55 @@ async def test_a_host_and_an_origin_that_the_operator_allows_get_in(edge_home: P
 
 
 @pytest.mark.parametrize(
-    ("headers", "query", "says"),
+    ("headers", "query", "says", "error"),
     [
-        ({}, "", "Send Authorization"),
-        ({"authorization": "Bearer wrong"}, "", "not valid"),
-        ({"authorization": f"Basic {TOKEN}"}, "", "not valid"),
-        ({"authorization": f"Bearer {TOKEN}x"}, "", "not valid"),
-        ({"authorization": "Bearer"}, "", "not valid"),
-        ({}, f"?access_token={TOKEN}", "Never put the token into the URL"),
-        ({"authorization": f"Bearer {TOKEN}"}, f"?access_token={TOKEN}", "Never put the token into the URL"),
+        ({}, "", "Send Authorization", None),
+        ({"authorization": "Bearer wrong"}, "", "not valid", "invalid_token"),
+        ({"authorization": f"Bearer {TOKEN}x"}, "", "not valid", "invalid_token"),
+        ({"authorization": f"Basic {TOKEN}"}, "", "of the scheme basic: send Bearer", None),
+        ({"authorization": f"ApiKey {TOKEN}"}, "", "of the scheme apikey: send Bearer", None),
+        ({}, f"?access_token={TOKEN}", "Never put the token into the URL", None),
+        ({"authorization": f"Bearer {TOKEN}"}, f"?access_token={TOKEN}", "Never put", "invalid_request"),
+        ({"authorization": TOKEN}, "", "must begin with the word Bearer", "invalid_request"),
+        ({"authorization": f"Bearer:{TOKEN}"}, "", "must begin with the word Bearer", "invalid_request"),
+        ({"authorization": f"{TOKEN} {TOKEN}"}, "", "must begin with the word Bearer", "invalid_request"),
+        ({"authorization": "Bearer"}, "", "Bearer and no token", "invalid_request"),
+        ({"authorization": "bearer"}, "", "Bearer and no token", "invalid_request"),
+        ({"authorization": ""}, "", "Authorization is empty", "invalid_request"),
+        ({"authorization": f"Bearer Bearer {TOKEN}"}, "", "says Bearer twice", "invalid_request"),
+        ({"authorization": f'Bearer "{TOKEN}"'}, "", "in quotation marks", "invalid_request"),
+        ({"authorization": f"Bearer {TOKEN}, Bearer {TOKEN}"}, "", "more than one word", "invalid_request"),
+        ([("authorization", f"Bearer {TOKEN}")] * 2, "", "more than once", "invalid_request"),
+        ([("authorization", f"Bearer {TOKEN}"), ("authorization", "Basic x")], "", "more than once", "invalid_request"),
+        ({"authorization": "Bearer ${input:token}"}, "", "placeholder of the form ${...}", "invalid_request"),
+        ({"authorization": "Bearer ${env:AGENTAPI_TOKEN}"}, "", "placeholder of the form ${...}", "invalid_request"),
+        ({"authorization": "Bearer {{TOKEN}}"}, "", "placeholder of the form {{...}}", "invalid_request"),
+        ({"authorization": "Bearer <YOUR_TOKEN>"}, "", "placeholder of the form <...>", "invalid_request"),
+        ({"authorization": "Bearer $AGENTAPI_BEARER_TOKEN"}, "", "placeholder of the form $NAME", "invalid_request"),
+        ({"authorization": "Bearer %TOKEN%"}, "", "placeholder of the form %NAME%", "invalid_request"),
     ],
 )
-@pytest.mark.parametrize("path", ["/mcp", "/sse", "/messages/"])
-async def test_nobody_gets_in_without_the_token(
-    headers: dict[str, str], query: str, says: str, path: str, edge_home: Path
+async def test_nobody_gets_in_without_the_token_and_each_is_told_why(
+    headers: dict[str, str] | list[tuple[str, str]], query: str, says: str, error: str | None, edge_home: Path
 ) -> None:
+    sent = [*ACCEPT.items(), *(headers.items() if isinstance(headers, dict) else headers)]
     async with served(edge_home, WebOptions(token=TOKEN)) as (_, _, http):
-        answer = await http.post(path + query, json=message("ping"), headers=ACCEPT | headers)
-        assert answer.status_code == 401
-        assert says in fault(answer)
-        assert TOKEN not in answer.text
-        assert answer.headers["www-authenticate"].startswith('Bearer realm="agentapi-mcp"')
-        assert ("invalid_token" in answer.headers["www-authenticate"]) is bool(headers)
+        for path in ("/mcp", "/sse", "/messages/"):
+            answer = await http.post(path + query, json=message("ping"), headers=sent)
+            assert answer.status_code == (400 if error == "invalid_request" else 401)  # RFC 6750, section 3.1
+            assert says in fault(answer)
+            challenge = answer.headers["www-authenticate"]
+            assert TOKEN not in answer.text + challenge
+            assert challenge.startswith('Bearer realm="agentapi-mcp"')
+            assert (f'error="{error}"' in challenge) if error else ("error" not in challenge)
+            assert (says in challenge) is (error is not None)
+
+
+async def test_a_token_of_any_form_that_is_the_servers_own_is_taken(edge_home: Path) -> None:
+    for odd in ("${input:not-a-placeholder}", "Bearer of the token 1", '"in quotation marks"', "one, two and three"):
+        async with served(edge_home, WebOptions(token=odd)) as (_, _, http):
+            own = {"authorization": f"Bearer {odd}"}
+            assert (await http.post("/mcp", json=message("ping"), headers=ACCEPT | own)).status_code == 200
 
 
 async def test_with_the_token_all_is_open_and_health_is_open_without(edge_home: Path) -> None:

@@ -110,10 +110,23 @@ async def test_a_line_that_would_cost_is_answered_by_its_id_without_being_parsed
         assert (await server.ask({"jsonrpc": "2.0", "id": 9, "method": "ping"}))["result"] == {}
 
 
+async def test_blank_lines_are_silence_and_other_ends_of_lines_are_read() -> None:
+    async with served() as server:
+        assert server.process.stdin is not None
+        server.process.stdin.write(b"\n\r\n \t\n\n")
+        assert (await server.ask(INITIALIZE))["id"] == 0
+        server.process.stdin.write(b"\n\n\r\n")
+        assert (await server.ask('{"jsonrpc":"2.0","id":1,"method":"ping"}\r'))["id"] == 1
+        assert (await server.ask('\n\n{"jsonrpc":"2.0","id":2,"method":"ping"}\n\n'))["id"] == 2
+        assert await server.end() == (b"", b"", 0)
+
+
 async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served() -> None:
     async with served() as server:
         await server.ask(INITIALIZE)
         assert (await server.ask("this is not JSON"))["error"]["code"] == -32700
+        batch = await server.ask('[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":2,"method":"ping"}]')
+        assert (batch["id"], "send each message by itself" in batch["error"]["message"]) == (None, True)
         refused = await server.ask('{"jsonrpc": "2.0", "id": 4, "method": 5}')
         assert (refused["id"], refused["error"]["code"]) == (4, -32600)
         half = await server.ask(

@@ -232,6 +232,33 @@ def test_the_file_of_the_home_is_loaded_when_it_exists(tmp_path: Path) -> None:
     assert catalogue_paths(named, tmp_path) == (DEFAULTS, named)
 
 
+def test_a_placeholder_is_what_the_agent_lacks(tmp_path: Path) -> None:
+    text = """
+        [agents.a]
+        backend = "openai"
+        [agents.a.options]
+        api_key = "${KEY}"
+        base_url = "${URL:-http://127.0.0.1/v1}"
+        """
+    reason = "is a placeholder of the form {}, in whose place nobody put the value"
+    for value, form in (("${KEY}", "${...}"), ("{{KEY}}", "{{...}}"), ("<YOUR_KEY>", "<...>"), ("$KEY", "$NAME")):
+        (agent,) = load(tmp_path, text, {"KEY": value, "URL": "http://127.0.0.1:1/v1"}).agents
+        assert (agent.missing, agent.lacks_key) == ((f"KEY {reason.format(form)}",), True)
+        assert value not in repr(agent.options)
+        (agent,) = load(tmp_path, text.replace("${KEY}", value.replace("$", "$$")), {"KEY": SECRET}).agents
+        assert (agent.missing, agent.lacks_key) == ((f"the option 'api_key' {reason.format(form)}",), True)
+    (agent,) = load(tmp_path, text, {"KEY": SECRET, "URL": "https://<your-host>/v1"}).agents  # no default in its place
+    assert (agent.missing, agent.lacks_key) == ((f"URL {reason.format('<...>')}",), False)
+    (agent,) = load(tmp_path, text.replace("api_key", "style"), {"KEY": SECRET}).agents
+    assert agent.missing == ()
+
+
+def test_a_template_that_is_no_secret_is_none_that_was_forgotten(tmp_path: Path) -> None:
+    text = '[agents.a]\nbackend = "openai"\noptions = { prompt = "{{question}} <answer>", $ }\n'
+    (agent,) = load(tmp_path, text.replace("$", 'api_key = "k"'), {}).agents
+    assert agent.missing == ()
+
+
 def test_an_unset_or_empty_variable_is_what_the_agent_lacks(tmp_path: Path) -> None:
     text = """
         [agents.a]
@@ -263,8 +290,11 @@ def test_an_unset_or_empty_variable_is_what_the_agent_lacks(tmp_path: Path) -> N
 
 def test_a_value_that_looks_like_a_variable_is_not_filled_in_again(tmp_path: Path) -> None:
     text = '[agents.a]\nbackend = "openai"\noptions = { api_key = "${KEY}" }\n'
+    for value in ("${OTHER", "$${OTHER", "x$OTHER"):
+        (agent,) = load(tmp_path, text, {"KEY": value, "OTHER": SECRET}).agents
+        assert (agent.options, agent.missing) == ({"api_key": value}, ())
     (agent,) = load(tmp_path, text, {"KEY": "${OTHER}", "OTHER": SECRET}).agents
-    assert agent.options == {"api_key": "${OTHER}"}
+    assert (agent.options, len(agent.missing)) == ({"api_key": ""}, 1)
 
 
 def test_variables_stand_in_options_only(tmp_path: Path) -> None:

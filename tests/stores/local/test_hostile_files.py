@@ -128,12 +128,12 @@ TEMPLATES = st.lists(
 @example("$${A_KEY}")
 @example("${UNSET:-${A_KEY}}")
 def test_a_variable_is_filled_in_or_missing_or_refused_and_never_read_twice(tmp_path: Path, template: str) -> None:
-    content = f"[agents.a]\nbackend = 'openai'\noptions.api_key = {json.dumps(template)}\n".encode()
+    content = f"[agents.a]\nbackend = 'openai'\noptions.style = {json.dumps(template)}\n".encode()
     filled: dict[str, str] = {}
     with suppress(ConfigurationError):
-        for value in ("VALUE", "${A_KEY}", "$${UNSET}", "\\1"):
+        for value in ("VALUE", "${A_KEY", "$${UNSET", "\\1"):
             [agent] = load(tmp_path, content, {"A_KEY": value}).agents
-            filled[value] = str(agent.options["api_key"])
+            filled[value] = str(agent.options["style"])
             assert agent.missing in {(), ("UNSET is not set",)}
     assert filled == {value: filled["VALUE"].replace("VALUE", value) for value in filled}
 

@@ -44,7 +44,7 @@ _REDIS_URLS = {
 _COMMAND = re.compile(r"`((?:agentapi-mcp|openssl) [^`]*)`")
 _ASSIGNMENT = re.compile(r"\bset (AGENTAPI_[A-Z_]+=\w+)")
 _VARIABLE = re.compile(r"\b([A-Z][A-Z0-9_]*[A-Z0-9])\b")
-_UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) is not set\b")
+_UNSET = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*) (?:is not set|is a placeholder)\b")
 _AT_LINE = re.compile(r", line (\d+):")
 _UNPREFIXED = ("DATABASE_URL", "REDIS_URL")
 _PARTS = ("home", "configuration", "database", "redis", "sign-in", "agents")

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidRequestError, NotFoundError, StoreError
 from agentapi_mcp.base.ids import ApiKeyId, new_id
+from agentapi_mcp.base.placeholders import unfilled
 from agentapi_mcp.base.sealing import Sealer
 from agentapi_mcp.base.validation import check_text
 from agentapi_mcp.core.audit.log import AuditLog
@@ -246,6 +247,9 @@ def _named(text: str, argument: str) -> str:
 
 def _checked(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
+    placeholder = unfilled(text)
+    if placeholder is not None:
+        raise InvalidRequestError(f"This is no API key: it {placeholder}.")
     # It becomes the value of an HTTP header.
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidRequestError("This is no API key: it must be of printable ASCII characters, without spaces.")

@@ -30,6 +30,8 @@ RPC_CODES: dict[str, int] = {
     "store_slow": INTERNAL_ERROR,
     "store_mismatch": INTERNAL_ERROR,
 }
+# MCP 2025-03-26 asks servers to take batches, and 2025-06-18 took them out of the protocol.
+NO_BATCHES = "This server takes no batches: send each message by itself, as MCP asks since its revision 2025-06-18."
 WORDS = ErrorWords(
     next_steps={
         NextStep.FIND_SESSION: "Call list_sessions, or leave session_id out to start one.",

@@ -22,7 +22,7 @@ from mcp_types import (
     ProgressToken,
     RequestId,
 )
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -47,7 +47,7 @@ EVENT_STREAM: Headers = [
 ]
 PING = b": ping\r\n\r\n"
 _BUFFERED = 256
-_HANDSHAKE_VERSIONS = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+_MODERN_VERSIONS = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 
 
 @dataclass(eq=False)
@@ -153,8 +153,7 @@ class AsgiConnection:
 def is_modern(head: Head) -> bool:
     """Return whether a request is of the 2026 era, which the SDK serves."""
     # 2025-era clients send no version with `initialize`, and the negotiated one afterwards.
-    version = head.first.get(b"mcp-protocol-version")
-    return version is not None and version not in _HANDSHAKE_VERSIONS
+    return head.first.get(b"mcp-protocol-version") in _MODERN_VERSIONS
 
 
 def event_of(message: Answer | JSONRPCNotification | JSONRPCRequest) -> bytes:

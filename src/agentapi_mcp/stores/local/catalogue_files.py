@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.base.json_values import is_list, is_object
+from agentapi_mcp.base.placeholders import unfilled
 from agentapi_mcp.base.validation_messages import describe_fault
 from agentapi_mcp.core.access.models import Issuer, SignInRules
 from agentapi_mcp.core.accounts.models import AccountProvider
@@ -28,6 +29,7 @@ FILE_NAME = "agentapi.toml"
 _LARGEST = 4 * 1024 * 1024
 _FORMAT = 1  # raise it to write an unchanged file to the database again
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_FILLED_IN = re.compile(r"(?:key|token|secret|password|url)$")  # options in whose place examples have a placeholder
 _LARGE_NUMBER = re.compile(r"[0-9_]{4300,}|[0-9][0-9_.]*[eE][+-]?[0-9_]{7,}")
 _AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -251,6 +253,7 @@ def _fill(
     for key, value in options.items():
         try:
             filled[key] = variables.fill(value)
+            variables.check_literal(key, filled[key])
         except _LooseVariableError as exc:
             raise source.refuse((*where, key), str(exc)) from exc
         except RecursionError as exc:
@@ -297,11 +300,14 @@ class _LooseVariableError(ValueError):
 
 
 class _Variables:
-    """Expands `${VAR}` and `${VAR:-default}`, and records unset variables; `$$` is a dollar sign."""
+    """Expands `${VAR}` and `${VAR:-default}`, and records those that are unset; `$$` is a dollar sign.
+
+    One that holds a placeholder counts as unset, also where there is a default: somebody meant to set it.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._unset: dict[str, None] = {}
+        self._lacking: dict[str, str] = {}
         self._named: dict[str, None] = {}
 
     @property
@@ -310,7 +316,7 @@ class _Variables:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        return tuple(f"{name} is not set" for name in self._unset)
+        return tuple(self._lacking.values())
 
     def fill(self, value: object) -> object:
         if isinstance(value, str):
@@ -322,6 +328,12 @@ class _Variables:
         if is_object(value):
             return {key: self.fill(item) for key, item in value.items()}
         return value
+
+    def check_literal(self, option: str, value: object) -> None:
+        """Record an option for a secret or a URL in which a placeholder was left."""
+        reason = unfilled(value) if isinstance(value, str) and _FILLED_IN.search(option) else None
+        if reason is not None:
+            self._lacking[f"options.{option}"] = f"the option {option!r} {reason}"
 
     def _value(self, found: re.Match[str]) -> str:
         if found[0] == "$$":
@@ -335,9 +347,10 @@ class _Variables:
             raise _LooseVariableError("a default may not hold another '${'")
         self._named[name] = None
         value = self._environ.get(name, "")
-        if value or found[2] is not None:
+        reason = unfilled(value)
+        if reason is None and (value or found[2] is not None):
             return value or found[2]
-        self._unset[name] = None
+        self._lacking[name] = f"{name} {reason or 'is not set'}"
         return ""
 
 

@@ -154,7 +154,8 @@ class FrontThread:
         try:
             while len(self._handover.unwritten) < _MOST_UNWRITTEN and (end := lines.find(b"\n", done)) >= 0:
                 line = lines[done : end + 1]
-                self._take(line, self._front.answer(line))
+                if not line.isspace():  # the server passes over those, too
+                    self._take(line, self._front.answer(line))
                 done = end + 1
         finally:
             del self._lines[:done]

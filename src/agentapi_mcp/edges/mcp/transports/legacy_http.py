@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from mcp.server.connection import Connection
 from mcp.server.runner import serve_one
-from mcp.server.streamable_http import check_accept_headers
 from mcp.shared.dispatcher import as_request_id
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
@@ -23,6 +22,7 @@ from mcp_types import (
     JSONRPCRequest,
     JSONRPCResponse,
 )
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import Receive, Scope
@@ -30,7 +30,7 @@ from starlette.types import Send as AsgiSend
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.base.errors import AgentApiError
-from agentapi_mcp.base.json_values import as_object, is_object
+from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.store_waits import store_answers_within
 from agentapi_mcp.base.text import storable_value
 from agentapi_mcp.core.clients.models import McpSession
@@ -39,11 +39,12 @@ from agentapi_mcp.core.services import Services
 from agentapi_mcp.edges.mcp.callers import Caller, Callers
 from agentapi_mcp.edges.mcp.cancellations import Cancellations, departure
 from agentapi_mcp.edges.mcp.client.elicitation import ANSWER_TIMEOUT, PendingElicitations, Send, read_answer
-from agentapi_mcp.edges.mcp.errors import explain
+from agentapi_mcp.edges.mcp.errors import NO_BATCHES, explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
-from agentapi_mcp.web.requests import json_of
+from agentapi_mcp.edges.mcp.transports.negotiation import ONLY_EVENTS, accepted
+from agentapi_mcp.web.requests import head_of, json_of
 
 SESSION_HEADER = "mcp-session-id"
 _MAX_ID = 200
@@ -81,7 +82,7 @@ class LegacyHttp:
             case "POST", _:
                 await self._post(wire, request, client)
             case "GET", _SessionClient():
-                await self._get(wire, request, client)
+                await self._get(wire, client)
             case "DELETE", _SessionClient(caller, session):
                 async with store_answers_within():
                     await caller.services.transport_sessions.close(caller.principal, session.id)
@@ -112,9 +113,9 @@ class LegacyHttp:
         with suppress(ValueError):  # a newer program's word
             self.cancellations.cancel((session_id, request_id), Departure(how))
 
-    async def _get(self, wire: AsgiConnection, request: Request, client: "_SessionClient") -> None:
-        if not check_accept_headers(request)[1]:
-            await wire.refuse(406, INVALID_REQUEST, "Send Accept: text/event-stream.")
+    async def _get(self, wire: AsgiConnection, client: "_SessionClient") -> None:
+        if not accepted(head_of(wire.scope)).events:
+            await wire.refuse(406, INVALID_REQUEST, ONLY_EVENTS)
             return
         try:
             await self.subscriptions.stream(client.caller, client.session, wire)
@@ -123,14 +124,13 @@ class LegacyHttp:
             await wire.refuse(429, exc.error.code, exc.error.message, [(b"retry-after", str(seconds).encode())])
 
     async def _post(self, wire: AsgiConnection, request: Request, client: "_SessionClient | None") -> None:
-        reads_json, reads_events = check_accept_headers(request)
-        if not reads_json:
-            await wire.refuse(406, INVALID_REQUEST, "Send Accept: application/json, text/event-stream.")
-            return
         try:
             message = json_of(wire.scope)
         except (ValueError, RecursionError):
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
+            return
+        if is_list(message):
+            await wire.refuse(400, INVALID_REQUEST, NO_BATCHES)
             return
         if is_object(message) and "id" not in message and "method" in message:
             # MCP: a notification or response that is accepted is answered by 202 without a body.
@@ -145,7 +145,7 @@ class LegacyHttp:
         except ValidationError:
             await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 request or notification.")
             return
-        await self._serve(wire, request, client, call, streams=reads_events)
+        await self._serve(wire, request, client, call, streams=accepted(head_of(wire.scope)).events)
 
     async def _receive_answer(
         self, wire: AsgiConnection, client: "_SessionClient | None", message: dict[str, Any]
@@ -265,9 +265,10 @@ class _SessionClient:
 
 def _connection(client: _SessionClient | None, request: Request) -> Connection:
     if client is None:
-        # Without the header, the specification assumes 2025-03-26.
-        version = request.headers.get("mcp-protocol-version", DEFAULT_NEGOTIATED_VERSION)
-        return Connection.from_envelope(version, None, None)
+        # Without the header, the specification assumes 2025-03-26; `initialize` may name any revision there.
+        version = request.headers.get("mcp-protocol-version", "")
+        is_known = version in HANDSHAKE_PROTOCOL_VERSIONS
+        return Connection.from_envelope(version if is_known else DEFAULT_NEGOTIATED_VERSION, None, None)
     session = client.session
     connection = Connection.from_envelope(session.protocol, dict(session.client), dict(session.capabilities))
     connection.session_id = session.id

@@ -1,9 +1,12 @@
 """The stdio transport; stdout carries nothing but protocol messages."""
 
+import asyncio
 import fcntl
 import json
 import os
 import re
+import select
+import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +27,7 @@ from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.base.long_lines import LONGEST_LINE, is_too_long
 from agentapi_mcp.edges.mcp.cancellations import ClientConnection, connection
 from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
+from agentapi_mcp.edges.mcp.errors import NO_BATCHES
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
@@ -50,7 +54,7 @@ async def serve_stdio(
 ) -> None:
     """Serve one client until stdin ends; by default over the process's own stdin and stdout, as the front left them.
 
-    When stdout is closed, it sets `client.broken`, and returns when stdin ends, too: a thread waits there for a line.
+    When nobody reads stdout any more, it sets `client.broken`, and returns when stdin ends, too: a thread waits there.
     """
     client = client or ClientConnection()
     # For the tasks that serve its requests, which inherit this context.
@@ -60,9 +64,37 @@ async def serve_stdio(
             nullcontext(stdin) if stdin is not None else _kept_stdin(handover) as lines,
             nullcontext(stdout) if stdout is not None else _kept_stdout() as pipe,
         ):
-            await _serve(server, client, lines, pipe, handover)
+            async with anyio.create_task_group() as group:
+                if stdout is None:
+                    group.start_soon(_watch_reader, pipe.wrapped.fileno())
+                await _serve(server, client, lines, pipe, handover)
+                group.cancel_scope.cancel()
     except* BrokenPipeError:
         pass  # a client that died has closed both of its pipes, and its stdout may be noticed first
+
+
+async def _watch_reader(descriptor: int) -> None:
+    """Wait until nobody can read what is written to a pipe or a socket any more.
+
+    Who has nothing to write would not notice.
+
+    Raises:
+        BrokenPipeError: the last reader has closed its end.
+    """
+    kind = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+        return
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    # A pipe is readable at this end when the other one is closed; a socket may be for other reasons.
+    loop.add_reader(descriptor, changed.set)
+    try:
+        await changed.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    state = select.poll()
+    state.register(descriptor, 0)
+    if state.poll(0):
+        raise BrokenPipeError
 
 
 async def _serve(
@@ -98,6 +130,8 @@ class _BoundedLines:
 
     async def __anext__(self) -> str:
         line = await self._lines.readline()
+        while line.isspace():  # as some clients end a message, or keep the pipe busy
+            line = await self._lines.readline()
         if not line:
             raise StopAsyncIteration
         try:
@@ -207,6 +241,8 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
         content = _content_of(fault)
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
+    if is_list(content):
+        return _fault(None, INVALID_REQUEST, NO_BATCHES)
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_cleaned(content), by_name=False))
     except ValidationError:
@@ -216,10 +252,12 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
 
 
 def _content_of(fault: ValidationError) -> object:
-    """Return the content of the line, from a validation error: its text if it is not JSON, else the invalid object."""
+    """Return the content of the line, from a validation error: its text if it is not JSON, else the object or list."""
     errors = fault.errors(include_url=False)
     if errors[0]["type"] == "json_invalid":
         return json.loads(str(errors[0]["input"]))
+    if all(is_list(error["input"]) for error in errors):
+        return errors[0]["input"]
     return next((error["input"] for error in errors if is_object(error["input"])), None)
 
 
