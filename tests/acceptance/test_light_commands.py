@@ -38,6 +38,7 @@ RUNS = {
     "--help": set[str](),
     "accounts list": OPENED,
     "agents list": OPENED | CLIENT | {".backends.kinds.openai"},  # whose health is asked
+    "agents add --help": SETTINGS,
     "audit": OPENED,
     "chat --help": SETTINGS,
     "connect codex --print": SETTINGS | {"tomlkit"},

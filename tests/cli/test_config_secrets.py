@@ -142,6 +142,10 @@ def test_the_server_is_started_with_what_its_entry_refers_to(client: str) -> Non
         ("cursor", "${env:B}", None),
         ("cursor", "$A", "$A"),
         ("claude-desktop", "${A}", "${A}"),
+        ("gemini", "$A", "1"),
+        ("opencode", "{env:A}", "1"),
+        ("windsurf", "${env:A}", "1"),
+        ("zed", "{env:A}", "{env:A}"),
     ],
 )
 def test_each_client_resolves_its_own_references(client: str, written: str, started: str | None) -> None:
@@ -273,6 +277,9 @@ def test_secrets_of_other_servers_are_told_and_their_file_keeps_its_mode(
         ("ANYTHING", "sk-or-v1-0123456789", True),
         ("Authorization", "Bearer abc", True),
         ("OPENAI_API_KEY", "${OPENAI_API_KEY}", False),
+        ("OPENAI_API_KEY", "{env:OPENAI_API_KEY}", False),
+        ("OPENAI_API_KEY", "$OPENAI_API_KEY", False),
+        ("DB_PASSWORD", "$ecret", True),
         ("OPENAI_API_KEY", "", False),
         ("AGENTAPI_MASTER_KEY_FILE", "/etc/key", False),
         ("PATH", "/usr/bin", False),

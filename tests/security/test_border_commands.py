@@ -22,6 +22,8 @@ from tests.support.tenants import Member, tenants
 ABOUT_NOBODY = {
     "",
     "accounts connect",
+    "agents add",
+    "agents remove",
     "audit prune",
     "connect",
     "disconnect",

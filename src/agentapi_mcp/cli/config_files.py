@@ -51,7 +51,7 @@ def read_config(client: McpClient, path: Path) -> ConfigFile:
     """
     try:
         real = path.resolve()  # replacing a symbolic link itself would leave the file behind it unchanged
-        text = _text_of(real)
+        text = text_of(real)
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path} is not UTF-8; nothing was changed.") from None
     except OSError as exc:
@@ -71,7 +71,7 @@ def read_config(client: McpClient, path: Path) -> ConfigFile:
     return ConfigFile(client, real, text)
 
 
-def _text_of(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
     """Return the text of a file, None if there is none."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
@@ -126,13 +126,23 @@ def write_config(config: ConfigFile, text: str, *, keep: bool) -> Path | None:
             if backup is None:
                 backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
                 _replace(backup, config.text, _mode_for(config.client, config.text, mode))
-        with _staged(path, text, _mode_for(config.client, text, mode)) as staged, _locked(path.parent):
-            if _text_of(path) != config.text:
-                raise FileChangedError
-            staged.replace(path)
+        replace_text(path, config.text, text, _mode_for(config.client, text, mode))
     except OSError as exc:
         raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
     return backup
+
+
+def replace_text(path: Path, before: str | None, text: str, mode: int = _PRIVATE) -> None:
+    """Replace a file atomically, if its text is still the one that was read.
+
+    Raises:
+        FileChangedError: it is another by now.
+        OSError: it cannot be written.
+    """
+    with _staged(path, text, mode) as staged, _locked(path.parent):
+        if text_of(path) != before:
+            raise FileChangedError
+        staged.replace(path)
 
 
 def _replace(path: Path, text: str, mode: int) -> None:

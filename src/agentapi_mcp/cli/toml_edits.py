@@ -25,7 +25,12 @@ class UnsafeEditError(ValueError):
 
 def find(text: str, path: TablePath) -> dict[str, object] | None:
     """Return the table at a path; what is there and is no table is an empty one."""
-    return _find(_load(text), path)
+    return _find(load(text), path)
+
+
+def tables(text: str, key: str) -> list[str]:
+    """Return the names below a key of the document."""
+    return list(as_object(load(text).get(key)))
 
 
 def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
@@ -34,7 +39,7 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     Raises:
         UnsafeEditError: no edit changes this table alone.
     """
-    before = _load(text)
+    before = load(text)
     present = _find(before, path)
     if present == entry:
         return text
@@ -46,13 +51,26 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     return _first_safe(expected, path, lambda: _append(text, path, entry), lambda: _append_inline(text, path, entry))
 
 
+def add(text: str, path: TablePath, block: str) -> str:
+    """Return the text with a table that is written already, comments and all, after an empty line at its end.
+
+    Raises:
+        UnsafeEditError: there is such a table, or it cannot be added so that nothing else changes.
+    """
+    before, entry = load(text), _find(load(block), path)
+    if entry is None or _find(before, path) is not None:
+        raise UnsafeEditError(f"{'.'.join(path)} cannot be added")
+    expected = _document_with(before, path, entry)
+    return _first_safe(expected, path, lambda: _after(text, block))
+
+
 def remove(text: str, path: TablePath) -> str:
     """Return the text without a table and the empty line that `put` adds before it.
 
     Raises:
         UnsafeEditError: no edit removes this table alone.
     """
-    before = _load(text)
+    before = load(text)
     if _find(before, path) is None:
         return text
     expected = _document_with(before, path, None)
@@ -67,7 +85,8 @@ def render(path: TablePath, entry: Mapping[str, object]) -> str:
     return f"[{'.'.join(path)}]\n{body.as_string()}"
 
 
-def _load(text: str) -> dict[str, object]:
+def load(text: str) -> dict[str, object]:
+    """Return the whole document."""
     return tomllib.loads(text, parse_float=_float)
 
 
@@ -95,7 +114,7 @@ def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callabl
     for edit in edits:
         try:
             text = edit()
-            found = _load(text)
+            found = load(text)
         except (TOMLKitError, LookupError, ValueError, TypeError):
             continue  # this edit does not fit the table's notation
         if found | {path[0]: found.get(path[0], {})} == expected:
@@ -108,8 +127,12 @@ def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callabl
 
 def _append(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     """Add the table at the end of the file, after an empty line."""
+    return _after(text, render(path, entry))
+
+
+def _after(text: str, block: str) -> str:
     rest = text if text.endswith("\n") or not text else text + "\n"
-    return _match_newlines(text, rest + ("\n" if rest else "") + render(path, entry))
+    return _match_newlines(text, rest + ("\n" if rest else "") + block)
 
 
 def _append_inline(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
@@ -148,7 +171,7 @@ def _cut(text: str, path: TablePath) -> str:
     """Delete a table with headers; comments before the next header stay."""
     remaining: list[str] = []
     for block in _blocks(text):
-        if not block[0].lstrip().startswith("[") or _find(_load(block[0]), path) is None:
+        if not block[0].lstrip().startswith("[") or _find(load(block[0]), path) is None:
             remaining += block
             continue
         if remaining and not remaining[-1].strip():

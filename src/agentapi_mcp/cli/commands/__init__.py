@@ -3,7 +3,7 @@
 # The first sentence of the help of each, so that the help of the program imports none of them.
 SUMMARIES = {
     "accounts": "Connect accounts of your own at providers, which pay for your messages.",
-    "agents": "See which agents there are.",
+    "agents": "See which agents there are, and add or remove your own.",
     "audit": "See what happened in your organisation, newest first: who, from where, what, and how it ended.",
     "chat": "Ask an agent: one MESSAGE, a message from a pipe, or a conversation.",
     "connect": "Make an MCP client start this server: try that, then write its configuration.",
