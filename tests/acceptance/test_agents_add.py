@@ -248,3 +248,82 @@ async def test_without_a_provider_all_are_listed(tmp_path: Path) -> None:
     assert states.keys() == PROVIDERS.keys()
     assert (states["groq"], states["openai"]) == ("GROQ_API_KEY is set", "OPENAI_API_KEY is not set")
     assert "answer" in states["ollama"]
+
+
+SYNCED = """# mine
+[agents.house]
+backend = "openai"
+default_model = "large"
+
+[agents.house.options]
+base_url = "%s"
+api_key = "${HOUSE_KEY}"
+
+[[agents.house.models]]
+name = "large"  # what people call it
+model_id = "maker/large"
+provider = "house"
+context_window = 10
+prices = { input = 1, output = 2, source = "a page", on = 2026-01-02 }
+
+[[agents.house.models]]
+name = "old"
+model_id = "retired"
+provider = "house"
+
+[agents.other]  # after it
+backend = "guide"
+"""
+
+
+async def test_models_are_brought_from_the_providers_list_and_comments_stay(tmp_path: Path) -> None:
+    async with Lister() as peer:
+        text, file = SYNCED % peer.url, tmp_path / "agents.toml"
+        file.write_text(text, encoding="utf-8")
+        env = home_env(tmp_path, HOUSE_KEY=KEY)
+        words = ("models", "sync", "house")
+        status, out, err = await run(env, *words)
+        assert (status, "say --yes" in err, file.read_text(encoding="utf-8")) == (2, True, text)
+        assert "+context_window = 131072" in out
+        status, _, err = await run(env, *words, "--yes")
+        assert status == 0, err
+        assert "left as they are: old." in err
+        written = file.read_text(encoding="utf-8")
+        kept = [line for line in text.splitlines() if not line.startswith(("context_window", "prices"))]
+        assert [line for line in kept if line not in written.splitlines()] == []
+        large, old = agents_in(tmp_path)["house"]["models"]
+        assert (large["name"], large["context_window"], large["max_output_tokens"]) == ("large", 131072, 16384)
+        assert (large["prices"]["input"], large["prices"]["output"]) == (2.5, 10)
+        assert large["prices"]["source"] == "the list of house"
+        assert old.keys() == {"name", "model_id", "provider"}
+        status, _, err = await run(env, *words, "--yes")
+        assert (status, "nothing was changed" in err) == (0, True)
+        assert file.read_text(encoding="utf-8") == written
+        status, _, err = await run(env, *words, "--all", "--yes")
+        assert status == 0, err
+        names = [each["name"] for each in agents_in(tmp_path)["house"]["models"]]
+        assert names == ["large", "old", "small", "routed"]
+        peer.models = [{"id": "i" * 300}]
+        status, _, err = await run(env, *words, "--all", "--yes")
+        assert (status, "as it would become, line" in err) == (3, True), err
+        assert [each["name"] for each in agents_in(tmp_path)["house"]["models"]] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "status", "said"),
+    [
+        ("hause", {}, 2, "has no agent 'hause'; there are: house"),
+        ("droid", {}, 2, "has no agent 'droid'"),
+        ("other", {}, 3, "(guide) has no list of models"),
+        ("house", {}, 2, "HOUSE_KEY is not set"),
+        ("house", {"HOUSE_KEY": "sk-wr0ng-0123456789"}, 1, "Incorrect API key provided"),
+    ],
+)
+async def test_what_cannot_be_synced_is_told(
+    name: str, more: dict[str, str], status: int, said: str, tmp_path: Path
+) -> None:
+    async with Lister() as peer:
+        (tmp_path / "agents.toml").write_text(SYNCED % peer.url, encoding="utf-8")
+        found, out, err = await run(home_env(tmp_path, **more), "models", "sync", name, "--yes")
+        assert (found, said in err, "wr0ng" in out + err) == (status, True, False), err
+        assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == SYNCED % peer.url

@@ -47,6 +47,7 @@ RUNS = {
     "keys list": OPENED,
     "members list": OPENED,
     "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},
+    "models --help": SETTINGS,
     "models list": OPENED | CLIENT | {".backends.kinds.openai"},
     "organization show": OPENED | {".presentation.models"},
     "preferences show": OPENED | {".presentation.models"},

@@ -30,6 +30,7 @@ ABOUT_NOBODY = {
     "doctor",
     "keys add",
     "migrate",
+    "models sync",
     "secrets generate",
     "secrets rotate",
     "serve",

@@ -22,6 +22,7 @@ from agentapi_mcp.base.clock import SystemClock
 from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
+from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.local.catalogue_files import DEFAULTS, FILE_NAME, load_catalogue
 
@@ -41,6 +42,7 @@ class OfferedModel:
     max_output_tokens: int | None = None
     input_price: Decimal | None = None
     output_price: Decimal | None = None
+    cached_price: Decimal | None = None
 
 
 def own_file(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -48,15 +50,15 @@ def own_file(settings: Settings, environ: Mapping[str, str]) -> Path:
     return settings.config or home_of(settings, environ) / FILE_NAME
 
 
-def declared_agents(settings: Settings, environ: Mapping[str, str]) -> frozenset[str]:
-    """Return the names of the agents that the configuration files declare.
+def declared_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, AgentDeclaration]:
+    """Return the agents that the configuration files declare, by their names.
 
     Raises:
         ConfigurationError: a file is unreadable or wrong.
     """
     own = own_file(settings, environ)
     paths = (DEFAULTS, own) if own.exists() else (DEFAULTS,)
-    return frozenset(agent.name for agent in load_catalogue(paths, environ, names).agents)
+    return {agent.name: agent for agent in load_catalogue(paths, environ, names).agents}
 
 
 def packaged_agents() -> frozenset[str]:
@@ -90,19 +92,28 @@ async def offered_models(
     return tuple(model for model in read if model.model_id)
 
 
+def agents_of(text: str, environ: Mapping[str, str], *, called: str) -> tuple[AgentDeclaration, ...]:
+    """Return the agents that a text of a configuration file declares; errors name it as it is called.
+
+    Raises:
+        ConfigurationError: the text is wrong.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / FILE_NAME
+        path.write_text(text, encoding="utf-8")
+        try:
+            return load_catalogue((path,), environ, names).agents
+        except ConfigurationError as exc:
+            raise ConfigurationError(str(exc).replace(f"{path}, ", f"{called}, ")) from exc
+
+
 async def check_agent(text: str, name: str, environ: Mapping[str, str], *, tries: bool) -> HealthCheck:
     """Check an agent that a TOML text declares, as the server would; without a try, its declaration and options.
 
     Raises:
         ConfigurationError: the declaration or its options are wrong.
     """
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / FILE_NAME
-        path.write_text(text, encoding="utf-8")
-        try:
-            declared = load_catalogue((path,), environ, names).agents
-        except ConfigurationError as exc:
-            raise ConfigurationError(str(exc).replace(f"{path}, ", "The new agent, ")) from exc
+    declared = agents_of(text, environ, called="The new agent")
     async with _open_host(environ) as host:
         backend = build_backend(host, next(agent for agent in declared if agent.name == name))
         try:
@@ -129,6 +140,7 @@ def _model(fields: Mapping[str, object]) -> OfferedModel:
         max_output_tokens=_count(as_object(fields.get("top_provider")), _OUTPUTS) or _count(fields, _OUTPUTS),
         input_price=_price(prices.get("prompt")),
         output_price=_price(prices.get("completion")),
+        cached_price=_price(prices.get("input_cache_read")),
     )
 
 

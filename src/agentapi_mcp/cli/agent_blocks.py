@@ -56,7 +56,7 @@ def _model(agent: NewAgent, model: OfferedModel) -> dict[str, object]:
 
 
 def _prices(agent: NewAgent, model: OfferedModel) -> list[str]:
-    known = {"input": model.input_price, "output": model.output_price}
+    known = {"input": model.input_price, "output": model.output_price, "cached_input": model.cached_price}
     pairs = [f"{name} = {price:f}" for name, price in known.items() if price is not None]
     if not pairs:
         return []

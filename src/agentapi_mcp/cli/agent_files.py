@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from agentapi_mcp.app.providers import (
     OfferedModel,
+    agents_of,
     check_agent,
     declared_agents,
     offered_models,
@@ -84,7 +85,7 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     provider_name = options.provider or ""
     provider, name = PROVIDERS[provider_name], options.name or provider_name
     environ, settings = environment(), load_settings()
-    path, before = _read(settings, environ)
+    path, before = read_own_file(settings, environ)
     if name in toml_edits.tables(before or "", "agents"):
         raise ConfigurationError(
             f"{path} has an agent {name} already: choose another --name, or `agentapi-mcp agents remove {name}`."
@@ -112,7 +113,7 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
     except toml_edits.UnsafeEditError as exc:
         raise ConfigurationError(f"{path} cannot be changed safely. Add this by hand:\n\n{block}") from exc
     secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
-    if not _write(path, before, after, secrets, options):
+    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
         return
     print_err(f'Wrote {path}. `agentapi-mcp chat --agent {name} "Say hello."` asks it; a running server has it in 2 s.')
     if is_entered and key is not None and variable is not None:
@@ -128,7 +129,7 @@ async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
         ConfigurationError: the file cannot be changed.
     """
     environ, settings = environment(), load_settings()
-    path, before = _read(settings, environ)
+    path, before = read_own_file(settings, environ)
     there = toml_edits.tables(before or "", "agents")
     if name not in there or before is None:
         if name in packaged_agents():
@@ -143,13 +144,16 @@ async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
         raise ConfigurationError(
             f"{path} says {name} in a way that cannot be changed safely: edit it by hand."
         ) from exc
-    options = AddOptions(provider=None, yes=yes, dry_run=dry_run)
-    if _write(path, before, after, secrets_of(environ), options):
+    if write_own_file(path, before, after, secrets_of(environ), Consent(yes, dry_run)):
         print_err(f"Took {name} out of {path}. Its sessions stay, and it is listed as not declared.")
 
 
-def _read(settings: Settings, environ: Mapping[str, str]) -> tuple[Path, str | None]:
-    """Return the configuration file and its text, once it is known to be right."""
+def read_own_file(settings: Settings, environ: Mapping[str, str]) -> tuple[Path, str | None]:
+    """Return the configuration file and its text.
+
+    Raises:
+        ConfigurationError: it is wrong, or cannot be read.
+    """
     declared_agents(settings, environ)
     path = own_file(settings, environ)
     try:
@@ -186,15 +190,7 @@ async def _chosen_models(
         if not named:
             raise InvalidRequestError("Say which model, as the provider names it: --model NAME.")
         return [OfferedModel(model_id=each) for each in named]
-    try:
-        offered = {each.model_id: each for each in await offered_models(provider.backend, base_url, key, environ)}
-    except BackendError as exc:
-        if exc.fault is BackendFault.AUTH and key is None and provider.key_variable:
-            exc.add_note(f"Set {provider.key_variable}.")
-        elif provider.is_local:
-            exc.add_note(f"Start {provider.title}, or say --base-url where it listens elsewhere.")
-        exc.add_note("Nothing was written.")
-        raise
+    offered = {each.model_id: each for each in await _offered(provider, base_url, key, environ)}
     for model in options.models:
         if model not in offered:
             close = get_close_matches(model, offered, 5, 0.4) or list(offered)[:_SHOWN_MODELS]
@@ -204,6 +200,20 @@ async def _chosen_models(
     if not offered:
         raise InvalidRequestError(f"{provider.title} has no model yet: load or pull one there first.")
     return [offered[each] for each in options.models or _default(provider, list(offered))]
+
+
+async def _offered(
+    provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str]
+) -> Sequence[OfferedModel]:
+    try:
+        return await offered_models(provider.backend, base_url, key, environ)
+    except BackendError as exc:
+        if exc.fault is BackendFault.AUTH and key is None and provider.key_variable:
+            exc.add_note(f"Set {provider.key_variable}.")
+        elif provider.is_local:
+            exc.add_note(f"Start {provider.title}, or say --base-url where it listens elsewhere.")
+        exc.add_note("Nothing was written.")
+        raise
 
 
 def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
@@ -230,15 +240,29 @@ async def _check(block: str, name: str, environ: Mapping[str, str], *, tries: bo
     print_err("Tried it: the provider takes it." if tries else "It was not tried (--force).")
 
 
-def _write(path: Path, before: str | None, after: str, secrets: Sequence[str], options: AddOptions) -> bool:
-    """Show the change, ask, and write it; return whether it was written."""
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Whether to write at all, and without a question."""
+
+    yes: bool
+    dry_run: bool
+
+
+def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence[str], consent: Consent) -> bool:
+    """Show the change, ask, and write it; return whether it was written.
+
+    Raises:
+        ConfigurationError: it cannot be written, or would be wrong.
+        InvalidRequestError: nobody can be asked.
+    """
+    agents_of(after, environment(), called=f"{path} as it would become")
     documents = [toml_edits.load(each) for each in (before, after) if each]
     hidden = [*secrets, *(secret for document in documents for secret in secrets_in(as_object(document)))]
     print_out(difference(path, before, after, hidden))
-    if options.dry_run:
+    if consent.dry_run:
         print_err("Nothing was written (--dry-run).")
         return False
-    if not options.yes:
+    if not consent.yes:
         if not sys.stdin.isatty():
             raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
         if not click.confirm(f"Write {path}?", default=True, err=True):

@@ -23,7 +23,7 @@ _PASSWORD_IN_URL = re.compile(r"\w://[^\s/@]*:[^\s/@]+@")
 _KEY_LIKE = re.compile(
     r"\b(?:(?:sk|pk|rk|key|gsk|xai|hf|ghp|github_pat|r8|fk)[-_][\w.-]{6,}|AIza[\w-]{10,}|eyJ[\w-]{10,})"
 )
-# As the clients write it: ${NAME}, ${env:NAME}, {env:NAME}, {file:PATH}, $NAME. A password may begin with a dollar sign.
+# As the clients write it: ${NAME}, ${env:NAME}, {env:NAME}, {file:PATH}, $NAME. A password may begin with a dollar.
 _REFERENCE = re.compile(r"\$\{|\{(?:env|file):|^\$[A-Z_][A-Z0-9_]*$")
 _BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s+\S+")
 

@@ -12,7 +12,7 @@ SUMMARIES = {
     "keys": "Keep API keys of your own, used instead of the server's.",
     "members": "See who is in your organisation, invite people, and say what they may do.",
     "migrate": "Bring the database to this version.",
-    "models": "See which models there are.",
+    "models": "See which models there are, and bring what the provider's list says of them.",
     "organization": "See and set what holds for everybody in your organisation.",
     "preferences": "See and set what you take in each of your MCP clients.",
     "secrets": "Look after the master keys, which seal what is secret in the database.",
