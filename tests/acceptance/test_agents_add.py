@@ -90,6 +90,7 @@ async def at(env: Mapping[str, str], act: Callable[[Terminal], int], *words: str
 
 async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_again(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text(OWN, encoding="utf-8")
+    (tmp_path / "agents.toml").chmod(0o640)
     async with Lister() as peer:
         env = home_env(tmp_path, OPENAI_API_KEY=KEY)
         words = ("agents", "add", "openai", "--base-url", peer.url, "--model", "maker/large", "--model", "small")
@@ -117,6 +118,7 @@ async def test_an_agent_is_tried_shown_and_written_with_comments_and_taken_out_a
     status, out, err = await run(env, "agents", "remove", "openai", "--yes")
     assert status == 0, err
     assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == OWN
+    assert oct((tmp_path / "agents.toml").stat().st_mode)[-3:] == "640"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,7 @@ async def test_a_server_of_this_machine_needs_no_key_and_gives_all_of_its_models
         assert status == 0, err
         agent = agents_in(tmp_path)["my.box"]
         assert [each["name"] for each in agent["models"]] == ["small", "maker/large", "routed"]
+        assert ["prices" in each for each in agent["models"]] == [False, True, False]
         assert "api_key" not in agent["options"]
         here = Provider(title="Here", base_url=peer.url)
         assert await agent_files.state_of(here, {}) == f"answers at {peer.url}: small, maker/large, routed"
@@ -187,6 +190,7 @@ async def test_a_key_is_entered_unseen_and_kept_nowhere_without_a_master_key(tmp
         status, seen = await at(home_env(tmp_path), act, "add", "mistral", "--base-url", peer.url)
     assert status == 0, seen
     assert KEY not in seen + (tmp_path / "agents.toml").read_text(encoding="utf-8")
+    assert oct((tmp_path / "agents.toml").stat().st_mode)[-3:] == "600"
     assert "The key is kept nowhere: set MISTRAL_API_KEY" in seen
     assert agents_in(tmp_path)["mistral"]["options"]["api_key"] == "${MISTRAL_API_KEY}"
 

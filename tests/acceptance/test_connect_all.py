@@ -27,13 +27,17 @@ def used(home: Path, *clients: str) -> dict[str, Path]:
 async def test_all_that_are_installed_are_connected_and_the_failure_of_one_stops_no_other(
     edge_home: Path, tmp_path: Path
 ) -> None:
-    paths = used(tmp_path, "codex", "cursor", "opencode", "zed")
+    paths = used(tmp_path, "codex", "cursor", "opencode", "windsurf", "zed")
     paths["codex"].write_text(BROKEN, encoding="utf-8")
+    misled = {"mcpServers": {"agentapi": {"command": "agentapi-mcp", "env": {"AGENTAPI_CONFIG": "/nowhere.toml"}}}}
+    paths["windsurf"].write_text(json.dumps(misled), encoding="utf-8")
     status, out, err = await run(of(edge_home, tmp_path), "connect", "--yes")
     assert status == 1
     assert paths["codex"].read_text(encoding="utf-8") == BROKEN
     assert f"Codex ({paths['codex']}):" in err
     assert "is not what Codex reads" in err
+    assert "does not work as Windsurf would start it" in err
+    assert json.loads(paths["windsurf"].read_text(encoding="utf-8")) == misled
     for client in ("cursor", "opencode", "zed"):
         assert entry_in(client, paths[client])
         title = find_client(client, "linux", {"HOME": "/"}).title
@@ -109,7 +113,7 @@ async def test_a_program_on_the_path_is_enough_and_nothing_at_all_is_told(edge_h
     assert (status, "None of the clients that connect knows is installed here" in err) == (3, True)
     assert "opencode" in err
     (tmp_path / "gemini").touch(mode=0o755)
-    status, _, err = await run(env | {"PATH": f"{tmp_path}:{env['PATH']}"}, "connect", "--yes", "--force")
+    status, _, err = await run(env | {"PATH": f"{tmp_path}:{env['PATH']}"}, "connect", "--yes")
     assert status == 0, err
     assert entry_in("gemini", tmp_path / "home" / ".gemini" / "settings.json")
 
