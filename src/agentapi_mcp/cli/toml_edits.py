@@ -58,8 +58,8 @@ def add(text: str, path: TablePath, block: str) -> str:
         UnsafeEditError: there is such a table, or it cannot be added so that nothing else changes.
     """
     before, entry = load(text), _find(load(block), path)
-    if entry is None or _find(before, path) is not None:
-        raise UnsafeEditError(f"{'.'.join(path)} cannot be added")
+    if entry is None:
+        raise UnsafeEditError(f"the block is not {'.'.join(path)}")
     expected = _document_with(before, path, entry)
     return _first_safe(expected, path, lambda: _after(text, block))
 
