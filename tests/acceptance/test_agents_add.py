@@ -309,10 +309,6 @@ async def test_models_are_brought_from_the_providers_list_and_comments_stay(tmp_
         assert status == 0, err
         names = [each["name"] for each in agents_in(tmp_path)["house"]["models"]]
         assert names == ["large", "old", "small", "routed"]
-        peer.models = [{"id": "i" * 300}]
-        status, _, err = await run(env, *words, "--all", "--yes")
-        assert (status, "as it would become, line" in err) == (3, True), err
-        assert [each["name"] for each in agents_in(tmp_path)["house"]["models"]] == names
 
 
 @pytest.mark.parametrize(
@@ -333,3 +329,13 @@ async def test_what_cannot_be_synced_is_told(
         found, out, err = await run(home_env(tmp_path, **more), "models", "sync", name, "--yes")
         assert (found, said in err, "wr0ng" in out + err) == (status, True, False), err
         assert (tmp_path / "agents.toml").read_text(encoding="utf-8") == SYNCED % peer.url
+
+
+async def test_a_list_with_which_the_file_would_be_wrong_is_not_written(tmp_path: Path) -> None:
+    async with Lister(models=[{"id": "i" * 300}]) as peer:
+        file = tmp_path / "agents.toml"
+        file.write_text(SYNCED % peer.url, encoding="utf-8")
+        env = home_env(tmp_path, HOUSE_KEY=KEY)
+        status, _, err = await run(env, "models", "sync", "house", "--all", "--yes")
+        assert (status, "as it would become, line" in err) == (3, True), err
+        assert file.read_text(encoding="utf-8") == SYNCED % peer.url
