@@ -1,4 +1,4 @@
-"""`connect` and `disconnect` as their users run them, with the files of the five clients in homes of their own."""
+"""`connect` and `disconnect` as their users run them, with the files of the clients in homes of their own."""
 
 import asyncio
 import json
@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from agentapi_mcp.cli.jsonc import parse
-from agentapi_mcp.cli.mcp_clients import NAMES, JsonFormat, TomlFormat, find_client
+from agentapi_mcp.cli.known_clients import NAMES, find_client
+from agentapi_mcp.cli.mcp_clients import JsonFormat, TomlFormat, env_of, words_of
 from tests.acceptance.test_processes import environ, run
 from tests.support.waiting import wait_until
 
@@ -22,6 +23,11 @@ BEFORE = {
     "claude-code": '{\n  "numStartups": 12,\n  "mcpServers": {},\n  "projects": {"/a": {"mcpServers": {}}}\n}\n',
     "vscode": '{\n\t// mine\n\t"servers": {\n\t\t"files": {"type": "stdio", "command": "npx"}, // x\n\t},\n}\n',
     "cursor": '{\r\n  "mcpServers": {\r\n    "files": {"url": "http://localhost:1"}\r\n  }\r\n}\r\n',
+    "gemini": '{\n  "security": {"auth": {}},\n  "mcpServers": {"files": {"httpUrl": "http://localhost:1"}}\n}\n',
+    "junie": '{"mcpServers": {"files": {"command": "npx", "args": [], "env": {}}}}',
+    "opencode": '{\n  "$schema": "x",\n  // mine\n  "mcp": {\n    "x": {"type": "remote", "url": "x"},\n  },\n}\n',
+    "windsurf": '{\n  "mcpServers": {}\n}',
+    "zed": '// mine\n{\n  "vim_mode": true,\n  "context_servers": {\n    "files": {"command": "npx"},\n  },\n}\n',
     "codex": 'model = "o"  # mine\n\n[mcp_servers.files]\ncommand = "npx"\n\n[profiles.x]\nmodel = "p"\n',
 }
 
@@ -69,8 +75,8 @@ async def test_a_client_is_connected_once_and_disconnected_without_a_trace(
     assert "8 tools; agents that can be used: guide" in err
     assert "Not handed on of what is set here: AGENTAPI_POSTGRES_LINGER_SECONDS, OPENROUTER_API_KEY." in err
     entry = entry_in(client, path)
-    assert entry["env"] == {"AGENTAPI_HOME": str(edge_home)}
-    assert Path(entry["command"]).is_absolute()
+    assert env_of(entry) == {"AGENTAPI_HOME": str(edge_home)}
+    assert Path(words_of(entry)[0]).is_absolute()
     after = path.read_bytes()
     assert without_ours(client, after.decode()) == without_ours(client, BEFORE[client])
     assert oct(path.stat().st_mode)[-3:] == "640"
@@ -100,7 +106,7 @@ async def test_a_file_that_was_not_there_goes_again(client: str, edge_home: Path
     assert status == 0, err
     assert "agents that can be used: droid, guide" in err
     text = path.read_text(encoding="utf-8")
-    assert (KEY in text) is (client == "claude-desktop")
+    assert (KEY in text) is (client in {"claude-desktop", "junie", "zed"})  # which know no references
     assert [line[1:] for line in changes.splitlines()[3:]] == text.replace(KEY, "[hidden]").splitlines()
     assert oct(path.stat().st_mode)[-3:] == "600"
     status, shown, err = await run(env, *words, "--print")

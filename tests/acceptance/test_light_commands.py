@@ -38,6 +38,7 @@ RUNS = {
     "--help": set[str](),
     "accounts list": OPENED,
     "agents list": OPENED | CLIENT | {".backends.kinds.openai"},  # whose health is asked
+    "agents add --help": SETTINGS,
     "audit": OPENED,
     "chat --help": SETTINGS,
     "connect codex --print": SETTINGS | {"tomlkit"},
@@ -46,6 +47,7 @@ RUNS = {
     "keys list": OPENED,
     "members list": OPENED,
     "migrate --status": SETTINGS | {"asyncpg", ".stores.postgres.migrate"},
+    "models --help": SETTINGS,
     "models list": OPENED | CLIENT | {".backends.kinds.openai"},
     "organization show": OPENED | {".presentation.models"},
     "preferences show": OPENED | {".presentation.models"},

@@ -10,10 +10,10 @@ from typing import cast
 
 import click
 import pytest
-from pydantic import BaseModel
 
 from agentapi_mcp.backends.guide.pages import anchor
 from agentapi_mcp.cli.main import main
+from agentapi_mcp.cli.mcp_clients import Entry, words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -22,13 +22,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 LONGEST_LINE = 126
 CLIENTS = ("Claude Desktop", "Claude Code", "VS Code", "Cursor", "Codex")
-
-
-class Entry(BaseModel):
-    """A server's entry in a client's configuration."""
-
-    command: str
-    args: tuple[str, ...] = ()
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -97,11 +90,8 @@ def test_the_readme_is_short_and_has_what_a_newcomer_needs() -> None:
 def test_every_client_is_told_the_same_command(page: str) -> None:
     read = [json.loads(snippet) for snippet in snippets(ROOT / page, "json")]
     read += [tomllib.loads(snippet) for snippet in snippets(ROOT / page, "toml")]
-    entries = [
-        Entry.model_validate(next(iter(cast(dict[str, dict[str, object]], servers).values()))["agentapi"])
-        for servers in read
-    ]
-    commands = {(entry.command, *entry.args) for entry in entries}
+    entries = [next(iter(cast(dict[str, dict[str, Entry]], servers).values()))["agentapi"] for servers in read]
+    commands = {tuple(words_of(entry)) for entry in entries}
     assert len(entries) >= 3
     assert commands == {("/path/to/clone/.venv/bin/agentapi-mcp",)}
 

@@ -19,7 +19,8 @@ from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidR
 from agentapi_mcp.cli import connecting
 from agentapi_mcp.cli.config_secrets import difference, hide, is_secret, secrets_in
 from agentapi_mcp.cli.connecting import ConnectOptions
-from agentapi_mcp.cli.mcp_clients import NAMES, McpClient, find_client
+from agentapi_mcp.cli.known_clients import NAMES, find_client
+from agentapi_mcp.cli.mcp_clients import McpClient
 from agentapi_mcp.cli.trials import try_server
 
 CANARY = "cAn4ry"
@@ -40,7 +41,7 @@ KINDS = st.sampled_from(["none", "other", "ours", "link", "project"])
 @contextmanager
 def environment_of(home: Path, **variables: str) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATABASE_URL", "CODEX_HOME", "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR"):
+        for name in ("DATABASE_URL", "CODEX_HOME", "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "GEMINI_CLI_HOME"):
             patch.delenv(name, raising=False)
         for name, value in (variables | {"HOME": str(home)}).items():
             patch.setenv(name, value)
@@ -95,7 +96,8 @@ def test_a_secret_is_in_nothing_that_is_written_or_printed(client: str, kind: st
         known = find_client(client, "linux", {"HOME": place})
         key, text = key_of(known), json.dumps("elsewhere-4711")
         form = layout(client)
-        written = OURS[form] % (key, variable, json.dumps(CANARY)) if kind == "ours" else OTHER[form] % (key, text)
+        ours = OURS[form].replace('"env"', json.dumps(known.env_key)) % (key, variable, json.dumps(CANARY))
+        written = ours if kind == "ours" else OTHER[form] % (key, text)
         path = prepare(kind, known, written, home)
         before = contents(home)
         options = ConnectOptions(
@@ -140,6 +142,10 @@ def test_the_server_is_started_with_what_its_entry_refers_to(client: str) -> Non
         ("cursor", "${env:B}", None),
         ("cursor", "$A", "$A"),
         ("claude-desktop", "${A}", "${A}"),
+        ("gemini", "$A", "1"),
+        ("opencode", "{env:A}", "1"),
+        ("windsurf", "${env:A}", "1"),
+        ("zed", "{env:A}", "{env:A}"),
     ],
 )
 def test_each_client_resolves_its_own_references(client: str, written: str, started: str | None) -> None:
@@ -271,6 +277,9 @@ def test_secrets_of_other_servers_are_told_and_their_file_keeps_its_mode(
         ("ANYTHING", "sk-or-v1-0123456789", True),
         ("Authorization", "Bearer abc", True),
         ("OPENAI_API_KEY", "${OPENAI_API_KEY}", False),
+        ("OPENAI_API_KEY", "{env:OPENAI_API_KEY}", False),
+        ("OPENAI_API_KEY", "$OPENAI_API_KEY", False),
+        ("DB_PASSWORD", "$ecret", True),
         ("OPENAI_API_KEY", "", False),
         ("AGENTAPI_MASTER_KEY_FILE", "/etc/key", False),
         ("PATH", "/usr/bin", False),

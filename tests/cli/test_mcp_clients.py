@@ -1,14 +1,18 @@
 """Servers in a client's file, in JSON and in TOML."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.cli.mcp_clients import NAMES, TomlFormat, find_client, is_ours
+from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
+from agentapi_mcp.cli.known_clients import NAMES, find_client, installed_clients
+from agentapi_mcp.cli.mcp_clients import TomlFormat, is_ours, words_of
+from agentapi_mcp.edges.mcp.tools.registry import find_tools
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 
 FORM = TomlFormat("mcp_servers")
 ENTRY: dict[str, object] = {
@@ -79,6 +83,59 @@ def test_what_starts_this_program_is_ours() -> None:
     assert is_ours({"command": "/usr/bin/python3", "args": ["-m", "agentapi_mcp"]})
     assert not is_ours({"command": "npx", "args": ["-y", "other"]})
     assert not is_ours({"url": "http://localhost"})
+
+
+def test_the_command_of_an_entry_may_be_a_list() -> None:
+    assert is_ours({"type": "local", "command": ["/opt/agentapi-mcp", "--toolsets", "core"]})
+    assert words_of({"command": "a", "args": ["b"]}) == words_of({"command": ["a", "b"]}) == ["a", "b"]
+
+
+LIMITS = {"cursor": 60, "gemini": 63}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_names_of_tools_with_the_clients_prefix_fit_a_models_limit(name: str) -> None:
+    client = find_client(name, "linux", {"HOME": "/"})
+    longest = max((tool.spec.name for tool in find_tools(toolset_names())), key=len)
+    whole = client.tool_prefix + longest
+    fits = "s" * (LIMITS.get(name, 64) - len(whole.replace("NAME", "")))
+    client.check_name("agentapi")
+    client.check_name(fits)
+    assert len(whole.replace("NAME", fits)) == LIMITS.get(name, 64)
+    with pytest.raises(InvalidRequestError, match=f"at most {len(fits)} characters for {client.title}"):
+        client.check_name(fits + "s")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_client_is_installed_where_its_program_or_its_files_are(name: str, tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path / "home"), "PATH": str(tmp_path)}
+    client = find_client(name, "linux", environ)
+    assert name not in installed_clients("linux", environ)
+    for program in client.programs:
+        (tmp_path / program).touch(mode=0o755)
+        assert name in installed_clients("linux", environ)
+        (tmp_path / program).unlink()
+    client.file.parent.mkdir(parents=True)
+    client.file.touch()
+    assert name in installed_clients("linux", environ)
+
+
+def test_opencode_reads_the_file_with_comments_where_there_is_one(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path)}
+    assert find_client("opencode", "linux", environ).file.name == "opencode.json"
+    directory = tmp_path / ".config" / "opencode"
+    directory.mkdir(parents=True)
+    (directory / "opencode.jsonc").touch()
+    assert find_client("opencode", "linux", environ).file == directory / "opencode.jsonc"
+
+
+def test_gemini_knows_a_reference_without_braces() -> None:
+    client = find_client("gemini", "linux", {"HOME": "/"})
+    entry: dict[str, object] = {
+        "command": "x",
+        "env": {"A": "$MY_KEY", "B": "${MY_KEY}", "C": "${OTHER:-d}", "D": "$OTHER"},
+    }
+    assert client.start_environment(entry, {"MY_KEY": "k"}) == {"A": "k", "B": "k", "C": "d"}
 
 
 def test_the_byte_order_mark_of_a_file_stays_where_it_is() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tomlkit import parse
 
-from agentapi_mcp.cli.toml_edits import UnsafeEditError, put, remove
+from agentapi_mcp.cli.toml_edits import UnsafeEditError, add, put, put_in_list, remove, tables
 
 PATH = ("mcp_servers", "agentapi")
 ENTRY: dict[str, object] = {"command": "/opt/x", "args": ["-m", 'a "b"'], "env": {"KEY": "v\\", "OTHER": "\U0001f600"}}
@@ -93,6 +93,73 @@ def others_of(text: str) -> dict[str, Any]:
 def comments_of(text: str) -> list[str]:
     """List the comments that are not of our own table."""
     return [line[line.index("#") :] for line in text.splitlines() if "#" in line and "# ours" not in line]
+
+
+BLOCK = """[mcp_servers.agentapi]
+# ours, and about the next key
+command = "new"
+
+[mcp_servers.agentapi.env]
+KEY = "${VAR}"  # ours
+
+[[mcp_servers.agentapi.list]]
+name = "one"  # known as
+prices = { input = 0.1, on = 2026-07-02 }
+
+[[mcp_servers.agentapi.list]]
+name = "two"
+"""
+
+
+@settings(deadline=None)
+@given(WITHOUT)
+def test_a_block_with_comments_is_added_and_removed_and_nothing_else_changes(text: str) -> None:
+    try:
+        added = add(text, PATH, BLOCK)
+    except UnsafeEditError:
+        assert "mcp_servers = {" in text or "mcp_servers.docs" in text  # which may not be added to elsewhere
+        return
+    assert BLOCK in added.replace("\r\n", "\n")
+    assert others_of(added) == others_of(text)
+    assert tables(added, PATH[0]) == [*tables(text, PATH[0]), PATH[1]]
+    assert others_of(remove(added, PATH)) == others_of(text)
+    assert "ours" not in remove(added, PATH)
+    if text.endswith("\n") or not text:
+        assert remove(added, PATH) == text
+
+
+@settings(deadline=None)
+@given(WITHOUT, SOME, st.booleans())
+def test_values_are_put_into_a_list_of_tables_and_nothing_else_changes(text: str, after: str, more: bool) -> None:  # noqa: FBT001  # drawn
+    try:
+        whole = add(text, PATH, BLOCK) + after
+    except UnsafeEditError:
+        return
+    if not is_toml(whole):
+        return
+    new = {"name": "three", "prices": {"output": 2.5}}
+    changed = put_in_list(whole, PATH, "list", {0: {"size": 1, "name": "uno"}}, [new] if more else [])
+    expected = tomllib.loads(BLOCK)[PATH[0]][PATH[1]]
+    expected["list"][0] |= {"size": 1, "name": "uno"}
+    expected["list"] += [new] if more else []
+    assert ours_of(changed) == expected
+    assert others_of(changed) == others_of(whole)
+    assert [line for line in whole.splitlines() if line not in changed.splitlines()] == ['name = "one"  # known as']
+    assert 'name = "uno"  # known as' in changed
+
+
+def test_a_list_in_another_notation_is_not_changed() -> None:
+    with pytest.raises(UnsafeEditError):
+        put_in_list('[mcp_servers.agentapi]\nlist = [{ name = "one" }]\n', PATH, "list", {0: {"name": "uno"}}, [])
+    with pytest.raises(UnsafeEditError):
+        put_in_list("mcp_servers.agentapi = {}\n", PATH, "list", {}, [{"name": "one"}])
+
+
+def test_a_block_replaces_nothing() -> None:
+    with pytest.raises(UnsafeEditError):
+        add(BLOCK, PATH, BLOCK)
+    with pytest.raises(UnsafeEditError):
+        add("", PATH, "[other]\n")
 
 
 @settings(deadline=None)

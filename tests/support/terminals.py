@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+
+import agentapi_mcp
 
 # The terminal must be the controlling one of a session of its own, else Ctrl-C is only a byte.
 _BEGIN = (
     "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "os.execv(sys.executable, [sys.executable, '-m', 'agentapi_mcp', *sys.argv[1:]])"
 )
+_SOURCE = str(Path(agentapi_mcp.__file__).parents[1])
 _PATIENCE = 30
 
 
@@ -61,7 +65,7 @@ def terminal(env: Mapping[str, str], *words: str) -> Generator[Terminal]:
     """Start the program on a terminal."""
     ours, its = pty.openpty()
     process = subprocess.Popen(  # noqa: S603  # the program itself
-        [sys.executable, "-c", _BEGIN, *words], stdin=its, stdout=its, stderr=its, env=dict(env)
+        [sys.executable, "-c", _BEGIN, *words], stdin=its, stdout=its, stderr=its, env={"PYTHONPATH": _SOURCE, **env}
     )
     os.close(its)
     try:

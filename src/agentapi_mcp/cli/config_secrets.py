@@ -23,12 +23,14 @@ _PASSWORD_IN_URL = re.compile(r"\w://[^\s/@]*:[^\s/@]+@")
 _KEY_LIKE = re.compile(
     r"\b(?:(?:sk|pk|rk|key|gsk|xai|hf|ghp|github_pat|r8|fk)[-_][\w.-]{6,}|AIza[\w-]{10,}|eyJ[\w-]{10,})"
 )
+# As the clients write it: ${NAME}, ${env:NAME}, {env:NAME}, {file:PATH}, $NAME. A password may begin with a dollar.
+_REFERENCE = re.compile(r"\$\{|\{(?:env|file):|^\$[A-Z_][A-Z0-9_]*$")
 _BEARER = re.compile(r"(?i)\b(?:bearer|basic)\s+\S+")
 
 
 def is_secret(name: str, value: str) -> bool:
     """Return whether the value of a name looks like a secret itself, not like a reference to one or its place."""
-    if not value or "${" in value:
+    if not value or _REFERENCE.search(value):
         return False
     if any(pattern.search(value) for pattern in (_PASSWORD_IN_URL, _KEY_LIKE, _BEARER)):
         return True
@@ -56,7 +58,7 @@ def secrets_in(value: object, name: str = "") -> Iterator[str]:
             yield value
     elif is_object(value):
         for key, each in value.items():
-            yield from _values(as_object(each)) if key == "env" or key.endswith("headers") else ()
+            yield from _values(as_object(each)) if key in {"env", "environment"} or key.endswith("headers") else ()
             yield from secrets_in(each, key)
     elif is_list(value):
         for before, each in pairwise(["", *value]):
@@ -71,7 +73,7 @@ def _is_option(word: object) -> TypeGuard[str]:
 def _values(named: Mapping[str, object]) -> Iterator[str]:
     """Find the values of variables or headers, which may be secrets whatever their names are."""
     for name, value in named.items():
-        if isinstance(value, str) and "${" not in value and not _PLACE_NAME.search(name):
+        if isinstance(value, str) and not _REFERENCE.search(value) and not _PLACE_NAME.search(name):
             yield value
 
 

@@ -1,15 +1,10 @@
 """`connect` and `disconnect`: edit an MCP client's configuration, after a trial start of the server."""
 
-import errno
-import os
 import re
-import stat
 import sys
-import tempfile
-import tomllib
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,63 +12,84 @@ from typing import cast
 
 import click
 
-from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
+from agentapi_mcp.base.errors import AgentApiError, ConfigurationError, InvalidRequestError
 from agentapi_mcp.base.text import listed
-from agentapi_mcp.cli import jsonc
+from agentapi_mcp.cli.config_files import (
+    PATH_VARIABLES,
+    ConfigFile,
+    FileChangedError,
+    backups_of,
+    close_config,
+    is_ours_alone,
+    read_config,
+    was_before,
+    write_config,
+)
 from agentapi_mcp.cli.config_secrets import difference, secrets_held, secrets_in, secrets_of
-from agentapi_mcp.cli.mcp_clients import NAMES, Entry, McpClient, env_of, find_client, is_ours
+from agentapi_mcp.cli.known_clients import NAMES, find_client, installed_clients
+from agentapi_mcp.cli.mcp_clients import Entry, McpClient, env_of, is_ours
 from agentapi_mcp.cli.options import FILE
+from agentapi_mcp.cli.outputs import FAILED, explain, print_json
 from agentapi_mcp.cli.start_commands import StartCommand, start_command
 from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.settings import BARE_NAMES, environment, platform
 
-# `_locked` returns before it is needed on Windows, where it is not.
-# pyright: reportPossiblyUnboundVariable=false
-if sys.platform != "win32":
-    import fcntl
-
+_WOULD_CHANGE = "would change"
 _ATTEMPTS = 5
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Written without being named, as absolute paths: a client starts the server in another directory.
-_PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
 _UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY",)
 _BLANK = "<the value of {}>"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPOSITORIES = (".git", ".hg", ".jj", ".svn")
-_PRIVATE = 0o600
-
-
-class _FileChangedError(Exception):
-    """Another program changed the file since it was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectOptions:
-    """Options of `connect` and `disconnect`."""
+    """Options of `connect` and `disconnect`; without a client, `connect` is about all that are installed."""
 
-    client: str
+    client: str | None = None
     name: str = "agentapi"
     file: Path | None = None
     env: tuple[str, ...] = ()
     only_print: bool = False
     dry_run: bool = False
     force: bool = False
+    yes: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _ConfigFile:
-    """A client's configuration file and its text; None if the file does not exist."""
+class _Work:
+    """What `connect` needs to know for every client."""
 
-    client: McpClient
-    path: Path
-    text: str | None
+    options: ConnectOptions
+    environ: Mapping[str, str]
+    start: StartCommand
+    paths: Mapping[str, str]
+    handed_on: Mapping[str, str]
 
-    def find(self, name: str) -> Entry | None:
-        """Return the entry with this name."""
-        return None if self.text is None else self.client.format.find(self.text, name)
+    def entry(self, client: McpClient) -> Entry:
+        return client.entry(self.start.words, self.paths, self.handed_on)
+
+    def path(self, client: McpClient) -> Path:
+        return self.options.file or client.file
+
+    @property
+    def secrets(self) -> list[str]:
+        return [*secrets_of(self.environ), *self.handed_on.values()]
 
 
-def client_options(force: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclass(slots=True)
+class _Result:
+    """What became, or would become, of one client: an outcome for programs, and lines for people."""
+
+    outcome: str  # connected, unchanged, would change, failed
+    lines: list[str] = field(default_factory=list[str])
+    change: str | None = None
+    backup: Path | None = None
+
+
+def client_options(force: str, *, requires_client: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options that `connect` and `disconnect` share; what `force` does differs."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +98,7 @@ def client_options(force: str) -> Callable[[Callable[..., None]], Callable[..., 
             click.option("--dry-run", is_flag=True, help="Show how the file would change, start and write nothing."),
             click.option("--file", type=FILE, help="Edit this file instead, for example a project's."),
             click.option("--name", default="agentapi", show_default=True, help="What the client calls this server."),
-            click.argument("client", type=click.Choice(NAMES)),
+            click.argument("client", type=click.Choice(NAMES), required=requires_client),
         ):
             command = option(command)
         return command
@@ -91,54 +107,161 @@ def client_options(force: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 async def connect(options: ConnectOptions) -> None:
-    """Start the server as the client will, then add it to the client's configuration.
+    """Start the server as a client will, then add it to the client's configuration; without a client, to all there are.
 
     Raises:
         ConfigurationError: the file cannot be changed, or the server does not work as the client starts it.
-        InvalidRequestError: the name is malformed, or a variable of `--env` is not set.
+        InvalidRequestError: the name is malformed, a variable of `--env` is not set, or nobody can be asked.
     """
     if not _NAME.fullmatch(options.name):
         raise InvalidRequestError("--name takes letters, digits, '-' and '_', at most 64.")
+    if options.client is None and options.file is not None:
+        raise InvalidRequestError("--file is the file of one client: name that, too.")
     environ = environment()
-    client = find_client(options.client, platform(), environ)
+    clients = _chosen(options, environ)
     is_shown = options.only_print or options.dry_run
-    paths, handed_on = _paths(environ), _handed_on(options.env, environ, is_shown=is_shown)
-    start = start_command(environ, None if is_shown else _ask())
-    new = client.entry(start.words, paths, handed_on)
-    path = options.file or client.file
+    handed_on = _handed_on(options.env, environ, is_shown=is_shown)
+    work = _Work(options, environ, start_command(environ, None if is_shown else _ask()), _paths(environ), handed_on)
     if options.only_print:
-        blanks = {each: _BLANK.format(each) for each in handed_on}
-        _print_entry(client, path, options.name, start, client.entry(start.words, paths, blanks))
-        return
-    config = _read(client, path)
-    entry = _entry_for(config, options, new)
-    if client.copies_values and handed_on:
-        _check_privacy(config, options, handed_on)
-    secrets = [*secrets_of(environ), *handed_on.values()]
-    if options.dry_run:
-        text = client.format.put(config.text or "", options.name, entry)
-        _print_difference(config, text, secrets)
-        return
-    trial_result = "It was not tried (--force)." if options.force else await _trial(client, entry, environ, secrets)
-    print_err(_put(client, path, options, new))
-    notes = _notes(_read(client, path), options.name, handed_on, environ)
-    for line in (trial_result, start.remark, *notes, client.next_step):
-        if line is not None:
-            print_err(line)
+        for client in clients.values():
+            _print_entry(client, work)
+    elif options.client is not None and not options.as_json:
+        for client in clients.values():
+            _print_result(await _connect_one(client, work), options)
+    else:
+        await _connect_all(clients, work)
 
 
-def _print_entry(client: McpClient, path: Path, name: str, start: StartCommand, entry: Entry) -> None:
+def _chosen(options: ConnectOptions, environ: Mapping[str, str]) -> dict[str, McpClient]:
+    if options.client is not None:
+        return {options.client: find_client(options.client, platform(), environ)}
+    found = installed_clients(platform(), environ)
+    if not found:
+        raise ConfigurationError(
+            f"None of the clients that connect knows is installed here ({', '.join(NAMES)}): no program is on the "
+            "PATH, and no file in its place. Start a client once, or name one and say --force."
+        )
+    return found
+
+
+async def _connect_all(clients: Mapping[str, McpClient], work: _Work) -> None:
+    """Show what would be done and do it after a yes; the failure of one client does not stop the others."""
+    options = work.options
+    results = {name: await _attempted(_planned_result(client, work)) for name, client in clients.items()}
+    if not options.as_json:
+        _print_all(clients, work, results)
+    changing = [name for name, result in results.items() if result.outcome == _WOULD_CHANGE]
+    if changing and not options.dry_run and _has_consent(changing, options):
+        done = {name: await _attempted(_connect_one(clients[name], work)) for name in changing}
+        results |= done
+        if not options.as_json:
+            _print_all(clients, work, done)
+    if options.as_json:
+        print_json([_json(name, clients[name], work, result) for name, result in results.items()])
+    if any(result.outcome == "failed" for result in results.values()):
+        sys.exit(FAILED)
+
+
+def _has_consent(names: Sequence[str], options: ConnectOptions) -> bool:
+    """Ask whether to write, unless that was said already.
+
+    Raises:
+        InvalidRequestError: nobody can be asked.
+    """
+    if options.yes or options.client is not None:
+        return True
+    if options.as_json or not sys.stdin.isatty():
+        raise InvalidRequestError(
+            f"Nobody can be asked here whether to write the files of {listed(list(names))}: say --yes to write them, "
+            "--dry-run to see what would change, or name one client."
+        )
+    if click.confirm(f"Connect {listed(list(names))}?", default=True, err=True):
+        return True
+    print_err("Nothing was written.")
+    return False
+
+
+async def _attempted(step: Awaitable[_Result]) -> _Result:
+    try:
+        return await step
+    except AgentApiError as exc:
+        return _Result("failed", [explain(exc)])
+
+
+async def _planned_result(client: McpClient, work: _Work) -> _Result:
+    return _planned(client, work)
+
+
+def _planned(client: McpClient, work: _Work) -> _Result:
+    """Say how the file of a client would change."""
+    client.check_name(work.options.name)
+    config = read_config(client, work.path(client))
+    entry = _entry_for(config, work, work.entry(client))
+    if client.copies_values and work.handed_on:
+        _check_privacy(config, work.options, work.handed_on)
+    text = client.format.put(config.text or "", work.options.name, entry)
+    return _difference(config, text, work.secrets)
+
+
+async def _connect_one(client: McpClient, work: _Work) -> _Result:
+    planned = _planned(client, work)
+    if work.options.dry_run:
+        return planned
+    entry = _entry_for(read_config(client, work.path(client)), work, work.entry(client))
+    trial_result = "It was not tried (--force)."
+    if not work.options.force:
+        trial_result = await _trial(client, entry, work.environ, work.secrets)
+    result = _put(client, work)
+    notes = _notes(read_config(client, work.path(client)), work.options.name, work.handed_on, work.environ)
+    after = (trial_result, work.start.remark, *notes, client.next_step)
+    result.lines += [line for line in after if line is not None]
+    return result
+
+
+def _print_all(clients: Mapping[str, McpClient], work: _Work, results: Mapping[str, _Result]) -> None:
+    for name, result in results.items():
+        print_err(f"{clients[name].title} ({work.path(clients[name])}):")
+        _print_result(result, work.options)
+
+
+def _print_result(result: _Result, options: ConnectOptions) -> None:
+    if result.change is not None:
+        print_out(result.change)
+    for line in result.lines:
+        print_err(line)
+    if options.dry_run and result.outcome == _WOULD_CHANGE:
+        print_err("Nothing was written (--dry-run).")
+
+
+def _json(name: str, client: McpClient, work: _Work, result: _Result) -> dict[str, object]:
+    return {
+        "client": name,
+        "title": client.title,
+        "file": str(work.path(client)),
+        "server": work.options.name,
+        "outcome": result.outcome,
+        "change": result.change,
+        "backup": None if result.backup is None else str(result.backup),
+        "messages": result.lines,
+    }
+
+
+def _print_entry(client: McpClient, work: _Work) -> None:
     """Print what to paste where, without values."""
+    name, path = work.options.name, work.path(client)
+    client.check_name(name)
+    blanks = {each: _BLANK.format(each) for each in work.handed_on}
+    entry = client.entry(work.start.words, work.paths, blanks)
     print_err(f"# Into {path}:")
-    if client.copies_values and env_of(entry).keys() - {*_PATH_VARIABLES}:
+    if client.copies_values and env_of(entry).keys() - {*PATH_VARIABLES}:
         print_err("# Put in the values, and let nobody else read the file (chmod 600).")
-    for remark in (start.remark, client.remark_on(entry)):
+    for remark in (work.start.remark, client.remark_on(entry)):
         if remark is not None:
             print_err(f"# {remark}")
     print_out(client.format.show(name, entry))
 
 
-def _notes(config: _ConfigFile, name: str, handed_on: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+def _notes(config: ConfigFile, name: str, handed_on: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
     """Say what the user should know of the variables and secrets of a file that was written."""
     client, entry = config.client, config.find(name) or {}
     notes = [remark for remark in [client.remark_on(entry)] if remark is not None]
@@ -166,7 +289,7 @@ def _notes(config: _ConfigFile, name: str, handed_on: Mapping[str, str], environ
     return notes
 
 
-def _warnings(config: _ConfigFile, but: str | None) -> list[str]:
+def _warnings(config: ConfigFile, but: str | None) -> list[str]:
     """Warn of values that look like secrets, in the entries of all servers but one."""
     text = config.text or ""
     found = [
@@ -182,7 +305,7 @@ def _warnings(config: _ConfigFile, but: str | None) -> list[str]:
     return [f"Warning: {config.path} holds secrets that are no references: {listed(found)}.{mend}"]
 
 
-def _check_privacy(config: _ConfigFile, options: ConnectOptions, handed_on: Mapping[str, str]) -> None:
+def _check_privacy(config: ConfigFile, options: ConnectOptions, handed_on: Mapping[str, str]) -> None:
     """Refuse to copy values into a file that is made to be shared."""
     title, names = config.client.title, listed(list(handed_on))
     if options.file is not None:
@@ -200,60 +323,47 @@ def _check_privacy(config: _ConfigFile, options: ConnectOptions, handed_on: Mapp
         )
 
 
-def _print_difference(config: _ConfigFile, text: str | None, secrets: Sequence[str]) -> None:
-    """Print how a file would change."""
+def _difference(config: ConfigFile, text: str | None, secrets: Sequence[str]) -> _Result:
+    """Return how a file would change, with the secrets hidden."""
     if text == config.text:
-        print_err(f"{config.path} says so already; nothing would change.")
-        return
+        return _Result("unchanged", [f"{config.path} says so already; nothing would change."])
     documents = [config.client.format.load(each) for each in (config.text, text) if each]
     hidden = [*secrets, *(secret for document in documents for secret in secrets_in(document))]
-    print_out(difference(config.path, config.text, text, hidden))
-    print_err("Nothing was written (--dry-run).")
+    change = difference(config.path, config.text, text, hidden)
+    return _Result(_WOULD_CHANGE, change=change)
 
 
-def _put(client: McpClient, path: Path, options: ConnectOptions, new: Entry) -> str:
+def _put(client: McpClient, work: _Work) -> _Result:
     """Put the entry into the file as it is now, and say what was written."""
+    name, path = work.options.name, work.path(client)
     # Clients write their file too, and a trial takes long: what was read before it may be old.
     for _ in range(_ATTEMPTS):
-        config = _read(client, path)
-        text = client.format.put(config.text or "", options.name, _entry_for(config, options, new))
+        config = read_config(client, path)
+        text = client.format.put(config.text or "", name, _entry_for(config, work, work.entry(client)))
         if text == config.text:
-            return f"{config.path} says so already; nothing was changed.{_closed(config)}"
-        with suppress(_FileChangedError):
-            backup = _write(config, text, keep=not _is_ours_alone(config, options.name))
-            return f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else "")
+            said = f"{config.path} says so already; nothing was changed.{close_config(config)}"
+            return _Result("unchanged", [said])
+        with suppress(FileChangedError):
+            backup = write_config(config, text, keep=not is_ours_alone(config, name))
+            said = f"Wrote {config.path}." + (f" What was there is in {backup}." if backup else "")
+            return _Result("connected", [said], backup=backup)
     raise ConfigurationError(f"{path} is being written by another program; nothing was changed. Try again.")
 
 
-def _closed(config: _ConfigFile) -> str:
-    """Let nobody else read a file that holds a secret of ours, and say so if others could."""
-    mode = stat.S_IMODE(config.path.stat().st_mode)
-    if mode == _mode_for(config.client, config.text or "", mode):
-        return ""
-    config.path.chmod(_PRIVATE)
-    return " It holds a secret that others could read; now only you can."
-
-
-def _mode_for(client: McpClient, text: str, mode: int) -> int:
-    """Return the mode for a file with this text: its own, unless it holds a secret of ours."""
-    ours = [entry for entry in client.format.servers(text).values() if is_ours(entry)]
-    # A value that had to be copied may be a secret whatever its name is.
-    copied = client.copies_values and any(env_of(entry).keys() - {*_PATH_VARIABLES} for entry in ours)
-    return _PRIVATE if copied or any(map(secrets_held, ours)) else mode
-
-
-def _entry_for(config: _ConfigFile, options: ConnectOptions, new: Entry) -> Entry:
+def _entry_for(config: ConfigFile, work: _Work, new: Entry) -> Entry:
     """Return the entry to write; fields that the user added to an entry of ours are preserved."""
-    client, present = config.client, config.find(options.name)
+    options, client = work.options, config.client
+    present = config.find(options.name)
     if present is not None and is_ours(present):
         return client.merge(present, new)
     if present is not None and not options.force:
         raise ConfigurationError(
             f"{config.path} has another server of the name {options.name}: choose another by --name, or say --force."
         )
-    if options.file is None and client.has_own_directory and not config.path.parent.is_dir() and not options.force:
+    # Claude Code's file is in the home of its user, which is there before it.
+    if not (options.file or options.force or client.directory is None or client.is_installed(work.environ)):
         raise ConfigurationError(
-            f"{client.title} was not used here yet: there is no {config.path.parent}. Start it once, or say --force."
+            f"{client.title} was not used here yet: there is no {client.directory}. Start it once, or say --force."
         )
     return new
 
@@ -267,8 +377,8 @@ async def disconnect(options: ConnectOptions) -> None:
         ConfigurationError: the file cannot be changed, or the entry is not ours.
     """
     environ = environment()
-    client = find_client(options.client, platform(), environ)
-    config = _read(client, options.file or client.file)
+    [client] = _chosen(options, environ).values()
+    config = read_config(client, options.file or client.file)
     entry = config.find(options.name)
     if entry is None or config.text is None:
         print_err(f"There is no server {options.name} in {config.path}; nothing was changed.")
@@ -277,7 +387,7 @@ async def disconnect(options: ConnectOptions) -> None:
         raise ConfigurationError(f"The server {options.name} in {config.path} is not ours; say --force to take it out.")
     text, backup = _undone(config, options.name, entry)
     if options.dry_run:
-        _print_difference(config, text, secrets_of(environ))
+        _print_result(_difference(config, text, secrets_of(environ)), options)
     elif text is None:
         config.path.unlink()
         print_err(f"Removed {config.path}, which held nothing else.")
@@ -288,21 +398,21 @@ async def disconnect(options: ConnectOptions) -> None:
         _take_out(config, text, options.name, keep=not is_ours(entry))
 
 
-def _undone(config: _ConfigFile, name: str, entry: Entry) -> tuple[str | None, Path | None]:
+def _undone(config: ConfigFile, name: str, entry: Entry) -> tuple[str | None, Path | None]:
     """Return the text without our entry, None for no file, and the backup that is this text, if there is one."""
     text, form = config.text or "", config.client.format
     if form.put("", name, entry) == text:
         return None, None
-    for backup in reversed(_backups(config.path)):
-        if _was_before(config, backup, name, entry):
+    for backup in reversed(backups_of(config.path)):
+        if was_before(config, backup, name, entry):
             return backup.read_bytes().decode(), backup
     return form.remove(text, name), None
 
 
-def _take_out(config: _ConfigFile, text: str, name: str, *, keep: bool) -> None:
+def _take_out(config: ConfigFile, text: str, name: str, *, keep: bool) -> None:
     try:
-        backup = _write(config, text, keep=keep)
-    except _FileChangedError:
+        backup = write_config(config, text, keep=keep)
+    except FileChangedError:
         raise ConfigurationError(f"{config.path} was just changed by another program. Try again.") from None
     print_err(f"Took {name} out of {config.path}." + (f" What was there is in {backup}." if backup else ""))
 
@@ -313,7 +423,7 @@ def _ask() -> Callable[[str], bool] | None:
 
 
 def _paths(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: str(Path(environ[name]).expanduser().absolute()) for name in _PATH_VARIABLES if environ.get(name)}
+    return {name: str(Path(environ[name]).expanduser().absolute()) for name in PATH_VARIABLES if environ.get(name)}
 
 
 def _handed_on(names: Sequence[str], environ: Mapping[str, str], *, is_shown: bool) -> dict[str, str]:
@@ -327,137 +437,13 @@ def _handed_on(names: Sequence[str], environ: Mapping[str, str], *, is_shown: bo
             raise InvalidRequestError("--env takes the name of a variable alone, without its value.")
         if not environ.get(name) and not is_shown:
             raise InvalidRequestError(f"--env {name}: the variable {name} is not set here.")
-    return {name: environ.get(name) or _BLANK.format(name) for name in names if name not in _PATH_VARIABLES}
+    return {name: environ.get(name) or _BLANK.format(name) for name in names if name not in PATH_VARIABLES}
 
 
 def _related_variables(environ: Mapping[str, str]) -> list[str]:
     return sorted(
         name for name in environ if environ[name] and (name.startswith("AGENTAPI_") or name in _UNPREFIXED_VARIABLES)
     )
-
-
-# --- the file
-
-
-def _read(client: McpClient, path: Path) -> _ConfigFile:
-    try:
-        real = path.resolve()  # replacing a symbolic link itself would leave the file behind it unchanged
-        text = _text_of(real)
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8; nothing was changed.") from None
-    except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be read ({exc.strerror}).") from exc
-    except RuntimeError as exc:  # how Python before 3.13 says that symbolic links go round in a circle
-        raise ConfigurationError(f"{path} cannot be read ({exc}).") from exc
-    if text is None:
-        return _ConfigFile(client, real, None)
-    try:
-        # Read and edited once now, so that a file that cannot be is refused before the trial.
-        client.format.find(text, "")
-        client.format.put(text, "agentapi", {})
-    except (jsonc.JsoncError, tomllib.TOMLDecodeError) as exc:
-        raise ConfigurationError(f"{real} is not what {client.title} reads: {exc}. Nothing was changed.") from exc
-    except RecursionError:
-        raise ConfigurationError(f"{real} is nested too deeply to be changed safely. Nothing was changed.") from None
-    return _ConfigFile(client, real, text)
-
-
-def _text_of(path: Path) -> str | None:
-    """Return the text of a file, None if there is none."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for its writer
-            raise OSError(errno.EINVAL, "it is no file")
-        return path.read_bytes().decode()
-    except FileNotFoundError:
-        return None
-
-
-def _was_before(config: _ConfigFile, backup: Path, name: str, entry: Entry) -> bool:
-    """Return whether the file is this backup with our entry added, and nothing else."""
-    try:
-        return config.client.format.put(backup.read_bytes().decode(), name, entry) == config.text
-    except (OSError, ValueError, RecursionError, ConfigurationError):
-        return False  # whatever became of the backup, the entry can be removed without it
-
-
-def _backups(path: Path) -> list[Path]:
-    """List the backups of a file, the oldest first."""
-    numbered = (
-        path.with_name(f"{path.name}.agentapi-backup{f'-{number}' if number else ''}") for number in range(1000)
-    )
-    found: list[Path] = []
-    for backup in numbered:
-        if not backup.exists():
-            break
-        found.append(backup)
-    return found
-
-
-def _is_ours_alone(config: _ConfigFile, name: str) -> bool:
-    """Return whether a change of this entry changes nothing but an entry of ours."""
-    entry = config.find(name)
-    return entry is not None and is_ours(entry)
-
-
-def _write(config: _ConfigFile, text: str, *, keep: bool) -> Path | None:
-    """Replace the file atomically and return its backup: of a file that was there, if it is to be kept.
-
-    Where only an entry of ours changes there is nothing to go back to, and an API key that it had would stay behind.
-    A file that is new, or that holds a secret of ours, becomes readable by its owner alone.
-    """
-    path, backup = config.path, None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = _PRIVATE
-        if config.text is not None:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        if config.text is not None and keep:
-            backups = _backups(path)
-            backup = next((one for one in backups if one.read_bytes().decode(errors="replace") == config.text), None)
-            if backup is None:
-                backup = path.with_name(f"{path.name}.agentapi-backup{f'-{len(backups)}' if backups else ''}")
-                _replace(backup, config.text, _mode_for(config.client, config.text, mode))
-        with _staged(path, text, _mode_for(config.client, text, mode)) as staged, _locked(path.parent):
-            if _text_of(path) != config.text:
-                raise _FileChangedError
-            staged.replace(path)
-    except OSError as exc:
-        raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
-    return backup
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    with _staged(path, text, mode) as staged:
-        staged.replace(path)
-
-
-@contextmanager
-def _locked(directory: Path) -> Generator[None]:
-    """Keep other commands like this one from replacing a file of this directory."""
-    if sys.platform == "win32":  # which can neither open a directory nor lock one
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)  # the directory itself: a file would stay behind
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _staged(path: Path, text: str, mode: int) -> Generator[Path]:
-    """Write a text to a temporary file beside its place, which it can be moved to at once."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 async def _trial(client: McpClient, entry: Entry, environ: Mapping[str, str], secrets: Sequence[str]) -> str:

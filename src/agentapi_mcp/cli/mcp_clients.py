@@ -1,7 +1,9 @@
-"""The MCP clients that `connect` supports: the file of each, its format, and the step after a change."""
+"""What an MCP client is to `connect`: its file, the format of that, and the entry that starts this server."""
 
 import json
+import os
 import re
+import shutil
 import tomllib
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,8 +16,8 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from agentapi_mcp.base.errors import ConfigurationError
-from agentapi_mcp.base.json_values import as_list, as_object
+from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError
+from agentapi_mcp.base.json_values import as_list, as_object, is_list
 from agentapi_mcp.cli import jsonc
 
 Entry = dict[str, object]
@@ -138,7 +140,7 @@ class EnvReferences:
     """How the values of a client's file refer to variables of its environment: as a template with NAME in it."""
 
     template: str
-    pattern: re.Pattern[str]  # with the groups `name` and, where the client knows one, `default`
+    pattern: re.Pattern[str]  # with the groups `name` and, where the client knows them, `bare` and `default`
 
     def to(self, name: str) -> str:
         """Return the reference to a variable."""
@@ -147,33 +149,38 @@ class EnvReferences:
     def resolve(self, value: str, environ: Mapping[str, str]) -> str | None:
         """Return the value that the client gives the server; None if it is not known here."""
         found = [each.groupdict() for each in self.pattern.finditer(value)]
-        values = [environ.get(each["name"]) or each.get("default") for each in found]
+        values = [environ.get(each["name"] or each.get("bare") or "") or each.get("default") for each in found]
         texts = self.pattern.split(value)[:: self.pattern.groups + 1]
         if None in values or any("${" in text for text in texts):
             return None
         return "".join(f"{text}{value or ''}" for text, value in zip_longest(texts, values))
 
 
-_DOLLAR = EnvReferences("${NAME}", re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}"))
-# VS Code knows ${input:NAME} too, which asks the user; its agents' sessions do not start servers that have one.
-_DOLLAR_ENV = EnvReferences("${env:NAME}", re.compile(r"\$\{env:(?P<name>\w+)\}"))
+# The longest name of a tool of this server.
+LONGEST_TOOL = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpClient:
-    """An MCP client; with `has_own_directory`, the directory of its file exists only if the client was used.
+    """An MCP client: it is installed where one of its `programs` is on the PATH, or its `directory` exists.
 
     Its file refers to variables by `references`, or lists those to hand on under the key `forwarding`. With neither of
     them, the file must hold the values themselves. `extra_fields` are for clients that would otherwise ask their model
-    before the server has told its tools, or give up on calls; `remark` tells the user what they do.
+    before the server has told its tools, or give up on calls; `remark` tells the user what they do. Its model knows a
+    tool by `tool_prefix`, with the name of the server for NAME, and the tool's name: `longest_name` characters at most.
     """
 
     title: str
     file: Path
     format: ConfigFormat
     next_step: str
-    writes_type: bool = False
-    has_own_directory: bool = True
+    programs: tuple[str, ...] = ()
+    directory: Path | None
+    type_word: str | None = None
+    joins_words: bool = False
+    env_key: str = "env"
+    tool_prefix: str = "mcp__NAME__"
+    longest_name: int = 64
     references: EnvReferences | None = None
     forwarding: str | None = None
     extra_fields: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -184,17 +191,36 @@ class McpClient:
         """Whether a variable can be handed on by its value only."""
         return self.references is None and self.forwarding is None
 
+    def is_installed(self, environ: Mapping[str, str]) -> bool:
+        """Return whether the client is there: its program, or what it made when it was first used."""
+        places = (self.file, self.directory)
+        return any(each is not None and each.exists() for each in places) or any(
+            shutil.which(program, path=environ.get("PATH", os.defpath)) for program in self.programs
+        )
+
+    def check_name(self, name: str) -> None:
+        """Refuse a server's name with which the names of tools would be longer than models are given.
+
+        Raises:
+            InvalidRequestError: it is too long for this client.
+        """
+        room = self.longest_name - len(self.tool_prefix.replace("NAME", "")) - LONGEST_TOOL
+        if len(name) > room:
+            raise InvalidRequestError(
+                f"--name may have at most {room} characters for {self.title}, which puts it before each tool's name."
+            )
+
     def entry(self, words: Sequence[str], env: Mapping[str, str], handed_on: Mapping[str, str]) -> Entry:
         """Build the entry that makes this client start the server; `handed_on` is referred to where that can be."""
-        entry: Entry = {"type": "stdio"} if self.writes_type else {}
-        entry |= {"command": words[0], "args": list(words[1:])}
+        entry: Entry = {"type": self.type_word} if self.type_word else {}
+        entry |= {"command": list(words)} if self.joins_words else {"command": words[0], "args": list(words[1:])}
         values = dict(env)
         if self.forwarding is None:
             values |= {name: self.references.to(name) if self.references else handed_on[name] for name in handed_on}
         elif handed_on:
             entry[self.forwarding] = list(handed_on)
         if values:
-            entry["env"] = values
+            entry[self.env_key] = values
         return entry | dict(self.extra_fields)
 
     def merge(self, present: Entry, new: Entry) -> Entry:
@@ -206,9 +232,9 @@ class McpClient:
             before = as_list(present.get(self.forwarding))
             merged[self.forwarding] = [*before, *(name for name in forwarded if name not in before)]
         if not env:
-            merged.pop("env", None)
+            merged.pop(self.env_key, None)
             return merged
-        return merged | {"env": env}
+        return merged | {self.env_key: env}
 
     def remark_on(self, entry: Entry) -> str | None:
         """Return the remark if it holds for this entry, in which the user may have chosen otherwise."""
@@ -231,81 +257,18 @@ class McpClient:
         return [name for name in as_list(entry.get(self.forwarding or "")) if isinstance(name, str)]
 
 
-NAMES = ("claude-desktop", "claude-code", "vscode", "cursor", "codex")
-
-
-def find_client(name: str, system: str, environ: Mapping[str, str]) -> McpClient:
-    """Return a client with the paths of this operating system."""
-    home = Path(environ.get("HOME") or Path.home())
-    if system == "darwin":
-        settings_directory = home / "Library" / "Application Support"
-    elif system == "win32":
-        settings_directory = Path(environ.get("APPDATA") or home / "AppData" / "Roaming")
-    else:
-        settings_directory = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    match name:
-        case "claude-desktop":
-            return McpClient(
-                title="Claude Desktop",
-                file=settings_directory / "Claude" / "claude_desktop_config.json",
-                format=JsonFormat("mcpServers"),
-                next_step="Quit Claude Desktop and start it again.",
-            )
-        case "claude-code":
-            return McpClient(
-                title="Claude Code",
-                file=Path(environ.get("CLAUDE_CONFIG_DIR") or home) / ".claude.json",
-                format=JsonFormat("mcpServers"),
-                next_step="Start claude anew; /mcp lists its servers.",
-                writes_type=True,
-                has_own_directory=False,
-                references=_DOLLAR,
-                extra_fields={"alwaysLoad": True},
-                remark="Claude Code waits for this server (alwaysLoad), so that its first turn has the tools.",
-            )
-        case "vscode":
-            return McpClient(
-                title="VS Code",
-                file=settings_directory / "Code" / "User" / "mcp.json",
-                format=JsonFormat("servers"),
-                next_step='In VS Code, run "MCP: List Servers" and start it.',
-                writes_type=True,
-                references=_DOLLAR_ENV,
-            )
-        case "cursor":
-            return McpClient(
-                title="Cursor",
-                file=home / ".cursor" / "mcp.json",
-                format=JsonFormat("mcpServers"),
-                next_step="In Cursor's settings, under MCP, switch it on.",
-                references=_DOLLAR_ENV,
-            )
-        case _:
-            return McpClient(
-                title="Codex",
-                file=Path(environ.get("CODEX_HOME") or home / ".codex") / "config.toml",
-                format=TomlFormat("mcp_servers"),
-                next_step="Start codex anew; /mcp lists its servers.",
-                # By default, Codex leaves out a server that needs more than 1 s for its first turn, gives up on a tool
-                # call after 60 s (docs/clients.md), and refuses `chat` where nobody can be asked, as in `codex exec`.
-                extra_fields={
-                    "startup_timeout_sec": 30,
-                    "tool_timeout_sec": 120,
-                    "required": True,
-                    "default_tools_approval_mode": "approve",
-                },
-                forwarding="env_vars",
-                remark="Codex waits for this server (required), so that its first turn has the tools, and calls them "
-                "without asking you (approve), since `codex exec` would refuse chat. connect keeps what you change.",
-            )
+def words_of(entry: Entry) -> list[str]:
+    """Return the command of an entry with its arguments."""
+    command = entry.get("command")
+    words = [*(command if is_list(command) else [command]), *as_list(entry.get("args"))]
+    return [word for word in words if isinstance(word, str)]
 
 
 def is_ours(entry: Entry) -> bool:
     """Return whether an entry starts this program."""
-    words = [entry.get("command"), *as_list(entry.get("args"))]
-    return any(re.search(r"agentapi[-_]mcp", word) for word in words if isinstance(word, str))
+    return any(re.search(r"agentapi[-_]mcp", word) for word in words_of(entry))
 
 
 def env_of(entry: Entry) -> dict[str, object]:
     """Return the environment variables that an entry sets; a value may be anything that its file can hold."""
-    return dict(as_object(entry.get("env")))
+    return {**as_object(entry.get("env")), **as_object(entry.get("environment"))}

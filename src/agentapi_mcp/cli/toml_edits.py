@@ -5,15 +5,15 @@ Every edit is verified: tomllib, a second parser, must read the result as the ol
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from typing import cast
 
 from tomlkit import TOMLDocument, inline_table, item, parse, table
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import Item
+from tomlkit.items import Item, SingleKey
 
-from agentapi_mcp.base.json_values import as_object, is_object
+from agentapi_mcp.base.json_values import as_list, as_object, is_list, is_object
 
 TablePath = tuple[str, str]
 _Tables = MutableMapping[str, object]
@@ -25,7 +25,12 @@ class UnsafeEditError(ValueError):
 
 def find(text: str, path: TablePath) -> dict[str, object] | None:
     """Return the table at a path; what is there and is no table is an empty one."""
-    return _find(_load(text), path)
+    return _find(load(text), path)
+
+
+def tables(text: str, key: str) -> list[str]:
+    """Return the names below a key of the document."""
+    return list(as_object(load(text).get(key)))
 
 
 def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
@@ -34,7 +39,7 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     Raises:
         UnsafeEditError: no edit changes this table alone.
     """
-    before = _load(text)
+    before = load(text)
     present = _find(before, path)
     if present == entry:
         return text
@@ -46,13 +51,45 @@ def put(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     return _first_safe(expected, path, lambda: _append(text, path, entry), lambda: _append_inline(text, path, entry))
 
 
+def add(text: str, path: TablePath, block: str) -> str:
+    """Return the text with a table that is written already, comments and all, after an empty line at its end.
+
+    Raises:
+        UnsafeEditError: there is such a table, or it cannot be added so that nothing else changes.
+    """
+    before, entry = load(text), _find(load(block), path)
+    if entry is None:
+        raise UnsafeEditError(f"the block is not {'.'.join(path)}")
+    expected = _document_with(before, path, entry)
+    return _first_safe(expected, path, lambda: _after(text, block))
+
+
+def put_in_list(
+    text: str,
+    path: TablePath,
+    key: str,
+    changes: Mapping[int, Mapping[str, object]],
+    more: Sequence[Mapping[str, object]],
+) -> str:
+    """Return the text with values put into tables of a list below a table, by their places, and more tables appended.
+
+    Raises:
+        UnsafeEditError: no edit changes these alone.
+    """
+    before = load(text)
+    entry = _find(before, path) or {}
+    listed = [{**as_object(each), **changes.get(at, {})} for at, each in enumerate(as_list(entry.get(key)))]
+    expected = _document_with(before, path, {**entry, key: [*listed, *map(dict, more)]})
+    return _first_safe(expected, path, lambda: _change_list(text, path, key, changes, more))
+
+
 def remove(text: str, path: TablePath) -> str:
     """Return the text without a table and the empty line that `put` adds before it.
 
     Raises:
         UnsafeEditError: no edit removes this table alone.
     """
-    before = _load(text)
+    before = load(text)
     if _find(before, path) is None:
         return text
     expected = _document_with(before, path, None)
@@ -61,13 +98,18 @@ def remove(text: str, path: TablePath) -> str:
 
 def render(path: TablePath, entry: Mapping[str, object]) -> str:
     """Render a table as it is appended to a file."""
+    return f"[{'.'.join(path)}]\n{_body(entry)}"
+
+
+def _body(entry: Mapping[str, object]) -> str:
     body = table()
     for key, value in entry.items():
         body.add(key, _value(value))
-    return f"[{'.'.join(path)}]\n{body.as_string()}"
+    return body.as_string()
 
 
-def _load(text: str) -> dict[str, object]:
+def load(text: str) -> dict[str, object]:
+    """Return the whole document."""
     return tomllib.loads(text, parse_float=_float)
 
 
@@ -95,7 +137,7 @@ def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callabl
     for edit in edits:
         try:
             text = edit()
-            found = _load(text)
+            found = load(text)
         except (TOMLKitError, LookupError, ValueError, TypeError):
             continue  # this edit does not fit the table's notation
         if found | {path[0]: found.get(path[0], {})} == expected:
@@ -108,8 +150,12 @@ def _first_safe(expected: Mapping[str, object], path: TablePath, *edits: Callabl
 
 def _append(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
     """Add the table at the end of the file, after an empty line."""
+    return _after(text, render(path, entry))
+
+
+def _after(text: str, block: str) -> str:
     rest = text if text.endswith("\n") or not text else text + "\n"
-    return _match_newlines(text, rest + ("\n" if rest else "") + render(path, entry))
+    return _match_newlines(text, rest + ("\n" if rest else "") + block)
 
 
 def _append_inline(text: str, path: TablePath, entry: Mapping[str, object]) -> str:
@@ -137,6 +183,46 @@ def _merge(present: _Tables, entry: Mapping[str, object]) -> None:
             present[key] = _value(value)
 
 
+def _change_list(
+    text: str,
+    path: TablePath,
+    key: str,
+    changes: Mapping[int, Mapping[str, object]],
+    more: Sequence[Mapping[str, object]],
+) -> str:
+    """Change an array of tables with headers by its lines, and append to it: tomlkit garbles inline dates."""
+    blocks, at, last = _blocks(text if text.endswith("\n") else text + "\n"), -1, None
+    for index, block in enumerate(blocks):
+        found = _find(load(block[0]), path) if block[0].lstrip().startswith("[") else None
+        if found is None:
+            continue
+        last = index
+        if is_list(found.get(key)):
+            at += 1
+            blocks[index] = _with_values(block, changes.get(at, {}))
+    if last is None:
+        raise UnsafeEditError(f"{'.'.join(path)} has no header")
+    header = ".".join(SingleKey(part).as_string() for part in (*path, key))
+    end = _end_of(blocks[last])
+    blocks[last][end:end] = [f"\n[[{header}]]\n{_body(each)}" for each in more]
+    return _match_newlines(text, "".join(line for block in blocks for line in block))
+
+
+def _with_values(block: list[str], values: Mapping[str, object]) -> list[str]:
+    """Return one table with values put into it, each on its line; a comment after an old one stays."""
+    lines, end = list(block), _end_of(block)
+    for name, value in values.items():
+        at = next((at for at, line in enumerate(lines[:end]) if re.match(rf"\s*{re.escape(name)}\s*=", line)), None)
+        comment = re.search(r"[ \t]+#[^\"'\r\n]*", lines[at]) if at is not None else None
+        new = f"{name} = {_value(value).as_string()}{comment[0] if comment else ''}\n"
+        if at is not None:
+            lines[at] = new
+        else:
+            lines.insert(end, new)
+            end += 1
+    return lines
+
+
 def _delete(text: str, path: TablePath) -> str:
     """Delete an inline or dotted table."""
     document = _parse(text)
@@ -148,14 +234,18 @@ def _cut(text: str, path: TablePath) -> str:
     """Delete a table with headers; comments before the next header stay."""
     remaining: list[str] = []
     for block in _blocks(text):
-        if not block[0].lstrip().startswith("[") or _find(_load(block[0]), path) is None:
+        if not block[0].lstrip().startswith("[") or _find(load(block[0]), path) is None:
             remaining += block
             continue
         if remaining and not remaining[-1].strip():
             remaining.pop()
-        end = max(index for index, line in enumerate(block, 1) if line.strip() and not line.lstrip().startswith("#"))
-        remaining += block[end:]
+        remaining += block[_end_of(block) :]
     return "".join(remaining)
+
+
+def _end_of(block: Sequence[str]) -> int:
+    """Return how many lines of a block are its table: comments before the next header are not."""
+    return max(index for index, line in enumerate(block, 1) if line.strip() and not line.lstrip().startswith("#"))
 
 
 def _blocks(text: str) -> list[list[str]]:

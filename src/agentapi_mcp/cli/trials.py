@@ -17,7 +17,7 @@ from agentapi_mcp.base.json_values import as_list, as_object, is_object
 from agentapi_mcp.base.paging import Page, read_all
 from agentapi_mcp.base.text import listed
 from agentapi_mcp.cli.config_secrets import hide
-from agentapi_mcp.cli.mcp_clients import Entry, McpClient
+from agentapi_mcp.cli.mcp_clients import Entry, McpClient, words_of
 from agentapi_mcp.core.clients.models import TRIAL
 from agentapi_mcp.settings import VERSION, platform
 
@@ -37,8 +37,8 @@ async def try_server(client: McpClient, entry: Entry, environ: Mapping[str, str]
     env |= {"PATH": _MINIMAL_PATHS.get(platform(), os.defpath)}
     env |= client.start_environment(entry, environ)
     env |= {"AGENTAPI_RESIDENT": "0"}  # a trial leaves no server behind, and hears on stderr why one does not start
-    args = [str(word) for word in as_list(entry["args"])]
-    parameters = StdioServerParameters(command=str(entry["command"]), args=args, env=env)
+    command, *args = words_of(entry)
+    parameters = StdioServerParameters(command=command, args=args, env=env)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         started = monotonic()
         timeout_message = f"it did not answer within {_TRIAL_SECONDS:.0f} s"

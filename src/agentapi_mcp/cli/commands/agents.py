@@ -1,19 +1,28 @@
 """The commands for agents."""
 
+from functools import partial
+from importlib import import_module
+
 import click
 
 from agentapi_mcp.base.paging import read_all
 from agentapi_mcp.cli.models import model_json, model_row
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, run, table
-from agentapi_mcp.cli.terminal import print_out
+from agentapi_mcp.cli.outputs import guarded, print_json, run, table
+from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey
+from agentapi_mcp.cli.terminal import print_err, print_out
 from agentapi_mcp.core.catalogue.models import AgentView
+from agentapi_mcp.core.keys.api_keys import NewApiKey
 from agentapi_mcp.core.services import Services
+from agentapi_mcp.settings import Settings
+
+_YES = click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
 
 
 @click.group()
 def agents() -> None:
-    """See which agents there are."""
+    """See which agents there are, and add or remove your own."""
 
 
 @agents.command("list")
@@ -21,6 +30,61 @@ def agents() -> None:
 def agents_list(*, as_json: bool) -> None:
     """List every agent, whether it works, and what it lacks."""
     run(lambda services, _: _list_agents(services, as_json=as_json))
+
+
+@agents.command("add")
+@click.argument("provider", type=click.Choice(tuple(PROVIDERS)), required=False)
+@click.option("--name", help="What to call the agent; without it, as the provider.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME", help="A model, by the provider's id; the first is the default."
+)
+@click.option("--base-url", metavar="URL", help="Where the provider's API is, if not at its usual place.")
+@click.option("--key-env", metavar="NAME", help="The variable that holds the key, if not the usual one.")
+@_YES
+@_DRY_RUN
+@click.option("--force", is_flag=True, help="Write it untried.")
+def agents_add(**values: object) -> None:
+    """Add an agent to the configuration file: try PROVIDER, show the change, ask, write it.
+
+    Without PROVIDER, list those that can be added, and which servers of this machine answer. The key comes from its
+    variable, or is entered at a hidden prompt; it is never an argument, which others could see.
+    """
+    files = import_module("agentapi_mcp.cli.agent_files")  # slow to import, and the help needs it not
+    options = files.AddOptions(**values)
+    if options.provider is None:
+        guarded(files.show_providers)
+        return
+    entered: list[EnteredKey] = []
+    guarded(partial(files.add_agent, options, entered.append))
+    for key in entered:
+        _keep(key)
+
+
+def _keep(key: EnteredKey) -> None:
+    """Seal a key that was entered, where there is a master key; else say where it is to be set."""
+    if not key.has_master_key:
+        print_err(
+            f"The key is kept nowhere: set {key.variable} where the server is started (`connect --env {key.variable}` "
+            "hands it on). Or set AGENTAPI_MASTER_KEY (`agentapi-mcp secrets generate` makes one) and seal it by "
+            f"`agentapi-mcp keys add {key.provider}`."
+        )
+        return
+
+    async def seal(services: Services, _settings: Settings) -> None:
+        await services.api_keys.add(services.principal, NewApiKey(provider=key.provider, value=key.value))
+        print_err(f"Sealed the key as yours for {key.provider}; `agentapi-mcp keys list` shows it.")
+
+    run(seal)
+
+
+@agents.command("remove")
+@click.argument("name")
+@_YES
+@_DRY_RUN
+def agents_remove(name: str, *, yes: bool, dry_run: bool) -> None:
+    """Take an agent out of the configuration file; comments and all others stay."""
+    files = import_module("agentapi_mcp.cli.agent_files")
+    guarded(partial(files.remove_agent, name, yes=yes, dry_run=dry_run))
 
 
 @agents.command("show")

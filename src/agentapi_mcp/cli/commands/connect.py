@@ -5,6 +5,7 @@ from functools import partial
 import click
 
 from agentapi_mcp.cli import connecting
+from agentapi_mcp.cli.options import json_option
 from agentapi_mcp.cli.outputs import guarded
 
 
@@ -13,9 +14,15 @@ from agentapi_mcp.cli.outputs import guarded
 @click.option(
     "--print", "only_print", is_flag=True, help="Show what to paste where, without values, and write nothing."
 )
+@click.option("--yes", is_flag=True, help="Connect every client that is found without asking.")
+@json_option
 @connecting.client_options(
-    "Replace another server of this name, write though the client was never used here, and start no trial."
+    "Replace another server of this name, write though the client was never used here, and start no trial.",
+    requires_client=False,
 )
 def connect(**values: object) -> None:
-    """Make an MCP client start this server: try that, then write its configuration."""
+    """Make an MCP client start this server: try that, then write its configuration.
+
+    Without CLIENT, find those that are installed, show what would change, ask, and connect them all.
+    """
     guarded(partial(connecting.connect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them

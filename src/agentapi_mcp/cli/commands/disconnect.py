@@ -9,7 +9,7 @@ from agentapi_mcp.cli.outputs import guarded
 
 
 @click.command()
-@connecting.client_options("Remove the server of this name even if it is another program's.")
+@connecting.client_options("Remove the server of this name even if it is another program's.", requires_client=True)
 def disconnect(**values: object) -> None:
     """Undo `connect`."""
     guarded(partial(connecting.disconnect, connecting.ConnectOptions(**values)))  # type: ignore[arg-type]  # click checked them

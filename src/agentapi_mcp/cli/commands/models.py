@@ -1,16 +1,19 @@
 """The commands for models."""
 
+from functools import partial
+from importlib import import_module
+
 import click
 
 from agentapi_mcp.cli.models import model_json, model_row
 from agentapi_mcp.cli.options import json_option
-from agentapi_mcp.cli.outputs import print_json, run, table
+from agentapi_mcp.cli.outputs import guarded, print_json, run, table
 from agentapi_mcp.core.services import Services
 
 
 @click.group()
 def models() -> None:
-    """See which models there are."""
+    """See which models there are, and bring what the provider's list says of them."""
 
 
 @models.command("list")
@@ -19,6 +22,17 @@ def models() -> None:
 def models_list(agent: str | None, *, as_json: bool) -> None:
     """List the models of every agent, with context window and prices."""
     run(lambda services, _: _list_models(services, agent, as_json=as_json))
+
+
+@models.command("sync")
+@click.argument("agent")
+@click.option("--all", "adds_all", is_flag=True, help="Add every other model of the list, too.")
+@click.option("--yes", is_flag=True, help="Do not ask before the file is written.")
+@click.option("--dry-run", is_flag=True, help="Show how the file would change, and write nothing.")
+def models_sync(agent: str, *, adds_all: bool, yes: bool, dry_run: bool) -> None:
+    """Bring context windows, output limits and prices from the provider's own list into the configuration file."""
+    sync = import_module("agentapi_mcp.cli.model_sync")  # slow to import, and the help needs it not
+    guarded(partial(sync.sync_models, agent, adds_all=adds_all, yes=yes, dry_run=dry_run))
 
 
 async def _list_models(services: Services, agent: str | None, *, as_json: bool) -> None:

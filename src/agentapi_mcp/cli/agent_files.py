@@ -1,0 +1,279 @@
+"""`agents add` and `agents remove`: change the configuration file, after the provider was tried."""
+
+import re
+import stat
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+from pydantic import SecretStr
+
+from agentapi_mcp.app.providers import (
+    OfferedModel,
+    agents_of,
+    check_agent,
+    declared_agents,
+    offered_models,
+    own_file,
+    packaged_agents,
+)
+from agentapi_mcp.base.errors import BackendError, BackendFault, ConfigurationError, InvalidRequestError, NotFoundError
+from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.base.text import listed
+from agentapi_mcp.cli import toml_edits
+from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
+from agentapi_mcp.cli.config_files import FileChangedError, replace_text, text_of
+from agentapi_mcp.cli.config_secrets import difference, secrets_in, secrets_of
+from agentapi_mcp.cli.outputs import table
+from agentapi_mcp.cli.providers import PROVIDERS, EnteredKey, Provider
+from agentapi_mcp.cli.terminal import print_err, print_out
+from agentapi_mcp.core.backends.models import HealthStatus
+from agentapi_mcp.settings import Settings, environment, load_settings
+
+_LOOK = timedelta(seconds=2)  # how long a server of this machine may take to list its models
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MOST_MODELS = 50
+_SHOWN_MODELS = 15
+_NEW_FILE = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddOptions:
+    """Options of `agents add`."""
+
+    provider: str | None
+    name: str | None = None
+    models: tuple[str, ...] = ()
+    base_url: str | None = None
+    key_env: str | None = None
+    yes: bool = False
+    dry_run: bool = False
+    force: bool = False
+
+
+async def show_providers() -> None:
+    """Print every provider, whether its key is set, and which of the local ones answer."""
+    environ = environment()
+    rows = [(name, each.title, await state_of(each, environ)) for name, each in PROVIDERS.items()]
+    table(("PROVIDER", "WHAT", "STATE"), rows)
+    print_err("`agentapi-mcp agents add PROVIDER` adds one.")
+
+
+async def state_of(provider: Provider, environ: Mapping[str, str]) -> str:
+    """Say whether a provider's key is set, or whether a server of this machine answers."""
+    if provider.is_local and provider.base_url is not None:
+        try:
+            models = await offered_models(provider.backend, provider.base_url, None, environ, within=_LOOK)
+        except BackendError:
+            return f"does not answer at {provider.base_url}"
+        return f"answers at {provider.base_url}: {listed([each.model_id for each in models[:5]]) or 'no model'}"
+    return f"{provider.key_variable} is {'set' if environ.get(provider.key_variable or '') else 'not set'}"
+
+
+async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) -> None:
+    """Try a provider, and write an agent of it into the configuration file; hand on a key that was entered.
+
+    Raises:
+        BackendError: the provider refuses, or does not answer; nothing was written.
+        ConfigurationError: the file cannot be changed.
+        InvalidRequestError: a model or an option is missing, or nobody can be asked.
+    """
+    provider_name = options.provider or ""
+    provider, name = PROVIDERS[provider_name], options.name or provider_name
+    environ, settings = environment(), load_settings()
+    path, before = read_own_file(settings, environ)
+    if name in toml_edits.tables(before or "", "agents"):
+        raise ConfigurationError(
+            f"{path} has an agent {name} already: choose another --name, or `agentapi-mcp agents remove {name}`."
+        )
+    base_url = options.base_url or provider.base_url
+    if base_url is None:
+        raise InvalidRequestError(f"{provider.title} has an address of your own: say --base-url, ending in /openai/v1.")
+    variable = options.key_env or provider.key_variable
+    key, is_entered = _key(provider, variable, environ)
+    keyed = dict(environ) | ({variable: key.get_secret_value()} if key is not None and variable else {})
+    models = await _chosen_models(provider, base_url, key, keyed, options)
+    agent = NewAgent(
+        name=name,
+        provider_name=provider_name,
+        provider=provider,
+        base_url=base_url,
+        key_variable=variable if key is not None else None,
+        models=models,
+        day=datetime.now(UTC).date().isoformat(),
+    )
+    block = agent_block(agent)
+    await _check(block, name, keyed, tries=not options.force)
+    try:
+        after = toml_edits.add(before or "", ("agents", name), block)
+    except toml_edits.UnsafeEditError as exc:
+        raise ConfigurationError(f"{path} cannot be changed safely. Add this by hand:\n\n{block}") from exc
+    secrets = [*secrets_of(keyed), *([key.get_secret_value()] if key is not None else [])]
+    if not write_own_file(path, before, after, secrets, Consent(options.yes, options.dry_run)):
+        return
+    print_err(f'Wrote {path}. `agentapi-mcp chat --agent {name} "Say hello."` asks it; a running server has it in 2 s.')
+    if is_entered and key is not None and variable is not None:
+        has_master_key = any((settings.master_key, settings.master_key_file, settings.master_key_command))
+        entered(EnteredKey(provider_name, variable, key, has_master_key))
+
+
+async def remove_agent(name: str, *, yes: bool, dry_run: bool) -> None:
+    """Take an agent out of the configuration file; comments and all others stay.
+
+    Raises:
+        NotFoundError: the file has no such agent.
+        ConfigurationError: the file cannot be changed.
+    """
+    environ, settings = environment(), load_settings()
+    path, before = read_own_file(settings, environ)
+    there = toml_edits.tables(before or "", "agents")
+    if name not in there or before is None:
+        if name in packaged_agents():
+            raise ConfigurationError(
+                f"The agent {name} comes with the program, and {path} does not declare it: `use_defaults = false` "
+                "there leaves out all that come with it."
+            )
+        raise NotFoundError(f"{path} has no agent {name[:64]!r}; there are: {listed(there) or 'none'}.")
+    try:
+        after = toml_edits.remove(before, ("agents", name))
+    except toml_edits.UnsafeEditError as exc:
+        raise ConfigurationError(
+            f"{path} says {name} in a way that cannot be changed safely: edit it by hand."
+        ) from exc
+    if write_own_file(path, before, after, secrets_of(environ), Consent(yes, dry_run)):
+        print_err(f"Took {name} out of {path}. Its sessions stay, and it is listed as not declared.")
+
+
+def read_own_file(settings: Settings, environ: Mapping[str, str]) -> tuple[Path, str | None]:
+    """Return the configuration file and its text.
+
+    Raises:
+        ConfigurationError: it is wrong, or cannot be read.
+    """
+    declared_agents(settings, environ)
+    path = own_file(settings, environ)
+    try:
+        return path.resolve(), text_of(path)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} cannot be read ({exc}).") from exc
+
+
+def _key(provider: Provider, variable: str | None, environ: Mapping[str, str]) -> tuple[SecretStr | None, bool]:
+    """Return the key, and whether it was entered: from its variable, or at a hidden prompt."""
+    if variable is None:
+        return None, False
+    if not _VARIABLE.fullmatch(variable):
+        # What was given is not repeated: it may be the key.
+        raise InvalidRequestError("--key-env takes the name of a variable, not the key itself.")
+    if value := environ.get(variable):
+        return SecretStr(value), False
+    if provider.is_local:
+        return None, False
+    if not sys.stdin.isatty():
+        raise InvalidRequestError(
+            f"{variable} is not set here, and nobody can be asked: set it, or say --key-env NAME for another variable. "
+            "A key is never an argument, which others on the machine could see."
+        )
+    return SecretStr(click.prompt(f"API key of {provider.title}", hide_input=True, err=True)), True
+
+
+async def _chosen_models(
+    provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str], options: AddOptions
+) -> Sequence[OfferedModel]:
+    """Return the models to declare, the default one first."""
+    if provider.base_url is None or options.force:  # deployments, which no list tells; or a provider that is not asked
+        named = options.models or tuple(each for each in (provider.default_model,) if each is not None)
+        if not named:
+            raise InvalidRequestError("Say which model, as the provider names it: --model NAME.")
+        return [OfferedModel(model_id=each) for each in named]
+    offered = {each.model_id: each for each in await _offered(provider, base_url, key, environ)}
+    for model in options.models:
+        if model not in offered:
+            close = get_close_matches(model, offered, 5, 0.4) or list(offered)[:_SHOWN_MODELS]
+            raise InvalidRequestError(
+                f"{provider.title} does not list a model {model[:100]!r}; close are: {', '.join(close) or 'none'}."
+            )
+    if not offered:
+        raise InvalidRequestError(f"{provider.title} has no model yet: load or pull one there first.")
+    return [offered[each] for each in options.models or _default(provider, list(offered))]
+
+
+async def _offered(
+    provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str]
+) -> Sequence[OfferedModel]:
+    try:
+        return await offered_models(provider.backend, base_url, key, environ)
+    except BackendError as exc:
+        if exc.fault is BackendFault.AUTH and key is None and provider.key_variable:
+            exc.add_note(f"Set {provider.key_variable}.")
+        elif provider.is_local:
+            exc.add_note(f"Start {provider.title}, or say --base-url where it listens elsewhere.")
+        exc.add_note("Nothing was written.")
+        raise
+
+
+def _default(provider: Provider, offered: Sequence[str]) -> Sequence[str]:
+    if provider.default_model in offered:
+        return [str(provider.default_model)]
+    if provider.is_local:
+        return offered[:_MOST_MODELS]
+    shown = ", ".join(offered[:_SHOWN_MODELS]) + (", …" if len(offered) > _SHOWN_MODELS else "")
+    if not sys.stdin.isatty():
+        raise InvalidRequestError(f"Say which model: --model NAME. {provider.title} has: {shown}.")
+    print_err(f"{provider.title} has: {shown}.")
+    return [click.prompt("Model", type=click.Choice(offered), show_choices=False, err=True)]
+
+
+async def _check(block: str, name: str, environ: Mapping[str, str], *, tries: bool) -> None:
+    """Check the agent as the server will: OpenRouter's list of models, for one, tells nothing of the key."""
+    try:
+        found = await check_agent(block, name, environ, tries=tries)
+    except ConfigurationError as exc:
+        exc.add_note("Nothing was written.")
+        raise
+    if found.status in {HealthStatus.UNHEALTHY, HealthStatus.NOT_CONFIGURED}:
+        raise ConfigurationError(f"It does not work: {found.error} Nothing was written; --force writes it untried.")
+    print_err("Tried it: the provider takes it." if tries else "It was not tried (--force).")
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Whether to write at all, and without a question."""
+
+    yes: bool
+    dry_run: bool
+
+
+def write_own_file(path: Path, before: str | None, after: str, secrets: Sequence[str], consent: Consent) -> bool:
+    """Show the change, ask, and write it; return whether it was written.
+
+    Raises:
+        ConfigurationError: it cannot be written, or would be wrong.
+        InvalidRequestError: nobody can be asked.
+    """
+    agents_of(after, environment(), called=f"{path} as it would become")
+    documents = [toml_edits.load(each) for each in (before, after) if each]
+    hidden = [*secrets, *(secret for document in documents for secret in secrets_in(as_object(document)))]
+    print_out(difference(path, before, after, hidden))
+    if consent.dry_run:
+        print_err("Nothing was written (--dry-run).")
+        return False
+    if not consent.yes:
+        if not sys.stdin.isatty():
+            raise InvalidRequestError("Nobody can be asked here whether to write this: say --yes.")
+        if not click.confirm(f"Write {path}?", default=True, err=True):
+            print_err("Nothing was written.")
+            return False
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _NEW_FILE if before is None else stat.S_IMODE(path.stat().st_mode)
+        replace_text(path, before, after, mode)
+    except FileChangedError:
+        raise ConfigurationError(f"{path} was just changed by another program. Try again.") from None
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be written ({exc.strerror}); it is as it was.") from exc
+    return True

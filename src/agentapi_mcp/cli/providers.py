@@ -1,0 +1,77 @@
+"""The providers that `agents add` knows: where each is, which variable holds its key, and where it is documented."""
+
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A provider of models; without a base URL, everyone has an own one, and models are the user's deployments.
+
+    A default model is taken only where the provider's own list has it.
+    """
+
+    title: str
+    base_url: str | None
+    backend: str = "openai"
+    key_variable: str | None = None
+    default_model: str | None = None
+    page: str = "docs/backends/openai.md"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a program on this machine."""
+        return self.base_url is not None and self.base_url.startswith("http://127.0.0.1:")
+
+
+@dataclass(frozen=True, slots=True)
+class EnteredKey:
+    """A key that was entered, and is in no variable: to be sealed, where there is a master key."""
+
+    provider: str
+    variable: str
+    value: SecretStr
+    has_master_key: bool
+
+
+_LOCAL_PAGE = "docs/how-to/add-a-local-model.md"
+
+PROVIDERS: dict[str, Provider] = {
+    "anthropic": Provider(
+        title="Anthropic",
+        backend="anthropic",
+        base_url="https://api.anthropic.com",
+        key_variable="ANTHROPIC_API_KEY",
+        default_model="claude-sonnet-5",
+        page="docs/backends/anthropic.md",
+    ),
+    "azure": Provider(title="Azure OpenAI", base_url=None, key_variable="AZURE_OPENAI_API_KEY"),
+    "deepseek": Provider(title="DeepSeek", base_url="https://api.deepseek.com/v1", key_variable="DEEPSEEK_API_KEY"),
+    "gemini": Provider(
+        title="the Gemini API",
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        key_variable="GEMINI_API_KEY",
+        default_model="gemini-3.5-flash",
+    ),
+    "groq": Provider(title="Groq", base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY"),
+    "litellm": Provider(title="LiteLLM", base_url="http://127.0.0.1:4000/v1", key_variable="LITELLM_API_KEY"),
+    "llamacpp": Provider(title="llama.cpp", base_url="http://127.0.0.1:8080/v1", page=_LOCAL_PAGE),
+    "lmstudio": Provider(title="LM Studio", base_url="http://127.0.0.1:1234/v1", page=_LOCAL_PAGE),
+    "mistral": Provider(title="Mistral", base_url="https://api.mistral.ai/v1", key_variable="MISTRAL_API_KEY"),
+    "ollama": Provider(title="Ollama", base_url="http://127.0.0.1:11434/v1", page=_LOCAL_PAGE),
+    "openai": Provider(
+        title="OpenAI",
+        base_url="https://api.openai.com/v1",
+        key_variable="OPENAI_API_KEY",
+        default_model="gpt-5.4-mini",
+    ),
+    "openrouter": Provider(
+        title="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        key_variable="OPENROUTER_API_KEY",
+        default_model="google/gemini-3.5-flash",
+        page="docs/how-to/add-openrouter.md",
+    ),
+    "vllm": Provider(title="vLLM", base_url="http://127.0.0.1:8000/v1", page=_LOCAL_PAGE),
+}
