@@ -45,7 +45,7 @@ class Heard:
             await self._queue.put("list")
 
     async def until(self, told: str) -> list[str]:
-        """Wait for this, and return what came before it: a catalogue that was written at the start changes the list, too."""
+        """Wait for this, and return what came before: the catalogue, written at the start, changes the list, too."""
         before: list[str] = []
         while (heard := await self._queue.get()) != told:
             before.append(heard)
