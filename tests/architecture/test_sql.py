@@ -41,7 +41,6 @@ UNPREPARED = {  # each call whose SQL is neither, and why; of another library's 
     "GatheredWrites._send.send(False)": "sends a pipeline of Redis",
     "TurnRunner._run: self._work.prepare": "prepares a turn",
     "EmbeddedPostgres.ensure(account)": "prepares a directory",
-    "Resources.list_: params.cursor": "is where a page begins",
     "_read_transcript: reference.cursor": "is where a page begins",
     "refuse_cursor: params.cursor": "is where a page begins",
 }

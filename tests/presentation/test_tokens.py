@@ -24,7 +24,7 @@ GERMAN = (
     "Der Server beantwortet jede Nachricht genau einmal, und zu jeder Antwort gehört ihre Rechnung. Wer nicht länger\n"
     "wartet, bekommt später dieselbe Antwort: Zwischenergebnisse gehen auch bei einem Neustart nicht verloren. "
 )
-RUSSIAN = "Сервер отвечает на каждое сообщение один раз, и вместе с ответом приходит настоящий счёт за него. "  # noqa: RUF001
+RUSSIAN = "Сервер отвечает на каждое сообщение один раз, и вместе с ответом приходит настоящий счёт за него. "  # noqa: RUF001  # a sample of Cyrillic
 CHINESE = "服务器对每条消息只回答一次,每个回答都附有真实的账单。客户端不再等待时,这一轮会继续运行。"
 JAPANESE = "サーバーは各メッセージに一度だけ答え、すべての回答に本当の請求額を付けます。処理は続きます。"
 KOREAN = "서버는 모든 메시지에 한 번만 답하고, 모든 답에는 실제 청구서가 붙습니다. 작업은 계속됩니다. "
