@@ -57,7 +57,14 @@ FAULTS = {
     "cancelled": UNTIL_REPEATED,
     "backend_missing": UNTIL_REPEATED,
 }
-STOPS = {"end": ALWAYS, "length": ALWAYS, "tool_calls": ALWAYS, "content_filter": NEVER, "other": ALWAYS}
+STOPS = {
+    "end": ALWAYS,
+    "length": ALWAYS,
+    "tool_calls": ALWAYS,
+    "content_filter": NEVER,
+    "paused": ALWAYS,
+    "other": ALWAYS,
+}
 
 
 @pytest.mark.parametrize("status", TurnStatus)
