@@ -92,7 +92,7 @@ async def test_whatever_accept_can_be_served_is(era: dict[str, str], edge_home: 
             said = {"agent": "droid", "message": f"{edge.tag} {accept} [[slow]]"}
             body, headers = asked("tools/call", era, name="chat", arguments=said)
             progress = {"progressToken": "p"}
-            body["params"] |= {"_meta": (META if era else {}) | progress}  # type: ignore[operator]
+            body["params"] = {"name": "chat", "arguments": said, "_meta": (META if era else {}) | progress}
             answer = await send(http, accept, body, headers)
             assert answer.headers["content-type"].startswith(kind), answer.text
             assert read(answer)["result"]["structuredContent"]["status"] == "completed"
