@@ -8,13 +8,11 @@ from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from agentapi_mcp.app.backend_host import ProcessBackendHost
 from agentapi_mcp.app.build import build_backend
 from agentapi_mcp.app.database import home_of
 from agentapi_mcp.backends.registry import names
-from agentapi_mcp.backends.wire.api import HttpApi, bearer
+from agentapi_mcp.backends.wire.api import HttpApi
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options
 from agentapi_mcp.backends.wire.redaction import Redactor
@@ -67,7 +65,7 @@ def packaged_agents() -> frozenset[str]:
 
 
 async def offered_models(
-    backend: str, base_url: str, key: SecretStr | None, environ: Mapping[str, str], *, within: timedelta = _PATIENCE
+    backend: str, base_url: str, key: str | None, environ: Mapping[str, str], *, within: timedelta = _PATIENCE
 ) -> tuple[OfferedModel, ...]:
     """Ask a provider for its models.
 
@@ -76,15 +74,16 @@ async def offered_models(
         ConfigurationError: the base URL is wrong.
     """
     options = read_options(HttpOptions, {"base_url": base_url})
-    secrets = () if key is None else (key.get_secret_value(),)
+    secrets = () if key is None else (key,)
     faults = FaultReader(provider="The provider", redactor=Redactor(secrets))
     async with _open_host(environ) as host:
         if backend == "anthropic":
             headers = {"anthropic-version": "2023-06-01"}
-            headers |= {} if key is None else {"x-api-key": key.get_secret_value()}
+            headers |= {} if key is None else {"x-api-key": key}
             found = await HttpApi(options, host).get("/v1/models?limit=1000", headers, faults, within=within)
         else:
-            found = await HttpApi(options, host).get("/models", bearer(key), faults, within=within)
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            found = await HttpApi(options, host).get("/models", headers, faults, within=within)
     models = as_object(found).get("data")
     if not is_list(models):
         raise BackendError(BackendFault.BAD_REPLY, f"There is no list of models below {options.base_url}.")

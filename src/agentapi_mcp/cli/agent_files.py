@@ -206,7 +206,9 @@ async def _offered(
     provider: Provider, base_url: str, key: SecretStr | None, environ: Mapping[str, str]
 ) -> Sequence[OfferedModel]:
     try:
-        return await offered_models(provider.backend, base_url, key, environ)
+        return await offered_models(
+            provider.backend, base_url, None if key is None else key.get_secret_value(), environ
+        )
     except BackendError as exc:
         if exc.fault is BackendFault.AUTH and key is None and provider.key_variable:
             exc.add_note(f"Set {provider.key_variable}.")

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from pydantic import SecretStr
-
 from agentapi_mcp.app.providers import OfferedModel, declared_agents, offered_models
 from agentapi_mcp.base.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from agentapi_mcp.base.json_values import as_list, as_object
@@ -63,7 +61,7 @@ async def _offered(agent: AgentDeclaration, environ: Mapping[str, str]) -> Seque
         raise InvalidRequestError(f"{'; '.join(agent.missing)}: the provider's list cannot be read without it.")
     base_url = str(options.get("base_url") or "https://api.anthropic.com")
     key = options.get("api_key")
-    return await offered_models(agent.backend, base_url, SecretStr(str(key)) if key else None, environ)
+    return await offered_models(agent.backend, base_url, str(key) if key else None, environ)
 
 
 def _change(agent: AgentDeclaration, model: Mapping[str, object], found: OfferedModel | None) -> dict[str, object]:
