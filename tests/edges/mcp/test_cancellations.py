@@ -50,7 +50,8 @@ def test_the_words_of_clients_tell_a_time_out_from_stop(reason: object, left: De
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"), [("user pressed stop", Departure.STOPPED), (None, Departure.STOPPED), ("-32001", Departure.TIMED_OUT)]
+    ("said", "heard"),
+    [("user pressed stop", Departure.STOPPED), (None, Departure.STOPPED), ("-32001", Departure.TIMED_OUT)],
 )
 async def test_how_a_caller_left_reaches_the_work_though_it_is_told_after_the_cancellation(
     said: object, heard: Departure

@@ -58,7 +58,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             Argument(name="retry", kind="boolean", about="Ask again what was interrupted; may cost twice"),
             Argument(name="new", kind="boolean", about="Ask anew what an earlier turn may answer; costs again"),
             _WAIT,
-            Argument(name="system_prompt", about="Instructions for this turn"),
+            Argument(name="system_prompt", about="Instructions for this turn", verbatim=True),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
             Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
         ),
