@@ -1,6 +1,6 @@
 """The arguments of tools: their schema, and the check of a call against it in words that a model can act on.
 
-The schema is strict; what clients and models send otherwise is taken where it has one meaning (docs/design/mcp-edge.md).
+The schema is strict; what else clients and models send is taken where it has one meaning (docs/design/mcp-edge.md).
 """
 
 import json
