@@ -126,7 +126,7 @@ async def test_a_turn_outlives_its_client_and_the_same_message_gets_it(end: str,
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_call_that_is_cancelled_while_its_client_ends_is_stopped(number: signal.Signals, edge_home: Path) -> None:
+async def test_what_a_client_cancels_while_it_ends_is_stopped(number: signal.Signals, edge_home: Path) -> None:
     async with OpenAIPeer(pace=Steps()) as peer:
         env = environ(edge_home, peer)
         async with clients(env) as here:

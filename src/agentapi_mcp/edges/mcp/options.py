@@ -1,6 +1,7 @@
 """Options of the MCP edge."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from agentapi_mcp import __version__
@@ -15,6 +16,7 @@ class McpOptions:
     `toolsets` says which tools there are, by the names of `toolset_names`.
     `update_every` is the least time between two updates of one transcript.
     One stream, or one session of a client, watches `max_watched` resources at most.
+    `extensions` are those of the protocol that the host serves, by name; they may change while the server runs.
     A process records a client anew when it has seen `max_remembered_clients` others since.
     """
 
@@ -24,6 +26,7 @@ class McpOptions:
     max_watched: int = 200
     max_remembered_clients: int = 1_000
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
+    extensions: Mapping[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
 
 
 # Clients that are known to time a tool call out after 30 seconds, by a part of the name in their `clientInfo`.
