@@ -49,22 +49,23 @@ async def test_who_asks_is_told_all_of_the_server_and_other_results_are_short(ed
         assert set(listed["result"]["_meta"][NAME]) == {"name", "title", "version"}
 
 
+CREDENTIALS = "io.modelcontextprotocol/oauth-client-credentials"
 RESOURCE = "https://agents.example/mcp"
 SERVICES = (Service(org_id=OrgId(new_id()), client_id="nightly"),)
 
 
 @pytest.mark.parametrize(
-    ("resource", "services", "declares"), [(RESOURCE, SERVICES, True), (RESOURCE, (), False), (None, SERVICES, False)]
+    ("resource", "services", "declared"),
+    [(RESOURCE, SERVICES, {CREDENTIALS}), (RESOURCE, (), set[str]()), (None, SERVICES, set[str]())],
 )
 async def test_tokens_of_programs_are_declared_while_they_are_taken(
-    resource: str | None, services: tuple[Service, ...], declares: bool, edge_home: Path
+    resource: str | None, services: tuple[Service, ...], declared: set[str], edge_home: Path
 ) -> None:
     settings, extensions = Settings(resource_url=resource), Extensions(other={})
     rules = SignInRules(issuers=(Issuer(issuer="https://a.example", services=services),))
-    name = "io.modelcontextprotocol/oauth-client-credentials"
     async with served(edge_home, mcp=McpOptions(extensions=extensions)) as (_, _, http):
         declare_extensions(extensions, settings, rules)
         found = (await discovered(http))["capabilities"]["extensions"]
-        assert (name in found, "other" in found, "io.modelcontextprotocol/tasks" in found) == (declares, True, True)
+        assert set(found) == declared | {"other", "io.modelcontextprotocol/tasks"}
         declare_extensions(extensions, settings, SignInRules())
-        assert name not in (await discovered(http))["capabilities"]["extensions"]
+        assert CREDENTIALS not in (await discovered(http))["capabilities"]["extensions"]

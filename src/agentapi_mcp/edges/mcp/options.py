@@ -29,18 +29,5 @@ class McpOptions:
     extensions: Mapping[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
 
 
-# Clients that are known to time a tool call out after 30 seconds, by a part of the name in their `clientInfo`.
-_GIVES_UP_AT_30 = ("opencode",)
-_USUAL = timedelta(seconds=45)
-_SHORT = timedelta(seconds=25)
-
 PAGE = 50  # items of a listing
 LONGEST_WAIT = timedelta(seconds=240)
-
-
-def default_wait(options: McpOptions, client_name: str | None) -> timedelta:
-    """Return how long to wait for an answer if the call does not specify it."""
-    if options.default_wait is not None:
-        return options.default_wait
-    name = (client_name or "").lower()
-    return _SHORT if any(word in name for word in _GIVES_UP_AT_30) else _USUAL

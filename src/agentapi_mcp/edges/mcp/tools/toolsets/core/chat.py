@@ -13,8 +13,9 @@ from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_key
+from agentapi_mcp.edges.mcp.client.waits import default_wait
 from agentapi_mcp.edges.mcp.deliveries import after_response
-from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
+from agentapi_mcp.edges.mcp.options import LONGEST_WAIT
 from agentapi_mcp.edges.mcp.progress import reporter
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tasks
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
