@@ -5,11 +5,11 @@ from datetime import timedelta
 
 from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, McpOptions
 
-# Most clients end a call after 60 seconds, and those that cannot be told apart may: all that are built on the Python SDK
-# say `mcp`, from LangChain with its 300 seconds to the OpenAI Agents SDK with its 5.
+# Most clients end a call after 60 seconds. Programs on the Python SDK cannot be told apart, since all say `mcp`:
+# LangChain, which ends it after 300, as well as the OpenAI Agents SDK, which ends it after 5.
 USUAL = timedelta(seconds=45)
-# By a part of the name in `clientInfo`, to which proxies such as mcp-remote add their own. These clients are known to end
-# a call after another time, and wait for less than that, so that the answer still arrives.
+# By a part of the name in `clientInfo`, to which proxies such as mcp-remote add their own. These clients are known to
+# end a call after another time, and wait for less than that, so that the answer still arrives.
 WAITS: Mapping[str, timedelta] = {
     "opencode": timedelta(seconds=25),
     "goose": LONGEST_WAIT,
