@@ -15,7 +15,11 @@ def mcp_options(settings: Settings, extensions: Mapping[str, dict[str, object]] 
     """Derive the options of the MCP edge from the settings."""
     wait = None if settings.wait_seconds is None else timedelta(seconds=settings.wait_seconds)
     return McpOptions(
-        version=VERSION, default_wait=wait, toolsets=frozenset(settings.toolsets), extensions=extensions or {}
+        version=VERSION,
+        default_wait=wait,
+        toolsets=frozenset(settings.toolsets),
+        tool_prefix=settings.tool_prefix or "",
+        extensions=extensions or {},
     )
 
 

@@ -33,7 +33,8 @@ if sys.platform != "win32":
     import fcntl
 
 _ATTEMPTS = 5
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Providers take names of tools of 64 characters; clients make them of this name, as in mcp__NAME__set_organization.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,41}")
 # Written without being named, as absolute paths: a client starts the server in another directory.
 _PATH_VARIABLES = ("AGENTAPI_HOME", "AGENTAPI_CONFIG")
 _UNPREFIXED_VARIABLES = ("OPENROUTER_API_KEY",)
@@ -98,7 +99,10 @@ async def connect(options: ConnectOptions) -> None:
         InvalidRequestError: the name is malformed, or a variable of `--env` is not set.
     """
     if not _NAME.fullmatch(options.name):
-        raise InvalidRequestError("--name takes letters, digits, '-' and '_', at most 64.")
+        raise InvalidRequestError(
+            "--name takes letters, digits, '-' and '_', at most 41: with a longer one, names of tools exceed the 64 "
+            "characters that models' providers allow."
+        )
     environ = environment()
     client = find_client(options.client, platform(), environ)
     is_shown = options.only_print or options.dry_run

@@ -34,7 +34,15 @@ from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.pages import key_pages_mount
 from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.edges.mcp.transports.http import mcp_mount
-from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
+from agentapi_mcp.settings import (
+    VERSION,
+    Settings,
+    environment,
+    for_serving,
+    load_settings,
+    with_tool_prefix,
+    with_toolsets,
+)
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.certificates import Certificate, open_certificate
@@ -66,6 +74,7 @@ class ServeOptions:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     toolsets: str | None = None
+    tool_prefix: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -89,7 +98,8 @@ async def serve_http(options: ServeOptions) -> None:
     Raises:
         ConfigurationError: a setting is wrong, or the address cannot be bound.
     """
-    settings = for_serving(with_toolsets(load_settings(), options.toolsets))
+    settings = with_tool_prefix(with_toolsets(load_settings(), options.toolsets), options.tool_prefix)
+    settings = for_serving(settings)
     configure_logs(settings.log_level)
     web = _web_options(settings, options, None)
     allowed_names(web.hosts, web.origins)

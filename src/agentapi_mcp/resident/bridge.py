@@ -62,7 +62,8 @@ class Bridge:
         self._ledger = Ledger()
         # What answers until the first server does.
         self._before: AnswersBefore | None = AnswersBefore(
-            toolsets or os.fsdecode(environment.get(b"AGENTAPI_TOOLSETS"))
+            toolsets or os.fsdecode(environment.get(b"AGENTAPI_TOOLSETS")),
+            os.fsdecode(environment.get(b"AGENTAPI_TOOL_PREFIX")),
         )
         # Held while lines are sent, so that they keep their order, and while the connection is replaced.
         self._sending = allocate_lock()

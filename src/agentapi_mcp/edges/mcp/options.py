@@ -13,7 +13,8 @@ DEFAULT_TOOLSET = "core"
 class McpOptions:
     """Options of the edge; without `default_wait` the wait depends on the client (docs/clients.md).
 
-    `toolsets` says which tools there are, by the names of `toolset_names`.
+    `toolsets` says which tools a client sees that chooses none, by the names of `toolset_names`; `tool_prefix` is put
+    before the name of each.
     `update_every` is the least time between two updates of one transcript.
     One stream, or one session of a client, watches `max_watched` resources at most.
     `extensions` are those of the protocol that the host serves, by name; they may change while the server runs.
@@ -26,6 +27,7 @@ class McpOptions:
     max_watched: int = 200
     max_remembered_clients: int = 1_000
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
+    tool_prefix: str = ""
     extensions: Mapping[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
 
 
