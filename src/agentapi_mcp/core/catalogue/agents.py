@@ -148,8 +148,14 @@ class Agents:
         means = await self._means(principal)
         return agent_view(means.completes(entry), await self._health.measure([entry]))
 
+    async def names(self, principal: Principal, preferences: Preferences = NO_PREFERENCES) -> list[str]:
+        """Return the names of all agents that are not switched off, without a measurement."""
+        require(principal, Action.READ_CATALOGUE)
+        return [entry.name for entry in _enabled_agents(await self._policy.entries(principal), preferences)]
+
     async def meant(self, principal: Principal, name: str) -> str:
         """Return the name of the agent that another spelling means; the name as it is where none is meant."""
+        require(principal, Action.READ_CATALOGUE)
         return meant_agent(await self._policy.entries(principal), name)
 
     async def models(
