@@ -9,6 +9,7 @@ from hypothesis import given as draw
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import InvalidRequestError
+from agentapi_mcp.base.json_values import is_list
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, Kind, check_arguments
 
 ARGUMENTS = (
@@ -110,7 +111,7 @@ LENIENT: dict[Kind, list[Callable[[object], object]]] = {
     "integer": [str, lambda value: f" {value}.0 ", lambda value: f"{value}e0", lambda value: float(str(value))],
     "number": [json.dumps, lambda value: f"{json.dumps(value)} "],
     "boolean": [str, json.dumps, lambda value: str(value).upper()],
-    "array": [json.dumps, lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value],
+    "array": [json.dumps, lambda value: value[0] if is_list(value) and len(value) == 1 else value],
 }
 NAMES: dict[Kind, str] = {"integer": "count", "number": "heat", "boolean": "again", "array": "names"}
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -19,7 +20,7 @@ NAME = "io.modelcontextprotocol/serverInfo"
 LISTS = {"toolsListChanged": True, "promptsListChanged": True, "resourcesListChanged": True}
 
 
-async def discovered(http: httpx2.AsyncClient) -> dict[str, object]:
+async def discovered(http: httpx2.AsyncClient) -> dict[str, Any]:
     """Ask what the server is."""
     answer = await http.post("/mcp", json=message("server/discover", {"_meta": META}), headers=DISCOVERS)
     return dict(answer.json()["result"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentapi_mcp.base.json_values import as_list, as_object
 from tests.edges.mcp.test_http import ACCEPT, META, MODERN, begin, fault, message, served
 from tests.support.connect import call, connect, fields_of, open_edge, text_of
 from tests.support.peers.openai import OpenAIPeer
@@ -20,17 +21,17 @@ async def test_an_agent_is_known_in_another_spelling_by_every_tool(agent: str, e
         asked = (await edge.peer.received()).json
         assert asked["temperature"] == 0.5
         for tool, found in (("list_models", "models"), ("list_sessions", "sessions"), ("get_health", "agents")):
-            whole = fields_of(await call(client, tool, agent="droid"))[found]
+            whole = as_list(fields_of(await call(client, tool, agent="droid"))[found])
             assert whole
-            assert len(fields_of(await call(client, tool, agent=agent))[found]) == len(whole)
+            assert len(as_list(fields_of(await call(client, tool, agent=agent))[found])) == len(whole)
         named = text_of(await call(client, "chat", agent="dröid", message="x"))
         assert "There is no agent 'dröid'; there are: " in named
 
 
 async def test_a_model_is_known_in_another_spelling(edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
-        models = fields_of(await call(client, "list_models", agent="droid"))["models"]
-        model = models[0]["name"]
+        models = as_list(fields_of(await call(client, "list_models", agent="droid"))["models"])
+        model = str(as_object(models[0])["name"])
         spelled = model.upper().replace("-", "_")
         assert spelled != model
         turn = fields_of(await call(client, "chat", agent="droid", model=spelled, message=edge.tag))

@@ -71,14 +71,13 @@ class ErrorMiddleware:
 
 def _with_object(ctx: Context) -> Context:
     """Read arguments that are an object in the text of JSON, as models write them, or the empty list of PHP."""
-    given = {} if ctx.params is None else ctx.params.get("arguments")
+    given: object = {} if ctx.params is None else ctx.params.get("arguments")
+    read: object = {} if given == [] else given
     if isinstance(given, str):
         try:
             read = load_json(given)
         except (ValueError, RecursionError):
             read = given if given.strip() else {}
-    else:
-        read = {} if given == [] else given
     # Otherwise left to the SDK, which refuses the call.
     return (
         ctx if read is given or not is_object(read) else replace(ctx, params={**(ctx.params or {}), "arguments": read})

@@ -108,7 +108,7 @@ class EdgeServer(Server[TaskSupervisor]):
             supported_versions=list(MODERN_PROTOCOL_VERSIONS),
             capabilities=self.get_capabilities(protocol_version=context.protocol_version),
             instructions=self.instructions,
-            meta={SERVER_INFO_META_KEY: self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)},
+            _meta={SERVER_INFO_META_KEY: self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)},
         )
 
     @override

@@ -85,9 +85,9 @@ class Tools:
         """List them, in one page."""
         refuse_cursor(params)
         offer = self._offered(context)
-        # What depends on the address or the token is not for caches of others.
-        scope = {} if offer is self._usual else {"cache_scope": "private"}
-        return ListToolsResult(tools=offer.listed, **scope)
+        if offer is self._usual:
+            return ListToolsResult(tools=offer.listed)
+        return ListToolsResult(tools=offer.listed, cache_scope="private")  # it depends on the token or the address
 
     def action(self, name: str) -> Action | None:
         """Return what calling a tool of any toolset needs leave for, None when there is no such tool."""
