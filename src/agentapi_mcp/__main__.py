@@ -1,23 +1,36 @@
 """The command: alone it is the MCP server over stdio, with words it is the command line."""
 
 import gc
+import os
 import sys
 from importlib import import_module
 
-_OPTION = "--toolsets"
+_TOOLSETS, _PREFIX = "--toolsets", "--tool-prefix"
 
 
 def main() -> None:
     """Run what the arguments ask for; each way imports what it needs, and the stdio path no command-line library."""
-    words = sys.argv[1:]
-    if not words:
-        _serve(None)
-    elif words[0] == _OPTION and len(words) == 2:  # noqa: PLR2004  # the option and its value
-        _serve(words[1])
-    elif words[0].startswith(f"{_OPTION}=") and len(words) == 1:
-        _serve(words[0].removeprefix(f"{_OPTION}="))
-    else:
+    options = _options(sys.argv[1:])
+    if options is None:
         _run()
+        return
+    if _PREFIX in options:  # all that serve over stdio read it there: bridge, front and server
+        os.environ["AGENTAPI_TOOL_PREFIX"] = options[_PREFIX]  # noqa: TID251  # `Settings` takes half a second to import
+    _serve(options.get(_TOOLSETS))
+
+
+def _options(words: list[str]) -> dict[str, str] | None:
+    """Return the options of the server over stdio; None if the words ask for anything else."""
+    options: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if not equals:
+            value = next(rest, "")
+        if name not in {_TOOLSETS, _PREFIX} or name in options or not value:
+            return None
+        options[name] = value
+    return options
 
 
 def _serve(toolsets: str | None) -> None:

@@ -1,6 +1,7 @@
 """The settings, and the only access to the environment."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -84,6 +85,12 @@ def _known_toolsets(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _tool_prefix(prefix: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,20}", prefix) is None:
+        raise ValueError("must be 1 to 20 letters, digits, '-' and '_'")
+    return prefix
+
+
 def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         try:
@@ -157,6 +164,10 @@ class Settings(BaseSettings):
         Annotated[Names, AfterValidator(_known_toolsets)],
         Field(description=f"Which tools clients see: {', '.join(TOOLSETS)}, with commas between them."),
     ] = (DEFAULT_TOOLSET,)
+    tool_prefix: Annotated[
+        Annotated[str, AfterValidator(_tool_prefix)] | None,
+        Field(description="What every tool's name begins with, such as house_, for clients that mix servers."),
+    ] = None
     resource_url: Annotated[
         Annotated[str, AfterValidator(_resource)] | None,
         Field(description="The address that clients of `serve` use, for which access tokens are made."),
@@ -296,6 +307,20 @@ def with_toolsets(settings: Settings, toolsets: str | None) -> Settings:
         return settings.model_copy(update={"toolsets": _known_toolsets(_names(toolsets))})
     except ValueError as exc:
         raise ConfigurationError(f"--toolsets {exc}.") from None
+
+
+def with_tool_prefix(settings: Settings, prefix: str | None) -> Settings:
+    """Override the prefix of the tools with that of the command line.
+
+    Raises:
+        ConfigurationError: it is too long, or has characters that names of tools do not have.
+    """
+    if prefix is None:
+        return settings
+    try:
+        return settings.model_copy(update={"tool_prefix": _tool_prefix(prefix)})
+    except ValueError as exc:
+        raise ConfigurationError(f"--tool-prefix {exc}.") from None
 
 
 def capacities_of(settings: Settings) -> dict[Resource, int]:

@@ -244,13 +244,13 @@ async def test_an_answer_that_nobody_read_over_stdio_is_given_to_who_asks_again(
 async def test_a_call_that_timed_out_over_stdio_is_answered_by_the_turn_that_ran_on(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer:
-        process = await started(environ(edge_home, peer) | {"AGENTAPI_ABANDON_GRACE_SECONDS": "0"})
+        process = await started(environ(edge_home, peer))
         tag = uuid4()
-        timed_out, unclear = [
+        timed_out, stopped = [
             {"name": "chat", "arguments": {"agent": "droid", "message": f"{tag} {words} [[slow]] [[chunks2]]"}}
-            for words in ("timed out", "unclear")
+            for words in ("timed out", "stopped")
         ]
-        for number, asked, reason in ((2, timed_out, "timed out after 5.0s"), (3, unclear, "caller cancelled")):
+        for number, asked, reason in ((2, timed_out, "timed out after 5.0s"), (3, stopped, "caller cancelled")):
             await send(process, "tools/call", asked, number)
             exchange = await peer.received(number - 1, path="/api/v1/chat/completions")
             await send(process, "notifications/cancelled", {"requestId": number, "reason": reason}, None)

@@ -62,6 +62,19 @@ async def test_a_token_is_made_used_and_revoked(link: str, edge_home: Path) -> N
         assert token[: len(token) - 6] not in "".join(server.stderr)
 
 
+async def test_a_token_shows_which_toolsets_its_clients_see(edge_home: Path) -> None:
+    env, name = environ(edge_home), new_id().hex
+    chosen = ("--toolset", "core", "--toolset", "admin")
+    status, out, err = await run(env, "tokens", "create", name, *chosen, "--json")
+    assert (status, json.loads(out)["toolsets"]) == (0, ["admin", "core"]), err
+    assert (await run(env, "tokens", "create", f"{name} usual"))[0] == 0
+    rows = (await run(env, "tokens", "list"))[1].splitlines()
+    usual, row = (line.split("\t")[5] for line in rows if line.startswith(name))
+    assert (usual, row) == ("the server's", "admin core")
+    status, _, err = await run(env, "tokens", "create", "x", "--toolset", "nothing")
+    assert (status, "'core', 'admin', 'preferences'" in err) == (2, True)
+
+
 async def test_a_token_that_reads_only_makes_no_more_of_an_open_server(edge_home: Path) -> None:
     env = environ(edge_home)
     status, out, err = await run(

@@ -27,7 +27,7 @@ LISTS = ("tools/list", "prompts/list", "resources/templates/list", "ping")
 
 
 def test_what_is_owed_for_a_short_list_is_what_the_answers_say() -> None:
-    before = AnswersBefore("")
+    before = AnswersBefore("", "")
     before.wait(at_once=True)
     for line in (
         (

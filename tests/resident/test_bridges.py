@@ -125,6 +125,20 @@ async def test_a_turn_outlives_its_client_and_the_same_message_gets_it(end: str,
             assert asked(peer) == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_a_client_cancels_while_it_ends_is_stopped(number: signal.Signals, edge_home: Path) -> None:
+    async with OpenAIPeer(pace=Steps()) as peer:
+        env = environ(edge_home, peer)
+        async with clients(env) as here:
+            client = await here.greeted(env)
+            client.call(1, "chat", agent="droid", message=slow())
+            exchange = await peer.received(1, path=COMPLETIONS)
+            client.process.send_signal(number)
+            client.say("notifications/cancelled", {"requestId": 1, "reason": "AbortError: user-cancel"})
+            await exchange.gone.wait()
+            assert await client.process.wait() == -number
+
+
 async def test_a_turn_that_ended_after_its_client_is_given_to_who_asks_again(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer:

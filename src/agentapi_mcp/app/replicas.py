@@ -14,7 +14,16 @@ from agentapi_mcp.settings import VERSION, Settings
 from agentapi_mcp.stores.postgres.replicas import PostgresReplicas
 
 # The settings that change what callers are answered. Of those that hold a secret, only whether they are set counts.
-_VALUES = ("user_id", "org_id", "wait_seconds", "toolsets", "resource_url", "abandon_grace_seconds", "redis_prefix")
+_VALUES = (
+    "user_id",
+    "org_id",
+    "wait_seconds",
+    "toolsets",
+    "tool_prefix",
+    "resource_url",
+    "abandon_grace_seconds",
+    "redis_prefix",
+)
 _SECRETS = ("redis_url", "bearer_token", "master_key", "master_key_file", "master_key_command")
 
 

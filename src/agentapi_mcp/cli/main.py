@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from agentapi_mcp import __version__
 from agentapi_mcp.cli import commands
-from agentapi_mcp.cli.options import toolsets_option
+from agentapi_mcp.cli.options import tool_prefix_option, toolsets_option
 from agentapi_mcp.cli.terminal import cleaned
 
 
@@ -76,10 +76,13 @@ class CleanGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="agentapi-mcp")
 @toolsets_option
+@tool_prefix_option
 @click.pass_context
-def main(context: click.Context, toolsets: str | None) -> None:
+def main(context: click.Context, toolsets: str | None, tool_prefix: str | None) -> None:
     """Talk to all your agents through one MCP server. Without a command, be that server, over stdio."""
     if context.invoked_subcommand is None:
-        import_module("agentapi_mcp.cli.stdio").main(toolsets)  # commands do not pay for importing the MCP SDK
-    elif toolsets is not None:
-        raise click.UsageError("--toolsets without a command is for the server over stdio; else: serve --toolsets.")
+        # Commands do not pay for importing the MCP SDK.
+        import_module("agentapi_mcp.cli.stdio").main(toolsets, tool_prefix=tool_prefix)
+    elif toolsets is not None or tool_prefix is not None:
+        name = "--tool-prefix" if toolsets is None else "--toolsets"
+        raise click.UsageError(f"{name} without a command is for the server over stdio; else: serve {name}.")

@@ -17,6 +17,10 @@ toolsets_option = click.option(
     help=f"Which tools clients see: {', '.join(toolset_names())}; by default {DEFAULT_TOOLSET}.",
 )
 
+tool_prefix_option = click.option(
+    "--tool-prefix", metavar="TEXT", help="What every tool's name begins with, such as house_."
+)
+
 
 def in_organization(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option that selects another of the user's organisations."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from agentapi_mcp.app.build import catalogue_watch
-from agentapi_mcp.app.mcp_options import mcp_options
+from agentapi_mcp.app.mcp_options import Extensions, declare_extensions, mcp_options
 from agentapi_mcp.app.services import AppOptions
 from agentapi_mcp.app.startup import App, open_app
 from agentapi_mcp.base.clock import SystemClock
@@ -28,12 +28,21 @@ from agentapi_mcp.base.preparation import leave_out_what_stays
 from agentapi_mcp.cli.http_protocol import HttpProtocol
 from agentapi_mcp.cli.http_server import HttpServer
 from agentapi_mcp.cli.terminal import print_err
+from agentapi_mcp.core.catalogue.models import CatalogueFile
 from agentapi_mcp.core.conversations.turns import Turns
 from agentapi_mcp.core.services import ServicesProvider
 from agentapi_mcp.edges.key_pages.pages import key_pages_mount
-from agentapi_mcp.edges.mcp.server.server import create_server
+from agentapi_mcp.edges.mcp.server.server import EdgeServer, create_server
 from agentapi_mcp.edges.mcp.transports.http import mcp_mount
-from agentapi_mcp.settings import VERSION, Settings, environment, for_serving, load_settings, with_toolsets
+from agentapi_mcp.settings import (
+    VERSION,
+    Settings,
+    environment,
+    for_serving,
+    load_settings,
+    with_tool_prefix,
+    with_toolsets,
+)
 from agentapi_mcp.telemetry import configure_logs
 from agentapi_mcp.web.application import WebApplication, WebOptions, create_web
 from agentapi_mcp.web.certificates import Certificate, open_certificate
@@ -65,6 +74,7 @@ class ServeOptions:
     hosts: tuple[str, ...]
     origins: tuple[str, ...]
     toolsets: str | None = None
+    tool_prefix: str | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -88,7 +98,8 @@ async def serve_http(options: ServeOptions) -> None:
     Raises:
         ConfigurationError: a setting is wrong, or the address cannot be bound.
     """
-    settings = for_serving(with_toolsets(load_settings(), options.toolsets))
+    settings = with_tool_prefix(with_toolsets(load_settings(), options.toolsets), options.tool_prefix)
+    settings = for_serving(settings)
     configure_logs(settings.log_level)
     web = _web_options(settings, options, None)
     allowed_names(web.hosts, web.origins)
@@ -172,10 +183,16 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 async def _serve(
     settings: Settings, options: ServeOptions, listener: socket.socket, certificate: Certificate | None, reach: Reach
 ) -> None:
-    proxies = UnknownProxies()
-    opening = AppOptions(is_replica=True, check=lambda file: reach.check(file.sign_in), parts=[proxies.part()])
+    proxies, extensions = UnknownProxies(), Extensions()
+
+    def check(file: CatalogueFile) -> None:
+        reach.check(file.sign_in)
+        declare_extensions(extensions, settings, file.sign_in)
+
+    opening = AppOptions(is_replica=True, check=check, parts=[proxies.part()])
     async with open_app(settings, environment(), options=opening) as app:
-        web = _create_web(app, settings, options, proxies)
+        server = create_server(app.services_provider, mcp_options(settings, extensions))
+        web = _create_web(app, server, settings, options, proxies)
         http = HttpServer(
             uvicorn.Config(
                 web.app,
@@ -262,10 +279,11 @@ async def drain_turns(turns: Turns, stopping: Stopping, grace_seconds: float) ->
     timer.cancel()
 
 
-def _create_web(app: App, settings: Settings, options: ServeOptions, proxies: UnknownProxies) -> WebApplication:
+def _create_web(
+    app: App, server: EdgeServer, settings: Settings, options: ServeOptions, proxies: UnknownProxies
+) -> WebApplication:
     services_provider = app.services_provider
     web = replace(_web_options(settings, options, services_provider), shares=app.shares, unknown_proxies=proxies)
-    server = create_server(services_provider, mcp_options(settings))
     mounts = [mcp_mount(server, oauth=web.oauth, body_bytes=web.limits.body_bytes)]
     if settings.origin is not None:
         mounts.insert(0, key_pages_mount(services_provider, settings.origin))

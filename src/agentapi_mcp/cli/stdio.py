@@ -15,7 +15,15 @@ from agentapi_mcp.edges.mcp.cancellations import ClientConnection
 from agentapi_mcp.edges.mcp.front.thread import FrontThread
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.edges.mcp.transports.stdio import serve_stdio
-from agentapi_mcp.settings import BARE_NAMES, Settings, environment, for_stdio, load_settings, with_toolsets
+from agentapi_mcp.settings import (
+    BARE_NAMES,
+    Settings,
+    environment,
+    for_stdio,
+    load_settings,
+    with_tool_prefix,
+    with_toolsets,
+)
 from agentapi_mcp.telemetry import configure_logs
 
 _log = logging.getLogger(__name__)
@@ -23,13 +31,14 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS = 5
 
 
-def main(toolsets: str | None = None, front: FrontThread | None = None) -> None:
+def main(toolsets: str | None = None, front: FrontThread | None = None, *, tool_prefix: str | None = None) -> None:
     """Serve one client over stdin and stdout, after the front, if there is one.
 
-    `toolsets`, comma-separated, override the setting.
+    `toolsets`, comma-separated, and `tool_prefix` override the settings.
     """
     try:
-        settings, ignored = for_stdio(with_toolsets(load_settings(BARE_NAMES), toolsets), environment())
+        settings = with_tool_prefix(with_toolsets(load_settings(BARE_NAMES), toolsets), tool_prefix)
+        settings, ignored = for_stdio(settings, environment())
     except ConfigurationError as exc:
         if front is not None:
             front.refuse(f"The server does not start: {exc}")

@@ -10,8 +10,9 @@ _CHANGED = b'{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}'
 class AnswersBefore:
     """The answers of one client, until `end`."""
 
-    def __init__(self, toolsets: str) -> None:
+    def __init__(self, toolsets: str, prefix: str) -> None:
         self._toolsets = toolsets or None
+        self._prefix = prefix or None
         self._front = None
         self._has_begun = False
         self._is_over = False
@@ -27,7 +28,7 @@ class AnswersBefore:
             self._has_begun = True
             if not at_once and self._waiting.acquire(timeout=_PATIENCE):
                 return
-            self._front = _load(self._toolsets)
+            self._front = _load(self._toolsets, self._prefix)
 
     def answer(self, line: bytes):  # noqa: ANN201  # `Answer | None`, whose module is imported by `_load` alone
         """Answer a line; None if the server must. The gate is held."""
@@ -46,8 +47,8 @@ class AnswersBefore:
             return [_CHANGED] if self._owes_change else []
 
 
-def _load(toolsets: str | None):  # noqa: ANN202  # `Front | None`
+def _load(toolsets: str | None, prefix: str | None):  # noqa: ANN202  # `Front | None`
     # Where the server is there, nobody waits for the 9 ms that this takes.
     from agentapi_mcp.edges.mcp.front.answers import Front  # noqa: PLC0415  # as above
 
-    return Front.load(toolsets)
+    return Front.load(toolsets, prefix)

@@ -25,6 +25,7 @@ _CHUNK = 1 << 16
 # Seconds for the end of the session when the client has ended, between two tries to start a server that does not start,
 # and in which it must not die more than so many times.
 _LAST_WORDS, _TRY_AGAIN, _LATELY = 10.0, 2.0, 30.0
+_LAST_LINES = 0.5  # in which a client that ends this process is still heard
 _MOST_DEATHS, _MOST_EARLY = 5, 100
 _SYNC_SECONDS = 0.05
 _WRONG = 3
@@ -62,7 +63,8 @@ class Bridge:
         self._ledger = Ledger()
         # What answers until the first server does.
         self._before: AnswersBefore | None = AnswersBefore(
-            toolsets or os.fsdecode(environment.get(b"AGENTAPI_TOOLSETS"))
+            toolsets or os.fsdecode(environment.get(b"AGENTAPI_TOOLSETS")),
+            os.fsdecode(environment.get(b"AGENTAPI_TOOL_PREFIX")),
         )
         # Held while lines are sent, so that they keep their order, and while the connection is replaced.
         self._sending = allocate_lock()
@@ -103,7 +105,14 @@ class Bridge:
         start_new_thread(_watch_reader, ())
         import signal  # noqa: PLC0415  # 3 ms, for which nobody waits now
 
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        def end(number: int, _frame: object) -> None:
+            # Claude Code sends SIGINT, and says after that what it cancels; Codex says it just before SIGTERM.
+            pause(_LAST_LINES)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGHUP, self._on_hangup)
         while True:
             if self._connection is not None:

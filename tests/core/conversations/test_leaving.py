@@ -115,6 +115,16 @@ def test_stop_ends_a_turn_within_two_seconds_and_a_closed_stream_within_fifteen(
     assert timedelta(seconds=Settings().abandon_grace_seconds) == options.abandon_grace
 
 
+async def test_stop_waits_for_nothing_where_nobody_else_follows_the_turn(world: World) -> None:
+    server = await world.program(stopped_grace=timedelta(seconds=DAY))
+    async with begun(server, asks(SLOW)) as asking:
+        exchange = await world.peer.received(path="/api/v1/chat/completions")
+        asking.cancel(Departure.STOPPED)
+        await exchange.gone.wait()
+    (turn,) = await ended(server, 1)
+    assert turn.end_reason is EndReason.ABANDONED
+
+
 class Unhurried(SystemClock):
     """A clock on which nobody tries again before the test says so."""
 

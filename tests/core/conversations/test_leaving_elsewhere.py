@@ -107,10 +107,10 @@ async def test_a_caller_who_stops_while_it_joins_in_the_same_process_ends_the_tu
 
 
 async def test_a_turn_runs_on_for_a_caller_who_timed_out_while_it_joined(world: World) -> None:
-    owner = await world.program(stopped_grace=DAY, abandon_grace=NOW)
+    owner = await world.program(abandon_grace=NOW)
     request = await in_a_session(world, owner)
     first, _ = await asked(world, owner, request)
-    await leave(first, Departure.STOPPED)
+    await leave(first, Departure.TIMED_OUT)
     await left_at_once(owner, request, Departure.TIMED_OUT)
     await grace_over(world, owner)
     world.steps.release(20)
@@ -280,8 +280,9 @@ async def test_stop_takes_nothing_from_one_who_waits_elsewhere_though_the_store_
     second = await joined(world, other, request)
     wire.delay = 0.15  # a look takes longer than what Stop waits for it in the end
     await leave(first, Departure.STOPPED)
-    stopped, its_exchange = await asked(world, owner, asks(SLOW))
-    await leave(stopped, Departure.STOPPED)
+    # By the time that this one is stopped, the one before would have been.
+    unclear, its_exchange = await asked(world, owner, asks(SLOW))
+    await leave(unclear, Departure.UNCLEAR)
     await its_exchange.gone.wait()
     wire.delay = 0.0
     world.steps.release(20)

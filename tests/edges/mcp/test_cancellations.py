@@ -37,17 +37,21 @@ class Work:
         ("timed out after 5.0s", Departure.TIMED_OUT),
         ("request timeout", Departure.TIMED_OUT),
         ("context deadline exceeded", Departure.TIMED_OUT),
-        ("caller cancelled", Departure.UNCLEAR),
-        ("context canceled", Departure.UNCLEAR),
-        ("", Departure.UNCLEAR),
+        ("caller cancelled", Departure.STOPPED),
+        ("context canceled", Departure.STOPPED),
+        ("", Departure.STOPPED),
+        (None, Departure.STOPPED),
+        (7, Departure.STOPPED),
+        ("x" * 200 + " timed out", Departure.STOPPED),
     ],
 )
-def test_the_words_of_clients_tell_a_time_out_from_stop(reason: str, left: Departure) -> None:
+def test_the_words_of_clients_tell_a_time_out_from_stop(reason: object, left: Departure) -> None:
     assert departure(reason) is left
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"), [("user pressed stop", Departure.STOPPED), (None, Departure.UNCLEAR), (7, Departure.UNCLEAR)]
+    ("said", "heard"),
+    [("user pressed stop", Departure.STOPPED), (None, Departure.STOPPED), ("-32001", Departure.TIMED_OUT)],
 )
 async def test_how_a_caller_left_reaches_the_work_though_it_is_told_after_the_cancellation(
     said: object, heard: Departure

@@ -501,7 +501,7 @@ async def test_a_turn_whose_caller_timed_out_runs_on_and_is_joined_through_anoth
         slow = f"{edge.tag} timed out [[slow]] [[chunks2]]"
         await take_back(7, slow, "McpError: MCP error -32001: Request timed out")
         # By the time that this one is stopped, the one before would have been.
-        await (await take_back(8, f"{edge.tag} unclear [[slow]] [[chunks9]]", None)).gone.wait()
+        await (await take_back(8, f"{edge.tag} stopped [[slow]] [[chunks9]]", None)).gone.wait()
         steps.release(20)
         again = message("tools/call", {"name": "chat", "arguments": {"agent": "droid", "message": slow}}, 9)
         turn = (await http.post(url, json=again, headers=headers)).json()["result"]["structuredContent"]

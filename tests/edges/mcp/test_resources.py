@@ -157,6 +157,11 @@ async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link
         assert by_id.completion.values == [session_id]
         by_name = await client.complete(prompt, {"name": "agent", "value": "gu"})
         assert by_name.completion.values == ["guide"]
+        for typed in ("uide", "gudie"):
+            assert "guide" in (await client.complete(prompt, {"name": "agent", "value": typed})).completion.values
+        typo = f"{edge.tag[:5]}z{edge.tag[6:]}"  # no letter of a tag
+        mended = await client.complete(template, {"name": "session_id", "value": typo})
+        assert session_id in mended.completion.values
         nothing = await client.complete(prompt, {"name": "message", "value": "x"})
         assert nothing.completion.values == []
 

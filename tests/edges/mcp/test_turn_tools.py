@@ -1,7 +1,6 @@
 """Talking to agents through the tools, in both protocol eras, against real stores and a peer instead of a provider."""
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +10,7 @@ from mcp_types import INVALID_PARAMS
 
 from agentapi_mcp.core.conversations.models import TurnCost
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.edges.mcp.options import McpOptions, default_wait
+from agentapi_mcp.edges.mcp.options import McpOptions
 from agentapi_mcp.edges.mcp.server.server import create_server
 from agentapi_mcp.presentation.costs import cost_json
 from agentapi_mcp.testing.http import Steps
@@ -203,7 +202,7 @@ async def test_a_request_that_is_taken_back_frees_the_agent(link: Link, edge_hom
         ("get_turn", {"turn_id": "00000000-0000-7000-8000-000000000000"}, "turn"),
         ("cancel_turn", {"turn_id": "no-id"}, "turn_id"),
         ("get_transcript", {"session_id": "00000000-0000-7000-8000-000000000000"}, "session"),
-        ("get_health", {"agent": "nobody"}, "There is no such agent; there are: "),
+        ("get_health", {"agent": "nobody"}, "There is no agent 'nobody'; there are: "),
         ("list_models", {"agent": "nobody"}, "There is no agent 'nobody'; there are: "),
         ("list_sessions", {"cursor": "forged"}, "cursor"),
         ("list_agents", {"cursor": "AAAA"}, "cursor"),
@@ -264,14 +263,3 @@ async def test_what_nobody_expects_is_logged_once_and_tells_nothing(
     for record, shown in zip(records, (text_of(result), caught.value.error.message), strict=True):
         assert record.exc_info
         assert record.__dict__["request_id"] in shown
-
-
-@pytest.mark.parametrize(
-    ("name", "option", "seconds"),
-    [(None, None, 45), ("claude-code", None, 45), ("OpenCode", None, 25), ("opencode", 90, 90)],
-)
-def test_the_wait_fits_the_client_unless_a_setting_says_otherwise(
-    name: str | None, option: int | None, seconds: int
-) -> None:
-    options = McpOptions(default_wait=None if option is None else timedelta(seconds=option))
-    assert default_wait(options, name) == timedelta(seconds=seconds)

@@ -4,7 +4,7 @@ from functools import partial
 
 import click
 
-from agentapi_mcp.cli.options import FILE, toolsets_option
+from agentapi_mcp.cli.options import FILE, tool_prefix_option, toolsets_option
 from agentapi_mcp.cli.outputs import guarded
 from agentapi_mcp.cli.serve import ServeOptions, serve_http, uvloop_factory
 
@@ -17,6 +17,7 @@ from agentapi_mcp.cli.serve import ServeOptions, serve_http, uvloop_factory
 @click.option("--allowed-host", "hosts", multiple=True, help="A name that clients call this server by; repeatable.")
 @click.option("--allowed-origin", "origins", multiple=True, help="A web origin that may call it; repeatable.")
 @toolsets_option
+@tool_prefix_option
 @click.option("--tls-cert", type=FILE, help="The server's certificate with its chain, a PEM file.")
 @click.option("--tls-key", type=FILE, help="The private key of that certificate, a PEM file.")
 def serve(**values: object) -> None:

@@ -18,6 +18,7 @@ from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.presentation.values import moment
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.settings import Settings
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -59,17 +60,37 @@ def tokens() -> None:
 @click.option(
     "--scope", "scopes", type=click.Choice([scope.value for scope in TokenScope]), multiple=True, help="Repeatable."
 )
+@click.option(
+    "--toolset",
+    "toolsets",
+    type=click.Choice(toolset_names()),
+    multiple=True,
+    help="Tools its clients see; repeatable.",
+)
 @click.option("--expires-in", type=Lifetime(), default="90d", show_default=True, help="At most 366d.")
 @_target_options
 @json_option
 def tokens_create(
-    name: str, scopes: tuple[str, ...], expires_in: timedelta, *, as_json: bool, **target: UUID | None
+    name: str,
+    scopes: tuple[str, ...],
+    toolsets: tuple[str, ...],
+    expires_in: timedelta,
+    *,
+    as_json: bool,
+    **target: UUID | None,
 ) -> None:
-    """Make a token and print it, this once; without --scope it may read, chat and edit."""
+    """Make a token and print it, this once; without --scope it may read, chat and edit.
+
+    With --toolset, clients see the tools of these toolsets, whatever the server offers to others. That gives no right.
+    """
 
     async def create(services: Services, _settings: Settings) -> None:
         made = await services.personal_tokens.create(
-            services.principal, name, scopes=scopes or USUAL_SCOPES, expires_in=expires_in
+            services.principal,
+            name,
+            scopes=scopes or USUAL_SCOPES,
+            toolsets=toolsets or None,
+            expires_in=expires_in,
         )
         if as_json:
             print_json(_fields_of(made.token) | {"token": made.secret})
@@ -94,7 +115,7 @@ def tokens_list(*, as_json: bool, **target: UUID | None) -> None:
         if as_json:
             print_json([_fields_of(token) for token in found])
             return
-        table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "ID"), [_row_of(token) for token in found])
+        table(("NAME", "TOKEN", "MAY", "EXPIRES", "LAST USED", "TOOLSETS", "ID"), [_row_of(token) for token in found])
         if not found:
             print_err("There is no token; `agentapi-mcp tokens create NAME` makes one.")
 
@@ -124,6 +145,10 @@ def _scopes_of(token: PersonalToken) -> list[str]:
     return [str(scope) for scope in TokenScope if scope in token.scopes]
 
 
+def _toolsets_of(token: PersonalToken) -> list[str] | None:
+    return None if token.toolsets is None else sorted(token.toolsets)
+
+
 def _row_of(token: PersonalToken) -> tuple[object, ...]:
     expired = "expired " if token.expires_at <= SystemClock().now() else ""
     return (
@@ -132,6 +157,7 @@ def _row_of(token: PersonalToken) -> tuple[object, ...]:
         " ".join(_scopes_of(token)),
         f"{expired}{token.expires_at:%Y-%m-%d %H:%M}",
         "never" if token.last_used_at is None else f"{token.last_used_at:%Y-%m-%d %H:%M}",
+        " ".join(_toolsets_of(token) or ["the server's"]),
         token.id,
     )
 
@@ -142,6 +168,7 @@ def _fields_of(token: PersonalToken) -> dict[str, object]:
         "name": token.name,
         "last_four": token.last_four,
         "scopes": _scopes_of(token),
+        "toolsets": _toolsets_of(token),
         "created_at": moment(token.created_at),
         "expires_at": moment(token.expires_at),
         "last_used_at": token.last_used_at and moment(token.last_used_at),

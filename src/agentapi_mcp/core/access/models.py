@@ -41,7 +41,10 @@ class MemberList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalToken:
-    """A personal access token, without its secret; `last_four` identifies it to its owner."""
+    """A personal access token, without its secret; `last_four` identifies it to its owner.
+
+    `toolsets` are those that its clients see; None means the server's.
+    """
 
     id: UUID
     user_id: UserId
@@ -53,6 +56,7 @@ class PersonalToken:
     expires_at: datetime
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    toolsets: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,12 @@ class PersonalTokens:
         name: str,
         *,
         scopes: Collection[str] = USUAL_SCOPES,
+        toolsets: Collection[str] | None = None,
         expires_in: timedelta = USUAL_LIFETIME,
     ) -> NewToken:
         """Create a token for the principal in their organisation; its secret is returned only once.
+
+        Clients with it see the tools of `toolsets`, which give no right, or those of the server.
 
         Raises:
             ConflictError: another active token has this name.
@@ -93,6 +96,7 @@ class PersonalTokens:
             scopes=wanted,
             created_at=now,
             expires_at=now + expires_in,
+            toolsets=None if toolsets is None else frozenset(toolsets),
         )
         await self._store.add(token, _hash(secret), most=MOST_TOKENS)
         _log.info("personal_token_made", extra={"token_id": str(token.id), "user_id": str(token.user_id)})
@@ -149,7 +153,9 @@ class PersonalTokens:
             )
         if token.last_used_at is None or now - token.last_used_at >= _USE_NOTED_EVERY:
             await self._store.record_use(token.id, now)
-        credential = Credential(via=f"{VIA_PERSONAL}{token.id}", scopes=token.scopes, expires_at=token.expires_at)
+        credential = Credential(
+            via=f"{VIA_PERSONAL}{token.id}", scopes=token.scopes, expires_at=token.expires_at, toolsets=token.toolsets
+        )
         return member(token.user_id, found.membership, self._rules.roles, credential)
 
 

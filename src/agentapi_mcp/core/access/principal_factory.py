@@ -24,6 +24,7 @@ class Credential:
     via: str = LOCAL
     scopes: frozenset[TokenScope] | None = None
     expires_at: datetime | None = None
+    toolsets: frozenset[str] | None = None
 
 
 LOCAL_CREDENTIAL = Credential()
@@ -51,6 +52,7 @@ def member(
         exceptions=read_exceptions(membership.permissions),
         via=credential.via,
         expires_at=credential.expires_at,
+        toolsets=credential.toolsets,
     )
 
 

@@ -19,7 +19,14 @@ from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.accounts.models import AccountToken
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.agent_views import agent_view, model_views
-from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue.catalogue import (
+    LONGEST_SHOWN,
+    Catalogue,
+    CatalogueEntry,
+    find_agent,
+    meant_agent,
+    shown_name,
+)
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import NO_MEANS, Means, Wallet, usable_names
 from agentapi_mcp.core.catalogue.models import (
@@ -39,7 +46,6 @@ from agentapi_mcp.core.keys.models import KeySource, ProviderKey, plain_provider
 LARGEST_PAGE = 500
 
 _LONGEST_QUERY = 500
-_LONGEST_SHOWN = 60
 _ALL_ALLOWED = OrganizationSettings()
 
 
@@ -138,9 +144,19 @@ class Agents:
             NotFoundError: no agent has this name; the message lists those that exist.
         """
         require(principal, Action.READ_CATALOGUE)
-        entry = _find_agent(await self._policy.entries(principal), name)
+        entry = find_agent(await self._policy.entries(principal), name)
         means = await self._means(principal)
         return agent_view(means.completes(entry), await self._health.measure([entry]))
+
+    async def names(self, principal: Principal, preferences: Preferences = NO_PREFERENCES) -> list[str]:
+        """Return the names of all agents that are not switched off, without a measurement."""
+        require(principal, Action.READ_CATALOGUE)
+        return [entry.name for entry in _enabled_agents(await self._policy.entries(principal), preferences)]
+
+    async def meant(self, principal: Principal, name: str) -> str:
+        """Return the name of the agent that another spelling means; the name as it is where none is meant."""
+        require(principal, Action.READ_CATALOGUE)
+        return meant_agent(await self._policy.entries(principal), name)
 
     async def models(
         self,
@@ -156,7 +172,10 @@ class Agents:
         require(principal, Action.READ_CATALOGUE)
         wanted = _needle(query)
         entries = _enabled_agents(await self._policy.entries(principal), preferences)
-        chosen = entries if agent is None else [_find_agent(entries, agent)]
+        chosen = entries
+        if agent is not None:
+            chosen = [find_agent(entries, agent)]
+            agent = chosen[0].name
         models = [model for entry in chosen for model in model_views(entry) if _matches_model(model, wanted)]
         scope = json.dumps(["models", agent, wanted])
         after = decode_cursor(cursor, scope, principal) if cursor is not None else None
@@ -189,11 +208,13 @@ class Agents:
         entries = _enabled_agents(visible, preferences)
         if agent is None:
             agent = self._default([means.completes(each) for each in visible], model, settings, preferences).name
-        elif agent in {entry.name for entry in visible} - {entry.name for entry in entries}:
+        elif (agent := meant_agent(visible, agent)) in {entry.name for entry in visible} - {
+            entry.name for entry in entries
+        }:
             raise InvalidRequestError(
                 f"You switched the agent {agent} off in this client; set {agent}.enabled to true again."
             )
-        entry = _find_agent(entries, agent)
+        entry = find_agent(entries, agent)
         backend, declaration = _reach(entries, entry, means)
         own_model = preferences.of_agent(entry.name).model
         defaults = (session_model, own_model, preferences.default_model, settings.default_model)
@@ -232,7 +253,7 @@ class Agents:
         ranked = sorted(enabled, key=lambda entry: (not entry.usable, *self._catalogue.order(entry)))
         default = next((entry.name for entry in enabled if entry.name == preferences.default_agent), None)
         if default is None and settings.default_agent is not None:
-            default = _find_agent(entries, settings.default_agent).name
+            default = find_agent(entries, settings.default_agent).name
         # A stable sort: the default comes first, and the others retain their order.
         ranked.sort(key=lambda entry: entry.name != default)
         if entries and not ranked:
@@ -309,28 +330,17 @@ def _named_model(entries: Sequence[CatalogueEntry], entry: CatalogueEntry, model
     owners = [other.name for other in entries if other.find_model(model) is not None]
     if owners:
         raise InvalidRequestError(
-            f"The model {_shown(model)} belongs to the agent {listed(owners)}, not to {entry.name}; "
+            f"The model {shown_name(model)} belongs to the agent {listed(owners)}, not to {entry.name}; "
             f"name that agent, or a model of {entry.name}: {_model_names(entry)}."
         )
     known = {name: None for one in entry.row.models if one.enabled for name in (one.name, one.model_id)}
-    near = get_close_matches(model[:_LONGEST_SHOWN], known, n=3, cutoff=0.5)
+    near = get_close_matches(model[:LONGEST_SHOWN], known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {_model_names(entry)}."
-    raise NotFoundError(f"The agent {entry.name} has no model {_shown(model)}; {hint}")
-
-
-def _find_agent(entries: Sequence[CatalogueEntry], name: str) -> CatalogueEntry:
-    for entry in entries:
-        if entry.name == name:
-            return entry
-    raise NotFoundError(f"There is no agent {_shown(name)}; there are: {listed([one.name for one in entries])}.")
+    raise NotFoundError(f"The agent {entry.name} has no model {shown_name(model)}; {hint}")
 
 
 def _model_names(entry: CatalogueEntry) -> str:
     return listed(sorted(model.name for model in entry.row.models if model.enabled))
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
 
 
 def _needle(query: str | None) -> str:

@@ -1,14 +1,16 @@
 """The catalogue of one process: rows of the database, joined with the operator's file and its backends."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import AgentApiError
+from agentapi_mcp.base.errors import AgentApiError, NotFoundError
 from agentapi_mcp.base.json_values import as_object, is_list
+from agentapi_mcp.base.spellings import named, spelling
+from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.backend_pool import RefCountedBackend
 from agentapi_mcp.core.catalogue.models import AgentDeclaration, AgentRow, CatalogueFile, ModelRow
@@ -19,6 +21,8 @@ Build = Callable[[AgentDeclaration], Backend]
 # Hiding shorter values would garble the message.
 _SHORTEST_SECRET = 6
 _RETIRE_AFTER = timedelta(seconds=30)  # longer than the acceptance of a turn can take
+
+LONGEST_SHOWN = 60  # characters of a name in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,40 @@ class CatalogueEntry:
         return min(enabled, key=lambda model: (order.get(model.name, len(order)), model.name), default=None)
 
     def find_model(self, name: str) -> ModelRow | None:
-        """Find a model by its name, else by the provider's id."""
+        """Find a model by its name, else by the provider's id, else by another spelling that only one has."""
         by_name = [model for model in self.row.models if model.name == name]
         by_id = [model for model in self.row.models if model.model_id == name]
-        return next(iter([*by_name, *by_id]), None)
+        found = next(iter([*by_name, *by_id]), None)
+        return found or self._respelled(name)
+
+    def _respelled(self, name: str) -> ModelRow | None:
+        wanted = spelling(name)
+        found = [model for model in self.row.models if wanted in {spelling(model.name), spelling(model.model_id)}]
+        return found[0] if len(found) == 1 else None
+
+
+def find_agent(entries: Sequence[CatalogueEntry], name: str) -> CatalogueEntry:
+    """Find an agent by its name, else by another spelling that only one has.
+
+    Raises:
+        NotFoundError: there is none; the message lists those that there are.
+    """
+    meant = meant_agent(entries, name)
+    for entry in entries:
+        if entry.name == meant:
+            return entry
+    raise NotFoundError(f"There is no agent {shown_name(name)}; there are: {listed([one.name for one in entries])}.")
+
+
+def meant_agent(entries: Sequence[CatalogueEntry], name: str) -> str:
+    """Return the name of the agent that another spelling means, where only one has it; else the name as it is."""
+    names = [entry.name for entry in entries]
+    return name if name in names else named(name, names) or name
+
+
+def shown_name(name: str) -> str:
+    """Quote a caller's name, shortened."""
+    return repr(name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…")
 
 
 class Catalogue:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agentapi_mcp.base.clock import Clock
-from agentapi_mcp.base.errors import AgentApiError, BackendFault, NotFoundError, StoreError
+from agentapi_mcp.base.errors import AgentApiError, BackendFault, StoreError
 from agentapi_mcp.base.ids import AgentId
-from agentapi_mcp.base.text import listed
 from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.core.catalogue.agent_views import Measurements, agent_view
-from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry
+from agentapi_mcp.core.catalogue.catalogue import Catalogue, CatalogueEntry, find_agent
 from agentapi_mcp.core.catalogue.models import AgentHealth, AgentView
 from agentapi_mcp.core.catalogue.policy import CataloguePolicy
 from agentapi_mcp.core.catalogue.ports import HealthStore
@@ -118,9 +117,7 @@ class Health:
         parts = await self._probe_all(self._parts)
         try:
             entries = await self._policy.entries(principal)
-            wanted = tuple(entry for entry in entries if agent is None or entry.name == agent)
-            if agent is not None and not wanted:
-                raise NotFoundError(f"There is no such agent; there are: {listed([one.name for one in entries])}.")
+            wanted = tuple(entries) if agent is None else (find_agent(entries, agent),)
             measured = await self.measure(wanted, fresh=fresh)
         except StoreError:
             return HealthReport(parts, ())

@@ -171,12 +171,17 @@ class TurnCallers:
         return _FOLLOWED_AGAIN <= left_for <= quiet  # otherwise another one may still follow it
 
     async def _wait(self, run: RunningTurn, departure: Departure, wait: timedelta) -> "_Look | None":
-        """Wait; where there is no time to look after that, look meanwhile, for as long as it takes."""
+        """Wait; where there is no time to look after that, look meanwhile, for as long as it takes.
+
+        Stop waits only if somebody may follow the turn in another process.
+        """
         until, earlier = self._clock.monotonic() + wait.total_seconds(), None
         if departure is Departure.STOPPED:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(wait.total_seconds()):
                     earlier = await self._look_once(run)
+            if earlier is not None and earlier.quiet_for is None:
+                return earlier
         left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
         await first_of(run.answered.wait(), self._clock.sleep(left))
         return earlier

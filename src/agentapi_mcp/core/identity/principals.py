@@ -90,7 +90,8 @@ class Exceptions:
 class Principal:
     """A user in an organisation; scopes restrict their rights, None means no restriction.
 
-    `via` names the credential, which ends at `expires_at`; neither is part of the identity.
+    `via` names the credential, which ends at `expires_at`; `toolsets` are those that it chooses, of which none gives a
+    right; None chooses nothing. Nothing of that is part of the identity.
     """
 
     user_id: UserId
@@ -100,6 +101,7 @@ class Principal:
     exceptions: Exceptions = Exceptions()
     via: str = field(default="local", compare=False)
     expires_at: datetime | None = field(default=None, compare=False)
+    toolsets: frozenset[str] | None = field(default=None, compare=False)
 
 
 def require(principal: Principal, action: Action) -> None:

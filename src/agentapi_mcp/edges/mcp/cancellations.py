@@ -21,11 +21,10 @@ T = TypeVar("T")
 
 _REASON_TIMEOUT = 0.05
 _MAX_REASON = 200
-# Stop has as many words as there are clients; a time-out has few: "Request timed out" and "MCP error -32001" of the
-# TypeScript SDK, "timed out after 5s" of the Python one, "request timeout" of the Rust one, "deadline exceeded" of Go.
+# Stop has as many words as there are clients, none among them; a time-out has few: "Request timed out" and
+# "MCP error -32001" of the TypeScript SDK, "timed out after 5s" of the Python one, "request timeout" of the Rust one,
+# "deadline exceeded" of Go.
 _TIMED_OUT = re.compile(r"time[ds]?[ _-]*out|time limit|maximum total|deadline|-32001", re.IGNORECASE)
-# Said of a task that was cancelled, by whatever: a time-out around the call, as a framework sets it, as well as Stop.
-_SAYS_NOTHING = re.compile(r"\W*(caller cancell?ed|cancell?ed|context cancell?ed)?\W*", re.IGNORECASE)
 
 Key = tuple[object, str]
 
@@ -47,12 +46,10 @@ class ClientConnection:
 connection = ContextVar[ClientConnection | None]("connection", default=None)
 
 
-def departure(reason: str) -> Departure:
-    """Return how a caller left, by the reason of its `notifications/cancelled`."""
-    reason = reason[:_MAX_REASON]
-    if _TIMED_OUT.search(reason):
-        return Departure.TIMED_OUT
-    return Departure.UNCLEAR if _SAYS_NOTHING.fullmatch(reason) else Departure.STOPPED
+def departure(reason: object) -> Departure:
+    """Return how a caller left who cancelled its request, by the reason that it gave, if any."""
+    is_known = isinstance(reason, str) and _TIMED_OUT.search(reason[:_MAX_REASON])
+    return Departure.TIMED_OUT if is_known else Departure.STOPPED
 
 
 @dataclass(slots=True, eq=False)
@@ -73,8 +70,7 @@ class Cancellations:
         slot = self._slots.get(key)
         if slot is None:
             return
-        if isinstance(reason, str):
-            slot.departure = departure(reason)
+        slot.departure = departure(reason)
         slot.has_reason.set()
 
     def cancel(self, key: Key, how: Departure) -> bool:

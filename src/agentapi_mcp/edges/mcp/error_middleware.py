@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from agentapi_mcp.base import log_context
 from agentapi_mcp.base.errors import AgentApiError, PermissionDeniedError
 from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.json_values import is_object, load_json
 from agentapi_mcp.base.log_context import internal_message, log_unexpected
 from agentapi_mcp.base.log_context import request_id as current_request
 from agentapi_mcp.core.audit.models import AuditTarget
@@ -36,6 +38,8 @@ class ErrorMiddleware:
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Handle one message."""
+        if ctx.method == "tools/call":
+            ctx = _with_object(ctx)
         if ctx.method == "notifications/cancelled" and ctx.params is not None:
             self._cancellations.set_reason(request_key(ctx, ctx.params.get("requestId")), ctx.params.get("reason"))
         # Over HTTP, the id is set already, and is in the response's X-Request-Id.
@@ -63,6 +67,21 @@ class ErrorMiddleware:
             raise MCPError(INTERNAL_ERROR, internal_message(request_id)) from None
         finally:
             current_request.reset(token)
+
+
+def _with_object(ctx: Context) -> Context:
+    """Read arguments that are an object in the text of JSON, as models write them, or the empty list of PHP."""
+    given: object = {} if ctx.params is None else ctx.params.get("arguments")
+    read: object = {} if given == [] else given
+    if isinstance(given, str):
+        try:
+            read = load_json(given)
+        except (ValueError, RecursionError):
+            read = given if given.strip() else {}
+    # Otherwise left to the SDK, which refuses the call.
+    return (
+        ctx if read is given or not is_object(read) else replace(ctx, params={**(ctx.params or {}), "arguments": read})
+    )
 
 
 async def _alone(work: Awaitable[HandlerResult]) -> HandlerResult:

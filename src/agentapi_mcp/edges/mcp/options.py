@@ -1,6 +1,7 @@
 """Options of the MCP edge."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from agentapi_mcp import __version__
@@ -12,9 +13,11 @@ DEFAULT_TOOLSET = "core"
 class McpOptions:
     """Options of the edge; without `default_wait` the wait depends on the client (docs/clients.md).
 
-    `toolsets` says which tools there are, by the names of `toolset_names`.
+    `toolsets` says which tools a client sees that chooses none, by the names of `toolset_names`; `tool_prefix` is put
+    before the name of each.
     `update_every` is the least time between two updates of one transcript.
     One stream, or one session of a client, watches `max_watched` resources at most.
+    `extensions` are those of the protocol that the host serves, by name; they may change while the server runs.
     A process records a client anew when it has seen `max_remembered_clients` others since.
     """
 
@@ -24,20 +27,9 @@ class McpOptions:
     max_watched: int = 200
     max_remembered_clients: int = 1_000
     toolsets: frozenset[str] = frozenset({DEFAULT_TOOLSET})
+    tool_prefix: str = ""
+    extensions: Mapping[str, dict[str, object]] = field(default_factory=dict[str, dict[str, object]])
 
-
-# Clients that are known to time a tool call out after 30 seconds, by a part of the name in their `clientInfo`.
-_GIVES_UP_AT_30 = ("opencode",)
-_USUAL = timedelta(seconds=45)
-_SHORT = timedelta(seconds=25)
 
 PAGE = 50  # items of a listing
 LONGEST_WAIT = timedelta(seconds=240)
-
-
-def default_wait(options: McpOptions, client_name: str | None) -> timedelta:
-    """Return how long to wait for an answer if the call does not specify it."""
-    if options.default_wait is not None:
-        return options.default_wait
-    name = (client_name or "").lower()
-    return _SHORT if any(word in name for word in _GIVES_UP_AT_30) else _USUAL

@@ -18,7 +18,7 @@ from agentapi_mcp.stores.postgres.database import Database, Row
 
 _SELECT: LiteralString = """
 SELECT t.id, t.user_id, t.org_id, t.name, t.token_hash, t.last_four, t.scopes, t.created_at, t.expires_at,
-       t.last_used_at, t.revoked_at, m.user_id IS NOT NULL AS is_member, m.role::text AS role,
+       t.last_used_at, t.revoked_at, t.toolsets, m.user_id IS NOT NULL AS is_member, m.role::text AS role,
        m.permissions::text AS permissions, agentapi.membership_status(t.user_id, t.org_id) AS membership_status
   FROM agentapi.personal_tokens t
   LEFT JOIN public.organization_members m ON m.user_id = t.user_id AND m.organization_id = t.org_id
@@ -59,8 +59,8 @@ class PostgresPersonalTokens(PersonalTokenStore):
                 raise LimitExceededError(f"There are {most} personal tokens already; revoke one that is not needed.")
             made = await connection.execute(
                 "INSERT INTO agentapi.personal_tokens "
-                "(id, user_id, org_id, name, token_hash, last_four, scopes, created_at, expires_at) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+                "(id, user_id, org_id, name, token_hash, last_four, scopes, created_at, expires_at, toolsets) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
                 "ON CONFLICT (user_id, org_id, name) WHERE revoked_at IS NULL DO NOTHING",
                 token.id,
                 token.user_id,
@@ -71,6 +71,7 @@ class PostgresPersonalTokens(PersonalTokenStore):
                 sorted(token.scopes),
                 token.created_at,
                 token.expires_at,
+                None if token.toolsets is None else sorted(token.toolsets),
             )
             if made == "INSERT 0 0":
                 raise ConflictError(
@@ -140,4 +141,5 @@ def _token(row: Row) -> PersonalToken:
         expires_at=row["expires_at"],
         last_used_at=row["last_used_at"],
         revoked_at=row["revoked_at"],
+        toolsets=None if row["toolsets"] is None else frozenset(row["toolsets"]),
     )

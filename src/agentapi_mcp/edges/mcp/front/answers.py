@@ -58,8 +58,13 @@ class Front:
         self._has_given_up = False
 
     @classmethod
-    def load(cls, toolsets: str | None) -> "Front | None":
-        """Read the answers of this version for toolsets as AGENTAPI_TOOLSETS names them; None if there are none."""
+    def load(cls, toolsets: str | None, prefix: str | None = None) -> "Front | None":
+        """Read the answers of this version for toolsets as AGENTAPI_TOOLSETS names them; None if there are none.
+
+        With a prefix of the tools there are none: the server lists them.
+        """
+        if prefix:
+            return None
         try:
             with open(FILE, "rb") as file:  # noqa: PTH123  # pathlib is imported in 11 ms
                 return cls._of(parse_answers(file.read()), toolsets)

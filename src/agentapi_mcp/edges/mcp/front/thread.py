@@ -13,7 +13,7 @@ from agentapi_mcp.edges.mcp.front.answers import CHANGED, Answer, Front
 from agentapi_mcp.edges.mcp.front.messages import Members
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_SETTING = "AGENTAPI_TOOLSETS"
+_TOOLSETS, _PREFIX = "AGENTAPI_TOOLSETS", "AGENTAPI_TOOL_PREFIX"
 # What is kept for the server, and what the client has not read yet: with more of either, nothing more is read.
 _MOST_KEPT = 262_144
 _MOST_UNWRITTEN = 262_144
@@ -180,7 +180,7 @@ def start(toolsets: str | None) -> FrontThread | None:
     `toolsets` are those of the command line. Until the server takes over, a signal ends the process as it ends the
     server.
     """
-    front = Front.load(_setting() if toolsets is None else toolsets)
+    front = Front.load(_setting(_TOOLSETS) if toolsets is None else toolsets, _setting(_PREFIX))
     if front is None or not _are_open():
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -190,9 +190,9 @@ def start(toolsets: str | None) -> FrontThread | None:
     return thread
 
 
-def _setting() -> str | None:
-    """Read the setting as `Settings` does: in whatever case, the last that is not empty."""
-    found = [value for name, value in os.environ.items() if value and name.upper() == _SETTING]  # noqa: TID251  # `Settings` takes half a second to import
+def _setting(wanted: str) -> str | None:
+    """Read a setting as `Settings` does: in whatever case, the last that is not empty."""
+    found = [value for name, value in os.environ.items() if value and name.upper() == wanted]  # noqa: TID251  # `Settings` takes half a second to import
     return found[-1] if found else None
 
 

@@ -10,8 +10,8 @@ from mcp_types import (
 )
 
 from agentapi_mcp.core.catalogue.models import Preferences
-from agentapi_mcp.core.conversations.models import Session
 from agentapi_mcp.edges.mcp.callers import Caller, Callers, Context, preferences_of
+from agentapi_mcp.edges.mcp.server.matching import ranked
 from agentapi_mcp.edges.mcp.server.prompts import check_prompt
 from agentapi_mcp.edges.mcp.server.resources import TEMPLATE_URIS
 from agentapi_mcp.presentation.text import clean, shown
@@ -45,24 +45,23 @@ class Completions:
 
 
 async def _sessions(caller: Caller, typed: str) -> tuple[list[str], bool]:
-    """Find sessions by a part of their title or opening, otherwise by a prefix of their id."""
+    """Find sessions by a part of their title or opening, otherwise among the newest by their id, or with a typo."""
     sessions = caller.services.sessions
     page = await sessions.list_(caller.principal, query=typed or None, limit=_MOST)
-    found: tuple[Session, ...] = page.items
-    if not found:
+    found = list(page.items)
+    if found:
+        # Those that match by their opening alone come last.
+        by_title = ranked(typed, ((session, session.title or "") for session in found))
+        found = [*by_title, *(session for session in found if session not in by_title)]
+    else:
         page = await sessions.list_(caller.principal, limit=_MOST)
-        found = tuple(session for session in page.items if str(session.id).startswith(typed.lower()))
+        by_id = [session for session in page.items if str(session.id).startswith(typed.lower())]
+        found = by_id or ranked(typed, ((session, session.title or "") for session in page.items))
     return [str(session.id) for session in found], page.next_cursor is not None
 
 
 async def _agents(caller: Caller, preferences: Preferences, typed: str) -> tuple[list[str], bool]:
-    """Find agents by the beginning of their name, among all of them."""
-    agents, names, cursor = caller.services.agents, list[str](), None
-    while True:
-        page = await agents.list_(
-            caller.principal, query=typed or None, cursor=cursor, limit=_MOST, preferences=preferences
-        )
-        names += [agent.name for agent in page.items if agent.name.lower().startswith(typed.lower())]
-        cursor = page.next_cursor
-        if cursor is None or len(names) >= _MOST:
-            return names, cursor is not None or len(names) > _MOST
+    """Find agents by their name, among all of them."""
+    names = await caller.services.agents.names(caller.principal, preferences)
+    found = ranked(typed, ((name, name) for name in names))
+    return found, len(found) > _MOST

@@ -1,7 +1,7 @@
 """The MCP server, assembled on the SDK's low-level server."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +10,23 @@ from typing import Any
 from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
-from mcp_types import CallToolRequestParams, NotificationParams, PromptsCapability, ServerCapabilities, ToolsCapability
+from mcp_types import (
+    SERVER_INFO_META_KEY,
+    CallToolRequestParams,
+    DiscoverResult,
+    Icon,
+    NotificationParams,
+    PromptsCapability,
+    RequestParams,
+    ServerCapabilities,
+    ToolsCapability,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from typing_extensions import override
 
 from agentapi_mcp.base.concurrency import TaskSupervisor
 from agentapi_mcp.core.services import ServicesProvider
-from agentapi_mcp.edges.mcp.callers import Callers
+from agentapi_mcp.edges.mcp.callers import Callers, Context
 from agentapi_mcp.edges.mcp.cancellations import Cancellations
 from agentapi_mcp.edges.mcp.client.key_elicitation import KeyElicitation
 from agentapi_mcp.edges.mcp.error_middleware import ErrorMiddleware
@@ -38,6 +49,15 @@ INSTRUCTIONS = (
     "Every conversation is a session: pass the session_id of an answer to go on with it, today or later. "
     "When chat answers status running, call get_turn with the turn_id instead of sending the message again. "
     "When something fails, the answer names the next step; get_health tells what works."
+)
+
+_ABOUT = "Talk to all agents of an organisation through one server."
+# Within the answer: a client may not reach anything else of this server, and fetches nothing from elsewhere.
+_ICON = Icon(
+    src="data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciIHZpZXdCb3g9IjAgMCAxNiAxNiI+"
+    "PHBhdGggZmlsbD0iIzI1NjNlYiIgZD0iTTIgMmgxMnY5SDhsLTQgM3YtM0gyeiIvPjwvc3ZnPg==",
+    mime_type="image/svg+xml",
+    sizes=["any"],
 )
 
 # Lists that are the same for every user are public; what depends on the user is private.
@@ -68,16 +88,28 @@ class EdgeServer(Server[TaskSupervisor]):
     """The SDK's server; of all lists, it declares `listChanged` only for resources."""
 
     parts: Parts
+    host_extensions: Mapping[str, dict[str, object]]
 
     @cached_property
     def _identity(self) -> dict[str, str]:
-        return self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)
+        # All of it is told to who asks what the server is, and not repeated by every result.
+        about = {"name", "title", "version"}
+        return self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True, include=about)
 
     @property
     @override
     def server_info_stamp(self) -> dict[str, Any]:
         """What every result says of the server: a copy, which need not be deep since all of it is texts."""
         return dict(self._identity)
+
+    async def discover(self, context: Context, _params: RequestParams) -> DiscoverResult:
+        """Serve `server/discover`."""
+        return DiscoverResult(
+            supported_versions=list(MODERN_PROTOCOL_VERSIONS),
+            capabilities=self.get_capabilities(protocol_version=context.protocol_version),
+            instructions=self.instructions,
+            _meta={SERVER_INFO_META_KEY: self.server_info.model_dump(by_alias=True, mode="json", exclude_none=True)},
+        )
 
     @override
     def get_capabilities(
@@ -89,6 +121,7 @@ class EdgeServer(Server[TaskSupervisor]):
         protocol_version: str | None = None,
     ) -> ServerCapabilities:
         """Return the server's capabilities."""
+        extensions = {**(self.extensions if extensions is None else extensions), **self.host_extensions}
         # The SDK declares `listChanged` for every list once `subscriptions/listen` has a handler; ours are static.
         capabilities = super().get_capabilities(
             notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
@@ -120,6 +153,8 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         "agentapi-mcp",
         title="AgentAPI",
         version=options.version,
+        description=_ABOUT,
+        icons=[_ICON],
         instructions=INSTRUCTIONS,
         cache_hints=_CACHE_HINTS,
         lifespan=_background,
@@ -137,6 +172,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
     )
     server.add_notification_handler("notifications/initialized", NotificationParams, subscriptions.on_initialized)
     server.add_request_handler("tools/call", CallToolRequestParams, tools.call)  # whose results may be the extension's
+    server.add_request_handler("server/discover", RequestParams, server.discover)
     server.extensions[EXTENSION] = {}
     server.add_request_handler("tasks/get", TaskParams, tasks.get)
     server.add_request_handler("tasks/update", UpdateTaskParams, tasks.update)
@@ -146,6 +182,7 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
         server.middleware.clear()  # the SDK's one, which would describe each request for nobody
     # The outermost layer, so that no exception passes it.
     server.middleware.append(ErrorMiddleware(cancellations, callers, continues_traces=not spans_are_recorded))
+    server.host_extensions = options.extensions
     server.parts = Parts(services_provider, tools, callers, cancellations, subscriptions, tasks)
     return server
 

@@ -43,6 +43,8 @@ from agentapi_mcp.web.stream_reauth import closed_on_expiry, grant_of
 _log = logging.getLogger(__name__)
 _BUFFERED = 256
 _NOTHING = ExitStack()
+# Lists that never change, as the capabilities say; the SDK would acknowledge a subscription to them.
+_UNSERVED = {"tools_list_changed": None, "prompts_list_changed": None}
 
 
 def events_of(signal: Signal) -> list[ServerEvent]:
@@ -152,7 +154,7 @@ class Subscriptions:
         with self._counted(caller, handler.close, watched):
             # A resource that cannot be read is left out, as if it did not exist.
             honoured = [uri for uri in requested if await self._resources.exists(caller, uri)]
-            filters = params.notifications.model_copy(update={"resource_subscriptions": honoured})
+            filters = params.notifications.model_copy(update={**_UNSERVED, "resource_subscriptions": honoured})
             async with (
                 closed_on_expiry(grant, handler.close),
                 self._tasks.told(context, caller, task_ids) as telling,

@@ -1,11 +1,17 @@
-"""The arguments of tools: their schema, and the check of a call against it in words that a model can act on."""
+"""The arguments of tools: their schema, and the check of a call against it in words that a model can act on.
 
+The schema is strict; what else clients and models send is taken where it has one meaning (docs/design/mcp-edge.md).
+"""
+
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agentapi_mcp.base.errors import InvalidRequestError
-from agentapi_mcp.base.json_values import is_list
+from agentapi_mcp.base.json_values import is_list, is_object
+from agentapi_mcp.base.spellings import named, spelling
 from agentapi_mcp.presentation.text import shown
 
 Kind = Literal["string", "integer", "number", "boolean", "array"]
@@ -17,16 +23,26 @@ _ARTICLE = {
     "boolean": "true or false",
     "array": "a list of strings",
 }
+# As JSON writes them: others, such as 1,5 or 010, mean one thing here and another there.
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
+_LONGEST_WORD = 40
+_INTEGER_BITS = 128
+# What models write for an argument that they leave out, besides null and "".
+_NOTHING = frozenset({"null", "none", "nil", "undefined"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """One flat argument of a tool; an optional one may be left out or null, which is the same."""
+    """One flat argument of a tool; an optional one may be left out or null, which is the same.
+
+    A text that is `verbatim` is the caller's own, in which "none" is a word like any other.
+    """
 
     name: str
     kind: Kind = "string"
     about: str = ""
     required: bool = False
+    verbatim: bool = False
     least: int | None = None
     most: int | None = None
     one_of: tuple[str, ...] = ()
@@ -87,7 +103,7 @@ class ToolArguments:
 
 
 def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str, object] | None) -> ToolArguments:
-    """Refuse a call whose arguments do not fit.
+    """Take what has one meaning, and refuse a call whose arguments do not fit.
 
     Raises:
         InvalidRequestError: names the argument, what is wrong with it, and what there is instead.
@@ -95,50 +111,110 @@ def check_arguments(tool: str, arguments: Sequence[Argument], given: Mapping[str
     known = {argument.name: argument for argument in arguments}
     values: dict[str, Value] = {}
     for name, value in (given or {}).items():
-        if name not in known:
+        argument = known.get(name) or _respelled(known, name)
+        if argument is None:
             there = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InvalidRequestError(f"{tool} has no argument {shown(name)!r}; {there}.")
-        if value is not None:
-            values[name] = _check_value(known[name], value)
+        if _is_left_out(argument, value):
+            continue
+        taken = _take(argument, value)
+        if values.setdefault(argument.name, taken) != taken:
+            raise InvalidRequestError(f"{tool} was given {argument.name} twice, with different values.")
     for argument in arguments:
         if argument.required and argument.name not in values:
             raise InvalidRequestError(f"{tool} needs the argument {argument.name!r}.")
     return ToolArguments(values)
 
 
-def _check_value(argument: Argument, value: object) -> Value:
-    match argument.kind, value:
-        case "string", str():
-            return _check_choice(argument, value) if argument.one_of else value
-        case "array", _ if is_list(value):
-            return _check_items(argument, value)
-        case "boolean", bool():
-            return value
-        case (("integer" | "number"), int()) if not isinstance(value, bool):
-            return _check_range(argument, value)
-        case "number", float():
-            return _check_range(argument, value)
-        case "integer", float() if value.is_integer():
-            return _check_range(argument, int(value))
-        case _:
-            raise InvalidRequestError(f"{argument.name} must be {_ARTICLE[argument.kind]}.")
+def _respelled(known: Mapping[str, Argument], name: str) -> Argument | None:
+    """Find an argument by another spelling of its name, such as sessionId."""
+    together = {each.replace("_", ""): argument for each, argument in known.items()}
+    return together.get(spelling(name[:_LONGEST_WORD]).replace("-", ""))
 
 
-def _check_choice(argument: Argument, value: str) -> str:
-    if value not in argument.one_of:
-        raise InvalidRequestError(f"{argument.name} must be one of {', '.join(argument.one_of)}.")
-    return value
+def _is_left_out(argument: Argument, value: object) -> bool:
+    if value is None:
+        return True
+    if argument.required or not isinstance(value, str) or len(value) > _LONGEST_WORD:
+        return False
+    text = value.strip().casefold()
+    return not text or (text in _NOTHING and not argument.verbatim)
 
 
-def _check_items(argument: Argument, value: list[object]) -> tuple[str, ...]:
-    if not all(isinstance(item, str) for item in value):
-        raise InvalidRequestError(f"{argument.name} must be {_ARTICLE[argument.kind]}.")
+def _take(argument: Argument, value: object) -> Value:
+    match argument.kind:
+        case "string":
+            taken: Value | None = _text(argument, value)
+        case "array":
+            taken = _texts(value)
+        case "boolean":
+            taken = value if isinstance(value, bool) else _spelled_boolean(value)
+        case "integer" | "number":
+            taken = _number(argument, value)
+    if taken is None:
+        raise InvalidRequestError(f"{argument.name} must be {_allowed(argument)}, not {_received(value)}.")
+    return taken
+
+
+def _text(argument: Argument, value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _INTEGER_BITS:
+        value = str(value)
+    if not isinstance(value, str) or not argument.one_of:
+        return value if isinstance(value, str) else None
+    return value if value in argument.one_of else named(value, argument.one_of)
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        value = _listed(value)
+    if not is_list(value) or not all(isinstance(item, str) for item in value):
+        return None
     return tuple(map(str, value))
 
 
-def _check_range(argument: Argument, value: float) -> int | float:
+def _listed(text: str) -> object:
+    """Return the list that a text is in JSON, or that of the text alone; one with commas may be either."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+    return None if "," in text else [text]
+
+
+def _spelled_boolean(value: object) -> bool | None:
+    return {"true": True, "false": False}.get(spelling(value).strip()) if isinstance(value, str) else None
+
+
+def _number(argument: Argument, value: object) -> int | float | None:
+    if isinstance(value, str):
+        text = value.strip()
+        value = json.loads(text) if len(text) <= _LONGEST_WORD and _NUMBER.fullmatch(text) else None
+    if argument.kind == "integer" and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int if argument.kind == "integer" else int | float):
+        return None
     least, most = argument.least, argument.most
     if (least is not None and not value >= least) or (most is not None and not value <= most):
-        between = f"between {least} and {most}" if most is not None else f"at least {least}"
-        raise InvalidRequestError(f"{argument.name} must be {between}.")
+        return None
     return value
+
+
+def _allowed(argument: Argument) -> str:
+    """Say what an argument may be."""
+    if argument.one_of:
+        return f"one of {', '.join(argument.one_of)}"
+    least, most = argument.least, argument.most
+    if least is None:
+        return _ARTICLE[argument.kind]
+    between = f"between {least} and {most}" if most is not None else f"of at least {least}"
+    return f"{_ARTICLE[argument.kind]} {between}"
+
+
+def _received(value: object) -> str:
+    """Show a value that was refused, shortened."""
+    if is_object(value):
+        return "an object"
+    if is_list(value):
+        return "a list" if all(isinstance(item, str) for item in value) else "a list with other values"
+    return shown(json.dumps(value, ensure_ascii=False))

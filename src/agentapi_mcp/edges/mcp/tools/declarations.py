@@ -38,10 +38,10 @@ class ToolSpec:
     open_world: bool = False
     long_results: bool = False
 
-    def listed(self) -> Tool:
+    def listed(self, prefix: str = "") -> Tool:
         """Return the tool as clients see it."""
         return Tool(
-            name=self.name,
+            name=prefix + self.name,
             title=self.title,
             description=self.about,
             input_schema=input_schema(self.arguments),

@@ -25,6 +25,7 @@ from agentapi_mcp.edges.mcp.errors import failed_result, tool_error
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult
 from agentapi_mcp.edges.mcp.tools import toolsets
 from agentapi_mcp.edges.mcp.tools.arguments import check_arguments
+from agentapi_mcp.edges.mcp.tools.chosen_toolsets import chosen_toolsets
 from agentapi_mcp.edges.mcp.tools.declarations import DeclaredTool, ToolCall, ToolEdge, Toolset
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
 from agentapi_mcp.presentation.text import shown
@@ -60,34 +61,57 @@ def _toolset(module: ModuleType) -> Toolset:
     return toolset
 
 
+class _Offer:
+    """The tools of some toolsets, by the names that clients see."""
+
+    def __init__(self, toolsets: frozenset[str], prefix: str) -> None:
+        self.tools = {f"{prefix}{tool.spec.name}": tool for tool in find_tools(toolsets)}
+        self.listed = [tool.spec.listed(prefix) for tool in self.tools.values()]
+
+
 class Tools:
-    """Lists the tools, always in the same order, and calls them."""
+    """Lists the tools that a caller has chosen, always in the same order, and calls them.
+
+    The choice is no right: what a caller may do is decided by role and scopes, at each call.
+    """
 
     def __init__(self, edge: ToolEdge, elicitation: KeyElicitation) -> None:
         self._edge = edge
         self._elicitation = elicitation
-        self._tools = {tool.spec.name: tool for tool in find_tools(edge.options.toolsets)}
-        self._listed = [tool.spec.listed() for tool in self._tools.values()]
+        self._offers = dict[frozenset[str], _Offer]()
+        self._usual = self._offer(edge.options.toolsets)
 
-    async def list_(self, _context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         """List them, in one page."""
         refuse_cursor(params)
-        return ListToolsResult(tools=self._listed)
+        offer = self._offered(context)
+        if offer is self._usual:
+            return ListToolsResult(tools=offer.listed)
+        return ListToolsResult(tools=offer.listed, cache_scope="private")  # it depends on the token or the address
 
     def action(self, name: str) -> Action | None:
-        """Return what calling a tool needs leave for, None when there is no such tool."""
-        tool = self._tools.get(name)
+        """Return what calling a tool of any toolset needs leave for, None when there is no such tool."""
+        tool = self._usual.tools.get(name) or self._offer(frozenset(toolset_names())).tools.get(name)
         return None if tool is None else tool.spec.action
+
+    def _offered(self, context: Context) -> _Offer:
+        chosen = chosen_toolsets(getattr(context.request, "scope", {}))
+        return self._usual if chosen is None else self._offer(chosen)
+
+    def _offer(self, toolsets: frozenset[str]) -> _Offer:
+        offer = self._offers.get(toolsets)
+        if offer is None:
+            offer = self._offers[toolsets] = _Offer(toolsets, self._edge.options.tool_prefix)
+        return offer
 
     async def call(
         self, context: Context, params: CallToolRequestParams
     ) -> CallToolResult | CreateTaskResult | InputRequiredResult:
         """Call one; what the model can mend is a result, what its user can is asked, an unknown tool is a fault."""
-        tool = self._tools.get(params.name)
+        tools = self._offered(context).tools
+        tool = tools.get(params.name)
         if tool is None:
-            raise MCPError(
-                INVALID_PARAMS, f"There is no tool {shown(params.name)!r}; there are {', '.join(self._tools)}."
-            )
+            raise MCPError(INVALID_PARAMS, f"There is no tool {shown(params.name)!r}; there are {', '.join(tools)}.")
         spec = tool.spec
         try:
             given = check_arguments(spec.name, spec.arguments, params.arguments)

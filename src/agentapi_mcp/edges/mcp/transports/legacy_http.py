@@ -172,8 +172,7 @@ class LegacyHttp:
         request_id = as_request_id(params.get("requestId"))
         if request_id is None:
             return
-        reason = params.get("reason")
-        how = departure(reason) if isinstance(reason, str) else Departure.UNCLEAR
+        how = departure(params.get("reason"))
         if not self.cancellations.cancel((client.session.id, str(request_id)), how):
             sessions = client.caller.services.transport_sessions
             try:

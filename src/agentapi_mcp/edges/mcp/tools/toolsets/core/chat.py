@@ -13,8 +13,9 @@ from agentapi_mcp.core.conversations.models import Turn
 from agentapi_mcp.core.conversations.requests import ChatRequest
 from agentapi_mcp.core.identity.principals import Action
 from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_key
+from agentapi_mcp.edges.mcp.client.waits import default_wait
 from agentapi_mcp.edges.mcp.deliveries import after_response
-from agentapi_mcp.edges.mcp.options import LONGEST_WAIT, default_wait
+from agentapi_mcp.edges.mcp.options import LONGEST_WAIT
 from agentapi_mcp.edges.mcp.progress import reporter
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tasks
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
@@ -56,7 +57,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
             Argument(name="retry", kind="boolean", about="Ask again what was interrupted; may cost twice"),
             Argument(name="new", kind="boolean", about="Ask anew what was answered; costs again"),
             _WAIT,
-            Argument(name="system_prompt", about="Instructions for this turn"),
+            Argument(name="system_prompt", about="Instructions for this turn", verbatim=True),
             Argument(name="temperature", kind="number", about="Randomness", least=0, most=2),
             Argument(name="max_tokens", kind="integer", about="Longest answer in tokens", least=1),
         ),

@@ -31,7 +31,7 @@ from agentapi_mcp.presentation.uris import transcript_uri
 TOOLSET = Toolset()
 
 _TRANSCRIPT_BYTES = 60_000
-_QUERY = Argument(name="query", about="Text to look for")
+_QUERY = Argument(name="query", about="Text to look for", verbatim=True)
 _CURSOR = Argument(name="cursor", about="From the page before")
 
 
@@ -101,9 +101,10 @@ async def list_models(call: ToolCall) -> CallToolResult:
 async def list_sessions(call: ToolCall) -> CallToolResult:
     """Page through the caller's sessions."""
     caller = await call.identify()
+    agent = call.given.find_text("agent")
     page = await caller.services.sessions.list_(
         caller.principal,
-        agent=call.given.find_text("agent"),
+        agent=None if agent is None else await caller.services.agents.meant(caller.principal, agent),
         query=call.given.find_text("query"),
         cursor=call.given.find_text("cursor"),
         limit=PAGE,

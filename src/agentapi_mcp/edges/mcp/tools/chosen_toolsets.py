@@ -1,0 +1,39 @@
+"""Which toolsets a client over HTTP has chosen: by its token, and by the address that it calls."""
+
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
+
+from agentapi_mcp.core.identity.principals import Principal
+from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
+from agentapi_mcp.presentation.text import shown
+from agentapi_mcp.web.requests import PRINCIPAL
+
+_QUERY = "toolsets"
+
+
+def chosen_toolsets(scope: Mapping[str, object]) -> frozenset[str] | None:
+    """Return the toolsets that a request chooses; None if it chooses none. The address narrows what the token chose.
+
+    Raises:
+        MCPError: the address names a toolset that there is not, or none that the token has.
+    """
+    principal, query = scope.get(PRINCIPAL), scope.get("query_string")
+    own = principal.toolsets if isinstance(principal, Principal) else None
+    if own is not None:
+        own &= frozenset(toolset_names())  # a newer program may have stored others
+    if not isinstance(query, bytes) or not query:
+        return own
+    values = parse_qs(query.decode("latin-1"), max_num_fields=20).get(_QUERY)
+    if values is None:
+        return own
+    asked = frozenset(name.strip() for value in values for name in value.split(",") if name.strip())
+    there = frozenset(toolset_names()) if own is None else own
+    unknown = sorted(asked - there)
+    if unknown or not asked:
+        named = ", ".join(shown(name) for name in unknown) or "none"
+        listed = ", ".join(name for name in toolset_names() if name in there)
+        raise MCPError(INVALID_PARAMS, f"The address names the toolsets {named}; there are {listed}, for this token.")
+    return asked

@@ -1,0 +1,57 @@
+"""Completions find inside of words, forgive a typo, and put first what is meant most likely."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentapi_mcp.edges.mcp.server.matching import ranked
+
+NAMES = ["guide", "code-review", "reviewer", "droid", "preview_bot", "Überblick"]
+
+
+def found(typed: str, names: list[str] = NAMES) -> list[str]:
+    """Complete among these names."""
+    return ranked(typed, ((name, name) for name in names))
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("", NAMES),
+        ("REVIEW", ["reviewer", "code-review", "preview_bot"]),
+        ("review", ["reviewer", "code-review", "preview_bot"]),
+        ("bot", ["preview_bot"]),
+        ("gudie", ["guide"]),
+        ("giude", ["guide"]),
+        ("gudi", ["guide"]),
+        ("driod", ["droid"]),
+        ("reveiw", ["code-review", "reviewer"]),
+        ("über", ["Überblick"]),
+        ("xyz", []),
+        ("gx", []),
+        ("g" * 41, []),
+    ],
+)
+def test_names_are_found_by_their_beginning_a_word_a_part_or_with_a_typo(typed: str, names: list[str]) -> None:
+    assert found(typed) == names
+
+
+def test_only_so_many_names_are_compared_letter_by_letter() -> None:
+    names = [f"a{number}" for number in range(500)]
+    assert found("gudie", [*names[:-1], "guide"]) == ["guide"]
+    assert found("gudie", [*names, "guide"]) == []
+    assert found("guid", [*names, "guide"]) == ["guide"]
+
+
+TEXTS = st.lists(st.text(max_size=12), unique=True, max_size=8)
+
+
+@given(TEXTS, st.text(max_size=6))
+def test_every_text_that_holds_what_was_typed_is_found_and_those_that_begin_with_it_come_first(
+    texts: list[str], typed: str
+) -> None:
+    answer = found(typed, texts)
+    assert len(answer) == len(set(answer))
+    assert {text for text in texts if typed.casefold() in text.casefold()} <= set(answer) <= set(texts)
+    begins = [text.casefold().startswith(typed.casefold()) for text in answer]
+    assert begins == sorted(begins, reverse=True)
