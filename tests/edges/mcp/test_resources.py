@@ -68,6 +68,8 @@ async def test_the_newest_transcripts_are_listed_and_lead_to_the_others(link: Li
         assert newest.title == f"{edge.tag} 51"
         assert newest.annotations is not None
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", newest.annotations.last_modified or "")
+        messages = json.loads((await read(client, f"{newest.uri}.json")).text)["messages"]
+        assert newest.size == sum(len(message["content"].encode()) for message in messages)
         older = json.loads((await read(client, first.resources[-1].uri)).text)
         assert [session["session_id"] for session in older["sessions"]][:2] == ids[1::-1]
         found = json.loads((await read(client, f"agentapi://chat/sessions?query={edge.tag}%201&cursor=")).text)

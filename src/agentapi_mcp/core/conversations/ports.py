@@ -1,6 +1,6 @@
 """Ports of conversations: storage, cache, live events."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -145,6 +145,10 @@ class SessionStore(Protocol):
         self, principal: Principal, *, agent: str | None, query: str | None, cursor: str | None, limit: int
     ) -> Page[Session]:
         """Page through sessions, newest first; `query` searches titles and openings."""
+        ...
+
+    async def sizes(self, principal: Principal, session_ids: Sequence[SessionId]) -> Mapping[SessionId, int]:
+        """Return how many bytes the messages of each session have, in UTF-8."""
         ...
 
     async def messages(

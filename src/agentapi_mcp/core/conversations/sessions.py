@@ -1,5 +1,6 @@
 """Read, rename and delete sessions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agentapi_mcp.base.errors import InvalidRequestError
@@ -65,6 +66,15 @@ class Sessions:
         if query is not None:
             self._shares.use(Resource.SEARCHES, holder_of(principal))
         return await self._store.list_(principal, agent=agent, query=query, cursor=cursor, limit=limit)
+
+    async def sizes(self, principal: Principal, sessions: Sequence[Session]) -> Mapping[SessionId, int]:
+        """Return how many bytes the messages of each of these sessions have, in UTF-8.
+
+        Raises:
+            PermissionDeniedError: the principal may not read sessions.
+        """
+        require(principal, Action.READ_SESSIONS)
+        return await self._store.sizes(principal, [session.id for session in sessions])
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """Read a session without its messages."""

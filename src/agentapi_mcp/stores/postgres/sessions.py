@@ -1,7 +1,7 @@
 """Sessions and their messages in Postgres, with keyset pagination."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import LiteralString
 from uuid import UUID
@@ -42,6 +42,9 @@ SELECT s.id, s.title, a.name AS agent, m.name AS model, s.metadata, s.created_at
   LEFT JOIN agentapi.model_names m ON m.id = s.model_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.org_id = $3
 """
+_SIZES: LiteralString = (
+    "SELECT c.session_id, c.bytes FROM agentapi.own_message_counts c WHERE c.session_id = ANY($1::uuid[])"
+)
 _DEFAULTS: LiteralString = "SELECT * FROM agentapi.turn_defaults_1($1, $2)"
 # Uses the index agentapi_sessions_order, scanned backwards. A search looks at the kept opening of each session: whole
 # messages of up to a megabyte would be read for every session of the user.
@@ -163,6 +166,12 @@ class PostgresSessions(SessionStore):
             last = rows[limit - 1]
             more = cursor_before(last["at"], last["id"], scope, principal)
         return Page(items, more)
+
+    @override
+    async def sizes(self, principal: Principal, session_ids: Sequence[SessionId]) -> Mapping[SessionId, int]:
+        async with self._database.as_principal(principal, plan_once=True, is_list=True) as connection:
+            rows = await connection.fetch(_SIZES, list(session_ids))
+        return {SessionId(row["session_id"]): int(row["bytes"]) for row in rows}
 
     @override
     async def messages(

@@ -142,8 +142,10 @@ class Resources:
         # No further page: clients read all there are before they show one, and give a model hundreds of transcripts.
         refuse_cursor(params)
         caller = await self._callers.identify(context)
-        page = await caller.services.sessions.list_(caller.principal, limit=PAGE)
-        transcripts = [_transcript_resource(session) for session in page.items]
+        sessions = caller.services.sessions
+        page = await sessions.list_(caller.principal, limit=PAGE)
+        sizes = await sessions.sizes(caller.principal, page.items)
+        transcripts = [_transcript_resource(session, sizes.get(session.id)) for session in page.items]
         older = [] if page.next_cursor is None else [_older_resource(page.next_cursor)]
         return ListResourcesResult(resources=[_CATALOGUE, *transcripts, *older])
 
@@ -221,7 +223,7 @@ async def _read_transcript(caller: Caller, reference: TranscriptReference) -> st
     return render_markdown(transcript, older_uri=older_uri)
 
 
-def _transcript_resource(session: Session) -> Resource:
+def _transcript_resource(session: Session, messages_bytes: int | None) -> Resource:
     changed = session.last_message_at or session.created_at
     return Resource(
         uri=transcript_uri(session.id),
@@ -229,6 +231,8 @@ def _transcript_resource(session: Session) -> Resource:
         title=session.title or "Untitled session",
         description=f"Conversation with {session.agent}." if session.agent else "A conversation.",
         mime_type=MARKDOWN,
+        # Of the messages alone, as the headings and bills between them are not known before they are written.
+        size=None if messages_bytes is None else min(messages_bytes, _PART_BYTES),
         annotations=Annotations(audience=["user"], last_modified=moment(changed)),
     )
 
