@@ -126,6 +126,7 @@ ERRORS = [
     'event: error\ndata: {"message":"Slow down","code":429}\n\n',
     'event: error\ndata: {"error":{"message":"Slow down","code":429}}\n\n',
     "event: error\ndata: Slow down\n\n",
+    "event: error\ndata:\n\n",
     'event: error\ndata: "Slow down"\n\n',
     'data: {"type":"error","error":{"type":"rate_limit_error","message":"Slow down"}}\n\n',
     '{"error":{"message":"Slow down","code":429}}\n',
@@ -383,6 +384,16 @@ def test_an_answer_that_ends_within_its_reasoning_says_so(form: Format) -> None:
     assert outcome.thought == "hm well"
     assert outcome.end.stop_reason is StopReason.LENGTH
     assert "still reasoning" in (outcome.end.warning or "")
+
+
+def test_an_answer_that_ends_within_reasoning_of_its_own_field_says_so() -> None:
+    thought: Frame = {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}
+    block = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}}
+    for form, frame in ((CHAT, thought), (MESSAGES, block)):
+        outcome = read(form, written([*form.begin(), frame, form.stop("length"), *form.end()]))
+        assert "still reasoning" in (outcome.end.warning or "")
+        answered = read(form, written([*form.begin(), frame, *form.frames(PIECES, "length")]))
+        assert answered.end.warning is None
 
 
 @FORMATS

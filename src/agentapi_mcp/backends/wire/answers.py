@@ -46,7 +46,7 @@ _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
 _CODES = ("code", "status_code", "statusCode", "error_code")
 _KINDS = ("status", "type", "object")
 _BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
-_SUCCESS = frozenset({"", "0", "200", "ok", "success"})
+_SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
 
 
 class Answer(ABC):
@@ -99,7 +99,7 @@ class Answer(ABC):
             yield SignOfLife()
             return
         data = event.data.strip()
-        is_sign = len(data) <= _LONGEST_SIGN
+        is_sign = len(data) <= _LONGEST_SIGN and event.name not in _ERRORS
         if is_sign and data in _END_OF_STREAM:
             self._over = True
         elif (is_sign and data in _NOTHING) or event.name in _KEEP_ALIVE:
@@ -265,7 +265,7 @@ def is_error(body: Mapping[str, object]) -> bool:
 
 def _is_bad(code: object) -> bool:
     """Whether a code is one of a failure: neither absent nor a word or number for success."""
-    return not (code is None or isinstance(code, bool) or str(code).strip().lower() in _SUCCESS)
+    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code)))
 
 
 def error_body(body: Mapping[str, object]) -> Mapping[str, object]:

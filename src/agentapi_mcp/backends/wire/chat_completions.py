@@ -152,6 +152,7 @@ class ChatCompletionsReply(Answer):
     def _reasoned(self, part: Mapping[str, object]) -> Iterator[BackendEvent]:
         thought = as_text(part.get("reasoning_content")) or as_text(part.get("reasoning"))
         if thought:
+            self._text.has_thought = True
             yield ThoughtDelta(thought)
         if calls := as_list(part.get("tool_calls")):
             yield from self._tool_calls(calls)

@@ -127,6 +127,11 @@ class MessagesReply(Answer):
         yield from self._report_usage({})
         self._stopped(as_text(message.get("stop_reason")))
 
+    def _think(self, thought: str | None) -> Iterator[BackendEvent]:
+        if thought:
+            self._text.has_thought = True
+            yield ThoughtDelta(thought)
+
     def _add(self, text: str | None) -> Iterator[BackendEvent]:
         if text:
             self._begun = True
@@ -137,9 +142,7 @@ class MessagesReply(Answer):
             case "text":
                 yield from self._add(as_text(block.get("text")))
             case "thinking":
-                thought = as_text(block.get("thinking"))
-                if thought:
-                    yield ThoughtDelta(thought)
+                yield from self._think(as_text(block.get("thinking")))
             case "tool_use" | "server_tool_use":
                 yield ToolActivity(as_text(block.get("name")) or "a tool", ToolState.STARTED)
             case _:
@@ -150,9 +153,7 @@ class MessagesReply(Answer):
             case "text_delta":
                 yield from self._add(as_text(delta.get("text")))
             case "thinking_delta":
-                thought = as_text(delta.get("thinking"))
-                if thought:
-                    yield ThoughtDelta(thought)
+                yield from self._think(as_text(delta.get("thinking")))
             case _:
                 pass  # signatures, citations and tool arguments
 

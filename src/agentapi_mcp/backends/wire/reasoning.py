@@ -16,9 +16,9 @@ class AnswerText:
         self._is_thinking = False
         self._held = ""  # what may still become a tag, or stands before one
         self._thought: list[str] = []
-        self._has_thought = False
         self._is_in_wholes = True
         self.is_seen = False
+        self.has_thought = False
 
     @property
     def is_begun(self) -> bool:
@@ -58,17 +58,17 @@ class AnswerText:
         if self._is_thinking and reason is StopReason.END:
             # The model has said all: what it began as reasoning is the only answer that there is.
             yield self._text(f"{_BEGIN}{''.join(self._thought)}{self._held}")
-        elif self._held and not self._is_thinking and not (self._has_thought and self._held.isspace()):
+        elif self._held and not self._is_thinking and not (self.has_thought and self._held.isspace()):
             yield self._text(self._held)
         self._held = ""
 
     def warning(self, reason: StopReason) -> str | None:
-        """Say what became of reasoning that has no end."""
-        if not self._is_thinking:
-            return None
-        if reason is StopReason.END:
+        """Say what became of reasoning that no reply follows."""
+        if self._is_thinking and reason is StopReason.END:
             return f"The answer begins with {_BEGIN} and has no {_END}, so it may be reasoning."
-        return "The answer ended while the model was still reasoning, so there is no reply."
+        if self.has_thought and not self.is_seen and reason is not StopReason.TOOL_CALLS:
+            return "The answer ended while the model was still reasoning, so there is no reply."
+        return None
 
     def _text(self, text: str) -> TextDelta:
         self.is_seen = self.is_seen or not text.isspace()
@@ -91,13 +91,13 @@ class AnswerText:
                 continue
             begun = self._held.lstrip()
             if begun.startswith(_BEGIN):
-                self._is_thinking = self._has_thought = True
+                self._is_thinking = self.has_thought = True
                 self._held = begun[len(_BEGIN) :]
             elif _BEGIN.startswith(begun):
                 return
             else:
                 self._is_plain = True
-                text, self._held = (begun if self._has_thought else self._held), ""
+                text, self._held = (begun if self.has_thought else self._held), ""
                 yield self._text(text)
 
 
