@@ -1,6 +1,7 @@
 """Answers of both formats, in whatever frames they come: what has one meaning is read, and what has not is refused."""
 
 import json
+import sys
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -344,6 +345,28 @@ def test_a_hundred_thousand_frames_are_read(form: Format) -> None:
     outcome = read(form, written(form.frames(["word "] * 100_000)), size=4_096)
     assert outcome.text == "word " * 100_000
     assert outcome.end
+
+
+@FORMATS
+def test_a_frame_costs_the_same_however_many_came_before_it(form: Format) -> None:
+    def work(frames: int) -> int:
+        stream, calls = written(form.frames(["word "] * frames)), 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            del frame, argument
+            calls += event in {"call", "c_call"}
+
+        sys.setprofile(count)
+        try:
+            read(form, stream, size=4_096)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    first, second, third = (work(frames) for frames in (1_000, 2_000, 3_000))
+    # The network cuts some events in two, which costs a few calls.
+    assert third - second == pytest.approx(second - first, rel=0.01)
 
 
 # --- reasoning in the text

@@ -3,6 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import ClassVar
 
 from agentapi_mcp.backends.wire.faults import FaultReader
@@ -40,6 +41,7 @@ _END_OF_STREAM = frozenset({"[DONE]", '"[DONE]"'})
 _NOTHING = frozenset({"", "null", "{}", "[]"})
 _KEEP_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
 _ERRORS = frozenset({"error", "Error", "ERROR"})
+_ALIVE = (SignOfLife(),)
 _LONGEST_SIGN = 8  # characters of the data that is no part of an answer
 _SAID = ("message", "msg", "detail", "errors", "error_msg", "error_message", "status_msg")
 _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
@@ -89,25 +91,22 @@ class Answer(ABC):
         """Take a whole message for the answer: it comes in no stream, whose pieces may be cut."""
         self._takes_message = True
 
-    def frame(self, event: StreamEvent | StreamComment) -> Iterator[BackendEvent]:
+    def frame(self, event: StreamEvent | StreamComment) -> Iterable[BackendEvent]:
         """Parse one event of a stream.
 
         Raises:
             BackendError: it reports a failure, or cannot be read, before the answer is whole.
         """
         if isinstance(event, StreamComment):
-            yield SignOfLife()
-            return
+            return _ALIVE
         data = event.data.strip()
         is_sign = len(data) <= _LONGEST_SIGN and event.name not in _ERRORS
         if is_sign and data in _END_OF_STREAM:
             self._over = True
-        elif (is_sign and data in _NOTHING) or event.name in _KEEP_ALIVE:
-            yield SignOfLife()
-        elif self._over:
-            yield from self._after_the_end(data)
-        else:
-            yield from self._frame(event, data)
+            return ()
+        if (is_sign and data in _NOTHING) or event.name in _KEEP_ALIVE:
+            return _ALIVE
+        return self._after_the_end(data) if self._over else self._frame(event, data)
 
     def parts(self, parts: Iterable[object]) -> Iterator[BackendEvent]:
         """Parse parts of a stream or complete replies.
@@ -121,19 +120,19 @@ class Answer(ABC):
             except BackendError as error:
                 self.fail(error)
 
-    def feed(self, piece: object, name: str = "message") -> Iterator[BackendEvent]:
+    def feed(self, piece: object, name: str = "message") -> Iterable[BackendEvent]:
         """Parse a part of a stream, or a complete reply.
 
         Raises:
             BackendError: it reports a failure, or is not part of an answer.
         """
         if is_object(piece):
-            yield from self._read(piece, name)
-        elif is_list(piece):  # Google's compatible endpoint wraps an error in an array
-            for each in piece:
-                yield from self.feed(each, name)
-        elif piece is not None:
+            return self._read(piece, name)
+        if is_list(piece):  # Google's compatible endpoint wraps an error in an array
+            return chain.from_iterable(self.feed(each, name) for each in piece)
+        if piece is not None:
             raise self._foreign()
+        return ()
 
     def fail(self, error: BackendError) -> None:
         """Note what went wrong after the answer was whole.
@@ -204,14 +203,12 @@ class Answer(ABC):
         del data
         yield from ()
 
-    def _stopped(self, word: str | None) -> None:
+    def _stopped(self, word: str) -> None:
         """Note why the model stopped.
 
         Raises:
             BackendError: it is because the provider failed.
         """
-        if word is None:
-            return
         if word.lower() in _FAILURES:
             said = f"The provider broke its answer off ({word})."
             raise self._faults.of_error({"error": {"message": said, "code": word}})

@@ -93,7 +93,8 @@ class ChatCompletionsReply(Answer):
         if choice is not None:
             if choice.get("error"):
                 raise self._faults.of_error({"error": choice.get("error")})
-            self._stopped(as_text(choice.get("finish_reason")))
+            if finish := as_text(choice.get("finish_reason")):
+                self._stopped(finish)
 
     @override
     def _foreign(self) -> BackendError:
@@ -128,10 +129,11 @@ class ChatCompletionsReply(Answer):
         self._begun = True
         delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
         if delta or not message:
-            yield from self._reasoned(delta)
+            if len(delta) > 1 or "content" not in delta:  # than text
+                yield from self._reasoned(delta)
             if spoken := self._spoken(delta) or (None if message else as_text(choice.get("text"))):
                 self._has_message = self._takes_message and not delta  # Completions know no pieces of another kind
-                yield from self._text.add_piece(spoken)
+                yield from self._text.add(spoken)
         if message:
             yield from self._reasoned(message)
             yield from self._add_whole(self._spoken(message))

@@ -33,14 +33,6 @@ def charset_of(content_type: str) -> str | None:
     return found[1].lower() if found else None
 
 
-def decoded(raw: bytes, charset: str | None) -> str:
-    """Decode text that should be UTF-8; what is not is in the charset, or is replaced."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode(charset or "utf-8", errors="replace")
-
-
 def decoded_body(raw: bytes, charset: str | None = None) -> str:
     """Decode a whole JSON document; without a charset, one that holds nothing of UTF-8 is Windows-1252."""
     try:

@@ -1,6 +1,6 @@
 """The Messages API (https://docs.claude.com/en/api/messages): requests, and streamed or complete replies."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
 from typing_extensions import override
 
@@ -98,7 +98,8 @@ class MessagesReply(Answer):
 
     def _delta_of_message(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         yield from self._report_usage(as_object(body.get("usage")))
-        self._stopped(as_text(as_object(body.get("delta")).get("stop_reason")))
+        if stop := as_text(as_object(body.get("delta")).get("stop_reason")):
+            self._stopped(stop)
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -125,17 +126,19 @@ class MessagesReply(Answer):
             text = (as_text(block.get("text")) or "" for block in blocks if block.get("type") == "text")
             yield from self._add_whole("".join(text))
         yield from self._report_usage({})
-        self._stopped(as_text(message.get("stop_reason")))
+        if stop := as_text(message.get("stop_reason")):
+            self._stopped(stop)
 
     def _think(self, thought: str | None) -> Iterator[BackendEvent]:
         if thought:
             self._text.has_thought = True
             yield ThoughtDelta(thought)
 
-    def _add(self, text: str | None) -> Iterator[BackendEvent]:
-        if text:
-            self._begun = True
-            yield from self._text.add_piece(text)
+    def _add(self, text: str | None) -> Iterable[BackendEvent]:
+        if text is None:
+            return ()
+        self._begun = True
+        return self._text.add(text)
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):

@@ -1,6 +1,6 @@
 """The text of an answer as it comes, without the reasoning that local models mark in it as `<think>…</think>`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agentapi_mcp.core.backends.events import StopReason, TextDelta, ThoughtDelta
 
@@ -25,18 +25,11 @@ class AnswerText:
         """Whether anything came, reasoning included."""
         return bool(self._came)
 
-    def add(self, piece: str) -> Iterator[TextDelta | ThoughtDelta]:
-        """Add the next piece."""
+    def add(self, piece: str, *, of_pieces: bool = True) -> Iterable[TextDelta | ThoughtDelta]:
+        """Add the next piece; after one `of_pieces` a whole message can only repeat what came."""
         self._came.append(piece)
-        if self._is_plain:
-            yield TextDelta(piece)
-        else:
-            yield from self._marked(piece)
-
-    def add_piece(self, piece: str) -> Iterator[TextDelta | ThoughtDelta]:
-        """Add the next piece of a stream that sends pieces: a whole message can only repeat them from now on."""
-        self._is_in_wholes = False
-        yield from self.add(piece)
+        self._is_in_wholes = self._is_in_wholes and not of_pieces
+        return (TextDelta(piece),) if self._is_plain else self._marked(piece)
 
     def add_whole(self, message: str) -> Iterator[TextDelta | ThoughtDelta]:
         """Add a whole message, of which all or a part may have come before.
@@ -47,9 +40,9 @@ class AnswerText:
         came = "".join(self._came)
         if message.startswith(came):
             if rest := message[len(came) :]:
-                yield from self.add(rest)
+                yield from self.add(rest, of_pieces=False)
         elif self._is_in_wholes:  # a server that sends its pieces as messages
-            yield from self.add(message)
+            yield from self.add(message, of_pieces=False)
         else:
             raise ValueError(message)
 

@@ -4,6 +4,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from itertools import chain
 from typing import Protocol
 
 from typing_extensions import override
@@ -96,8 +97,7 @@ class _Frames(Reader):
 
     @override
     def feed(self, chunk: bytes) -> Iterator[BackendEvent]:
-        for piece in self._parser.feed(chunk):
-            yield from self._answer.frame(piece)
+        return chain.from_iterable(map(self._answer.frame, self._parser.feed(chunk)))
 
     @override
     def last(self, rest: bytes, broken: BackendError | None) -> Iterator[BackendEvent]:

@@ -8,7 +8,6 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentapi_mcp.backends.wire.fields import decoded
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 LARGEST_EVENT = 16 * 1024 * 1024  # bytes, far above a model's longest answer in one event
@@ -44,7 +43,7 @@ class EventParser:
     """
 
     def __init__(self, charset: str | None = None) -> None:
-        self._charset = charset
+        self._charset = charset or "utf-8"
         self._rest = bytearray()
         self._begun = False
         self._name = self._next_name = ""
@@ -87,7 +86,10 @@ class EventParser:
         else:
             self._size += len(line) + _COST_OF_A_LINE
             self._bound(0)
-            text = decoded(line, self._charset)
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text = line.decode(self._charset, errors="replace")
             if text.startswith("data:") and not self._data and not self._unnamed:
                 self._data.append(text[5:].removeprefix(" "))
             else:
