@@ -31,6 +31,7 @@ class StopReason(StrEnum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
+    PAUSED = "paused"
     OTHER = "other"
 
 
