@@ -16,9 +16,10 @@ def load_json(
     *,
     parse_float: Callable[[str], object] = float,
     parse_constant: Callable[[str], object] | None = None,
+    strict: bool = True,
     bounds: JsonBounds = BOUNDS,
 ) -> object:
-    """Parse JSON to a value of unknown type.
+    """Parse JSON to a value of unknown type; unless `strict`, strings may hold raw control characters.
 
     Raises:
         JsonBoundsError: it exceeds a bound.
@@ -26,7 +27,7 @@ def load_json(
         RecursionError: it is nested too deeply.
     """
     bounds.check(text)
-    value: object = json.loads(text, parse_float=parse_float, parse_constant=parse_constant)
+    value: object = json.loads(text, parse_float=parse_float, parse_constant=parse_constant, strict=strict)
     return value
 
 

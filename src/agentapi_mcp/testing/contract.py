@@ -23,12 +23,19 @@ from typing_extensions import override
 from agentapi_mcp.backends import registry
 from agentapi_mcp.backends.wire.redaction import HIDDEN
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, TextDelta, Usage, UsageReported
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    Finished,
+    TextDelta,
+    ThoughtDelta,
+    Usage,
+    UsageReported,
+)
 from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend, Capability
 from agentapi_mcp.testing.hostile import HOSTILE_TEXTS
 from agentapi_mcp.testing.hosts import FakeHost
-from agentapi_mcp.testing.peers import COUNTED, FAULTS, REASON, BackendCase, BackendDeadlines, Behaviour, Peer
+from agentapi_mcp.testing.peers import COUNTED, FAULTS, REASON, STOPS, BackendCase, BackendDeadlines, Behaviour, Peer
 from agentapi_mcp.testing.waiting import expect_soon
 
 PATIENT = BackendDeadlines()
@@ -201,6 +208,42 @@ class BackendContract:
                 events, error = await outcome_of(rig.backend, replace(turn, system=text, history=history))
                 assert error is not None or end_of(events)
                 assert str(error).isprintable()
+
+    @pytest.mark.parametrize("behaviour", list(STOPS))
+    async def test_why_an_answer_is_not_whole_is_told(self, subject: Subject, behaviour: Behaviour) -> None:
+        """The text is kept, and `Finished` has the reason."""
+        subject.need(behaviour)
+        async with subject.open() as rig:
+            events = await events_of(rig.backend, rig.turn(behaviour))
+        assert end_of(events).stop_reason is STOPS[behaviour]
+        assert text_of(events).strip()
+
+    @pytest.mark.parametrize("behaviour", [Behaviour.ODD, Behaviour.LINGERS, Behaviour.BABBLES, Behaviour.FAILS_AFTER])
+    async def test_a_whole_answer_stays_one(self, subject: Subject, behaviour: Behaviour) -> None:
+        """What means nothing is passed over, and what goes wrong after the answer is a warning, without waiting."""
+        subject.need(behaviour)
+        said: list[str] = []
+        ends: list[Finished] = []
+
+        async def ask(behaviour: Behaviour) -> None:
+            events = await events_of(rig.backend, rig.turn(behaviour))
+            said.append(text_of(events))
+            ends.append(end_of(events))
+
+        async with subject.open() as rig:
+            await ask(Behaviour.ANSWERS)
+            await expect_soon(ask(behaviour), "the answer is known to be whole")
+        assert said[1] == said[0]
+        assert bool(ends[1].warning) is (behaviour in {Behaviour.BABBLES, Behaviour.FAILS_AFTER})
+
+    async def test_reasoning_is_no_part_of_the_reply(self, subject: Subject) -> None:
+        """Reasoning that is marked in the text is thought."""
+        subject.need(Behaviour.REASONS)
+        async with subject.open() as rig:
+            answer = await events_of(rig.backend, rig.turn(Behaviour.ANSWERS))
+            events = await events_of(rig.backend, rig.turn(Behaviour.REASONS))
+        assert text_of(events) == text_of(answer)
+        assert "".join(event.text for event in events if isinstance(event, ThoughtDelta)).strip()
 
     # --- failures
 

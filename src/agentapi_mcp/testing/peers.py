@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import OrgId, SessionId, TurnId, UserId
 from agentapi_mcp.core.access.principal_factory import local_owner
+from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import BackendTurn
 
 
@@ -39,12 +40,21 @@ class Behaviour(StrEnum):
     TOO_LONG = "finds the conversation too long"
     MODERATED = "finds the message improper"
     FAILS_LATE = "fails in mid-answer"
+    FAILS_BY_NAME = "fails in mid-answer, and says so in a form that few use"
     LEAKS = "repeats the credentials in its refusal"
     REPEATS = "repeats the credentials in its answer, in pieces if it answers in pieces"
     EXPLAINS = "refuses a conversation that is too long, with REASON deep within its error"
     SAYS_WHEN = "has had too much, and says when to come back in BUSY_WORDS alone"
     COUNTS_IN_TEXT = "answers, and reports COUNTED tokens as texts or as floats"
     UNCOUNTED = "answers, and reports zeros because it does not count"
+    ENDS_SHORT = "ends its answer at the limit of tokens"
+    WITHHOLDS = "withholds the rest of its answer"
+    PAUSES = "pauses before its answer is whole"
+    LINGERS = "answers, and keeps the connection open"
+    BABBLES = "answers, and then says what nobody can read"
+    FAILS_AFTER = "answers, and then reports a failure"
+    ODD = "answers, with signs of life and unknown parts in between"
+    REASONS = "marks its reasoning at the beginning of the text of its answer"
 
 
 REASON = "This model's maximum prompt length is 8 but the request contains 9 tokens"
@@ -70,11 +80,19 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
     Behaviour.NONSENSE: BackendFault.BAD_REPLY,
     Behaviour.EMPTY: BackendFault.BAD_REPLY,
     Behaviour.FAILS_LATE: BackendFault.UPSTREAM,
+    Behaviour.FAILS_BY_NAME: BackendFault.RATE_LIMIT,
     Behaviour.LEAKS: BackendFault.AUTH,
     Behaviour.EXPLAINS: BackendFault.CONTEXT_LENGTH,
     Behaviour.SAYS_WHEN: BackendFault.RATE_LIMIT,
 }
 """The fault that a backend must raise for each misbehaviour that involves no deadline."""
+
+STOPS: Mapping[Behaviour, StopReason] = {
+    Behaviour.ENDS_SHORT: StopReason.LENGTH,
+    Behaviour.WITHHOLDS: StopReason.CONTENT_FILTER,
+    Behaviour.PAUSES: StopReason.PAUSED,
+}
+"""The reason that a backend must tell for each answer that has text, and is not whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,58 @@ def test_a_byte_order_mark_is_not_part_of_the_first_field() -> None:
     assert parse(b"\xef\xbb\xbfdata: x\n\n", 100) == [StreamEvent("x")]
 
 
-def test_the_end_of_the_stream_completes_an_event_but_not_a_line() -> None:
-    assert parse(b"data: whole\ndata: ha", 100) == [StreamEvent("whole")]
+def test_the_end_of_the_stream_completes_an_event_and_perhaps_its_line() -> None:
+    assert parse(b"data: whole\ndata: ha", 100) == [StreamEvent("whole\nha", certain=False)]
+    assert parse(b"data: whole\n", 100) == [StreamEvent("whole")]
     assert parse(b"data: whole\r", 100) == [StreamEvent("whole")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        ('data: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n', ['{"a":1}', '{"b":2}', "[DONE]"]),
+        ('data: {"a":1}\ndata: "[DONE]"\n\n', ['{"a":1}', '"[DONE]"']),
+        ('data: {"a":\ndata: {"b":2}\ndata: }\n\n', ['{"a":\n{"b":2}\n}']),
+        ('data: [1,\ndata: [2]\ndata: ,"x"]\n\n', ['[1,\n[2]\n,"x"]']),
+    ],
+)
+def test_documents_that_no_blank_line_parts_are_events_of_their_own(stream: str, events: list[str], size: int) -> None:
+    assert [event.data for event in parse(stream.encode(), size) if isinstance(event, StreamEvent)] == events
+
+
+def test_each_document_has_the_name_that_stands_before_it() -> None:
+    stream = b'event: a\ndata: {"a":1}\nevent: b\ndata: {"b":2}\n\ndata: {"c":3}\nevent: late\n\n'
+    assert parse(stream, 5) == [
+        StreamEvent('{"a":1}', "a"),
+        StreamEvent('{"b":2}', "b"),
+        StreamEvent('{"c":3}', "late"),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("stream", "data"),
+    [
+        ('data: {"a":1}\n\n{"error":"x"}\n', '{"error":"x"}'),
+        ('data: {"a":1}\n\n{"error":"x"}', '{"error":"x"}'),
+        ('data: {"a":1}\n{"error":"x"}\n\n', '{"error":"x"}'),
+        ('data: {"a":1}\n\n{\n  "error": "x"\n}\n\n', '{\n  "error": "x"\n}'),
+        ('{"error":"x"}\ndata: {"a":1}\n\n', '{"error":"x"}'),
+        ('[{"error":"x"}]\n\ndata: {"a":1}\n\n', '[{"error":"x"}]'),
+    ],
+)
+def test_json_without_the_name_of_a_field_is_data(stream: str, data: str, size: int) -> None:
+    events = parse(stream.encode(), size)
+    assert StreamEvent(data, certain=False) in events
+    assert StreamEvent('{"a":1}') in events
+    assert len(events) == 2
+
+
+def test_a_stream_of_another_charset_is_read_in_it() -> None:
+    latin, utf_8 = "data: é\n\n".encode("latin-1"), "data: é\n\n".encode()
+    assert list(EventParser("latin-1").feed(latin + utf_8)) == [StreamEvent("é")] * 2
+    assert list(EventParser().feed(latin)) == [StreamEvent("\N{REPLACEMENT CHARACTER}")]
 
 
 @pytest.mark.parametrize("line", [b"x" * 1_000_000, b"data: " + b"x" * 1_000_000 + b"\n"])

@@ -10,7 +10,14 @@ from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import Expected
 from tests.support.peers.messages import KEY, WORDS, MessagesPeer, messages_faults, messages_peer
 
-_BILLED_BEFORE = ("cut", "badchunk", "nofinish", "errchunk", "waits")  # a stream begins with the bill of its input
+_BILLED_BEFORE = (
+    "cut",
+    "badchunk",
+    "nofinish",
+    "errchunk",
+    "byname",
+    "waits",
+)  # a stream begins with the bill of its input
 
 
 class AnthropicCase:

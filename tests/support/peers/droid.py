@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.core.backends.models import BackendTurn
-from agentapi_mcp.testing.peers import BackendDeadlines, Behaviour, Peer, backend_turn
+from agentapi_mcp.testing.peers import STOPS, BackendDeadlines, Behaviour, Peer, backend_turn
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.droid_cli import ASKS, REFUSALS
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
@@ -119,6 +119,13 @@ class DroidCase:
         Behaviour.BUSY: "the CLI tries again by itself, and does not say when to come back",
         Behaviour.SAYS_WHEN: "the CLI tries again by itself, and does not say when to come back",
         Behaviour.MODERATED: "the CLI hands on the message alone, without the provider's words for it",
+        Behaviour.FAILS_BY_NAME: "the CLI has one form for a failure",
+        Behaviour.REASONS: "the CLI tells thoughts apart",
+        **dict.fromkeys(STOPS, "the CLI does not say why the model stopped"),
+        **dict.fromkeys(
+            (Behaviour.ODD, Behaviour.LINGERS, Behaviour.BABBLES, Behaviour.FAILS_AFTER),
+            "a turn ends with one message of the CLI, which runs on",
+        ),
     }
     unreachable: str | None = "a program is started, not reached"
     secrets = (KEY,)

@@ -3,7 +3,7 @@
 The words are those of the Chat Completions peer: eNNN hang slow waits drip chunksN cut nofinish drop errchunk badjson
 badchunk empty nousage texts explains says tool reason refusal contextlen moderation credit leak redirect ping echo
 recall repeats, where nousage is a bill of zeros. Besides:
-lingers (holds the stream open when all is said) mute (and does not say the end, but why the model stopped).
+mute (does not say the end, but why the model stopped), and those of oddities.py.
 """
 
 import json
@@ -17,7 +17,8 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, in_pieces
-from tests.support.peers.faults import ANSWERED, SILENT_AFTER_A_PIECE, Expected, faults_of
+from tests.support.peers.faults import ANSWERED, Expected, faults_of
+from tests.support.peers.oddities import ODD_BODIES, ODD_WORDS, odd_body, odd_end, odd_frames
 from tests.support.peers.strict import complaint_about
 
 KEY = "messages-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
@@ -79,12 +80,14 @@ class Script:
             return [f"{word} " for word in self.earlier.split()]
         if self.words & {"tool", "empty", "refusal"}:
             return []
-        return [f"w{place} " for place in range(self.number("chunks") or (1000 if "drip" in self.words else 5))]
+        thought = ["<thi", "nk>hm</think>\n", "\n"] if "marks" in self.words else []
+        count = self.number("chunks") or (1000 if "drip" in self.words else 5)
+        return thought + [f"w{place} " for place in range(count)]
 
     @property
     def stop_reason(self) -> str:
         """Why the model stops."""
-        return "tool_use" if "tool" in self.words else "refusal" if "refusal" in self.words else "end_turn"
+        return next((reason for word, reason in _STOPS.items() if word in self.words), "end_turn")
 
     @property
     def usage(self) -> Json:
@@ -171,6 +174,9 @@ class MessagesPeer(HttpPeer):
         if "cut" in script.words:
             await answer.half()
             return
+        if "byname" in script.words:
+            await answer.json(200, _BY_NAME)
+            return
         if "errchunk" in script.words:
             await answer.json(200, {"type": "error", "error": {"type": "api_error", "message": "Failed late"}})
             return
@@ -180,7 +186,11 @@ class MessagesPeer(HttpPeer):
         if script.pieces:
             content.append({"type": "text", "text": "".join(script.pieces)})
         stop = None if "empty" in script.words else script.stop_reason
-        await answer.json(200, self.message(script, content=content, stop_reason=stop, usage=script.usage))
+        message = self.message(script, content=content, stop_reason=stop, usage=script.usage)
+        if odd := script.words & ODD_BODIES.keys():
+            await odd_body(answer, message, odd)
+        else:
+            await answer.json(200, message)
 
     async def _stream(self, script: Script, answer: Answer) -> None:
         await answer.open_stream({"request-id": "req_1"})
@@ -202,9 +212,8 @@ class MessagesPeer(HttpPeer):
             await say(answer, "message_delta", delta=delta, usage=self.streamed_usage(script))
             if "mute" in script.words:
                 await answer.hang()
+            await odd_end(answer, script.words)
             await say(answer, "message_stop")
-        if "lingers" in script.words:
-            await answer.hang()
         await answer.close_stream()
 
     def streamed_start(self, script: Script) -> Json:
@@ -220,12 +229,18 @@ class MessagesPeer(HttpPeer):
                 return False
             if place == 3 and "badchunk" in script.words:
                 await answer.write_chunk("event: content_block_delta\ndata: {nonsense\n\n")
+            if place == 3 and "byname" in script.words:
+                await answer.write_chunk(f"event: error\ndata: {json.dumps(_BY_NAME)}\n\n")
+                await say(answer, "message_stop")
+                await answer.close_stream()
+                return False
             if place == 3 and "errchunk" in script.words:
                 await self.end_with_error(answer)
                 await answer.close_stream()
                 return False
             delta = {"type": "text_delta", "text": piece}
             await say(answer, "content_block_delta", index=1, delta=delta)
+            await odd_frames(answer, script.words)
             if "waits" in script.words:
                 await answer.hang()
         return True
@@ -263,6 +278,14 @@ async def _break_off(script: Script, answer: Answer) -> bool:
     return True
 
 
+_STOPS = {
+    "tool": "tool_use",
+    "refusal": "refusal",
+    "short": "max_tokens",
+    "withheld": "refusal",
+    "pauses": "pause_turn",
+}
+_BY_NAME: Json = {"message": "Slow down", "code": 429}
 _MODELS: dict[bool, Json] = {
     False: {
         "data": [{"type": "model", "id": "claude-stub-1", "display_name": "Claude Stub 1"}],
@@ -307,6 +330,8 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.SAYS_WHEN: "says",
     Behaviour.COUNTS_IN_TEXT: "texts",
     Behaviour.UNCOUNTED: "nousage",
+    Behaviour.FAILS_BY_NAME: "byname",
+    **ODD_WORDS,
 }
 
 _FAULTS = {
@@ -316,7 +341,7 @@ _FAULTS = {
     "credit": Expected(fault=BackendFault.PAYMENT),
     "redirect": Expected(fault=BackendFault.BAD_REPLY),
     "nousage": ANSWERED,
-    "mute": replace(ANSWERED, deadlines=SILENT_AFTER_A_PIECE),
+    "mute": ANSWERED,
     "lingers": ANSWERED,
 }
 # The contract's behaviours with more than their fault to them.
@@ -325,14 +350,15 @@ _WITH_MORE = {
     "e529": Expected(fault=BackendFault.OVERLOADED, retry_after=2),
     "cut": Expected(fault=BackendFault.STREAM_CUT, reply="w0 w1 w2 "),
     "errchunk": Expected(fault=BackendFault.UPSTREAM, reply="w0 w1 w2 "),
+    "byname": Expected(fault=BackendFault.RATE_LIMIT, reply="w0 w1 w2 "),
 }
 _WHOLE = {
     "cut": Expected(fault=BackendFault.STREAM_CUT),
     "errchunk": Expected(fault=BackendFault.UPSTREAM),
+    "byname": Expected(fault=BackendFault.RATE_LIMIT),
     "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True),
     "nofinish": ANSWERED,
     "badchunk": ANSWERED,
-    "mute": ANSWERED,
 }
 
 

@@ -15,8 +15,11 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
     orcomment        three comments first          commentsN     N comments first, one per step
     tool reason      a tool call; reasoning first  later final   OpenRouter says when to come back, or not to
     recall           repeats the earlier messages  repeats       repeats the key
-    stops_WORD       ends with this finish_reason  filtered      withheld by a filter
-    contextlen moderation quota typed leak redirect huge echo
+     stops_WORD       ends with this finish_reason  filtered      withheld by a filter
+     contextlen moderation quota typed leak redirect huge echo
+     short withheld pauses  why it stops            marks         reasoning in the text first
+     lingers          holds the stream open         byname        an error by the name of its event alone
+     babbles failsafter     nonsense, an error after the answer    odd  frames that mean nothing in between
 
 Run by itself it prints its port: python -m tests.support.peers.openai --port 4010
 """
@@ -40,6 +43,7 @@ from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, Peer, in_pieces
 from tests.support.peers.cases import BuiltInCase
 from tests.support.peers.faults import ANSWERED, Expected, faults_of
+from tests.support.peers.oddities import ODD_BODIES, ODD_WORDS, odd_body, odd_end, odd_frames
 from tests.support.peers.strict import complaint_about
 
 KEY = "openrouter-test-0123456789abcdef"  # looks like no key: only a Redactor that knows it hides it
@@ -94,15 +98,14 @@ class Script:
             return [f"{word} " for word in self.earlier.split()]
         usual = 100 if "slow" in self.words else 5
         count = self.number("chunks")
-        return [f"w{place} " for place in range(usual if count is None else count)]
+        thought = ["<thi", "nk>hm</think>\n", "\n"] if "marks" in self.words else []
+        return thought + [f"w{place} " for place in range(usual if count is None else count)]
 
     @property
     def finish(self) -> str:
         """Why the model stops: what follows `stops_` in a word, or what fits the answer."""
         chosen = next((word.removeprefix("stops_") for word in self.words if word.startswith("stops_")), None)
-        if chosen is not None:
-            return chosen
-        return "tool_calls" if "tool" in self.words else "content_filter" if "filtered" in self.words else "stop"
+        return chosen or next((finish for word, finish in _FINISHES.items() if word in self.words), "stop")
 
     @property
     def usage(self) -> Json:
@@ -200,12 +203,18 @@ async def _whole(script: Script, answer: Answer) -> None:
     if "cut" in script.words:
         await answer.half()
         return
+    if "byname" in script.words:
+        await answer.json(200, _BY_NAME)
+        return
     choice = {"index": 0, "message": _message(script), "finish_reason": script.finish}
     body = script.body(choices=[] if "empty" in script.words else [choice])
     if "errchunk" in script.words:
         body["error"] = {"code": 502, "message": "Provider disconnected unexpectedly"}
     if "nousage" not in script.words:
         body["usage"] = script.usage
+    if odd := script.words & ODD_BODIES.keys():
+        await odd_body(answer, body, odd)
+        return
     await answer.json(200, body, {"x-generation-id": "gen-1", "set-cookie": "who=me; Path=/"})
 
 
@@ -233,6 +242,7 @@ async def _stream(script: Script, answer: Answer) -> None:
             return
         if "nousage" not in script.words:
             await answer.write_chunk(f"data: {json.dumps(script.body(choices=[], usage=script.usage))}\n\n")
+        await odd_end(answer, script.words)
         if "nodone" not in script.words:
             await answer.write_chunk("data: [DONE]\n\n")
     await answer.close_stream()
@@ -262,6 +272,7 @@ async def _pieces(script: Script, answer: Answer) -> bool:
         if place == 3 and not await _third_piece(script, answer):
             return False
         await answer.write_chunk(_event(script, {"content": piece}))
+        await odd_frames(answer, script.words)
         if "waits" in script.words:
             await answer.hang()
     return True
@@ -274,6 +285,9 @@ async def _third_piece(script: Script, answer: Answer) -> bool:
         await answer.close_stream()
     elif "badchunk" in script.words:
         await answer.write_chunk("data: {nonsense\n\n")
+        await answer.close_stream()
+    elif "byname" in script.words:
+        await answer.write_chunk(f"event: error\ndata: {json.dumps(_BY_NAME)}\n\ndata: [DONE]\n\n")
         await answer.close_stream()
     elif "errchunk" in script.words:
         error = {"code": 502, "message": "Provider disconnected", "metadata": {"error_type": "provider_unavailable"}}
@@ -313,6 +327,14 @@ def _texts(body: Mapping[str, object]) -> list[str]:
     return [str(each.get("content", "")) for each in cast(list[Json], messages)] if isinstance(messages, list) else []
 
 
+_FINISHES = {
+    "tool": "tool_calls",
+    "filtered": "content_filter",
+    "short": "length",
+    "withheld": "content_filter",
+    "pauses": "pause_turn",
+}
+_BY_NAME: Json = {"message": "Slow down", "code": 429}
 _GOOGLE_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -381,6 +403,8 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.SAYS_WHEN: "says",
     Behaviour.COUNTS_IN_TEXT: "texts",
     Behaviour.UNCOUNTED: "zeros",
+    Behaviour.FAILS_BY_NAME: "byname",
+    **ODD_WORDS,
 }
 
 
@@ -408,9 +432,11 @@ _WITH_MORE = {
     "empty": Expected(fault=BackendFault.BAD_REPLY, billed=True),
     "cut": Expected(fault=BackendFault.STREAM_CUT, reply="w0 w1 w2 "),
     "errchunk": Expected(fault=BackendFault.UPSTREAM, reply="w0 w1 w2 "),
+    "byname": Expected(fault=BackendFault.RATE_LIMIT, reply="w0 w1 w2 "),
 }
 _WHOLE = {
     "cut": Expected(fault=BackendFault.STREAM_CUT),
+    "byname": Expected(fault=BackendFault.RATE_LIMIT),
     "errchunk": Expected(fault=BackendFault.UPSTREAM, billed=True),
     "nofinish": ANSWERED,
     "badchunk": ANSWERED,

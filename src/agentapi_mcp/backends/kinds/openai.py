@@ -12,22 +12,19 @@ from pydantic import Field, JsonValue, SecretStr, field_validator, model_validat
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
-    END_OF_STREAM,
     OURS,
     ChatCompletionsReply,
     RequestShape,
     build_request,
 )
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.google import GoogleTokens
-from agentapi_mcp.backends.wire.http import Reply
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
-from agentapi_mcp.backends.wire.sse import EventParser, StreamComment, StreamEvent
+from agentapi_mcp.backends.wire.replies import open_answer
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object
-from agentapi_mcp.core.backends.events import BackendEvent, SignOfLife
+from agentapi_mcp.core.backends.events import BackendEvent
 from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthStatus
 from agentapi_mcp.core.backends.ports import BackendHost, Capability
 
@@ -140,8 +137,9 @@ class OpenAIBackend:
         faults: FaultReader,
         is_operators: bool,  # noqa: FBT001  # of one caller
     ) -> AsyncGenerator[BackendEvent]:
+        answer = ChatCompletionsReply(faults, provider=self._provider, has_cost=self._is_openrouter)
         with self._noticing_refusals() if is_operators else nullcontext():
-            async with self._api.send(request, faults) as reply, aclosing(self._events(reply, faults)) as events:
+            async with self._api.send(request, faults) as reply, open_answer(reply, answer) as events:
                 async for event in events:
                     yield event
 
@@ -157,30 +155,6 @@ class OpenAIBackend:
 
     async def aclose(self) -> None:
         """Do nothing: the connections belong to the shared HTTP client."""
-
-    async def _events(self, reply: Reply, faults: FaultReader) -> AsyncGenerator[BackendEvent]:
-        answer = ChatCompletionsReply(faults, provider=self._provider, has_cost=self._is_openrouter)
-        done_seen = not reply.is_event_stream
-        if done_seen:
-            for event in answer.feed(parse_json(await reply.body(), what="The provider's reply")):
-                yield event
-        else:
-            async with aclosing(_pieces(reply, answer)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, StreamComment):
-                        yield SignOfLife()
-                    elif piece.data.strip() == END_OF_STREAM:
-                        done_seen = True
-                        # The stream is complete; its last bytes are read so that the connection can be reused.
-                        await reply.drain()
-                        break
-                    else:
-                        for event in answer.feed(parse_json(piece.data, what="A part of the provider's answer")):
-                            yield event
-        yield answer.end(
-            done_seen=done_seen,
-            request_id=reply.headers.get("x-generation-id") or reply.headers.get("x-request-id"),
-        )
 
     @contextmanager
     def _noticing_refusals(self) -> Generator[None]:
@@ -215,21 +189,6 @@ class OpenAIBackend:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}
         return headers
-
-
-async def _pieces(reply: Reply, answer: ChatCompletionsReply) -> AsyncGenerator[StreamEvent | StreamComment]:
-    parser = EventParser()
-    async with aclosing(reply.chunks()) as chunks:
-        try:
-            async for chunk in chunks:
-                for piece in parser.feed(chunk):
-                    yield piece
-        except BackendError:
-            if not answer.is_whole:
-                raise
-            return  # the answer is complete; only the usage is missing
-    for piece in parser.flush():
-        yield piece
 
 
 def _provider_at(base_url: str) -> str | None:

@@ -1,19 +1,22 @@
 """The Chat Completions API: requests, and streamed or complete replies."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from typing_extensions import override
+
+from agentapi_mcp.backends.wire.answers import Answer, is_error
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.usage import UsageMeter, usage_in
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
-    Finished,
     StopReason,
-    TextDelta,
     ThoughtDelta,
     ToolActivity,
     ToolState,
@@ -22,19 +25,6 @@ from agentapi_mcp.core.backends.events import (
 from agentapi_mcp.core.backends.models import BackendTurn
 
 OURS = frozenset({"model", "messages", "stream"})  # fields that `extra_body` must not set
-END_OF_STREAM = "[DONE]"
-
-_STOP_REASONS: dict[str, StopReason] = {
-    "stop": StopReason.END,
-    "end_turn": StopReason.END,
-    "eos": StopReason.END,
-    "length": StopReason.LENGTH,
-    "max_tokens": StopReason.LENGTH,
-    "tool_calls": StopReason.TOOL_CALLS,
-    "function_call": StopReason.TOOL_CALLS,
-    "content_filter": StopReason.CONTENT_FILTER,
-    "safety": StopReason.CONTENT_FILTER,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,87 +57,106 @@ def _messages(turn: BackendTurn) -> list[dict[str, str]]:
     return [{"role": "system", "content": instructions}, *spoken] if instructions else spoken
 
 
-class ChatCompletionsReply:
+class ChatCompletionsReply(Answer):
     """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
+    id_headers = ("x-generation-id", "x-request-id")
+
     def __init__(self, faults: FaultReader, *, provider: str | None, has_cost: bool) -> None:
-        self._faults = faults
-        self._provider = provider
-        self._model: str | None = None
-        self._id: str | None = None
-        self._finish: str | None = None
+        super().__init__(faults, provider)
         self._meter = UsageMeter(has_cost=has_cost)
-        self._choices_seen = False
-        self._text_seen = False
+        self._index: int | None = None
+        self._refused = False
         self._tools = set[tuple[int, str | None]]()
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the finish reason was received; only the usage follows."""
-        return self._finish is not None
+    @override
+    def is_billed(self) -> bool:
+        return self._meter.is_read
 
-    def feed(self, piece: object) -> Iterator[BackendEvent]:
-        """Parse a chunk of a stream, or a complete reply.
-
-        Raises:
-            BackendError: it reports a failure, or is not part of a reply.
-        """
-        body = as_object(piece)
-        if not body and piece != {}:
-            # Google's compatible endpoint wraps an error in an array.
-            if any(as_object(item).get("error") for item in as_list(piece)):
-                raise self._faults.of_error(piece)
-            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
+    @override
+    def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
         if body.get("error"):
-            yield from self._report_usage(body)
+            yield from self._report_usage(body, None)
+            raise self._faults.of_error(body)
+        choices = as_list(body.get("choices"))
+        if not choices and is_error(body):
             raise self._faults.of_error(body)
         self._model = as_text(body.get("model")) or self._model
         self._id = as_text(body.get("id")) or self._id
         self._provider = as_text(body.get("provider")) or self._provider
-        # We ask for one choice.
-        for choice in as_list(body.get("choices"))[:1]:
-            yield from self._choice(as_object(choice))
-        yield from self._report_usage(body)
+        choice = self._ours(choices) if choices else None
+        if choice is not None:
+            yield from self._choice(choice)
+        yield from self._report_usage(body, choice)
+        if choice is not None:
+            if choice.get("error"):
+                raise self._faults.of_error({"error": choice.get("error")})
+            if finish := as_text(choice.get("finish_reason")):
+                self._stopped(finish)
 
-    def end(self, *, done_seen: bool, request_id: str | None = None) -> Finished:
-        """Return the final event, at the end of the reply.
+    @override
+    def _foreign(self) -> BackendError:
+        return BackendError(BackendFault.BAD_REPLY, "The provider's reply is not of Chat Completions.")
 
-        Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
-        """
-        reason = self._stop_reason()
-        if reason is StopReason.CONTENT_FILTER and not self._text_seen:
-            raise BackendError(BackendFault.CONTENT_POLICY, "The provider's content filter withheld the answer.")
-        if not self._choices_seen:
-            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
-        if not self.is_whole and not done_seen:
-            raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
-        return Finished(
-            stop_reason=reason,
-            model=self._model,
-            provider=self._provider,
-            provider_request_id=request_id or self._id,
-            warning="The model asked for a tool that is not there." if reason is StopReason.TOOL_CALLS else None,
-        )
+    @override
+    def _withheld(self) -> str:
+        return "The provider's content filter withheld the answer."
 
-    def _stop_reason(self) -> StopReason:
-        return StopReason.END if self._finish is None else _STOP_REASONS.get(self._finish.lower(), StopReason.OTHER)
+    @override
+    def _after_the_end(self, data: str) -> Iterator[BackendEvent]:
+        with suppress(BackendError):
+            yield from self._report_usage(as_object(parse_json(data, what="")), None)
+
+    def _ours(self, choices: list[object]) -> Mapping[str, object] | None:
+        """Return the choice that is the answer: the first that came, also if `n` asked for more of them."""
+        if len(choices) == 1:  # nearly always
+            only = as_object(choices[0])
+            if only.get("index") == self._index:
+                return only
+        numbered = {
+            place if (index := as_count(choice.get("index"))) is None else index: choice
+            for place, choice in enumerate(map(as_object, choices))
+        }
+        if self._index is None:
+            self._index = min(numbered)
+        if numbered.keys() != {self._index}:
+            self._warn("The provider sent several answers; this is one of them.")
+        return numbered.get(self._index)
 
     def _choice(self, choice: Mapping[str, object]) -> Iterator[BackendEvent]:
-        finish = as_text(choice.get("finish_reason"))
-        if choice.get("error") or finish == "error":
-            raise self._faults.of_error({"error": choice.get("error")})
-        self._choices_seen = True
-        delta = as_object(choice.get("delta")) or as_object(choice.get("message"))
-        thought = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
+        self._begun = True
+        delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
+        if delta or not message:
+            if len(delta) > 1 or "content" not in delta:  # than text
+                yield from self._reasoned(delta)
+            if spoken := self._spoken(delta) or (None if message else as_text(choice.get("text"))):
+                self._has_message = self._takes_message and not delta  # Completions know no pieces of another kind
+                yield from self._text.add(spoken)
+        if message:
+            yield from self._reasoned(message)
+            yield from self._add_whole(self._spoken(message))
+
+    def _spoken(self, part: Mapping[str, object]) -> str | None:
+        content = part.get("content")
+        if spoken := as_text(content) or _joined(as_list(content)):
+            return spoken
+        refusal = as_text(part.get("refusal"))
+        self._refused = self._refused or refusal is not None
+        return refusal
+
+    @override
+    def _stop_reason(self) -> StopReason:
+        reason = super()._stop_reason()
+        return StopReason.CONTENT_FILTER if self._refused and reason is StopReason.END else reason
+
+    def _reasoned(self, part: Mapping[str, object]) -> Iterator[BackendEvent]:
+        thought = as_text(part.get("reasoning_content")) or as_text(part.get("reasoning"))
         if thought:
+            self._text.has_thought = True
             yield ThoughtDelta(thought)
-        spoken = _spoken(delta.get("content")) or as_text(delta.get("refusal"))
-        if spoken:
-            self._text_seen = True
-            yield TextDelta(spoken)
-        yield from self._tool_calls(as_list(delta.get("tool_calls")))
-        self._finish = finish or self._finish
+        if calls := as_list(part.get("tool_calls")):
+            yield from self._tool_calls(calls)
 
     def _tool_calls(self, calls: Iterable[object]) -> Iterator[ToolActivity]:
         for place, call in enumerate(map(as_object, calls)):
@@ -158,11 +167,11 @@ class ChatCompletionsReply:
                 self._tools.add(which)
                 yield ToolActivity(name, ToolState.STARTED)
 
-    def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
+    def _report_usage(self, body: Mapping[str, object], choice: Mapping[str, object] | None) -> Iterator[UsageReported]:
         if usage := usage_in(body):
-            yield from self._meter.add(usage, is_empty=self.is_whole and not self._text_seen)
+            is_last = self.is_whole or (choice is not None and bool(choice.get("finish_reason")))
+            yield from self._meter.add(usage, is_empty=is_last and not self._text.is_begun)
 
 
-def _spoken(content: object) -> str | None:
-    parts = (as_object(part) for part in as_list(content))
-    return as_text(content) or "".join(as_text(part.get("text")) or "" for part in parts) or None
+def _joined(content: Iterable[object]) -> str:
+    return "".join(as_text(as_object(part).get("text")) or "" for part in content)

@@ -195,16 +195,23 @@ class Reply:
                         break
         return taken[:LARGEST_ERROR]
 
-    async def drain(self) -> None:
-        """Wait briefly for the end of a completed stream, so that its connection can be reused."""
-        with suppress(TimeoutError, BackendError):
-            await done_within(_DRAIN, self._drain())
+    def end_within(self, seconds: float) -> None:
+        """Let the deadline for all pass after so many seconds, unless it passes before."""
+        self._timer.end_within(seconds)
 
-    async def _drain(self) -> None:
+    async def drain(self) -> bytes:
+        """Wait briefly for the end of a completed stream, so that its connection can be reused; return what came."""
+        rest = bytearray()
+        with suppress(TimeoutError, BackendError):
+            await done_within(_DRAIN, self._drain(rest))
+        return bytes(rest)
+
+    async def _drain(self, rest: bytearray) -> None:
         while chunk := await self._next():
             self._read += len(chunk)
             if self._read >= LARGEST_REPLY:
                 break
+            rest += chunk
 
     async def _next(self) -> bytes:
         while not (piece := next(self._pieces, b"")):
@@ -236,6 +243,9 @@ class _Timer:
     def has_waited(self) -> bool:
         """Whether the last step waited for anything."""
         return self._deadline.has_waited
+
+    def end_within(self, seconds: float) -> None:
+        self._end = min(self._end, self._loop.time() + seconds)
 
     async def step(self, step: Coroutine[Any, Any, T], *, idle: bool) -> T:
         # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.

@@ -1,40 +1,26 @@
 """The Messages API (https://docs.claude.com/en/api/messages): requests, and streamed or complete replies."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
+from typing_extensions import override
+
+from agentapi_mcp.backends.wire.answers import Answer, error_body, is_error
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest
 from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.fields import parse_json
-from agentapi_mcp.backends.wire.http import Reply
-from agentapi_mcp.backends.wire.sse import EventParser, StreamComment
+from agentapi_mcp.backends.wire.replies import open_answer
 from agentapi_mcp.backends.wire.usage import UsageMeter
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_list, as_object, as_text
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
-    Finished,
     SignOfLife,
-    StopReason,
-    TextDelta,
     ThoughtDelta,
     ToolActivity,
     ToolState,
     UsageReported,
 )
 from agentapi_mcp.core.backends.models import BackendTurn
-
-_STOP_REASONS: dict[str, StopReason] = {
-    "end_turn": StopReason.END,
-    "stop_sequence": StopReason.END,
-    "max_tokens": StopReason.LENGTH,
-    "model_context_window_exceeded": StopReason.LENGTH,
-    "tool_use": StopReason.TOOL_CALLS,
-    "refusal": StopReason.CONTENT_FILTER,
-}
-
-_OF_THE_CONNECTION = frozenset({BackendFault.STREAM_CUT, BackendFault.TIMEOUT_IDLE, BackendFault.TIMEOUT_TOTAL})
 
 
 def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
@@ -55,75 +41,50 @@ def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: boo
     return body
 
 
-class MessagesReply:
+class MessagesReply(Answer):
     """Parses one reply piece by piece into events, and tracks whether the answer is complete."""
 
+    id_headers = ("request-id",)
+
     def __init__(self, faults: FaultReader, provider: str | None) -> None:
-        self._faults = faults
-        self._provider = provider
-        self._begun = False
-        self._model: str | None = None
-        self._id: str | None = None
-        self._stop: str | None = None
-        self._over = False
-        self._text_seen = False
+        super().__init__(faults, provider)
         self._meter = UsageMeter()
         self._readers: dict[str, Callable[[Mapping[str, object]], Iterator[BackendEvent]]] = {
             "message": self._whole,
             "message_start": self._start,
             "content_block_start": lambda body: self._block(as_object(body.get("content_block"))),
             "content_block_delta": lambda body: self._delta(as_object(body.get("delta"))),
-            "message_delta": self._stopped,
+            "message_delta": self._delta_of_message,
             "message_stop": self._ended,
             "ping": lambda _: iter((SignOfLife(),)),
         }
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the stop reason was received."""
-        return self._stop is not None
+    @override
+    def is_billed(self) -> bool:
+        return self._meter.is_read
 
-    @property
-    def is_ended(self) -> bool:
-        """Whether the last event was received, even if the server keeps the stream open."""
-        return self._over
-
-    def feed(self, piece: object) -> Iterator[BackendEvent]:
-        """Parse a stream event or a complete reply; unknown event types are ignored.
-
-        Raises:
-            BackendError: it reports a failure, or is not part of a reply.
-        """
-        body = as_object(piece)
-        kind = as_text(body.get("type"))
+    @override
+    def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
+        """Parse one object; without a type it is what its event is named, and unknown types are ignored."""
+        kind = as_text(body.get("type")) or (name if name != "message" and name in self._readers else None)
         if kind == "error" or body.get("error"):
-            raise self._faults.of_error(_error_of(body))
-        if kind is None:
-            raise BackendError(BackendFault.BAD_REPLY, "The reply is not of the Messages API.")
-        reader = self._readers.get(kind)
+            raise self._faults.of_error(error_body(body))
+        reader = None if kind is None else self._readers.get(kind)
         if reader is not None:
             yield from reader(body)
+        elif is_error(body):
+            raise self._faults.of_error(body)
+        elif kind is None:
+            raise self._foreign()
 
-    def end(self, request_id: str | None) -> Finished:
-        """Return the final event, at the end of the reply.
+    @override
+    def _foreign(self) -> BackendError:
+        return BackendError(BackendFault.BAD_REPLY, "The reply is not of the Messages API.")
 
-        Raises:
-            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
-        """
-        if self._stop is None:
-            if self._text_seen or self._begun:
-                raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
-            raise BackendError(BackendFault.BAD_REPLY, "The reply holds no answer.")
-        reason = _STOP_REASONS.get(self._stop, StopReason.OTHER)
-        if reason is StopReason.CONTENT_FILTER and not self._text_seen:
-            raise BackendError(BackendFault.CONTENT_POLICY, "The model refused to answer this.")
-        return Finished(
-            stop_reason=reason,
-            model=self._model,
-            provider=self._provider,
-            provider_request_id=request_id or self._id,
-            warning="The model asked for a tool that is not there." if reason is StopReason.TOOL_CALLS else None,
-        )
+    @override
+    def _withheld(self) -> str:
+        return "The model refused to answer this."
 
     def _start(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         message = as_object(body.get("message"))
@@ -132,9 +93,10 @@ class MessagesReply:
         usage = as_object(message.get("usage"))
         yield from self._meter.add({name: count for name, count in usage.items() if name != "output_tokens"})
 
-    def _stopped(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
-        self._stop = as_text(as_object(body.get("delta")).get("stop_reason")) or self._stop
-        yield from self._report_usage(body)
+    def _delta_of_message(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
+        yield from self._report_usage(body, as_text(as_object(body.get("delta")).get("stop_reason")))
+        if stop := as_text(as_object(body.get("delta")).get("stop_reason")):
+            self._stopped(stop)
 
     def _ended(self, body: Mapping[str, object]) -> Iterator[BackendEvent]:
         del body
@@ -147,22 +109,39 @@ class MessagesReply:
         self._id = as_text(message.get("id")) or self._id
 
     def _whole(self, message: Mapping[str, object]) -> Iterator[BackendEvent]:
+        blocks = [as_object(block) for block in as_list(message.get("content"))]
+        if not blocks and is_error(message):
+            raise self._faults.of_error(message)
+        repeats = self._text.is_begun
         self._begin(message)
-        for block in map(as_object, as_list(message.get("content"))):
-            yield from self._block(block)
-        self._stop = as_text(message.get("stop_reason"))
-        # An empty reply holds no answer; it was not cut off.
-        self._begun = bool(as_list(message.get("content")))
-        yield from self._report_usage(message)
+        self._begun = bool(blocks) or repeats  # an empty reply holds no answer; it was not cut off
+        if not repeats:
+            for block in blocks:
+                yield from self._block(block)
+        if self._begun:
+            text = (as_text(block.get("text")) or "" for block in blocks if block.get("type") == "text")
+            yield from self._add_whole("".join(text))
+        yield from self._report_usage(message, as_text(message.get("stop_reason")))
+        if stop := as_text(message.get("stop_reason")):
+            self._stopped(stop)
+
+    def _think(self, thought: str | None) -> Iterator[BackendEvent]:
+        if thought:
+            self._text.has_thought = True
+            yield ThoughtDelta(thought)
+
+    def _add(self, text: str | None) -> Iterable[BackendEvent]:
+        if text is None:
+            return ()
+        self._begun = True
+        return self._text.add(text)
 
     def _block(self, block: Mapping[str, object]) -> Iterator[BackendEvent]:
         match block.get("type"):
             case "text":
-                yield from self._text(as_text(block.get("text")))
+                yield from self._add(as_text(block.get("text")))
             case "thinking":
-                thought = as_text(block.get("thinking"))
-                if thought:
-                    yield ThoughtDelta(thought)
+                yield from self._think(as_text(block.get("thinking")))
             case "tool_use" | "server_tool_use":
                 yield ToolActivity(as_text(block.get("name")) or "a tool", ToolState.STARTED)
             case _:
@@ -171,21 +150,15 @@ class MessagesReply:
     def _delta(self, delta: Mapping[str, object]) -> Iterator[BackendEvent]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._text(as_text(delta.get("text")))
+                yield from self._add(as_text(delta.get("text")))
             case "thinking_delta":
-                thought = as_text(delta.get("thinking"))
-                if thought:
-                    yield ThoughtDelta(thought)
+                yield from self._think(as_text(delta.get("thinking")))
             case _:
                 pass  # signatures, citations and tool arguments
 
-    def _text(self, text: str | None) -> Iterator[TextDelta]:
-        if text:
-            self._text_seen = True
-            yield TextDelta(text)
-
-    def _report_usage(self, body: Mapping[str, object]) -> Iterator[UsageReported]:
-        yield from self._meter.add(body.get("usage"), is_empty=self._stop is not None and not self._text_seen)
+    def _report_usage(self, body: Mapping[str, object], stop: str | None) -> Iterator[UsageReported]:
+        is_last = self.is_whole or stop is not None
+        yield from self._meter.add(body.get("usage"), is_empty=is_last and not self._text.is_begun)
 
 
 async def exchange(
@@ -196,39 +169,6 @@ async def exchange(
     Raises:
         BackendError: there is no complete answer.
     """
-    async with api.send(request, faults) as reply:
-        if reply.is_event_stream:
-            async with aclosing(_streamed(reply, answer)) as events:
-                async for event in events:
-                    yield event
-        else:
-            for event in answer.feed(parse_json(await reply.body(), what="The reply")):
-                yield event
-        yield answer.end(reply.headers.get("request-id"))
-
-
-async def _streamed(reply: Reply, answer: MessagesReply) -> AsyncGenerator[BackendEvent]:
-    parser = EventParser()
-    async with aclosing(reply.chunks()) as chunks:
-        try:
-            async for chunk in chunks:
-                for piece in parser.feed(chunk):
-                    if isinstance(piece, StreamComment):
-                        yield SignOfLife()
-                        continue
-                    for event in answer.feed(parse_json(piece.data, what="A part of the answer")):
-                        yield event
-                if answer.is_ended:
-                    await reply.drain()
-                    return
-        except BackendError as error:
-            # After the stop reason the answer is complete, so a connection that breaks then loses nothing.
-            if not answer.is_whole or error.fault not in _OF_THE_CONNECTION:
-                raise
-
-
-def _error_of(body: Mapping[str, object]) -> Mapping[str, object]:
-    """Extract the error; claude-code-router sends `message` instead of `error`."""
-    if "error" in body:
-        return body
-    return {"error": as_text(body.get("message")) or as_object(body.get("message"))}
+    async with api.send(request, faults) as reply, open_answer(reply, answer) as events:
+        async for event in events:
+            yield event

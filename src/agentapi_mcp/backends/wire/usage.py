@@ -105,6 +105,11 @@ class UsageMeter:
         self._counts: dict[str, object] = {}
         self._usage = Usage()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether anything of the usage is known."""
+        return self._usage != Usage()
+
     def add(self, usage: object, *, is_empty: bool = False) -> Iterator[UsageReported]:
         """Take a report, and yield the usage if that changes it.
 

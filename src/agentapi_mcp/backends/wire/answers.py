@@ -1,0 +1,295 @@
+"""What the formats of answers have in common: frames, errors in any form, why the model stopped, and the tail."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import ClassVar
+
+from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.fields import parse_json
+from agentapi_mcp.backends.wire.reasoning import AnswerText
+from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
+from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_values import as_object, is_list, is_object
+from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, StopReason
+
+# The words of all formats, because routers hand on those of another; of Gemini and Cohere in lower case.
+_STOP_REASONS: dict[str, StopReason] = {
+    **dict.fromkeys(
+        ("stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "completed", "end"), StopReason.END
+    ),
+    **dict.fromkeys(
+        ("length", "max_tokens", "model_length", "model_context_window_exceeded", "max_output_tokens", "max_length"),
+        StopReason.LENGTH,
+    ),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), StopReason.TOOL_CALLS),
+    **dict.fromkeys(
+        ("content_filter", "content_filtered", "refusal", "safety", "recitation", "blocklist", "prohibited_content"),
+        StopReason.CONTENT_FILTER,
+    ),
+    **dict.fromkeys(
+        ("spii", "image_safety", "language", "sensitive", "error_toxic", "guardrail_intervened"),
+        StopReason.CONTENT_FILTER,
+    ),
+    **dict.fromkeys(("pause_turn", "pause", "compaction"), StopReason.PAUSED),
+}
+# Reasons that say that the provider failed in mid-answer: vLLM and SGLang, DeepSeek, Zhipu, Cohere.
+_FAILURES = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error", "server_error"})
+
+_END_OF_STREAM = frozenset({"[DONE]", '"[DONE]"'})
+_NOTHING = frozenset({"", "null", "{}", "[]"})
+_KEEP_ALIVE = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
+_ERRORS = frozenset({"error", "Error", "ERROR"})
+_ALIVE = (SignOfLife(),)
+_LONGEST_SIGN = 8  # characters of the data that is no part of an answer
+_SAID = ("message", "msg", "detail", "errors", "error_msg", "error_message", "status_msg")
+_ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
+_CODES = ("code", "status_code", "statusCode", "error_code")
+_KINDS = ("status", "type", "object")
+_BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
+_SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
+
+
+class Answer(ABC):
+    """Parses one answer frame by frame into events, and tracks how much of it came.
+
+    It is whole when the reason was received why the model stopped: a frame after that cannot make it a failure. It is
+    over when the end was marked too.
+    """
+
+    id_headers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, faults: FaultReader, provider: str | None) -> None:
+        self._faults = faults
+        self._provider = provider
+        self._model: str | None = None
+        self._id: str | None = None
+        self._stop: str | None = None
+        self._begun = False
+        self._over = False
+        self._takes_message = self._has_message = False
+        self._text = AnswerText()
+        self._warnings: dict[str, None] = {}  # each once, in order
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the reason was received why the model stopped, or a whole message outside of a stream."""
+        return self._stop is not None or self._has_message
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the mark of the end was received, even if the server keeps the stream open."""
+        return self._over
+
+    @property
+    @abstractmethod
+    def is_billed(self) -> bool:
+        """Whether usage was received."""
+
+    def expect_message(self) -> None:
+        """Take a whole message for the answer: it comes in no stream, whose pieces may be cut."""
+        self._takes_message = True
+
+    def frame(self, event: StreamEvent | StreamComment) -> Iterable[BackendEvent]:
+        """Parse one event of a stream.
+
+        Raises:
+            BackendError: it reports a failure, or cannot be read, before the answer is whole.
+        """
+        if isinstance(event, StreamComment):
+            return _ALIVE
+        data = event.data.strip()
+        is_sign = len(data) <= _LONGEST_SIGN and event.name not in _ERRORS
+        if is_sign and data in _END_OF_STREAM:
+            self._over = True
+            return ()
+        if (is_sign and data in _NOTHING) or event.name in _KEEP_ALIVE:
+            return _ALIVE
+        return self._after_the_end(data) if self._over else self._frame(event, data)
+
+    def parts(self, parts: Iterable[object]) -> Iterator[BackendEvent]:
+        """Parse parts of a stream or complete replies.
+
+        Raises:
+            BackendError: one reports a failure, or is not part of an answer, before the answer is whole.
+        """
+        for part in parts:
+            try:
+                yield from self.feed(part)
+            except BackendError as error:
+                self.fail(error)
+
+    def feed(self, piece: object, name: str = "message") -> Iterable[BackendEvent]:
+        """Parse a part of a stream, or a complete reply.
+
+        Raises:
+            BackendError: it reports a failure, or is not part of an answer.
+        """
+        if is_object(piece):
+            return self._read(piece, name)
+        if is_list(piece):  # Google's compatible endpoint wraps an error in an array
+            return chain.from_iterable(self.feed(each, name) for each in piece)
+        if piece is not None:
+            raise self._foreign()
+        return ()
+
+    def fail(self, error: BackendError) -> None:
+        """Note what went wrong after the answer was whole.
+
+        Raises:
+            BackendError: it was not.
+        """
+        if not self.is_whole:
+            raise error
+        if error.fault is not BackendFault.BAD_REPLY:
+            self._warn(f"The answer is whole, but after it the provider reported an error: {error}")
+        elif self.is_billed:
+            self._warn("The answer is whole, but what the provider sent after it could not be read.")
+        else:
+            self._warn("The answer is whole, but not its bill: what the provider sent after it could not be read.")
+
+    def end(self, request_id: str | None = None) -> Iterator[BackendEvent]:
+        """Return the last events, at the end of the reply.
+
+        Raises:
+            BackendError: STREAM_CUT, BAD_REPLY or CONTENT_POLICY, if the answer is incomplete or missing.
+        """
+        reason = self._stop_reason()
+        yield from self._text.finish(reason)
+        if reason is StopReason.CONTENT_FILTER and not self._text.is_seen:
+            raise BackendError(BackendFault.CONTENT_POLICY, self._withheld())
+        if not self._begun and not self.is_whole:
+            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
+        if not self.is_whole and not self._over:
+            raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
+        if reason is StopReason.TOOL_CALLS:
+            self._warn("The model asked for a tool that is not there.")
+        if reason is StopReason.OTHER:
+            self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
+        self._warn(self._text.warning(reason))
+        yield Finished(
+            stop_reason=reason,
+            model=self._model,
+            provider=self._provider,
+            provider_request_id=request_id or self._id,
+            warning=" ".join(self._warnings) or None,
+        )
+
+    def _frame(self, event: StreamEvent, data: str) -> Iterator[BackendEvent]:
+        try:
+            if event.name in _ERRORS:
+                self.fail(self._error(data))
+                return
+            for piece in _documents(event):
+                yield from self.feed(piece, event.name)
+        except BackendError as error:
+            self.fail(error)
+
+    @abstractmethod
+    def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
+        """Parse one object, whose event has this name."""
+
+    @abstractmethod
+    def _foreign(self) -> BackendError:
+        """Return the error of what is not part of this format."""
+
+    @abstractmethod
+    def _withheld(self) -> str:
+        """Say why there is no text."""
+
+    def _after_the_end(self, data: str) -> Iterator[BackendEvent]:
+        """Parse what follows the mark of the end."""
+        del data
+        yield from ()
+
+    def _stopped(self, word: str) -> None:
+        """Note why the model stopped.
+
+        Raises:
+            BackendError: it is because the provider failed.
+        """
+        if word.lower() in _FAILURES:
+            said = f"The provider broke its answer off ({word})."
+            raise self._faults.of_error({"error": {"message": said, "code": word}})
+        self._stop = word
+
+    def _stop_reason(self) -> StopReason:
+        if self._stop is None:
+            return StopReason.END if self._over or self._has_message else StopReason.OTHER
+        # Some servers send the name of a constant: FinishReason.STOP.
+        return _STOP_REASONS.get(self._stop.lower().rpartition(".")[2], StopReason.OTHER)
+
+    def _add_whole(self, message: str | None) -> Iterator[BackendEvent]:
+        self._has_message = self._takes_message
+        try:
+            yield from self._text.add_whole(message or "")
+        except ValueError:
+            self._warn("The provider sent its answer twice, the second time with other words; this is the first.")
+
+    def _error(self, data: str) -> BackendError:
+        """Return the error that an event is by its name."""
+        try:
+            body = parse_json(data, what="The error")
+        except BackendError:
+            body = None
+        return self._faults.of_error(error_body(as_object(body)) if is_object(body) else body or {"error": data})
+
+    def _warn(self, warning: str | None) -> None:
+        if warning:
+            self._warnings[warning] = None
+
+
+def is_error(body: Mapping[str, object]) -> bool:
+    """Whether an object that is no part of an answer is an error, in the forms that providers use beside `error`.
+
+    They are those of vLLM, FastAPI, Cloudflare, MiniMax, Zhipu, Baidu and DashScope.
+    """
+    status = as_object(body.get("base_resp"))
+    if status:
+        return _is_bad(status.get("status_code"))
+    if body.get("success") is False or any(body.get(name) for name in _ALWAYS_BAD):
+        return True
+    if not any(body.get(name) for name in _SAID):
+        return False
+    kinds = [body.get(name) for name in _KINDS]
+    return (
+        any(_is_bad(body.get(name)) for name in _CODES)
+        or any(_is_bad(kind) for kind in kinds if isinstance(kind, int))
+        or any(_BAD_KIND.search(kind) for kind in kinds if isinstance(kind, str))
+    )
+
+
+def _is_bad(code: object) -> bool:
+    """Whether a code is one of a failure: neither absent nor a word or number for success."""
+    return not (code is None or isinstance(code, bool) or _SUCCESS.fullmatch(str(code)))
+
+
+def error_body(body: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the error in the form that is read; claude-code-router sends it as `message`."""
+    inner = as_object(body.get("message"))
+    return body if body.get("error") or not inner else {"error": inner}
+
+
+def _documents(event: StreamEvent) -> list[object]:
+    """Parse the data of an event: one document, or one in each of its lines."""
+    what = "A part of the provider's answer"
+    try:
+        return [parse_json(event.data, what=what)]
+    except BackendError:
+        lines = [line for line in event.data.split("\n") if line.strip()]
+        if not event.certain:
+            return _readable(lines)
+        if len(lines) < 2:  # noqa: PLR2004  # one line is the data itself
+            raise
+        return [parse_json(line, what=what) for line in lines]
+
+
+def _readable(lines: list[str]) -> list[object]:
+    documents = list[object]()
+    for line in lines:
+        try:
+            documents.append(parse_json(line, what=""))
+        except BackendError:
+            continue
+    return documents
