@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -61,7 +61,7 @@ def chat() -> ChatCompletionsReply:
     return ChatCompletionsReply(FAULTS, provider=None, has_cost=True)
 
 
-def events_of(make: Callable[[], Iterator[BackendEvent]]) -> list[BackendEvent]:
+def events_of(make: Callable[[], Iterable[BackendEvent]]) -> list[BackendEvent]:
     """Return what it says; a BackendError is an answer too, and it is fit to be shown."""
     try:
         return list(make())
