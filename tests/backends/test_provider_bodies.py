@@ -1,6 +1,7 @@
 """What providers send over a connection: any content type and charset, connections that stay open, and what follows."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from tests.support.peers.cases import backend_turn
 TEXT = "w0 w1 w2"
 KINDS = pytest.mark.parametrize("kind", ["openai", "anthropic", "ccrouter"])
 STREAM = "text/event-stream"
+DECODED_AT_ONCE = 64 * 1024  # bytes
 PATIENT = 600  # seconds, which no test waits
 
 
@@ -126,9 +128,14 @@ async def test_a_bill_that_comes_a_little_later_is_read() -> None:
 
 async def test_a_bill_that_comes_after_the_mark_of_the_end_is_read() -> None:
     bill, mark = Format.CHAT.end()
-    body = stream_of("openai", frames=slice(0, -2)) + written([mark])
-    async with beside("openai", body + written([bill]), held=True) as backend:
-        assert (await ask(backend)).usage.input_tokens == 11
+    text, end = stream_of("openai", frames=slice(0, -2)), written([mark])
+    filled = text + b":" * (DECODED_AT_ONCE - len(text) - len(end) - 2) + b"\n\n" + end
+    body = gzip.compress(filled + written([bill]))  # of which the bill is a piece of its own
+    headers = f"content-encoding: gzip\r\ncontent-length: {len(body)}\r\n"
+    async with beside("openai", body, headers=headers) as backend:
+        outcome = await ask(backend)
+    assert outcome.text == TEXT
+    assert outcome.usage.input_tokens == 11
 
 
 @KINDS

@@ -123,6 +123,7 @@ ERRORS = [
     'data: {"status":429,"message":"Slow down"}\n\n',
     'data: {"type":"server_error","message":"Slow down"}\n\n',
     'data: {"success":false,"errors":[{"code":10000,"message":"Slow down"}]}\n\n',
+    'data: {"success":false,"message":"Slow down"}\n\n',
     'data: {"base_resp":{"status_code":1002,"status_msg":"Slow down"}}\n\n',
     'event: error\ndata: {"message":"Slow down","code":429}\n\n',
     'event: error\ndata: {"error":{"message":"Slow down","code":429}}\n\n',
