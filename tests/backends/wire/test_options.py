@@ -22,10 +22,11 @@ def test_good_options_are_taken_and_hide_their_secrets() -> None:
         ({"base_url": "https://s3cret:s3cret@example.test"}, "base_url"),
         ({"base_url": "https:///v1"}, "base_url"),
         ({"base_url": "https://example.test:s3cret/"}, "base_url"),
-        ({"base_url": "https://example.test/?key=s3cret"}, "base_url"),
+        ({"base_url": "https://example.test/?key=s3cret"}, "base_url must not hold a key in its query"),
+        ({"base_url": "https://example.test/?v=1#s3cret"}, "base_url must not hold a query or fragment"),
+        ({"base_url": "https://example.test/?v=s3cret 1"}, "base_url holds a character"),
         ({"base_url": 7}, "base_url must be a text"),
         ({"api_key": "s3cret\nx"}, "api_key"),
-        ({"api_key": ""}, "api_key"),
         ({"api_key": ["s3cret"]}, "api_key"),
         ({"headers": {"x-key": "s3crét"}}, "headers.x-key"),
         ({"headers": {"x key": "s3cret"}}, "headers.x key"),
@@ -54,3 +55,27 @@ def test_a_missing_option_is_named() -> None:
 def test_a_misspelt_option_is_named_before_the_one_it_leaves_out() -> None:
     with pytest.raises(ConfigurationError, match=r"wrong: base_ur is not an option; .*; base_url is missing\.$"):
         read_options(HttpOptions, {"base_ur": "http://127.0.0.1:1/v1"})
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_a_blank_option_or_header_is_one_that_is_not_set(blank: str) -> None:
+    given = {"api_key": blank, "idle_timeout_seconds": blank, "headers": {"x-a": blank, "x-b": "b"}}
+    options = read_options(HttpOptions, BASE | given)
+    assert options.api_key is None
+    assert options.idle_timeout_seconds == 120
+    assert list(options.headers) == ["x-b"]
+    with pytest.raises(ConfigurationError, match="base_url is missing"):
+        read_options(HttpOptions, {"base_url": blank})
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "asked"),
+    [
+        ("https://h/v1/", "/models", "https://h/v1/models"),
+        ("https://h/v1?a=b", "/models", "https://h/v1/models?a=b"),
+        ("https://h/v1/?a=b&c=/d/", "/models?limit=1", "https://h/v1/models?limit=1&a=b&c=/d/"),
+        ("https://h", "/models?limit=1", "https://h/models?limit=1"),
+    ],
+)
+def test_the_query_of_an_address_goes_with_every_request(written: str, path: str, asked: str) -> None:
+    assert read_options(HttpOptions, {"base_url": written}).url_of(path) == asked

@@ -29,3 +29,12 @@ def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
         else:
             merged[-1]["content"] += f"\n\n{text}"
     return merged
+
+
+def folded(instructions: str, spoken: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put the instructions before the first message of the user, for models that know no other place for them."""
+    if not instructions:
+        return spoken
+    if spoken[0]["role"] != "user":
+        return [{"role": "user", "content": instructions}, *spoken]
+    return [{"role": "user", "content": f"{instructions}\n\n{spoken[0]['content']}"}, *spoken[1:]]

@@ -12,7 +12,7 @@ from agentapi_mcp.core.catalogue.agents import Choice
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
-from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, history_budget
+from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, history_budget, longest_answer
 from agentapi_mcp.core.conversations.models import AcceptedTurn, Defaults, History, SessionState, Turn, TurnStatus
 from agentapi_mcp.core.conversations.ports import SessionCache, SessionStore
 from agentapi_mcp.core.identity.principals import Principal
@@ -62,6 +62,7 @@ class TurnWork:
         turn = accepted.turn
         await self._wallet.mark_used(job.principal, choice.key)
         history = await self._history(job)
+        asks, longest = parameters.max_tokens is not None, _longest_answer(job)
         return (
             BackendTurn(
                 turn_id=turn.id,
@@ -72,7 +73,8 @@ class TurnWork:
                 system=parameters.system_prompt,
                 history=history.messages,
                 temperature=parameters.temperature,
-                max_tokens=parameters.max_tokens,
+                max_tokens=longest if asks else None,
+                max_output_tokens=None if asks else longest,
                 api_key=choice.key.value if choice.key else None,
                 access_token=choice.token.value if choice.token else None,
                 state=accepted.state,
@@ -139,7 +141,7 @@ class TurnWork:
         turn = accepted.turn
         fixed = len(turn.message.encode()) + len((parameters.system_prompt or "").encode())
         ratio = self._ratios.get(choice.model.model_id if choice.model else choice.agent)
-        budget = history_budget(choice.context_window, parameters.max_tokens, fixed, ratio)
+        budget = history_budget(choice.context_window, _longest_answer(job), fixed, ratio)
         found, last = None, accepted.previous_message_id
         if last is not None:
             # Valid only if it ends with the message that accept found: another process may have written since.
@@ -147,3 +149,8 @@ class TurnWork:
         if found is None:
             found = await self._sessions.history(job.principal, turn.session_id, turn.id, budget)
         return fit_history(found, budget)
+
+
+def _longest_answer(job: TurnJob) -> int | None:
+    choice = job.choice
+    return longest_answer(job.parameters.max_tokens, choice.max_output_tokens, choice.context_window)
