@@ -1,9 +1,12 @@
 """Options: what is refused, and that a refusal repeats no value."""
 
+from pathlib import Path
+
 import pytest
 
 from agentapi_mcp.backends.wire.options import HttpOptions, read_options, secrets_of
 from agentapi_mcp.base.errors import ConfigurationError
+from tests.support.certificates import Pair
 
 BASE = {"base_url": "https://example.test/v1/"}
 
@@ -79,3 +82,15 @@ def test_a_blank_option_or_header_is_one_that_is_not_set(blank: str) -> None:
 )
 def test_the_query_of_an_address_goes_with_every_request(written: str, path: str, asked: str) -> None:
     assert read_options(HttpOptions, {"base_url": written}).url_of(path) == asked
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_file_of_authorities_must_be_one(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "s3cret.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match="ca_file must name a file of certificates") as caught:
+        read_options(HttpOptions, BASE | {"ca_file": str(path)})
+    assert "s3cret" not in str(caught.value)
+    chain, _ = Pair.make().write(tmp_path)
+    assert read_options(HttpOptions, BASE | {"ca_file": str(chain)}).ca_file == str(chain)

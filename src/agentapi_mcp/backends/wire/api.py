@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from pydantic import SecretStr
 from pydantic_core import to_json
@@ -53,9 +54,10 @@ class HttpApi:
             method="POST",
             url=self._options.url_of(request.path),
             headers=self._headers({"content-type": "application/json", **request.headers}),
-            content=Body(_encoded(request.body)),
+            content=Body(partial(_encoded, request.body)),
             deadlines=self._deadlines,
             waits_for_all=not request.streams,
+            ca_file=self._options.ca_file,
         )
         async with self._client.exchange(outgoing) as reply:
             await refuse_errors(reply, faults)
@@ -76,6 +78,7 @@ class HttpApi:
             url=self._options.url_of(path),
             headers={} if headers is None else self._headers(headers),
             deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
+            ca_file=self._options.ca_file,
         )
         async with self._client.exchange(request) as reply:
             await refuse_errors(reply, faults)

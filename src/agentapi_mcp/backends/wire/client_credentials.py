@@ -68,7 +68,7 @@ class ClientCredentials(TokenSource):
             method="POST",
             url=options.token_url,
             headers={"content-type": "application/x-www-form-urlencoded", "accept": "application/json"},
-            content=Body(urlencode(fields).encode()),
+            content=Body(urlencode(fields).encode),
             deadlines=_DEADLINES,
         )
         try:

@@ -1,8 +1,10 @@
 """Options shared by HTTP backends, and messages for invalid options."""
 
 import re
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -56,6 +58,15 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _ca_file(path: str) -> str:
+    path = str(Path(path).expanduser())
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # also what is no certificate
+        raise ValueError("must name a file of certificates (PEM) that can be read") from error
+    return path
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ApiUrl = Annotated[str, AfterValidator(_api_url)]  # with a query, which every request has
 HeaderName = Annotated[str, AfterValidator(_header_name)]
@@ -75,6 +86,7 @@ class HttpOptions(BaseModel):
     base_url: ApiUrl
     api_key: HeaderValue | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict[HeaderName, HeaderValue])
+    ca_file: Annotated[str, AfterValidator(_ca_file)] | None = None
     connect_timeout_seconds: Timeout = 10
     idle_timeout_seconds: Timeout = 120
     total_timeout_seconds: Timeout = 1800
