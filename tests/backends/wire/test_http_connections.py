@@ -5,11 +5,12 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from anyio.lowlevel import checkpoint
@@ -118,6 +119,14 @@ class Blocking:
         """Close the first connection."""
         self.accepted[0].close()
 
+    def end_first(self) -> None:
+        """Close the first connection, after the farewell of TLS."""
+        first = self.accepted[0]
+        first.settimeout(0)
+        with suppress(OSError):  # nobody has answered it yet
+            _ = cast("ssl.SSLSocket", first).unwrap()
+        first.close()
+
     def close(self) -> None:
         """Close all that is open."""
         for connection in (self.listener, *self.accepted):
@@ -178,8 +187,9 @@ async def test_a_request_that_meets_a_closing_connection_is_sent_once_more(last_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+@pytest.mark.parametrize("end", [Blocking.close_first, Blocking.end_first])
 async def test_a_request_that_meets_a_closing_connection_of_tls_is_sent_once_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: Callable[[Blocking], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = Pair.make().write(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
@@ -187,7 +197,7 @@ async def test_a_request_that_meets_a_closing_connection_of_tls_is_sent_once_mor
     tls.load_cert_chain(*files)
     with closing(Blocking(tls)) as server:
         async with HttpClient() as client:
-            for content in (Body(lambda: b"{}"), Late(server.close_first)):
+            for content in (Body(lambda: b"{}"), Late(partial(end, server))):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(asyncio.to_thread(server.answer_one))
                     request = replace(post(server.origin.replace("http:", "https:")), content=content)
