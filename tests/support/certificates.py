@@ -27,10 +27,10 @@ class Pair:
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def make(cls) -> Self:
-        """Make a pair that is valid today."""
+    def make(cls, shift: timedelta = timedelta()) -> Self:
+        """Make a pair that is valid today, or before or after."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) + shift
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
         names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
         builder = (

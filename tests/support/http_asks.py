@@ -25,7 +25,7 @@ def post(url: str, content: bytes = b"{}", *, waits_for_all: bool = False, deadl
         url=url,
         headers=headers,
         deadlines=deadlines,
-        content=Body(content),
+        content=Body(lambda: content),
         waits_for_all=waits_for_all,
     )
 

@@ -54,4 +54,5 @@ class ModelPeer(Peer):
 
 def _credential(exchange: Exchange) -> str | None:
     headers = exchange.headers
-    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ") or None
+    key = headers.get("x-api-key") or headers.get("api-key")
+    return key or headers.get("authorization", "").removeprefix("Bearer ") or None

@@ -1,12 +1,14 @@
 """What the requests of every HTTP backend share."""
 
 import asyncio
+import ssl
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -23,7 +25,9 @@ from agentapi_mcp.core.backends.models import HealthCheck, HealthStatus
 from agentapi_mcp.testing.hosts import FakeHost
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.peers import backend_turn
+from tests.support.certificates import Pair
 from tests.support.clocks import ManualClock
+from tests.support.sockets import says, serving
 
 FAULTS = FaultReader(provider="stub", redactor=Redactor())
 OPERATORS = {"headers": {"X-Team": "blue", "X-Format": "ours"}}
@@ -184,25 +188,42 @@ async def test_a_request_to_a_host_of_no_proxy_goes_there_itself(monkeypatch: py
     assert refused.value.fault is BackendFault.CONNECTION
 
 
+async def test_the_authorities_of_an_agent_are_trusted_by_its_turns_and_checks(tmp_path: Path) -> None:
+    chain, key = Pair.make().write(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(chain, key)
+    answer = b'HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{"a": 1}'
+    async with FakeHost() as host, serving(says(answer), tls=tls) as peer:
+        given = read_options(HttpOptions, {"base_url": peer.secure, "ca_file": str(chain)})
+        api = HttpApi(given, host)
+        assert await api.get("/models", {}, FAULTS) == {"a": 1}
+        async with api.send(JsonRequest(path="/turn", body={}, headers={}, streams=True), FAULTS) as reply:
+            assert await reply.body() == b'{"a": 1}'
+
+
 async def test_a_body_is_let_go_when_it_is_sent_and_has_its_size_before_it() -> None:
     class Watched(bytearray):
         """A body of which it can be seen whether anybody still has it."""
 
     deadlines = Deadlines(connect=timedelta(seconds=20), idle=timedelta(seconds=20), total=timedelta(seconds=20))
     async with HttpClient() as client, Server() as server:
-        content = Watched(b'"' + b"x" * 300_000 + b'"')
-        whose = weakref.ref(content)
+        whose: list[weakref.ref[Watched]] = []
+
+        def make() -> bytes:
+            content = Watched(b'"' + b"x" * 300_000 + b'"')
+            whose.append(weakref.ref(content))
+            return cast("bytes", content)
+
         request = HttpRequest(
             method="POST",
             url=f"{server.origin}/base/turn",
             headers={"content-type": "application/json"},
             deadlines=deadlines,
-            content=Body(cast("bytes", content)),
+            content=Body(make),
         )
-        del content
         async with client.exchange(request) as reply:
             assert reply.status == 200
-            assert whose() is None
+            assert [each() for each in whose] == [None]
         sent = server.exchanges[0]
     assert (sent.headers["content-length"], len(sent.content)) == ("300002", 300_002)
     assert "transfer-encoding" not in sent.headers

@@ -19,10 +19,22 @@ CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 EMPTY = OK + b"content-length: 0\r\n\r\n"
 BAD_URL = (BackendFault.BAD_REQUEST, "The base URL is not a valid URL.")
 NOT_HTTP = (BackendFault.BAD_REQUEST, "The base URL is not one of HTTP.")
-UNKNOWN_HOST = (BackendFault.CONNECTION, "The provider's host name cannot be resolved.")
+UNKNOWN_HOST = (BackendFault.CONNECTION, "The provider has a host name that cannot be resolved.")
 REFUSED = (BackendFault.CONNECTION, "The provider refused the connection.")
 NO_ANSWER = (BackendFault.CONNECTION, "The provider closed the connection without an answer.")
 CUT = (BackendFault.STREAM_CUT, "The connection broke in mid-answer.")
+NO_HTTP = (BackendFault.BAD_REPLY, "The provider does not answer in HTTP/1.1.")
+TWO_LENGTHS = (
+    BackendFault.BAD_REPLY,
+    (
+        "The reply of the provider gives its length twice, by Content-Length or beside Transfer-Encoding, "
+        "which is refused (RFC 9112, section 6.3)."
+    ),
+)
+NO_NUMBER = (BackendFault.BAD_REPLY, "The reply of the provider has a Content-Length that is no number.")
+TOO_LONG = (BackendFault.BAD_REPLY, "The reply of the provider has a header of more than 102,400 bytes.")
+TOO_MANY = (BackendFault.BAD_REPLY, "The reply of the provider has more than 300 headers.")
+TLS = (BackendFault.BAD_REPLY, "The provider speaks TLS at this port: its URL begins with https://.")
 UNDONE = (BackendFault.BAD_REPLY, "The provider's reply could not be decompressed.")
 SOON = timedelta(seconds=0.1)
 
@@ -219,13 +231,19 @@ async def test_a_small_reply_cannot_expand_without_limit() -> None:
     ("reply", "fault"),
     [
         (b"", NO_ANSWER),
-        (b"garbage\r\n\r\n", NO_ANSWER),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", NO_ANSWER),
-        (b"HTTP/1.1 two OK\r\n\r\n", NO_ANSWER),
+        (b"garbage\r\n\r\n", NO_HTTP),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", NO_HTTP),
+        (b"HTTP/1.1 two OK\r\n\r\n", NO_HTTP),
+        (b"HTTP/2 200 OK\r\n\r\n", NO_HTTP),
+        (b"\x15\x03\x03\x00\x02\x02\x46", TLS),
+        (OK + b"content-length: 2\r\ncontent-length: 2\r\n\r\nhi", TWO_LENGTHS),
+        (CHUNKED[:-2] + b"content-length: 2\r\n\r\n2\r\nhi\r\n0\r\n\r\n", TWO_LENGTHS),
+        (OK + b"content-length: 2\r\n" + CHUNKED.removeprefix(OK) + b"2\r\nhi\r\n0\r\n\r\n", TWO_LENGTHS),
+        (OK + b"x: y\r\n" * 400 + b"\r\n", TOO_MANY),
         (OK, NO_ANSWER),
-        (OK + b"x y\r\n\r\n", NO_ANSWER),
-        (OK + b"content-length: x\r\n\r\n", NO_ANSWER),
-        (OK + b"x: " + b"y" * 200_000 + b"\r\n\r\n", NO_ANSWER),
+        (OK + b"x y\r\n\r\n", NO_HTTP),
+        (OK + b"content-length: x\r\n\r\n", NO_NUMBER),
+        (OK + b"x: " + b"y" * 200_000 + b"\r\n\r\n", TOO_LONG),
         (b"HTTP/1.1 100 Continue\r\n\r\n", NO_ANSWER),
         (OK + b"content-length: 9\r\n\r\nhalf", CUT),
         (CHUNKED + chunk(b"one") + b"5\r\ntw", CUT),

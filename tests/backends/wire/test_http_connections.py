@@ -3,15 +3,20 @@
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 from anyio.lowlevel import checkpoint
+from typing_extensions import override
 
+from agentapi_mcp.backends.wire.connections import kept_for
 from agentapi_mcp.backends.wire.http import Body, Deadlines, HttpClient, HttpRequest, Reply
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.testing.waiting import expect_soon
@@ -88,9 +93,10 @@ async def test_a_reply_that_is_not_read_to_its_end_closes_its_connection() -> No
 class Blocking:
     """A server whose connections are closed while the loop does not see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(20)
+        self.tls = tls
         self.accepted: list[socket.socket] = []
 
     @property
@@ -101,11 +107,25 @@ class Blocking:
     def answer_one(self) -> None:
         """Accept a connection, and answer its first request."""
         connection, _ = self.listener.accept()
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True)
         self.accepted.append(connection)
         heard = b""
         while not heard.endswith(b"\r\n\r\n{}"):
             heard += connection.recv(65536)
         connection.sendall(WHOLE)
+
+    def close_first(self) -> None:
+        """Close the first connection."""
+        self.accepted[0].close()
+
+    def end_first(self) -> None:
+        """Close the first connection, after the farewell of TLS."""
+        first = self.accepted[0]
+        first.settimeout(0)
+        with suppress(OSError):  # nobody has answered it yet
+            _ = cast("ssl.SSLSocket", first).unwrap()
+        first.close()
 
     def close(self) -> None:
         """Close all that is open."""
@@ -125,6 +145,140 @@ async def test_a_kept_connection_that_was_closed_in_between_is_not_used(last_wor
                 server.accepted[-1].sendall(last_words)
                 server.accepted[-1].close()  # and the loop gets no turn before the next request
     assert len(server.accepted) == 2
+
+
+class Late(Body):
+    """A body that is taken when the connection has been looked at: what `then` does comes just before the request."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__(lambda: b"{}")
+        self.then: list[Callable[[], object]] = [then]
+
+    @override
+    def take(self) -> bytes:
+        for then in self.then:
+            then()
+        self.then.clear()
+        return super().take()
+
+
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+@pytest.mark.parametrize("last_words", [b"", TIMED_OUT])
+async def test_a_request_that_meets_a_closing_connection_is_sent_once_more(last_words: bytes) -> None:
+    with closing(Blocking()) as server:
+
+        def close() -> None:
+            server.accepted[0].sendall(last_words)
+            server.accepted[0].close()
+
+        async with HttpClient() as client:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(server.answer_one))
+                async with client.exchange(post(server.origin)) as reply:
+                    await read_all(reply)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(server.answer_one))
+                async with client.exchange(replace(post(server.origin), content=Late(close))) as reply:
+                    await read_all(reply)
+    assert len(server.accepted) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was acknowledged")
+@pytest.mark.parametrize("end", [Blocking.close_first, Blocking.end_first])
+async def test_a_request_that_meets_a_closing_connection_of_tls_is_sent_once_more(
+    end: Callable[[Blocking], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Pair.make().write(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*files)
+    with closing(Blocking(tls)) as server:
+        async with HttpClient() as client:
+            for content in (Body(lambda: b"{}"), Late(partial(end, server))):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(asyncio.to_thread(server.answer_one))
+                    request = replace(post(server.origin.replace("http:", "https:")), content=content)
+                    async with client.exchange(request) as reply:
+                        await read_all(reply)
+    assert len(server.accepted) == 2
+
+
+def ends(line: Line) -> None:
+    """End the connection."""
+    line.writer.close()
+
+
+@pytest.mark.parametrize("end", [Line.reset, ends])
+@pytest.mark.parametrize("last_words", [b"", b"HTTP/1.1 2"])
+async def test_a_request_that_a_kept_connection_took_is_not_sent_again(
+    end: Callable[[Line], object], last_words: bytes
+) -> None:
+    async def script(line: Line) -> None:
+        await line.hear()
+        await line.say(WHOLE)
+        await line.hear()
+        await line.say(last_words)
+        end(line)
+
+    async with serving(script) as peer, HttpClient() as client:
+        async with client.exchange(post(peer.origin)) as reply:
+            await read_all(reply)
+        with pytest.raises(BackendError) as caught:
+            async with client.exchange(post(peer.origin)):
+                pass
+    assert caught.value.fault is BackendFault.CONNECTION
+    assert (len(peer.heard), len(peer.lines)) == (2, 1)
+
+
+async def test_the_answer_of_a_provider_that_heard_is_an_answer_whatever_it_says() -> None:
+    async def script(line: Line) -> None:
+        await line.hear()
+        await line.say(WHOLE)
+        await line.hear()
+        await line.say(TIMED_OUT)
+
+    async with serving(script) as peer, HttpClient() as client:
+        for status in (200, 408):
+            async with client.exchange(post(peer.origin)) as reply:
+                assert reply.status == status
+                await reply.body()
+    assert (len(peer.heard), len(peer.lines)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"),
+    [
+        (None, 4),
+        ("", 4),
+        ("max=100", 4),
+        ("timeout=5", 4),
+        ("timeout=5, max=1000", 4),
+        ("max=5; Timeout = 20", 19),
+        ('timeout="60"', 30),
+        ("timeout=0", -1),
+        ("timeout=1", 0),
+        ("timeout=-3", 4),
+        ("timeout=soon", 4),
+        ("timeout=99999999999999999999", 30),
+    ],
+)
+def test_a_connection_is_kept_for_less_than_the_provider_keeps_it(keep_alive: str | None, seconds: float) -> None:
+    assert kept_for(keep_alive) == seconds
+
+
+@pytest.mark.parametrize(("keep_alive", "lines"), [(b"timeout=1", 3), (b"timeout=75", 1)])
+async def test_a_connection_is_left_in_time_when_the_provider_says_how_long_it_is_kept(
+    keep_alive: bytes, lines: int
+) -> None:
+    whole = OK + b"keep-alive: " + keep_alive + b"\r\ncontent-length: 3\r\n\r\nall"
+    async with serving(says(whole)) as peer, HttpClient() as client:
+        for _ in range(3):
+            async with client.exchange(post(peer.origin)) as reply:
+                await read_all(reply)
+    assert (len(peer.heard), len(peer.lines)) == (3, lines)
 
 
 async def test_what_a_provider_says_unasked_is_not_taken_for_the_next_reply() -> None:
@@ -295,9 +449,17 @@ async def test_connections_are_opened_anew_after_the_client_was_closed() -> None
     assert len(peer.lines) == 2
 
 
-async def test_a_body_is_taken_once() -> None:
-    body = Body(b"{}")
-    assert (body.size, body.take(), body.take()) == (2, b"{}", b"")
+def test_a_body_is_made_when_it_is_needed_and_let_go_when_it_is_taken() -> None:
+    made: list[bytes] = []
+
+    def make() -> bytes:
+        made.append(b"{}")
+        return made[-1]
+
+    body = Body(make)
+    assert made == []
+    assert (body.size, body.size, body.take(), len(made)) == (2, 2, b"{}", 1)
+    assert (body.take(), len(made)) == (b"{}", 2)
 
 
 async def test_the_deadline_of_a_connection_does_not_bound_the_answer() -> None:

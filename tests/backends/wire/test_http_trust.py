@@ -4,25 +4,35 @@ import base64
 import hashlib
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from agentapi_mcp.backends.wire.http import Deadlines, HttpClient
-from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.backends.wire.http import Deadlines, HttpClient, HttpRequest
+from agentapi_mcp.base.errors import BackendError, BackendFault
 from tests.support.certificates import Pair
 from tests.support.http_asks import LONG, ask, fail, get, post
 from tests.support.sockets import Line, relaying, says, says_last, serving
 
 ALL = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nall"
-UNTRUSTED = (BackendFault.CONNECTION, "The provider's certificate is not trusted.")
-NO_TLS = (BackendFault.CONNECTION, "The provider does not speak TLS as expected.")
+UNTRUSTED = (BackendFault.CONNECTION, "The provider has a certificate of no authority that this server trusts.")
+OTHER_HOST = (BackendFault.CONNECTION, "The provider has a certificate of another host than the one in its URL.")
+NO_TLS = (
+    BackendFault.CONNECTION,
+    "The provider does not speak TLS as expected; if its port is one of plain HTTP, the URL begins with http://.",
+)
 REFUSED = (BackendFault.CONNECTION, "The provider refused the connection.")
 NO_ANSWER = (BackendFault.CONNECTION, "The provider closed the connection without an answer.")
-PROXY_REFUSED = (BackendFault.CONNECTION, "The proxy refused to connect to the provider.")
-TOO_LATE = (BackendFault.TIMEOUT_CONNECT, "The provider did not accept a connection in time.")
+TOO_LATE = (
+    BackendFault.TIMEOUT_CONNECT,
+    (
+        "The provider did not accept a connection with TLS in time; if its port is one of plain HTTP, "
+        "the URL begins with http://."
+    ),
+)
 LOGIN = b"Basic " + base64.b64encode("us:er:p@ß".encode())
 
 
@@ -73,7 +83,7 @@ async def test_a_server_that_nobody_knows_is_not_trusted(
 
 async def test_a_server_of_another_name_is_not_trusted(tls: ssl.SSLContext) -> None:
     async with serving(says(ALL), tls=tls, host="127.0.0.2") as peer:
-        assert await fail(get(f"https://127.0.0.2:{peer.port}")) == UNTRUSTED
+        assert await fail(get(f"https://127.0.0.2:{peer.port}")) == OTHER_HOST
 
 
 async def ends(line: Line) -> None:
@@ -106,7 +116,9 @@ async def test_a_connection_is_there_when_tls_and_the_proxy_have_agreed(monkeypa
         await peer.left.wait()
     async with serving(hangs) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-        assert await fail(get("https://provider.example/x", deadlines=deadlines)) == TOO_LATE
+        fault, said = await fail(get("https://provider.example/x", deadlines=deadlines))
+        assert fault is BackendFault.TIMEOUT_CONNECT
+        assert said == "The proxy of HTTPS_PROXY, or the provider behind it, did not accept a connection in time."
         await proxy.left.wait()
 
 
@@ -181,27 +193,150 @@ async def raves(line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "fault"), [(refuses, PROXY_REFUSED), (fails, PROXY_REFUSED), (raves, NO_ANSWER), (ends, NO_ANSWER)]
+    ("script", "fault", "said"),
+    [
+        (refuses, BackendFault.CONNECTION, "wants a user name and a password, or refuses those of its URL."),
+        (fails, BackendFault.CONNECTION, "refused to connect to the provider (HTTP 502)."),
+        (raves, BackendFault.BAD_REPLY, None),
+        (ends, BackendFault.CONNECTION, None),
+    ],
 )
-async def test_a_proxy_that_does_not_connect_is_told(
-    script: Callable[[Line], Awaitable[None]], fault: tuple[BackendFault, str], monkeypatch: pytest.MonkeyPatch
+async def test_a_proxy_that_does_not_connect_is_told_with_its_variable(
+    script: Callable[[Line], Awaitable[None]], fault: BackendFault, said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(script) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-        assert await fail(get("https://provider.example/x")) == fault
-        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-        assert await fail(get("https://provider.example/x")) == REFUSED
+        monkeypatch.setenv("https_proxy", proxy.origin.replace("//", "//us:s3cret@"))
+        told = await fail(get("https://provider.example/x"))
+    assert told[0] is fault
+    assert "s3cret" not in told[1]
+    if said is not None:
+        assert told[1] == f"The proxy of https_proxy {said}"
 
 
-async def test_a_proxy_that_wants_a_login_is_a_reply_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(refuses) as proxy, HttpClient() as client:
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+async def test_a_dead_proxy_is_told_with_its_variable_and_what_to_do(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for proxy, said in (
+        ("http://us:s3cret@127.0.0.1:1", "refused the connection."),
+        ("http://nobody.invalid:1", "has a host name that cannot be resolved."),
+    ):
+        monkeypatch.setenv(variable, proxy)
+        error = await failure(get("http://provider.example/x"))
+        assert str(error) == f"The proxy of {variable} {said}"
+        assert variable in error.next_step
+        assert "NO_PROXY" in error.next_step
+        assert "s3cret" not in f"{error!r} {error.next_step}"
+
+
+async def test_a_proxy_that_wants_a_login_is_told_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(refuses) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
-        async with client.exchange(get("http://provider.example/x")) as reply:
-            assert reply.status == 407
+        said = "The proxy of HTTP_PROXY wants a user name and a password, or refuses those of its URL."
+        assert await fail(get("http://provider.example/x")) == (BackendFault.CONNECTION, said)
+        assert await proxy_status(proxy.origin) == 407  # a provider's own is its answer
 
 
-@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9", "http://"])
-async def test_a_proxy_that_is_not_one_of_http_is_told(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def proxy_status(url: str) -> int:
+    """Ask a server as what it is not, a provider."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HTTP_PROXY")
+        async with HttpClient() as client, client.exchange(get(url)) as reply:
+            return reply.status
+
+
+@pytest.mark.parametrize(
+    ("proxy", "kind"),
+    [
+        ("socks5://127.0.0.1:9", "a SOCKS proxy"),
+        ("socks5h://us:s3cret@127.0.0.1:9", "a SOCKS proxy"),
+        ("ftp://127.0.0.1:9", "no URL of a proxy"),
+        ("http://", "no URL of a proxy"),
+        ("http://us:s3cret@h:port", "no URL of a proxy"),
+    ],
+)
+async def test_a_proxy_that_is_not_one_of_http_is_told(proxy: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    told = await fail(get("http://provider.example/x"))
-    assert told == (BackendFault.BAD_REQUEST, "The proxy of the environment is not one of HTTP.")
+    error = await failure(get("http://provider.example/x"))
+    said = f"The agent was not asked: ALL_PROXY names {kind}, and only those that speak HTTP can be used."
+    assert (error.fault, str(error), error.may_retry) == (BackendFault.CONNECTION, said, False)
+    assert "ALL_PROXY" in error.next_step
+    assert "s3cret" not in f"{error!r} {error.__cause__!r} {error.next_step}"
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # which is for this scheme
+    assert str(await failure(get("http://provider.example/x"))) == "The proxy of HTTP_PROXY refused the connection."
+
+
+async def test_a_proxy_that_cannot_be_used_is_spared_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    async with serving(says(ALL)) as peer:
+        assert await ask(get(peer.origin)) == b"all"
+
+
+# --- certificates
+
+
+async def failure(request: HttpRequest) -> BackendError:
+    """Ask for what fails, and return the error."""
+    with pytest.raises(BackendError) as caught:
+        await ask(request)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (timedelta(days=-9), "The provider has a certificate that has expired."),
+        (
+            timedelta(days=9),
+            "The provider has a certificate that is not valid yet; check the clock of this machine.",
+        ),
+    ],
+)
+async def test_a_certificate_of_another_time_is_told(
+    shift: timedelta, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, key = Pair.make(shift).write(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    async with serving(says(ALL), tls=context) as peer:
+        assert await fail(get(peer.secure)) == (BackendFault.CONNECTION, said)
+
+
+async def test_an_unknown_authority_is_told_with_what_to_set_and_a_file_of_the_agent_makes_it_known(
+    tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    async with serving(says(ALL), tls=tls) as peer, HttpClient() as client:
+        error = await failure(get(peer.secure))
+        assert (error.fault, str(error)) == UNTRUSTED
+        for name in ("ca_file", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE is not read"):
+            assert name in error.next_step
+        trusting = replace(get(peer.secure), ca_file=str(tmp_path / "cert.pem"))
+        async with client.exchange(trusting) as reply:
+            assert await reply.body() == b"all"
+        with pytest.raises(BackendError, match="no authority"):  # the agent's file is of that agent alone
+            async with client.exchange(get(peer.secure)):
+                pass
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+async def test_a_file_without_certificates_is_told_with_its_variable(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "authorities.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    error = await failure(get("https://127.0.0.1:1"))
+    assert "SSL_CERT_FILE names no file of certificates that can be read" in str(error)
+    assert (error.fault, error.may_retry) == (BackendFault.CONNECTION, False)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    error = await failure(replace(get("https://127.0.0.1:1"), ca_file=str(path)))
+    assert "ca_file names no file of certificates that can be read" in str(error)
+
+
+async def test_what_speaks_tls_without_being_asked_to_is_told_with_the_right_url(tls: ssl.SSLContext) -> None:
+    async with serving(says(ALL), tls=tls) as peer:
+        assert "https://" in (await failure(get(peer.origin))).next_step

@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from agentapi_mcp.base.ids import AgentId, MessageId, new_id
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
-from agentapi_mcp.core.conversations.history import TokenRatios, fit_history
+from agentapi_mcp.core.conversations.history import TokenRatios, fit_history, longest_answer
 from agentapi_mcp.core.conversations.models import History
 
 
@@ -88,3 +88,24 @@ def test_a_turn_of_a_long_session_counts_its_new_messages_alone() -> None:
         assert fit_history(history, 1_000_000) is history
         assert (history.size, history.dropped, history.last_message_id) == (150 + 4 * (number + 1), 2, last)
     assert [text.times for text in old] == [1] * 50
+
+
+@pytest.mark.parametrize(
+    ("asked", "models", "window", "longest"),
+    [
+        (None, None, None, None),
+        (None, None, 8192, None),
+        (100, None, 8192, 100),
+        (100, 4096, 8192, 100),
+        (9000, 4096, 128_000, 4096),
+        (None, 4096, 128_000, 4096),
+        (None, 4096, None, 4096),
+        (None, 8192, 8192, 4096),  # the question needs room
+        (8000, 8192, 8192, 8000),  # unless the caller decides
+        (None, 1, 1, 1),
+    ],
+)
+def test_an_answer_is_as_long_as_asked_and_no_longer_than_the_model_can(
+    asked: int | None, models: int | None, window: int | None, longest: int | None
+) -> None:
+    assert longest_answer(asked, models, window) == longest

@@ -57,6 +57,16 @@ async def test_an_answer_carries_its_whole_bill(edge_home: Path) -> None:
     assert [attempt.outcome for attempt in turn.bill.route] == ["completed"]
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(None, 4096), (7, 7), (100_000, 4096)])
+async def test_the_longest_answer_of_a_declared_model_bounds_every_request(
+    asked: int | None, sent: int, edge_home: Path
+) -> None:
+    async with OpenAIPeer() as peer, program(edge_home, peer) as server:
+        request = replace(asks("hello", model="gpt-4-turbo"), parameters=Parameters(max_tokens=asked))
+        await server.turns.chat(server.principal, request, wait=LONG)
+        assert peer.exchanges[0].json["max_tokens"] == sent
+
+
 async def test_the_same_key_finds_the_same_turn_and_another_message_is_refused(edge_home: Path) -> None:
     async with OpenAIPeer() as peer, program(edge_home, peer) as server:
         request = asks("once", idempotency_key=str(uuid4()))

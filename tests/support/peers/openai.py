@@ -1,5 +1,7 @@
 """A peer that speaks Chat Completions, as OpenRouter (`/api/v1`), Google (`/v1beta/openai`) and others (`/v1`) do.
 
+Azure's deployments (`/openai/deployments/stub`) refuse what has no `api-version`, or no key in `api-key`.
+
 What it does is chosen by words in the model's name, or by `[[word]]` in the last paragraph of the last message:
 
     eNNN             that HTTP status              hang          says nothing
@@ -54,6 +56,7 @@ class Flavour(StrEnum):
     """Whose dialect is spoken, by the path."""
 
     OPENROUTER = "/api/v1/"
+    AZURE = "/openai/deployments/stub/"
     GOOGLE = "/v1beta/openai/"
     PLAIN = "/v1/"
 
@@ -78,8 +81,8 @@ class Script:
         model = str(body.get("model", ""))
         words = re.findall(r"[a-z0-9]+", model.lower())
         words += re.findall(r"\[\[(\w+)\]\]", question.rpartition("\n\n")[2])
-        flavour = next(flavour for flavour in Flavour if flavour.value in exchange.path)
-        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        flavour = next((flavour for flavour in Flavour if flavour.value in exchange.path), Flavour.PLAIN)
+        key = _key_of(exchange)
         return cls(frozenset(words), flavour, model, body.get("stream") is True, question, " ".join(earlier), key)
 
     def number(self, prefix: str) -> int | None:
@@ -146,11 +149,14 @@ class OpenAIPeer(HttpPeer):
     @override
     async def answer(self, exchange: Exchange, answer: Answer) -> None:
         """Answer one request."""
-        if exchange.path.endswith("/chat/completions"):
+        path, _, query = exchange.path.partition("?")
+        if path.startswith("/openai/") and (refusal := _azures_refusal(exchange, query)):
+            await answer.json(*refusal)
+        elif path.endswith("/chat/completions"):
             await self._complete(exchange, answer)
-        elif exchange.path == "/api/v1/key":
+        elif path == "/api/v1/key":
             await answer.json(200, {"data": {"label": "stub", "limit": 10, "limit_remaining": self.limit_remaining}})
-        elif exchange.path.endswith("/models") and self.has_models:
+        elif path.endswith("/models") and "/deployments/" not in path and self.has_models:
             await answer.json(200, {"object": "list", "data": _MODELS})
         else:
             await answer.json(404, {"error": {"message": "There is no such thing here.", "type": "not_found"}})
@@ -169,6 +175,18 @@ class OpenAIPeer(HttpPeer):
             await _whole(script, answer)
 
 
+def _azures_refusal(exchange: Exchange, query: str) -> tuple[int, Json] | None:
+    if "api-version=" not in query:
+        return 404, {"error": {"code": "404", "message": "Resource not found"}}
+    if not exchange.headers.get("api-key") and _key_of(exchange) in {"", KEY}:  # what is no key is a token
+        return 401, {"error": {"code": "401", "message": "Access denied due to invalid subscription key."}}
+    return None
+
+
+def _key_of(exchange: Exchange) -> str:
+    return exchange.headers.get("api-key") or exchange.headers.get("authorization", "").removeprefix("Bearer ")
+
+
 async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
     status = script.number("e")
     special = next((word for word in _SPECIAL_ERRORS if word in script.words), None)
@@ -183,7 +201,7 @@ async def _fail(script: Script, exchange: Exchange, answer: Answer) -> bool:
         status, body, headers = _PLAIN_REPLIES[plain]
         await answer.text(status, body, headers=headers)
     elif "leak" in script.words:
-        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        key = _key_of(exchange)
         said = f"The key {key} is wrong, says /srv/app/keys.py\nTraceback"
         await answer.json(401, {"error": {"message": said, "code": "invalid_api_key"}})
     elif "hang" in script.words:
@@ -444,11 +462,14 @@ _WHOLE = {
 _GOOGLE = {"e429": Expected(fault=BackendFault.RATE_LIMIT, retry_after=12)}  # what the body says beats the header
 
 
+_QUERIES = {"azure": "?api-version=2024-10-21"}
+
+
 class OpenAICase:
-    """Runs the contract suite streamed and whole, and as three providers."""
+    """Runs the contract suite streamed and whole, and as four providers."""
 
     kind = "openai"
-    variants = ("openrouter-streamed", "openrouter-whole", "plain-streamed", "google-whole")
+    variants = ("openrouter-streamed", "openrouter-whole", "plain-streamed", "google-whole", "azure-streamed")
     words: Mapping[Behaviour, str] = WORDS
     answer = "w0 w1 w2 "
     not_applicable: Mapping[Behaviour, str] = {}
@@ -471,7 +492,7 @@ class OpenAICase:
         provider, _, mode = variant.partition("-")
         async with OpenAIPeer(pace=Ticks(0.02)) as peer:
             given = {
-                "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/"),
+                "base_url": peer.origin + Flavour[provider.upper()].value.rstrip("/") + _QUERIES.get(provider, ""),
                 "api_key": KEY,
                 "provider": provider,
                 "stream": mode == "streamed",

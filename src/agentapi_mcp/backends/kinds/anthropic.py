@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, measure, model_of
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
-from agentapi_mcp.backends.wire.options import BaseUrl, HeaderText, KeyedOptions, read_options, secrets_of
+from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
+from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object
@@ -24,10 +25,14 @@ _STATUSES = {BackendFault.RATE_LIMIT: HealthStatus.DEGRADED}
 class AnthropicOptions(KeyedOptions):
     """The options of an agent whose backend is `anthropic`; docs/backends/anthropic.md explains each."""
 
-    base_url: BaseUrl = "https://api.anthropic.com"
+    endpoint: ClassVar[str] = "/v1/messages"
+
+    base_url: ApiUrl = "https://api.anthropic.com"
     provider: str = Field(default="anthropic", min_length=1, max_length=100)
     version: HeaderText = "2023-06-01"
-    max_tokens: int = Field(default=8192, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    omit_parameters: frozenset[Literal["temperature"]] = frozenset()
+    system_role: Literal["system", "user"] = "system"
     stream: bool = True
     stops_billing: bool = True
 
@@ -48,6 +53,12 @@ class AnthropicBackend:
         self._options = options
         self._clock = host.clock
         self._api = HttpApi(options, host)
+        self._shape = RequestShape(
+            max_tokens=options.max_tokens,
+            stream=options.stream,
+            omit_parameters=options.omit_parameters,
+            system_role=options.system_role,
+        )
         self._faults = FaultReader(provider=options.provider, redactor=Redactor(secrets_of(options)))
 
     @property
@@ -62,7 +73,7 @@ class AnthropicBackend:
         options = self._options
         request = JsonRequest(
             path="/v1/messages",
-            body=build_request(turn, model_of(turn), max_tokens=options.max_tokens, stream=options.stream),
+            body=build_request(turn, model_of(turn), self._shape),
             headers=self._headers(turn.api_key),
             streams=options.stream,
         )
@@ -88,5 +99,5 @@ class AnthropicBackend:
 
     def _headers(self, own: SecretStr | None = None) -> dict[str, str]:
         key = own or self._options.api_key
-        headers = {"anthropic-version": self._options.version}
-        return headers if key is None else headers | {"x-api-key": key.get_secret_value()}
+        header = self._options.api_key_header or "x-api-key"
+        return {"anthropic-version": self._options.version, **credential(key, header)}

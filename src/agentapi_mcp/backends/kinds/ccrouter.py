@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, cast
+from typing import ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.messages import MessagesReply, build_request, exchange
-from agentapi_mcp.backends.wire.options import BaseUrl, HeaderValue, HttpOptions, read_options, secrets_of
+from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
+from agentapi_mcp.backends.wire.options import ApiUrl, HttpOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_list, as_object, as_text
@@ -28,17 +28,16 @@ _PROVIDER_ERROR = re.compile(r"Error from provider\([^)]*\):\s*")
 _STACK = re.compile(r"(?<=.)(?:[A-Z]\w*)?Error: .*|\n\s+at .*", re.DOTALL)
 
 
-def _none_if_empty(value: object) -> object:
-    return None if value == "" else value
-
-
 class CcrouterOptions(HttpOptions):
     """The options of an agent whose backend is `ccrouter`; docs/backends/ccrouter.md explains each."""
 
-    base_url: BaseUrl = "http://127.0.0.1:3456"
-    api_key: Annotated[HeaderValue | None, BeforeValidator(_none_if_empty)] = None
+    endpoint: ClassVar[str] = "/v1/messages"
+
+    base_url: ApiUrl = "http://127.0.0.1:3456"
     provider: str | None = Field(default=None, min_length=1, max_length=100, pattern=r"^[^,]+$")
-    max_tokens: int = Field(default=8192, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    omit_parameters: frozenset[Literal["temperature"]] = frozenset()
+    system_role: Literal["system", "user"] = "system"
     stream: bool = True
 
 
@@ -91,6 +90,12 @@ class CcrouterBackend:
         self._options = options
         self._clock = host.clock
         self._api = HttpApi(options, host)
+        self._shape = RequestShape(
+            max_tokens=options.max_tokens,
+            stream=options.stream,
+            omit_parameters=options.omit_parameters,
+            system_role=options.system_role,
+        )
         self._faults = RouterFaults(provider="claude-code-router", redactor=Redactor(secrets_of(options)))
         self._version: int | None = None
 
@@ -105,7 +110,7 @@ class CcrouterBackend:
         options, route = self._options, self._route(model_of(turn))
         request = JsonRequest(
             path="/v1/messages",
-            body=build_request(turn, route, max_tokens=options.max_tokens, stream=options.stream),
+            body=build_request(turn, route, self._shape),
             headers=bearer(options.api_key),
             streams=options.stream,
         )

@@ -1,27 +1,30 @@
-"""Chat Completions: OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM, LM Studio and others."""
+"""Chat Completions: Azure, OpenRouter, the compatible endpoints of Vertex and Gemini, Ollama, vLLM and others."""
 
+import re
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 
-from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
+from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
 from agentapi_mcp.backends.wire.chat_completions import (
     OURS,
     ChatCompletionsReply,
     RequestShape,
     build_request,
 )
+from agentapi_mcp.backends.wire.client_credentials import ClientCredentials, ClientCredentialsOptions
 from agentapi_mcp.backends.wire.faults import FaultReader
-from agentapi_mcp.backends.wire.google import GoogleTokens
+from agentapi_mcp.backends.wire.google import GoogleCredentials
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
 from agentapi_mcp.backends.wire.replies import open_answer
+from agentapi_mcp.backends.wire.tokens import Tokens
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object
 from agentapi_mcp.core.backends.events import BackendEvent
@@ -44,17 +47,26 @@ _PROVIDERS = {
     "openrouter.ai": "openrouter",
     "googleapis.com": "google",
     "openai.com": "openai",
+    "openai.azure.com": "azure",
+    "services.ai.azure.com": "azure",
+    "cognitiveservices.azure.com": "azure",
 }
+_DEPLOYMENT = re.compile(r"/openai/deployments/[^/?]+(?:\?|$)")
 
 
 class OpenAIOptions(KeyedOptions):
     """The options of an agent whose backend is `openai`; docs/backends/openai.md explains each."""
 
+    endpoint: ClassVar[str] = "/chat/completions"
+
     auth: Literal["api_key", "google"] = "api_key"
+    client_credentials: ClientCredentialsOptions | None = None
     provider: str | None = Field(default=None, min_length=1, max_length=100)
     stream: bool = True
     include_usage: bool = True
-    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] | None = None
+    omit_parameters: frozenset[Literal["temperature", "max_tokens"]] = frozenset()
+    system_role: Literal["system", "developer", "user"] = "system"
     fallback_models: tuple[str, ...] = ()
     extra_body: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
     stops_billing: bool = False
@@ -70,8 +82,14 @@ class OpenAIOptions(KeyedOptions):
 
     @model_validator(mode="after")
     def _has_one_credential(self) -> "OpenAIOptions":
-        if self.auth == "google" and self.api_key is not None:
-            raise ValueError("api_key is not used with auth = 'google'; leave one of them out")
+        given = {
+            "api_key": self.api_key is not None,
+            "auth = 'google'": self.auth == "google",
+            "client_credentials": self.client_credentials is not None,
+        }
+        named = [name for name, is_given in given.items() if is_given]
+        if len(named) > 1:
+            raise ValueError(f"{named[0]} is not used with {named[1]}; leave one of them out")
         return self
 
 
@@ -91,9 +109,12 @@ class OpenAIBackend:
         self._options = options
         self._clock = host.clock
         self._api = HttpApi(options, host)
-        self._google = GoogleTokens(host.clock) if options.auth == "google" else None
+        self._tokens = _tokens_of(options, host)
         self._provider = options.provider or _provider_at(options.base_url)
         self._is_openrouter = self._provider == "openrouter"
+        self._key_header = options.api_key_header or ("api-key" if self._provider == "azure" else "authorization")
+        # Azure lists models beside its deployments, not below each.
+        self._models = "/../../models" if _DEPLOYMENT.search(options.base_url) else "/models"
         self._faults = FaultReader(
             provider=self._provider or "The provider",
             redactor=Redactor(secrets_of(options)),
@@ -105,24 +126,28 @@ class OpenAIBackend:
         """Declare a free check; whether a disconnect stops billing is the operator's option."""
         known = {Capability.FREE_CHECK}
         if self._options.takes_own_keys:
-            # Google takes no key where it takes tokens, so only the token of an account can replace the operator's.
-            known |= {Capability.OWN_ACCOUNTS} | ({Capability.OWN_KEYS} if self._google is None else set())
+            # Where tokens are taken, keys are not: only the token of an account can replace the operator's.
+            known |= {Capability.OWN_ACCOUNTS} | ({Capability.OWN_KEYS} if self._tokens is None else set())
         return frozenset(known | {Capability.STOPS_BILLING} if self._options.stops_billing else known)
 
     async def run(self, turn: BackendTurn) -> AsyncGenerator[BackendEvent]:
         """Request an answer; closing the iterator closes the connection."""
-        options, model, key = self._options, model_of(turn), await self._key(turn.access_token, turn.api_key)
+        options, model = self._options, model_of(turn)
+        key = turn.access_token or await self._key(turn.api_key)
+        headers = self._headers(key, is_token=turn.access_token is not None or self._tokens is not None)
         shape = RequestShape(
             stream=options.stream,
             include_usage=options.include_usage,
-            max_tokens_parameter=options.max_tokens_parameter,
+            max_tokens_parameter=options.max_tokens_parameter or _limit_at(self._provider, options.base_url),
+            omit_parameters=options.omit_parameters,
+            system_role=options.system_role,
             fallback_models=options.fallback_models,
             extra_body=options.extra_body,
         )
         request = JsonRequest(
             path="/chat/completions",
             body=build_request(turn, model, shape),
-            headers=self._headers(key),
+            headers=headers,
             streams=options.stream,
         )
         faults = self._faults.hiding(key)
@@ -147,7 +172,7 @@ class OpenAIBackend:
         """Check the key's budget at OpenRouter, or list the models at any other provider."""
 
         async def probe() -> str | None:
-            body = await self._get("/key" if self._is_openrouter else "/models")
+            body = await self._get("/key" if self._is_openrouter else self._models)
             spent = "The key has no credit left; raise its limit or add credit."
             return spent if self._is_openrouter and _is_spent(body) else None
 
@@ -158,37 +183,48 @@ class OpenAIBackend:
 
     @contextmanager
     def _noticing_refusals(self) -> Generator[None]:
-        """Discard the operator's access token of Google when the provider rejects it."""
+        """Discard the operator's access token when the provider rejects it."""
         try:
             yield
         except BackendError as error:
-            if self._google is not None and error.fault is BackendFault.AUTH:
-                self._google.refuse()
+            if self._tokens is not None and error.fault is BackendFault.AUTH:
+                self._tokens.refuse()
             raise
 
     async def _get(self, path: str) -> object:
         key = await self._key()
         faults = self._faults.hiding(key)
         with self._noticing_refusals():
-            body = await self._api.get(path, self._headers(key), faults, within=_CHECK_PATIENCE)
+            headers = self._headers(key, is_token=self._tokens is not None)
+            body = await self._api.get(path, headers, faults, within=_CHECK_PATIENCE)
         if as_object(body).get("error"):
             raise faults.of_error(body)
         if not isinstance(as_object(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
 
-    async def _key(self, token: SecretStr | None = None, own: SecretStr | None = None) -> SecretStr | None:
+    async def _key(self, own: SecretStr | None = None) -> SecretStr | None:
         """Return the credential to send, which the answer must not repeat."""
-        if token is not None:
-            return token
-        return own or self._options.api_key if self._google is None else SecretStr(await self._google.token())
+        return own or self._options.api_key if self._tokens is None else SecretStr(await self._tokens.get())
 
-    def _headers(self, key: SecretStr | None) -> dict[str, str]:
-        options, headers = self._options, bearer(key)
+    def _headers(self, key: SecretStr | None, *, is_token: bool) -> dict[str, str]:
+        options, headers = self._options, credential(key, "authorization" if is_token else self._key_header)
         if self._is_openrouter:
             headers |= {"http-referer": options.app_url} if options.app_url else {}
             headers |= {"x-openrouter-title": options.app_title} if options.app_title else {}
         return headers
+
+
+def _tokens_of(options: OpenAIOptions, host: BackendHost) -> Tokens | None:
+    if options.client_credentials is not None:
+        return Tokens(host.clock, ClientCredentials(options.client_credentials, host))
+    return Tokens(host.clock, GoogleCredentials()) if options.auth == "google" else None
+
+
+def _limit_at(provider: str | None, base_url: str) -> Literal["max_tokens", "max_completion_tokens"]:
+    """Return how the longest answer is named: OpenAI's reasoning models refuse the name that other servers know."""
+    is_openais = provider == "openai" or (provider == "azure" and "/openai/v1" in base_url)
+    return "max_completion_tokens" if is_openais else "max_tokens"
 
 
 def _provider_at(base_url: str) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from pydantic import SecretStr
 from pydantic_core import to_json
@@ -19,6 +20,8 @@ from agentapi_mcp.core.backends.models import BackendTurn, HealthCheck, HealthSt
 from agentapi_mcp.core.backends.ports import BackendHost
 
 Headers = Mapping[str, str]
+
+_AUTHORIZATION = "authorization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +52,12 @@ class HttpApi:
         """
         outgoing = HttpRequest(
             method="POST",
-            url=f"{self._options.base_url}{request.path}",
+            url=self._options.url_of(request.path),
             headers=self._headers({"content-type": "application/json", **request.headers}),
-            content=Body(_encoded(request.body)),
+            content=Body(partial(_encoded, request.body)),
             deadlines=self._deadlines,
             waits_for_all=not request.streams,
+            ca_file=self._options.ca_file,
         )
         async with self._client.exchange(outgoing) as reply:
             await refuse_errors(reply, faults)
@@ -71,9 +75,10 @@ class HttpApi:
         total = deadlines.total if within is None else min(within, deadlines.total)
         request = HttpRequest(
             method="GET",
-            url=f"{self._options.base_url}{path}",
+            url=self._options.url_of(path),
             headers={} if headers is None else self._headers(headers),
             deadlines=Deadlines(connect=min(deadlines.connect, total), idle=total, total=total),
+            ca_file=self._options.ca_file,
         )
         async with self._client.exchange(request) as reply:
             await refuse_errors(reply, faults)
@@ -93,7 +98,15 @@ def _encoded(body: Mapping[str, object]) -> bytes:
 
 def bearer(key: SecretStr | None) -> dict[str, str]:
     """Return the bearer authorization header, or no header without a key."""
-    return {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+    return credential(key, _AUTHORIZATION)
+
+
+def credential(key: SecretStr | None, header: str) -> dict[str, str]:
+    """Return the header with a key, after `Bearer` where it is that of authorization; no header without a key."""
+    if key is None:
+        return {}
+    scheme = "Bearer " if header.lower() == _AUTHORIZATION else ""
+    return {header.lower(): f"{scheme}{key.get_secret_value()}"}
 
 
 def model_of(turn: BackendTurn) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from typing_extensions import override
 
 from agentapi_mcp.backends.wire.answers import Answer, is_error
-from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
+from agentapi_mcp.backends.wire.conversations import folded, instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.usage import UsageMeter, usage_in
@@ -34,27 +34,35 @@ class RequestShape:
     stream: bool = True
     include_usage: bool = True
     max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omit_parameters: frozenset[str] = frozenset()
+    system_role: Literal["system", "developer", "user"] = "system"
     fallback_models: tuple[str, ...] = ()
     extra_body: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[str, object]:
     """Build the request body of a turn; its parameters override `extra_body`."""
-    body: dict[str, object] = {**shape.extra_body, "model": model, "messages": _messages(turn), "stream": shape.stream}
+    messages = _messages(turn, shape.system_role)
+    body: dict[str, object] = {**shape.extra_body, "model": model, "messages": messages, "stream": shape.stream}
     if shape.stream and shape.include_usage:
         body.setdefault("stream_options", {"include_usage": True})
     if shape.fallback_models:
         body["models"] = [model, *(name for name in shape.fallback_models if name != model)]
-    if turn.temperature is not None:
+    if turn.temperature is not None and "temperature" not in shape.omit_parameters:
         body["temperature"] = turn.temperature
-    if turn.max_tokens is not None:
-        body[shape.max_tokens_parameter] = turn.max_tokens
+    if "max_tokens" not in shape.omit_parameters:
+        if turn.max_tokens is not None:
+            body[shape.max_tokens_parameter] = turn.max_tokens
+        elif turn.max_output_tokens is not None:
+            body.setdefault(shape.max_tokens_parameter, turn.max_output_tokens)
     return body
 
 
-def _messages(turn: BackendTurn) -> list[dict[str, str]]:
+def _messages(turn: BackendTurn, system_role: str) -> list[dict[str, str]]:
     instructions, spoken = instructions_of(turn), spoken_of(turn)
-    return [{"role": "system", "content": instructions}, *spoken] if instructions else spoken
+    if system_role == "user":
+        return folded(instructions, spoken)
+    return [{"role": system_role, "content": instructions}, *spoken] if instructions else spoken
 
 
 class ChatCompletionsReply(Answer):

@@ -1,10 +1,14 @@
-"""The connections to providers, by aiohttp, and what its failures mean; imported with the first request.
+"""The connections to providers, by aiohttp; imported with the first request.
 
 Of aiohttp nothing is used that no provider is asked for: redirects, cookies, retries, credentials of the machine. It is
 corrected where it starts a task for each body, leaves the reader of a broken reply waiting, withholds what came before
 a fault, takes a reset for the end of a reply, or says farewell to a provider that must be left.
 
 Its parser, llhttp, refuses what Node.js refuses as well: two lengths, a length beside chunks, and bytes after a reply.
+
+A kept connection may close as a request is on its way. Such a request is sent again only if the provider provably has
+not got it: a POST is not idempotent, and an answer may have been begun and billed (RFC 9110, section 9.2.2). It is
+proven where the provider ended the connection before its TCP acknowledged a byte of the request.
 """
 
 import asyncio
@@ -13,6 +17,8 @@ import re
 import select
 import socket
 import ssl
+import struct
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,52 +36,33 @@ from typing_extensions import override
 from yarl import URL
 
 from agentapi_mcp.backends.wire.addresses import Address, address_of
-from agentapi_mcp.backends.wire.bodies import Body
-from agentapi_mcp.backends.wire.proxies import proxy_of
+from agentapi_mcp.backends.wire.bodies import Body, Outgoing
+from agentapi_mcp.backends.wire.connection_faults import (
+    LONGEST_FIELD,
+    MOST_FIELDS,
+    Route,
+    fault_of,
+    refused_by_proxy,
+    unusable_authorities,
+    unusable_proxy,
+)
+from agentapi_mcp.backends.wire.proxies import Proxy, proxy_of
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
-_KEPT = 30  # seconds that an idle connection is kept
+_KEPT = 4.0  # seconds that an idle connection is kept: Node.js and uvicorn close theirs after 5
+_KEPT_AT_MOST = 30.0  # seconds, where the provider says how long it keeps them
+_MARGIN = 1.0  # seconds by which a connection is left before the provider closes it
+_KEEP_ALIVE = re.compile(r"(?i)(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})")
+_BYTES_ACKED = struct.Struct("120xQ")  # of Linux' tcp_info
+_REQUEST_TIMEOUT = 408
+_LOGIN_WANTED = 407
 _NAMES_KEPT = 10  # seconds that the addresses of a host are kept
 _BUFFER = 64 * 1024  # bytes of a reply; from twice as many on, the provider has to wait
-_LONGEST_FIELD = 100 * 1024  # bytes of a header of a reply
-_MOST_FIELDS = 300
 # Not those that say where the request ends.
 _FIELD_NAME = re.compile(r"(?!(?i:content-length|transfer-encoding)$)[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
 # What a proxy is told: without them aiohttp would add its own name, and what it can decompress.
 _TO_PROXIES = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "agentapi-mcp"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    fault: BackendFault
-    message: str
-
-
-# The first match wins, so subclasses precede their base classes.
-_BEFORE_THE_REPLY: tuple[tuple[type[Exception], _Meaning], ...] = (
-    (
-        aiohttp.ConnectionTimeoutError,
-        _Meaning(BackendFault.TIMEOUT_CONNECT, "The provider did not accept a connection in time."),
-    ),
-    (aiohttp.ClientConnectorError, _Meaning(BackendFault.CONNECTION, "The provider refused the connection.")),
-    (
-        aiohttp.ClientHttpProxyError,
-        _Meaning(BackendFault.CONNECTION, "The proxy refused to connect to the provider."),
-    ),
-    (aiohttp.InvalidURL, _Meaning(BackendFault.BAD_REQUEST, "The base URL is not a valid URL.")),
-    (
-        aiohttp.ClientError,
-        _Meaning(BackendFault.CONNECTION, "The provider closed the connection without an answer."),
-    ),
-    (UnicodeError, _Meaning(BackendFault.CONNECTION, "The provider's host name cannot be resolved.")),
-)
-_NO_TLS = "The provider does not speak TLS as expected."
-_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
-    (socket.gaierror, "The provider's host name cannot be resolved."),
-    (ssl.SSLCertVerificationError, "The provider's certificate is not trusted."),
-    (ssl.SSLError, _NO_TLS),
-)
 
 
 class Connections:
@@ -84,99 +71,109 @@ class Connections:
     def __init__(self) -> None:
         logging.getLogger("aiohttp").setLevel(logging.WARNING)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=_KEPT,
-                resolver=aiohttp.ThreadedResolver(),  # what the system says, whatever else is installed
-                ttl_dns_cache=_NAMES_KEPT,
-            ),
+            connector=_Connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=_BUFFER,
-            max_line_size=_LONGEST_FIELD,
-            max_field_size=_LONGEST_FIELD,
-            max_headers=_MOST_FIELDS,
+            max_line_size=LONGEST_FIELD,
+            max_field_size=LONGEST_FIELD,
+            max_headers=MOST_FIELDS,
             request_class=_Request,
             response_class=Response,
             middlewares=(_ask_once,),
         )
-        self._ways = dict[str, _Way]()
-        self._trusted: ssl.SSLContext | None = None
+        self._ways = dict[tuple[str, str, str | None], _Way]()
+        self._trusted = dict[str | None, ssl.SSLContext]()
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
 
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: Body | None, *, connect: float
-    ) -> "Response":
-        """Send a request, and return the head of its reply; `connect` is how many seconds a connection may take.
+    async def send(self, outgoing: Outgoing) -> "Response":
+        """Send a request, and return the head of its reply.
 
         Raises:
             BackendError: there was no reply.
         """
-        address = address_of(url)
+        address, headers = address_of(outgoing.url), outgoing.headers
         if not all(map(_is_field, headers, headers.values())):
             raise BackendError(BackendFault.BAD_REQUEST, "The request is not valid HTTP; check its headers.")
-        way = self._way(address)
+        way = self._way(address, outgoing.ca_file)
         try:
             response = await self._session.request(
-                method,
+                outgoing.method,
                 address.url,
                 headers={"host": address.host, **way.headers, **headers},
-                data=content,
+                data=outgoing.content,
                 allow_redirects=False,
-                timeout=_timeout(connect),
+                timeout=_timeout(outgoing.connect),
                 proxy=way.proxy,
                 proxy_headers=way.proxy_headers,
                 ssl=way.trusted,
             )
-        except (aiohttp.ClientError, UnicodeError) as error:
-            raise _fault_of(error) from error
+        except _FailedError as failed:
+            raise fault_of(failed.reason, way.route) from failed.reason
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            raise fault_of(error, way.route) from error
+        if response.status == _LOGIN_WANTED and way.proxy is not None:
+            response.close()
+            raise refused_by_proxy(response.status, way.route)
         return cast("Response", response)
 
-    def _way(self, address: Address) -> "_Way":
-        key = address.url.scheme + address.host
+    def _way(self, address: Address, ca_file: str | None) -> "_Way":
+        key = address.url.scheme, address.host, ca_file
         way = self._ways.get(key)
         if way is None:  # the environment is read once for each server
-            proxy = proxy_of(address.url.scheme, address.host)
-            way = self._direct(address) if proxy is None else self._through(proxy, address)
+            proxy = proxy_of(address.url.scheme, address.url.raw_host or "", address.url.port)
+            way = self._direct(address, ca_file) if proxy is None else self._through(proxy, address, ca_file)
             self._ways[key] = way
         return way
 
-    def _direct(self, address: Address) -> "_Way":
-        return _Way(trusted=self._trust() if address.url.scheme == "https" else True)
+    def _direct(self, address: Address, ca_file: str | None) -> "_Way":
+        is_secure = address.url.scheme == "https"
+        return _Way(Route(is_secure=is_secure), trusted=self._trust(ca_file) if is_secure else True)
 
-    def _through(self, proxy: str, address: Address) -> "_Way":
+    def _through(self, proxy: Proxy, address: Address, ca_file: str | None) -> "_Way":
         try:
-            url = URL(proxy)
-        except ValueError as error:
-            raise BackendError(BackendFault.BAD_REQUEST, "The address of the proxy is not a valid URL.") from error
+            url = URL(proxy.url)
+        except ValueError:
+            raise unusable_proxy("", proxy.source) from None  # the error repeats the URL, with its password
         if url.scheme not in {"http", "https"} or not url.host:
-            raise BackendError(BackendFault.BAD_REQUEST, "The proxy of the environment is not one of HTTP.")
+            raise unusable_proxy(url.scheme, proxy.source)
         is_tunnelled = address.url.scheme == "https"
         login = _login_of(url)
         return _Way(
-            trusted=self._trust() if is_tunnelled or url.scheme == "https" else True,
+            Route(is_secure=is_tunnelled, proxy=proxy.source),
+            trusted=self._trust(ca_file) if is_tunnelled or url.scheme == "https" else True,
             proxy=url.with_user(None),
             headers={} if is_tunnelled else login,
             proxy_headers=_TO_PROXIES | login,
         )
 
-    def _trust(self) -> ssl.SSLContext:
-        if self._trusted is None:
-            # The same trust as for all else that this program asks: SSL_CERT_FILE, SSL_CERT_DIR, or the system's.
-            import httpx2  # noqa: PLC0415  # 50 ms for a command, and a provider on this machine needs no TLS
+    def _trust(self, ca_file: str | None) -> ssl.SSLContext:
+        trusted = self._trusted.get(ca_file)
+        if trusted is None:
+            try:
+                trusted = _of_the_machine() if ca_file is None else ssl.create_default_context(cafile=ca_file)
+            except OSError as error:  # also what is no certificate
+                raise unusable_authorities("ca_file" if ca_file else "SSL_CERT_FILE") from error
+            trusted.set_alpn_protocols(["http/1.1"])
+            self._trusted[ca_file] = trusted
+        return trusted
 
-            self._trusted = httpx2.create_ssl_context()
-            self._trusted.set_alpn_protocols(["http/1.1"])
-        return self._trusted
+
+def _of_the_machine() -> ssl.SSLContext:
+    # The same trust as for all else that this program asks: SSL_CERT_FILE, SSL_CERT_DIR, or the system's.
+    import httpx2  # noqa: PLC0415  # 50 ms for a command, and a provider on this machine needs no TLS
+
+    return httpx2.create_ssl_context()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Way:
     """How requests come to a server."""
 
+    route: Route
     trusted: ssl.SSLContext | bool
     proxy: URL | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -201,7 +198,7 @@ def _timeout(connect: float) -> aiohttp.ClientTimeout:
 
 
 class _GoneError(Exception):
-    """A connection that was kept is not usable; nothing was sent over it."""
+    """A connection that was kept is not usable; the provider got nothing over it."""
 
 
 async def _ask_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -212,7 +209,71 @@ async def _ask_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerT
         except _GoneError:
             continue
         except aiohttp.ClientError as error:
-            raise _fault_of(error) from error
+            # As what aiohttp does not take for a reason to ask again.
+            raise _FailedError(error) from error
+
+
+class _FailedError(Exception):
+    """A request got no reply."""
+
+    def __init__(self, reason: aiohttp.ClientError) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class _Wire(ResponseHandler):
+    """A connection, which notes what the provider has got of a request when it ends the connection."""
+
+    kept_for = _KEPT
+    kept_since = 0.0
+    got_before: int | None = None
+    is_unread = False
+
+    def keep(self) -> None:
+        """Note that it is idle from now on."""
+        self.kept_since = self._loop.time()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was idle for longer than the provider may keep it."""
+        return self._loop.time() - self.kept_since > self.kept_for
+
+    def has_got_nothing(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Whether the provider has provably got nothing of the request; false where the system does not tell."""
+        return self.got_before is not None and _bytes_acked(transport) == self.got_before
+
+    @override
+    def eof_received(self) -> None:
+        # At its end, which the provider has sent: what comes later, such as a reset, would prove nothing.
+        self.is_unread = self.has_got_nothing(self.transport)
+        super().eof_received()
+
+
+def _bytes_acked(transport: asyncio.BaseTransport | None) -> int | None:
+    if transport is None or sys.platform != "linux":
+        return None
+    try:
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        return cast("int", _BYTES_ACKED.unpack(info)[0])
+    except (OSError, AttributeError, struct.error):
+        return None
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self) -> None:
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # aiohttp leaves a part of its keywords untyped
+            limit=0,
+            keepalive_timeout=_KEPT_AT_MOST,
+            resolver=aiohttp.ThreadedResolver(),  # what the system says, whatever else is installed
+            ttl_dns_cache=_NAMES_KEPT,
+        )
+        self._factory = partial(_Wire, loop=self._loop)
+
+
+def kept_for(keep_alive: str | None) -> float:
+    """Return for how many seconds a connection is kept whose provider sends this `Keep-Alive`."""
+    said = None if keep_alive is None else _KEEP_ALIVE.search(keep_alive)
+    return _KEPT if said is None else min(int(said[1]) - _MARGIN, _KEPT_AT_MOST)
 
 
 class _Request(aiohttp.ClientRequest):
@@ -228,13 +289,17 @@ class _Request(aiohttp.ClientRequest):
 
     @override
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        protocol = cast("ResponseHandler", conn.protocol)
-        if protocol in _REPLIES and _is_gone(protocol):
-            raise _GoneError
+        protocol = cast("_Wire", conn.protocol)
+        protocol.got_before, protocol.is_unread = None, False
+        if protocol in _REPLIES:
+            if protocol.is_stale or _is_gone(protocol):
+                raise _GoneError
+            # What was answered before was acknowledged: where that does not count, nothing is known.
+            protocol.got_before = _bytes_acked(protocol.transport) or None
         target = str(self.url) if self.proxy and not self.is_ssl() else self.url.raw_path_qs
         writer = StreamWriter(protocol, self.loop)
         await writer.write_headers(f"{self.method} {target} HTTP/1.1", self.headers)
-        content, self._content = self._content, None
+        content = self._content
         try:
             with suppress(ConnectionError):  # a provider may answer, and close, before it has read all
                 await writer.write_eof(b"" if content is None else content.take())
@@ -258,12 +323,24 @@ class _Request(aiohttp.ClientRequest):
 class Response(aiohttp.ClientResponse):
     """A reply, whose body is read as it comes."""
 
-    _wire: ResponseHandler
+    _wire: _Wire
 
     @override
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        self._wire = cast("ResponseHandler", connection.protocol)
-        await super().start(connection)
+        self._wire = wire = cast("_Wire", connection.protocol)
+        transport = connection.transport  # which a reply without a body lets go
+        try:
+            await super().start(connection)
+        except aiohttp.ClientError as error:
+            if wire.is_unread:
+                raise _GoneError from error
+            raise
+        if self.status == _REQUEST_TIMEOUT and (wire.is_unread or wire.has_got_nothing(transport)):
+            raise _GoneError  # some say so before they close a connection that was idle
+        wire.got_before = None
+        wire.kept_for = kept_for(self.headers.get("keep-alive"))
+        wire.keep()
+        connection.add_callback(wire.keep)  # which comes later, unless all has come with the head
         if self._wire not in _REPLIES and (closed := self._wire.closed) is not None:
             closed.add_done_callback(partial(_end_reply, ref(self._wire)))
         _REPLIES[self._wire] = ref(self)
@@ -357,20 +434,3 @@ def _abort(connection: Connection) -> None:
 
 def _cut() -> BackendError:
     return BackendError(BackendFault.STREAM_CUT, "The connection broke in mid-answer.")
-
-
-def _fault_of(error: Exception) -> BackendError:
-    meaning = next(meaning for kind, meaning in _BEFORE_THE_REPLY if isinstance(error, kind))
-    return BackendError(meaning.fault, _cause(error) or meaning.message)
-
-
-def _cause(error: BaseException) -> str | None:
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionResetError):
-        return None if error.ssl is True else _NO_TLS  # it was accepted before that
-    seen: BaseException | None = error
-    while seen is not None:
-        for kind, message in _CAUSES:
-            if isinstance(seen, kind):
-                return message
-        seen = seen.__cause__ or seen.__context__
-    return None

@@ -33,3 +33,10 @@ def spoken_of(turn: BackendTurn) -> list[dict[str, str]]:
     if merged[0]["role"] != "user":
         merged.insert(0, {"role": "user", "content": _BEGINNING})
     return merged
+
+
+def folded(instructions: str, spoken: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put the instructions before the first message of the user, for models that know no other place for them."""
+    if not instructions:
+        return spoken
+    return [{"role": "user", "content": f"{instructions}\n\n{spoken[0]['content']}"}, *spoken[1:]]

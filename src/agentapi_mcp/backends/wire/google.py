@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Protocol, TypeVar, cast
 
-from agentapi_mcp.base.clock import Clock
+from typing_extensions import override
+
+from agentapi_mcp.backends.wire.tokens import Token, TokenSource
 from agentapi_mcp.base.errors import BackendError, BackendFault
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_RENEW_BEFORE = timedelta(minutes=5)
 _PATIENCE = 30  # seconds for one refresh
 _HOW_TO = "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a key file"
 
@@ -24,51 +25,25 @@ class _Credentials(Protocol):
     def refresh(self, request: object) -> None: ...
 
 
-class GoogleTokens:
-    """Provides a token valid for some minutes at least; refreshes in a thread, one at a time."""
+class GoogleCredentials(TokenSource):
+    """The application-default credentials, which are refreshed in a thread."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = asyncio.Lock()
+    def __init__(self) -> None:
         self._credentials: _Credentials | None = None
-        self._refused = False
 
-    async def token(self) -> str:
-        """Return a token, refreshed before the old one expires.
+    @override
+    async def fetch(self) -> Token:
+        """Return a new token.
 
         Raises:
             BackendError: BACKEND_MISSING without the extra or credentials, AUTH when Google rejects them.
         """
-        # One refresh at a time: concurrent turns wait for it and share its token.
-        async with self._lock:
-            if self._credentials is None:
-                self._credentials = await _in_time(_load)
-            credentials = self._credentials
-            if self._refused or self._left(credentials) < _RENEW_BEFORE:
-                await self._refresh(credentials)
-            if not credentials.token:
-                raise BackendError(BackendFault.AUTH, "Google gave no access token for the default credentials.")
-            return credentials.token
-
-    def refuse(self) -> None:
-        """Discard a token that the provider rejected, so that the next one is fresh."""
-        self._refused = True
-
-    async def _refresh(self, credentials: _Credentials) -> None:
-        try:
-            await _in_time(lambda: _refresh(credentials))
-        except BackendError:
-            # Otherwise the old token is valid still: use it, and refresh with the next request.
-            if self._refused or self._left(credentials) <= timedelta(0):
-                raise
-        self._refused = False
-
-    def _left(self, credentials: _Credentials) -> timedelta:
+        credentials = self._credentials = self._credentials or await _in_time(_load)
+        await _in_time(lambda: _refresh(credentials))
         if not credentials.token:
-            return timedelta(0)
-        if credentials.expiry is None:
-            return timedelta.max
-        return credentials.expiry.replace(tzinfo=UTC) - self._clock.now()
+            raise BackendError(BackendFault.AUTH, "Google gave no access token for the default credentials.")
+        expiry = credentials.expiry
+        return Token(credentials.token, None if expiry is None else expiry.replace(tzinfo=UTC))
 
 
 async def _in_time(work: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """The process's shared HTTP client, with total and idle deadlines and mapped exceptions.
 
-It does not retry, follow redirects or store cookies, and limits the size of replies.
+It does not follow redirects or store cookies, limits the size of replies, and sends again only what provably did not
+arrive.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from agentapi_mcp.backends.wire.bodies import Body
+from agentapi_mcp.backends.wire.bodies import Body, Outgoing
 from agentapi_mcp.backends.wire.decoding import decoder_of
 from agentapi_mcp.base.concurrency import yield_in_line, yield_to_others
 from agentapi_mcp.base.deadlines import Deadline, done_within
@@ -38,7 +39,10 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """A request; with `waits_for_all` the first byte has the total deadline instead of the idle one."""
+    """A request; with `waits_for_all` the first byte has the total deadline instead of the idle one.
+
+    `ca_file` names a file of the authorities that are trusted instead of those of the machine.
+    """
 
     method: str
     url: str
@@ -46,6 +50,7 @@ class HttpRequest:
     deadlines: Deadlines
     content: Body | None = None
     waits_for_all: bool = False
+    ca_file: str | None = None
 
 
 class Response(Protocol):
@@ -73,9 +78,7 @@ class Response(Protocol):
 class Connections(Protocol):
     """What sends requests: by aiohttp, which is imported with the first of them."""
 
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], content: Body | None, *, connect: float
-    ) -> Response:
+    async def send(self, outgoing: Outgoing) -> Response:
         """Send a request, and return the head of its reply."""
         ...
 
@@ -123,9 +126,15 @@ class HttpClient:
         if connections is None:
             kind = await asyncio.to_thread(_connections)
             connections = self._connections = self._connections or kind()  # another request may have been faster
-        headers = {**_OURS, **_with_trace(request.headers)}
-        connect = request.deadlines.connect.total_seconds()
-        return await connections.send(request.method, request.url, headers, request.content, connect=connect)
+        outgoing = Outgoing(
+            method=request.method,
+            url=request.url,
+            headers={**_OURS, **_with_trace(request.headers)},
+            content=request.content,
+            connect=request.deadlines.connect.total_seconds(),
+            ca_file=request.ca_file,
+        )
+        return await connections.send(outgoing)
 
 
 def _connections() -> Callable[[], Connections]:

@@ -1,12 +1,14 @@
 """The Messages API (https://docs.claude.com/en/api/messages): requests, and streamed or complete replies."""
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from typing_extensions import override
 
 from agentapi_mcp.backends.wire.answers import Answer, error_body, is_error
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest
-from agentapi_mcp.backends.wire.conversations import instructions_of, spoken_of
+from agentapi_mcp.backends.wire.conversations import folded, instructions_of, spoken_of
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.replies import open_answer
 from agentapi_mcp.backends.wire.usage import UsageMeter
@@ -22,23 +24,44 @@ from agentapi_mcp.core.backends.events import (
 )
 from agentapi_mcp.core.backends.models import BackendTurn
 
+_MAX_TOKENS = 8192  # where neither the turn, the operator nor the model says more
 
-def build_request(turn: BackendTurn, model: str, *, max_tokens: int, stream: bool) -> dict[str, object]:
-    """Build the request body of a turn; `max_tokens`, which the format requires, is the default for the turn's own.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestShape:
+    """Variations of the request; `max_tokens` is the operator's default for the turn's own, which the format needs."""
+
+    max_tokens: int | None
+    stream: bool
+    omit_parameters: frozenset[str]
+    system_role: Literal["system", "user"]
+
+
+def build_request(turn: BackendTurn, model: str, shape: RequestShape) -> dict[str, object]:
+    """Build the request body of a turn.
 
     The instructions are sent as one string: claude-code-router takes a second block for a choice of model.
     """
+    messages, system = spoken_of(turn), instructions_of(turn)
+    if shape.system_role == "user":
+        messages, system = folded(system, messages), ""
     body: dict[str, object] = {
         "model": model,
-        "max_tokens": turn.max_tokens or max_tokens,
-        "messages": spoken_of(turn),
-        "stream": stream,
+        "max_tokens": turn.max_tokens or _default_limit(shape.max_tokens, turn.max_output_tokens),
+        "messages": messages,
+        "stream": shape.stream,
     }
-    if system := instructions_of(turn):
+    if system:
         body["system"] = system
-    if turn.temperature is not None:
+    if turn.temperature is not None and "temperature" not in shape.omit_parameters:
         body["temperature"] = turn.temperature
     return body
+
+
+def _default_limit(operators: int | None, models: int | None) -> int:
+    if operators is None:
+        return _MAX_TOKENS if models is None else models
+    return operators if models is None else min(operators, models)
 
 
 class MessagesReply(Answer):

@@ -1,10 +1,13 @@
 """Options shared by HTTP backends, and messages for invalid options."""
 
+import re
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 from agentapi_mcp.backends.wire.http import Deadlines
@@ -17,6 +20,8 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _DAY = 24 * 60 * 60
 # Headers by which the operator's own account would be used beside the caller's key.
 _CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key"})
+# A query is part of the address, which is no secret.
+_KEY_IN_QUERY = re.compile(r"(?i)(?:^|&)[^=&]*(?:key|token|secret|password|sig|code)(?:=|&|$)")
 
 
 def _base_url(url: str) -> str:
@@ -26,6 +31,14 @@ def _base_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must not hold a query or fragment")
     return url.strip().rstrip("/")
+
+
+def _api_url(url: str) -> str:
+    parts = parse_http_url(url.strip())
+    if _KEY_IN_QUERY.search(parts.query):
+        raise ValueError("must not hold a key in its query; use api_key or headers")
+    base = _base_url(parts._replace(query="").geturl())
+    return f"{base}?{parts.query}" if parts.query else base
 
 
 def _header_value(value: SecretStr) -> SecretStr:
@@ -45,7 +58,17 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _ca_file(path: str) -> str:
+    path = str(Path(path).expanduser())
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # also what is no certificate
+        raise ValueError("must name a file of certificates (PEM) that can be read") from error
+    return path
+
+
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+ApiUrl = Annotated[str, AfterValidator(_api_url)]  # with a query, which every request has
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[SecretStr, AfterValidator(_header_value)]
 HeaderText = Annotated[str, AfterValidator(_header_text)]
@@ -57,23 +80,41 @@ class HttpOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    base_url: BaseUrl
+    # What clients of this API append to its base URL, and people paste with it.
+    endpoint: ClassVar[str] = ""
+
+    base_url: ApiUrl
     api_key: HeaderValue | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict[HeaderName, HeaderValue])
+    ca_file: Annotated[str, AfterValidator(_ca_file)] | None = None
     connect_timeout_seconds: Timeout = 10
     idle_timeout_seconds: Timeout = 120
     total_timeout_seconds: Timeout = 1800
+
+    @field_validator("base_url")
+    @classmethod
+    def _leads_to_the_api(cls, url: str) -> str:
+        base, mark, query = url.partition("?")
+        return f"{base.removesuffix(cls.endpoint)}{mark}{query}"
+
+    def url_of(self, path: str) -> str:
+        """Return the URL of a path of the API, which may have a query beside that of the base URL."""
+        base, _, query = self.base_url.partition("?")
+        path, _, own = path.partition("?")
+        return "?".join(filter(None, (base + path, "&".join(filter(None, (own, query))))))
 
 
 class KeyedOptions(HttpOptions):
     """Options of a backend that supports the caller's own key in place of the operator's."""
 
     own_keys: bool = True
+    api_key_header: HeaderName | None = None
 
     @property
     def takes_own_keys(self) -> bool:
         """Whether callers may use own keys: not if disabled, or if the operator's credentials would be sent as well."""
-        return self.own_keys and not _CREDENTIALS & {name.lower() for name in self.headers}
+        credentials = _CREDENTIALS | {(self.api_key_header or "authorization").lower()}
+        return self.own_keys and not credentials & {name.lower() for name in self.headers}
 
 
 def deadlines_of(options: HttpOptions) -> Deadlines:
@@ -94,16 +135,31 @@ def secrets_of(options: HttpOptions) -> tuple[str, ...]:
 def read_options(model: type[OptionsT], options: Mapping[str, object]) -> OptionsT:
     """Validate options against a backend's model, with messages that never contain a value.
 
+    A blank option, and a blank header, is one that is not set: `${VAR:-}` leaves it out.
+
     Raises:
         ConfigurationError: names each invalid option, and why.
     """
     try:
-        return model.model_validate(dict(options))
+        return model.model_validate(_without_blanks(options))
     except ValidationError as error:
         faults = sorted(error.errors(include_url=False, include_input=False), key=_is_missing)
         reasons = "; ".join(_reason(model, fault) for fault in faults)
     # Raised outside the handler: pydantic's error, which would be chained, holds the values.
     raise ConfigurationError(f"The backend's options are wrong: {reasons}.")
+
+
+def _without_blanks(options: Mapping[str, object]) -> dict[str, object]:
+    given = {name: value for name, value in options.items() if not _is_blank(value)}
+    headers = given.get("headers")
+    if isinstance(headers, dict):
+        pairs = cast("dict[str, object]", headers).items()
+        given["headers"] = {name: value for name, value in pairs if not _is_blank(value)}
+    return given
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _is_missing(fault: ErrorDetails) -> bool:

@@ -17,8 +17,8 @@ from agentapi_mcp.core.access.models import PersonalToken
 from agentapi_mcp.core.access.personal_tokens import USUAL_SCOPES
 from agentapi_mcp.core.identity.principals import TokenScope
 from agentapi_mcp.core.services import Services
-from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.edges.mcp.tools.toolset_names import toolset_names
+from agentapi_mcp.presentation.values import moment
 from agentapi_mcp.settings import Settings
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

@@ -51,6 +51,9 @@ class HealthCheck:
 class BackendTurn:
     """A turn for a backend to answer; `history` is oldest first and fits the context window.
 
+    `max_tokens` is the longest answer in tokens that the caller asked for, cut to what the model can;
+    `max_output_tokens`, where nobody asked, what the model can, as far as that is known.
+
     `state` is the state that the backend saved for this session. `api_key` is the caller's key, for a backend that
     declares OWN_KEYS to use in place of the operator's; `access_token` that of the caller's account, for one that
     declares OWN_ACCOUNTS. A turn has one of them at most.
@@ -65,6 +68,7 @@ class BackendTurn:
     history: tuple[HistoryMessage, ...] = ()
     temperature: float | None = None
     max_tokens: int | None = None
+    max_output_tokens: int | None = None
     api_key: SecretStr | None = None
     access_token: SecretStr | None = None
     state: Mapping[str, str] = field(default_factory=dict[str, str])

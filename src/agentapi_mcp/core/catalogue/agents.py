@@ -85,6 +85,11 @@ class Choice:
         return self.model.context_window if self.model else None
 
     @property
+    def max_output_tokens(self) -> int | None:
+        """The longest answer of the model in tokens, None when unknown."""
+        return self.model.max_output_tokens if self.model else None
+
+    @property
     def prices(self) -> Prices:
         """The prices of the model, as far as they are known."""
         return self.model.prices if self.model else Prices()

@@ -40,6 +40,18 @@ class TokenRatios:
         self._ratios[model] = before + _WEIGHT * (observed - before)
 
 
+def longest_answer(max_tokens: int | None, max_output_tokens: int | None, context_window: int | None) -> int | None:
+    """Return the tokens of the longest answer: what was asked for, or what the model can; None if neither is known.
+
+    A model may answer as long as its whole window; by default, half of it is left to the question.
+    """
+    if max_output_tokens is None:
+        return max_tokens
+    if max_tokens is not None:
+        return min(max_tokens, max_output_tokens)
+    return max_output_tokens if context_window is None else min(max_output_tokens, max(1, context_window // 2))
+
+
 def history_budget(context_window: int | None, max_tokens: int | None, fixed_bytes: int, ratio: float) -> int:
     """Return the bytes available for history after `fixed_bytes` of instructions and message."""
     window = context_window or _UNKNOWN_WINDOW

@@ -11,7 +11,13 @@ from agentapi_mcp.core.catalogue.agents import Choice
 from agentapi_mcp.core.catalogue.health import Health
 from agentapi_mcp.core.catalogue.means import Wallet
 from agentapi_mcp.core.catalogue.parameters import Parameters
-from agentapi_mcp.core.conversations.history import AskedModel, TokenRatios, fit_history, history_budget
+from agentapi_mcp.core.conversations.history import (
+    AskedModel,
+    TokenRatios,
+    fit_history,
+    history_budget,
+    longest_answer,
+)
 from agentapi_mcp.core.conversations.kept_messages import TurnOutcome, history_after
 from agentapi_mcp.core.conversations.models import (
     AcceptedTurn,
@@ -71,6 +77,7 @@ class TurnWork:
         fixed = bytes_of(turn.message) + bytes_of(parameters.system_prompt or "")
         history = await self._history(job, fixed)
         sent = History(()) if history is None else history.before(turn.message)
+        asks, longest = parameters.max_tokens is not None, _longest_answer(job)
         return (
             BackendTurn(
                 turn_id=turn.id,
@@ -81,7 +88,8 @@ class TurnWork:
                 system=parameters.system_prompt,
                 history=sent.messages,
                 temperature=parameters.temperature,
-                max_tokens=parameters.max_tokens,
+                max_tokens=longest if asks else None,
+                max_output_tokens=None if asks else longest,
                 api_key=choice.key.value if choice.key else None,
                 access_token=choice.token.value if choice.token else None,
                 state=accepted.state,
@@ -139,15 +147,14 @@ class TurnWork:
 
     async def _history(self, job: TurnJob, fixed: int) -> History | None:
         """Return what stands before the message, as far as it fits beside `fixed` bytes; None if it is not needed."""
-        choice, accepted, parameters = job.choice, job.accepted, job.parameters
+        choice, accepted = job.choice, job.accepted
         if accepted.session_created:
             return History(())
         if Capability.RESUME in choice.backend.capabilities and accepted.state:
             return None  # the agent resumes from its own state
         turn = accepted.turn
-        budget = history_budget(
-            choice.context_window, parameters.max_tokens, fixed, self._ratios.get(_asked_model(choice))
-        )
+        ratio = self._ratios.get(_asked_model(choice))
+        budget = history_budget(choice.context_window, _longest_answer(job), fixed, ratio)
         found, last = None, accepted.previous_message_id
         # What is cached holds the turn that this one replaces.
         if last is not None and not accepted.replaces:
@@ -160,3 +167,8 @@ class TurnWork:
 
 def _asked_model(choice: Choice) -> AskedModel:
     return choice.agent_id, choice.model.model_id if choice.model else None
+
+
+def _longest_answer(job: TurnJob) -> int | None:
+    choice = job.choice
+    return longest_answer(job.parameters.max_tokens, choice.max_output_tokens, choice.context_window)
