@@ -75,7 +75,9 @@ async def test_the_instructions_may_be_folded_into_the_first_message(kind: str) 
     assert roles(body) == [("user", "Be brief.\n\none"), *REST]
     assert "system" not in body
     cut = replace(TURN, history=TURN.history[1:])
-    assert roles(await sent(kind, {"system_role": "user"}, cut)) == [("user", "Be brief."), *REST]
+    (role, text), *rest = roles(await sent(kind, {"system_role": "user"}, cut))
+    assert (role, rest) == ("user", REST)
+    assert text.startswith("Be brief.\n\n")
     without = replace(TURN, system=None)
     assert roles(await sent(kind, {"system_role": "user"}, without)) == [("user", "one"), *REST]
 

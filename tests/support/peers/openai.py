@@ -382,6 +382,14 @@ _EXPLAINED: dict[Flavour, object] = {
             "metadata": {"provider_name": "xAI", "raw": json.dumps({"code": "Client error", "error": REASON})},
         }
     },
+    # As the content filter of Azure is: the outer words say little.
+    Flavour.AZURE: {
+        "error": {
+            "message": "The request was refused.",
+            "code": "400",
+            "innererror": {"code": "InvalidRequest", "message": REASON},
+        }
+    },
     Flavour.GOOGLE: [{"error": {"code": 400, "message": REASON, "status": "INVALID_ARGUMENT"}}],
     Flavour.PLAIN: {"detail": [{"type": "value_error", "loc": ["body", "messages"], "msg": REASON, "input": []}]},
 }

@@ -15,7 +15,7 @@ def complaint_about(body: Mapping[str, object]) -> str | None:
         return None
     if not all(str(content).strip() for content in contents):
         return "messages: text content blocks must contain non-whitespace text"
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    spoken = roles[1:] if roles[:1] in (["system"], ["developer"]) else roles
     if any(role != _TURNS[place % 2] for place, role in enumerate(spoken)):
         return "Conversation roles must alternate user/assistant/user/assistant/..."
     return None
