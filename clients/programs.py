@@ -66,7 +66,7 @@ def _claude_code(home: Path, target: Target, base: str) -> Started:
     entry = {"type": "http", "url": target.url} if target.url else {"type": "stdio", **_entry(target)}
     file = home / "mcp.json"
     file.write_text(json.dumps({"mcpServers": {NAME: {**entry, "alwaysLoad": True}}}))
-    binary = npm_peers.installed("npm_agents") / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
+    binary = npm_peers.installed("npm_claude_code") / "@anthropic-ai" / "claude-code-linux-x64" / "claude"
     words = [str(binary), "--mcp-config", str(file), "--strict-mcp-config", "--allowedTools", f"mcp__{NAME}", "-p"]
     quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     return Started(words, {"ANTHROPIC_BASE_URL": base, "ANTHROPIC_API_KEY": "sk-ant-fake", **quiet})
@@ -83,7 +83,7 @@ def _gemini_cli(home: Path, target: Target, base: str) -> Started:
         "privacy": {"usageStatisticsEnabled": False},
     }
     (place / "settings.json").write_text(json.dumps(settings))
-    program = npm_peers.installed("npm_agents") / "@google" / "gemini-cli" / "bundle" / "gemini.js"
+    program = npm_peers.installed("npm_connect") / "@google" / "gemini-cli" / "bundle" / "gemini.js"
     node = str(npm_peers.node_bin(_NODE) / "node")
     words = [node, str(program), "--approval-mode", "yolo", "-m", "gemini-2.5-flash", "-p"]
     return Started(words, {"GEMINI_API_KEY": "x", "GOOGLE_GEMINI_BASE_URL": base, **npm_peers.node_environment(_NODE)})
@@ -101,7 +101,7 @@ def _opencode(home: Path, target: Target, base: str) -> Started:
     file = home / "opencode.json"
     told = {"model": "fake/fake", "provider": {"fake": provider}, "mcp": {NAME: {**entry, "enabled": True}}}
     file.write_text(json.dumps({**told, "autoupdate": False, "share": "disabled", "permission": "allow"}))
-    binary = npm_peers.installed("npm_agents") / "opencode-linux-x64-baseline" / "bin" / "opencode"
+    binary = npm_peers.installed("npm_connect") / "opencode-linux-x64-baseline" / "bin" / "opencode"
     env = {"OPENCODE_CONFIG": str(file), "OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"}
     return Started([str(binary), "run"], env)
 
@@ -138,19 +138,19 @@ PROMPTED = {
     for client in (
         Prompted(
             "claude-code",
-            _npm_version("npm_agents", "@anthropic-ai/claude-code-linux-x64"),
+            _npm_version("npm_claude_code", "@anthropic-ai/claude-code-linux-x64"),
             _claude_code,
             read_tool="ReadMcpResourceTool",
         ),
         Prompted("codex", _npm_version("npm_codex", "@openai/codex"), _codex, read_tool="read_mcp_resource"),
         Prompted(
             "gemini-cli",
-            _npm_version("npm_agents", "@google/gemini-cli"),
+            _npm_version("npm_connect", "@google/gemini-cli"),
             _gemini_cli,
             read_tool="read_mcp_resource",
             read_names_server=False,
         ),
-        Prompted("opencode", _npm_version("npm_agents", "opencode-linux-x64-baseline"), _opencode),
+        Prompted("opencode", _npm_version("npm_connect", "opencode-linux-x64-baseline"), _opencode),
         Prompted("agents-sdk", _python_version("agents_sdk", "openai-agents"), _python("agents_sdk")),
         Prompted("pydantic-ai", _python_version("pydantic_ai", "pydantic-ai-slim"), _python("pydantic_ai")),
         Prompted("langchain", _python_version("langchain", "langchain-mcp-adapters"), _python("langchain")),

@@ -80,6 +80,7 @@ TABLE = [
     Row("Sessions.get", (Action.READ_SESSIONS,)),
     Row("Sessions.list_", (Action.READ_SESSIONS,)),
     Row("Sessions.rename", (Action.EDIT_SESSIONS,)),
+    Row("Sessions.sizes", (Action.READ_SESSIONS,)),
     Row("Sessions.transcript", (Action.READ_SESSIONS,)),
     Row("Tasks.cancel", (Action.CHAT,)),
     Row("Tasks.create", (Action.CHAT,)),
