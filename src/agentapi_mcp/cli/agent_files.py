@@ -104,7 +104,7 @@ async def add_agent(options: AddOptions, entered: Callable[[EnteredKey], None]) 
         base_url=base_url,
         key_variable=variable if key is not None else None,
         models=models,
-        day=datetime.now(UTC).date().isoformat(),
+        day=f"{datetime.now(UTC):%Y-%m-%d}",
     )
     block = agent_block(agent)
     await _check(block, name, keyed, tries=not options.force)

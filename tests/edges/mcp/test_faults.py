@@ -168,7 +168,8 @@ def check_failure(result: CallToolResult, end: Expected, fault: BackendFault, se
     assert result.is_error
     assert (turn["status"], turn["end_reason"], turn["saved"]) == ("failed", "fault", True)
     assert (error["code"], error["retryable"], error["retry_after_seconds"]) == (fault, retryable, end.retry_after)
-    assert str(error["next_step"]).startswith(advice.next_step if retryable == advice.retryable else "")
+    usual = advice.next_step if retryable == advice.retryable else ""
+    assert str(error["next_step"]).startswith(usual if end.next_step is None else end.next_step)
     assert text.startswith(f"{error['message']}".rstrip("."))
     assert str(turn["next_step"]) in text
     assert str(turn["next_step"]).startswith(str(error["next_step"]))

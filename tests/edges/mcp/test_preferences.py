@@ -64,7 +64,6 @@ async def test_what_is_chosen_in_a_client_holds_there_alone(link: Link, edge_hom
         ("droid.command", "sh", "There is no preference"),
         ("enabled", "true", "There is no preference"),
         ("default_agent", "nobody", "no such agent"),
-        ("default_agent", "", "text that is not blank"),
         ("default_model", "gpt-0", "no such model"),
         ("nobody.enabled", "false", "no such agent"),
         ("guide.model", "gpt-4o", "no such model"),

@@ -24,10 +24,13 @@ class Expected:
     reply: str | None = ""
     billed: bool | None = False
     warning: str | None = None
+    next_step: str | None = None
     deadlines: BackendDeadlines = PATIENT
 
 
 ANSWERED = Expected()
+# Over HTTP: whoever hangs up without a word may have expected another protocol.
+HUNG_UP = Expected(fault=FAULTS[Behaviour.DROPPED], next_step="Try again; if it stays so")
 
 
 def faults_of(words: Mapping[Behaviour, str], *, streams: bool) -> dict[str, Expected]:

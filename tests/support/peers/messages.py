@@ -17,7 +17,7 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, in_pieces
-from tests.support.peers.faults import ANSWERED, Expected, faults_of
+from tests.support.peers.faults import ANSWERED, HUNG_UP, Expected, faults_of
 from tests.support.peers.oddities import ODD_BODIES, ODD_WORDS, odd_body, odd_end, odd_frames
 from tests.support.peers.strict import complaint_about
 
@@ -364,7 +364,7 @@ _WHOLE = {
 
 def messages_faults(*, streams: bool) -> dict[str, Expected]:
     """Tell how a turn with each word ends, but for what a stream has billed before."""
-    table = faults_of(WORDS, streams=streams) | _FAULTS | _WITH_MORE
+    table = faults_of(WORDS, streams=streams) | {WORDS[Behaviour.DROPPED]: HUNG_UP} | _FAULTS | _WITH_MORE
     if not streams:
         return table | _WHOLE
     return table | {"drip": replace(table["drip"], reply=None)}  # the pieces that came in time

@@ -44,7 +44,7 @@ from agentapi_mcp.testing.http import Answer, Exchange, HttpPeer, Pace, Ticks
 from agentapi_mcp.testing.model_peers import ModelPeer
 from agentapi_mcp.testing.peers import BUSY_WORDS, COUNTED, REASON, Behaviour, Peer, in_pieces
 from tests.support.peers.cases import BuiltInCase
-from tests.support.peers.faults import ANSWERED, Expected, faults_of
+from tests.support.peers.faults import ANSWERED, HUNG_UP, Expected, faults_of
 from tests.support.peers.oddities import ODD_BODIES, ODD_WORDS, odd_body, odd_end, odd_frames
 from tests.support.peers.strict import complaint_about
 
@@ -491,7 +491,7 @@ class OpenAICase:
     def faults(self, variant: str) -> Mapping[str, Expected]:
         """Tell the faults of Chat Completions."""
         streams = self.in_pieces(variant)
-        table = faults_of(WORDS, streams=streams) | _FAULTS | _WITH_MORE
+        table = faults_of(WORDS, streams=streams) | {WORDS[Behaviour.DROPPED]: HUNG_UP} | _FAULTS | _WITH_MORE
         return table | ({} if streams else _WHOLE) | (_GOOGLE if variant.startswith("google") else {})
 
     @asynccontextmanager
