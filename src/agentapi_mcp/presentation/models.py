@@ -19,7 +19,7 @@ class FaultOut(OutputModel):
 
 
 class CancelOut(OutputModel):
-    """What became of a turn, in the result of `cancel_turn`."""
+    """What became of a turn, in the result of `cancel_turn`; the tokens in `usage` are named as in `TurnOut`."""
 
     text: str
     session_id: str
@@ -27,6 +27,7 @@ class CancelOut(OutputModel):
     status: str
     reply: str
     reply_truncated: bool
+    usage: dict[str, int | None]
     cost_usd: float | None
     billing_may_go_on: bool
     next_step: str | None

@@ -82,7 +82,10 @@ async def test_cancel_turn_stops_the_agent_and_keeps_what_it_said(link: Link, ed
         running = fields_of(await call(client, "chat", agent="droid", message=f"{edge.tag} [[waits]]", wait_seconds=0))
         await edge.peer.received()
         result = await call(client, "cancel_turn", turn_id=running["turn_id"])
-        assert fields_of(result)["status"] == "cancelled"
+        cancelled, running = fields_of(result), fields_of(await call(client, "get_turn", turn_id=running["turn_id"]))
+        assert cancelled["status"] == "cancelled"
+        bill = ("usage", "cost_usd", "billing_may_go_on")
+        assert [cancelled[name] for name in bill] == [running[name] for name in bill]
         assert not result.is_error
         await edge.peer.client_gone()
 
