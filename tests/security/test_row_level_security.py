@@ -127,6 +127,7 @@ def attempts(scene: Scene, database: Database) -> dict[str, Attempt]:
         "SessionStore.list_": lambda who: sessions.list_(who, agent=None, query=None, cursor=None, limit=200),
         "SessionStore.messages": lambda who: sessions.messages(who, session_id, cursor=None, limit=50, max_bytes=9999),
         "SessionStore.history": lambda who: sessions.history(who, session_id, turn_id, 9999),
+        "SessionStore.sizes": lambda who: sessions.sizes(who, [session_id]),
         "SessionStore.rename": lambda who: sessions.rename(who, session_id, "taken"),
         "SessionStore.delete": lambda who: sessions.delete(who, session_id),
         "TaskStore.create": lambda who: tasks.create(who, new_task(turn_id, TaskId(f"{uuid4()}"))),
