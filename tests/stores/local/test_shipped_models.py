@@ -55,6 +55,10 @@ def test_exactly_the_seven_seeded_models_are_marked_as_withdrawn_and_none_is_mis
     assert all(day < COMPARED_ON + LONG_ENOUGH for day in days.values() if day is not None)
 
 
+def test_a_model_that_is_named_without_its_agent_is_of_one_agent_alone() -> None:
+    assert len({model.name for model in MODELS}) == len(MODELS)
+
+
 def test_a_withdrawn_model_names_one_of_the_same_agent_that_is_not() -> None:
     for agent in AGENTS.values():
         lasting = {model.name for model in agent.models if withdrawn_on(model) is None}
