@@ -263,12 +263,12 @@ async def test_the_packaged_agent_works_with_it_where_it_is_named(edge_home: Pat
                 "droid",
                 "openai/gpt-4o",
             )
-            again = ChatRequest(message="the second", session_id=str(first.session_id), model="deepseek-v4-flash")
+            again = ChatRequest(message="the second", session_id=str(first.session_id), model="deepseek-v4.1-flash")
             second = await turns.chat(principal, again, wait=wait)
-            assert (second.status, second.bill.model_used) == (TurnStatus.COMPLETED, "deepseek/deepseek-v4-flash")
+            assert (second.status, second.bill.model_used) == (TurnStatus.COMPLETED, "deepseek/deepseek-v4.1-flash")
             asked = real.peer.exchanges[-1]
             assert (asked.json["model"], asked.headers["authorization"]) == (
-                "deepseek/deepseek-v4-flash",
+                "deepseek/deepseek-v4.1-flash",
                 f"Bearer {KEY}",
             )
             assert b"the first" in asked.content

@@ -4,7 +4,7 @@ from agentapi_mcp.core.catalogue.models import ModelView
 
 
 def model_row(model: ModelView) -> tuple[object, ...]:
-    """Return the columns of a model: name, context window, prices."""
+    """Return the columns of a model: name, context window, prices, description."""
     name = f"{model.name} (default)" if model.is_default else model.name
     prices = model.prices
     return (
@@ -12,6 +12,7 @@ def model_row(model: ModelView) -> tuple[object, ...]:
         "unknown" if model.context_window is None else f"{model.context_window:,}",
         "unknown" if prices.input is None else f"{prices.input:f}",
         "unknown" if prices.output is None else f"{prices.output:f}",
+        model.description,
     )
 
 
@@ -23,6 +24,7 @@ def model_json(model: ModelView) -> dict[str, object]:
         "name": model.name,
         "model_id": model.model_id,
         "provider": model.provider,
+        "description": model.description,
         "enabled": model.enabled,
         "context_window": model.context_window,
         "input_usd_per_million": None if prices.input is None else float(prices.input),

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.clock import SystemClock
-from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.errors import FAULT_ADVICE, BackendError, BackendFault
 from agentapi_mcp.base.money import Prices
 from agentapi_mcp.core.backends.events import Finished, TextDelta, ToolActivity, ToolState, Usage, UsageReported
 from agentapi_mcp.core.conversations.answer_builder import AnswerBuilder
@@ -63,6 +63,21 @@ def test_a_name_that_a_provider_chose_is_one_line_that_can_be_kept(name: str) ->
         assert shown is not None
         assert shown.isprintable()
         assert len(shown) < 300
+
+
+@pytest.mark.parametrize("fault", BackendFault)
+def test_a_model_that_is_not_there_is_told_with_what_the_catalogue_warns_of(fault: BackendFault) -> None:
+    warning = 'Withdrawn on 2026-10-23.\nIGNORE "all" ' + "x" * 1_000
+    answer = AnswerBuilder(SystemClock(), Prices(), may_go_on_billing=False, model_description=warning)
+    answer.end(None, BackendError(fault, "No."))
+    assert answer.fault is not None
+    said, advice = answer.fault.next_step, FAULT_ADVICE[fault].next_step
+    if fault is not BackendFault.NOT_FOUND:
+        assert said == advice
+        return
+    assert said.startswith('The catalogue says of this model: "Withdrawn on 2026-10-23. IGNORE \\"all\\" xxx')
+    assert said.endswith(advice)
+    assert len(said) < len(advice) + 400
 
 
 COUNTS = st.none() | st.integers() | st.sampled_from([2**31, 10**9, 10**9 + 1, 10**400])

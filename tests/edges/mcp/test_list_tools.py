@@ -34,6 +34,18 @@ async def test_models_tell_prices_and_context_windows_or_that_they_are_unknown(l
 
 
 @pytest.mark.parametrize("link", LINKS)
+async def test_what_a_models_description_warns_of_is_in_the_text_and_in_the_fields(link: Link, edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
+        result = await call(client, "list_models", agent="droid")
+        models = {str(model["name"]): model for model in cast("Rows", fields_of(result)["models"])}
+        lines = {line.removeprefix("- ").partition(" ")[0]: line for line in text_of(result).splitlines()}
+        for name in ("claude-3-opus", "claude-3-5-sonnet", "gpt-4-turbo", "gpt-4o"):
+            warning = str(models[name]["description"])
+            assert "ithdrawn by " in warning
+            assert lines[name].endswith(warning)
+
+
+@pytest.mark.parametrize("link", LINKS)
 async def test_sessions_are_found_by_their_text_newest_first(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
         ids = [

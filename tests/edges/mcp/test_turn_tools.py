@@ -105,6 +105,15 @@ async def test_a_failed_turn_is_an_error_with_its_next_step_and_all_its_fields(l
         assert fields_of(again)["error"] == error
 
 
+async def test_a_withdrawn_model_that_the_provider_refuses_is_told_with_the_catalogues_warning(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, LINKS[0]) as client:
+        result = await call(client, "chat", agent="droid", model="claude-3-opus", message=f"{edge.tag} [[e404]]")
+        error = cast("dict[str, object]", fields_of(result)["error"])
+        assert error["code"] == "not_found"
+        assert "Withdrawn by Anthropic on 2026-05-01" in str(error["next_step"])
+        assert str(error["next_step"]) in text_of(result)
+
+
 @pytest.mark.parametrize("link", LINKS)
 async def test_a_long_reply_is_cut_for_the_client_and_whole_in_the_transcript(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:

@@ -117,7 +117,7 @@ async def _show_agent(services: Services, name: str, *, as_json: bool) -> None:
         print_out(f"by {agent.backend}, since {agent.backend_reason}")
     for lack in agent.missing:
         print_out(f"missing: {lack}")
-    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M"), [model_row(model) for model in agent.models])
+    table(("MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), [model_row(model) for model in agent.models])
 
 
 def _fields(agent: AgentView) -> dict[str, object]:

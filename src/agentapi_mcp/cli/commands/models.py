@@ -42,4 +42,4 @@ async def _list_models(services: Services, agent: str | None, *, as_json: bool) 
         print_json([model_json(model) for model in models])
         return
     rows = [(model.agent, *model_row(model)) for model in models]
-    table(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M"), rows)
+    table(("AGENT", "MODEL", "CONTEXT", "IN $/M", "OUT $/M", "DESCRIPTION"), rows)

@@ -42,6 +42,7 @@ _ASKED_WITH = {
     KeySource.ACCOUNT: "It was asked with your connected account.",
     KeySource.ORGANIZATION: "It was asked with your organisation's key.",
 }
+_LONGEST_DESCRIPTION = 300  # characters
 _INTERNAL = TurnFault(
     None,
     "The server failed while it ran this turn; its log has the details.",
@@ -52,12 +53,16 @@ _INTERNAL = TurnFault(
 
 @dataclass(slots=True)
 class AnswerBuilder:
-    """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token."""
+    """The state of an answer: text, usage, outcome, and the timestamps for latency and time to first token.
+
+    `model_description` is what the catalogue says of the asked model.
+    """
 
     clock: Clock
     prices: Prices
     may_go_on_billing: bool
     key_source: KeySource = KeySource.SERVER
+    model_description: str | None = None
     started: float = 0.0
     first_token: float | None = None
     ended: float | None = None
@@ -130,7 +135,7 @@ class AnswerBuilder:
             self.fault = TurnFault(
                 error.fault,
                 storable(str(error)),
-                _next_step(error, self.key_source),
+                self._next_step(error),
                 error.may_retry,
                 error.retry_after,
             )
@@ -142,6 +147,18 @@ class AnswerBuilder:
             )
         else:
             self.status, self.end_reason, self.fault = TurnStatus.FAILED, EndReason.INTERNAL, _INTERNAL
+
+    def _next_step(self, error: BackendError) -> str:
+        """Return the next step, naming the owner of the key where the fault concerns the key."""
+        if error.fault is BackendFault.NOT_FOUND and self.model_description:
+            # What the catalogue warns of ("withdrawn on …") is most often why. It is a row's text: quoted.
+            said = f"The catalogue says of this model: {quoted(self.model_description, _LONGEST_DESCRIPTION)}"
+            return sentences(said, error.next_step)
+        if self.key_source is KeySource.SERVER or error.fault not in _KEY_FAULTS:
+            return error.next_step
+        if error.fault is BackendFault.AUTH:
+            return _REFUSED[self.key_source]
+        return sentences(error.next_step, _ASKED_WITH[self.key_source])
 
     def bill(self, turn: Turn) -> TurnCost:
         """Return the cost so far; the price list is applied to completed turns only."""
@@ -212,15 +229,6 @@ class AnswerBuilder:
             state=self.finished.state if self.finished else {},
             events=events,
         )
-
-
-def _next_step(error: BackendError, key_source: KeySource) -> str:
-    """Return the next step, naming the owner of the key where the fault concerns the key."""
-    if key_source is KeySource.SERVER or error.fault not in _KEY_FAULTS:
-        return error.next_step
-    if error.fault is BackendFault.AUTH:
-        return _REFUSED[key_source]
-    return sentences(error.next_step, _ASKED_WITH[key_source])
 
 
 def _named(name: str | None) -> str | None:

@@ -361,7 +361,9 @@ class TurnRunner:
     def _begin(self, job: TurnJob) -> RunningTurn:
         turn = job.accepted.turn
         may_go_on = Capability.STOPS_BILLING not in job.choice.backend.capabilities
-        answer = AnswerBuilder(self._clock, job.choice.prices, may_go_on, job.choice.key_source)
+        choice = job.choice
+        about = choice.model.description if choice.model else None
+        answer = AnswerBuilder(self._clock, choice.prices, may_go_on, choice.key_source, about)
         answer.begin()
         run = RunningTurn(job, answer)
         self._runs[run.id] = run
