@@ -130,10 +130,11 @@ def test_the_page_declares_what_agents_add_writes(name: str, place: int) -> None
     assert {key: options.get(key) for key in added} == added
 
 
+@pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(("name", "place"), DECLARED)
-async def test_the_agent_of_the_page_is_answered(name: str, place: int, tmp_path: Path) -> None:
+async def test_the_agent_of_the_page_is_answered(name: str, place: int, tmp_path: Path, *, stream: bool) -> None:
     ways = WAYS[name][place]
-    async with open_page(ways, blocks_of(name)[place], tmp_path) as it:
+    async with open_page(ways, blocks_of(name)[place], tmp_path, {"stream": stream}) as it:
         events = await it.ask()
         check = await it.backend.check()
     assert joined(events, TextDelta) == TEXT

@@ -82,6 +82,8 @@ class ProviderPeer(HttpPeer):
         refused = self._refused(exchange)
         if refused is None and exchange.method == "GET":
             await answer.json(200, {"object": "list", "data": [{"id": self.ways.model, "object": "model"}]})
+        elif refused is None and not exchange.json["stream"]:
+            await answer.json(200, _whole(self.ways.frames), self.ways.headers)
         elif refused is None:
             await answer.open_stream(self.ways.headers)
             for frame in self.ways.frames:
@@ -123,6 +125,29 @@ class ProviderPeer(HttpPeer):
         else:
             body = json.dumps(refusal.body).replace(FIELD, name)
             await answer.text(refusal.status, body, "application/json", refusal.headers)
+
+
+def _whole(frames: tuple[str, ...]) -> Json:
+    """Return the reply that these frames are the stream of: texts joined, parts in a list, and the bill in `usage`."""
+    spoken: list[object] = []
+    message: Json = {"role": "assistant"}
+    body: Json = {}
+    for frame in frames:
+        if not frame.startswith("data: {"):
+            continue
+        part = cast("Json", json.loads(frame.removeprefix("data: ")))
+        groqs = cast("Json", part.pop("x_groq", {}))
+        body |= {"usage": groqs["usage"]} if "usage" in groqs else {}
+        for choice in cast("list[dict[str, Json]]", part.pop("choices")):
+            delta = choice["delta"]
+            spoken += [delta["content"]] if delta.get("content") else []
+            for name in delta.keys() & {"reasoning", "reasoning_content"}:
+                message[name] = f"{message.get(name, '')}{delta[name] or ''}"
+        body |= part
+    texts = [each for each in spoken if isinstance(each, str)]
+    parts = [each for listed in spoken if isinstance(listed, list) for each in cast("list[object]", listed)]
+    message["content"] = [*parts, {"type": "text", "text": "".join(texts)}] if parts else "".join(texts)
+    return body | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 
 
 def chunk(delta: Json | None = None, finish: str | None = None, **more: object) -> str:
