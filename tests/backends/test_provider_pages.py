@@ -13,11 +13,11 @@ import pytest
 
 from agentapi_mcp.app.providers import OfferedModel
 from agentapi_mcp.backends import registry
-from agentapi_mcp.base.errors import BackendError
+from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.cli.agent_blocks import NewAgent, agent_block
 from agentapi_mcp.cli.providers import PROVIDERS
 from agentapi_mcp.core.backends.events import BackendEvent, Finished, StopReason, TextDelta, ThoughtDelta, UsageReported
-from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.models import BackendTurn, HealthStatus, HistoryMessage, MessageRole
 from agentapi_mcp.core.backends.ports import Backend
 from agentapi_mcp.core.catalogue.models import AgentDeclaration
 from agentapi_mcp.stores.local.catalogue_files import load_catalogue
@@ -44,15 +44,15 @@ class BackendSetup:
     agent: AgentDeclaration
     backend: Backend
 
-    async def ask(self, turn: BackendTurn | None = None) -> list[BackendEvent]:
-        """Ask the agent's model."""
+    async def ask(self, turn: BackendTurn | None = None, temperature: float | None = 0.5) -> list[BackendEvent]:
+        """Ask the agent's model, or that of the turn if there is no such model."""
         model = self.agent.models[0]
         asked = replace(
             turn or backend_turn(),
             model_id="gone" if turn is not None and turn.model_id == "gone" else model.model_id,
             system="Answer briefly.",
             history=(HistoryMessage(MessageRole.USER, "Hi."), HistoryMessage(MessageRole.ASSISTANT, "Hello.")),
-            temperature=0.5,
+            temperature=temperature,
             max_tokens=100,
         )
         return [event async for event in self.backend.run(asked)]
@@ -108,26 +108,37 @@ def test_every_page_has_its_rows_and_every_row_its_page() -> None:
     assert set(re.findall(r"^\| \[.*?\]\((\w+)\.md\)", index, re.MULTILINE)) == pages
 
 
+def written_by_agents_add(name: str, place: int) -> str:
+    """Return the block that `agents add` writes for a provider, at the address of the page."""
+    provider, ways = PROVIDERS[name], WAYS[name][place]
+    return agent_block(
+        NewAgent(
+            name="added",
+            provider_name=name,
+            provider=provider,
+            base_url=provider.base_url or str(options_in(blocks_of(name)[place])["base_url"]),
+            key_variable=provider.key_variable,
+            models=[OfferedModel(model_id=ways.model)],
+            day="2026-11-29",
+        )
+    )
+
+
 @pytest.mark.parametrize(("name", "place"), DECLARED)
 def test_the_page_declares_what_agents_add_writes(name: str, place: int) -> None:
     options = options_in(blocks_of(name)[place])
     assert options["provider"] == name
-    provider = PROVIDERS.get(name)
-    assert (provider is None) == (name == "vertex"), "say on its page that agents add does not know it"
-    if provider is None:
-        return
-    assert provider.page == f"docs/providers/{name}.md"
-    written = NewAgent(
-        name="x",
-        provider_name=name,
-        provider=provider,
-        base_url=provider.base_url or str(options["base_url"]),
-        key_variable=provider.key_variable,
-        models=[OfferedModel(model_id=WAYS[name][place].model)],
-        day="2026-11-29",
-    )
-    added = options_in(agent_block(written))
-    assert {key: options.get(key) for key in added} == added
+    assert (name in PROVIDERS) == (name != "vertex"), "its page says that agents add does not know it"
+    if name in PROVIDERS:
+        assert PROVIDERS[name].page == f"docs/providers/{name}.md"
+        added = options_in(written_by_agents_add(name, place))
+        assert {key: options.get(key) for key in added} == added
+
+
+@pytest.mark.parametrize(("name", "place"), [each for each in DECLARED if each[0] in PROVIDERS])
+async def test_the_agent_that_agents_add_writes_is_answered(name: str, place: int, tmp_path: Path) -> None:
+    async with open_page(WAYS[name][place], written_by_agents_add(name, place), tmp_path) as it:
+        assert joined(await it.ask(temperature=None), TextDelta) == TEXT
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -165,3 +176,17 @@ async def test_what_the_provider_refuses_is_told_with_its_reason(
     assert str(error).startswith(f"{name} says: ")
     assert expected.hint in (error.next_step or "")
     assert not {KEY, GOOGLES} & set(str(error).split())
+
+
+@pytest.mark.parametrize(("name", "place", "refusal"), [each for each in REFUSED if each[2] in {"key", "path"}])
+async def test_a_wrong_key_or_address_is_told_without_a_turn(
+    name: str, place: int, refusal: str, tmp_path: Path
+) -> None:
+    ways = WAYS[name][place]
+    expected = ways.refusals[refusal]
+    async with open_page(ways, blocks_of(name)[place], tmp_path, expected.options) as it:
+        it.peer.has_revoked_the_key = refusal == "key"
+        check = await it.backend.check()
+    is_absent = expected.fault is BackendFault.NOT_FOUND  # a server need not list its models
+    assert check.status is (HealthStatus.UNKNOWN if is_absent else HealthStatus.UNHEALTHY)
+    assert expected.says in (check.error or "")
