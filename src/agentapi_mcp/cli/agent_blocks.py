@@ -38,7 +38,7 @@ def agent_block(agent: NewAgent) -> str:
     if agent.key_variable is not None:
         lines += ["# The server takes the key from its environment; it is not in this file."]
         lines += _pairs({"api_key": f"${{{agent.key_variable}}}"})
-    lines += _pairs({"provider": agent.provider_name})
+    lines += _pairs({"provider": agent.provider_name, **agent.provider.options})
     for model in agent.models:
         lines += ["", f"[[agents.{key}.models]]", *_pairs(_model(agent, model)), *_prices(agent, model)]
     return "\n".join(lines) + "\n"

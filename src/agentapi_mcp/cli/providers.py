@@ -1,6 +1,7 @@
 """The providers that `agents add` knows: where each is, which variable holds its key, and where it is documented."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
@@ -9,7 +10,8 @@ from pydantic import SecretStr
 class Provider:
     """A provider of models; without a base URL, everyone has an own one, and models are the user's deployments.
 
-    A default model is taken only where the provider's own list has it.
+    A default model is taken only where the provider's own list has it. `options` are those without which the provider
+    refuses requests.
     """
 
     title: str
@@ -17,6 +19,7 @@ class Provider:
     backend: str = "openai"
     key_variable: str | None = None
     default_model: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
     page: str = "docs/backends/openai.md"
 
     @property
@@ -35,8 +38,6 @@ class EnteredKey:
     has_master_key: bool
 
 
-_LOCAL_PAGE = "docs/how-to/add-a-local-model.md"
-
 PROVIDERS: dict[str, Provider] = {
     "anthropic": Provider(
         title="Anthropic",
@@ -46,20 +47,49 @@ PROVIDERS: dict[str, Provider] = {
         default_model="claude-sonnet-5",
         page="docs/backends/anthropic.md",
     ),
-    "azure": Provider(title="Azure OpenAI", base_url=None, key_variable="AZURE_OPENAI_API_KEY"),
-    "deepseek": Provider(title="DeepSeek", base_url="https://api.deepseek.com/v1", key_variable="DEEPSEEK_API_KEY"),
+    "azure": Provider(
+        title="Azure OpenAI",
+        base_url=None,
+        key_variable="AZURE_OPENAI_API_KEY",
+        page="docs/providers/azure.md",
+    ),
+    "deepseek": Provider(
+        title="DeepSeek",
+        base_url="https://api.deepseek.com/v1",
+        key_variable="DEEPSEEK_API_KEY",
+        page="docs/providers/deepseek.md",
+    ),
     "gemini": Provider(
         title="the Gemini API",
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_variable="GEMINI_API_KEY",
         default_model="gemini-3.5-flash",
+        page="docs/providers/gemini.md",
     ),
-    "groq": Provider(title="Groq", base_url="https://api.groq.com/openai/v1", key_variable="GROQ_API_KEY"),
-    "litellm": Provider(title="LiteLLM", base_url="http://127.0.0.1:4000/v1", key_variable="LITELLM_API_KEY"),
-    "llamacpp": Provider(title="llama.cpp", base_url="http://127.0.0.1:8080/v1", page=_LOCAL_PAGE),
-    "lmstudio": Provider(title="LM Studio", base_url="http://127.0.0.1:1234/v1", page=_LOCAL_PAGE),
-    "mistral": Provider(title="Mistral", base_url="https://api.mistral.ai/v1", key_variable="MISTRAL_API_KEY"),
-    "ollama": Provider(title="Ollama", base_url="http://127.0.0.1:11434/v1", page=_LOCAL_PAGE),
+    "groq": Provider(
+        title="Groq",
+        base_url="https://api.groq.com/openai/v1",
+        key_variable="GROQ_API_KEY",
+        page="docs/providers/groq.md",
+    ),
+    "litellm": Provider(
+        title="LiteLLM",
+        base_url="http://127.0.0.1:4000/v1",
+        key_variable="LITELLM_API_KEY",
+        page="docs/providers/litellm.md",
+    ),
+    "llamacpp": Provider(
+        title="llama.cpp", base_url="http://127.0.0.1:8080/v1", page="docs/how-to/add-a-local-model.md"
+    ),
+    "lmstudio": Provider(title="LM Studio", base_url="http://127.0.0.1:1234/v1", page="docs/providers/lmstudio.md"),
+    "mistral": Provider(
+        title="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        key_variable="MISTRAL_API_KEY",
+        options={"include_usage": False},
+        page="docs/providers/mistral.md",
+    ),
+    "ollama": Provider(title="Ollama", base_url="http://127.0.0.1:11434/v1", page="docs/providers/ollama.md"),
     "openai": Provider(
         title="OpenAI",
         base_url="https://api.openai.com/v1",
@@ -71,7 +101,7 @@ PROVIDERS: dict[str, Provider] = {
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
         default_model="google/gemini-3.5-flash",
-        page="docs/how-to/add-openrouter.md",
+        page="docs/providers/openrouter.md",
     ),
-    "vllm": Provider(title="vLLM", base_url="http://127.0.0.1:8000/v1", page=_LOCAL_PAGE),
+    "vllm": Provider(title="vLLM", base_url="http://127.0.0.1:8000/v1", page="docs/providers/vllm.md"),
 }

@@ -15,8 +15,8 @@ from tests.support.peers.cases import backend_turn
 ANSWERED_BY = {
     "docs/agents.md#what-the-status-says": ["what does degraded mean"],
     "docs/agents.md#which-agent-answers": ["what is the default agent"],
-    "docs/backends/openai.md#gemini-api": ["can I use Gemini?"],
-    "docs/backends/openai.md#vertex-ai": ["how to use vertex ai"],
+    "docs/providers/gemini.md#add-gemini": ["can I use Gemini?"],
+    "docs/providers/vertex.md#add-vertex-ai": ["how to use vertex ai"],
     "docs/configuration.md#an-agent": ["how do i add my own agent", "how do I deactivate an agent"],
     "docs/configuration.md#environment": ["set environment variable"],
     "docs/configuration.md#where-the-file-is": ["where is the config file"],

@@ -420,6 +420,14 @@ def test_an_answer_that_ends_within_reasoning_of_its_own_field_says_so() -> None
         assert answered.end.warning is None
 
 
+@pytest.mark.parametrize("part", ["delta", "message"])
+def test_the_thinking_among_the_parts_of_an_answer_is_thought(part: str) -> None:
+    said = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": WHOLE}]
+    frame: Frame = {"choices": [{"index": 0, part: {"content": said}, "finish_reason": "stop"}]}
+    outcome = read(CHAT, written([frame, *CHAT.end()]))
+    assert (outcome.thought, outcome.text, outcome.end.warning) == ("hm", WHOLE, None)
+
+
 @FORMATS
 def test_reasoning_that_the_model_never_ends_is_its_only_answer(form: Format) -> None:
     outcome = read(form, written(form.frames(["<think>42", " it is"])))

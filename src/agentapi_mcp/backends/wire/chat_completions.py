@@ -13,7 +13,7 @@ from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.usage import UsageMeter, usage_in
 from agentapi_mcp.base.errors import BackendError, BackendFault
-from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text
+from agentapi_mcp.base.json_values import as_count, as_list, as_object, as_text, is_list
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
     StopReason,
@@ -136,7 +136,7 @@ class ChatCompletionsReply(Answer):
         self._begun = True
         delta, message = as_object(choice.get("delta")), as_object(choice.get("message"))
         if delta or not message:
-            if len(delta) > 1 or "content" not in delta:  # than text
+            if len(delta) > 1 or not isinstance(delta.get("content"), str):  # than text
                 yield from self._reasoned(delta)
             if spoken := self._spoken(delta) or (None if message else as_text(choice.get("text"))):
                 self._has_message = self._takes_message and not delta  # Completions know no pieces of another kind
@@ -160,6 +160,8 @@ class ChatCompletionsReply(Answer):
 
     def _reasoned(self, part: Mapping[str, object]) -> Iterator[BackendEvent]:
         thought = as_text(part.get("reasoning_content")) or as_text(part.get("reasoning"))
+        if not thought and is_list(content := part.get("content")):
+            thought = _joined(thinking for each in content for thinking in as_list(as_object(each).get("thinking")))
         if thought:
             self._text.has_thought = True
             yield ThoughtDelta(thought)
