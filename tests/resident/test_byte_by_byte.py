@@ -3,14 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import cast
 from uuid import uuid4
 
 import pytest
 
 from agentapi_mcp.testing.http import Steps
 from tests.support.peers.openai import OpenAIPeer
-from tests.support.residents import COMPLETIONS, Clients, Fields, LineClient, asked, clients, environ
+from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, clients, environ
 
 pytestmark = pytest.mark.acceptance
 HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
@@ -56,5 +55,5 @@ async def test_each_byte_alone_is_answered_as_a_line(shares: str, end: str, edge
             await write(client, "notifications/cancelled", stop, end=end)
             async with asyncio.timeout(60):
                 await exchange.gone.wait()
-            assert cast("Fields", await client.ask("ping", {}, 3))["result"] == {}
+            assert (await client.ask("ping", {}, 3))["result"] == {}
             assert await client.end() == 0

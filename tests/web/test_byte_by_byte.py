@@ -118,7 +118,9 @@ async def test_a_cancellation_reaches_the_provider(way: str, edge_home: Path) ->
 
 @pytest.mark.parametrize("begins", [b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"GET / HTTP/1.1\r\nHost: a\r\nX"])
 @pytest.mark.parametrize("size", [1_000, None])
-async def test_a_head_that_never_ends_is_refused_with_a_status(begins: bytes, size: int | None, edge_home: Path) -> None:
+async def test_a_head_that_never_ends_is_refused_with_a_status(
+    begins: bytes, size: int | None, edge_home: Path
+) -> None:
     async with served(edge_home) as (place, _, http):
         answer = await sent(place.base, begins + b"x" * LARGEST_HEAD, size=size)
         assert answer.startswith(b"HTTP/1.1 431 ")

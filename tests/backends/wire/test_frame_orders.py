@@ -1,4 +1,4 @@
-"""The frames of a valid answer in any order, some missing, some twice: never text, an end or a bill that nobody sent."""
+"""The frames of a valid answer in any order, some missing, some twice: never text, an end or a bill nobody sent."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -53,8 +53,11 @@ def mixed(form: Format) -> st.SearchStrategy[list[Frame]]:
     """Draw frames of a whole answer: each missing, once or twice, in any order."""
     frames = valid(form)
     counts = st.lists(st.sampled_from([0, 1, 1, 1, 2]), min_size=len(frames), max_size=len(frames))
-    chosen = counts.map(lambda counts: [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)])
-    return chosen.flatmap(st.permutations)
+
+    def chosen(counts: list[int]) -> list[Frame]:
+        return [frame for frame, count in zip(frames, counts, strict=True) for _ in range(count)]
+
+    return counts.map(chosen).flatmap(st.permutations)
 
 
 def texts_before_mark(form: Format, frames: Iterable[Frame]) -> str:

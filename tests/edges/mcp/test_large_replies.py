@@ -53,9 +53,7 @@ class Wired:
 @asynccontextmanager
 async def wired(database: DatabaseUrls, home: Path) -> AsyncGenerator[Wired]:
     async with OpenAIPeer() as peer, open_wire(database.app) as (wire, url):
-        settings = Settings(
-            home=home, database_url=SecretStr(url), abandon_grace_seconds=0, shutdown_grace_seconds=0
-        )
+        settings = Settings(home=home, database_url=SecretStr(url), abandon_grace_seconds=0, shutdown_grace_seconds=0)
         environ = {"OPENROUTER_API_KEY": "sk-or-v1-test", "AGENTAPI_OPENROUTER_BASE_URL": peer.openrouter_url}
         async with open_app(settings, environ) as app:
             services = await app.services_provider.services()
