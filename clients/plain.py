@@ -191,7 +191,7 @@ async def _supergateway(place: Place, target: Target) -> AsyncGenerator[Asking]:
     gateway: Process = await start(words, home / "gateway.log", env)
     try:
         assert await until(lambda: listens(port), _READY_WITHIN), (home / "gateway.log").read_text()
-        async with _typescript("v1")(place, Target(f"http://127.0.0.1:{port}/mcp", [], {})) as asking:
+        async with _typescript("v1")(place, Target(f"http://127.0.0.1:{port}/mcp", target.command, {})) as asking:
             yield asking
     finally:
         await gateway.end(signal.SIGTERM)

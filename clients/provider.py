@@ -60,8 +60,8 @@ class Asked:
     began: float
     spoken: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)  # ends the answer early
     ended_at: float = 0.0
-    was_left: bool = False
 
 
 def named(tools: Sequence[str], tool: str) -> str | None:
@@ -152,14 +152,13 @@ class Provider:
         try:
             await response.prepare(request)
             for number in range(int(found[1]) if found else 1):
+                if asked.enough.is_set():
+                    break
                 await pause(self._pace if number else 0)
                 await _say(response, body, {"index": 0, "delta": {"content": f"word{number} "}})
                 asked.spoken.set()
             await _say(response, body, {"index": 0, "delta": {"content": "the end"}, "finish_reason": "stop"})
             await response.write(b"data: [DONE]\n\n")
-        except (ConnectionError, asyncio.CancelledError):
-            asked.was_left = True
-            raise
         finally:
             asked.ended_at = now()
             asked.ended.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ from clients.provider import OURS, Call, Script, fields_in, named
 from clients.running import PromptedRun
 
 _ENDLESS = 10**6
+_SEEN_WITHIN = 100.0
+RUNS_ON = "runs on"
 THE_END = "the end"
 
 
@@ -100,8 +103,14 @@ async def stop(trial: Trial) -> str:
         await asked.spoken.wait()
         await run.stop()
         stopped = now()
-        await asked.ended.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SEEN_WITHIN):
+                await asked.ended.wait()
+        was_stopped = asked.ended.is_set()
+        asked.enough.set()
         running.cancel()
+    if not was_stopped:
+        return RUNS_ON
     return f"{asked.ended_at - stopped:.1f} s"
 
 

@@ -203,10 +203,11 @@ async def test_connections_that_are_made_at_once_are_all_made(edge_home: Path, t
 
 async def test_a_name_with_which_names_of_tools_become_too_long_is_refused(edge_home: Path, tmp_path: Path) -> None:
     env = of(edge_home, tmp_path)
-    status, _, err = await run(env, "connect", "cursor", "--force", "--name", "n" * 42)
-    assert (status, "at most 41" in err) == (2, True)
+    # Cursor takes 60 characters for the server's name, a colon and the tool's name.
+    status, _, err = await run(env, "connect", "cursor", "--force", "--name", "n" * 44)
+    assert (status, "at most 43" in err) == (2, True)
     assert not place("cursor", tmp_path).exists()
-    assert (await run(env, "connect", "cursor", "--force", "--name", "n" * 41))[0] == 0
+    assert (await run(env, "connect", "cursor", "--force", "--name", "n" * 43))[0] == 0
 
 
 async def test_what_is_no_file_is_refused_and_a_broken_backup_is_passed_over(edge_home: Path, tmp_path: Path) -> None:

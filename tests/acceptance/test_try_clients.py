@@ -9,7 +9,7 @@ from clients.place import Place, open_place
 from clients.plain import PLAIN
 from clients.programs import PROMPTED
 from clients.provider import open_provider
-from clients.trials import TRIALS
+from clients.trials import RUNS_ON, TRIALS
 
 pytestmark = pytest.mark.acceptance
 SCALE = 0.05
@@ -38,6 +38,10 @@ async def place() -> AsyncGenerator[Place]:
 async def test_a_client_loses_nothing(name: str, trials: Sequence[str], transport: str, place: Place) -> None:
     client = PROMPTED.get(name) or PLAIN[name]
     await asyncio.to_thread(client.version)  # installs it
-    tried = await try_client(client, place, transport, list(trials))
+    # The Inspector dies of Ctrl-C without a word, and over stdio its turn then runs on, as that of a client that quits.
+    is_silent = (name, transport) == ("inspector-2", "stdio")
+    chosen = [trial for trial in trials if not (is_silent and trial == "stop")]
+    tried = await try_client(client, place, transport, chosen)
     assert not tried.has_failed, tried.cells
-    assert set(tried.cells) == set(trials)
+    assert set(tried.cells) == set(chosen)
+    assert RUNS_ON not in tried.cells.values()

@@ -97,12 +97,12 @@ async def test_text_thought_bill_and_end_are_told(stream: bool) -> None:  # noqa
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_tool_that_nobody_has_is_told_with_a_warning(stream: bool) -> None:  # noqa: FBT001  # a parameter
+async def test_a_tool_that_nobody_has_is_told_and_why_the_answer_ended(stream: bool) -> None:  # noqa: FBT001  # a parameter
     async with open_setup(stream=stream) as at:
         events = await at.ask(turn("stub-tool"))
     assert [event.name for event in events if isinstance(event, ToolActivity)] == ["get_weather"]
     assert isinstance(events[-1], Finished)
-    assert events[-1].warning
+    assert events[-1].stop_reason is StopReason.TOOL_CALLS
 
 
 @pytest.mark.parametrize(

@@ -129,14 +129,13 @@ async def test_reasoning_is_thought_and_not_text(stream: bool) -> None:  # noqa:
 
 
 @BOTH
-async def test_a_tool_call_is_told_once_and_warned_of(stream: bool) -> None:  # noqa: FBT001  # a parameter
+async def test_a_tool_call_is_told_once_and_is_why_the_answer_ended(stream: bool) -> None:  # noqa: FBT001  # a parameter
     async with open_setup(stream=stream) as it:
         events = await it.ask("tool")
     assert of_kind(events, ToolActivity) == [ToolActivity("weather", ToolState.STARTED)]
     end = events[-1]
     assert isinstance(end, Finished)
     assert end.stop_reason is StopReason.TOOL_CALLS
-    assert end.warning
 
 
 @BOTH

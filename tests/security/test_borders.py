@@ -184,7 +184,7 @@ async def test_every_resource_template_and_completion_is_tried(link: str, edge_h
                     assert said.startswith("error")
                     assert masked(said, loot) == masked(never, nobodys)
                     reference = ResourceTemplateReference(type="ref/resource", uri=template)
-                    await complete_all(client, reference, ["session_id", "cursor"], loot)
+                    await complete_all(client, reference, ["session_id", "query", "cursor"], loot)
                 for prompt in (await client.list_prompts()).prompts:
                     reference = PromptReference(type="ref/prompt", name=prompt.name)
                     names = [argument.name for argument in prompt.arguments or []]
@@ -198,12 +198,14 @@ async def test_every_resource_template_and_completion_is_tried(link: str, edge_h
                     assert not set_of_words(listed, loot)
                     if cursor is not None:
                         assert listed.startswith("error")
-                assert not set_of_words(await outcome(client.read_resource(CATALOGUE_URI)), loot)
+                for uri in (CATALOGUE_URI, "agentapi://chat/sessions"):
+                    assert not set_of_words(await outcome(client.read_resource(uri)), loot)
 
 
 def filled(template: str, loot: Loot) -> str:
     """Fill in a template with what is hers."""
     uri = template.replace("{session_id}", loot.session_id).replace("{?cursor}", f"?cursor={loot.transcript_cursor}")
+    uri = uri.replace("{?query,cursor}", f"?cursor={loot.list_cursor}")
     assert "{" not in uri, "a template of a form that is not tried here"
     return uri
 

@@ -157,7 +157,6 @@ async def test_settings_reach_the_agent_and_other_keys_stay(edge_home: Path, tmp
         ({"allowed_agents": []}, "unset it"),
         ({"allowed_agents": ["guide"] * 201}, "unset it"),
         ({"allowed_agents": [1]}, "a list of strings"),
-        ({"allowed_agents": "guide"}, "a list of strings"),
         ({"allowed_models": ["droid/nothing"]}, "no such model"),
         ({"temperature": 3}, "between 0 and 2"),
         ({"max_tokens": 0}, "at least 1"),

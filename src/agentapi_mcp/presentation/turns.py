@@ -17,7 +17,8 @@ _STOPS: dict[StopReason, str] = {
     StopReason.LENGTH: "The answer was cut at its greatest length{after}: ask it to go on, or raise max_tokens.",
     StopReason.TOOL_CALLS: "The answer ends in a call of a tool, and none is run here: ask for one without tools.",
     StopReason.CONTENT_FILTER: (
-        "The model or its provider refused to say the rest: reword the message, or ask another model."
+        "The model or its provider refused to say the rest: reword the message, or ask another model. Later messages "
+        "of this conversation are sent without this one and its answer."
     ),
     StopReason.PAUSED: "The agent paused before its answer was whole: ask it to go on.",
     StopReason.OTHER: "The answer ended for a reason that this server does not know, so it may not be whole.",

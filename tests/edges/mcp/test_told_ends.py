@@ -10,7 +10,7 @@ from tests.support.peers.openai import OpenAIPeer
 
 ENDS = {
     "length": ("length", "was cut at its greatest length, after 5 tokens"),
-    "content_filter": ("content_filter", "refused to say the rest"),
+    "content_filter": ("content_filter", "sent without this one and its answer"),
     "tool_calls": ("tool_calls", "ends in a call of a tool"),
     "whatever": ("other", "may not be whole"),
 }

@@ -163,8 +163,6 @@ class Answer(ABC):
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
         if not self.is_whole and not self._over:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
-        if reason is StopReason.TOOL_CALLS:
-            self._warn("The model asked for a tool that is not there.")
         if reason is StopReason.OTHER:
             self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
         self._warn(self._text.warning(reason))
