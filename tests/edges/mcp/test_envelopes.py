@@ -14,10 +14,7 @@ from tests.support.connect import connect
 PING: Mapping[str, object] = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 NO_IDS: list[object] = json.loads("[null, true, 1.0, {}, []]")
 WRONG: list[tuple[object, str]] = [
-    *(
-        ({**PING, "id": value}, "The id of a request must be a string or a whole")
-        for value in (None, True, 1.0, {}, [])
-    ),
+    *(({**PING, "id": value}, "The id of a request must be a string or a whole") for value in NO_IDS),
     ({"id": 1, "method": "ping"}, 'The message must have "jsonrpc": "2.0".'),
     ({**PING, "jsonrpc": "1.0"}, 'The message must have "jsonrpc": "2.0".'),
     ({**PING, "method": 5}, "The method must be a string."),
