@@ -211,6 +211,6 @@ async def open_provider(pace: float) -> AsyncGenerator[Provider]:
 
 def fields_in(result: str) -> dict[str, Any]:
     """Find the fields of a turn in what a model was told, whichever way its client tells it."""
-    names = ("turn_id", "session_id", "status", "transcript_uri")
+    names = ("turn_id", "session_id", "status")
     found = ((name, re.search(rf'{name}[\\": ]+([^\s\\",}}]+)', result)) for name in names)
     return {name: match[1] for name, match in found if match}

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from chaos.timing import now
 from clients.place import Place
 from clients.plain import PlainRun
 from clients.provider import OURS, Call, Script, fields_in, named
 from clients.running import PromptedRun
+
+from agentapi_mcp.base.ids import SessionId
+from agentapi_mcp.presentation.uris import transcript_uri
 
 _ENDLESS = 10**6
 _SEEN_WITHIN = 100.0
@@ -121,7 +124,8 @@ async def resource(trial: Trial) -> str:
     message, reading = trial.message(trial.sizes.short), trial.reading
 
     def read(results: Sequence[str]) -> Mapping[str, object]:
-        return reading[1](fields_in(results[-1])["transcript_uri"])
+        # By the session's id: some clients tell their model the text alone, which has no address.
+        return reading[1](transcript_uri(SessionId(UUID(fields_in(results[-1])["session_id"]))))
 
     script = Script([trial.chat(message), Call(reading[0], read)])
     await trial.run(script)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
+from mcp_types.version import KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from agentapi_mcp.edges.mcp.transports.negotiation import EVENTS, JSON, accepted
 from agentapi_mcp.testing.http import Ticks
@@ -214,7 +214,7 @@ async def test_a_revision_that_is_not_served_is_told_which_are(version: str, edg
             assert answer.status_code == 400, (method, body)
             error = answer.json()["error"]
             assert (answer.json()["id"], error["code"]) == (key, -32022)
-            assert error["data"] == {"supported": list(KNOWN_PROTOCOL_VERSIONS), "requested": version}
+            assert error["data"] == {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": version}
             assert all(each in error["message"] for each in KNOWN_PROTOCOL_VERSIONS)
         # The session is there still.
         assert (await send(http, "*/*", message("ping"), session)).status_code == 200

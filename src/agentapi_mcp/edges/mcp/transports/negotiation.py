@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from mcp_types import HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION
-from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, KNOWN_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from starlette.types import Message, Scope, Send
 
 from agentapi_mcp.base.json_values import as_object
@@ -90,11 +90,13 @@ def version_refusal(scope: Scope) -> dict[str, object] | None:
         }
     else:
         requested = clean(sent.pop().decode("latin-1"))[:_LONGEST_QUOTE]
-        served = list(KNOWN_PROTOCOL_VERSIONS)
+        by_request, by_session = (", ".join(each) for each in (MODERN_PROTOCOL_VERSIONS, HANDSHAKE_PROTOCOL_VERSIONS))
         fault = {
             "code": UNSUPPORTED_PROTOCOL_VERSION,
-            "message": f"There is no MCP revision {requested!r} here: send one of {', '.join(served)}.",
-            "data": {"supported": served, "requested": requested},
+            "message": f"There is no MCP revision {requested!r} here: send {by_request}, or after initialize the one "
+            f"that it answered with, of {by_session}.",
+            # As `server/discover` says: what a request may name without initialize.
+            "data": {"supported": list(MODERN_PROTOCOL_VERSIONS), "requested": requested},
         }
     key = body.get("id")
     return {"jsonrpc": "2.0", "id": key if isinstance(key, str | int) else None, "error": fault}
