@@ -122,9 +122,11 @@ class Outcome:
         return last
 
 
-def read(form: Format, stream: bytes, cuts: Sequence[int] = (), *, size: int | None = None) -> Outcome:
+def read(
+    form: Format, stream: bytes, cuts: Sequence[int] = (), *, size: int | None = None, answer: Answer | None = None
+) -> Outcome:
     """Read a stream that comes in pieces, cut at these places or each of a size, and then ends."""
-    answer, parser, outcome = form.answer(), EventParser(), Outcome()
+    answer, parser, outcome = answer or form.answer(), EventParser(), Outcome()
     places = [0, *(range(size, len(stream), size) if size else sorted(cut % (len(stream) + 1) for cut in cuts)), None]
     try:
         for begin, end in pairwise(places):

@@ -116,3 +116,22 @@ async def test_however_many_hosts_were_served_the_next_is_judged_by_its_name() -
             421,
             400,
         ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"), [([], b"Send the header Host."), ([(b"host", b"a b")], b"Host is no host with a port.")]
+)
+async def test_a_host_that_is_missing_is_asked_for(sent: list[tuple[bytes, bytes]], words: bytes) -> None:
+    app = PlainTextResponse("served")
+    hosts = Hosts(app, Mount(paths=("/",), app=app, authentication=AuthenticationMode.OPEN), allowed_names([], []))
+    said = list[Message]()
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    await hosts({"type": "http", "method": "GET", "path": "/", "headers": sent}, receive, send)
+    assert said[0]["status"] == 400
+    assert words in said[1]["body"]

@@ -103,7 +103,7 @@ class Hosts:
             return None
         host = Authority.parse(sent.decode("latin-1"))
         if host is None:  # RFC 9112, section 3.2
-            message = "The header Host is no host with a port."
+            message = "The header Host is no host with a port." if sent else "Send the header Host."
             return Refusal(status=HTTPStatus.BAD_REQUEST, message=message)
         # DNS rebinding: a page's own name can be made to resolve to this server, but Host still has that name.
         if not self._allowed.has_host(host):

@@ -6,7 +6,7 @@ What it does is chosen by words in the model's name, or by `[[word]]` in the las
 
     eNNN             that HTTP status              hang          says nothing
     slow             a step for each of 100 pieces drip          comments without end, one per step
-    waits            one piece, then nothing       chunksN       N pieces
+    waits            one piece, then nothing       chunksN megabytesN  N pieces; N of a megabyte each
     cut, nofinish    breaks off after 3 pieces     drop          closes without an answer
     errchunk         an error after 3 pieces       err200        an error in a reply whose status is 200
     badjson badchunk nonsense                      empty         no choices
@@ -100,6 +100,8 @@ class Script:
         if "recall" in self.words:
             return [f"{word} " for word in self.earlier.split()]
         usual = 100 if "slow" in self.words else 5
+        if megabytes := self.number("megabytes"):
+            return [f"megabyte {place:>6} of {megabytes:<6}\n" * 40_000 for place in range(megabytes)]
         count = self.number("chunks")
         thought = ["<thi", "nk>hm</think>\n", "\n"] if "marks" in self.words else []
         return thought + [f"w{place} " for place in range(usual if count is None else count)]

@@ -22,6 +22,7 @@ from agentapi_mcp.edges.mcp.error_middleware import HELD_BY_CALL
 from agentapi_mcp.edges.mcp.errors import rpc_refusal
 from agentapi_mcp.edges.mcp.http_dispatch import AsgiConnection, is_modern
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
+from agentapi_mcp.edges.mcp.transports.envelopes import fault_of_posted
 from agentapi_mcp.edges.mcp.transports.legacy_http import LegacyHttp
 from agentapi_mcp.edges.mcp.transports.negotiation import (
     OFFERED,
@@ -184,6 +185,10 @@ class _Endpoints:
         if not takes.events and needs_stream(scope):
             await wire.refuse(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST, ONLY_EVENTS)
             return
+        fault = fault_of_posted(scope)
+        if fault is not None:
+            await wire.refuse(400, INVALID_REQUEST, fault)
+            return
         await self._modern_app(with_both(scope), wire.receive, shaped(send, takes))
 
     async def serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,6 +213,10 @@ class _Endpoints:
 
     async def serve_messages(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a message of the SSE transport."""
+        fault = fault_of_posted(scope)
+        if fault is not None:
+            await AsgiConnection(scope, receive, send).refuse(400, INVALID_REQUEST, fault)
+            return
         is_unknown = False
 
         async def answer(message: Message) -> None:

@@ -19,6 +19,7 @@ from mcp_types import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
     PARSE_ERROR,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
 )
@@ -43,6 +44,7 @@ from agentapi_mcp.edges.mcp.errors import NO_BATCHES, explain
 from agentapi_mcp.edges.mcp.http_dispatch import Answer, AsgiConnection, ClientRequester, Headers, HttpDispatch, respond
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
 from agentapi_mcp.edges.mcp.server.subscriptions import Subscriptions
+from agentapi_mcp.edges.mcp.transports.envelopes import envelope_fault, without_empty_list
 from agentapi_mcp.edges.mcp.transports.negotiation import ONLY_EVENTS, accepted
 from agentapi_mcp.web.requests import head_of, json_of
 
@@ -125,25 +127,26 @@ class LegacyHttp:
 
     async def _post(self, wire: AsgiConnection, request: Request, client: "_SessionClient | None") -> None:
         try:
-            message = json_of(wire.scope)
+            message = without_empty_list(json_of(wire.scope))
         except (ValueError, RecursionError):
             await wire.refuse(400, PARSE_ERROR, "The body is not JSON.")
             return
         if is_list(message):
             await wire.refuse(400, INVALID_REQUEST, NO_BATCHES)
             return
-        if is_object(message) and "id" not in message and "method" in message:
-            # MCP: a notification or response that is accepted is answered by 202 without a body.
-            await self._receive_notification(client, message)
-            await wire.reply(202)
-            return
         if is_object(message) and "method" not in message and ("result" in message or "error" in message):
             await self._receive_answer(wire, client, message)
             return
         try:
+            if is_object(message) and "id" not in message:
+                # MCP: a notification or response that is accepted is answered by 202 without a body.
+                await self._receive_notification(client, JSONRPCNotification.model_validate(message))
+                await wire.reply(202)
+                return
             call = JSONRPCRequest.model_validate(message)
         except ValidationError:
-            await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 request or notification.")
+            fault = envelope_fault(message) or "The body must be one JSON-RPC 2.0 request or notification."
+            await wire.refuse(400, INVALID_REQUEST, fault)
             return
         await self._serve(wire, request, client, call, streams=accepted(head_of(wire.scope)).events)
 
@@ -154,7 +157,8 @@ class LegacyHttp:
         try:
             answer = read_answer(message)
         except ValidationError:
-            await wire.refuse(400, INVALID_REQUEST, "The body must be one JSON-RPC 2.0 message.")
+            fault = envelope_fault(message) or "The body must be one JSON-RPC 2.0 message."
+            await wire.refuse(400, INVALID_REQUEST, fault)
             return
         try:
             if client is not None:
@@ -164,11 +168,11 @@ class LegacyHttp:
             return
         await wire.reply(202)
 
-    async def _receive_notification(self, client: "_SessionClient | None", message: dict[str, Any]) -> None:
+    async def _receive_notification(self, client: "_SessionClient | None", message: JSONRPCNotification) -> None:
         """Handle a cancellation, of a request in this or another replica; ignore other notifications."""
-        if message["method"] != "notifications/cancelled" or client is None:
+        if message.method != "notifications/cancelled" or client is None:
             return
-        params = as_object(message.get("params"))
+        params = as_object(message.params)
         request_id = as_request_id(params.get("requestId"))
         if request_id is None:
             return

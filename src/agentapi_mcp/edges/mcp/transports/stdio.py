@@ -30,6 +30,7 @@ from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 from agentapi_mcp.edges.mcp.errors import NO_BATCHES
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
+from agentapi_mcp.edges.mcp.transports.envelopes import envelope_fault, without_empty_list
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
 from agentapi_mcp.presentation.text import clean
 
@@ -42,6 +43,9 @@ _ID = r'"id"\s*:\s*(-?\d{1,15}|"[^"\\]{0,100}")\s*'
 _FIRST_ID = re.compile(r'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]{0,100}"\s*,\s*){0,2}' + _ID + ",")
 _LAST_ID = re.compile(_ID + r"\}\s*\Z")
 _LONGEST_END = 200
+_NOT_MCP = "This is no JSON-RPC 2.0 message of the protocol."
+# Something that is called an id, perhaps that of the request, and is neither a text nor a whole number.
+_OTHER_ID = re.compile(r'"id"\s*:\s*(?![\s"]|-?\d{1,100}\s*[,}])')
 
 
 async def serve_stdio(
@@ -137,11 +141,16 @@ class _BoundedLines:
         try:
             _check(line)
         except JsonBoundsError as exc:
-            self._count += 1
-            key = f"refused line {self._count}"
-            self._refused[key] = _fault(_id_at_an_end(line), INVALID_REQUEST, f"The message {exc}.")
-            return json.dumps(key)
+            return self._refuse(_fault(_id_at_an_end(line), INVALID_REQUEST, f"The message {exc}."))
+        if _OTHER_ID.search(line) and (fault := _fault_of_id(line)):
+            return self._refuse(fault)
         return line
+
+    def _refuse(self, fault: JSONRPCError) -> str:
+        self._count += 1
+        key = f"refused line {self._count}"
+        self._refused[key] = fault
+        return json.dumps(key)
 
     def refusal(self, fault: ValidationError) -> JSONRPCError | None:
         """Return the error of a line that was refused, if that is what the SDK passes on."""
@@ -153,6 +162,16 @@ def _check(line: str) -> None:
     if is_too_long(line):
         raise JsonBoundsError(f"is longer than {LONGEST_LINE:,} bytes")
     _BOUNDS.check(line)
+
+
+def _fault_of_id(line: str) -> JSONRPCError | None:
+    """Return the error of a request whose id is none, which the SDK would take for a notification and never answer."""
+    try:
+        message: object = json.loads(line.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return None  # the SDK finds it, too
+    words = None if is_list(message) else envelope_fault(message)
+    return None if words is None else _fault(None, INVALID_REQUEST, words)
 
 
 @contextmanager
@@ -238,7 +257,7 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
     Lone surrogates pass in a tool's arguments, so that the tool reports them in its own message.
     """
     try:
-        content = _content_of(fault)
+        content = without_empty_list(_content_of(fault))
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
     if is_list(content):
@@ -246,7 +265,7 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_python(_cleaned(content), by_name=False))
     except ValidationError:
-        return _fault(_id_of(content), INVALID_REQUEST, "This is no JSON-RPC 2.0 message of the protocol.")
+        return _fault(_id_of(content), INVALID_REQUEST, envelope_fault(content) or _NOT_MCP)
     except RecursionError:
         return _fault(_id_of(content), INVALID_REQUEST, "This message is nested too deeply.")
 
@@ -258,7 +277,9 @@ def _content_of(fault: ValidationError) -> object:
         return json.loads(str(errors[0]["input"]))
     if all(is_list(error["input"]) for error in errors):
         return errors[0]["input"]
-    return next((error["input"] for error in errors if is_object(error["input"])), None)
+    # A member that is missing is reported with the object that it should be in, a wrong one with itself.
+    lacking = sorted(errors, key=lambda error: (error["type"] != "missing", len(error["loc"])))
+    return next((error["input"] for error in lacking if is_object(error["input"])), None)
 
 
 def _cleaned(content: object, path: tuple[str, ...] = ()) -> object:
