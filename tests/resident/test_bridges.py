@@ -24,6 +24,8 @@ from tests.support.peers.openai import OpenAIPeer
 from tests.support.residents import COMPLETIONS, Clients, LineClient, asked, clients, environ, place_of
 from tests.support.waiting import wait_until
 
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+
 pytestmark = pytest.mark.acceptance
 HELLO_LINES = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
@@ -139,6 +141,24 @@ async def test_what_a_client_cancels_while_it_ends_is_stopped(number: signal.Sig
             assert await client.process.wait() == -number
 
 
+async def test_what_a_client_cancels_before_it_goes_away_is_stopped(edge_home: Path) -> None:
+    ours, theirs = os.pipe()
+    async with OpenAIPeer(pace=Steps()) as peer:
+        env = environ(edge_home, peer)
+        async with clients(env) as here:
+            client = await here.start(env, stdout=theirs)
+            os.close(theirs)
+            client.say("initialize", HELLO, 0)
+            client.say("notifications/initialized")
+            client.call(1, "chat", agent="droid", message=slow())
+            exchange = await peer.received(1, path=COMPLETIONS)
+            client.process.send_signal(signal.SIGSTOP)  # it finds both at once
+            client.say("notifications/cancelled", {"requestId": 1, "reason": "MCP request cancelled by caller"})
+            os.close(ours)
+            client.process.send_signal(signal.SIGCONT)
+            await exchange.gone.wait()
+
+
 async def test_a_turn_that_ended_after_its_client_is_given_to_who_asks_again(edge_home: Path) -> None:
     steps = Steps()
     async with OpenAIPeer(pace=steps) as peer:
@@ -168,8 +188,7 @@ async def test_an_answer_that_its_client_never_got_is_given_to_who_asks_again(wh
             client = await here.start(env, stdout=theirs)
             os.close(theirs)
             reply = {"agent": "droid", "message": f"{uuid4()} {'long ' * 30_000}[[echo]]"}
-            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-            client.say("initialize", hello, 0)
+            client.say("initialize", HELLO, 0)
             client.say("notifications/initialized")
             await asyncio.to_thread(os.read, ours, 60_000)
             # Its answer is more than a pipe takes, so that the rest of it waits in the bridge or the socket.

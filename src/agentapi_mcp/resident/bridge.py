@@ -8,7 +8,7 @@ import time
 from _socket import SHUT_WR, socket
 from _thread import allocate_lock, start_new_thread
 from collections.abc import Sequence
-from select import POLLERR, POLLHUP, poll
+from select import POLLERR, POLLHUP, POLLIN, poll
 
 from agentapi_mcp.base import descriptors
 from agentapi_mcp.base.locks import pause
@@ -106,8 +106,9 @@ class Bridge:
         import signal  # noqa: PLC0415  # 3 ms, for which nobody waits now
 
         def end(number: int, _frame: object) -> None:
-            # Claude Code sends SIGINT, and says after that what it cancels; Codex says it just before SIGTERM.
+            # Claude Code sends SIGINT, and says after that what it cancels.
             pause(_LAST_LINES)
+            _pass_on_what_was_said()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -257,8 +258,9 @@ class Bridge:
         with self._writing:
             try:
                 descriptors.write(_STDOUT, data)
-            except OSError:
-                os._exit(0)  # nobody reads any more
+            except OSError:  # nobody reads any more
+                _pass_on_what_was_said()
+                os._exit(0)
 
     def _leave(self) -> None:
         """End the process; a client that ended before the server came up is told why that did not."""
@@ -350,7 +352,17 @@ def _watch_reader() -> None:
     state = poll()
     state.register(_STDOUT, 0)
     if any(event & (POLLERR | POLLHUP) for _, event in state.poll()):
+        _pass_on_what_was_said()
         os._exit(0)
+
+
+def _pass_on_what_was_said() -> None:
+    """Wait until all that the client has said is read: Codex says what it cancels just before it goes away."""
+    state = poll()
+    state.register(_STDIN, POLLIN)
+    end = time.monotonic() + _LAST_WORDS
+    while time.monotonic() < end and any(event & POLLIN for _, event in state.poll(0)):
+        pause(_SYNC_SECONDS)
 
 
 def _directory() -> str:

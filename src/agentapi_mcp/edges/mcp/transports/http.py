@@ -185,10 +185,6 @@ class _Endpoints:
         if not takes.events and needs_stream(scope):
             await wire.refuse(HTTPStatus.NOT_ACCEPTABLE, INVALID_REQUEST, ONLY_EVENTS)
             return
-        fault = fault_of_posted(scope)
-        if fault is not None:
-            await wire.refuse(400, INVALID_REQUEST, fault)
-            return
         await self._modern_app(with_both(scope), wire.receive, shaped(send, takes))
 
     async def serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
