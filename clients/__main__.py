@@ -5,16 +5,16 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from clients.place import Place, open_place
 from clients.plain import PLAIN, Plain, PlainRun
 from clients.programs import PROMPTED, Prompted
-from clients.provider import Script, open_provider
+from clients.provider import open_provider
 from clients.running import PromptedRun
-from clients.trials import OVER_HTTP, TRIALS, FailedError, Sizes, Trial
+from clients.trials import OVER_HTTP, TRIALS, FailedError, Trial
 
 _WITHIN = 400.0
 
@@ -36,22 +36,13 @@ class Tried:
 def trial_of(client: Prompted | Plain, place: Place, transport: str) -> Trial:
     """Return what is needed to try a client over a transport."""
     if isinstance(client, Plain):
-        return Trial(client.name, place, transport, _beginning(client), ("read", _resource), Sizes())
+        return Trial(place, partial(PlainRun, client, place, transport), ("read", _resource))
     reading = (client.read_tool, client.reading) if client.read_tool else None
-    return Trial(client.name, place, transport, _beginning(client), reading, Sizes())
+    return Trial(place, partial(PromptedRun, client, place, transport), reading)
 
 
 def _resource(uri: str) -> dict[str, object]:
     return {"uri": uri}
-
-
-def _beginning(client: Prompted | Plain) -> Callable[[Place, str, Script], PromptedRun | PlainRun]:
-    def begin(place: Place, transport: str, script: Script) -> PromptedRun | PlainRun:
-        if isinstance(client, Plain):
-            return PlainRun(client, place, transport, script)
-        return PromptedRun(client, place, transport, script)
-
-    return begin
 
 
 async def try_client(client: Prompted | Plain, place: Place, transport: str, names: list[str]) -> Tried:

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ from clients.programs import ENVIRONMENT
 from clients.provider import Script, fields_in
 from tests.support import npm_peers
 from typing_extensions import override
+
+from agentapi_mcp.base.json_values import as_object
 
 _NODE = 22
 _READY_WITHIN = 120.0
@@ -69,7 +71,6 @@ class Inspector(Asking):
     """MCP Inspector's command line, which is started anew for each method."""
 
     words: Sequence[str]
-    options: Mapping[str, str]
     home: Path
     _process: asyncio.subprocess.Process | None = None
 
@@ -79,8 +80,8 @@ class Inspector(Asking):
             case "list":
                 return [tool["name"] for tool in (await self._run("tools/list"))["tools"]]
             case "call":
-                given = [f"{name}={value}" for name, value in dict(more["given"]).items()]  # pyright: ignore[reportArgumentType, reportCallIssue]
-                named = [self.options["tool"], str(more["tool"]), *(["--tool-arg", *given] if given else [])]
+                given = [f"{name}={value}" for name, value in as_object(more["given"]).items()]
+                named = ["--tool-name", str(more["tool"]), *(["--tool-arg", *given] if given else [])]
                 result = await self._run("tools/call", *named)
                 return json.dumps(result.get("structuredContent") or result["content"])
             case _:
@@ -146,37 +147,31 @@ async def _fastmcp(place: Place, target: Target) -> AsyncGenerator[Asking]:
         yield lines
 
 
-def _inspector(project: str, program: str, *words: str) -> Callable[[Place, Target], Any]:
+def _inspector(project: str, program: str, *words: str, is_old: bool = False) -> Callable[[Place, Target], Any]:
     @asynccontextmanager
     async def connect(place: Place, target: Target) -> AsyncGenerator[Asking]:
         modules = await asyncio.to_thread(npm_peers.installed, project)
         node = str(npm_peers.node_bin(_NODE) / "node")
         given = [word for name, value in target.env.items() for word in ("-e", f"{name}={value}")]
-        server = ["--transport", "http", "--server-url", target.url] if target.url else list(target.command)
-        if target.url and project == "npm_bridges":
-            server = [target.url, "--transport", "http"]
+        server = list(target.command)
+        if target.url:
+            server = ["--transport", "http", *([] if is_old else ["--server-url"]), target.url]
         start_words = [node, str(modules / "@modelcontextprotocol" / "inspector" / program)]
-        yield Inspector([*start_words, *server, *given, *words], {"tool": "--tool-name"}, place.new_folder())
+        yield Inspector([*start_words, *server, *given, *words], place.new_folder())
 
     return connect
 
 
-def _bridged(begin: Callable[[Place, Target], Any], bridge: str) -> Callable[[Place, Target], Any]:
+@asynccontextmanager
+async def _mcp_remote(place: Place, target: Target) -> AsyncGenerator[Asking]:
     """Connect through mcp-remote, which makes a server over HTTP one over stdio."""
-
-    @asynccontextmanager
-    async def connect(place: Place, target: Target) -> AsyncGenerator[Asking]:
-        modules = await asyncio.to_thread(npm_peers.installed, "npm_bridges")
-        node = str(npm_peers.node_bin(_NODE) / "node")
-        program = next((modules / bridge / "dist").glob("proxy.js"))
-        home = str(place.new_folder())
-        env = {**npm_peers.node_environment(_NODE), "HOME": home}
-        assert target.url is not None
-        words = [node, str(program), target.url, "--allow-http"]
-        async with begin(place, Target(None, words, env)) as asking:
-            yield asking
-
-    return connect
+    modules = await asyncio.to_thread(npm_peers.installed, "npm_bridges")
+    node = str(npm_peers.node_bin(_NODE) / "node")
+    env = {**npm_peers.node_environment(_NODE), "HOME": str(place.new_folder())}
+    assert target.url is not None
+    words = [node, str(modules / "mcp-remote" / "dist" / "proxy.js"), target.url, "--allow-http"]
+    async with _typescript("v1")(place, Target(None, words, env)) as asking:
+        yield asking
 
 
 @asynccontextmanager
@@ -216,7 +211,7 @@ class PlainRun:
     transport: str
     script: Script
     _asking: Asking | None = None
-    _failed: str = field(default="")
+    _failed: str = ""
 
     async def finish(self) -> None:
         """Connect, and do the calls."""
@@ -276,12 +271,12 @@ PLAIN = {
         Plain(
             "inspector-0",
             _npm_version("npm_bridges", _INSPECTOR),
-            _inspector("npm_bridges", "cli/build/cli.js", "--cli"),
+            _inspector("npm_bridges", "cli/build/cli.js", "--cli", is_old=True),
         ),
         Plain(
             "mcp-remote",
             _npm_version("npm_bridges", "mcp-remote"),
-            _bridged(_typescript("v1"), "mcp-remote"),
+            _mcp_remote,
             transports=("http",),
         ),
         Plain("supergateway", _npm_version("npm_bridges", "supergateway"), _supergateway, transports=("stdio",)),

@@ -16,16 +16,10 @@ from aiohttp import web
 from chaos.timing import now, pause
 from clients.dialects import CHAT_COMPLETIONS, GEMINI, MESSAGES, RESPONSES, Answer, Dialect, Json, Request, ToolResult
 
-OURS = (
-    "chat",
-    "get_turn",
-    "cancel_turn",
-    "list_agents",
-    "list_models",
-    "list_sessions",
-    "get_transcript",
-    "get_health",
-)
+from agentapi_mcp.edges.mcp.options import DEFAULT_TOOLSET
+from agentapi_mcp.edges.mcp.tools.registry import find_tools
+
+OURS = tuple(tool.spec.name for tool in find_tools([DEFAULT_TOOLSET]))
 _WORDS = re.compile(r"\[\[words=(\d+)\]\]")
 # Claude Code and others hide the tools of a server behind a search, and wait for slow servers by a tool.
 _SEARCH = "ToolSearch"

@@ -28,9 +28,8 @@ class PromptedRun:
 
     async def finish(self) -> None:
         """Start the client, and wait for its end."""
-        if (
-            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        ):  # as in the background of a shell: clients would inherit it
+        # As in the background of a shell: the client would inherit it, and be deaf to Ctrl-C.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         home = self.place.new_folder()
         self.output = home / "output"

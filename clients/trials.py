@@ -15,7 +15,8 @@ from clients.running import PromptedRun
 from agentapi_mcp.base.ids import SessionId
 from agentapi_mcp.presentation.uris import transcript_uri
 
-_ENDLESS = 10**6
+# How many words the answers have, one a second at full scale.
+_SHORT, _RESTARTED, _LONG, _ENDLESS = 2, 20, 90, 10**6
 _SEEN_WITHIN = 100.0
 RUNS_ON = "runs on"
 THE_END = "the end"
@@ -25,25 +26,13 @@ class FailedError(Exception):
     """The client did not do what was tried; the message says what it did."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How many words the answers have, one a second at full scale."""
-
-    short: int = 2
-    restarted: int = 20
-    long: int = 90
-
-
 @dataclass
 class Trial:
     """One client over one transport."""
 
-    client: str
     place: Place
-    transport: str
-    begin: Callable[[Place, str, Script], PromptedRun | PlainRun]
-    reading: tuple[str, Callable[[str], Mapping[str, object]]] | None
-    sizes: Sizes
+    begin: Callable[[Script], PromptedRun | PlainRun]
+    reading: tuple[str, Callable[[str], Mapping[str, object]]] | None  # the tool, and its arguments for an address
 
     def message(self, words: int) -> str:
         """Return a message that no other run sends."""
@@ -59,7 +48,7 @@ class Trial:
 
     async def run(self, script: Script) -> PromptedRun | PlainRun:
         """Do a script to its end."""
-        run = self.begin(self.place, self.transport, script)
+        run = self.begin(script)
         await run.finish()
         if not script.done.is_set():
             raise FailedError(f"gave up after {len(script.results)} results: {script.results[-1:]} {run.said()}")
@@ -78,7 +67,7 @@ async def first_turn(trial: Trial) -> str:
 
 async def chat(trial: Trial) -> str:
     """See that an answer arrives."""
-    script = Script([trial.chat(trial.message(trial.sizes.short))])
+    script = Script([trial.chat(trial.message(_SHORT))])
     await trial.run(script)
     _expect_end(script)
     return "answered"
@@ -86,7 +75,7 @@ async def chat(trial: Trial) -> str:
 
 async def long_turn(trial: Trial) -> str:
     """See that an answer that takes longer than a call may arrives whole, and was asked for once."""
-    message = trial.message(trial.sizes.long)
+    message = trial.message(_LONG)
     script = Script([trial.chat(message)])
     await trial.run(script)
     _expect_end(script)
@@ -99,7 +88,7 @@ async def stop(trial: Trial) -> str:
     """See that the agent is no longer asked when the user stops, and how long that takes."""
     before = len(trial.place.provider.asked)
     script = Script([trial.chat(trial.message(_ENDLESS), wait_seconds=60)])
-    run = trial.begin(trial.place, trial.transport, script)
+    run = trial.begin(script)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(run.finish())
         asked = await trial.place.provider.next_asked(before + 1)
@@ -121,7 +110,7 @@ async def resource(trial: Trial) -> str:
     """See that the transcript is read as a resource."""
     if trial.reading is None:
         return "has none"
-    message, reading = trial.message(trial.sizes.short), trial.reading
+    message, reading = trial.message(_SHORT), trial.reading
 
     def read(results: Sequence[str]) -> Mapping[str, object]:
         # By the session's id: some clients tell their model the text alone, which has no address.
@@ -136,7 +125,7 @@ async def resource(trial: Trial) -> str:
 
 async def between(trial: Trial) -> str:
     """See that a session goes on when the server is restarted between two calls of one client."""
-    first, second = trial.message(trial.sizes.short), trial.message(trial.sizes.short)
+    first, second = trial.message(_SHORT), trial.message(_SHORT)
 
     def go_on(results: Sequence[str]) -> Mapping[str, object]:
         return {"session_id": fields_in(results[-1])["session_id"], "message": second}
@@ -152,7 +141,7 @@ async def between(trial: Trial) -> str:
 async def during(trial: Trial) -> str:
     """See that an answer arrives although the server is restarted, and was asked for once."""
     before = len(trial.place.provider.asked)
-    message = trial.message(trial.sizes.restarted)
+    message = trial.message(_RESTARTED)
     script = Script([trial.chat(message)])
 
     async def restart() -> None:
