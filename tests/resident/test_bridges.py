@@ -157,6 +157,7 @@ async def test_what_a_client_cancels_before_it_goes_away_is_stopped(edge_home: P
             os.close(ours)
             client.process.send_signal(signal.SIGCONT)
             await exchange.gone.wait()
+            assert asked(peer) == 1
 
 
 async def test_a_turn_that_ended_after_its_client_is_given_to_who_asks_again(edge_home: Path) -> None:
