@@ -18,7 +18,7 @@ from agentapi_mcp.core.backends.events import TextDelta
 from agentapi_mcp.core.backends.models import HealthStatus
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnStatus
 from agentapi_mcp.core.conversations.requests import ChatRequest
-from agentapi_mcp.core.conversations.turn_follower import Progress
+from agentapi_mcp.core.conversations.turn_follower import Progress, ProgressReport
 from agentapi_mcp.core.services import Services
 from agentapi_mcp.settings import Settings
 from agentapi_mcp.stores.redis.keys import KEYS
@@ -248,6 +248,6 @@ async def test_a_wait_in_another_process_reports_the_progress_live(
                 steps.release(5)
 
         steps.release(1)
-        final = await two.turns.get(two.principal, str(turn.id), wait=WAIT, report=report)
+        final = await two.turns.get(two.principal, str(turn.id), wait=WAIT, report=ProgressReport(report))
         assert final.status is TurnStatus.COMPLETED
         assert any("w0" in progress.tail for progress in told)

@@ -17,7 +17,7 @@ from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActiv
 from agentapi_mcp.core.conversations.models import AcceptedTurn, EndReason, Turn, TurnEnded, TurnEvent, TurnStatus
 from agentapi_mcp.core.conversations.ports import TurnEvents, TurnPorts
 from agentapi_mcp.core.conversations.runner_options import TurnRunnerOptions
-from agentapi_mcp.core.conversations.turn_follower import REPORT_AT_LEAST_EVERY, Progress, TurnFollower
+from agentapi_mcp.core.conversations.turn_follower import REPORT_AT_LEAST_EVERY, Progress, ProgressReport, TurnFollower
 from agentapi_mcp.core.conversations.turn_runner import TurnRunner
 from agentapi_mcp.core.conversations.turn_work import TurnWork
 from agentapi_mcp.core.identity.principals import Principal
@@ -112,7 +112,7 @@ class Scene:
     async def wait(self, *, until: float = FOREVER, within: float = 25) -> Turn:
         """Wait for its end, with reports."""
         return await self.follower.wait_elsewhere(
-            self.principal, self.turn, until, self._report, self.clock.monotonic(), within=within
+            self.principal, self.turn, until, ProgressReport(self._report), self.clock.monotonic(), within=within
         )
 
     async def _report(self, progress: Progress) -> None:
@@ -247,7 +247,7 @@ async def test_progress_tells_how_long_the_text_is_its_end_and_what_the_agent_do
         scene.signal_end()
         assert (await waiting).status is TurnStatus.COMPLETED
     seconds = REPORT_AT_LEAST_EVERY.total_seconds()
-    assert [(each.characters, each.tail, each.activity, each.elapsed.total_seconds()) for each in scene.reports] == [
+    assert [(len(each.text), each.tail, each.activity, each.elapsed.total_seconds()) for each in scene.reports] == [
         (len(said), said[-200:], activity, number * seconds)
         for number, (said, activity) in enumerate([(text, None), *((said, doing) for _, said, doing in planned)])
     ]
@@ -269,7 +269,7 @@ async def test_a_wait_ends_with_the_turn_and_not_with_what_else_is_signalled(sce
         scene.signal_end()
         told = await waiting
     assert (told.status, told.reply) == (TurnStatus.COMPLETED, "all")
-    assert [report.characters for report in scene.reports] == [2]
+    assert [len(report.text) for report in scene.reports] == [2]
     assert await scene.read("followed_at") == noted
     assert await scene.read("answered_running_at") is None
 

@@ -6,9 +6,12 @@ from datetime import timedelta
 
 from typing_extensions import override
 
+from agentapi_mcp.base.ids import TurnId, new_id
 from agentapi_mcp.core.conversations.models import TurnEvent
-from agentapi_mcp.core.conversations.turn_follower import FollowedTurn, Pacer, Progress
+from agentapi_mcp.core.conversations.turn_follower import REPORT_EVERY, FollowedTurn, Pacer, Progress, ProgressReport
 from tests.support.clocks import ManualClock
+
+_TURN = TurnId(new_id())
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Answer(FollowedTurn):
 
     @override
     def progress(self, elapsed: timedelta) -> Progress:
-        return Progress(len(self.text), self.text[-3:], elapsed, None)
+        return Progress(_TURN, self.text, elapsed, None)
 
     @override
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
@@ -38,15 +41,16 @@ class Answer(FollowedTurn):
 class Scene:
     """A pacer, the answer whose progress it reports, and what was reported: characters and elapsed seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: timedelta = REPORT_EVERY, at_once: bool = False) -> None:
         self.clock = ManualClock(seconds=1000)
         self.answer = Answer()
         self.reported: list[tuple[int, float]] = []
-        self.pacer = Pacer(self.clock, self.report, self.clock.monotonic())
+        report = ProgressReport(self.report, every, at_once=at_once)
+        self.pacer = Pacer(self.clock, report, self.clock.monotonic())
 
     async def report(self, progress: Progress) -> None:
         """Note what is reported."""
-        self.reported.append((progress.characters, progress.elapsed.total_seconds()))
+        self.reported.append((len(progress.text), progress.elapsed.total_seconds()))
 
     async def after(self, seconds: float, more: str = "") -> list[tuple[int, float]]:
         """Let time pass and text come; return what is reported then."""
@@ -97,3 +101,17 @@ async def test_nobody_is_told_who_did_not_ask() -> None:
     clock, answer = ManualClock(), Answer("a")
     await Pacer(clock, None, 0.0).report(answer)
     assert answer.text == "a"
+
+
+async def test_more_text_is_reported_as_often_as_asked() -> None:
+    scene = Scene(every=timedelta(seconds=0.25))
+    await scene.after(0, "a")
+    assert await scene.after(0.125, "b") == []
+    assert await scene.after(0.125) == [(2, 0.25)]
+
+
+async def test_a_turn_without_text_is_reported_at_once_to_who_asked_for_that() -> None:
+    scene = Scene(at_once=True)
+    assert await scene.after(0) == [(0, 0.0)]
+    assert await scene.after(0.1) == []
+    assert await scene.after(0.1, "a") == [(1, 0.2)]

@@ -152,9 +152,9 @@ def test_a_title_is_one_name_in_the_list_of_sessions(title: str) -> None:
 
 
 @given(forgeries)
-def test_progress_tells_the_servers_facts_first_and_the_words_of_the_agent_last(tail: str) -> None:
-    told = describe(Progress(5, tail, timedelta(seconds=1), "thinking"))
-    assert told == "thinking, 5 characters so far" + (f": …{clean(tail)}" if tail else "")
+def test_progress_tells_the_servers_facts_first_and_the_words_of_the_agent_last(text: str) -> None:
+    told = describe(Progress(TurnId(new_id()), text, timedelta(seconds=1), "thinking"))
+    assert told == f"thinking, {len(text):,} characters so far" + (f": …{clean(text[-200:])}" if text else "")
 
 
 @pytest.mark.parametrize("status", TurnStatus)

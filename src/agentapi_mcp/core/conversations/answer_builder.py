@@ -95,10 +95,6 @@ class AnswerBuilder:
         now = self.clock.monotonic() if self.ended is None else self.ended
         return timedelta(seconds=now - self.started)
 
-    def tail(self, characters: int) -> str:
-        """Return the last characters of the text so far."""
-        return self.text[-characters:]
-
     def apply(self, event: BackendEvent) -> None:
         """Apply one event of the backend."""
         match event:

@@ -13,6 +13,7 @@ from agentapi_mcp.base.clock import Clock
 from agentapi_mcp.base.concurrency import first_of
 from agentapi_mcp.base.deadlines import Deadline, done_within
 from agentapi_mcp.base.errors import StoreError
+from agentapi_mcp.base.ids import TurnId
 from agentapi_mcp.core.backends.events import TextDelta, ThoughtDelta, ToolActivity, ToolState
 from agentapi_mcp.core.conversations.models import Turn, TurnEnded, TurnEvent, TurnMark
 from agentapi_mcp.core.conversations.ports import TurnPorts, TurnStore
@@ -26,7 +27,7 @@ from agentapi_mcp.core.signals import Signal, SignalKind
 _POLL_EVERY = FOLLOWED_EVERY
 REPORT_EVERY = timedelta(seconds=0.5)
 REPORT_AT_LEAST_EVERY = timedelta(seconds=10)
-TAIL = 200
+_TAIL = 200
 # The outcome is known by then; if the store does not come back meanwhile, it is told with `saved: false`.
 _WAIT_FOR_STORE = timedelta(seconds=3)
 _SAVED_SOON = timedelta(milliseconds=200)
@@ -34,15 +35,26 @@ _SAVED_SOON = timedelta(milliseconds=200)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a running answer: its length, its last 200 characters, and the agent's activity."""
+    """Progress of a running turn: its text so far, and the agent's activity."""
 
-    characters: int
-    tail: str
+    turn_id: TurnId
+    text: str
     elapsed: timedelta
     activity: str | None
 
+    @property
+    def tail(self) -> str:
+        """The last 200 characters of the text."""
+        return self.text[-_TAIL:]
 
-ReportProgress = Callable[[Progress], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """Who is told of progress, and how often there is more text; `at_once` tells of the turn before there is any."""
+
+    tell: Callable[[Progress], Awaitable[None]]
+    every: timedelta = REPORT_EVERY
+    at_once: bool = False
 
 
 class FollowedTurn(Protocol):
@@ -63,17 +75,18 @@ class FollowedTurn(Protocol):
 
 
 class Pacer:
-    """Report progress: the first text at once, then every half second if there is more, and at least every 10 s."""
+    """Report progress: the first text at once, then as often as asked if there is more, and at least every 10 s."""
 
-    def __init__(self, clock: Clock, report: ReportProgress | None, started: float) -> None:
+    def __init__(self, clock: Clock, report: ProgressReport | None, started: float) -> None:
         self._clock = clock
         self._report = report
         self._started = self._reported_at = started
         self._reported = 0
+        self._owes_first = report is not None and report.at_once
 
     async def follow(self, turn: FollowedTurn, until: float) -> None:
         """Wait for the end of a turn, at most until this time of the clock, and report how far it is."""
-        every = timedelta.max if self._report is None else REPORT_EVERY
+        every = timedelta.max if self._report is None else self._report.every
         if until > self._clock.monotonic():
             await self.report(turn)  # it may have begun before anybody follows it
         while not turn.has_ended and (left := until - self._clock.monotonic()) > 0:
@@ -86,12 +99,13 @@ class Pacer:
             return
         now = self._clock.monotonic()
         progress = turn.progress(timedelta(seconds=now - self._started))
-        is_first = self._reported == 0 and progress.characters > 0
-        pace = REPORT_EVERY if progress.characters != self._reported else REPORT_AT_LEAST_EVERY
+        characters = len(progress.text)
+        is_first = self._owes_first or (self._reported == 0 and characters > 0)
+        pace = self._report.every if characters != self._reported else REPORT_AT_LEAST_EVERY
         is_due = is_first or now - self._reported_at >= pace.total_seconds()
         if is_due:
-            self._reported, self._reported_at = progress.characters, now
-            await self._report(progress)
+            self._reported, self._reported_at, self._owes_first = characters, now, False
+            await self._report.tell(progress)
 
 
 class TurnFollower:
@@ -105,7 +119,7 @@ class TurnFollower:
         self._runner = runner
 
     async def wait_here(
-        self, run: RunningTurn, until: float, report: ReportProgress | None, started: float, deadline: Deadline
+        self, run: RunningTurn, until: float, report: ProgressReport | None, started: float, deadline: Deadline
     ) -> Turn:
         """Wait for the outcome of a turn that runs here to be stored, and return it; else the turn as it is known.
 
@@ -133,7 +147,7 @@ class TurnFollower:
         principal: Principal,
         turn: Turn,
         until: float,
-        report: ReportProgress | None,
+        report: ProgressReport | None,
         started: float,
         *,
         within: float,
@@ -239,7 +253,7 @@ class _LocalTurn(FollowedTurn):
     @override
     def progress(self, elapsed: timedelta) -> Progress:
         answer = self.run.answer
-        return Progress(answer.characters, answer.tail(TAIL), elapsed, answer.activity)
+        return Progress(self.run.id, answer.text, elapsed, answer.activity)
 
     @override
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:
@@ -272,7 +286,7 @@ class _RemoteTurn(FollowedTurn):
 
     @override
     def progress(self, elapsed: timedelta) -> Progress:
-        return Progress(len(self.text), self.text[-TAIL:], elapsed, self.activity)
+        return Progress(self.turn.id, self.text, elapsed, self.activity)
 
     @override
     async def changed(self, within: timedelta) -> Sequence[TurnEvent]:

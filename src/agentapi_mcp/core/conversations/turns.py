@@ -20,7 +20,7 @@ from agentapi_mcp.core.conversations.ports import TurnPorts
 from agentapi_mcp.core.conversations.requests import ChatRequest, check_request, check_wait
 from agentapi_mcp.core.conversations.running_turn import RunningTurn
 from agentapi_mcp.core.conversations.turn_acceptance import TurnAcceptance
-from agentapi_mcp.core.conversations.turn_follower import ReportProgress, TurnFollower
+from agentapi_mcp.core.conversations.turn_follower import ProgressReport, TurnFollower
 from agentapi_mcp.core.conversations.turn_runner import Submission, TurnRunner
 from agentapi_mcp.core.conversations.turn_signals import signal_of
 from agentapi_mcp.core.identity.principals import Action, Principal, require
@@ -49,7 +49,7 @@ class Turns:
         self._follower = TurnFollower(ports, runner)
 
     async def chat(
-        self, principal: Principal, request: ChatRequest, *, wait: timedelta, report: ReportProgress | None = None
+        self, principal: Principal, request: ChatRequest, *, wait: timedelta, report: ProgressReport | None = None
     ) -> Turn:
         """Send a message and wait for the answer; after `wait`, return the turn while it continues to run.
 
@@ -94,7 +94,7 @@ class Turns:
         turn_id: str,
         *,
         wait: timedelta = timedelta(0),
-        report: ReportProgress | None = None,
+        report: ProgressReport | None = None,
     ) -> Turn:
         """Read a turn, and wait up to `wait` for its end; it may run in any process."""
         require(principal, Action.READ_SESSIONS)
@@ -189,7 +189,7 @@ class Turns:
         known: RunningTurn | Turn,
         started: float,
         wait: timedelta,
-        report: ReportProgress | None,
+        report: ProgressReport | None,
         deadline: Deadline | None = None,
     ) -> Turn:
         until = started + wait.total_seconds()

@@ -16,7 +16,7 @@ from agentapi_mcp.edges.mcp.callers import client_name, preferences_of, request_
 from agentapi_mcp.edges.mcp.client.waits import default_wait
 from agentapi_mcp.edges.mcp.deliveries import after_response
 from agentapi_mcp.edges.mcp.options import LONGEST_WAIT
-from agentapi_mcp.edges.mcp.progress import reporter
+from agentapi_mcp.edges.mcp.progress import ProgressSender
 from agentapi_mcp.edges.mcp.tasks.messages import CreateTaskResult, declares_tasks
 from agentapi_mcp.edges.mcp.tasks.tasks import moment
 from agentapi_mcp.edges.mcp.tools.arguments import Argument, ToolArguments
@@ -71,7 +71,7 @@ _TURN = Argument(name="turn_id", about="From chat", required=True)
 )
 async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
     """Send a message and wait as long as asked; clients that take tasks get one instead, after a moment."""
-    patience = _Patience(call)
+    patience, progress = _Patience(call), ProgressSender.of(call.context)
 
     async def work() -> CallToolResult | CreateTaskResult:
         caller = await call.identify()
@@ -79,10 +79,11 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
         request = _request(call.given, preferences)
         sent = request.sent
         wait = moment(patience.left()) if declares_tasks(call.context) else patience.left()
-        turn = await caller.services.turns.chat(caller.principal, request, wait=wait, report=reporter(call.context))
+        turn = await caller.services.turns.chat(caller.principal, request, wait=wait, report=progress.report)
         later = await call.edge.tasks.answer_later(call.context, caller, turn, sent)
         if later is not None:
             return later
+        await progress.finish(turn)
         after_response(partial(caller.services.turns.delivered, turn))
         return turn_result(turn, sent)
 
@@ -102,13 +103,14 @@ async def chat(call: ToolCall) -> CallToolResult | CreateTaskResult:
 )
 async def get_turn(call: ToolCall) -> CallToolResult:
     """Read a turn, and wait for its end as long as asked."""
-    patience = _Patience(call)
+    patience, progress = _Patience(call), ProgressSender.of(call.context)
 
     async def work() -> Turn:
         caller = await call.identify()
         turn = await caller.services.turns.get(
-            caller.principal, call.given.text("turn_id"), wait=patience.left(), report=reporter(call.context)
+            caller.principal, call.given.text("turn_id"), wait=patience.left(), report=progress.report
         )
+        await progress.finish(turn)
         after_response(partial(caller.services.turns.delivered, turn))
         return turn
 

@@ -1,0 +1,149 @@
+"""Connect a Python program to the server, and ask agents."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypedDict, TypeVar
+from uuid import uuid4
+
+import httpx2
+from mcp import Client, StdioServerParameters
+from mcp.client import Transport
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CONNECTION_CLOSED, Implementation
+from typing_extensions import Unpack
+
+from agentapi_mcp.base.exceptions import innermost
+from agentapi_mcp.base.paging import Page, read_all
+from agentapi_mcp.client.answers import Answer
+from agentapi_mcp.client.errors import ClientError, ConnectionLostError
+from agentapi_mcp.client.wire import Wire, as_error
+from agentapi_mcp.presentation.models import AgentOut, CancelOut, ModelOut, SessionOut
+from agentapi_mcp.presentation.output_model import OutputModel
+from agentapi_mcp.settings import VERSION, environment, with_prefixed_names
+
+OutT = TypeVar("OutT", bound=OutputModel)
+# The server writes something every 15 s while a call runs.
+_TIMEOUT = httpx2.Timeout(30, read=60)
+
+
+class ChatOptions(TypedDict, total=False):
+    """The arguments of the tool `chat`, as docs/tools.md describes them; None is as good as left out."""
+
+    agent: str | None
+    model: str | None
+    session_id: str | None
+    system_prompt: str | None
+    temperature: float | None
+    max_tokens: int | None
+    idempotency_key: str | None
+    new: bool | None
+    retry: bool | None
+
+
+class AgentClient:
+    """Asks agents through the server; made by `connect`.
+
+    Each call raises RefusedError where the server refuses it, and ConnectionLostError where the server is gone.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def chat(self, message: str, **options: Unpack[ChatOptions]) -> Answer:
+        """Ask an agent; nothing is sent before a piece of the answer, or its turn, is asked for.
+
+        Without an `idempotency_key` the message gets one of its own: two calls with the same message are two turns.
+        """
+        arguments: dict[str, object] = {"message": message, **options}
+        if options.get("idempotency_key") is None and not options.get("new"):
+            arguments["idempotency_key"] = str(uuid4())
+        return Answer(self._wire, "chat", arguments)
+
+    def turn(self, turn_id: str, *, known: int = 0) -> Answer:
+        """Take up a turn, whoever began it; the first `known` characters of its reply do not come again."""
+        return Answer(self._wire, "get_turn", {"turn_id": turn_id}, turn_id=turn_id, known=known)
+
+    async def cancel(self, turn_id: str) -> CancelOut:
+        """Stop a turn, and return what became of it; what it said so far is kept, and billed."""
+        return await self._wire.cancel(turn_id)
+
+    async def agents(self) -> list[AgentOut]:
+        """List the agents, also those that are not set up: `missing` says what they need."""
+        return await self._list("list_agents", "agents", AgentOut, {})
+
+    async def models(self, agent: str | None = None) -> list[ModelOut]:
+        """List the models of an agent, or of all."""
+        return await self._list("list_models", "models", ModelOut, {"agent": agent})
+
+    async def sessions(self, query: str | None = None) -> list[SessionOut]:
+        """List the sessions, the newest first: all, or those that have these words."""
+        return await self._list("list_sessions", "sessions", SessionOut, {"query": query})
+
+    async def _list(self, tool: str, name: str, of: type[OutT], arguments: Mapping[str, object]) -> list[OutT]:
+        async def read(cursor: str | None) -> Page[OutT]:
+            answer = await self._wire.call(tool, {**arguments, "cursor": cursor})
+            return Page(tuple(of.model_validate(each) for each in answer[name]), answer["next_cursor"])
+
+        return list(await read_all(read))
+
+
+@asynccontextmanager
+async def connect(
+    url: str | None = None, *, token: str | None = None, env: Mapping[str, str] | None = None, name: str = "python"
+) -> AsyncGenerator[AgentClient]:
+    """Connect to the server: to the one at `url`, which ends in `/mcp`, with its token; else to this machine's own.
+
+    That one is started as MCP clients start it, with the environment of this process and `env`. `name` is how the
+    server's lists and preferences call this client.
+
+    Nobody waits any more for an answer that is still being written when the block is left: the server stops it after a
+    while (docs/turns.md), unless it is taken up with `turn`.
+
+    Raises:
+        ConnectionLostError: there is no server at the address, or it does not start.
+    """
+    failure: Exception | None = None
+    # The connection closes before the group waits: what an answer then still waits for is known to be gone.
+    async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
+        wire = Wire(group)
+        try:
+            wire.use(await _opened(stack, wire, url, token, env or {}, name))
+            yield AgentClient(wire)
+        except Exception as exc:  # noqa: BLE001  # raised below: a task group would hide it in a group of exceptions
+            failure = exc
+    if failure is not None:
+        raise failure
+
+
+async def _opened(
+    stack: AsyncExitStack, wire: Wire, url: str | None, token: str | None, env: Mapping[str, str], name: str
+) -> Client:
+    target: Transport | StdioServerParameters
+    if url is None:
+        # The same database as that of a command, which reads DATABASE_URL as well.
+        environ = {**with_prefixed_names(environment()), **env}
+        target = StdioServerParameters(
+            command=sys.executable, args=["-m", "agentapi_mcp"], env=environ, encoding_error_handler="replace"
+        )
+    else:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT))
+        target = streamable_http_client(url, http_client=http)
+    client = Client(target, client_info=Implementation(name=name, version=VERSION), message_handler=wire.hear)
+    try:
+        return await stack.enter_async_context(client)
+    except Exception as exc:
+        raise _unopened(exc, url) from exc
+
+
+def _unopened(exc: Exception, url: str | None) -> ClientError:
+    """Say why there is no connection: the SDK raises the reason within groups of exceptions."""
+    reason = innermost(exc)
+    if isinstance(reason, MCPError) and reason.error.code != CONNECTION_CLOSED:
+        return as_error(reason)
+    if url is None:
+        return ConnectionLostError("The server does not start: `agentapi-mcp doctor` says why.")
+    return ConnectionLostError(f"The server at {url} cannot be reached: {reason}")

@@ -1,0 +1,62 @@
+"""What can go wrong for a program that asks agents.
+
+ClientError
+├── RefusedError         the server refused the call: nothing was asked
+├── TurnError            the turn ended without a whole answer; it has the turn, with its bill
+└── ConnectionLostError  what became of the turn is not known here: it is taken up again by its id
+"""
+
+from agentapi_mcp.client.turns import Turn
+
+
+class ClientError(Exception):
+    """The root of the errors of this client; `str(error)` is for people, and names the next step where there is one."""
+
+
+class RefusedError(ClientError):
+    """The server refused a call: an argument, a right, a limit. `code` is its stable name, where the server gave one.
+
+    `retry_after_seconds` says when to come back, where that is known.
+    """
+
+    def __init__(self, message: str, code: str | None = None, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TurnError(ClientError):
+    """A turn failed, was cancelled or interrupted. `turn` has what was said before, and what it cost."""
+
+    def __init__(self, turn: Turn) -> None:
+        what = f"The turn was {turn.status}." if turn.error is None else turn.error.message
+        super().__init__(f"{what} {turn.next_step or ''}".strip())
+        self.turn = turn
+
+    @property
+    def code(self) -> str:
+        """The class of the fault, such as `rate_limit`; else how the turn ended, such as `cancelled`."""
+        return self.turn.status if self.turn.error is None else self.turn.error.code
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same message may be answered later, and asking again cannot cost twice."""
+        return self.turn.error is not None and self.turn.error.retryable
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When the provider says to come back; None: it does not."""
+        return None if self.turn.error is None else self.turn.error.retry_after_seconds
+
+
+class ConnectionLostError(ClientError):
+    """The server is gone, or cannot be reached. The turn, if it was begun, runs on or is settled without this client.
+
+    With `turn_id`, `turn()` of a new connection takes it up; without one, `chat` with the same message and this
+    `idempotency_key` does: it never asks twice. Both are None where no message was sent.
+    """
+
+    def __init__(self, message: str, turn_id: str | None = None, idempotency_key: str | None = None) -> None:
+        super().__init__(message)
+        self.turn_id = turn_id
+        self.idempotency_key = idempotency_key

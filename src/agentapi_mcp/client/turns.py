@@ -1,0 +1,64 @@
+"""A turn as a program reads it: the fields of the tools `chat` and `get_turn`, named for type checkers."""
+
+from typing import Literal
+
+from agentapi_mcp.presentation.models import FaultOut
+from agentapi_mcp.presentation.output_model import OutputModel
+
+
+class Usage(OutputModel):
+    """Tokens; None is unknown, never zero. The input includes the cached ones."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class Step(OutputModel):
+    """One attempt to get the answer; `outcome` is `completed`, another final status or a fault."""
+
+    agent: str
+    backend: str
+    model: str | None
+    outcome: str
+    milliseconds: int
+    key: str
+
+
+class Turn(OutputModel):
+    """A message and its answer, with the bill: US dollars, tokens, milliseconds; None is unknown, never zero.
+
+    `text` is what the server says of the turn, `reply` what the agent says. `joined` says that an earlier request began
+    it, `asked` that its provider may have been asked, `billing_may_go_on` that the agent could not be stopped for sure,
+    and `stop_reason` why it ended its answer.
+    """
+
+    text: str
+    session_id: str
+    turn_id: str
+    status: Literal["running", "input_required", "completed", "failed", "cancelled", "interrupted"]
+    stop_reason: str | None
+    joined: bool
+    asked: bool
+    reply: str
+    reply_truncated: bool
+    agent: str
+    backend: str
+    model: str | None
+    usage: Usage
+    cost_usd: float | None
+    cost_source: str | None
+    billing_may_go_on: bool
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    model_used: str | None
+    provider: str | None
+    route: list[Step]
+    history_dropped: int
+    warning: str | None
+    end_reason: str | None
+    saved: bool
+    transcript_uri: str
+    next_step: str | None
+    error: FaultOut | None

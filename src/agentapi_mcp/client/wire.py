@@ -1,0 +1,128 @@
+"""Calls of tools, with their errors as exceptions, and the pieces of replies that come before results."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import anyio
+import httpx2
+from mcp import Client
+from mcp.client.session import IncomingMessage
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    CallToolResult,
+    ProgressNotification,
+    RequestParamsMeta,
+    TextContent,
+    TextResourceContents,
+)
+
+from agentapi_mcp.base.json_values import as_object
+from agentapi_mcp.client.errors import ClientError, ConnectionLostError, RefusedError
+from agentapi_mcp.client.turns import Turn
+from agentapi_mcp.presentation.deltas import DELTA_META_KEY, DELTAS_META_KEY
+from agentapi_mcp.presentation.models import CancelOut
+
+T = TypeVar("T")
+Hear = Callable[[str, int, str], None]  # a turn's id, the place of a piece in its reply, and the piece
+_WAIT_SECONDS = 240  # of one call; a turn that takes longer is asked for again
+
+
+@dataclass(slots=True)
+class Wire:
+    """A connection to the server."""
+
+    group: asyncio.TaskGroup
+    hearing: dict[str | int, Hear] = field(default_factory=dict[str | int, Hear])
+    _client: Client | None = None
+
+    def use(self, client: Client) -> None:
+        """Call tools with this client, whose notifications `hear` gets."""
+        self._client = client
+
+    async def hear(self, message: IncomingMessage) -> None:
+        """Hand a piece to the answer that it is of."""
+        if not isinstance(message, ProgressNotification):
+            return
+        hear = self.hearing.get(message.params.progress_token)
+        delta = as_object((message.params.meta or {}).get(DELTA_META_KEY))
+        match delta:
+            case {"turn_id": str() as turn_id, "offset": int() as offset, "text": str() as text} if hear is not None:
+                hear(turn_id, offset, text)
+            case _:
+                pass
+
+    async def turn_call(self, tool: str, arguments: Mapping[str, object], known: int, hear: Hear) -> Turn:
+        """Call a tool that answers with a turn, whatever became of it."""
+        token = uuid4().hex
+        self.hearing[token] = hear
+        meta = cast("RequestParamsMeta", {"progress_token": token, DELTAS_META_KEY: known})
+        try:
+            return Turn.model_validate(await self.call(tool, {**arguments, "wait_seconds": _WAIT_SECONDS}, meta))
+        finally:
+            del self.hearing[token]
+
+    async def call(
+        self, tool: str, arguments: Mapping[str, object], meta: RequestParamsMeta | None = None
+    ) -> Mapping[str, Any]:
+        """Call a tool, and return its fields.
+
+        Raises:
+            RefusedError: the server refused the call.
+            ConnectionLostError: the server is gone.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        result = await self._answered(lambda client: client.call_tool(tool, given, meta=meta))
+        if result.structured_content is None:
+            raise RefusedError(_text(result))
+        return cast("Mapping[str, Any]", result.structured_content)
+
+    async def cancel(self, turn_id: str) -> CancelOut:
+        """End a turn."""
+        return CancelOut.model_validate(await self.call("cancel_turn", {"turn_id": turn_id}))
+
+    async def whole_reply(self, turn: Turn) -> str:
+        """Read from the transcript a reply that was cut in the result."""
+        read = await self._answered(lambda client: client.read_resource(f"{turn.transcript_uri}.json"))
+        messages = [
+            message
+            for part in read.contents
+            if isinstance(part, TextResourceContents)
+            for message in json.loads(part.text)["messages"]
+        ]
+        return next(
+            message["content"]
+            for message in reversed(messages)
+            if message["role"] == "assistant" and message["turn"]["id"] == turn.turn_id
+        )
+
+    async def _answered(self, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+        if self._client is None:
+            raise RuntimeError("The client is not open: use it within `async with agentapi_mcp.connect() as agents`.")
+        try:
+            return await call(self._client)
+        except MCPError as exc:
+            raise as_error(exc) from exc
+        except (httpx2.TransportError, OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
+            raise ConnectionLostError("The server is gone.") from exc
+
+
+def as_error(exc: MCPError) -> ClientError:
+    """Return what the server, or the SDK, answers instead of a result."""
+    if exc.error.code == CONNECTION_CLOSED:
+        return ConnectionLostError("The server is gone.")
+    data = as_object(exc.error.data)
+    code, seconds = data.get("code"), data.get("retry_after_seconds")
+    return RefusedError(
+        exc.error.message,
+        str(code) if code is not None else None,
+        float(seconds) if isinstance(seconds, int | float) else None,
+    )
+
+
+def _text(result: CallToolResult) -> str:
+    return " ".join(part.text for part in result.content if isinstance(part, TextContent))
