@@ -67,6 +67,7 @@ def unasserted(trees: list[ast.Module]) -> list[str]:
     return [each.name for each in tests if not asserts_itself(each) and not called_by(each) & helpers]
 
 
+@pytest.mark.timeout(300)  # it parses all tests, some 20 s where much else runs
 def test_every_test_asserts_something() -> None:
     texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))]
     program = (path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))

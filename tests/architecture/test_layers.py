@@ -25,6 +25,7 @@ LIBRARIES = {
     "edges": {"anyio", "cachetools", "mcp", "mcp_types", "pydantic", "starlette", "typing_extensions"},
     "app": {"typing_extensions"},
     "resident": {"anyio", "mcp"},
+    "client": {"anyio", "httpx2", "mcp", "mcp_types", "typing_extensions"},
     "cli": {"click", "httptools", "mcp", "mcp_types", "pydantic", "tomlkit", "typing_extensions", "uvicorn"},
     "stores": {"asyncpg", "cachetools", "pydantic", "redis", "typing_extensions"},
     "backends": {"aiohttp", "httpx2", "opentelemetry", "pydantic", "pydantic_core", "typing_extensions", "yarl"},
