@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.backends.events import StopReason
 from tests.support.frames import NOTHING, Format, Frame, read, written
 from tests.support.hostile import json_values
@@ -231,6 +232,75 @@ def test_the_last_line_needs_no_end(form: Format) -> None:
     stream = written([*form.begin(), form.piece(WHOLE), form.stop()]).rstrip()
     assert read(form, stream).end.stop_reason is StopReason.END
     assert read(form, stream[:-1]).error is not None
+
+
+# --- an end that is told too early: with the first frame, as Open WebUI does, or with each
+
+
+def with_stop(form: Format, frame: Frame) -> list[Frame]:
+    assert isinstance(frame, Mapping)
+    if form is MESSAGES:
+        return [frame, form.stop()]
+    (choice,) = as_list(frame["choices"])
+    return [{**frame, "choices": [{**as_object(choice), "finish_reason": "stop"}]}]
+
+
+@FORMATS
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize(("first", "last"), [("stop", "stop"), ("stop", "length"), ("length", "stop")])
+def test_an_answer_goes_on_after_an_end_that_is_told_too_early(form: Format, each: bool, first: str, last: str) -> None:  # noqa: FBT001  # a parameter
+    frames = map(form.piece, PIECES)
+    pieces = [each_frame for frame in frames for each_frame in (with_stop(form, frame) if each else [frame])]
+    told = [*form.begin(), form.stop(first), *pieces, form.stop(last)]
+    for end in ([], form.end()):
+        outcome = read(form, written([*told, *end]))
+        assert outcome.text == WHOLE
+        assert outcome.end.stop_reason is (StopReason.LENGTH if last == "length" else StopReason.END)
+        assert outcome.end.warning is None
+
+
+@FORMATS
+def test_an_end_that_is_told_too_early_makes_nothing_whole(form: Format) -> None:
+    frames = [*form.begin(), form.stop(), *map(form.piece, PIECES[:2])]
+    unsure = read(form, written(frames))
+    assert unsure.end.stop_reason is StopReason.OTHER
+    assert "went on" in (unsure.end.warning or "")
+    failed = read(form, written([*frames, '{"error":{"message":"Slow down","code":429}}']))
+    assert failed.error is not None
+    assert failed.error.fault is BackendFault.RATE_LIMIT
+    marked = read(form, written([*frames, "[DONE]"]))
+    assert marked.end.stop_reason is StopReason.END
+    assert marked.end.warning is None
+
+
+@FORMATS
+def test_white_space_after_the_end_is_no_more_of_the_answer(form: Format) -> None:
+    outcome = read(form, written([*form.begin(), form.piece(WHOLE), form.stop(), form.piece("\n")]))
+    assert outcome.end.stop_reason is StopReason.END
+
+
+@pytest.mark.parametrize("word", ["null", "None", "undefined"])
+def test_the_word_for_no_reason_is_none(word: str) -> None:
+    piece: Frame = {"choices": [{"index": 0, "delta": {"content": WHOLE}, "finish_reason": word}]}
+    cut = read(CHAT, written([piece]))
+    assert cut.error is not None
+    assert cut.error.fault is BackendFault.STREAM_CUT
+    assert read(CHAT, written([piece, CHAT.stop()])).end.stop_reason is StopReason.END
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("length", "stop"), StopReason.LENGTH),
+        (("content_filter", "stop"), StopReason.CONTENT_FILTER),
+        (("stop", "length"), StopReason.LENGTH),
+        (("length", "content_filter"), StopReason.CONTENT_FILTER),
+    ],
+)
+def test_a_regular_end_takes_no_other_back(form: Format, words: tuple[str, str], reason: StopReason) -> None:
+    frames = [*form.begin(), form.piece(WHOLE), *map(form.stop, words), *form.end()]
+    assert read(form, written(frames)).end.stop_reason is reason
 
 
 # --- frames of other kinds

@@ -12,7 +12,15 @@ from agentapi_mcp.backends.wire.reasoning import AnswerText
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, StopReason
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    Finished,
+    SignOfLife,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+)
 
 # The words of all formats, because routers hand on those of another; of Gemini and Cohere in lower case.
 _STOP_REASONS: dict[str, StopReason] = {
@@ -34,6 +42,8 @@ _STOP_REASONS: dict[str, StopReason] = {
     ),
     **dict.fromkeys(("pause_turn", "pause", "compaction"), StopReason.PAUSED),
 }
+# The word for none, written as a text.
+_NO_REASON = frozenset({"null", "none", "undefined"})
 # Reasons that say that the provider failed in mid-answer: vLLM and SGLang, DeepSeek, Zhipu, Cohere.
 _FAILURES = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error", "server_error"})
 
@@ -55,7 +65,8 @@ class Answer(ABC):
     """Parses one answer frame by frame into events, and tracks how much of it came.
 
     It is whole when the reason was received why the model stopped: a frame after that cannot make it a failure. It is
-    over when the end was marked too.
+    over when the end was marked too. Some servers give the reason with the first frame, or with each: an answer that
+    goes on is not whole until they give it again.
     """
 
     id_headers: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +77,7 @@ class Answer(ABC):
         self._model: str | None = None
         self._id: str | None = None
         self._stop: str | None = None
+        self._goes_on = self._went_on = False
         self._begun = False
         self._over = False
         self._takes_message = self._has_message = False
@@ -75,7 +87,14 @@ class Answer(ABC):
     @property
     def is_whole(self) -> bool:
         """Whether the reason was received why the model stopped, or a whole message outside of a stream."""
-        return self._stop is not None or self._has_message
+        return (self._stop is not None and not self._goes_on) or self._has_message
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is expected: it is whole, has not gone on after an end, and has text if that is regular."""
+        if self._went_on or not (self._stop is not None or self._has_message):
+            return False
+        return self._text.is_seen or self._stop_reason() is not StopReason.END
 
     @property
     def is_over(self) -> bool:
@@ -116,7 +135,7 @@ class Answer(ABC):
         """
         for part in parts:
             try:
-                yield from self.feed(part)
+                yield from self._noticing(self.feed(part))
             except BackendError as error:
                 self.fail(error)
 
@@ -159,11 +178,14 @@ class Answer(ABC):
         yield from self._text.finish(reason)
         if reason is StopReason.CONTENT_FILTER and not self._text.is_seen:
             raise BackendError(BackendFault.CONTENT_POLICY, self._withheld())
-        if not self._begun and not self.is_whole:
+        has_end = self._stop is not None or self._has_message
+        if not self._begun and not has_end:
             raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
-        if not self.is_whole and not self._over:
+        if not has_end and not self._over:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
-        if reason is StopReason.OTHER:
+        if self._is_unsure:
+            self._warn("The answer went on after the provider had told its end, and did not tell it again.")
+        elif reason is StopReason.OTHER:
             self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
         self._warn(self._text.warning(reason))
         yield Finished(
@@ -180,9 +202,21 @@ class Answer(ABC):
                 self.fail(self._error(data))
                 return
             for piece in _documents(event):
-                yield from self.feed(piece, event.name)
+                yield from self._noticing(self.feed(piece, event.name))
         except BackendError as error:
             self.fail(error)
+
+    def _noticing(self, events: Iterable[BackendEvent]) -> Iterable[BackendEvent]:
+        """Notice an answer that goes on after its end was told."""
+        return self._after_its_end(events) if self.is_whole else events
+
+    def _after_its_end(self, events: Iterable[BackendEvent]) -> Iterator[BackendEvent]:
+        for event in events:
+            if isinstance(event, ToolActivity) or (
+                isinstance(event, TextDelta | ThoughtDelta) and not event.text.isspace()
+            ):
+                self._goes_on = self._went_on = True
+            yield event
 
     @abstractmethod
     def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
@@ -210,13 +244,24 @@ class Answer(ABC):
         if word.lower() in _FAILURES:
             said = f"The provider broke its answer off ({word})."
             raise self._faults.of_error({"error": {"message": said, "code": word}})
-        self._stop = word
+        if word.lower() in _NO_REASON:
+            return
+        # A regular end that is told after another one, and nothing between them, does not take it back.
+        if self._stop is None or self._goes_on or _reason_of(word) is not StopReason.END:
+            self._stop = word
+        self._goes_on = False
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether the end was told too early, and neither told again nor marked."""
+        return self._goes_on and not self._over and not self._has_message
 
     def _stop_reason(self) -> StopReason:
+        if self._is_unsure:
+            return StopReason.OTHER
         if self._stop is None:
             return StopReason.END if self._over or self._has_message else StopReason.OTHER
-        # Some servers send the name of a constant: FinishReason.STOP.
-        return _STOP_REASONS.get(self._stop.lower().rpartition(".")[2], StopReason.OTHER)
+        return _reason_of(self._stop)
 
     def _add_whole(self, message: str | None) -> Iterator[BackendEvent]:
         self._has_message = self._takes_message
@@ -236,6 +281,11 @@ class Answer(ABC):
     def _warn(self, warning: str | None) -> None:
         if warning:
             self._warnings[warning] = None
+
+
+def _reason_of(word: str) -> StopReason:
+    # Some servers send the name of a constant: FinishReason.STOP.
+    return _STOP_REASONS.get(word.lower().rpartition(".")[2], StopReason.OTHER)
 
 
 def is_error(body: Mapping[str, object]) -> bool:

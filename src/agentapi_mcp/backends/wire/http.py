@@ -204,8 +204,8 @@ class Reply:
                         break
         return taken[:LARGEST_ERROR]
 
-    def end_within(self, seconds: float) -> None:
-        """Let the deadline for all pass after so many seconds, unless it passes before."""
+    def end_within(self, seconds: float | None) -> None:
+        """Let the deadline for all pass after so many seconds, unless it passes before; None takes that back."""
         self._timer.end_within(seconds)
 
     async def drain(self) -> bytes:
@@ -242,7 +242,7 @@ class _Timer:
     def __init__(self, deadlines: Deadlines) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle = deadlines.idle.total_seconds()
-        self._end = self._loop.time() + deadlines.total.total_seconds()
+        self._end = self._total = self._loop.time() + deadlines.total.total_seconds()
         self._deadline = Deadline()
 
     def close(self) -> None:
@@ -253,8 +253,8 @@ class _Timer:
         """Whether the last step waited for anything."""
         return self._deadline.has_waited
 
-    def end_within(self, seconds: float) -> None:
-        self._end = min(self._end, self._loop.time() + seconds)
+    def end_within(self, seconds: float | None) -> None:
+        self._end = self._total if seconds is None else min(self._end, self._loop.time() + seconds)
 
     async def step(self, step: Coroutine[Any, Any, T], *, idle: bool) -> T:
         # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.
