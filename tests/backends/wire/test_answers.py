@@ -396,6 +396,23 @@ def test_an_event_of_messages_is_known_by_its_name() -> None:
     assert read(MESSAGES, stream + written([MESSAGES.stop(), *MESSAGES.end()])).text == WHOLE
 
 
+@FORMATS
+@pytest.mark.parametrize(
+    "frame", [{"usage": None}, {"x": 1}, {"id": "m", "choices": [], "usage": None}, {"object": "keepalive"}]
+)
+def test_a_frame_that_nobody_knows_does_not_end_an_answer(form: Format, frame: Frame) -> None:
+    first, *others = form.frames(PIECES)
+    outcome = read(form, written([first, *(each for known in others for each in (frame, known))]))
+    assert (outcome.text, outcome.end.warning) == (WHOLE, None)
+
+
+def test_a_bill_within_the_choice_is_read() -> None:
+    bill = {"prompt_tokens": 11, "completion_tokens": 5}
+    stop: Frame = {"choices": [{"index": 0, "delta": NOTHING, "finish_reason": "stop", "usage": bill}]}
+    outcome = read(CHAT, written([CHAT.piece(WHOLE), stop, "[DONE]"]))
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (11, 5)
+
+
 def test_a_bill_after_the_mark_of_the_end_is_read() -> None:
     bill, mark = CHAT.end()
     outcome = read(CHAT, written([*CHAT.begin(), CHAT.piece(WHOLE), CHAT.stop(), mark, bill]))
@@ -444,11 +461,15 @@ def test_a_frame_costs_the_same_however_many_came_before_it(form: Format) -> Non
 
 
 @FORMATS
+@pytest.mark.parametrize("tags", [("<think>", "</think>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]")])
 @given(st.data())
 @example(None)
-def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(form: Format, data: st.DataObject | None) -> None:
-    thought, reply = "I <thin of </th or", "<think> is a tag: </think>."
-    text = f"\n<think>{thought}</think>\n\nThe tag {reply}"
+def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(
+    form: Format, tags: tuple[str, str], data: st.DataObject | None
+) -> None:
+    begin, end = tags
+    thought, reply = f"I {begin[:-2]} of {end[:-3]} or", f"{begin} is a tag: {end}."
+    text = f"\n{begin}{thought}{end}\n\nThe tag {reply}"
     cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1)))) if data else range(1, len(text))
     places = [0, *cuts, len(text)]
     outcome = read(form, written(form.frames([text[a:b] for a, b in pairwise(places)])))
@@ -458,11 +479,29 @@ def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(form: Format, data:
 
 
 @FORMATS
-@pytest.mark.parametrize("text", ["<thinner> than", "<", "  <thin", "Say <think>", "\n\n", "a</think>b"])
+@pytest.mark.parametrize(
+    "text", ["<thinner> than", "<", "  <thin", "[TH", "[THIN]", "<thoughts>", "Say <think>", "\n\n", "a</think>b"]
+)
 def test_what_only_begins_like_reasoning_is_text(form: Format, text: str) -> None:
     for pieces in ([text], list(text)):
         outcome = read(form, written(form.frames(pieces)))
         assert (outcome.text, outcome.thought) == (text, "")
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("text", "warns"),
+    [
+        ("I think.\n</think>\n\nreply", True),
+        ("I think.\n  </think>\nreply", True),
+        ("The tag </think> ends it.", False),
+        ("Write <think>\nso\n</think>\nfirst.", False),
+    ],
+)
+def test_reasoning_that_only_ends_in_the_text_is_told(form: Format, text: str, warns: bool) -> None:  # noqa: FBT001  # a parameter
+    outcome = read(form, written(form.frames([text[:12], text[12:]])))
+    assert outcome.text == text
+    assert ("may be the model's reasoning" in (outcome.end.warning or "")) is warns
 
 
 @FORMATS

@@ -13,6 +13,7 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import MessageId, TurnId, new_id
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.reasoning import without_reasoning
 from agentapi_mcp.core.conversations.kept_messages import (
     Kept,
     StoredMessage,
@@ -20,7 +21,6 @@ from agentapi_mcp.core.conversations.kept_messages import (
     history_after,
     kept,
     kept_of,
-    without_reasoning,
 )
 from agentapi_mcp.core.conversations.models import History, TurnStatus
 from agentapi_mcp.testing.peers import backend_turn

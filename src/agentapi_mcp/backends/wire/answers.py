@@ -91,7 +91,7 @@ class Answer(ABC):
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing more is expected: it is whole, has not gone on after an end, and has text if that is regular."""
+        """Whether nothing more is expected: it is whole, never went on after an end, and has text if it is regular."""
         if self._went_on or not (self._stop is not None or self._has_message):
             return False
         return self._text.is_seen or self._stop_reason() is not StopReason.END
