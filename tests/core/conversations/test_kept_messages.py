@@ -90,6 +90,7 @@ def test_each_stop_reason_decides(reason: StopReason) -> None:
         ("\n <think>hm</think>Yes.", "Yes."),
         ("<think>a</think><think>b</think> Yes.", "Yes."),
         ("<think></think>\n\nYes.", "Yes."),
+        ("<think>hm</think>Yes:\n</think>\nends it.", "Yes:\n</think>\nends it."),
         ("<thought>hm</thought>Yes.", "Yes."),
         ("[THINK]hm[/THINK]Yes.", "Yes."),
         ("<think>it was cut in its thou", ""),
