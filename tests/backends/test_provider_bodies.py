@@ -320,6 +320,31 @@ async def test_a_body_without_an_answer_is_refused(kind: str, body: bytes) -> No
 
 
 @KINDS
+@pytest.mark.parametrize(
+    ("body", "fault", "said"),
+    [
+        ("<html><head><title>Sign in</title></head></html>", BackendFault.BAD_REPLY, "is not JSON, but says: Sign in"),
+        ("data: upstream connect error\n\n", BackendFault.BAD_REPLY, "but says: upstream connect error"),
+        ("Model x is not found", BackendFault.NOT_FOUND, "says: Model x is not found"),
+        ("data: Too many requests, wait 3 s\n\n", BackendFault.RATE_LIMIT, "says: Too many requests"),
+        ('{"choices":[{"message":{"content":"secret', BackendFault.BAD_REPLY, "The provider's reply is not JSON."),
+        ('data: {"choices":[{"delta":{"content":"secret\n\n', BackendFault.BAD_REPLY, "answer is not JSON."),
+        (f"<p>{'x' * 70_000}", BackendFault.BAD_REPLY, "is not JSON"),
+    ],
+)
+async def test_what_stands_in_place_of_an_answer_is_told_in_its_words(
+    kind: str, body: str, fault: BackendFault, said: str
+) -> None:
+    async with beside(kind, body.encode(), STREAM if body.startswith("data") else "text/plain") as backend:
+        error = (await ask(backend)).error
+    assert error is not None
+    assert error.fault is fault
+    assert said in str(error)
+    assert len(str(error)) < 400
+    assert "secret" not in str(error)
+
+
+@KINDS
 async def test_an_answer_of_ten_megabytes_is_read(kind: str) -> None:
     text = "word " * 2_000_000
     for body, content_type in (

@@ -11,6 +11,7 @@ from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.reasoning import AnswerText
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_bounds import JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
 from agentapi_mcp.core.backends.events import (
     BackendEvent,
@@ -58,6 +59,7 @@ _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
 _CODES = ("code", "status_code", "statusCode", "error_code")
 _KINDS = ("status", "type", "object")
 _BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
+_BEGINS_JSON = ("", "{", "[", '"')
 _SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
 
 
@@ -153,6 +155,11 @@ class Answer(ABC):
             raise self._foreign()
         return ()
 
+    def unread(self, text: str, error: BackendError) -> BackendError:
+        """Return the error of what could not be read, which are the provider's words where it is no broken JSON."""
+        is_json = isinstance(error.__cause__, JsonBoundsError) or text.lstrip()[:1] in _BEGINS_JSON
+        return error if is_json else self._faults.of_text(text)
+
     def fail(self, error: BackendError) -> None:
         """Note what went wrong after the answer was whole.
 
@@ -201,10 +208,23 @@ class Answer(ABC):
             if event.name in _ERRORS:
                 self.fail(self._error(data))
                 return
-            for piece in _documents(event):
+            for piece in self._documents(event):
                 yield from self._noticing(self.feed(piece, event.name))
         except BackendError as error:
             self.fail(error)
+
+    def _documents(self, event: StreamEvent) -> list[object]:
+        """Parse the data of an event: one document, or one in each of its lines."""
+        what = "A part of the provider's answer"
+        try:
+            return [parse_json(event.data, what=what)]
+        except BackendError as error:
+            lines = [line for line in event.data.split("\n") if line.strip()]
+            if not event.certain:
+                return _readable(lines)
+            if len(lines) < 2 or lines[0].lstrip()[:1] not in _BEGINS_JSON:  # noqa: PLR2004  # the data itself
+                raise self.unread(event.data, error) from error
+            return [parse_json(line, what=what) for line in lines]
 
     def _noticing(self, events: Iterable[BackendEvent]) -> Iterable[BackendEvent]:
         """Notice an answer that goes on after its end was told."""
@@ -317,20 +337,6 @@ def error_body(body: Mapping[str, object]) -> Mapping[str, object]:
     """Return the error in the form that is read; claude-code-router sends it as `message`."""
     inner = as_object(body.get("message"))
     return body if body.get("error") or not inner else {"error": inner}
-
-
-def _documents(event: StreamEvent) -> list[object]:
-    """Parse the data of an event: one document, or one in each of its lines."""
-    what = "A part of the provider's answer"
-    try:
-        return [parse_json(event.data, what=what)]
-    except BackendError:
-        lines = [line for line in event.data.split("\n") if line.strip()]
-        if not event.certain:
-            return _readable(lines)
-        if len(lines) < 2:  # noqa: PLR2004  # one line is the data itself
-            raise
-        return [parse_json(line, what=what) for line in lines]
 
 
 def _readable(lines: list[str]) -> list[object]:

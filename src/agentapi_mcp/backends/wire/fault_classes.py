@@ -160,7 +160,7 @@ _BY_WORDS = (
         r"credit balance is too low|insufficient[ _](?:account )?(?:quota|balance|funds?|credits?)",
         r"(?:key|spend(?:ing)?|budget|billing|credit) (?:hard )?limit (?:was |has been )?(?:exceeded|reached)",
         r"budget (?:has been |was )?exceeded|exceeded ?budget|requires more credits|out of credits",
-        r"(?:n['’o]t have|no|not enough) (?:any |enough |sufficient )?(?:credits?|balance)\b|overdue balance",
+        r"(?:n[o\W]t have|no|not enough) (?:any |enough |sufficient )?(?:credits?|balance)\b|overdue balance",
         r"balance is (?:insufficient|not enough)|used all (?:available |your )?credits|out of call volume quota",
         r"reached (?:its|your) (?:\w+ ){0,2}(?:spending|usage|credit|budget) limit|extra usage is required",
         r"free (?:tier|quota)\b.{0,40} exhausted|limited to \d+ api calls / month",
@@ -172,7 +172,7 @@ _BY_WORDS = (
         rf"{_A_MODEL} (?:(?:is|was|does|has|have|been|id) )*not (?:found|exist|supported|available)\b",
         rf"{_A_MODEL} doesn'?t exist",
         rf"{_A_MODEL} (?:(?:is|was|has|been) )*(?:decommissioned|deprecated|retired|shut down|unknown)\b",
-        r"model identifier is invalid|model id .{1,100} isn['’]t supported|模型不存在",  # Bedrock, Zhipu
+        r"model identifier is invalid|model id .{1,100} isn\Wt supported|模型不存在",  # Bedrock, Zhipu
         r"unexpected endpoint or method",  # LM Studio, with status 200
         r"not a valid model|(?:unknown|invalid|unsupported|no such) model\b|404 (?:not[ _]found|page not found)",
     ),

@@ -146,7 +146,8 @@ class _Documents(Reader):
         try:
             documents, is_all = self._parsed()
         except BackendError as error:
-            self._answer.fail(broken or error)
+            text = decoded_body(bytes(self._body), self._charset)
+            self._answer.fail(broken or self._answer.unread(text, error))
             return
         yield from self._answer.parts(documents)
         if not is_all:
