@@ -419,6 +419,21 @@ def test_a_bill_after_the_mark_of_the_end_is_read() -> None:
     assert outcome.usage.input_tokens == 11
 
 
+def test_an_answer_in_a_format_that_is_not_read_is_not_asked_for_again() -> None:
+    of_gemini: Frame = {
+        "candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2},
+    }
+    outcome = read(CHAT, written([of_gemini]))
+    assert outcome.error is not None
+    assert outcome.error.fault is BackendFault.BAD_REPLY
+    assert not outcome.error.may_retry
+    assert "would be again" in outcome.error.next_step
+    empty = read(CHAT, written([{"choices": []}]))
+    assert empty.error is not None
+    assert empty.error.may_retry
+
+
 # --- size
 
 

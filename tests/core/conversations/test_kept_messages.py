@@ -218,5 +218,7 @@ def grown(turns: Sequence[Ended]) -> History:
     """Let a history grow turn by turn, as the process that ran them does."""
     history = History(())
     for turn in turns:
-        history = history_after(history, turn.message, turn.reply, turn.outcome, MessageId(new_id()))
+        newest = MessageId(new_id())
+        history = history_after(history, turn.message, turn.reply, turn.outcome, newest)
+        assert history.last_message_id == newest  # by which a cache knows that nothing is missing
     return history

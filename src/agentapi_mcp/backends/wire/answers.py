@@ -187,7 +187,7 @@ class Answer(ABC):
             raise BackendError(BackendFault.CONTENT_POLICY, self._withheld())
         has_end = self._stop is not None or self._has_message
         if not self._begun and not has_end:
-            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
+            raise self._nothing()
         if not has_end and not self._over:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
         if self._is_unsure:
@@ -245,6 +245,13 @@ class Answer(ABC):
     @abstractmethod
     def _foreign(self) -> BackendError:
         """Return the error of what is not part of this format."""
+
+    def _nothing(self) -> BackendError:
+        said = "The provider's reply holds no answer."
+        if not self.is_billed:
+            return BackendError(BackendFault.BAD_REPLY, said)
+        step = "It was billed, and would be again: check that base_url is the API that the agent's backend speaks."
+        return BackendError(BackendFault.BAD_REPLY, said, retryable=False, next_step=step)
 
     @abstractmethod
     def _withheld(self) -> str:
