@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
@@ -342,6 +343,23 @@ async def test_what_stands_in_place_of_an_answer_is_told_in_its_words(
     assert said in str(error)
     assert len(str(error)) < 400
     assert "secret" not in str(error)
+
+
+@KINDS
+async def test_an_error_that_is_held_open_is_told(kind: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 429 Too Many Requests\r\ncontent-type: {STREAM}\r\nretry-after: 7\r\n\r\n"
+        writer.write(head.encode() + b'data: {"error":{"message":"Slow down"}}\n\n')
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    async with served(kind, answer) as backend:
+        error = (await ask(backend)).error
+    assert error is not None
+    assert (error.fault, error.retry_after) == (BackendFault.RATE_LIMIT, timedelta(seconds=7))
+    assert "Slow down" in str(error)
 
 
 @KINDS

@@ -194,7 +194,9 @@ class OpenAIBackend:
             headers = self._headers(key, is_token=self._tokens is not None)
             body = await self._api.get(path, headers, faults, within=_CHECK_PATIENCE)
         if as_object(body).get("error"):
-            raise faults.of_error(body)
+            error = faults.of_error(body)
+            # Whoever has no list says so by the status; this is another address.
+            raise BackendError(BackendFault.BAD_REPLY, str(error)) if error.fault is BackendFault.NOT_FOUND else error
         if not isinstance(as_object(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body

@@ -23,6 +23,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
 LARGEST_ERROR = 64 * 1024  # bytes read of an error reply
 _PIECE = 4 * 1024  # bytes that are handed on at once: some twenty events
+_ERROR_WITHIN = 3.0  # seconds to wait for the body of an error
 _DRAIN = 0.2  # seconds to wait for the end of a completed stream, so that its connection can be reused
 
 T = TypeVar("T")
@@ -194,8 +195,9 @@ class Reply:
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def start_of_body(self) -> bytes:
-        """Read the beginning of an error body, ignoring failures."""
+        """Read the beginning of an error body, ignoring failures, also that it has no end: the status is known."""
         taken = b""
+        self.end_within(_ERROR_WITHIN)
         with suppress(BackendError):
             async with aclosing(self.chunks()) as chunks:
                 async for chunk in chunks:
