@@ -1,6 +1,7 @@
 """When a provider may be asked again, wherever it says so."""
 
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import example, given
@@ -47,6 +48,7 @@ def wait(body: object = None, status: int = 429, /, **headers: str) -> float | N
         ("1767225607000", 7),  # milliseconds
         # Not plausible
         ("-5", None),
+        ("604800", 604_800),
         ("604801", None),
         ("8d", None),
         ("1e999999", None),
@@ -127,6 +129,18 @@ def test_what_was_said_of_this_failure_comes_first() -> None:
     assert wait(None, x_ratelimit_reset="5s") == 5
     assert wait({"error": {"message": "try again in 4s"}}, retry_after="0") == 4
     assert wait({"error": {"retry_after": -1}}, retry_after="soon", x_ratelimit_reset="5s") == 5
+
+
+def test_no_wait_is_one_where_nothing_else_is_said() -> None:
+    assert wait({"error": {"retry_after": "soon"}}, retry_after="0") == 0
+    assert wait({"error": {"retry_after": "soon"}}) is None
+
+
+def test_the_provider_need_not_say_what_time_it_is() -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    found = FAULTS.of_reply(429, {"retry-after": format_datetime(at, usegmt=True)}, None).retry_after
+    assert found is not None
+    assert timedelta(minutes=50) < found < timedelta(minutes=70)
 
 
 def test_the_limit_that_is_used_up_says_when() -> None:
