@@ -26,7 +26,12 @@ NOTHING = [
     "HTTP 502 Bad Gateway",
     "status code: 404 Not Found",
     "unknown error.",
-    "Success",
+    "failed",
+    "Forbidden",
+    "422 Unprocessable Entity",
+    "unprocessable content",
+    "Too Many Requests",
+    "Internal Server Error",
 ]
 VIOLATIONS = [{"field": "contents", "description": "Nope"}]
 
@@ -144,6 +149,45 @@ def test_an_error_of_any_shape_is_one_bounded_line_without_secrets(body: object)
     assert len(said) <= LONGEST_LINE + len("stub says: ")
     assert len(said.splitlines()) == 1
     assert SECRET not in said
+
+
+NAMES_OF_WORDS = (
+    "message msg status_msg status_message error_message error_msg errorMessage errmsg error_description"
+    " errorDescription faultstring description title reason Message error errors detail details fault innererror"
+    " inner_error cause base_resp"
+)
+
+
+@pytest.mark.parametrize("name", NAMES_OF_WORDS.split())
+def test_every_name_of_words_is_read(name: str) -> None:
+    assert str(FAULTS.of_reply(400, {}, {"error": {name: "Nope"}})) == "stub says: Nope"
+    assert str(FAULTS.of_reply(400, {}, {name: "Nope"})) == "stub says: Nope"
+
+
+@pytest.mark.parametrize("name", ["error_type", "status", "code", "type", "reason", "Code", "__type", "error_code"])
+def test_every_name_of_a_code_is_read(name: str) -> None:
+    assert FAULTS.of_reply(418, {}, {"error": {"message": "?", name: "InvalidApiKey"}}).fault is BackendFault.AUTH
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<title>Nope</title>",
+        "<center>x<h1> Nope </h1>",
+        "<body>x<h1>Nope</h1>",
+        "<HEAD><TITLE>\nNope</TITLE>",
+        "<error>x<message>Nope</message></error>",
+    ],
+)
+def test_a_page_is_told_by_its_title(page: str) -> None:
+    assert str(FAULTS.of_reply(502, {}, page)) == "stub says: Nope"
+
+
+@pytest.mark.parametrize("name", ["quotaId", "quotaMetric"])
+def test_a_quota_is_known_by_its_id_or_its_metric(name: str) -> None:
+    details = [{"violations": [{name: "RequestsPerDay"}]}]
+    body = {"error": {"message": "Retry in 3 s", "code": 429, "details": details}}
+    assert FAULTS.of_reply(429, {}, body).fault is BackendFault.PAYMENT
 
 
 @pytest.mark.parametrize(

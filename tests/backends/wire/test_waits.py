@@ -40,6 +40,10 @@ def wait(body: object = None, status: int = 429, /, **headers: str) -> float | N
         ("1 minute 30 seconds", 90),
         ("1 hour, 5 minutes and 3 secs", 3903),
         ("2 days", 172_800),
+        ("1d", 86_400),
+        ("2 mins", 120),
+        ("2500 millis", 2.5),
+        ("2500 milliseconds", 2.5),
         ("Thu, 01 Jan 2026 00:00:10 GMT", 10),
         ("2026-01-01T00:00:10Z", 10),
         ("2026-01-01T01:00:10.5+01:00", 10.5),
@@ -129,6 +133,35 @@ def test_what_was_said_of_this_failure_comes_first() -> None:
     assert wait(None, x_ratelimit_reset="5s") == 5
     assert wait({"error": {"message": "try again in 4s"}}, retry_after="0") == 4
     assert wait({"error": {"retry_after": -1}}, retry_after="soon", x_ratelimit_reset="5s") == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["retry_after", "retryAfter", "retry_after_seconds", "retryAfterSeconds", "retry-after"]
+)
+def test_every_name_of_a_wait_is_read(name: str) -> None:
+    assert wait({"error": {name: 2.5}}) == 2.5
+    assert wait({"error": {"metadata": {name: "2.5s"}}}) == 2.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Retrying in 9 s",
+        "The limit resets in 9s.",
+        "Try again in about 9 seconds",
+        "Come back in approximately 9 secs",
+        "Wait at least 9 sec",
+        "Retry after: 9s",
+        "It is available again in 9 s",
+    ],
+)
+def test_the_words_that_say_when_have_many_forms(words: str) -> None:
+    assert wait({"error": {"message": words}}) == 9
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_date_that_cannot_be_read_hides_no_wait(date: str) -> None:
+    assert wait(None, date=date, retry_after="9") == 9
 
 
 def test_no_wait_is_one_where_nothing_else_is_said() -> None:
