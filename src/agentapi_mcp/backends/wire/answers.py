@@ -137,7 +137,7 @@ class Answer(ABC):
         """
         for part in parts:
             try:
-                yield from self._noticing(self.feed(part))
+                yield from self._after_its_end(self.feed(part))
             except BackendError as error:
                 self.fail(error)
 
@@ -209,7 +209,8 @@ class Answer(ABC):
                 self.fail(self._error(data))
                 return
             for piece in self._documents(event):
-                yield from self._noticing(self.feed(piece, event.name))
+                events = self.feed(piece, event.name)  # nearly always before the end: no call more for each frame
+                yield from events if self._stop is None and not self._has_message else self._after_its_end(events)
         except BackendError as error:
             self.fail(error)
 
@@ -226,15 +227,11 @@ class Answer(ABC):
                 raise self.unread(event.data, error) from error
             return [parse_json(line, what=what) for line in lines]
 
-    def _noticing(self, events: Iterable[BackendEvent]) -> Iterable[BackendEvent]:
-        """Notice an answer that goes on after its end was told."""
-        return self._after_its_end(events) if self.is_whole else events
-
     def _after_its_end(self, events: Iterable[BackendEvent]) -> Iterator[BackendEvent]:
+        """Notice an answer that goes on after its end was told."""
+        is_told = self._stop is not None or self._has_message
         for event in events:
-            if isinstance(event, ToolActivity) or (
-                isinstance(event, TextDelta | ThoughtDelta) and not event.text.isspace()
-            ):
+            if is_told and _is_said(event):
                 self._goes_on = self._went_on = True
             yield event
 
@@ -308,6 +305,11 @@ class Answer(ABC):
     def _warn(self, warning: str | None) -> None:
         if warning:
             self._warnings[warning] = None
+
+
+def _is_said(event: BackendEvent) -> bool:
+    """Whether an event is a part of an answer."""
+    return isinstance(event, ToolActivity) or (isinstance(event, TextDelta | ThoughtDelta) and not event.text.isspace())
 
 
 def _reason_of(word: str) -> StopReason:
