@@ -1,6 +1,9 @@
 """Options that several kinds share mean the same in each: defaults from variables, and what a request leaves out."""
 
-from collections.abc import Mapping
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -9,7 +12,8 @@ import pytest
 from agentapi_mcp.backends import registry
 from agentapi_mcp.base.errors import ConfigurationError
 from agentapi_mcp.core.backends.models import BackendTurn, HistoryMessage, MessageRole
-from agentapi_mcp.testing.contract import open_rig
+from agentapi_mcp.core.backends.ports import Backend
+from agentapi_mcp.testing.contract import failure_of, open_rig
 from agentapi_mcp.testing.hosts import FakeHost
 from tests.support.peers.cases import backend_turn, case_of
 from tests.support.peers.messages import MessagesPeer
@@ -67,6 +71,47 @@ async def test_a_parameter_that_a_model_refuses_is_left_out(kind: str) -> None:
     async with FakeHost() as host:
         with pytest.raises(ConfigurationError, match="omit_parameters"):
             registry.create(kind, {"base_url": "http://127.0.0.1:9/v1", "omit_parameters": ["messages"]}, host)
+
+
+@asynccontextmanager
+async def refusing(kind: str, message: str, options: Mapping[str, object]) -> AsyncGenerator[Backend]:
+    """Open a backend whose provider refuses every request with this message."""
+    body = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": message}}).encode()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 400 Bad Request\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, FakeHost() as host:
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield registry.create(kind, {"base_url": base, **options}, host)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("message", "option"),
+    [
+        ("'temperature' does not support 0.5 with this model.", 'omit_parameters = ["temperature"]'),
+        ("invalid temperature: only 1 is allowed for this model", 'omit_parameters = ["temperature"]'),
+        ("System role not supported", 'system_role = "user"'),
+        ("'messages[0].role' does not support 'system' with this model.", 'system_role = "user"'),
+        ("Developer instruction is not enabled for models/gemma-3", 'system_role = "user"'),
+    ],
+)
+async def test_the_option_that_helps_is_named_where_a_model_refuses(kind: str, message: str, option: str) -> None:
+    async with refusing(kind, message, {}) as backend:
+        assert option in (await failure_of(backend, TURN)).next_step
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_the_other_name_of_the_longest_answer_is_the_one_to_set(name: str) -> None:
+    is_old = name == "max_tokens"
+    other = "max_completion_tokens" if is_old else "max_tokens"
+    said = f"Use '{other}' instead." if is_old else f"{name}: Extra inputs are not permitted"
+    async with refusing("openai", said, {"max_tokens_parameter": name}) as backend:
+        assert f'max_tokens_parameter = "{other}"' in (await failure_of(backend, TURN)).next_step
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,8 +3,9 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
@@ -23,6 +24,7 @@ TEXT = "w0 w1 w2"
 KINDS = pytest.mark.parametrize("kind", ["openai", "anthropic", "ccrouter"])
 STREAM = "text/event-stream"
 DECODED_AT_ONCE = 64 * 1024  # bytes
+LONGER_THAN_FOR_AN_END = 2.5  # seconds
 PATIENT = 600  # seconds, which no test waits
 
 
@@ -32,6 +34,19 @@ def format_of(kind: str) -> Format:
 
 def stream_of(kind: str, *, frames: slice = slice(None)) -> bytes:
     return written(format_of(kind).frames(["w0 ", "w1 ", "w2"])[frames])
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def served(kind: str, serve: Serve) -> AsyncGenerator[Backend]:
+    """Open a backend whose provider answers a connection in this way."""
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, FakeHost() as host:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        options = {"base_url": base_url, "idle_timeout_seconds": PATIENT, "total_timeout_seconds": PATIENT}
+        yield registry.create(kind, options, host)
 
 
 @asynccontextmanager
@@ -57,11 +72,8 @@ async def beside(
             pass
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, FakeHost() as host:
-        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        options = {"base_url": base_url, "idle_timeout_seconds": PATIENT, "total_timeout_seconds": PATIENT}
-        yield registry.create(kind, options, host)
+    async with served(kind, answer) as backend:
+        yield backend
 
 
 async def ask(backend: Backend) -> Outcome:
@@ -116,6 +128,65 @@ async def test_a_whole_stream_that_is_held_open_is_over(kind: str, later: bytes)
     assert outcome.text == TEXT
     assert outcome.end.warning is None
     assert outcome.usage.output_tokens == 5
+
+
+def _ended_too_early(kind: str) -> dict[str, tuple[bytes, bytes]]:
+    """Make answers that go on after their end was told: what is sent, and what long after that."""
+    form = format_of(kind)
+    pieces, rest = (
+        [form.piece(f"w{place} ") for place in range(2)],
+        written([form.piece("w2"), form.stop(), *form.end()]),
+    )
+    first = written([*form.begin(), form.stop()])
+    each = written([*form.begin(), pieces[0], form.stop(), pieces[1], form.stop()])
+    messages = [json.dumps({**form.message(text), "usage": None}).encode() for text in ("w0 ", "w0 w1 ", TEXT)]
+    return {
+        "with the first frame": (first, written(pieces) + rest),
+        "with each frame": (each, rest),
+        "by each message": (b"\n".join(messages[:2]), messages[2]),
+    }
+
+
+@KINDS
+@pytest.mark.parametrize("told", _ended_too_early("openai"))
+async def test_an_end_that_is_told_too_early_cuts_nothing(kind: str, told: str) -> None:
+    begun, rest = _ended_too_early(kind)[told]
+    content_type = "application/json" if "message" in told else STREAM
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n\r\n".encode() + begun)
+        await Ticks(LONGER_THAN_FOR_AN_END).step()
+        writer.write(rest)
+        writer.close()
+
+    async with served(kind, answer) as backend:
+        outcome = await ask(backend)
+    assert outcome.text == TEXT
+    assert outcome.end.stop_reason is StopReason.END
+    assert outcome.end.warning is None
+
+
+@KINDS
+async def test_a_provider_is_given_time_again_once_its_answer_goes_on(kind: str) -> None:
+    form, outcome, is_read = format_of(kind), Outcome(), asyncio.Event()
+    begun = written([*form.begin(), form.piece("w0 "), form.stop()])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + begun)
+        await is_read.wait()
+        writer.write(written([form.piece("w1 ")]))
+        await Ticks(LONGER_THAN_FOR_AN_END).step()
+        writer.write(written([form.piece("w2"), form.stop(), *form.end()]))
+        writer.close()
+
+    async with served(kind, answer) as backend:
+        async for event in backend.run(backend_turn()):
+            outcome.events.append(event)
+            if outcome.text:
+                is_read.set()
+    assert outcome.text == TEXT
 
 
 async def test_a_bill_that_comes_a_little_later_is_read() -> None:
@@ -247,6 +318,48 @@ async def test_a_body_without_an_answer_is_refused(kind: str, body: bytes) -> No
     for content_type in (STREAM, "application/json"):
         async with beside(kind, body, content_type) as backend:
             assert _fault((await ask(backend)).error) is BackendFault.BAD_REPLY
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("body", "fault", "said"),
+    [
+        ("<html><head><title>Sign in</title></head></html>", BackendFault.BAD_REPLY, "is not JSON, but says: Sign in"),
+        ("data: upstream connect error\n\n", BackendFault.BAD_REPLY, "but says: upstream connect error"),
+        ("Model x is not found", BackendFault.NOT_FOUND, "says: Model x is not found"),
+        ("data: Too many requests, wait 3 s\n\n", BackendFault.RATE_LIMIT, "says: Too many requests"),
+        ('{"choices":[{"message":{"content":"secret', BackendFault.BAD_REPLY, "The provider's reply is not JSON."),
+        ('data: {"choices":[{"delta":{"content":"secret\n\n', BackendFault.BAD_REPLY, "answer is not JSON."),
+        (f"<p>{'x' * 70_000}", BackendFault.BAD_REPLY, "is not JSON"),
+    ],
+)
+async def test_what_stands_in_place_of_an_answer_is_told_in_its_words(
+    kind: str, body: str, fault: BackendFault, said: str
+) -> None:
+    async with beside(kind, body.encode(), STREAM if body.startswith("data") else "text/plain") as backend:
+        error = (await ask(backend)).error
+    assert error is not None
+    assert error.fault is fault
+    assert said in str(error)
+    assert len(str(error)) < 400
+    assert "secret" not in str(error)
+
+
+@KINDS
+async def test_an_error_that_is_held_open_is_told(kind: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 429 Too Many Requests\r\ncontent-type: {STREAM}\r\nretry-after: 7\r\n\r\n"
+        writer.write(head.encode() + b'data: {"error":{"message":"Slow down"}}\n\n')
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    async with served(kind, answer) as backend:
+        error = (await ask(backend)).error
+    assert error is not None
+    assert (error.fault, error.retry_after) == (BackendFault.RATE_LIMIT, timedelta(seconds=7))
+    assert "Slow down" in str(error)
 
 
 @KINDS

@@ -41,6 +41,7 @@ class Behaviour(StrEnum):
     MODERATED = "finds the message improper"
     FAILS_LATE = "fails in mid-answer"
     FAILS_BY_NAME = "fails in mid-answer, and says so in a form that few use"
+    ENDS_EARLY = "tells its end before it has said anything, and breaks off in mid-answer"
     LEAKS = "repeats the credentials in its refusal"
     REPEATS = "repeats the credentials in its answer, in pieces if it answers in pieces"
     EXPLAINS = "refuses a conversation that is too long, with REASON deep within its error"
@@ -81,6 +82,7 @@ FAULTS: Mapping[Behaviour, BackendFault] = {
     Behaviour.EMPTY: BackendFault.BAD_REPLY,
     Behaviour.FAILS_LATE: BackendFault.UPSTREAM,
     Behaviour.FAILS_BY_NAME: BackendFault.RATE_LIMIT,
+    Behaviour.ENDS_EARLY: BackendFault.STREAM_CUT,
     Behaviour.LEAKS: BackendFault.AUTH,
     Behaviour.EXPLAINS: BackendFault.CONTEXT_LENGTH,
     Behaviour.SAYS_WHEN: BackendFault.RATE_LIMIT,

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentapi_mcp.base.errors import BackendFault
+from agentapi_mcp.base.json_values import as_list, as_object
 from agentapi_mcp.core.backends.events import StopReason
 from tests.support.frames import NOTHING, Format, Frame, read, written
 from tests.support.hostile import json_values
@@ -233,6 +234,75 @@ def test_the_last_line_needs_no_end(form: Format) -> None:
     assert read(form, stream[:-1]).error is not None
 
 
+# --- an end that is told too early: with the first frame, as Open WebUI does, or with each
+
+
+def with_stop(form: Format, frame: Frame) -> list[Frame]:
+    assert isinstance(frame, Mapping)
+    if form is MESSAGES:
+        return [frame, form.stop()]
+    (choice,) = as_list(frame["choices"])
+    return [{**frame, "choices": [{**as_object(choice), "finish_reason": "stop"}]}]
+
+
+@FORMATS
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize(("first", "last"), [("stop", "stop"), ("stop", "length"), ("length", "stop")])
+def test_an_answer_goes_on_after_an_end_that_is_told_too_early(form: Format, each: bool, first: str, last: str) -> None:  # noqa: FBT001  # a parameter
+    frames = map(form.piece, PIECES)
+    pieces = [each_frame for frame in frames for each_frame in (with_stop(form, frame) if each else [frame])]
+    told = [*form.begin(), form.stop(first), *pieces, form.stop(last)]
+    for end in ([], form.end()):
+        outcome = read(form, written([*told, *end]))
+        assert outcome.text == WHOLE
+        assert outcome.end.stop_reason is (StopReason.LENGTH if last == "length" else StopReason.END)
+        assert outcome.end.warning is None
+
+
+@FORMATS
+def test_an_end_that_is_told_too_early_makes_nothing_whole(form: Format) -> None:
+    frames = [*form.begin(), form.stop(), *map(form.piece, PIECES[:2])]
+    unsure = read(form, written(frames))
+    assert unsure.end.stop_reason is StopReason.OTHER
+    assert "went on" in (unsure.end.warning or "")
+    failed = read(form, written([*frames, '{"error":{"message":"Slow down","code":429}}']))
+    assert failed.error is not None
+    assert failed.error.fault is BackendFault.RATE_LIMIT
+    marked = read(form, written([*frames, "[DONE]"]))
+    assert marked.end.stop_reason is StopReason.END
+    assert marked.end.warning is None
+
+
+@FORMATS
+def test_white_space_after_the_end_is_no_more_of_the_answer(form: Format) -> None:
+    outcome = read(form, written([*form.begin(), form.piece(WHOLE), form.stop(), form.piece("\n")]))
+    assert outcome.end.stop_reason is StopReason.END
+
+
+@pytest.mark.parametrize("word", ["null", "None", "undefined"])
+def test_the_word_for_no_reason_is_none(word: str) -> None:
+    piece: Frame = {"choices": [{"index": 0, "delta": {"content": WHOLE}, "finish_reason": word}]}
+    cut = read(CHAT, written([piece]))
+    assert cut.error is not None
+    assert cut.error.fault is BackendFault.STREAM_CUT
+    assert read(CHAT, written([piece, CHAT.stop()])).end.stop_reason is StopReason.END
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("length", "stop"), StopReason.LENGTH),
+        (("content_filter", "stop"), StopReason.CONTENT_FILTER),
+        (("stop", "length"), StopReason.LENGTH),
+        (("length", "content_filter"), StopReason.CONTENT_FILTER),
+    ],
+)
+def test_a_regular_end_takes_no_other_back(form: Format, words: tuple[str, str], reason: StopReason) -> None:
+    frames = [*form.begin(), form.piece(WHOLE), *map(form.stop, words), *form.end()]
+    assert read(form, written(frames)).end.stop_reason is reason
+
+
 # --- frames of other kinds
 
 
@@ -326,10 +396,42 @@ def test_an_event_of_messages_is_known_by_its_name() -> None:
     assert read(MESSAGES, stream + written([MESSAGES.stop(), *MESSAGES.end()])).text == WHOLE
 
 
+@FORMATS
+@pytest.mark.parametrize(
+    "frame", [{"usage": None}, {"x": 1}, {"id": "m", "choices": [], "usage": None}, {"object": "keepalive"}]
+)
+def test_a_frame_that_nobody_knows_does_not_end_an_answer(form: Format, frame: Frame) -> None:
+    first, *others = form.frames(PIECES)
+    outcome = read(form, written([first, *(each for known in others for each in (frame, known))]))
+    assert (outcome.text, outcome.end.warning) == (WHOLE, None)
+
+
+def test_a_bill_within_the_choice_is_read() -> None:
+    bill = {"prompt_tokens": 11, "completion_tokens": 5}
+    stop: Frame = {"choices": [{"index": 0, "delta": NOTHING, "finish_reason": "stop", "usage": bill}]}
+    outcome = read(CHAT, written([CHAT.piece(WHOLE), stop, "[DONE]"]))
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (11, 5)
+
+
 def test_a_bill_after_the_mark_of_the_end_is_read() -> None:
     bill, mark = CHAT.end()
     outcome = read(CHAT, written([*CHAT.begin(), CHAT.piece(WHOLE), CHAT.stop(), mark, bill]))
     assert outcome.usage.input_tokens == 11
+
+
+def test_an_answer_in_a_format_that_is_not_read_is_not_asked_for_again() -> None:
+    of_gemini: Frame = {
+        "candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2},
+    }
+    outcome = read(CHAT, written([of_gemini]))
+    assert outcome.error is not None
+    assert outcome.error.fault is BackendFault.BAD_REPLY
+    assert not outcome.error.may_retry
+    assert "would be again" in outcome.error.next_step
+    empty = read(CHAT, written([{"choices": []}]))
+    assert empty.error is not None
+    assert empty.error.may_retry
 
 
 # --- size
@@ -374,11 +476,15 @@ def test_a_frame_costs_the_same_however_many_came_before_it(form: Format) -> Non
 
 
 @FORMATS
+@pytest.mark.parametrize("tags", [("<think>", "</think>"), ("<thought>", "</thought>"), ("[THINK]", "[/THINK]")])
 @given(st.data())
 @example(None)
-def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(form: Format, data: st.DataObject | None) -> None:
-    thought, reply = "I <thin of </th or", "<think> is a tag: </think>."
-    text = f"\n<think>{thought}</think>\n\nThe tag {reply}"
+def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(
+    form: Format, tags: tuple[str, str], data: st.DataObject | None
+) -> None:
+    begin, end = tags
+    thought, reply = f"I {begin[:-2]} of {end[:-3]} or", f"{begin} is a tag: {end}."
+    text = f"\n{begin}{thought}{end}\n\nThe tag {reply}"
     cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1)))) if data else range(1, len(text))
     places = [0, *cuts, len(text)]
     outcome = read(form, written(form.frames([text[a:b] for a, b in pairwise(places)])))
@@ -388,11 +494,29 @@ def test_reasoning_in_the_text_is_thought_wherever_it_is_cut(form: Format, data:
 
 
 @FORMATS
-@pytest.mark.parametrize("text", ["<thinner> than", "<", "  <thin", "Say <think>", "\n\n", "a</think>b"])
+@pytest.mark.parametrize(
+    "text", ["<thinner> than", "<", "  <thin", "[TH", "[THIN]", "<thoughts>", "Say <think>", "\n\n", "a</think>b"]
+)
 def test_what_only_begins_like_reasoning_is_text(form: Format, text: str) -> None:
     for pieces in ([text], list(text)):
         outcome = read(form, written(form.frames(pieces)))
         assert (outcome.text, outcome.thought) == (text, "")
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("text", "warns"),
+    [
+        ("I think.\n</think>\n\nreply", True),
+        ("I think.\n  </think>\nreply", True),
+        ("The tag </think> ends it.", False),
+        ("Write <think>\nso\n</think>\nfirst.", False),
+    ],
+)
+def test_reasoning_that_only_ends_in_the_text_is_told(form: Format, text: str, warns: bool) -> None:  # noqa: FBT001  # a parameter
+    outcome = read(form, written(form.frames([text[:12], text[12:]])))
+    assert outcome.text == text
+    assert ("may be the model's reasoning" in (outcome.end.warning or "")) is warns
 
 
 @FORMATS

@@ -71,10 +71,18 @@ def texts_before_mark(form: Format, frames: Iterable[Frame]) -> str:
     return text
 
 
+def goes_on(form: Format, frames: Sequence[Frame]) -> bool:
+    """Whether the answer goes on after the last frame that tells its end, and nothing marks it."""
+    if MARKS[form] in frames:
+        return False
+    after = frames[len(frames) - frames[::-1].index(form.stop()) :]
+    return any(form.piece(piece) in after for piece in PIECES)
+
+
 def fault_of(outcome: Outcome) -> BackendFault | None:
     """Return how an answer failed, in words that end; None if it is complete."""
     if outcome.error is None:
-        assert outcome.end.stop_reason is StopReason.END
+        assert outcome.end.stop_reason in {StopReason.END, StopReason.OTHER}
         return None
     assert str(outcome.error).endswith(".")
     return outcome.error.fault
@@ -91,6 +99,7 @@ def test_frames_in_any_order_say_nothing_that_was_not_sent(form: Format, data: s
     is_stopped = form.stop() in (frames[: frames.index(MARKS[form])] if is_marked else frames)
     if is_stopped or (is_marked and text):
         assert fault_of(outcome) is None
+        assert outcome.end.stop_reason is (StopReason.OTHER if goes_on(form, frames) else StopReason.END)
     elif text:
         assert fault_of(outcome) is BackendFault.STREAM_CUT
     else:

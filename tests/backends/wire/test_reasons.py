@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentapi_mcp.backends.kinds.ccrouter import RouterFaults
 from agentapi_mcp.backends.wire.faults import FaultReader
 from agentapi_mcp.backends.wire.redaction import LONGEST_LINE, Redactor
+from agentapi_mcp.base.errors import BackendFault
 from tests.support.hostile import json_values
 
 SECRET = "s3cret-0123456789"  # noqa: S105  # the test looks for it everywhere
@@ -17,6 +18,21 @@ FAULTS = FaultReader(provider="stub", redactor=Redactor([SECRET]))
 ROUTER_FAULTS = RouterFaults(provider="router", redactor=Redactor([SECRET]))
 
 
+# What is said by who passes an error on, and tells nothing.
+NOTHING = [
+    "ok",
+    "Error",
+    "error: 400",
+    "HTTP 502 Bad Gateway",
+    "status code: 404 Not Found",
+    "unknown error.",
+    "failed",
+    "Forbidden",
+    "422 Unprocessable Entity",
+    "unprocessable content",
+    "Too Many Requests",
+    "Internal Server Error",
+]
 VIOLATIONS = [{"field": "contents", "description": "Nope"}]
 
 
@@ -51,6 +67,9 @@ VIOLATIONS = [{"field": "contents", "description": "Nope"}]
         ({"error": {"message": '{"error": {"message": "Nope"}}'}}, "Nope"),
         ({"error": {"message": {"message": "Nope"}}}, "Nope"),
         ('"Nope"', "Nope"),
+        ({"error": {"message": '[{"msg": "Nope"}]'}}, "Nope"),
+        ({"errcode": 3, "errmsg": "Nope"}, "Nope"),
+        *(({"error": {"message": empty}, "detail": "Nope"}, "Nope") for empty in NOTHING),
         ("upstream connect error or disconnect/reset before headers", None),
         ('data: {"error": {"message": "Nope"}}\n\ndata: [DONE]\n\n', "Nope"),
         ("<html><head><title>502 Bad &amp; Gateway</title></head><body>secret text</body></html>", "502 Bad & Gateway"),
@@ -130,6 +149,68 @@ def test_an_error_of_any_shape_is_one_bounded_line_without_secrets(body: object)
     assert len(said) <= LONGEST_LINE + len("stub says: ")
     assert len(said.splitlines()) == 1
     assert SECRET not in said
+
+
+NAMES_OF_WORDS = (
+    "message msg status_msg status_message error_message error_msg errorMessage errmsg error_description"
+    " errorDescription faultstring description title reason Message error errors detail details fault innererror"
+    " inner_error cause base_resp"
+)
+
+
+@pytest.mark.parametrize("name", NAMES_OF_WORDS.split())
+def test_every_name_of_words_is_read(name: str) -> None:
+    assert str(FAULTS.of_reply(400, {}, {"error": {name: "Nope"}})) == "stub says: Nope"
+    assert str(FAULTS.of_reply(400, {}, {name: "Nope"})) == "stub says: Nope"
+
+
+@pytest.mark.parametrize("name", ["error_type", "status", "code", "type", "reason", "Code", "__type", "error_code"])
+def test_every_name_of_a_code_is_read(name: str) -> None:
+    assert FAULTS.of_reply(418, {}, {"error": {"message": "?", name: "InvalidApiKey"}}).fault is BackendFault.AUTH
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<title>Nope</title>",
+        "<center>x<h1> Nope </h1>",
+        "<body>x<h1>Nope</h1>",
+        "<HEAD><TITLE>\nNope</TITLE>",
+        "<error>x<message>Nope</message></error>",
+    ],
+)
+def test_a_page_is_told_by_its_title(page: str) -> None:
+    assert str(FAULTS.of_reply(502, {}, page)) == "stub says: Nope"
+
+
+@pytest.mark.parametrize("name", ["quotaId", "quotaMetric"])
+def test_a_quota_is_known_by_its_id_or_its_metric(name: str) -> None:
+    details = [{"violations": [{name: "RequestsPerDay"}]}]
+    body = {"error": {"message": "Retry in 3 s", "code": 429, "details": details}}
+    assert FAULTS.of_reply(429, {}, body).fault is BackendFault.PAYMENT
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ({"statusCode": 429, "message": "?"}, BackendFault.RATE_LIMIT),
+        ({"status_code": "402", "message": "?"}, BackendFault.PAYMENT),
+        ({"status": 400, "message": "?"}, BackendFault.BAD_REQUEST),
+        ({"code": 599, "message": "?"}, BackendFault.UPSTREAM),
+        ({"code": 399, "message": "?"}, BackendFault.UPSTREAM),  # numbers of the provider's own
+        ({"code": 600, "message": "?"}, BackendFault.UPSTREAM),
+        ({"status_code": 1008, "message": "?"}, BackendFault.UPSTREAM),  # not MiniMax's
+        ({"message": "?", "metadata": {"reasons": ["violence"]}}, BackendFault.CONTENT_POLICY),
+        ({"message": "?", "metadata": {"flagged_input": "x"}}, BackendFault.CONTENT_POLICY),
+    ],
+)
+def test_the_status_and_the_flags_of_every_shape_are_read(error: object, fault: BackendFault) -> None:
+    assert FAULTS.of_error({"error": error}).fault is fault
+
+
+@pytest.mark.parametrize("code", [399, 400, 599, 600])
+def test_a_number_is_a_status_if_it_is_one_of_errors(code: int) -> None:
+    assert ("HTTP" in str(FAULTS.of_error({"error": {"code": code}}))) is (400 <= code <= 599)
 
 
 def test_an_error_that_is_nested_without_end_costs_little() -> None:

@@ -71,6 +71,7 @@ SAID: dict[str, object] = {"type": "content_block_delta", "delta": {"type": "tex
         ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": "?"}}, None),
         ({"is_byok": True, "cost_details": {"upstream_inference_cost": 0.036}}, None),
         ({"cost": 0, "cost_details": {"upstream_inference_cost": 0.036}}, None),  # whose key it was is not said
+        ({"cost": 0.5, "cost_details": {"upstream_inference_cost": 0.4}}, "0.5"),
         ({"cost": -1}, None),
         ({"cost": True}, None),
         ({"cost": [1]}, None),
@@ -144,12 +145,39 @@ def test_the_cost_is_what_is_paid_in_all(usage: dict[str, object], cost: str | N
             Usage(7, 5, 4),
         ),
         ({"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 3}, Usage(11, 5)),
+        (
+            {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 16, "reasoning_tokens": 3},
+            Usage(7, 5, reasoning_tokens=3),
+        ),
+        ({"input_tokens": 7, "output_tokens": 5, "total_tokens": 16}, Usage(7, 5)),
+        # Responses and Messages say what is reasoning of the output
+        (
+            {"input_tokens": 7, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 3}},
+            Usage(7, 5, reasoning_tokens=3),
+        ),
+        (
+            {"input_tokens": 7, "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 3}},
+            Usage(7, 5, reasoning_tokens=3),
+        ),
+        ({"output_tokens": 5}, Usage(None, 5)),
     ],
 )
 def test_counts_are_read_in_every_form_or_they_are_unknown(usage: dict[str, object], expected: Usage) -> None:
     assert bill_of_chat(PIECE, END, {"choices": [], "usage": usage}) == expected
     assert bill_of_chat({**PIECE, "usage": usage}, END) == expected
     assert bill_of_chat(PIECE, END, {"choices": [], "x_groq": {"id": "x", "usage": usage}}) == expected
+
+
+def test_a_cost_beside_counts_that_nobody_made_is_true_unless_it_is_zero() -> None:
+    counts = {"prompt_tokens": 0, "completion_tokens": 0}
+    assert bill_of_chat(PIECE, END, {"usage": counts | {"cost": 0.5}}) == Usage(cost_usd=Decimal("0.5"))
+    assert bill_of_chat(PIECE, END, {"usage": counts | {"cost": 0}}) == Usage()
+
+
+def test_a_usage_of_the_api_comes_before_that_of_groq() -> None:
+    counts, other = {"prompt_tokens": 11, "completion_tokens": 5}, {"prompt_tokens": 1, "completion_tokens": 1}
+    assert bill_of_chat(PIECE, END, {"usage": counts, "x_groq": {"usage": other}}) == Usage(11, 5)
+    assert bill_of_chat(PIECE, END, {"usage": None, "x_groq": {"usage": counts}}) == Usage(11, 5)
 
 
 def test_geminis_own_form_is_read() -> None:

@@ -1,6 +1,7 @@
 """When a provider may be asked again, wherever it says so."""
 
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import example, given
@@ -39,6 +40,10 @@ def wait(body: object = None, status: int = 429, /, **headers: str) -> float | N
         ("1 minute 30 seconds", 90),
         ("1 hour, 5 minutes and 3 secs", 3903),
         ("2 days", 172_800),
+        ("1d", 86_400),
+        ("2 mins", 120),
+        ("2500 millis", 2.5),
+        ("2500 milliseconds", 2.5),
         ("Thu, 01 Jan 2026 00:00:10 GMT", 10),
         ("2026-01-01T00:00:10Z", 10),
         ("2026-01-01T01:00:10.5+01:00", 10.5),
@@ -47,6 +52,7 @@ def wait(body: object = None, status: int = 429, /, **headers: str) -> float | N
         ("1767225607000", 7),  # milliseconds
         # Not plausible
         ("-5", None),
+        ("604800", 604_800),
         ("604801", None),
         ("8d", None),
         ("1e999999", None),
@@ -127,6 +133,47 @@ def test_what_was_said_of_this_failure_comes_first() -> None:
     assert wait(None, x_ratelimit_reset="5s") == 5
     assert wait({"error": {"message": "try again in 4s"}}, retry_after="0") == 4
     assert wait({"error": {"retry_after": -1}}, retry_after="soon", x_ratelimit_reset="5s") == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["retry_after", "retryAfter", "retry_after_seconds", "retryAfterSeconds", "retry-after"]
+)
+def test_every_name_of_a_wait_is_read(name: str) -> None:
+    assert wait({"error": {name: 2.5}}) == 2.5
+    assert wait({"error": {"metadata": {name: "2.5s"}}}) == 2.5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Retrying in 9 s",
+        "The limit resets in 9s.",
+        "Try again in about 9 seconds",
+        "Come back in approximately 9 secs",
+        "Wait at least 9 sec",
+        "Retry after: 9s",
+        "It is available again in 9 s",
+    ],
+)
+def test_the_words_that_say_when_have_many_forms(words: str) -> None:
+    assert wait({"error": {"message": words}}) == 9
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_a_date_that_cannot_be_read_hides_no_wait(date: str) -> None:
+    assert wait(None, date=date, retry_after="9") == 9
+
+
+def test_no_wait_is_one_where_nothing_else_is_said() -> None:
+    assert wait({"error": {"retry_after": "soon"}}, retry_after="0") == 0
+    assert wait({"error": {"retry_after": "soon"}}) is None
+
+
+def test_the_provider_need_not_say_what_time_it_is() -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    found = FAULTS.of_reply(429, {"retry-after": format_datetime(at, usegmt=True)}, None).retry_after
+    assert found is not None
+    assert timedelta(minutes=50) < found < timedelta(minutes=70)
 
 
 def test_the_limit_that_is_used_up_says_when() -> None:

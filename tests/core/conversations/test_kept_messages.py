@@ -13,6 +13,7 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import MessageId, TurnId, new_id
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.reasoning import without_reasoning
 from agentapi_mcp.core.conversations.kept_messages import (
     Kept,
     StoredMessage,
@@ -20,7 +21,6 @@ from agentapi_mcp.core.conversations.kept_messages import (
     history_after,
     kept,
     kept_of,
-    without_reasoning,
 )
 from agentapi_mcp.core.conversations.models import History, TurnStatus
 from agentapi_mcp.testing.peers import backend_turn
@@ -90,6 +90,7 @@ def test_each_stop_reason_decides(reason: StopReason) -> None:
         ("\n <think>hm</think>Yes.", "Yes."),
         ("<think>a</think><think>b</think> Yes.", "Yes."),
         ("<think></think>\n\nYes.", "Yes."),
+        ("<think>hm</think>Yes:\n</think>\nends it.", "Yes:\n</think>\nends it."),
         ("<thought>hm</thought>Yes.", "Yes."),
         ("[THINK]hm[/THINK]Yes.", "Yes."),
         ("<think>it was cut in its thou", ""),
@@ -217,5 +218,7 @@ def grown(turns: Sequence[Ended]) -> History:
     """Let a history grow turn by turn, as the process that ran them does."""
     history = History(())
     for turn in turns:
-        history = history_after(history, turn.message, turn.reply, turn.outcome, MessageId(new_id()))
+        newest = MessageId(new_id())
+        history = history_after(history, turn.message, turn.reply, turn.outcome, newest)
+        assert history.last_message_id == newest  # by which a cache knows that nothing is missing
     return history

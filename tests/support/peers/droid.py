@@ -123,7 +123,7 @@ class DroidCase:
         Behaviour.REASONS: "the CLI tells thoughts apart",
         **dict.fromkeys(STOPS, "the CLI does not say why the model stopped"),
         **dict.fromkeys(
-            (Behaviour.ODD, Behaviour.LINGERS, Behaviour.BABBLES, Behaviour.FAILS_AFTER),
+            (Behaviour.ODD, Behaviour.LINGERS, Behaviour.BABBLES, Behaviour.FAILS_AFTER, Behaviour.ENDS_EARLY),
             "a turn ends with one message of the CLI, which runs on",
         ),
     }

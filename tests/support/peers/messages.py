@@ -252,6 +252,8 @@ async def say(answer: Answer, kind: str, **fields: object) -> None:
 
 
 async def _blocks_before(script: Script, answer: Answer) -> None:
+    if "early" in script.words:
+        await say(answer, "message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 1})
     if "reason" in script.words:
         await say(answer, "content_block_start", index=0, content_block={"type": "thinking", "thinking": ""})
         await say(answer, "content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"})
@@ -331,6 +333,7 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.COUNTS_IN_TEXT: "texts",
     Behaviour.UNCOUNTED: "nousage",
     Behaviour.FAILS_BY_NAME: "byname",
+    Behaviour.ENDS_EARLY: "early-cut",
     **ODD_WORDS,
 }
 

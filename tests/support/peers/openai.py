@@ -251,7 +251,7 @@ def _message(script: Script) -> Json:
 
 async def _stream(script: Script, answer: Answer) -> None:
     await answer.open_stream({"x-generation-id": "gen-1"} if script.flavour is Flavour.OPENROUTER else {})
-    await _comments(script, answer)
+    await _beginning(script, answer)
     if not await _pieces(script, answer):
         return
     if "nofinish" not in script.words:
@@ -268,9 +268,11 @@ async def _stream(script: Script, answer: Answer) -> None:
     await answer.close_stream()
 
 
-async def _comments(script: Script, answer: Answer) -> None:
+async def _beginning(script: Script, answer: Answer) -> None:
     if "orcomment" in script.words:
         await answer.write_chunk(": OPENROUTER PROCESSING\n\n" * 3)
+    if "early" in script.words:
+        await answer.write_chunk(_event(script, {"content": ""}, "stop"))
     comments = script.number("comments") or 0
     while "drip" in script.words or comments > 0:
         await answer.step()
@@ -432,6 +434,7 @@ WORDS: dict[Behaviour, str] = {
     Behaviour.COUNTS_IN_TEXT: "texts",
     Behaviour.UNCOUNTED: "zeros",
     Behaviour.FAILS_BY_NAME: "byname",
+    Behaviour.ENDS_EARLY: "early-cut",
     **ODD_WORDS,
 }
 

@@ -125,7 +125,7 @@ SERVERS: dict[str, tuple[Ways, ...]] = {
                 "path": Refusal(
                     status=200,
                     body={"error": "Unexpected endpoint or method. (POST /chat/completions)"},
-                    fault=BackendFault.UPSTREAM,
+                    fault=BackendFault.NOT_FOUND,
                     says="Unexpected endpoint or method",
                     options={"base_url": "{origin}"},
                 ),

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, credential, measure, model_of
-from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
 from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
 from agentapi_mcp.backends.wire.options import ApiUrl, HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
@@ -59,7 +59,9 @@ class AnthropicBackend:
             omit_parameters=options.omit_parameters,
             system_role=options.system_role,
         )
-        self._faults = FaultReader(provider=options.provider, redactor=Redactor(secrets_of(options)))
+        self._faults = FaultReader(
+            provider=options.provider, redactor=Redactor(secrets_of(options)), hints=COMMON_HINTS
+        )
 
     @property
     def capabilities(self) -> frozenset[Capability]:

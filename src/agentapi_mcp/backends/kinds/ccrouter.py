@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from agentapi_mcp.backends.wire.api import HttpApi, JsonRequest, bearer, measure, model_of
-from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
 from agentapi_mcp.backends.wire.messages import MessagesReply, RequestShape, build_request, exchange
 from agentapi_mcp.backends.wire.options import ApiUrl, HttpOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
@@ -96,7 +96,9 @@ class CcrouterBackend:
             omit_parameters=options.omit_parameters,
             system_role=options.system_role,
         )
-        self._faults = RouterFaults(provider="claude-code-router", redactor=Redactor(secrets_of(options)))
+        self._faults = RouterFaults(
+            provider="claude-code-router", redactor=Redactor(secrets_of(options)), hints=COMMON_HINTS
+        )
         self._version: int | None = None
 
     @property

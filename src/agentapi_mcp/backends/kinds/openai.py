@@ -19,7 +19,7 @@ from agentapi_mcp.backends.wire.chat_completions import (
     build_request,
 )
 from agentapi_mcp.backends.wire.client_credentials import ClientCredentials, ClientCredentialsOptions
-from agentapi_mcp.backends.wire.faults import FaultReader
+from agentapi_mcp.backends.wire.faults import COMMON_HINTS, FaultReader
 from agentapi_mcp.backends.wire.google import GoogleCredentials
 from agentapi_mcp.backends.wire.options import HeaderText, KeyedOptions, read_options, secrets_of
 from agentapi_mcp.backends.wire.redaction import Redactor
@@ -37,12 +37,7 @@ _STATUSES = {
     BackendFault.BACKEND_MISSING: HealthStatus.NOT_CONFIGURED,
     BackendFault.RATE_LIMIT: HealthStatus.DEGRADED,
 }
-_HINTS = {
-    "stream_options": "The operator can set include_usage = false in the agent's options.",
-    "max_completion_tokens": (
-        'The operator can set max_tokens_parameter = "max_completion_tokens" in the agent\'s options.'
-    ),
-}
+_NameOfLimit = Literal["max_tokens", "max_completion_tokens"]
 _PROVIDERS = {
     "openrouter.ai": "openrouter",
     "googleapis.com": "google",
@@ -64,7 +59,7 @@ class OpenAIOptions(KeyedOptions):
     provider: str | None = Field(default=None, min_length=1, max_length=100)
     stream: bool = True
     include_usage: bool = True
-    max_tokens_parameter: Literal["max_tokens", "max_completion_tokens"] | None = None
+    max_tokens_parameter: _NameOfLimit | None = None
     omit_parameters: frozenset[Literal["temperature", "max_tokens"]] = frozenset()
     system_role: Literal["system", "developer", "user"] = "system"
     fallback_models: tuple[str, ...] = ()
@@ -115,10 +110,11 @@ class OpenAIBackend:
         self._key_header = options.api_key_header or ("api-key" if self._provider == "azure" else "authorization")
         # Azure lists models beside its deployments, not below each.
         self._models = "/../../models" if _DEPLOYMENT.search(options.base_url) else "/models"
+        self._limit_name: _NameOfLimit = options.max_tokens_parameter or _limit_at(self._provider, options.base_url)
         self._faults = FaultReader(
             provider=self._provider or "The provider",
             redactor=Redactor(secrets_of(options)),
-            hints=_HINTS,
+            hints=_hints(self._limit_name),
         )
 
     @cached_property
@@ -138,7 +134,7 @@ class OpenAIBackend:
         shape = RequestShape(
             stream=options.stream,
             include_usage=options.include_usage,
-            max_tokens_parameter=options.max_tokens_parameter or _limit_at(self._provider, options.base_url),
+            max_tokens_parameter=self._limit_name,
             omit_parameters=options.omit_parameters,
             system_role=options.system_role,
             fallback_models=options.fallback_models,
@@ -198,7 +194,9 @@ class OpenAIBackend:
             headers = self._headers(key, is_token=self._tokens is not None)
             body = await self._api.get(path, headers, faults, within=_CHECK_PATIENCE)
         if as_object(body).get("error"):
-            raise faults.of_error(body)
+            error = faults.of_error(body)
+            # Whoever has no list says so by the status; this is another address.
+            raise BackendError(BackendFault.BAD_REPLY, str(error)) if error.fault is BackendFault.NOT_FOUND else error
         if not isinstance(as_object(body).get("data"), list | dict):
             raise BackendError(BackendFault.BAD_REPLY, "The base URL does not lead to a Chat Completions API.")
         return body
@@ -221,10 +219,20 @@ def _tokens_of(options: OpenAIOptions, host: BackendHost) -> Tokens | None:
     return Tokens(host.clock, GoogleCredentials()) if options.auth == "google" else None
 
 
-def _limit_at(provider: str | None, base_url: str) -> Literal["max_tokens", "max_completion_tokens"]:
+def _limit_at(provider: str | None, base_url: str) -> _NameOfLimit:
     """Return how the longest answer is named: OpenAI's reasoning models refuse the name that other servers know."""
     is_openais = provider == "openai" or (provider == "azure" and "/openai/v1" in base_url)
     return "max_completion_tokens" if is_openais else "max_tokens"
+
+
+def _hints(limit_name: _NameOfLimit) -> Mapping[str, str]:
+    """Return the next steps for what a model refuses, also the name of the longest answer in the request."""
+    other: _NameOfLimit = "max_tokens" if limit_name == "max_completion_tokens" else "max_completion_tokens"
+    return {
+        "stream_options": "The operator can set include_usage = false in the agent's options.",
+        "max_completion_tokens": f'The operator can set max_tokens_parameter = "{other}" in the agent\'s options.',
+        **COMMON_HINTS,
+    }
 
 
 def _provider_at(base_url: str) -> str | None:

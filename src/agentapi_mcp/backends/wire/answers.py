@@ -11,8 +11,17 @@ from agentapi_mcp.backends.wire.fields import parse_json
 from agentapi_mcp.backends.wire.reasoning import AnswerText
 from agentapi_mcp.backends.wire.sse import StreamComment, StreamEvent
 from agentapi_mcp.base.errors import BackendError, BackendFault
+from agentapi_mcp.base.json_bounds import JsonBoundsError
 from agentapi_mcp.base.json_values import as_object, is_list, is_object
-from agentapi_mcp.core.backends.events import BackendEvent, Finished, SignOfLife, StopReason
+from agentapi_mcp.core.backends.events import (
+    BackendEvent,
+    Finished,
+    SignOfLife,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    ToolActivity,
+)
 
 # The words of all formats, because routers hand on those of another; of Gemini and Cohere in lower case.
 _STOP_REASONS: dict[str, StopReason] = {
@@ -34,6 +43,8 @@ _STOP_REASONS: dict[str, StopReason] = {
     ),
     **dict.fromkeys(("pause_turn", "pause", "compaction"), StopReason.PAUSED),
 }
+# The word for none, written as a text.
+_NO_REASON = frozenset({"null", "none", "undefined"})
 # Reasons that say that the provider failed in mid-answer: vLLM and SGLang, DeepSeek, Zhipu, Cohere.
 _FAILURES = frozenset({"error", "abort", "aborted", "insufficient_system_resource", "network_error", "server_error"})
 
@@ -48,6 +59,7 @@ _ALWAYS_BAD = ("detail", "errors", "error_msg", "error_message")
 _CODES = ("code", "status_code", "statusCode", "error_code")
 _KINDS = ("status", "type", "object")
 _BAD_KIND = re.compile(r"error|fail|exception|denied|invalid", re.IGNORECASE)
+_BEGINS_JSON = ("", "{", "[", '"')
 _SUCCESS = re.compile(r"\s*(?:0|2\d\d|ok|success)?\s*", re.IGNORECASE)
 
 
@@ -55,7 +67,8 @@ class Answer(ABC):
     """Parses one answer frame by frame into events, and tracks how much of it came.
 
     It is whole when the reason was received why the model stopped: a frame after that cannot make it a failure. It is
-    over when the end was marked too.
+    over when the end was marked too. Some servers give the reason with the first frame, or with each: an answer that
+    goes on is not whole until they give it again.
     """
 
     id_headers: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +79,7 @@ class Answer(ABC):
         self._model: str | None = None
         self._id: str | None = None
         self._stop: str | None = None
+        self._goes_on = self._went_on = False
         self._begun = False
         self._over = False
         self._takes_message = self._has_message = False
@@ -75,7 +89,14 @@ class Answer(ABC):
     @property
     def is_whole(self) -> bool:
         """Whether the reason was received why the model stopped, or a whole message outside of a stream."""
-        return self._stop is not None or self._has_message
+        return (self._stop is not None and not self._goes_on) or self._has_message
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is expected: it is whole, never went on after an end, and has text if it is regular."""
+        if self._went_on or not (self._stop is not None or self._has_message):
+            return False
+        return self._text.is_seen or self._stop_reason() is not StopReason.END
 
     @property
     def is_over(self) -> bool:
@@ -116,7 +137,7 @@ class Answer(ABC):
         """
         for part in parts:
             try:
-                yield from self.feed(part)
+                yield from self._after_its_end(self.feed(part))
             except BackendError as error:
                 self.fail(error)
 
@@ -133,6 +154,11 @@ class Answer(ABC):
         if piece is not None:
             raise self._foreign()
         return ()
+
+    def unread(self, text: str, error: BackendError) -> BackendError:
+        """Return the error of what could not be read, which are the provider's words where it is no broken JSON."""
+        is_json = isinstance(error.__cause__, JsonBoundsError) or text.lstrip()[:1] in _BEGINS_JSON
+        return error if is_json else self._faults.of_text(text)
 
     def fail(self, error: BackendError) -> None:
         """Note what went wrong after the answer was whole.
@@ -159,11 +185,14 @@ class Answer(ABC):
         yield from self._text.finish(reason)
         if reason is StopReason.CONTENT_FILTER and not self._text.is_seen:
             raise BackendError(BackendFault.CONTENT_POLICY, self._withheld())
-        if not self._begun and not self.is_whole:
-            raise BackendError(BackendFault.BAD_REPLY, "The provider's reply holds no answer.")
-        if not self.is_whole and not self._over:
+        has_end = self._stop is not None or self._has_message
+        if not self._begun and not has_end:
+            raise self._nothing()
+        if not has_end and not self._over:
             raise BackendError(BackendFault.STREAM_CUT, "The answer stopped before its end.")
-        if reason is StopReason.OTHER:
+        if self._is_unsure:
+            self._warn("The answer went on after the provider had told its end, and did not tell it again.")
+        elif reason is StopReason.OTHER:
             self._warn(f'The provider gives "{self._faults.redactor.line(self._stop or "")}" as the reason of its end.')
         self._warn(self._text.warning(reason))
         yield Finished(
@@ -179,10 +208,32 @@ class Answer(ABC):
             if event.name in _ERRORS:
                 self.fail(self._error(data))
                 return
-            for piece in _documents(event):
-                yield from self.feed(piece, event.name)
+            for piece in self._documents(event):
+                events = self.feed(piece, event.name)  # nearly always before the end: no call more for each frame
+                yield from events if self._stop is None and not self._has_message else self._after_its_end(events)
         except BackendError as error:
             self.fail(error)
+
+    def _documents(self, event: StreamEvent) -> list[object]:
+        """Parse the data of an event: one document, or one in each of its lines."""
+        what = "A part of the provider's answer"
+        try:
+            return [parse_json(event.data, what=what)]
+        except BackendError as error:
+            lines = [line for line in event.data.split("\n") if line.strip()]
+            if not event.certain:
+                return _readable(lines)
+            if len(lines) < 2 or lines[0].lstrip()[:1] not in _BEGINS_JSON:  # noqa: PLR2004  # the data itself
+                raise self.unread(event.data, error) from error
+            return [parse_json(line, what=what) for line in lines]
+
+    def _after_its_end(self, events: Iterable[BackendEvent]) -> Iterator[BackendEvent]:
+        """Notice an answer that goes on after its end was told."""
+        is_told = self._stop is not None or self._has_message
+        for event in events:
+            if is_told and _is_said(event):
+                self._goes_on = self._went_on = True
+            yield event
 
     @abstractmethod
     def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
@@ -191,6 +242,13 @@ class Answer(ABC):
     @abstractmethod
     def _foreign(self) -> BackendError:
         """Return the error of what is not part of this format."""
+
+    def _nothing(self) -> BackendError:
+        said = "The provider's reply holds no answer."
+        if not self.is_billed:
+            return BackendError(BackendFault.BAD_REPLY, said)
+        step = "It was billed, and would be again: check that base_url is the API that the agent's backend speaks."
+        return BackendError(BackendFault.BAD_REPLY, said, retryable=False, next_step=step)
 
     @abstractmethod
     def _withheld(self) -> str:
@@ -210,13 +268,24 @@ class Answer(ABC):
         if word.lower() in _FAILURES:
             said = f"The provider broke its answer off ({word})."
             raise self._faults.of_error({"error": {"message": said, "code": word}})
-        self._stop = word
+        if word.lower() in _NO_REASON:
+            return
+        # A regular end that is told after another one, and nothing between them, does not take it back.
+        if self._stop is None or self._goes_on or _reason_of(word) is not StopReason.END:
+            self._stop = word
+        self._goes_on = False
+
+    @property
+    def _is_unsure(self) -> bool:
+        """Whether the end was told too early, and neither told again nor marked."""
+        return self._goes_on and not self._over and not self._has_message
 
     def _stop_reason(self) -> StopReason:
+        if self._is_unsure:
+            return StopReason.OTHER
         if self._stop is None:
             return StopReason.END if self._over or self._has_message else StopReason.OTHER
-        # Some servers send the name of a constant: FinishReason.STOP.
-        return _STOP_REASONS.get(self._stop.lower().rpartition(".")[2], StopReason.OTHER)
+        return _reason_of(self._stop)
 
     def _add_whole(self, message: str | None) -> Iterator[BackendEvent]:
         self._has_message = self._takes_message
@@ -236,6 +305,16 @@ class Answer(ABC):
     def _warn(self, warning: str | None) -> None:
         if warning:
             self._warnings[warning] = None
+
+
+def _is_said(event: BackendEvent) -> bool:
+    """Whether an event is a part of an answer."""
+    return isinstance(event, ToolActivity) or (isinstance(event, TextDelta | ThoughtDelta) and not event.text.isspace())
+
+
+def _reason_of(word: str) -> StopReason:
+    # Some servers send the name of a constant: FinishReason.STOP.
+    return _STOP_REASONS.get(word.lower().rpartition(".")[2], StopReason.OTHER)
 
 
 def is_error(body: Mapping[str, object]) -> bool:
@@ -267,20 +346,6 @@ def error_body(body: Mapping[str, object]) -> Mapping[str, object]:
     """Return the error in the form that is read; claude-code-router sends it as `message`."""
     inner = as_object(body.get("message"))
     return body if body.get("error") or not inner else {"error": inner}
-
-
-def _documents(event: StreamEvent) -> list[object]:
-    """Parse the data of an event: one document, or one in each of its lines."""
-    what = "A part of the provider's answer"
-    try:
-        return [parse_json(event.data, what=what)]
-    except BackendError:
-        lines = [line for line in event.data.split("\n") if line.strip()]
-        if not event.certain:
-            return _readable(lines)
-        if len(lines) < 2:  # noqa: PLR2004  # one line is the data itself
-            raise
-        return [parse_json(line, what=what) for line in lines]
 
 
 def _readable(lines: list[str]) -> list[object]:

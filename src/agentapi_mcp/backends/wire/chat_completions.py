@@ -178,7 +178,7 @@ class ChatCompletionsReply(Answer):
                 yield ToolActivity(name, ToolState.STARTED)
 
     def _report_usage(self, body: Mapping[str, object], choice: Mapping[str, object] | None) -> Iterator[UsageReported]:
-        if usage := usage_in(body):
+        if usage := usage_in(body) or (None if choice is None else choice.get("usage")):  # Moonshot's is in the choice
             is_last = self.is_whole or (choice is not None and bool(choice.get("finish_reason")))
             yield from self._meter.add(usage, is_empty=is_last and not self._text.is_begun)
 

@@ -62,8 +62,15 @@ _BY_CODE: dict[str, BackendFault] = {
     "arrearage": BackendFault.PAYMENT,
     "datainspectionfailed": BackendFault.CONTENT_POLICY,
     "data_inspection_failed": BackendFault.CONTENT_POLICY,
+    "allocationquota.freetieronly": BackendFault.PAYMENT,
+    # Moonshot's, Volcengine's, Novita's and StepFun's
+    "exceeded_current_quota_error": BackendFault.PAYMENT,
+    "accountoverdueerror": BackendFault.PAYMENT,
+    "not_enough_balance": BackendFault.PAYMENT,
+    "censorship_blocked": BackendFault.CONTENT_POLICY,
     # Zhipu's codes, which come with the statuses 400 and 429 alike
     "1113": BackendFault.PAYMENT,
+    "1211": BackendFault.NOT_FOUND,
     "1261": BackendFault.CONTEXT_LENGTH,
     "1301": BackendFault.CONTENT_POLICY,
     # MiniMax's codes, in `base_resp` of a reply with status 200
@@ -87,6 +94,7 @@ _BY_STATUS: dict[int, BackendFault] = {
     413: BackendFault.CONTEXT_LENGTH,
     424: BackendFault.UPSTREAM,
     429: BackendFault.RATE_LIMIT,
+    451: BackendFault.CONTENT_POLICY,
     498: BackendFault.OVERLOADED,  # Groq's capacity
     499: BackendFault.UPSTREAM,  # a proxy gave up
     503: BackendFault.OVERLOADED,
@@ -118,13 +126,14 @@ _BY_WORDS = (
         _VAGUE | {BackendFault.PERMISSION},
         r"content[ _-]?(?:filter|management policy|policy|moderation)",
         r"flagged (?:as|for|by)|moderation",
-        r"responsible ai|safety (?:system|filter|reason|polic|setting)|usage polic",
+        r"responsible ai|safety (?:system|filter|reason|polic|setting)|us(?:e|age) (?:polic|guideline)",
+        r"content exists risk|considered high risk",  # DeepSeek, Kimi
         r"(?:prohibited|inappropriate|unsafe|sensitive|harmful) (?:content|words?|information)|new_sensitive|敏感内容",
     ),
     _words(
         BackendFault.CONTEXT_LENGTH,
         _VAGUE,
-        r"context (?:length|window|size|limit)|context_length_exceeded|maximum context",
+        r"context ?(?:length|window|size|limit)|context_length_exceeded|maximum context",
         r"(?:prompt|input|inputs|request|messages?|conversation|query)(?: text)?(?: (?:is|are))? too (?:long|large)",
         r"too many (?:input |prompt )?tokens(?!,? please wait)",
         r"token count .*(?:exceeds|only supports)|size limit exceeded by \d+ tokens",
@@ -144,12 +153,17 @@ _BY_WORDS = (
         r"api[ _-]?key (?:is )?(?:not valid|not found|invalid|expired|missing|required)",
         r"login fail|authentication (?:failed|fails)",
     ),
+    _words(BackendFault.AUTH, {BackendFault.PERMISSION}, r"api key (?:was|has been) (?:reported as )?leaked"),
     _words(
         BackendFault.PAYMENT,
         _VAGUE | {BackendFault.PERMISSION, BackendFault.RATE_LIMIT},
         r"credit balance is too low|insufficient[ _](?:account )?(?:quota|balance|funds?|credits?)",
         r"(?:key|spend(?:ing)?|budget|billing|credit) (?:hard )?limit (?:was |has been )?(?:exceeded|reached)",
-        r"budget (?:has been |was )?exceeded|exceeded ?budget|requires more credits|out of credits|no credits? left",
+        r"budget (?:has been |was )?exceeded|exceeded ?budget|requires more credits|out of credits",
+        r"(?:n[o\W]t have|no|not enough) (?:any |enough |sufficient )?(?:credits?|balance)\b|overdue balance",
+        r"balance is (?:insufficient|not enough)|used all (?:available |your )?credits|out of call volume quota",
+        r"reached (?:its|your) (?:\w+ ){0,2}(?:spending|usage|credit|budget) limit|extra usage is required",
+        r"free (?:tier|quota)\b.{0,40} exhausted|limited to \d+ api calls / month",
         r"check your billing|account is (?:not active|overdue|in arrears)|余额不足",
     ),
     _words(
@@ -158,7 +172,14 @@ _BY_WORDS = (
         rf"{_A_MODEL} (?:(?:is|was|does|has|have|been|id) )*not (?:found|exist|supported|available)\b",
         rf"{_A_MODEL} doesn'?t exist",
         rf"{_A_MODEL} (?:(?:is|was|has|been) )*(?:decommissioned|deprecated|retired|shut down|unknown)\b",
+        r"model identifier is invalid|model id .{1,100} isn\Wt supported|模型不存在",  # Bedrock, Zhipu
+        r"unexpected endpoint or method",  # LM Studio, with status 200
         r"not a valid model|(?:unknown|invalid|unsupported|no such) model\b|404 (?:not[ _]found|page not found)",
+    ),
+    _words(
+        BackendFault.PERMISSION,
+        _VAGUE,
+        r"location is not supported|organization (?:must be verified|has been disabled)",
     ),
     _words(
         BackendFault.RATE_LIMIT,

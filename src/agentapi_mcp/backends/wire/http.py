@@ -23,6 +23,7 @@ from agentapi_mcp.base.errors import BackendError, BackendFault
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes of a reply, streamed or not
 LARGEST_ERROR = 64 * 1024  # bytes read of an error reply
 _PIECE = 4 * 1024  # bytes that are handed on at once: some twenty events
+_ERROR_WITHIN = 3.0  # seconds to wait for the body of an error
 _DRAIN = 0.2  # seconds to wait for the end of a completed stream, so that its connection can be reused
 
 T = TypeVar("T")
@@ -194,8 +195,9 @@ class Reply:
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def start_of_body(self) -> bytes:
-        """Read the beginning of an error body, ignoring failures."""
+        """Read the beginning of an error body, ignoring failures, also that it has no end: the status is known."""
         taken = b""
+        self.end_within(_ERROR_WITHIN)
         with suppress(BackendError):
             async with aclosing(self.chunks()) as chunks:
                 async for chunk in chunks:
@@ -204,8 +206,8 @@ class Reply:
                         break
         return taken[:LARGEST_ERROR]
 
-    def end_within(self, seconds: float) -> None:
-        """Let the deadline for all pass after so many seconds, unless it passes before."""
+    def end_within(self, seconds: float | None) -> None:
+        """Let the deadline for all pass after so many seconds, unless it passes before; None takes that back."""
         self._timer.end_within(seconds)
 
     async def drain(self) -> bytes:
@@ -242,7 +244,7 @@ class _Timer:
     def __init__(self, deadlines: Deadlines) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle = deadlines.idle.total_seconds()
-        self._end = self._loop.time() + deadlines.total.total_seconds()
+        self._end = self._total = self._loop.time() + deadlines.total.total_seconds()
         self._deadline = Deadline()
 
     def close(self) -> None:
@@ -253,8 +255,8 @@ class _Timer:
         """Whether the last step waited for anything."""
         return self._deadline.has_waited
 
-    def end_within(self, seconds: float) -> None:
-        self._end = min(self._end, self._loop.time() + seconds)
+    def end_within(self, seconds: float | None) -> None:
+        self._end = self._total if seconds is None else min(self._end, self._loop.time() + seconds)
 
     async def step(self, step: Coroutine[Any, Any, T], *, idle: bool) -> T:
         # One step at a time: a timeout that spans a `yield` would cancel the consumer's code.

@@ -89,7 +89,7 @@ class MessagesReply(Answer):
 
     @override
     def _read(self, body: Mapping[str, object], name: str) -> Iterator[BackendEvent]:
-        """Parse one object; without a type it is what its event is named, and unknown types are ignored."""
+        """Parse one object; without a type it is what its event is named. Unknown ones are ignored within an answer."""
         kind = as_text(body.get("type")) or (name if name != "message" and name in self._readers else None)
         if kind == "error" or body.get("error"):
             raise self._faults.of_error(error_body(body))
@@ -98,7 +98,7 @@ class MessagesReply(Answer):
             yield from reader(body)
         elif is_error(body):
             raise self._faults.of_error(body)
-        elif kind is None:
+        elif kind is None and not self._begun:
             raise self._foreign()
 
     @override

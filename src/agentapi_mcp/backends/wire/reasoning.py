@@ -1,10 +1,9 @@
-"""The text of an answer as it comes, without the reasoning that local models mark in it as `<think>…</think>`."""
+"""The text of an answer as it comes, without the reasoning that models mark in it, such as `<think>…</think>`."""
 
 from collections.abc import Iterable, Iterator
 
 from agentapi_mcp.core.backends.events import StopReason, TextDelta, ThoughtDelta
-
-_BEGIN, _END = "<think>", "</think>"
+from agentapi_mcp.core.backends.reasoning import CLOSING, REASONING, without_reasoning
 
 
 class AnswerText:
@@ -14,6 +13,7 @@ class AnswerText:
         self._came: list[str] = []
         self._is_plain = False
         self._is_thinking = False
+        self._tag = ""  # what began the reasoning
         self._held = ""  # what may still become a tag, or stands before one
         self._thought: list[str] = []
         self._is_in_wholes = True
@@ -50,7 +50,7 @@ class AnswerText:
         """Return what was held back, at the end of the answer."""
         if self._is_thinking and reason is StopReason.END:
             # The model has said all: what it began as reasoning is the only answer that there is.
-            yield self._text(f"{_BEGIN}{''.join(self._thought)}{self._held}")
+            yield self._text(f"{self._tag}{''.join(self._thought)}{self._held}")
         elif self._held and not self._is_thinking and not (self.has_thought and self._held.isspace()):
             yield self._text(self._held)
         self._held = ""
@@ -58,10 +58,19 @@ class AnswerText:
     def warning(self, reason: StopReason) -> str | None:
         """Say what became of reasoning that no reply follows."""
         if self._is_thinking and reason is StopReason.END:
-            return f"The answer begins with {_BEGIN} and has no {_END}, so it may be reasoning."
+            return f"The answer begins with {self._tag} and has no {REASONING[self._tag]}, so it may be reasoning."
         if self.has_thought and not self.is_seen and reason is not StopReason.TOOL_CALLS:
             return "The answer ended while the model was still reasoning, so there is no reply."
+        if self._is_plain and not self.has_thought and self._begins_with_reasoning():
+            return (
+                f"What stands before {CLOSING} in the answer may be the model's reasoning: later messages are sent "
+                "without it."
+            )
         return None
+
+    def _begins_with_reasoning(self) -> bool:
+        text = "".join(self._came)
+        return CLOSING in text and without_reasoning(text) is not text
 
     def _text(self, text: str) -> TextDelta:
         self.is_seen = self.is_seen or not text.isspace()
@@ -71,8 +80,9 @@ class AnswerText:
         self._held += piece
         while self._held and not self._is_plain:
             if self._is_thinking:
-                thought, tag, rest = self._held.partition(_END)
-                self._held = rest if tag else _beginning_of_end(thought)
+                closing = REASONING[self._tag]
+                thought, tag, rest = self._held.partition(closing)
+                self._held = rest if tag else _beginning_of(closing, thought)
                 thought = thought if tag else thought[: len(thought) - len(self._held)]
                 if thought:
                     self._thought.append(thought)
@@ -83,10 +93,10 @@ class AnswerText:
                 self._thought.clear()
                 continue
             begun = self._held.lstrip()
-            if begun.startswith(_BEGIN):
+            if opening := next(filter(begun.startswith, REASONING), ""):
                 self._is_thinking = self.has_thought = True
-                self._held = begun[len(_BEGIN) :]
-            elif _BEGIN.startswith(begun):
+                self._tag, self._held = opening, begun[len(opening) :]
+            elif any(tag.startswith(begun) for tag in REASONING):
                 return
             else:
                 self._is_plain = True
@@ -94,7 +104,7 @@ class AnswerText:
                 yield self._text(text)
 
 
-def _beginning_of_end(text: str) -> str:
-    """Return the end of a text that may be the beginning of the tag that ends reasoning."""
-    sizes = range(min(len(text), len(_END) - 1), 0, -1)
-    return next((text[-size:] for size in sizes if text.endswith(_END[:size])), "")
+def _beginning_of(tag: str, text: str) -> str:
+    """Return the end of a text that may be the beginning of this tag."""
+    sizes = range(min(len(text), len(tag) - 1), 0, -1)
+    return next((text[-size:] for size in sizes if text.endswith(tag[:size])), "")

@@ -63,12 +63,13 @@ async def _events(
 ) -> AsyncGenerator[BackendEvent]:
     broken: BackendError | None = None
     chunk: bytes | None = begun
+    is_ending = False
     try:
         while chunk is not None:
             for event in reader.feed(chunk):
                 yield event
-            if answer.is_whole:
-                reply.end_within(_PATIENCE if answer.is_billed else _PATIENCE_FOR_BILL)
+            if answer.is_ending or is_ending:
+                is_ending = _limit(reply, answer)
             chunk = None if answer.is_over else await anext(chunks, None)
     except BackendError as error:
         if error.fault not in _OF_THE_CONNECTION:
@@ -80,6 +81,13 @@ async def _events(
         yield event
     for event in _ended(answer, broken, reply.headers):
         yield event
+
+
+def _limit(reply: Reply, answer: Answer) -> bool:
+    """Wait a moment for the rest of an answer that is ending, and as long as ever for one that has gone on."""
+    patience = _PATIENCE if answer.is_billed else _PATIENCE_FOR_BILL
+    reply.end_within(patience if answer.is_ending else None)
+    return answer.is_ending
 
 
 def _ended(answer: Answer, broken: BackendError | None, headers: Mapping[str, str]) -> Iterator[BackendEvent]:
@@ -138,7 +146,8 @@ class _Documents(Reader):
         try:
             documents, is_all = self._parsed()
         except BackendError as error:
-            self._answer.fail(broken or error)
+            text = decoded_body(bytes(self._body), self._charset)
+            self._answer.fail(broken or self._answer.unread(text, error))
             return
         yield from self._answer.parts(documents)
         if not is_all:

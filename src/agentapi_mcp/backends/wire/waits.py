@@ -60,7 +60,7 @@ def read_wait(said: object, now: datetime) -> timedelta | None:
         wait = _text(text, now) if number is None else _number(number, now)
     except (ValueError, OverflowError):  # of a date far away too
         return None
-    return wait if wait is not None and timedelta(0) <= wait <= _LONGEST else None
+    return wait if timedelta(0) <= wait <= _LONGEST else None
 
 
 def wait_of(
@@ -107,7 +107,7 @@ def _now(headers: Mapping[str, str]) -> datetime:
         return datetime.now(UTC)
 
 
-def _number(number: Decimal, now: datetime) -> timedelta | None:
+def _number(number: Decimal, now: datetime) -> timedelta:
     if number >= _IN_MILLISECONDS:
         number /= 1000
     if number >= _A_DATE:
@@ -115,7 +115,7 @@ def _number(number: Decimal, now: datetime) -> timedelta | None:
     return timedelta(seconds=float(number))
 
 
-def _text(said: str, now: datetime) -> timedelta | None:
+def _text(said: str, now: datetime) -> timedelta:
     if _WHOLE_DURATION.fullmatch(said):
         parts = (dict(zip(_UNITS, found, strict=True)) for found in _PART.findall(said))
         return sum((_part(part) for part in parts), timedelta(0))

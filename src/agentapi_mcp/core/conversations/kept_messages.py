@@ -1,7 +1,6 @@
 """What later prompts hold of a turn, by how it ended; the transcript shows everything."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -9,16 +8,12 @@ from agentapi_mcp.base.errors import BackendFault
 from agentapi_mcp.base.ids import MessageId, TurnId
 from agentapi_mcp.core.backends.events import StopReason
 from agentapi_mcp.core.backends.models import HistoryMessage, MessageRole
+from agentapi_mcp.core.backends.reasoning import without_reasoning
 from agentapi_mcp.core.conversations.models import History, TurnStatus, repeats
 
 # Providers ask to leave such a turn out, also where something was said before: with it, they refuse the next ones too.
 REFUSED_STOPS = frozenset({StopReason.CONTENT_FILTER})
 REFUSED_FAULTS = frozenset({BackendFault.CONTENT_POLICY, BackendFault.CONTEXT_LENGTH})
-
-# What chat templates take out of earlier answers. Of an answer that only quotes a tag, nothing is taken out.
-_REASONING: Mapping[str, str] = {"<think>": "</think>", "<thought>": "</thought>", "[THINK]": "[/THINK]"}
-# Some templates begin the answer with the opening tag, so that the model says only the closing one.
-_CLOSED = re.compile(r"^[ \t]*</think>[ \t]*$", re.MULTILINE)
 
 
 class Kept(StrEnum):
@@ -60,22 +55,6 @@ def kept(outcome: TurnOutcome, *, has_text: bool) -> Kept:
     if outcome.status is TurnStatus.COMPLETED:
         return Kept.ALWAYS if has_text else Kept.UNTIL_REPEATED
     return Kept.UNTIL_REPEATED if has_text else Kept.NEVER
-
-
-def without_reasoning(answer: str) -> str:
-    """Return an answer without the reasoning that it begins with; empty where nothing else was said."""
-    rest = answer
-    while True:
-        begin = rest.lstrip()
-        closing = next((end for tag, end in _REASONING.items() if begin.startswith(tag)), None)
-        if closing is None:
-            break
-        rest = begin.partition(closing)[2].lstrip()
-    if rest is answer and "</think>" in rest:
-        closed = _CLOSED.search(rest)
-        if closed and "<think>" not in rest[: closed.start()]:
-            return rest[closed.end() :].lstrip()
-    return rest
 
 
 def kept_of(stored: Iterable[StoredMessage]) -> tuple[tuple[HistoryMessage, ...], int]:
