@@ -78,6 +78,10 @@ async def test_an_address_chooses_the_toolsets_where_nobody_else_does(edge_home:
     async with served(edge_home) as (_, _, http):
         assert names(await listed(http)) == names(await listed(http, "/mcp?other=1")) == CORE
         assert names(await listed(http, "/mcp?toolsets=core,admin")) == [*CORE, *ADMIN]
+        many = "&".join(f"other{number}=1" for number in range(100))
+        assert names(await listed(http, f"/mcp?{many}&toolsets=admin")) == ADMIN
+        refused = await http.post("/mcp?toolsets=none", json=message("tools/list"), headers=ACCEPT)
+        assert fault(refused) == "The address names the toolsets none; there are core, admin, preferences."
         asked = message("tools/call", {"name": "get_organization", "arguments": {}})
         answer = await http.post("/mcp?toolsets=admin", json=asked, headers=ACCEPT)
         assert "structuredContent" in answer.json()["result"]

@@ -30,7 +30,7 @@ from agentapi_mcp.edges.mcp.deliveries import PipeDeliveries
 from agentapi_mcp.edges.mcp.errors import NO_BATCHES
 from agentapi_mcp.edges.mcp.front.thread import Handover
 from agentapi_mcp.edges.mcp.server.server import EdgeServer
-from agentapi_mcp.edges.mcp.transports.envelopes import envelope_fault, without_empty_list
+from agentapi_mcp.edges.mcp.transports.envelopes import as_meant, envelope_fault
 from agentapi_mcp.edges.mcp.transports.handed_over import HandedOver, Output, unread_lines
 from agentapi_mcp.presentation.text import clean
 
@@ -170,7 +170,7 @@ def _fault_of_id(line: str) -> JSONRPCError | None:
         message: object = json.loads(line.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return None  # the SDK finds it, too
-    words = None if is_list(message) else envelope_fault(message)
+    words = None if is_list(message) else envelope_fault(as_meant(message))
     return None if words is None else _fault(None, INVALID_REQUEST, words)
 
 
@@ -257,7 +257,7 @@ def reread(fault: ValidationError) -> SessionMessage | JSONRPCError:
     Lone surrogates pass in a tool's arguments, so that the tool reports them in its own message.
     """
     try:
-        content = without_empty_list(_content_of(fault))
+        content = as_meant(_content_of(fault))
     except (ValueError, RecursionError):
         return _fault(None, PARSE_ERROR, "This line is not JSON.")
     if is_list(content):
