@@ -96,6 +96,10 @@ async def test_a_prefix_is_before_the_name_of_every_tool(edge_home: Path) -> Non
         turn = fields_of(await call(client, "house_chat", agent="droid", message=edge.tag))
         assert turn["status"] == "completed"
         assert "needs the argument 'message'" in text_of(await call(client, "house_chat"))
+        # What answers say is the next step, is one, and the instructions say how the tools are called.
+        again = fields_of(await call(client, "get_turn", turn_id=turn["turn_id"]))
+        assert again["turn_id"] == turn["turn_id"]
+        assert "every tool begins with house_, as in house_chat." in str(client.instructions)
 
 
 @pytest.mark.parametrize("prefix", ["", "x" * 21, "a b", "ä_", "a.b"])
