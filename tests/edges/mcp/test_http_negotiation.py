@@ -185,6 +185,8 @@ async def test_a_body_that_is_not_read_is_told_what_is(
         {"content-type": "application/json;charset=utf8"},
         {"content-type": "application/json; charset=us-ascii"},
         {"content-encoding": "identity"},
+        {"content-encoding": "Identity, identity"},
+        {"content-encoding": ""},
     ],
 )
 async def test_a_body_in_utf_8_is_read_however_it_is_called(headers: dict[str, str], edge_home: Path) -> None:

@@ -72,6 +72,8 @@ async def test_the_newest_transcripts_are_listed_and_lead_to_the_others(link: Li
         assert newest.size == sum(len(message["content"].encode()) for message in messages)
         older = json.loads((await read(client, first.resources[-1].uri)).text)
         assert [session["session_id"] for session in older["sessions"]][:2] == ids[1::-1]
+        blank = json.loads((await read(client, "agentapi://chat/sessions?query=&cursor=")).text)
+        assert len(blank["sessions"]) == 50
         found = json.loads((await read(client, f"agentapi://chat/sessions?query={edge.tag}%201&cursor=")).text)
         assert [session["session_id"] for session in found["sessions"]] == [*ids[19:9:-1], ids[1]]
 
