@@ -50,7 +50,8 @@ def test_a_secret_is_taken_for_none(secret: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "sk-or-v1-0123", "a$b", "pa$$word", "$ecret-of-ours", "$1", "100%", "%41%42", "<", "a<b>c", "{a}", "$", "{env:}", "$env:"),
+        *("", "sk-or-v1-0123", "a$b", "pa$$word", "$ecret-of-ours", "$1", "100%", "%41%42", "<", "a<b>c", "{a}", "$"),
+        *("{env:}", "$env:"),
         *("https://host/v1?x={y}", "postgresql://u:p%24%7BX%7D@h/db", "redis://:p@localhost:6379/0", "$(", "${", "}{"),
     ],
 )

@@ -84,9 +84,11 @@ def _read(values: list[str]) -> Bearer:
     if not scheme:
         return _without("Authorization is empty: send Bearer and a token.")
     placeholder = unfilled(values[0].strip())
-    if placeholder is not None:
-        return _without(f"What stands in Authorization {placeholder}.")
-    return _without("Authorization must begin with the word Bearer and a space, then comes the token.")
+    return _without(
+        "Authorization must begin with the word Bearer and a space, then comes the token."
+        if placeholder is None
+        else f"What stands in Authorization {placeholder}."
+    )
 
 
 def _without(fault: str, *, is_other: bool = False) -> Bearer:

@@ -131,13 +131,12 @@ async def test_params_that_php_writes_as_an_empty_list_are_none(edge_home: Path)
 
 
 async def test_the_address_that_sse_tells_has_the_toolsets_and_the_prefix_of_a_proxy(edge_home: Path) -> None:
-    async with served(edge_home) as (_, _, http):
-        async with sse(http, "/sse?toolsets=core,admin&other=1") as stream:
-            assert stream.address.startswith("/messages/?toolsets=core%2Cadmin&session_id=")
-            await stream.ask(http, INITIALIZE)
-            await http.post(stream.address, json=message("notifications/initialized", {}, None))
-            tools = (await stream.ask(http, message("tools/list")))["result"]["tools"]
-            assert "get_organization" in {tool["name"] for tool in tools}
+    async with served(edge_home) as (_, _, http), sse(http, "/sse?toolsets=core,admin&other=1") as stream:
+        assert stream.address.startswith("/messages/?toolsets=core%2Cadmin&session_id=")
+        await stream.ask(http, INITIALIZE)
+        await http.post(stream.address, json=message("notifications/initialized", {}, None))
+        tools = (await stream.ask(http, message("tools/list")))["result"]["tools"]
+        assert "get_organization" in {tool["name"] for tool in tools}
     async with served(edge_home, WebOptions(trusted_proxies=("127.0.0.1",))) as (_, _, http):
         for sent, told in (("/agents/", "/agents"), ("/a/b", "/a/b"), ("//evil.example", ""), ("/a b", ""), ("", "")):
             async with sse(http, **{"x-forwarded-prefix": sent}) as stream:

@@ -327,7 +327,9 @@ class TurnAcceptance:
 def _is_of(agent: str | None, defaults: Defaults) -> bool:
     """Return whether the agent that was asked for, if any, is the session's, in whatever spelling."""
     own = defaults.agent
-    return agent in (None, own) or (agent is not None and own is not None and named(agent, (own,)) is not None)
+    if agent is None or agent == own:
+        return True
+    return own is not None and named(agent, (own,)) is not None
 
 
 def _busy(found: FoundTurn, asked: Asked) -> ConflictError:

@@ -189,7 +189,8 @@ def create_server(services_provider: ServicesProvider, options: McpOptions) -> E
 
 def _instructions(prefix: str) -> str:
     """Return the instructions; they and all answers name the tools without the prefix."""
-    return f"{INSTRUCTIONS} Here the name of every tool begins with {prefix}, as in {prefix}chat." if prefix else INSTRUCTIONS
+    about = f" Here the name of every tool begins with {prefix}, as in {prefix}chat." if prefix else ""
+    return INSTRUCTIONS + about
 
 
 def _no_argument_is_a_header(_tool: str) -> None:
