@@ -150,6 +150,15 @@ async def test_a_forged_cursor_is_an_invalid_parameter(link: Link, edge_home: Pa
             assert caught.value.error.code == INVALID_PARAMS
 
 
+async def test_sessions_whose_titles_fit_come_before_those_that_only_begin_so(edge_home: Path) -> None:
+    async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, "stdio-2026") as client:
+        by_title = await begin_here(edge, f"About {edge.tag}")
+        by_opening = await begin_here(edge, f"Something else\n\nIt is about {edge.tag}.")
+        asked = {"name": "session_id", "value": edge.tag}
+        found = await client.complete(ResourceTemplateReference(uri=TEMPLATE), asked)
+        assert found.completion.values == [by_title, by_opening]
+
+
 @pytest.mark.parametrize("link", LINKS)
 async def test_a_session_is_completed_by_its_title_and_an_agent_by_its_name(link: Link, edge_home: Path) -> None:
     async with open_edge(edge_home, OpenAIPeer()) as edge, connect(edge.server, link) as client:
