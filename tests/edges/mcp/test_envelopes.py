@@ -26,6 +26,7 @@ WRONG: list[tuple[object, str]] = [
     ({"id": 1, "method": "ping"}, 'The message must have "jsonrpc": "2.0".'),
     ({**PING, "jsonrpc": "1.0"}, 'The message must have "jsonrpc": "2.0".'),
     ({**PING, "method": 5}, "The method must be a string."),
+    ({**PING, "method": {}}, "The method must be a string."),
     ({**PING, "params": [1]}, "The params must be an object"),
     ({**PING, "params": "x"}, "The params must be an object"),
     ({"jsonrpc": "2.0", "id": 1}, "must have a method"),

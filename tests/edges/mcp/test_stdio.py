@@ -121,6 +121,15 @@ async def test_blank_lines_are_silence_and_other_ends_of_lines_are_read() -> Non
         assert await server.end() == (b"", b"", 0)
 
 
+async def test_a_byte_order_mark_before_a_message_is_passed_over() -> None:
+    async with served() as server:
+        assert (await server.ask("\ufeff" + json.dumps(INITIALIZE)))["id"] == 0
+        assert (await server.ask('\ufeff{"jsonrpc":"2.0","id":1,"method":"ping"}'))["result"] == {}
+        refused = await server.ask('\ufeff{"jsonrpc":"2.0","id":null,"method":"ping"}')
+        assert "The id of a request" in refused["error"]["message"]
+        assert await server.end() == (b"", b"", 0)
+
+
 async def test_lines_that_cannot_be_read_are_answered_and_the_next_one_is_served() -> None:
     async with served() as server:
         await server.ask(INITIALIZE)
